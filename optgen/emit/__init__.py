@@ -1,0 +1,1 @@
+"""Expressions to text, one file a language. Only these know precedence, literals, and how a primitive is spelled."""

@@ -1,0 +1,191 @@
+"""Lowered rule to C: the statements that update one element. The loops around them are the template's.
+
+In: a lowered rule and a compute type. Out: an `Element`. No text of a spec gets into C but through here: names are
+made safe and unique by `_Names`, text in comments by `comment`, numbers by `literal`.
+"""
+
+from __future__ import annotations
+
+import struct
+import unicodedata
+from dataclasses import dataclass
+
+from ..ir import Const, Expr, Load, Local, Rule, loads, type_of, walk
+from ..ops import Type
+from .forms import Form, Power, write
+from .text import expression, formula
+
+__all__ = ["DTYPES", "FORMS", "CType", "Element", "Line", "comment", "element", "literal", "scalar_names"]
+
+
+@dataclass(frozen=True)
+class CType:
+    """A compute type: NumPy's name, C's name, the suffix of its literals and functions, the `struct` code."""
+
+    dtype: str
+    name: str
+    suffix: str
+    code: str
+
+    @property
+    def short(self) -> str:
+        return {"float32": "f32", "float64": "f64"}[self.dtype]
+
+
+DTYPES = (CType("float32", "float", "f", "f"), CType("float64", "double", "", "d"))
+
+_P = Power
+#: `{f}` is the suffix of math.h's functions for the type.
+FORMS: dict[str, Form] = {
+    "neg": Form("-{0}", _P.SIGN, (_P.RAISE,)),
+    "add": Form("{0} + {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
+    "sub": Form("{0} - {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
+    "mul": Form("{0} * {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "div": Form("{0} / {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "powi": Form("pow{{f}}({0}, {1})"),  # never of an element: the pass `powers` has made products of it
+    "pow": Form("pow{{f}}({0}, {1})"),
+    "sqrt": Form("sqrt{{f}}({0})"),
+    "exp": Form("exp{{f}}({0})"),
+    "log": Form("log{{f}}({0})"),
+    "abs": Form("fabs{{f}}({0})"),
+    "sign": Form("optgen_sign{{f}}({0})"),
+    "min": Form("optgen_min{{f}}({0}, {1})"),
+    "max": Form("optgen_max{{f}}({0}, {1})"),
+    "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "le": Form("{0} <= {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "gt": Form("{0} > {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "ge": Form("{0} >= {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "eq": Form("{0} == {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "ne": Form("{0} != {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    # Of single bits: both sides are always computed, which a vector does anyway.
+    "and": Form("{0} & {1}", _P.AND, (_P.ATOM, _P.ATOM)),
+    "or": Form("{0} | {1}", _P.OR, (_P.ATOM, _P.ATOM)),
+    "not": Form("!{0}", _P.SIGN, (_P.ATOM,)),
+    "where": Form("{0} ? {1} : {2}", _P.CHOICE, (_P.ATOM, _P.OR, _P.OR)),
+}
+
+#: What C's library has not, or not with these NaNs and zeros.
+_DEFINITIONS = {
+    "min": "return (b < a) | (b != b) ? b : a;",
+    "max": "return (b > a) | (b != b) ? b : a;",
+    "sign": "return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? 0 : a;",
+}
+
+#: Names that the template uses around an element, or that stdint.h, string.h and math.h define.
+_RESERVED = frozenset({"i", "n", "at", "by", "scalars", "signgam"})
+
+
+@dataclass(frozen=True)
+class Line:
+    """One C statement, and the formula that it computes, if it is one of the author's."""
+
+    code: str
+    formula: str
+
+
+@dataclass(frozen=True)
+class Element:
+    """The update of one element as C: `scalars` (name and meaning) come in, `arrays` are read and written."""
+
+    ctype: CType
+    scalars: tuple[tuple[str, str], ...]
+    arrays: tuple[tuple[str, bool], ...]  # the pointer's name, and whether it is written
+    loads: tuple[str, ...]
+    lines: tuple[Line, ...]
+    stores: tuple[str, ...]
+    definitions: tuple[str, ...]
+
+
+def element(rule: Rule, checked: Rule, ctype: CType) -> Element:
+    """The C of `rule`, which is `checked` after the passes; the formulas in its comments are those of `checked`."""
+    names = _Names()
+    meanings = {a.target: expression(a.value) for a in rule.scalars}
+    used = [a.target for a in rule.scalars if a.target in _read(rule)]
+    read, stores = loads(rule), rule.stores
+    old = {array: names.make(array) for array in rule.arrays if array in read}
+    local = {name: names.make(name) for name in used}
+    for assign in rule.body:
+        local[assign.target] = names.make(f"{assign.target}_new" if assign.target in stores else assign.target)
+    pointer = {array: names.make(f"{array}_at") for array in rule.arrays}
+    conditions = {a.target for a in rule.scalars if type_of(a.value) is Type.BOOL}
+    written = {a.target: formula(a) for a in checked.body}
+
+    def atom(expr: Expr) -> tuple[str, Power]:
+        match expr:
+            case Const():
+                text = literal(expr.value, ctype)
+                return text, Power.SIGN if text.startswith("-") else Power.ATOM
+            case Load():
+                return old[expr.array], Power.ATOM
+            case Local():
+                name = local[expr.name]
+                return (f"({name} != 0)" if expr.name in conditions else name), Power.ATOM
+        raise AssertionError(f"{expr} was not lowered")
+
+    lines = []
+    for assign in rule.body:
+        kind = "int" if type_of(assign.value) is Type.BOOL else ctype.name
+        code = f"const {kind} {local[assign.target]} = {_suffixed(write(assign.value, FORMS, atom)[0], ctype)};"
+        lines.append(Line(code, written.get(assign.target, "")))
+    return Element(
+        ctype,
+        tuple((local[name], meanings[name]) for name in used),
+        tuple((pointer[array], array in stores) for array in rule.arrays),
+        tuple(f"const {ctype.name} {old[array]} = *{pointer[array]};" for array in rule.arrays if array in read),
+        tuple(lines),
+        tuple(f"*{pointer[array]} = {local[array]};" for array in rule.arrays if array in stores),
+        tuple(_definition(op, ctype) for op in _DEFINITIONS if _uses(rule, op)),
+    )
+
+
+def scalar_names(rule: Rule) -> tuple[str, ...]:
+    """The scalars that a kernel of the lowered `rule` takes, in order."""
+    return tuple(a.target for a in rule.scalars if a.target in _read(rule))
+
+
+def literal(value: float, ctype: CType) -> str:
+    """The number that `value` is once it is rounded to the type, in as few digits as give it back exactly."""
+    rounded = struct.unpack(ctype.code, struct.pack(ctype.code, value))[0]
+    digits = next(
+        text
+        for precision in range(1, 18)
+        if struct.pack(ctype.code, float(text := f"{rounded:.{precision}g}")) == struct.pack(ctype.code, value)
+    )
+    return (digits if any(c in digits for c in ".e") else f"{digits}.0") + ctype.suffix
+
+
+def comment(text: str) -> str:
+    """`text` as it may stand inside a C comment: nothing in it ends the comment or hides from the reader."""
+    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *")
+
+
+def _read(rule: Rule) -> set[str]:
+    return {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)}
+
+
+def _uses(rule: Rule, op: str) -> bool:
+    return any(getattr(e, "op", None) == op for a in rule.body for e in walk(a.value))
+
+
+def _suffixed(text: str, ctype: CType) -> str:
+    return text.replace("{f}", ctype.suffix)
+
+
+def _definition(op: str, ctype: CType) -> str:
+    takes = "a, b" if "b" in _DEFINITIONS[op] else "a"
+    arguments = ", ".join(f"{ctype.name} {name}" for name in takes.split(", "))
+    return f"static inline {ctype.name} optgen_{op}{ctype.suffix}({arguments}) {{ {_DEFINITIONS[op]} }}"
+
+
+class _Names:
+    """C names, each given once; a name that is reserved or taken gets underscores behind it."""
+
+    def __init__(self) -> None:
+        self.taken = set(_RESERVED)
+
+    def make(self, name: str) -> str:
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name

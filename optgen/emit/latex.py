@@ -1,0 +1,85 @@
+"""Rules to LaTeX, for a paper or a page: one aligned display of all formulas."""
+
+from __future__ import annotations
+
+import re
+
+from ..ir import Assign, Const, Count, Expr, Load, Local, Rule, Scalar
+from ..names import GREEK
+from .forms import Form, Power, write
+from .text import number
+
+__all__ = ["FORMS", "expression", "formula", "rule"]
+
+_P = Power
+FORMS: dict[str, Form] = {
+    "neg": Form("-{0}", _P.SIGN, (_P.RAISE,)),
+    "add": Form("{0} + {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
+    "sub": Form("{0} - {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
+    "mul": Form(r"{0} \, {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE)),
+    # A fraction is its own bracket, above and below.
+    "div": Form(r"\frac{{{0}}}{{{1}}}", _P.RAISE, (_P.CHOICE, _P.CHOICE)),
+    "powi": Form("{0}^{{{1}}}", _P.RAISE, (_P.ATOM, _P.CHOICE)),
+    "pow": Form("{0}^{{{1}}}", _P.RAISE, (_P.ATOM, _P.CHOICE)),
+    "sqrt": Form(r"\sqrt{{{0}}}", _P.ATOM),
+    "exp": Form(r"\exp\left({0}\right)"),
+    "log": Form(r"\log\left({0}\right)"),
+    "abs": Form(r"\left|{0}\right|"),
+    "sign": Form(r"\operatorname{{sign}}\left({0}\right)"),
+    "min": Form(r"\min\left({0}, {1}\right)"),
+    "max": Form(r"\max\left({0}, {1}\right)"),
+    "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "le": Form(r"{0} \le {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "gt": Form("{0} > {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "ge": Form(r"{0} \ge {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "eq": Form("{0} = {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "ne": Form(r"{0} \ne {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "and": Form(r"{0} \land {1}", _P.AND, (_P.AND, _P.NOT)),
+    "or": Form(r"{0} \lor {1}", _P.OR, (_P.OR, _P.AND)),
+    "not": Form(r"\lnot {0}", _P.NOT, (_P.ATOM,)),
+    "where": Form(r"\begin{{cases}} {1} & {0} \\ {2} & \text{{otherwise}} \end{{cases}}", _P.ATOM),
+}
+
+
+def expression(expr: Expr) -> str:
+    return write(expr, FORMS, _atom, r"\left({}\right)")[0]
+
+
+def formula(assign: Assign) -> str:
+    return rf"{_name(assign.target)} &\leftarrow {expression(assign.value)}"
+
+
+def rule(rule: Rule) -> str:
+    r"""All formulas of the checked rule, in an `aligned` environment between `\[` and `\]`."""
+    lines = " \\\\\n".join(f"  {formula(assign)}" for assign in rule.body)
+    return f"\\[\n\\begin{{aligned}}\n{lines}\n\\end{{aligned}}\n\\]"
+
+
+def _atom(expr: Expr) -> tuple[str, Power]:
+    match expr:
+        case Const():
+            text = re.sub(r"e([+-]?)0*(\d+)", lambda m: rf" \cdot 10^{{{m[1].strip('+')}{m[2]}}}", number(expr.value))
+            tight = Power.SIGN if expr.value < 0 else Power.MULTIPLY if "cdot" in text else Power.ATOM
+            return text, tight
+        case Scalar():
+            return _name(expr.hyper) + (f"_{{{expr.index}}}" if expr.index else ""), Power.ATOM
+        case Count():
+            return "t", Power.ATOM
+        case Load():
+            return _name(expr.array), Power.ATOM
+        case Local():
+            return _name(expr.name), Power.ATOM
+    raise AssertionError(expr)
+
+
+def _name(name: str) -> str:
+    r"""`beta` is \beta, `vhat` is \hat{v}, `x2` is x_{2}, and a word stands upright."""
+    if name == "delta":
+        return r"\Delta"
+    if name in GREEK:
+        return r"\epsilon" if name == "eps" else rf"\{name}"
+    if name.endswith("hat") and len(name) > 3:
+        return rf"\hat{{{_name(name[:-3])}}}"
+    if match := re.fullmatch(r"(.*?)_?(\d+)", name):
+        return f"{_name(match[1])}_{{{match[2]}}}"
+    return name if len(name) == 1 else rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}"

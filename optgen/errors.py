@@ -1,0 +1,134 @@
+"""The one family of errors, the places they point at, and the printer of diagnostics.
+
+Every error says what was expected, what came, where, and what to do. Faults of a spec are collected as
+`Diagnostic`s and raised once, together, as a `SpecError`; everything else raises at once. The classes also derive
+from the built-in error that a caller would expect (`ValueError`, `TypeError`, ...).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+__all__ = [
+    "ArgumentError",
+    "ArrayError",
+    "CacheError",
+    "CompilerError",
+    "CompilerNotFound",
+    "Diagnostic",
+    "HyperparameterError",
+    "OptgenError",
+    "Span",
+    "SpecError",
+    "StateError",
+    "TrackError",
+    "UnknownRule",
+]
+
+
+@dataclass(frozen=True, order=True)
+class Span:
+    """A stretch of one line of a source text: `line` and `column` count from 1, `width` in characters."""
+
+    line: int
+    column: int
+    width: int = 1
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One fault of a spec: where it stands, what is wrong (expected and got), and what to do about it."""
+
+    span: Span
+    message: str
+    hint: str | None = None
+
+    def render(self, file: str, lines: list[str]) -> str:
+        """`file:line:col: message`, the line itself, a caret under the place, and the hint."""
+        text = [f"{file}:{self.span.line}:{self.span.column}: {self.message}"]
+        if 1 <= self.span.line <= len(lines):
+            line, column, width = _window(lines[self.span.line - 1], self.span)
+            number = str(self.span.line)
+            # Tabs are kept in the padding, so that the caret stands under its character however wide a tab is.
+            pad = "".join("\t" if c == "\t" else " " for c in line[: column - 1])
+            text.append(f"  {number} | {line}")
+            text.append(f"  {' ' * len(number)} | {pad}{'^' * max(1, min(width, len(line) - column + 1))}")
+        if self.hint:
+            text.append(f"  hint: {self.hint}")
+        return "\n".join(text)
+
+
+def _window(line: str, span: Span, most: int = 160) -> tuple[str, int, int]:
+    """The part of a long line around `span`, with the column and width of the span inside that part."""
+    if len(line) <= most:
+        return line, span.column, span.width
+    start = max(0, span.column - 1 - most // 2)
+    return line[start : start + most], span.column - start, span.width
+
+
+class OptgenError(Exception):
+    """Base of all errors of optgen: a message and, where there is one, a hint of what to do."""
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(message if hint is None else f"{message}\n  hint: {hint}")
+
+
+class SpecError(OptgenError, ValueError):
+    """All faults of one spec: `file`, and `diagnostics` in the order of their places."""
+
+    def __init__(self, file: str, text: str, diagnostics: Iterable[Diagnostic]) -> None:
+        self.file = file
+        self.diagnostics = tuple(sorted(set(diagnostics), key=lambda d: (d.span, d.message)))
+        lines = text.splitlines()
+        count = len(self.diagnostics)
+        faults = "1 fault" if count == 1 else f"{count} faults"
+        super().__init__("\n".join([f"{faults} in {file}", *(d.render(file, lines) for d in self.diagnostics)]))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_spec_error, (self.file, self.diagnostics, self.message))
+
+
+def _spec_error(file: str, diagnostics: tuple[Diagnostic, ...], message: str) -> SpecError:
+    error = SpecError.__new__(SpecError)
+    OptgenError.__init__(error, message)
+    error.file, error.diagnostics = file, diagnostics
+    return error
+
+
+class ArgumentError(OptgenError, TypeError):
+    """A call that does not fit the signature: an unknown name, the same thing twice, the wrong kind of thing."""
+
+
+class HyperparameterError(OptgenError, ValueError):
+    """A hyperparameter out of its range, or one that the compute type cannot hold."""
+
+
+class ArrayError(OptgenError, ValueError):
+    """A parameter or gradient that cannot be stepped: shape, dtype, memory."""
+
+
+class StateError(OptgenError, ValueError):
+    """A saved state that does not fit: another rule, shape, dtype or number of parameters."""
+
+
+class UnknownRule(OptgenError, LookupError):
+    """A rule that is not shipped with optgen."""
+
+
+class CompilerError(OptgenError, RuntimeError):
+    """The C compiler ran and failed, or its output cannot be loaded."""
+
+
+class CompilerNotFound(CompilerError):
+    """No working C compiler; the message says how to get one, and what works without."""
+
+
+class CacheError(OptgenError, OSError):
+    """The folder of compiled kernels cannot be used or cannot be trusted."""
+
+
+class TrackError(OptgenError, TypeError):
+    """A computation on tracked arrays that has no gradient here."""

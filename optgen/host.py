@@ -1,0 +1,150 @@
+"""Arithmetic on the host: everything of extent CONSTANT or STEP, in float64, in this one place.
+
+The interpreter and the kernels both take their scalars from here, so that `beta[1]**t` has one value. Each primitive
+follows IEEE 754, as NumPy does: a division by zero is an infinity or a NaN, never an exception.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from .ir import Assign, Call, Const, Count, Expr, Local, Scalar
+from .ops import power_steps
+
+__all__ = ["HOST", "Program", "Value", "Values", "evaluate"]
+
+Value: TypeAlias = float | bool
+#: The values of the hyperparameters, by name; one number or several.
+Values: TypeAlias = Mapping[str, tuple[float, ...]]
+
+
+def _div(a: float, b: float) -> float:
+    try:
+        return a / b
+    except ZeroDivisionError:
+        if a == 0 or math.isnan(a):
+            return math.nan
+        return math.copysign(math.inf, a) * math.copysign(1.0, b)
+
+
+def _pow(a: float, b: float) -> float:
+    try:
+        return math.pow(a, b)
+    except OverflowError:
+        return -math.inf if a < 0 and b % 2 == 1 else math.inf
+    except ValueError:  # a zero to a negative power, or a negative number to a fraction
+        if a != 0:
+            return math.nan
+        return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
+
+
+def _powi(a: float, b: float) -> float:
+    powers = {1: a}
+    for i, j in power_steps(int(b)):
+        powers[i + j] = powers[i] * powers[j]
+    return powers[int(b)]
+
+
+def _exp(a: float) -> float:
+    try:
+        return math.exp(a)
+    except OverflowError:
+        return math.inf
+
+
+def _log(a: float) -> float:
+    if a > 0:
+        return math.log(a)
+    return -math.inf if a == 0 else math.nan
+
+
+def _sign(a: float) -> float:
+    return 1.0 if a > 0 else -1.0 if a < 0 else 0.0 if a == 0 else a
+
+
+HOST: dict[str, Callable[..., Value]] = {
+    "neg": operator.neg,
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": _div,
+    "powi": _powi,
+    "pow": _pow,
+    "sqrt": lambda a: math.sqrt(a) if a >= 0 else math.nan,
+    "exp": _exp,
+    "log": _log,
+    "abs": abs,
+    "sign": _sign,
+    "min": lambda a, b: b if b < a or b != b else a,
+    "max": lambda a, b: b if b > a or b != b else a,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "and": lambda a, b: a and b,
+    "or": lambda a, b: a or b,
+    "not": operator.not_,
+    "where": lambda condition, a, b: a if condition else b,
+}
+
+
+def evaluate(expr: Expr, values: Values, t: int, names: Mapping[str, Value]) -> Value:
+    """The value of an expression of extent STEP or less; `names` are the values of the locals in it."""
+    match expr:
+        case Const():
+            return expr.value
+        case Scalar():
+            return values[expr.hyper][max(0, expr.index - 1)]
+        case Count():
+            return float(t)
+        case Local():
+            return names[expr.name]
+        case Call():
+            return HOST[expr.op](*(evaluate(arg, values, t, names) for arg in expr.args))
+    raise AssertionError(f"{expr} has no value on the host")
+
+
+class Program:
+    """`scalars` of a lowered rule as a straight line of instructions: a step should not cost more than it must.
+
+    `run(values, t)` gives the value of each name in `wanted`, in that order.
+    """
+
+    def __init__(self, scalars: Sequence[Assign], wanted: Sequence[str]) -> None:
+        self._cells: list[Value] = [0.0]  # the first is t
+        self._inputs: list[tuple[int, str, int]] = []
+        self._code: list[tuple[int, Callable[..., Value], tuple[int, ...]]] = []
+        self._known: dict[Expr, int] = {Count(): 0}
+        names: dict[str, int] = {}
+        for assign in scalars:
+            names[assign.target] = self._place(assign.value, names)
+        self._wanted = [names[name] for name in wanted]
+
+    def _place(self, expr: Expr, names: Mapping[str, int]) -> int:
+        """The cell that will hold the value of `expr`."""
+        if isinstance(expr, Local):
+            return names[expr.name]
+        if expr in self._known:
+            return self._known[expr]
+        arguments = tuple(self._place(arg, names) for arg in expr.args) if isinstance(expr, Call) else ()
+        cell = self._known[expr] = len(self._cells)
+        self._cells.append(expr.value if isinstance(expr, Const) else 0.0)
+        if isinstance(expr, Scalar):
+            self._inputs.append((cell, expr.hyper, max(0, expr.index - 1)))
+        elif isinstance(expr, Call):
+            self._code.append((cell, HOST[expr.op], arguments))
+        return cell
+
+    def run(self, values: Values, t: int) -> list[Value]:
+        cells = self._cells.copy()
+        cells[0] = float(t)
+        for cell, hyper, index in self._inputs:
+            cells[cell] = values[hyper][index]
+        for cell, operation, arguments in self._code:
+            cells[cell] = operation(*[cells[i] for i in arguments])
+        return [cells[i] for i in self._wanted]

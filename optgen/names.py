@@ -1,0 +1,35 @@
+"""Greek and ASCII spellings of one name. In: what an author or a caller wrote; out: the one ASCII name behind it.
+
+Python normalises identifiers by NFKC (`ϵ` becomes `ε`, `µ` becomes `μ`), but not the keys of a dictionary or of a
+TOML file; here both end in the same name.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+__all__ = ["GREEK", "canonical", "greek", "is_name"]
+
+GREEK = {
+    "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eps": "ε", "zeta": "ζ", "eta": "η", "theta": "θ",
+    "iota": "ι", "kappa": "κ", "lambda": "λ", "mu": "μ", "nu": "ν", "xi": "ξ", "pi": "π", "rho": "ρ",
+    "sigma": "σ", "tau": "τ", "upsilon": "υ", "phi": "φ", "chi": "χ", "psi": "ψ", "omega": "ω",
+}  # fmt: skip
+_ASCII = {letter: name for name, letter in GREEK.items()} | {"Δ": "delta"}
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*")
+
+
+def canonical(name: str) -> str:
+    """The ASCII spelling of `name`: `β` and `beta` are both `beta`, `β1` is `beta1`, `ϵ` is `eps`."""
+    return "".join(_ASCII.get(letter, letter) for letter in unicodedata.normalize("NFKC", name))
+
+
+def is_name(name: str) -> bool:
+    """Whether a canonical name is one that rules may use: an ASCII letter, then letters, digits and underscores."""
+    return _NAME.fullmatch(name) is not None
+
+
+def greek(name: str) -> str:
+    """How `name` is written in mathematics: `beta` as `β`; a name that is no Greek letter stays as it is."""
+    return GREEK.get(name, name)

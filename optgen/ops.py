@@ -1,0 +1,95 @@
+"""The primitives of the language of rules: one row each. An interpretation is a table keyed by these names.
+
+In NumPy (`interp`), on the host (`host`), in C and in mathematics (`emit`), each primitive means the same:
+
+- `max` and `min` give NaN if either argument is NaN, and the first argument if both are equal (so `max(0, -0)` is 0);
+- `sign` gives 0 for both zeros, and NaN for NaN;
+- `powi(x, n)` is the product that `power_steps` lists, so it is exact in the sense of the numerical contract;
+- an *exact* primitive is correctly rounded (or makes no rounding) and so has one right result in every place;
+  an inexact one is within `ulps` units in the last place of the true value, and may differ from place to place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+__all__ = ["FUNCTIONS", "LARGEST_POWER", "OPS", "Op", "Type", "power_steps"]
+
+
+class Type(Enum):
+    """What a value is: a real number, or a truth value."""
+
+    REAL = "a number"
+    BOOL = "a condition"
+
+
+@dataclass(frozen=True)
+class Op:
+    """One primitive: its name, the types it takes and gives, and how far its result may be from the true value."""
+
+    name: str
+    takes: tuple[Type, ...]
+    gives: Type
+    ulps: int = 0
+
+    @property
+    def exact(self) -> bool:
+        return self.ulps == 0
+
+
+_R, _B = Type.REAL, Type.BOOL
+OPS = {
+    op.name: op
+    for op in (
+        Op("neg", (_R,), _R),
+        Op("add", (_R, _R), _R),
+        Op("sub", (_R, _R), _R),
+        Op("mul", (_R, _R), _R),
+        Op("div", (_R, _R), _R),
+        Op("powi", (_R, _R), _R),
+        Op("pow", (_R, _R), _R, ulps=4),
+        Op("sqrt", (_R,), _R),
+        Op("exp", (_R,), _R, ulps=4),
+        Op("log", (_R,), _R, ulps=4),
+        Op("abs", (_R,), _R),
+        Op("sign", (_R,), _R),
+        Op("min", (_R, _R), _R),
+        Op("max", (_R, _R), _R),
+        Op("lt", (_R, _R), _B),
+        Op("le", (_R, _R), _B),
+        Op("gt", (_R, _R), _B),
+        Op("ge", (_R, _R), _B),
+        Op("eq", (_R, _R), _B),
+        Op("ne", (_R, _R), _B),
+        Op("and", (_B, _B), _B),
+        Op("or", (_B, _B), _B),
+        Op("not", (_B,), _B),
+        Op("where", (_B, _R, _R), _R),
+    )
+}
+
+#: The primitives that formulas call by name; the others are written with operators.
+FUNCTIONS = ("sqrt", "exp", "log", "abs", "sign", "min", "max", "where")
+
+#: `x**n` with a whole literal n from 2 to this is `powi`; any other power of an element is `pow`.
+LARGEST_POWER = 64
+
+
+def power_steps(n: int) -> tuple[tuple[int, int], ...]:
+    """The products that make the n-th power: each pair `(i, j)` makes x**(i+j) of x**i and x**j made before.
+
+    Squares as far as they go, then the binary digits of n from the top: 5 is ((1, 1), (2, 2), (4, 1)).
+    """
+    steps = []
+    square = 1
+    while 2 * square <= n:
+        steps.append((square, square))
+        square *= 2
+    rest, total, digit = n - square, square, square // 2
+    while rest:
+        if rest >= digit:
+            steps.append((total, digit))
+            total, rest = total + digit, rest - digit
+        digit //= 2
+    return tuple(steps)
