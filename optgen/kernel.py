@@ -26,8 +26,10 @@ __all__ = ["ABI", "ISAS", "Binding", "Kernel", "Runtime", "open_library", "threa
 ABI = 1
 #: Instruction sets, the best first.
 ISAS = ("x86_64_v4", "x86_64_v3", "baseline")
-#: A step of fewer elements than two of these runs in the calling thread: waking another costs more than it saves.
+#: The least number of elements that a thread takes at a time.
 GRAIN = 32 * 1024
+#: A step of fewer elements runs in the calling thread: waking another costs more than it saves.
+SERIAL = 192 * 1024
 
 _HEAD = 3  # cells of a table row before the pointers: first, layout, scalars
 
@@ -137,6 +139,11 @@ class Kernel:
         self._library = library  # keeps `row` alive
         self.row = self._find(library)
 
+    def address(self, x: Array) -> int:
+        """Where the first element of `x` is; several times faster than `x.ctypes.data`, where it can be."""
+        ffi = self.runtime.ffi
+        return int(ffi.cast("intptr_t", ffi.from_buffer(x))) if x.flags.c_contiguous else x.ctypes.data
+
     def _find(self, library: Any) -> Any:
         string = self.runtime.ffi.string
         kernels = library.optgen_kernels()
@@ -169,6 +176,8 @@ class Binding:
             row[1] = cells.ctypes.data
             row[_HEAD:] = [x.ctypes.data + offset for x, offset in zip(tensor, layout.offsets, strict=True)]
             self.gradient_offsets.append(layout.offsets[1])
+        self.gradients = self.table[:, _HEAD + 1].tolist()  # written back to the table in one go
+        self._stale = False
         self._layouts = tuple(layouts.values())
         self.width = len(kernel.program.run(dict(_ones(kernel.rule)), 1))
         # A row of scalars for every count of updates among the tensors; nearly always one.
@@ -179,13 +188,19 @@ class Binding:
 
     def set_gradient(self, row: int, address: int) -> None:
         """Another gradient, of the same shape, strides and alignment as the one before."""
-        self.table[row, _HEAD + 1] = address + self.gradient_offsets[row]
+        self.gradients[row] = address + self.gradient_offsets[row]
+        self._stale = True
 
-    def run(self, values: Values, counts: Sequence[int], threads: int, grain: int = GRAIN) -> None:
-        """One step; `counts[i]` is the count of updates of tensor i, this one included."""
+    def run(self, values: Values, counts: Sequence[int], threads: int, grain: int | None = None) -> None:
+        """One step; `counts[i]` is the count of updates of tensor i, this one included.
+
+        `grain` (elements) forces how finely the work is cut; by itself, a small step goes to one thread.
+        """
         kernel = self.kernel
         if self.total == 0:
             return
+        if grain is None:
+            threads, grain = (threads if self.total >= SERIAL else 1), GRAIN
         if counts.count(counts[0]) == len(counts):
             if not self.uniform:
                 self.table[:, 2] = int(kernel.runtime.ffi.cast("intptr_t", self.scalars))
@@ -205,6 +220,9 @@ class Binding:
         self._step(threads, grain)
 
     def _step(self, threads: int, grain: int) -> None:
+        if self._stale:
+            self.table[:, _HEAD + 1] = self.gradients
+            self._stale = False
         step = self.kernel.runtime.library.optgen_step
         step(self.kernel.row, self._table, len(self.table), self.arrays, self.total, threads, grain)
 

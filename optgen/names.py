@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import unicodedata
 
-__all__ = ["GREEK", "canonical", "greek", "is_name"]
+__all__ = ["GREEK", "canonical", "greek", "is_name", "numbered"]
 
 GREEK = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eps": "ε", "zeta": "ζ", "eta": "η", "theta": "θ",
@@ -33,3 +33,12 @@ def is_name(name: str) -> bool:
 def greek(name: str) -> str:
     """How `name` is written in mathematics: `beta` as `β`; a name that is no Greek letter stays as it is."""
     return GREEK.get(name, name)
+
+
+def numbered(stem: str, taken: set[str]) -> str:
+    """`stem` with the first number from 1 that makes it a name which is not `taken`; it is taken then."""
+    number = 1
+    while (name := f"{stem}{number}") in taken:
+        number += 1
+    taken.add(name)
+    return name

@@ -73,12 +73,13 @@ class Plan:
 
     def _rebind(self, i: int, g: Array) -> bool:
         """Another array in the place of gradient `i`, unless it overlaps with memory that the step writes."""
-        address = g.ctypes.data
-        low, high = (address + offset for offset in self.spans[i])
+        binding, row = self.rows[i]
+        address = binding.kernel.address(g)
+        low, high = self.spans[i]
+        low, high = address + low, address + high
         before = bisect_right(self.lows, high - 1) - 1
         if before >= 0 and self.highs[before] > low:
             return False
-        binding, row = self.rows[i]
         binding.set_gradient(row, address)
         self.grads[i] = weakref.ref(g)
         return True

@@ -30,8 +30,23 @@ class Kernel:
     variant: str
     element: c.Element
 
-    def position(self, pointer: str) -> int:
-        return [name for name, _ in self.element.arrays].index(pointer)
+    @property
+    def by_value(self) -> list[str]:
+        return [f"const {self.element.ctype.name} {name}" for name, _ in self.element.scalars]
+
+    def by_pointer(self, star: str) -> list[str]:
+        kind = self.element.ctype.name
+        return [f"{kind if written else f'const {kind}'} {star}{name}" for name, written in self.element.arrays]
+
+    def pointers(self, before: str, behind: str) -> list[str]:
+        return [f"{before}{name}{behind}" for name, _ in self.element.arrays]
+
+    @property
+    def dense_arguments(self) -> list[str]:
+        kind = self.element.ctype.name
+        return [
+            f"({kind if written else f'const {kind}'} *)at[{i}]" for i, (_, written) in enumerate(self.element.arrays)
+        ]
 
 
 @dataclass(frozen=True)
@@ -58,8 +73,19 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    env.filters |= {"comment": c.comment, "docstring": docstring, "repr": repr}
+    env.filters |= {"comment": c.comment, "docstring": docstring, "fill": fill, "repr": repr}
     return env
+
+
+def fill(parts: Sequence[str], indent: int = 4) -> str:
+    """`parts` with commas between them, on lines that are not too long; none is broken."""
+    lines = [""]
+    for i, part in enumerate(parts):
+        text = part + ("," if i + 1 < len(parts) else "")
+        if len(lines[-1]) + len(text) > 96 - indent:
+            lines.append("")
+        lines[-1] += f" {text}" if lines[-1] else text
+    return f"\n{' ' * indent}".join(lines)
 
 
 def docstring(words: str) -> str:

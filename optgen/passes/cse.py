@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import replace
 
 from ..ir import Assign, Call, Expr, Local, Rule, children, extent_of, rebuilt, type_of
+from ..names import numbered
 
 __all__ = ["run"]
 
@@ -25,7 +26,7 @@ def run(rule: Rule) -> Rule:
             return known[expr]
         new = rebuilt(expr, tuple(map(shared, children(expr))))
         if isinstance(expr, Call) and uses[expr] > 1:
-            known[expr] = Local(_fresh(taken), extent_of(expr), type_of(expr))
+            known[expr] = Local(numbered("x", taken), extent_of(expr), type_of(expr))
             body.append(Assign(known[expr].name, new))
             return known[expr]
         return new
@@ -52,11 +53,3 @@ def _uses(rule: Rule) -> Counter[Expr]:
     for assign in rule.body:
         count(assign.value)
     return uses
-
-
-def _fresh(taken: set[str]) -> str:
-    number = 1
-    while f"x{number}" in taken:
-        number += 1
-    taken.add(f"x{number}")
-    return f"x{number}"

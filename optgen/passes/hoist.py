@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..ir import Assign, Const, Count, Expr, Extent, Local, Rule, Scalar, children, extent_of, rebuilt, type_of
+from ..names import numbered
 
 __all__ = ["run"]
 
@@ -25,7 +26,7 @@ def run(rule: Rule) -> Rule:
         if isinstance(expr, Local):
             return expr
         if expr not in known:
-            name = _fresh(_name(expr), taken)
+            name = _named(expr, taken)
             scalars.append(Assign(name, expr))
             known[expr] = Local(name, extent_of(expr), type_of(expr))
         return known[expr]
@@ -39,21 +40,16 @@ def run(rule: Rule) -> Rule:
     return replace(rule, scalars=tuple(scalars), body=tuple(body))
 
 
-def _name(expr: Expr) -> str:
-    """A hyperparameter keeps its name, `beta[1]` as `beta1`; anything else is a number of the step, `k`."""
+def _named(expr: Expr, taken: set[str]) -> str:
+    """A hyperparameter keeps its name, `beta[1]` as `beta1`, where it is free; anything else is a number, `k1`."""
     match expr:
         case Scalar():
-            return f"{expr.hyper}{expr.index}" if expr.index else expr.hyper
+            name = f"{expr.hyper}{expr.index or ''}"
         case Count():
-            return "t"
-    return "k"
-
-
-def _fresh(name: str, taken: set[str]) -> str:
-    """`name`, with a number behind it where it is taken."""
-    fresh, number = name, 1
-    while fresh in taken:
-        number += 1
-        fresh = f"{name}{number}" if not name[-1].isdigit() else f"{name}_{number}"
-    taken.add(fresh)
-    return fresh
+            name = "t"
+        case _:
+            return numbered("k", taken)
+    if name in taken:
+        return numbered(f"{name}_", taken)
+    taken.add(name)
+    return name
