@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from .track import Params as Params
     from .track import gradient as gradient
     from .track import param as param
-    from .train import epochs as epochs
-    from .train import stop as stop
-    from .train import throttle as throttle
-    from .train import train as train
-    from .train import update as update
+    from .training import epochs as epochs
+    from .training import stop as stop
+    from .training import throttle as throttle
+    from .training import train as train
+    from .training import update as update
 
 __version__ = "0.1.0"
 
@@ -40,11 +40,11 @@ _HOMES = {
     "Params": "track",
     "gradient": "track",
     "param": "track",
-    "epochs": "train",
-    "stop": "train",
-    "throttle": "train",
-    "train": "train",
-    "update": "train",
+    "epochs": "training",
+    "stop": "training",
+    "throttle": "training",
+    "train": "training",
+    "update": "training",
 }
 __all__ = [*_HOMES, "load"]
 

@@ -46,7 +46,8 @@ def as_gradient(given: object, p: Array, number: int, count: int) -> Array:
     if given is None:
         raise ArrayError(f"{what} is None", hint="leave its parameter out of this step, or give zeros")
     if isinstance(given, np.generic):  # what NumPy makes of an operation on arrays without dimensions
-        given = np.asarray(given)
+        # Its own memory, which lives as long as the caller holds it, and not a copy that nobody holds.
+        given = np.frombuffer(given, given.dtype).reshape(()) if given.dtype in COMPUTE else np.asarray(given)
     if not isinstance(given, np.ndarray):
         raise ArrayError(f"{what}: a NumPy array was expected, got {_kind(given)}")
     g = _plain(given, what)

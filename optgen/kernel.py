@@ -63,7 +63,8 @@ def read_declarations(text: str, path: Path | None) -> Any:
 def open_library(ffi: Any, path: Path, abi: str) -> Any:
     """The shared library at `path`, if the number that its function `abi` gives is ours; else CompilerError."""
     try:
-        library = ffi.dlopen(str(path))
+        # Never unloaded: at the end of the process its threads may still be in there, at work or asleep.
+        library = ffi.dlopen(str(path), os.RTLD_NOW | os.RTLD_NODELETE)
         found = getattr(library, abi)()
     except (OSError, AttributeError) as error:
         raise CompilerError(f"{path} cannot be loaded: {error}", hint="delete it and build again") from None

@@ -41,6 +41,7 @@ __all__ = [
     "digest",
     "find_compiler",
     "library_key",
+    "sole_builder",
     "write_atomically",
 ]
 
@@ -203,7 +204,7 @@ def cached_library(source: str, name: str, abi: int) -> Path:
     entry = _own(cache_folder() / library_key(source, compiler, abi))
     library = entry / f"{name}.so"
     if not _verified(library):
-        with _sole_builder(entry):
+        with sole_builder(entry):
             # Another process may have built it while this one waited.
             if not _verified(library):
                 # Left by builders that were killed: with the lock in hand, no other is at work here.
@@ -256,7 +257,7 @@ def _own(folder: Path) -> Path:
 
 
 @contextmanager
-def _sole_builder(entry: Path) -> Iterator[None]:
+def sole_builder(entry: Path) -> Iterator[None]:
     import filelock
 
     lock: filelock.BaseFileLock = filelock.FileLock(entry / ".lock", timeout=LOCK_TIMEOUT)

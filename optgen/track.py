@@ -7,7 +7,7 @@ Outside `gradient` a `Param` behaves as its array. Inside, each parameter asked 
 found through the tape of the current context, so that threads and failures leave no trace of each other. NumPy's own
 functions arrive through `__array_ufunc__` and `__array_function__`, and go on to autograd's function of the same name.
 
-What one may change: `_OWN` gains a function that autograd lacks or gets wrong, composed of autograd's own; `_METHODS`
+What one may change: `OWN` gains a function that autograd lacks or gets wrong, composed of autograd's own; `_METHODS`
 gains a method of arrays. The rule to keep: a gradient is right, or it is refused by name.
 """
 
@@ -19,20 +19,19 @@ from functools import partial
 from inspect import signature
 from typing import Any, overload
 
-import autograd.numpy as anp
 import numpy as np
 from autograd.core import add_outgrads, primitive_vjps
 from autograd.extend import SparseObject, VJPNode
 from autograd.tracer import isbox, new_box, notrace_primitives, toposort
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
+from optgen.derivatives import INSTEAD, OWN, rule_of, spelled
 from optgen.errors import TrackError
 
 __all__ = ["Gradients", "Param", "Params", "Tracked", "gradient", "param"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-_INSTEAD = "write it with functions that have one, or take the plain value, `.data`, if no gradient shall flow"
 _IN_PLACE = "build a new value instead: `V = W + 1`, `np.where(mask, a, b)`, `np.concatenate`"
 _NUMBER = "use NumPy's functions (`np.exp`, not `math.exp`); `.data` is the value without gradient"
 _JOIN = "join tracked values with `np.stack` or `np.concatenate`; `.data` is the value without gradient"
@@ -95,7 +94,7 @@ class _Node(VJPNode):  # type: ignore[misc]
         return grads
 
     def _fault(self, case: str) -> TrackError:
-        return TrackError(f"autograd has no gradient of `{self.name}` {case}", hint=_INSTEAD)
+        return TrackError(f"autograd has no gradient of `{self.name}` {case}", hint=INSTEAD)
 
 
 # The same set, not a copy: what autograd learns later to treat as constant is then constant here too.
@@ -138,7 +137,8 @@ class Tracked(NDArrayOperatorsMixin):
         return _call(func, args, kwargs)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        return np.array(self._plain("become a plain array", _JOIN), dtype=dtype, copy=copy)
+        plain = self._plain("become a plain array", _JOIN)
+        return np.asarray(plain, dtype) if copy is None else np.array(plain, dtype, copy=copy)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_") or not hasattr(np.ndarray, name):
@@ -150,7 +150,7 @@ class Tracked(NDArrayOperatorsMixin):
             return _ATTRIBUTES[name](self)
         if name in _METHODS:
             return partial(_METHODS[name], self)
-        raise TrackError(f"`{name}` of a tracked value has no gradient", hint=_INSTEAD)
+        raise TrackError(f"`{name}` of a tracked value has no gradient", hint=INSTEAD)
 
     def __len__(self) -> int:
         return len(self.data)
@@ -406,45 +406,25 @@ def _call(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _record(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    name = _name(function)
+    name = spelled(function)
     if kwargs.get("out") is not None:
         raise TrackError(f"{name} cannot write into an array inside `gradient`", hint=_IN_PLACE)
-    rule = _rule(function)
+    rule = rule_of(function)
     primitive = hasattr(rule, "_is_autograd_primitive")
     if rule is None or (primitive and rule not in primitive_vjps and rule not in notrace_primitives[_Node]):
-        raise TrackError(f"autograd has no gradient of {name}", hint=_INSTEAD)
+        raise TrackError(f"autograd has no gradient of {name}", hint=INSTEAD)
     # A box by keyword, or in a list, is not seen: it would end in an array of objects, or count as constant.
     if _holds_box(list(kwargs.values())):
         raise TrackError(f"{name} takes tracked values by position only", hint="leave the keyword out")
-    if (primitive or function in _OWN) and any(not isbox(arg) and _holds_box(arg) for arg in args):
+    if (primitive or function in OWN) and any(not isbox(arg) and _holds_box(arg) for arg in args):
         raise TrackError(f"{name} of a list of tracked values", hint=_JOIN)
     if not primitive:
         try:
             signature(rule).bind(*args, **kwargs)
         except TypeError as error:
             message = f"autograd has no gradient of {name} with these arguments ({error})"
-            raise TrackError(message, hint=_INSTEAD) from None
+            raise TrackError(message, hint=INSTEAD) from None
     return _wrap(rule(*args, **kwargs))
-
-
-def _name(function: Any) -> str:
-    owner = getattr(function, "__self__", None)
-    if isinstance(owner, np.ufunc):
-        return f"`np.{owner.__name__}.{function.__name__}`"
-    module = "numpy" if isinstance(function, np.ufunc) else function.__module__
-    return f"`{module.replace('numpy', 'np', 1)}.{function.__name__}`"
-
-
-def _rule(function: Any) -> Any:
-    """autograd's function for a NumPy function, or None."""
-    if function in _OWN:
-        return _OWN[function]
-    if isinstance(function, np.ufunc):
-        rule = getattr(anp, function.__name__, None)
-        return rule if getattr(rule, "fun", None) is function else None
-    # Without numpy.fft, where autograd forgets some of the norms.
-    namespaces = {"numpy": anp, "numpy.linalg": anp.linalg}
-    return getattr(namespaces.get(getattr(function, "__module__", "")), function.__name__, None)
 
 
 _ATTRIBUTES: dict[str, Callable[[Any], Any]] = {
@@ -474,86 +454,3 @@ _REDUCTIONS = ("all", "any", "argmax", "argmin", "max", "mean", "min", "prod", "
 _MOVES = ("copy", "diagonal", "ravel", "repeat", "squeeze", "swapaxes", "take")
 _OTHERS = ("argsort", "clip", "conj", "cumsum", "dot", "nonzero", "round")
 _METHODS |= {name: getattr(np, name) for name in (*_REDUCTIONS, *_MOVES, *_OTHERS)}
-
-
-def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule of a function that only moves elements: where they went is seen on an array of their positions."""
-
-    def rule(x: Any, *args: Any, **kwargs: Any) -> Any:
-        return anp.ravel(x)[function(np.arange(x.size).reshape(x.shape), *args, **kwargs)]
-
-    return rule
-
-
-def _reduced(function: Callable[..., Any]) -> Callable[..., Any]:
-    return lambda x, axis=0, keepdims=False: function(x, axis=axis, keepdims=keepdims)
-
-
-def _cholesky(a: Any) -> Any:
-    # NumPy reads the lower triangle only; autograd shares the gradient between both.
-    return anp.linalg.cholesky(anp.tril(a) + anp.swapaxes(anp.tril(a, -1), -1, -2))
-
-
-def _clip(x: Any, a_min: Any = None, a_max: Any = None, *, min: Any = None, max: Any = None) -> Any:
-    return anp.clip(x, a_min if min is None else min, a_max if max is None else max)
-
-
-def _kron(a: Any, b: Any) -> Any:
-    if max(anp.ndim(a), anp.ndim(b)) > 2:
-        raise TrackError("autograd has no gradient of `kron` beyond matrices", hint=_INSTEAD)
-    return anp.kron(a, b)
-
-
-def _norm(x: Any, ord: Any = None, axis: Any = None, keepdims: bool = False) -> Any:
-    if isinstance(axis, tuple):
-        axis = tuple(i % x.ndim for i in axis)
-    plain = {1: anp.sum, np.inf: anp.max, -np.inf: anp.min}.get(ord)
-    if plain is not None and (x.ndim == 1 if axis is None else not isinstance(axis, tuple)):
-        return plain(anp.abs(x), axis=axis, keepdims=keepdims)
-    norm = anp.linalg.norm(x, ord, axis)
-    return anp.reshape(norm, np.linalg.norm(x._value, ord, axis, keepdims=True).shape) if keepdims else norm
-
-
-def _prod(x: Any, axis: Any = None, keepdims: bool = False) -> Any:
-    if not np.all(x._value):
-        raise TrackError("autograd has no gradient of `prod` with a zero among the factors", hint=_INSTEAD)
-    return anp.prod(x, axis=axis, keepdims=keepdims)
-
-
-def _reshape(x: Any, shape: Any, order: str = "C") -> Any:
-    if order not in ("C", "F"):
-        raise TrackError(f"expected order 'C' or 'F' inside `gradient`, got {order!r}", hint="choose one of them")
-    return anp.reshape(x, shape, order=order)
-
-
-def _transpose(x: Any, axes: Any = None) -> Any:
-    return anp.transpose(x, None if axes is None else [axis % x.ndim for axis in axes])
-
-
-def _where(condition: Any, x: Any, y: Any) -> Any:
-    # autograd forgets that the branches are broadcast.
-    ones = np.ones(np.broadcast_shapes(*map(anp.shape, (condition, x, y))), np.int8)
-    return anp.where(condition, *(anp.multiply(v, ones) if isbox(v) else v for v in (x, y)))
-
-
-_OWN: dict[Any, Callable[..., Any]] = {
-    np.add.reduce: _reduced(anp.sum),
-    np.maximum.reduce: _reduced(anp.max),
-    np.minimum.reduce: _reduced(anp.min),
-    np.multiply.reduce: _reduced(_prod),
-    np.clip: _clip,
-    np.copy: lambda a, order="K", subok=False: anp.array(a),
-    np.full_like: lambda a, fill_value: anp.multiply(np.ones_like(a._value), fill_value),
-    np.kron: _kron,
-    np.linalg.cholesky: _cholesky,
-    np.linalg.norm: _norm,
-    np.positive: anp.array,
-    np.prod: _prod,
-    np.ravel: lambda x, order="C": _reshape(x, -1, order),
-    np.reshape: _reshape,
-    np.transpose: _transpose,
-    np.where: _where,
-} | {
-    function: _moved(function)
-    for function in (np.broadcast_to, np.diagonal, np.flip, np.repeat, np.roll, np.take, np.take_along_axis, np.tile)
-}

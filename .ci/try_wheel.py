@@ -1,0 +1,59 @@
+"""Tries an installed wheel: every rule on its kernel, the seed's surface, the command. Run outside the checkout."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import numpy as np
+
+import optgen
+from optgen import ADAM, Params, gradient, param, train
+
+assert "site-packages" in optgen.__file__, optgen.__file__
+rules = [name for name in dir(optgen) if isinstance(getattr(optgen, name), type) and name[0].isupper()]
+rules = [name for name in rules if issubclass(getattr(optgen, name), optgen.Optimiser) and name != "Optimiser"]
+assert len(rules) >= 11, rules
+rng = np.random.default_rng(0)
+for name in rules:
+    for dtype in (np.float32, np.float64):
+        p = rng.standard_normal(1000).astype(dtype)
+        q, g = p.copy(), rng.standard_normal(1000).astype(dtype)
+        kernel, oracle = getattr(optgen, name)(), getattr(optgen, name)(backend="interpreter")
+        for _ in range(3):
+            kernel.step([p], [g])
+            oracle.step([q], [g])
+        assert np.array_equal(p, q), name
+assert not Path(os.environ["HOME"], ".cache", "optgen").exists(), "something was compiled"
+
+W = param(rng.random((2, 5)))
+x, y = rng.random(5), rng.random(2)
+
+
+def loss():
+    return np.sum((W @ x - y) ** 2)
+
+
+before = loss()
+train(lambda: loss(), Params([W]), [()] * 10, ADAM(0.01))
+assert loss() < before
+assert set(gradient(loss, [W])[W].shape) == {2, 5}
+
+Path("signum.toml").write_text("""
+name = "Signum"
+[hyperparameters]
+eta = { default = 0.01, range = "[0, inf)" }
+[update]
+formulas = "delta = eta*sign(g)"
+""")
+Signum = optgen.load("signum.toml")
+try:
+    Signum().step([np.ones(3)], [np.ones(3)])
+except optgen.OptgenError as error:
+    assert "compiler" in str(error), error
+else:
+    raise AssertionError("a rule was compiled without a compiler")
+Signum(backend="interpreter").step([np.ones(3)], [np.ones(3)])
+
+for arguments in (["list"], ["show", "adam"], ["show", "adam", "--as", "c"], ["check", "signum.toml"], ["--version"]):
+    subprocess.run(["optgen", *arguments], check=True, stdout=subprocess.DEVNULL)
+print(f"the wheel works: {len(rules)} rules, no compiler")

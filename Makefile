@@ -1,0 +1,38 @@
+# Two commands from a fresh clone: `make demo` trains with every rule, `make test` runs the tests.
+# Both make their own environment in .venv; they need Python 3.11 or newer, make, and a C compiler.
+
+PYTHON ?= python3
+CC     ?= cc
+VENV   := .venv
+RUN    := $(VENV)/bin/python
+
+.PHONY: demo test lint bench clean
+
+demo: $(VENV)/.demo
+	$(RUN) examples/demo.py
+
+test: $(VENV)/.test
+	$(RUN) -m pytest
+
+lint: $(VENV)/.lint
+	$(RUN) -m ruff check .
+	$(RUN) -m mypy
+
+bench: $(VENV)/.demo
+	$(RUN) benchmarks/step.py
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+# One environment; each purpose adds its own packages to it.
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.made pyproject.toml build_hook.py
+	@command -v $(CC) >/dev/null 2>&1 || { echo "optgen needs a C compiler, and there is no '$(CC)': install gcc (apt install gcc, dnf install gcc, xcode-select --install), or name yours: make CC=clang"; exit 1; }
+	$(RUN) -m pip install --quiet --editable ".[$*]"
+	@touch $@
+
+$(VENV)/.made:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "optgen needs Python 3.11 or newer, and there is no '$(PYTHON)': install it, or name yours: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "optgen needs Python 3.11 or newer, and $(PYTHON) is older: name another one: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "optgen needs Python's venv module to make its environment: apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@touch $@

@@ -1,0 +1,95 @@
+"""What waits for a person: builds, imports, small steps, each beside the time that it must not pass.
+
+    python benchmarks/latency.py
+
+Builds and imports are whole processes, timed from outside; steps are medians inside one.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from optgen import ADAM, update
+
+
+def process(*arguments: str, repeats: int = 1, **environment: str) -> float:
+    """Median seconds of a process."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        command = [sys.executable, *arguments]
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                       env=os.environ | environment)  # fmt: skip
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def call(f: Callable[[], object], repeats: int = 2000) -> float:
+    """Median seconds of a call."""
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        f()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def small_steps() -> dict[str, tuple[float, float]]:
+    rng = np.random.default_rng(0)
+
+    def arrays() -> list[np.ndarray]:
+        return [rng.standard_normal(64, dtype=np.float32) for _ in range(100)]
+
+    params, grads, others = arrays(), arrays(), arrays()
+    one, many, fresh = ADAM(), ADAM(), ADAM()
+    turns = [grads, others]
+
+    def alternating() -> None:
+        turns.reverse()
+        fresh.step(params, turns[0])
+
+    return {
+        "update(opt, p, g), 64 elements": (call(lambda: update(one, params[0], grads[0])), 10e-6),
+        "opt.step, 100 × 64, the arrays of the step before": (call(lambda: many.step(params, grads)), 150e-6),
+        "opt.step, 100 × 64, other gradient arrays each step": (call(alternating), 150e-6),
+    }
+
+
+def main() -> None:
+    figures: dict[str, tuple[float, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        build = ("-m", "optgen", "build", "--out", folder)
+        figures["optgen build, all rules, from nothing"] = (process(*build), 30)
+        figures["optgen build, again"] = (process(*build, repeats=5), 1)
+    numpy = process("-c", "import numpy", repeats=9)
+    both = process("-c", "import numpy, optgen", repeats=9)
+    rule = process("-c", "import numpy, optgen; optgen.ADAM()", repeats=9)
+    figures["import optgen, over import numpy"] = (max(0.0, both - numpy), 0.150)
+    figures["the first ADAM(), over import numpy and optgen"] = (rule - both, 0.150)
+    figures |= small_steps()
+    table = Table("what", "measured", "at most")
+    for what, (seconds, most) in figures.items():
+        table.add_row(what, text(seconds), text(most), style="" if seconds <= most else "red")
+    Console().print(table)
+    raise SystemExit(any(seconds > most for seconds, most in figures.values()))
+
+
+def text(seconds: float) -> str:
+    for unit, size in (("s", 1), ("ms", 1e-3)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1e6:.3g} µs"
+
+
+if __name__ == "__main__":
+    main()

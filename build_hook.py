@@ -1,0 +1,43 @@
+"""Compiles the kernels of all shipped rules when a wheel is made or the package is installed, editable or not.
+
+A wheel carries what `optgen build` makes, in `optgen/build/`, so that nobody who installs it needs a compiler. The
+libraries know nothing of Python's ABI: one wheel serves every version of Python on a platform.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import sysconfig
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+
+class KernelBuildHook(BuildHookInterface):
+    def initialize(self, version: str, build_data: dict[str, Any]) -> None:
+        if self.target_name != "wheel":
+            return
+        sys.path.insert(0, self.root)
+        from optgen import driver, toolchain
+        from optgen.errors import OptgenError
+
+        folder = Path(self.root, "build")
+        try:
+            compiler = toolchain.find_compiler()
+            jobs = list(driver.jobs(list(driver.shipped())))
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                for _ in pool.map(lambda job: driver.build(job, folder, compiler), jobs):
+                    pass
+        except OptgenError as error:
+            self.app.abort(f"optgen could not be built.\n{error}")
+        platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+        build_data["pure_python"] = False
+        build_data["tag"] = f"py3-none-{platform}"
+        if version != "editable":
+            for job in jobs:
+                names = [f"{job.stem}.json", *driver.Product.read(folder / f"{job.stem}.json").files]
+                for name in names:
+                    build_data["force_include"][str(folder / name)] = f"optgen/build/{name}"

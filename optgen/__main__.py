@@ -1,0 +1,3 @@
+from optgen.cli import main
+
+main()

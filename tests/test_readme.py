@@ -1,0 +1,81 @@
+"""Everything that the README shows is run: its Python in order, its specs, its commands, its error message."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of a new user, with the rule that the README has them write."""
+    (lion,) = [block for block in blocks("toml") if 'name      = "Lion"' in block]
+    (tmp_path / "lion.toml").write_text(lion, "utf-8")
+    return tmp_path
+
+
+def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "120"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+
+
+def test_its_python_runs_from_top_to_bottom(folder):
+    (folder / "readme.py").write_text("\n".join(blocks("python")), "utf-8")
+    done = run(folder, sys.executable, "-W", "error", "readme.py")
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_excerpt_of_adam_is_what_ships():
+    excerpt = blocks("toml")[0].split("\n", 1)[1]
+    assert excerpt in (ROOT / "specs" / "adam.toml").read_text("utf-8")
+
+
+LINES = [line for block in blocks("") for line in block.splitlines()]
+COMMANDS = [line.split("#")[0].split() for line in LINES if line.startswith("optgen ")]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_its_commands_run(folder, command):
+    if command[:2] == ["optgen", "build"] and len(command) == 2:
+        pytest.skip("building everything is what the installation of these tests has done")
+    done = run(folder, sys.executable, "-m", *command)
+    assert done.returncode == 0, done.stderr + done.stdout
+    assert done.stdout
+
+
+def test_its_message_is_the_one_that_comes(folder):
+    spec = folder / "lion.toml"
+    right, wrong = "m     = beta[2]*m + (1 - beta[2])*g\n", "m     = beta[2]*m + (1 - beta[2])*g^2\n"
+    assert right in spec.read_text("utf-8")
+    spec.write_text(spec.read_text("utf-8").replace(right, wrong), "utf-8")
+    (shown,) = [block for block in blocks("") if "lion.toml:" in block]
+    done = run(folder, sys.executable, "-m", "optgen", "check", "lion.toml")
+    assert done.returncode == 1
+    assert shown.strip() in done.stdout + done.stderr
+
+
+def test_it_lists_every_rule_and_every_variable():
+    from optgen import driver
+
+    for path in driver.shipped():
+        assert driver.compile_file(path).name in README
+    sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "optgen").rglob("*.py"))
+    for variable in set(re.findall(r"\bOPTGEN_[A-Z_]+\b", sources)) - {"OPTGEN_ABI", "OPTGEN_V3", "OPTGEN_V4"}:
+        assert f"`{variable}`" in README, variable
+
+
+def test_the_tests_that_it_names_are_there():
+    for name in re.findall(r"`(tests/\w+\.py)`", README):
+        assert (ROOT / name).is_file(), name
