@@ -120,7 +120,7 @@ def main() -> None:
         if not (after < before and curve[-1] < curve[0]):
             raise SystemExit(f"{name}: the loss did not fall")
     axes.set(xlabel="step", ylabel="loss on 256 training images", yscale="log", title="Digits under every rule")
-    axes.legend(ncols=2)
+    figure.legend(loc="outside right upper")
     axes.grid(alpha=0.3)
     figure.savefig(PICTURE, dpi=120)
     console.print(table)

@@ -36,9 +36,23 @@ from .ir import (
     type_of,
     verify,
 )
-from .names import canonical, is_name
+from .names import is_name
 from .ops import FUNCTIONS, LARGEST_POWER, OPS, Type
-from .syntax import Broken, Choice, FormulaAst, HyperAst, Invoke, Item, Name, Number, Operation, SpecAst, StateAst, Term
+from .syntax import (
+    Broken,
+    Choice,
+    FlagAst,
+    FormulaAst,
+    HyperAst,
+    Invoke,
+    Item,
+    Name,
+    Number,
+    Operation,
+    SpecAst,
+    StateAst,
+    Term,
+)
 
 __all__ = ["ARGUMENTS", "check"]
 
@@ -46,9 +60,10 @@ DELTA = "delta"
 MOST_FLAGS = 6
 
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
-ARGUMENTS = frozenset(
-    ("self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "copy", "rule", "spec", "bind")
-)
+ARGUMENTS = frozenset({
+    "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "copy", "rule", "spec", "bind",
+    "super", "values", "flags",  # these in the generated module
+})  # fmt: skip
 GIVEN = {PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step"}
 C_KEYWORDS = frozenset({
     "alignas", "alignof", "asm", "auto", "bool", "break", "case", "char", "const", "constexpr", "continue", "default",
@@ -56,6 +71,8 @@ C_KEYWORDS = frozenset({
     "register", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "struct", "switch",
     "thread_local", "true", "typedef", "typeof", "union", "unsigned", "void", "volatile", "while",
 })  # fmt: skip
+#: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.
+MOST_SUGGESTIONS = 50
 _RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
 
 
@@ -65,8 +82,12 @@ def check(spec: SpecAst) -> tuple[Rule, ...]:
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     flags = spec.flags[:MOST_FLAGS]
+    defaults = {flag.name: flag.default for flag in spec.flags}
     choices = itertools.product(*((flag.default, not flag.default) for flag in flags))
-    rules = [checker.variant(hypers, dict(zip((f.name for f in flags), values, strict=True))) for values in choices]
+    rules = [
+        checker.variant(hypers, defaults | dict(zip((flag.name for flag in flags), values, strict=True)))
+        for values in choices
+    ]
     checker.check_uses()
     if checker.faults:
         raise SpecError(spec.file, spec.text, checker.faults)
@@ -93,9 +114,16 @@ class _Checker:
     faults: list[Diagnostic] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
+    idle: dict[str, str] = field(default_factory=dict)  # states that some variant has and never reads
+    hints: dict[str, str] = field(default_factory=dict)  # what to do about an unknown name
 
     def __post_init__(self) -> None:
-        self.faults.extend(self.spec.faults)
+        spec = self.spec
+        self.faults.extend(spec.faults)
+        self.states = {state.name for state in spec.states}
+        self.targets = {formula.target for formula in spec.formulas}
+        self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
+        self.flags = {flag.name for flag in spec.flags}
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.faults.append(Diagnostic(span, message, hint))
@@ -123,11 +151,24 @@ class _Checker:
             message = f"at most {MOST_FLAGS} flags were expected, got {len(spec.flags)}"
             hint = "every choice of flags is a kernel of its own: make two rules"
             self.fault(spec.flags[MOST_FLAGS].span, message, hint)
+        called: dict[str, tuple[FlagAst, ...]] = {}
+        flags = spec.flags[:MOST_FLAGS]
+        for count in range(1, len(flags) + 1):
+            for chosen in itertools.combinations(flags, count):
+                name = "_".join(flag.name for flag in chosen)
+                other = called.setdefault(name, chosen)
+                if other is not chosen:
+                    longest = max((*other, *chosen), key=lambda flag: len(flag.name))
+                    message = f"two variants would be called {name!r}"
+                    self.fault(longest.span, message, "variants are called by the flags that are set: rename this one")
 
     def check_name(self, name: str, span: Span, what: str) -> None:
         if not is_name(name):
-            hint = "a name is a letter, then letters, digits and underscores, in ASCII or Greek"
+            hint = "a name is a letter, then letters, digits and underscores, in ASCII"
+            hint += " or Greek" if what != "rule" else ""
             self.fault(span, f"{name!r} cannot be the name of a {what}", hint)
+        elif what == "rule" and name == "super":
+            self.fault(span, f"{name!r} is a name that every optimiser has for itself", _RENAME)
         elif name in GIVEN and what != "rule":
             self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {GIVEN[name]}", _RENAME)
         elif name in FUNCTIONS:
@@ -156,9 +197,10 @@ class _Checker:
         before = len(self.faults)
         spec = self.spec
         variant = _Variant(self, choice)
-        flags = tuple(Flag(f.name, f.default, f.doc, choice[f.name]) for f in spec.flags if f.name in choice)
+        flags = tuple(Flag(f.name, f.default, f.doc, choice[f.name]) for f in spec.flags)
         states = tuple(filter(None, map(variant.state, spec.states)))
         variant.active = {state.name for state in states}
+        variant.begun = True
         for formula in spec.formulas:
             variant.assign(formula)
         variant.finish()
@@ -170,8 +212,10 @@ class _Checker:
     def check_uses(self) -> None:
         """Every name that the spec defines must be read in some variant, and every state written."""
         spec = self.spec
-        if spec.faults:  # a formula that could not be read may use any name in it
-            self.used.update(map(canonical, re.findall(r"\w+", spec.source)))
+        if spec.faults and not spec.formulas:
+            return  # it would be said of everything
+        self.used |= spec.unused | spec.unassigned
+        self.written |= spec.unassigned
         for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags)):
             for part in parts:
                 if part.name not in self.used:
@@ -183,6 +227,9 @@ class _Checker:
                 self.fault(state.span, f"the state {state.name!r} is never written", hint)
             elif state.name not in self.used:
                 self.fault(state.span, f"the state {state.name!r} is written, but never read", "remove it")
+            elif state.name in self.idle and not spec.faults:
+                message = f"the state {state.name!r} is written, but never read, if {self.idle[state.name]}"
+                self.fault(state.span, message, 'a variant has only the states that it needs; add: when = "..."')
         known = {part.name for parts in (spec.hypers, spec.flags, spec.states) for part in parts} | GIVEN.keys()
         for formula in spec.formulas:
             if formula.target not in self.used and formula.target not in known:
@@ -199,26 +246,43 @@ class _Variant:
     body: list[Assign] = field(default_factory=list)
     locals: dict[str, Local] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+    begun: bool = False  # the initial values are done, the formulas follow
+
+    def use(self, name: str) -> None:
+        self.read.add(name)
+        self.checker.used.add(name)
+
+    def use_all(self, term: Term) -> None:
+        """Of a term that cannot be decided, any part may be meant."""
+        match term:
+            case Name() | Item():
+                self.use(term.name)
+            case Operation() | Invoke():
+                for arg in term.args:
+                    self.use_all(arg)
+            case Choice():
+                for part in (term.test, term.then, term.other):
+                    self.use_all(part)
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.checker.fault(span, message, hint)
 
     def state(self, ast: StateAst) -> State | None:
-        if ast.when is not None and self.decide(ast.when) is not True:
+        if ast.when is not None and self.decide(ast.when) is False:
             return None
         init = self.expr(ast.init)
         if init is None:
             return State(ast.name, Const(0.0), ast.doc)  # the fault is noted; the formulas may go on
         if extent_of(init) > Extent.CONSTANT or type_of(init) is not Type.REAL:
-            message = f"the initial value of {ast.name!r} must be made of numbers and hyperparameters only"
-            self.fault(ast.init.span, message, "the gradient, the parameter and t are not known before the first step")
+            self.fault(ast.init.span, *_INITIAL)
         return State(ast.name, init, ast.doc)
 
     def decide(self, test: Term) -> bool | None:
         """The truth of a condition on flags."""
         match test:
             case Name() if test.name in self.choice:
-                self.checker.used.add(test.name)
+                self.use(test.name)
                 return self.choice[test.name]
             case Operation(op="not", args=(arg,)):
                 value = self.decide(arg)
@@ -230,14 +294,14 @@ class _Variant:
                 return (left and right) if op == "and" else (left or right)
             case Broken():
                 return None
+        self.use_all(test)
         flags = ", ".join(self.choice) or "none here"
         hint = f"flags: {flags}; to choose by a value, write where(condition, a, b)"
         self.fault(test.span, "a condition of flags was expected (flag, not, and, or)", hint)
         return None
 
     def assign(self, formula: FormulaAst) -> None:
-        target, spec = formula.target, self.checker.spec
-        states = {state.name for state in spec.states}
+        target, states = formula.target, self.checker.states
         value = self.expr(formula.value) if target in self.active or target not in states else None
         if target in states:
             self.checker.written.add(target)
@@ -246,6 +310,9 @@ class _Variant:
         problem = self.target_fault(target, states)
         if problem:
             self.fault(formula.span, *problem)
+            self.use(target)  # nothing more is said of it, here or where it is read
+            if target not in self.locals:
+                self.failed.add(target)
         elif value is None:
             self.failed.add(target)
         elif type_of(value) is not Type.REAL and (target in states or target == DELTA):
@@ -260,7 +327,6 @@ class _Variant:
         self.locals[target] = Local(target, extent_of(value), type_of(value))
 
     def target_fault(self, target: str, states: set[str]) -> tuple[str, str | None] | None:
-        spec = self.checker.spec
         if target in self.locals or target in self.failed:
             return f"{target!r} is assigned twice", "each name is assigned once; give the second value its own name"
         if target in states or target == DELTA:
@@ -268,8 +334,8 @@ class _Variant:
         if target in GIVEN:
             hint = "write delta = ..., which is subtracted from p" if target == PARAMETER else _RENAME
             return f"{target!r} is {GIVEN[target]}, which a rule does not assign", hint
-        for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags)):
-            if target in {part.name for part in parts}:
+        for what, names in (("hyperparameter", self.checker.hypers), ("flag", self.checker.flags)):
+            if target in names:
                 return f"{target!r} is a {what}, which a rule does not assign", _RENAME
         if not is_name(target):
             return f"{target!r} cannot be a name", "a letter, then letters, digits and underscores, in ASCII or Greek"
@@ -285,9 +351,12 @@ class _Variant:
         if DELTA in self.locals:
             # The one place where this formula stands.
             self.define(PARAMETER, Call("sub", (Load(PARAMETER), self.locals[DELTA])))
-        elif DELTA not in self.failed and not spec.unread:
+        elif DELTA not in self.failed | spec.unassigned and (spec.formulas or not spec.faults):
             message = "no formula gives 'delta', what is subtracted from the parameter"
             self.fault(spec.formulas_span, message, "for example: delta = eta*g")
+        for name in self.active - self.read:
+            flags = " and ".join(flag if value else f"not {flag}" for flag, value in self.choice.items())
+            self.checker.idle.setdefault(name, flags)
 
     def expr(self, term: Term) -> Expr | None:
         match term:
@@ -305,75 +374,80 @@ class _Variant:
                 value = self.decide(term.test)
                 if value is not None:  # the other side is checked in the variants that have it
                     return self.expr(term.then if value else term.other)
+                self.use_all(term)
                 return None
             case Broken():
                 return None
 
     def name(self, term: Name) -> Expr | None:
-        name, spec = term.name, self.checker.spec
+        name = term.name
         if name in self.locals:
-            self.checker.used.add(name)
+            self.use(name)
             return self.locals[name]
         if name in self.active:
-            self.checker.used.add(name)
+            self.use(name)
             return Load(name)
         if name in (PARAMETER, GRADIENT):
             return Load(name)
         if name == "t":
             return Count()
-        for hyper in spec.hypers:
-            if hyper.name == name:
-                self.checker.used.add(name)
-                if not hyper.vector:
-                    return Scalar(name, 0)
-                size = len(hyper.default or ("", ""))
+        if hyper := self.checker.hypers.get(name):
+            self.use(name)
+            if not hyper.vector:
+                return Scalar(name, 0)
+            if hyper.default:
+                size = len(hyper.default)
                 self.fault(term.span, f"{term.spelled!r} has {size} values", f"write {name}[1] to {name}[{size}]")
-                return None
+            return None
         if name in self.failed:
-            self.checker.used.add(name)
+            self.use(name)
             return None
         self.unknown(term)
         return None
 
     def unknown(self, term: Name) -> None:
-        spec, name = self.checker.spec, term.name
-        if name in self.choice:
-            self.checker.used.add(name)
+        checker, name = self.checker, term.name
+        self.use(name)
+        if name in checker.spec.unassigned:
+            pass
+        elif name in self.choice:
             self.fault(term.span, f"the flag {name!r} is no number", f"write: a if {name} else b")
-        elif any(state.name == name for state in spec.states):
+        elif not self.begun and name in checker.states | checker.targets:
+            self.fault(term.span, *_INITIAL)
+        elif name in checker.states:
             message = f"this variant has no state {name!r}"
             self.fault(term.span, message, "choose with the flag that it depends on: a if flag else b")
-        elif any(formula.target == name for formula in spec.formulas):
-            self.checker.used.add(name)
+        elif name in checker.targets:
             hint = "formulas run in order; move the one that gives it before this one"
             self.fault(term.span, f"{term.spelled!r} is used before it has a value", hint)
         else:
-            known = [*(h.name for h in spec.hypers), *(s.name for s in spec.states), *GIVEN]
-            known += [*(f.target for f in spec.formulas), *FUNCTIONS]
-            close = get_close_matches(name, [k for k in known if k != name], 1)
-            hint = "define it as a hyperparameter or a state, or before this formula"
-            if close:
-                hint = f"did you mean {close[0]!r}?"
-            self.fault(term.span, f"unknown name {term.spelled!r}", hint)
+            if name not in checker.hints:
+                hint = "define it as a hyperparameter or a state, or before this formula"
+                if len(checker.hints) < MOST_SUGGESTIONS:
+                    known = sorted({*checker.hypers, *checker.states, *checker.targets, *GIVEN, *FUNCTIONS})
+                    if close := get_close_matches(name, known, 1):
+                        hint = f"did you mean {close[0]!r}?"
+                checker.hints[name] = hint
+            self.fault(term.span, f"unknown name {term.spelled!r}", checker.hints[name])
 
     def item(self, term: Item) -> Expr | None:
-        for hyper in self.checker.spec.hypers:
-            if hyper.name != term.name:
-                continue
-            self.checker.used.add(term.name)
+        if hyper := self.checker.hypers.get(term.name):
+            self.use(term.name)
             size = len(hyper.default or ())
             if not hyper.vector:
                 if hyper.default:
                     message = f"{term.spelled!r} is one number, not several"
                     self.fault(term.span, message, f"write {term.name}")
+            elif not size:
+                pass  # its default is at fault
             elif not 1 <= term.index <= size:
                 message = f"{term.name}[1] to {term.name}[{size}] was expected, got {term.spelled}[{term.index}]"
                 self.fault(term.span, message, "values are counted from 1")
             else:
                 return Scalar(term.name, term.index)
             return None
-        known = any(term.name == part.name for part in self.checker.spec.states) or term.name in GIVEN
-        if known or term.name in self.locals:
+        if term.name in (self.checker.states | GIVEN.keys() | self.locals.keys()):
+            self.use(term.name)
             self.fault(term.span, f"{term.spelled!r} takes no index", "formulas work element by element")
         else:
             self.unknown(Name(term.span, term.name, term.spelled))
@@ -414,3 +488,7 @@ class _Variant:
 
 
 _RENAME = "choose another name"
+_INITIAL = (
+    "an initial value must be a number, made of numbers and hyperparameters only",
+    "nothing else is known before the first step",
+)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import click
 
 from . import __version__
-from .errors import ArgumentError, OptgenError, SpecError, UnknownRule
+from .errors import ArgumentError, CompilerNotFound, OptgenError, SpecError, UnknownRule
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -96,8 +96,11 @@ def _building_in(folder: Path) -> Iterator[None]:
         with toolchain.sole_builder(folder):
             yield
     except OSError as error:  # a CacheError too, whose words are about the cache
-        message = f"{folder} cannot be built in: {error.__cause__ or error}"
-        raise OptgenError(message, hint="choose another folder with --out") from None
+        fault = error.__cause__ or error
+        if isinstance(fault, BrokenPipeError):  # nobody reads what is said any more
+            raise fault from None
+        hint = "choose another folder with --out"
+        raise OptgenError(f"{folder} cannot be built in: {fault}", hint=hint) from None
 
 
 def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int) -> int:
@@ -111,10 +114,10 @@ def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int)
         start = time.perf_counter()
         return time.perf_counter() - start if driver.build(job, folder, compiler) else None
 
-    console = Console(stderr=True)
+    watched = sys.stderr.isatty()
     lines, faults = [], []
     pool = ThreadPoolExecutor(workers)  # of threads, for the work is done by the compiler's own processes
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(console=Console(stderr=True), transient=True, disable=not watched) as progress:
         task = progress.add_task("building", total=len(wanted))
         try:
             running = {pool.submit(run, job): job.stem for job in wanted}
@@ -125,13 +128,13 @@ def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int)
                     faults.append(f"{running[future]}: {error}")
                 else:
                     if seconds is not None:
-                        lines.append(f"built {folder / running[future]}.so ({seconds:.1f} s)")
-                        if not console.is_terminal:  # on a terminal the bar says it, and the lines come when it is gone
+                        lines.append(f"built {running[future]} ({seconds:.1f} s)")
+                        if not watched:  # on a terminal there is the bar, and the lines come when it is gone
                             click.echo(lines[-1])
                 progress.advance(task)
         finally:
             pool.shutdown(cancel_futures=True)
-    if console.is_terminal:
+    if watched:
         click.echo("".join(f"{line}\n" for line in lines), nl=False)
     if faults:
         raise OptgenError("\n\n".join(faults))
@@ -287,7 +290,8 @@ def _ir(checked: Rule, low: Rule) -> Iterator[RenderableType]:
 # ---- doctor ----
 
 #: Whether all is well, what was found, and what to do about it.
-Finding: TypeAlias = "tuple[bool, str, str]"
+Finding: TypeAlias = tuple[bool, str, str]
+SEE_COMPILER = "see the compiler"
 
 
 @main.command()
@@ -337,7 +341,10 @@ def _compiler() -> Finding:
 def _instructions() -> Finding:
     from . import driver, kernel
 
-    usable = driver.runtime().usable
+    try:
+        usable = driver.runtime().usable
+    except CompilerNotFound:
+        return False, "not known: optgen's runtime is not built", SEE_COMPILER
     chosen = kernel.choose_isa(usable)
     why = "OPTGEN_ISA" if os.environ.get("OPTGEN_ISA") else "the best"
     return True, f"{chosen}, {why} of {', '.join(usable)}", ""
@@ -363,7 +370,7 @@ def _cache() -> Finding:
     if not os.access(folder, os.W_OK | os.X_OK):
         return False, f"{folder} cannot be written", toolchain.ELSEWHERE
     sizes = [path.stat().st_size for path in folder.glob("*/*") if path.is_file()]
-    return True, f"{folder}: {len(list(folder.glob('*/*.so')))} kernels, {sum(sizes) / 1e6:.1f} MB", ""
+    return True, f"{folder}: {len(list(folder.glob('*/*.so')))} libraries, {sum(sizes) / 1e6:.1f} MB", ""
 
 
 def _kernels() -> Finding:
@@ -380,7 +387,7 @@ def _kernels() -> Finding:
     try:
         toolchain.find_compiler()
     except OptgenError:
-        return False, f"{found}, and no compiler to make {', '.join(absent)}", toolchain.INSTALL
+        return False, f"{found}, and no compiler to make {', '.join(absent)}", SEE_COMPILER
     return True, f"{found}; the others are compiled on first use", f"optgen build --out {BUILD} makes them now"
 
 
@@ -410,7 +417,8 @@ def _print(*parts: RenderableType) -> None:
     """Fitted to a terminal; in a pipe or file plain text, a row a line however long."""
     from rich.console import Console
 
-    console = Console(markup=False, emoji=False, highlight=False)  # what a spec says is text, and nothing but text
+    # What a spec says is text, and nothing but text: no markup.
+    console = Console(markup=False, emoji=False, highlight=False, force_terminal=sys.stdout.isatty())
     if not console.is_terminal:
         console.width = 10_000
     with console.capture() as capture:

@@ -117,11 +117,17 @@ def fingerprint(text: str) -> str:
 # ---- Libraries and kernels ----
 
 
+def library_of(record: Path) -> Path:
+    """Where the library is that the record at `record` is about."""
+    # Not `adam.so`: `import adam` would take it for an extension module, and never look at `adam.py` beside it.
+    return record.with_name(f"lib{record.stem}.so")
+
+
 def built_library(record: Path, print_: str) -> Path | None:
     """The library that `optgen build` recorded at `record`, if its fingerprint and its digest are right."""
     try:
         product = Product.read(record)
-        path = record.with_name(f"{record.stem}.so")
+        path = library_of(record)
         if product.fingerprint == print_ and toolchain.digest(path) == product.files[path.name]:
             return path
     except (OSError, ValueError, KeyError, TypeError):
@@ -250,7 +256,7 @@ def jobs(paths: list[Path]) -> Iterator[Job]:
             continue
         if compilation.stem in TAKEN:
             message = f"{path}: the files of {compilation.name} would be those of optgen's runtime"
-            raise OptgenError(message, hint=f"give the rule another name than {' or '.join(TAKEN)}")
+            raise OptgenError(message, hint=f"give the rule another name: `{compilation.stem}` is taken")
         if (other := names.get(compilation.stem)) is None:
             names[compilation.stem] = path
             yield Job(compilation.stem, compilation.fingerprint, compilation)
@@ -276,15 +282,17 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
     source, texts = job.texts()
     _refuse_foreign(folder, [*texts, record.name])
     record.unlink(missing_ok=True)
-    for stale in folder.glob(f".{job.stem}.*.{'[0-9a-f]' * 16}.tmp"):  # of a builder that was killed
-        if stale.is_dir():
-            shutil.rmtree(stale, ignore_errors=True)
-        else:
-            stale.unlink(missing_ok=True)
+    for name in (*texts, record.name, library_of(record).name):
+        for stale in folder.glob(f".{name}.{'[0-9a-f]' * 16}.tmp"):  # of a builder that was killed
+            if stale.is_dir():
+                shutil.rmtree(stale, ignore_errors=True)
+            else:
+                stale.unlink(missing_ok=True)
     for name, text in texts.items():
         toolchain.write_atomically(folder / name, text)
-    names = [*texts, f"{job.stem}.so"]
-    toolchain.compile_library(source, folder / f"{job.stem}.so", compiler)
+    library = library_of(record)
+    toolchain.compile_library(source, library, compiler)
+    names = [*texts, library.name]
     if job.compilation is None:
         write_declarations(declarations(), folder / "declarations.py")
         names.append("declarations.py")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,7 @@ from .locate import span_at
 from .names import canonical
 from .syntax import Broken, Choice, FormulaAst, Invoke, Item, Name, Number, Operation, SpecAst, Term
 
-__all__ = ["kind", "read_expression", "read_formulas"]
+__all__ = ["kind", "read_expression", "read_formulas", "words"]
 
 DEEPEST_TERM = 100
 
@@ -26,7 +27,10 @@ def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
     """The expression that stands at offset `start` of the file; None if it is none, with the fault in `spec`."""
     reader = _Formula(spec, source, start)
     tree = reader.tree("eval", "an expression")
-    return reader.term(tree.body) if isinstance(tree, ast.Expression) else None
+    if not isinstance(tree, ast.Expression):
+        spec.unused |= words(source)
+        return None
+    return reader.term(tree.body)
 
 
 def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst]:
@@ -38,7 +42,7 @@ def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst
         if formula is not None:
             yield formula
         else:
-            spec.unread = True
+            spec.unassigned |= words(statement)
 
 
 def _statements(source: str) -> Iterator[tuple[int, str]]:
@@ -63,6 +67,7 @@ class _Formula:
         self.spec = spec
         self.source = source
         self.start = start
+        self.lines = source.split("\n")
         self.line_offsets = [0, *(m.end() for m in re.finditer("\n", source))]
 
     def fault_at(self, start: int, end: int, message: str, hint: str | None = None) -> None:
@@ -72,6 +77,7 @@ class _Formula:
     def fault(self, node: ast.AST, message: str, hint: str | None = None) -> Broken:
         span = self.span(node)
         self.spec.faults.append(Diagnostic(span, message, hint))
+        self.spec.unused |= words(self.text_of(node))
         return Broken(span)
 
     def span(self, node: Any) -> Span:
@@ -81,24 +87,25 @@ class _Formula:
 
     def offset(self, line: int, byte: int) -> int:
         """`ast` counts columns in bytes of UTF-8; a Greek letter has two."""
-        start = self.line_offsets[line - 1]
-        text = self.source[start:].split("\n", 1)[0]
-        return start + len(text.encode()[:byte].decode(errors="ignore"))
+        text = self.lines[line - 1]
+        before = byte if text.isascii() else len(text.encode()[:byte].decode(errors="ignore"))
+        return self.line_offsets[line - 1] + before
 
     def tree(self, mode: str, what: str) -> ast.AST | None:
         """Python's tree of the text, or None with a fault that says `what` was expected."""
         try:
-            tree = ast.parse(self.source, mode=mode)
+            # Python warns of what it may refuse one day, `1if x` for example; that is refused here today.
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                tree = ast.parse(self.source, mode=mode)
         except SyntaxError as error:
-            at = 0
-            if error.lineno is not None and error.lineno <= len(self.line_offsets):
-                at = self.line_offsets[error.lineno - 1] + max(0, (error.offset or 1) - 1)
-            at = min(at, len(self.source))
-            self.fault_at(at, at + 1, f"{what} was expected: {error.msg}")
+            at = len(self.source)  # where Python names no place, the text has ended too early
+            if error.lineno and error.offset and error.lineno <= len(self.lines):
+                at = min(at, self.line_offsets[error.lineno - 1] + error.offset - 1)
+            reason = error.msg.removesuffix(". Perhaps you forgot a comma?")
+            self.fault_at(at, at + 1, f"{what} was expected: {reason}")
         except (RecursionError, MemoryError):
             self.fault_at(0, len(self.source), "nested too deeply to read", "give names to its parts")
-        except ValueError:  # a NUL character
-            self.fault_at(0, len(self.source), f"{what} was expected, got a character that no formula may hold")
         else:
             if not _too_deep(tree):
                 return tree
@@ -129,7 +136,7 @@ class _Formula:
             case ast.Constant():
                 return self.number(node)
             case ast.Name():
-                return Name(self.span(node), canonical(node.id), node.id)
+                return Name(self.span(node), canonical(node.id), self.text_of(node))
             case ast.Subscript():
                 return self.item(node)
             case ast.UnaryOp():
@@ -177,7 +184,7 @@ class _Formula:
             return self.fault(node, "only a hyperparameter with several values takes an index", "for example: beta[1]")
         if not (isinstance(index, ast.Constant) and type(index.value) is int):
             return self.fault(index, "an index must be a whole number from 1", "for example: beta[1]")
-        return Item(self.span(node), canonical(node.value.id), node.value.id, index.value)
+        return Item(self.span(node), canonical(node.value.id), self.text_of(node.value), index.value)
 
     def unary(self, node: ast.UnaryOp) -> Term:
         if isinstance(node.op, ast.Invert):
@@ -243,13 +250,21 @@ _WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
 }
 
 
+def words(source: str) -> set[str]:
+    """All that may be names in a text that is no formula."""
+    return set(map(canonical, re.findall(r"\w+", source)))
+
+
 def _too_deep(tree: ast.AST) -> bool:
-    level = [tree]
-    for _ in range(DEEPEST_TERM + 4):
-        level = [child for node in level for child in ast.iter_child_nodes(node)]
-        if not level:
-            return False
-    return True
+    pending = [(tree, 0)]
+    while pending:
+        node, depth = pending.pop()
+        if isinstance(node, ast.BoolOp):  # `a and b and c` is one node here, and nested for us
+            depth += len(node.values) - 2
+        if depth > DEEPEST_TERM + 3:
+            return True
+        pending += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
+    return False
 
 
 def _statement_kind(statement: ast.stmt) -> str:

@@ -92,5 +92,3 @@ def step(rule: Rule, values: Values, t: int, arrays: Mapping[str, Array]) -> Non
             names[assign.target] = result.copy() if isinstance(assign.value, Load) else result  # type: ignore[union-attr]
         for name in rule.stores:
             arrays[name][...] = names[name]
-
-

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import TypeAlias
 
-from .ops import OPS, Type
+from .ops import LARGEST_POWER, OPS, Type
 
 __all__ = [
     "GRADIENT", "PARAMETER", "Assign", "Call", "Const", "Count", "Expr", "Extent", "Flag", "Hyper", "Interval", "Load",
@@ -48,6 +48,17 @@ class Extent(IntEnum):
 @dataclass(frozen=True)
 class Const:
     value: float
+
+    # 0 and -0 are equal numbers, but not the same literal: a pass must never take one for the other.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[float, float]:
+        return self.value, math.copysign(1.0, self.value)
 
 
 @dataclass(frozen=True)
@@ -78,12 +89,20 @@ class Call:
     op: str
     args: tuple[Expr, ...]
     extent: Extent = field(init=False, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "extent", max(extent_of(arg) for arg in self.args))
+        object.__setattr__(self, "extent", max(map(extent_of, self.args), default=Extent.CONSTANT))
+        object.__setattr__(self, "_hash", hash((self.op, self.args)))
+
+    # Kept, since the hash of a deep expression would go through all of it each time.
+    def __hash__(self) -> int:
+        return self._hash
 
 
 Expr: TypeAlias = Const | Scalar | Count | Load | Local | Call
+
+_POWERS = frozenset(Const(float(n)) for n in range(2, LARGEST_POWER + 1))
 
 
 @dataclass(frozen=True)
@@ -210,7 +229,8 @@ def verify(rule: Rule) -> Rule:
 
     Faults of a spec never get here, `check` reports them to the author; what this finds is a fault of a pass.
     """
-    states = {state.name for state in rule.states}
+    stores = {PARAMETER, *(state.name for state in rule.states)}
+    sizes = {hyper.name: len(hyper.default) if hyper.vector else 0 for hyper in rule.hypers}
     defined: dict[str, tuple[Extent, Type]] = {}
 
     def expect(condition: bool, fault: str) -> None:
@@ -222,20 +242,23 @@ def verify(rule: Rule) -> Rule:
             case Const():
                 expect(isinstance(expr.value, float) and math.isfinite(expr.value), f"constant {expr.value!r}")
             case Scalar():
-                sizes = {hyper.name: len(hyper.default) if hyper.vector else 0 for hyper in rule.hypers}
                 size = sizes.get(expr.hyper, -1)
-                expect(min(1, size) <= expr.index <= size, f"no hyperparameter {expr.hyper}[{expr.index}]")
+                known = expr.index == 0 if size == 0 else 1 <= expr.index <= size
+                expect(known, f"no hyperparameter {expr.hyper}[{expr.index}]")
             case Load():
                 expect(expr.array in rule.arrays, f"no array {expr.array}")
             case Local():
                 expect(defined.get(expr.name) == (expr.extent, expr.type), f"{expr.name} is not what it was defined as")
             case Call():
-                op = OPS[expr.op]
+                expect(expr.op in OPS, f"no primitive {expr.op}")
                 for arg in expr.args:
                     verify_expr(arg)
-                expect(tuple(map(type_of, expr.args)) == op.takes, f"{expr.op} of wrong types or number of arguments")
-                expect(expr.op != "powi" or isinstance(expr.args[1], Const), "powi with an exponent that is no literal")
+                types = tuple(map(type_of, expr.args))
+                expect(types == OPS[expr.op].takes, f"{expr.op} of wrong types or number of arguments")
+                expect(expr.op != "powi" or expr.args[1] in _POWERS, "powi with an exponent that is no literal")
 
+    names = [part.name for parts in (rule.hypers, rule.flags) for part in parts] + list(rule.arrays)
+    expect(len(set(names)) == len(names), "two parts of one name")
     for state in rule.states:
         verify_expr(state.init)
         expect(extent_of(state.init) == Extent.CONSTANT, f"initial value of {state.name} is not constant")
@@ -243,8 +266,12 @@ def verify(rule: Rule) -> Rule:
         for assign in block:
             verify_expr(assign.value)
             expect(assign.target not in defined, f"{assign.target} assigned twice")
+            expect(assign.target != GRADIENT, "the gradient is assigned")
+            number = type_of(assign.value) is Type.REAL
+            expect(number or assign.target not in stores, f"{assign.target} is assigned a condition")
             if block is rule.scalars:
-                expect(extent_of(assign.value) <= Extent.STEP, f"scalar {assign.target} is no scalar")
+                scalar = extent_of(assign.value) <= Extent.STEP and assign.target not in stores
+                expect(scalar, f"scalar {assign.target} is no scalar")
             defined[assign.target] = (extent_of(assign.value), type_of(assign.value))
-    expect(states | {PARAMETER} <= set(defined), "a state or the parameter is never assigned")
+    expect(stores <= set(defined), "a state or the parameter is never assigned")
     return rule

@@ -7,6 +7,7 @@ array positions) down to the value. It knows only as much of the grammar as it t
 from __future__ import annotations
 
 import re
+import tomllib
 from dataclasses import dataclass
 
 from .errors import Span
@@ -143,6 +144,4 @@ class _Scanner:
 
 
 def _unquoted(string: str) -> str:
-    import tomllib
-
     return str(tomllib.loads(f"key = {string}")["key"])

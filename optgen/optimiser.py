@@ -6,74 +6,87 @@ parameters that was checked once is not checked again while its arrays stay what
 
 from __future__ import annotations
 
-import math
-import struct
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 
 from . import driver, interp
-from .arrays import COMPUTE, Array, as_gradient, as_parameter, refuse_overlaps
+from .arrays import Array, as_gradient, as_parameter, refuse_overlaps
 from .emit.text import expression
 from .errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from .host import Program
-from .hyperparameters import any_spelling, checked, find, number, suggestion
-from .ir import Const, Extent, Hyper, Rule, extent_of, walk
-from .kernel import Kernel
+from .hyperparameters import Spellings, any_spelling, checked, number, spellings, suggestion
+from .ir import Const, Expr, Extent, Local, Rule, extent_of, walk
+from .kernel import Kernel, threads
 from .names import canonical
-from .plan import Plan
-from .state import Key, Slot, States, check_saved, fitting_slot
+from .plan import Plan, Plans
+from .state import Slot, States, expect_fit, expect_number, keys_of, read_saved
 
 __all__ = ["Optimiser"]
 
 BACKENDS = ("kernel", "interpreter")
 FORMAT = 1
-#: How many lists of parameters an optimiser remembers; one each for who updates 1024 parameters one by one.
-MOST_PLANS = 1024
+#: Of each compute type the largest number that it rounds to zero.
+VANISHING = {"float32": 2.0**-150, "float64": 0.0}
 
 
 class Optimiser:
     """Base of all optimisers; its subclasses are made from specs.
 
     Hyperparameters are attributes, in ASCII or Greek: `opt.eta = 0.01` holds from the next step on. `opt.beta` is a
-    tuple, `opt.beta1` its first value.
+    tuple, `opt.beta1` its first value. Setting one raises HyperparameterError for a number out of its range, and
+    ArgumentError for what is no number, or for another name.
+
+    The state of a parameter is found by the memory that the parameter is, and goes away with it. An optimiser may be
+    used by one thread at a time.
     """
 
     _compilation: ClassVar[driver.Compilation]
     _module: ClassVar[str]
-    _hypers: ClassVar[dict[str, Hyper]]
+    _spellings: ClassVar[Spellings]
 
     _values: dict[str, tuple[float, ...]]
     _flags: dict[str, bool]
+    _backend: str
+    _variant: int
+    _held: set[str]  # the dtypes that are known to hold every constant of the rule
+    _plans: Plans
+    _states: States
 
     def __init_subclass__(cls, *, text: str | None = None, file: str = "", module: str = "") -> None:
         if text is None:  # a class that somebody derives from a generated one
             return
         cls._compilation = driver.compile_text(text, file)
         cls._module = module
-        cls._hypers = {hyper.name: hyper for hyper in cls._compilation.rules[0].hypers}
-        cls.__init__ = any_spelling(cls.__init__, cls._hypers)  # type: ignore[method-assign]
+        cls._spellings = spellings(cls._compilation.rules[0].hypers)
+        cls.__init__ = any_spelling(cls.__init__, cls._spellings)  # type: ignore[method-assign]
 
-    def __init__(self, values: Mapping[str, Any], flags: Mapping[str, bool], backend: str) -> None:
-        if not hasattr(self, "_compilation"):
-            raise ArgumentError("Optimiser is the base of all rules, and none itself", hint="from optgen import ADAM")
+    def __init__(self) -> None:
+        name = type(self).__name__
+        raise ArgumentError(f"{name} is made of no spec, and is no rule itself", hint="from optgen import ADAM")
+
+    def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
+        """What the constructors of generated classes do: all hyperparameters and flags as given, to be checked."""
         if backend not in BACKENDS:
             raise ArgumentError(f"backend: one of {', '.join(BACKENDS)} was expected, got {backend!r}")
         for name, value in flags.items():
             if not isinstance(value, bool):
                 raise ArgumentError(f"the flag {name}: True or False was expected, got {value!r}")
-        self._start({name: checked(self._hypers[name], v) for name, v in values.items()}, dict(flags), backend)
+        self._start({name: checked(self._spellings[name][0], v) for name, v in values.items()}, dict(flags), backend)
 
     def _start(self, values: dict[str, tuple[float, ...]], flags: dict[str, bool], backend: str) -> None:
-        assign = object.__setattr__
-        assign(self, "_values", values)
-        assign(self, "_flags", flags)
-        assign(self, "_backend", backend)
-        assign(self, "_variant", self._compilation.variant(flags))
-        assign(self, "_held", set())  # the dtypes that hold every constant of the rule
-        assign(self, "_plans", {})
-        assign(self, "_states", States(self._forget_plans_of()))
+        plans = Plans()
+        # Not by attribute: those are hyperparameters.
+        self.__dict__.update(
+            _values=values,
+            _flags=flags,
+            _backend=backend,
+            _variant=self._compilation.variant(flags),
+            _held=set(),
+            _plans=plans,
+            _states=States(plans.forget),
+        )
 
     # ---- Hyperparameters ----
 
@@ -84,19 +97,13 @@ class Optimiser:
 
     @property
     def backend(self) -> str:
-        """ "kernel" or "interpreter"."""
+        """Either "kernel" or "interpreter"."""
         return self._backend
-
-    _backend: str
-    _variant: int
-    _held: set[str]
-    _plans: dict[Key, Plan]
-    _states: States
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
-        hyper, index = find(self._hypers, canonical(name))
+        hyper, index = self._spellings.get(canonical(name), (None, None))
         if hyper is not None:
             values = self._values[hyper.name]
             return values if index is None and hyper.vector else values[index or 0]
@@ -105,11 +112,11 @@ class Optimiser:
         raise AttributeError(f"{type(self).__name__} has no {name!r}{suggestion(name, self._names())}")
 
     def __setattr__(self, name: str, value: Any) -> None:
-        hyper, index = find(self._hypers, canonical(name))
+        hyper, index = self._spellings.get(canonical(name), (None, None))
         if hyper is None:
             if canonical(name) in self._flags:
                 raise ArgumentError(f"the flag {name!r} is chosen when the optimiser is made")
-            message = f"{type(self).__name__} has no hyperparameter {name!r}{suggestion(name, self._names())}"
+            message = f"{type(self).__name__} has no hyperparameter {name!r}{suggestion(name, list(self._values))}"
             raise ArgumentError(message)
         if index is None:
             self._values[hyper.name] = checked(hyper, value)
@@ -120,15 +127,14 @@ class Optimiser:
         self._held.clear()
 
     def _names(self) -> list[str]:
-        return [*self._hypers, *self._flags]
+        return [*self._values, *self._flags]
 
     def __dir__(self) -> Iterable[str]:
         return [*super().__dir__(), *self._names()]
 
     def __repr__(self) -> str:
-        arguments = [f"{name}={getattr(self, name)!r}" for name in self._hypers]
-        arguments += [f"{name}=True" if value else f"{name}=False" for name, value in self._flags.items()
-                      if value != next(f.default for f in self.rule.flags if f.name == name)]  # fmt: skip
+        arguments = [f"{name}={getattr(self, name)!r}" for name in self._values]
+        arguments += [f"{flag.name}={flag.value}" for flag in self.rule.flags if flag.value != flag.default]
         arguments += [f"backend={self._backend!r}"] if self._backend != BACKENDS[0] else []
         return f"{type(self).__name__}({', '.join(arguments)})"
 
@@ -137,9 +143,12 @@ class Optimiser:
     def step(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         """One update of every parameter in place, in one call of the kernel.
 
-        `params`: arrays of float32 or float64, or tracked parameters, of any shapes and strides, each once. `grads`:
-        for each parameter an array of its shape and dtype. Raises ArrayError for what cannot be stepped; then no
-        parameter, state or count has changed.
+        `params`: arrays of float32 or float64, or tracked parameters (whose `data` is such an array), of any shapes
+        and strides, each once. `grads`: for each parameter an array of its shape and dtype, with any strides.
+
+        Raises ArrayError for what cannot be stepped, StateError for a parameter that does not fit the saved state it
+        would take up, HyperparameterError for one that vanishes in a parameter's dtype, CompilerNotFound if a kernel
+        must be compiled and cannot. Then no parameter, state or count has changed.
         """
         if type(params) not in (tuple, list) or type(grads) not in (tuple, list):
             params, grads = _listed(params, "parameters"), _listed(grads, "gradients")
@@ -148,44 +157,19 @@ class Optimiser:
             return
         plan = self._plans.get(tuple(map(id, params)))
         if plan is None or not plan.takes(params, grads):
-            plan = self._make_plan(params, grads)
+            self._step_anew(params, grads)
+            return
         if not self._held.issuperset(plan.dtypes):
             self._refuse_vanishing(plan.dtypes)
-        plan.run(self._values)
+        plan.run(self._values, threads())
 
-    def _accept(self, params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[Array], list[Array], list[Slot]]:
-        """The arrays and slots of a step, after every check. New slots are not registered yet."""
-        if len(params) != len(grads):
-            raise ArrayError(f"a gradient for each of {len(params)} parameters was expected, got {len(grads)}")
-        count = len(params)
-        ps = [as_parameter(p, i, count) for i, p in enumerate(params)]
-        gs = [as_gradient(g, p, i, count) for i, (g, p) in enumerate(zip(grads, ps, strict=True))]
-        names = [state.name for state in self.rule.states]
-        pending = iter(self._states.pending)
-        slots = []
-        for i, p in enumerate(ps):
-            slot = self._states.find(p)
-            if slot is None and (saved := next(pending, None)) is not None:
-                slot = fitting_slot(saved, p, names, f"parameter {i}")
-            slots.append(slot)
-        self._refuse_vanishing({str(p.dtype) for p in ps})
-        # Before memory is taken for new states: a refused step should not take it.
-        refuse_overlaps(ps, gs, [array for slot in slots if slot for array in slot.arrays.values()])
-        return ps, gs, [slot or self._new_slot(p) for slot, p in zip(slots, ps, strict=True)]
-
-    def _register(self, ps: Sequence[Array], slots: Sequence[Slot]) -> None:
-        for p, slot in zip(ps, slots, strict=True):
-            if self._states.find(p) is not slot:
-                self._states.add(p, slot)
-                del self._states.pending[:1]
-
-    def _new_slot(self, p: Array) -> Slot:
-        initial = interp.initial_state(self.rule, self._values)
-        slot = Slot({})
-        for name, value in initial.items():
-            slot.arrays[name] = array = np.empty_like(p, order="K", subok=False)
-            array.fill(value)
-        return slot
+    def _step_anew(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
+        # `ps` and `gs` must live until the plan has run: it holds addresses only.
+        ps, gs, slots = self._accept(params, grads)
+        plan, count = Plan(self._kernel, params, grads, ps, gs, slots), threads()
+        self._register(ps, slots)
+        self._plans.keep(tuple(map(id, params)), plan)
+        plan.run(self._values, count)
 
     def _interpret(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         ps, gs, slots = self._accept(params, grads)
@@ -194,59 +178,72 @@ class Optimiser:
             interp.step(self.rule, self._values, slot.t + 1, {"p": p, "g": g, **slot.arrays})
             slot.t += 1
 
-    def _make_plan(self, params: Sequence[Any], grads: Sequence[Any]) -> Plan:
-        ps, gs, slots = self._accept(params, grads)
-        groups: dict[str, list[int]] = {}
-        for i, p in enumerate(ps):
-            groups.setdefault(COMPUTE[p.dtype], []).append(i)
-        kernels = {dtype: self._kernel(dtype) for dtype in groups}
-        self._register(ps, slots)
-        plan = Plan(kernels, groups, params, grads, ps, gs, slots)
-        key = tuple(map(id, params))
-        while len(self._plans) >= MOST_PLANS:
-            self._plans.pop(next(iter(self._plans)))
-        self._plans[key] = plan
-        for slot in slots:
-            slot.plans.add(key)
-        return plan
+    def _accept(self, params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[Array], list[Array], list[Slot]]:
+        """The arrays and slots of a step, after every check. New slots are not registered yet."""
+        if len(params) != len(grads):
+            raise ArrayError(f"a gradient for each of {len(params)} parameters was expected, got {len(grads)}")
+        count = len(params)
+        ps = [as_parameter(p, i, count) for i, p in enumerate(params)]
+        gs = [as_gradient(g, p, i, count) for i, (g, p) in enumerate(zip(grads, ps, strict=True))]
+        found = [self._states.find(key) for key in keys_of(ps)]
+        # Before memory is taken for new states: a refused step should not take it.
+        refuse_overlaps(ps, gs, [array for slot in found if slot for array in slot.arrays.values()])
+        self._refuse_vanishing({str(p.dtype) for p in ps})
+        pending = iter(self._states.pending)
+        slots = []
+        for i, (slot, p) in enumerate(zip(found, ps, strict=True)):
+            if slot is None and (saved := next(pending, None)) is not None:
+                expect_fit(saved, p.shape, str(p.dtype), i)
+                slot = Slot.of(p, saved.t, saved.arrays)
+            slots.append(slot or self._new_slot(p))
+        return ps, gs, slots
+
+    def _register(self, ps: Sequence[Array], slots: Sequence[Slot]) -> None:
+        present = set(map(id, self._states.slots()))
+        for p, slot in zip(ps, slots, strict=True):
+            if id(slot) not in present:
+                self._states.add(p, slot)
+                del self._states.pending[:1]
+
+    def _new_slot(self, p: Array) -> Slot:
+        return Slot.of(p, 0, interp.initial_state(self.rule, self._values))
 
     def _kernel(self, dtype: str) -> Kernel:
         return driver.kernel(self._compilation, self._variant, dtype, self._module)
 
-    def _forget_plans_of(self) -> Callable[[Slot], None]:
-        """Forgets plans together with a slot, so that they do not keep its memory."""
-        plans = self._plans
-
-        def forget(slot: Slot) -> None:
-            for key in slot.plans:
-                plans.pop(key, None)
-
-        return forget
-
     def _refuse_vanishing(self, dtypes: Iterable[str]) -> None:
         """HyperparameterError if a constant of the rule is not zero, but would be in one of these types."""
-        lowered = self._compilation.lowered[self._variant]
         for dtype in set(dtypes) - self._held:
-            names = {a.target: a.value for a in lowered.scalars if extent_of(a.value) == Extent.CONSTANT}
-            program = Program(lowered.scalars, list(names))
-            constants = dict(zip(map(expression, names.values()), program.run(self._values, 1), strict=True))
-            literals = {e.value for a in lowered.body for e in walk(a.value) if isinstance(e, Const)}
-            constants |= {expression(Const(value)): value for value in literals}
-            for text, value in constants.items():
-                if value != 0 and _rounded(value, dtype) == 0:
-                    message = f"{type(self).__name__}: {text} = {value:g} would be 0 in {dtype}"
+            for formula, value in self._constants().items():
+                if 0 < abs(value) <= VANISHING[dtype]:
+                    message = f"{type(self).__name__}: {expression(formula)} = {value:g} would be 0 in {dtype}"
                     raise HyperparameterError(message, hint="take a larger value, or parameters of float64")
             self._held.add(dtype)
+
+    def _constants(self) -> dict[Expr, float]:
+        """All that meets elements in the compute type and does not change from step to step, with its values."""
+        rule = self._compilation.lowered[self._variant]
+        read = {e for a in rule.body for e in walk(a.value)}
+        scalars = [a for a in rule.scalars if extent_of(a.value) == Extent.CONSTANT]
+        scalars = [a for a in scalars if any(isinstance(e, Local) and e.name == a.target for e in read)]
+        values = Program(rule.scalars, [a.target for a in scalars]).run(self._values, 1)
+        initial = interp.initial_state(rule, self._values)
+        return {
+            **{e: e.value for e in read if isinstance(e, Const)},
+            **{state.init: initial[state.name] for state in rule.states},
+            **{a.value: value for a, value in zip(scalars, values, strict=True)},
+        }
 
     # ---- State ----
 
     def state(self, p: Any) -> dict[str, Any]:
         """The state of parameter `p`: an array for each name of the spec (read-only, live), and the count `t`.
 
-        Of a parameter that was never stepped: what the state would start as, and t = 0.
+        The arrays have the shape and dtype of `p`. Of a parameter that was never stepped: what its state would start
+        as, and t = 0, whatever saved state may wait for it. Raises ArrayError for what is no parameter.
         """
         array = as_parameter(p, 0, 1)
-        slot = self._states.find(array) or self._new_slot(array)
+        slot = self._states.find(keys_of([array])[0]) or self._new_slot(array)
         views: dict[str, Any] = {}
         for name, values in slot.arrays.items():
             views[name] = view = values.view()
@@ -260,49 +257,45 @@ class Optimiser:
             "format": FORMAT,
             "rule": self.rule.name,
             "flags": dict(self._flags),
-            "hyperparameters": {name: getattr(self, name) for name in self._hypers},
+            "hyperparameters": {name: getattr(self, name) for name in self._values},
             "parameters": self._states.saved(),
         }
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
-        """Takes over what `state_dict` gave. StateError if it is of another rule, flags, shapes, dtypes or number.
+        """Takes over what `state_dict` gave: hyperparameters, counts and states (copies).
 
-        The saved parameters are, in order, `params` if given; else the parameters that this optimiser has; and if it
-        has none, those that it will be given, each checked when it is stepped for the first time.
+        The saved parameters are, in order, `params` if given, and then no others; else the parameters that this
+        optimiser has; and if it has none, those that it will be given, each checked when it is first stepped.
+
+        Raises StateError if `saved` is of another rule, flags, shapes, dtypes or number, HyperparameterError or
+        ArgumentError for its hyperparameters, ArrayError for `params`. Then nothing has changed.
         """
-        values, entries = self._read_state(saved)
-        names = [state.name for state in self.rule.states]
+        values, slots = self._read_state(saved)
         if params is not None:
             params = _listed(params, "parameters")
             arrays = [as_parameter(p, i, len(params)) for i, p in enumerate(params)]
+            keys_of(arrays)
             refuse_overlaps(arrays, [], [])
-            _expect_number(len(entries), len(arrays))
-            pairs = enumerate(zip(entries, arrays, strict=True))
-            slots = [fitting_slot(entry, p, names, f"parameter {i}") for i, (entry, p) in pairs]
-            self._restart(values)
-            for p, slot in zip(arrays, slots, strict=True):
+            expect_number(len(slots), len(arrays))
+            for i, (slot, p) in enumerate(zip(slots, arrays, strict=True)):
+                expect_fit(slot, p.shape, str(p.dtype), i)
+            laid_out = [Slot.of(p, slot.t, slot.arrays) for slot, p in zip(slots, arrays, strict=True)]
+            self._start(values, self._flags, self._backend)
+            for p, slot in zip(arrays, laid_out, strict=True):
                 self._states.add(p, slot)
-        elif len(self._states):
-            present = list(self._states.items())
-            _expect_number(len(entries), len(present))
-            for i, (entry, (shape, dtype, _)) in enumerate(zip(entries, present, strict=True)):
-                if (tuple(entry["shape"]), entry["dtype"]) != (shape, dtype):
-                    got = f"{tuple(entry['shape'])}, {entry['dtype']}"
-                    raise StateError(f"parameter {i}: a saved state of {shape}, {dtype} was expected, got {got}")
-            self._values.update(values)
-            self._held.clear()
-            for entry, (_, _, slot) in zip(entries, present, strict=True):
-                slot.t = int(entry["t"])
-                for name, array in slot.arrays.items():
-                    array[...] = entry["state"][name]
-        else:
-            self._restart(values)
-            self._states.pending = [{**e, "state": {n: a.copy() for n, a in e["state"].items()}} for e in entries]
+            return
+        present = self._states.slots()
+        if present:
+            expect_number(len(slots), len(present) + len(self._states.pending))
+        for i, (slot, own) in enumerate(zip(slots, present, strict=False)):
+            expect_fit(slot, own.shape, own.dtype, i)
+        self._values.update(values)
+        self._held.clear()
+        for slot, own in zip(slots, present, strict=False):
+            own.fill(slot.t, slot.arrays)
+        self._states.pending = slots[len(present) :]
 
-    def _restart(self, values: dict[str, tuple[float, ...]]) -> None:
-        self._start(values, self._flags, self._backend)
-
-    def _read_state(self, saved: Mapping[str, Any]) -> tuple[dict[str, tuple[float, ...]], list[Mapping[str, Any]]]:
+    def _read_state(self, saved: Mapping[str, Any]) -> tuple[dict[str, tuple[float, ...]], list[Slot]]:
         keys = ("format", "rule", "flags", "hyperparameters", "parameters")
         if not isinstance(saved, Mapping) or not set(keys) <= set(saved):
             raise StateError(f"what state_dict() gives was expected, with {', '.join(keys)}")
@@ -312,11 +305,13 @@ class Optimiser:
             raise StateError(f"a state of {self.rule.name} was expected, got one of {saved['rule']}")
         if saved["flags"] != self._flags:
             raise StateError(f"a state with the flags {self._flags} was expected, got {saved['flags']}")
-        if set(saved["hyperparameters"]) != set(self._hypers):
-            got = ", ".join(saved["hyperparameters"]) or "none"
-            raise StateError(f"the hyperparameters {', '.join(self._hypers) or 'none'} were expected, got {got}")
-        values = {name: checked(self._hypers[name], value) for name, value in saved["hyperparameters"].items()}
-        return values, check_saved(saved["parameters"], [state.name for state in self.rule.states])
+        given = saved["hyperparameters"]
+        if not isinstance(given, Mapping) or set(given) != set(self._values):
+            got = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
+            message = f"the hyperparameters {', '.join(self._values) or 'none'} were expected, got {got or 'none'}"
+            raise StateError(message)
+        values = {name: checked(self._spellings[name][0], given[name]) for name in self._values}
+        return values, read_saved(saved["parameters"], [state.name for state in self.rule.states])
 
     # ---- Copies ----
 
@@ -357,18 +352,3 @@ def _listed(given: Any, what: str) -> list[Any]:
     if isinstance(given, np.ndarray) or not isinstance(given, Iterable):
         raise ArrayError(f"a sequence of {what} was expected, got {type(given).__name__}", hint="opt.step([p], [g])")
     return list(given)
-
-
-def _expect_number(saved: int, present: int) -> None:
-    if saved != present:
-        raise StateError(f"saved states of {present} parameters were expected, got {saved}")
-
-
-def _rounded(value: float, dtype: str) -> float:
-    code = "f" if dtype == "float32" else "d"
-    try:
-        return float(struct.unpack(code, struct.pack(code, value))[0])
-    except OverflowError:
-        return math.inf
-
-

@@ -5,13 +5,14 @@ In: the text of a TOML file. Out: a `SpecAst`, whose `faults` lists all that is 
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .errors import Diagnostic, Span, SpecError
-from .formula import kind, read_expression, read_formulas
+from .formula import kind, read_expression, read_formulas, words
 from .locate import Path, Places, locate, span_at
 from .names import canonical
 from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
@@ -27,6 +28,9 @@ def parse(text: str, file: str) -> SpecAst:
     Raises `SpecError` at once where there is nothing to go on with: an empty file, one too large, malformed TOML.
     """
     text = text.replace("\r\n", "\n")  # as tomllib reads it
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        fault = Diagnostic(Span(1, 1), "a spec in UTF-8 was expected, this text has half a character in it")
+        raise SpecError(file, "", [fault])
     spec = SpecAst(file, text)
     if len(text) > LARGEST_SPEC:
         size = f"a spec of at most {LARGEST_SPEC // 1024} KiB was expected, this one has {len(text) / 1024:.0f} KiB"
@@ -39,6 +43,10 @@ def parse(text: str, file: str) -> SpecAst:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(file, text, [_toml_fault(text, str(error))]) from None
+    except ValueError:  # Python reads no whole number of so many digits
+        number = re.search(r"[0-9_]{4000,}", text)
+        place = span_at(text, *number.span()) if number else Span(1, 1)
+        raise SpecError(file, text, [Diagnostic(place, _TOO_LARGE)]) from None
     except RecursionError:
         fault = Diagnostic(Span(1, 1), "TOML nested too deeply to read", "a spec has tables of one level")
         raise SpecError(file, text, [fault]) from None
@@ -50,10 +58,11 @@ def _toml_fault(text: str, message: str) -> Diagnostic:
     if place := re.search(r"\(at line (\d+), column (\d+)\)", message):
         span = Span(int(place[1]), int(place[2]))
     else:  # "(at end of document)"
-        lines = text.splitlines()
-        span = Span(len(lines), len(lines[-1]) + 1)
+        span = span_at(text, len(text.rstrip("\n")), len(text))
     reason = re.sub(r" \(at [^)]*\)", "", message)
-    return Diagnostic(span, f"malformed TOML: {reason[:1].lower()}{reason[1:]}")
+    letter = text.split("\n")[span.line - 1][span.column - 1 : span.column]
+    hint = None if letter.isascii() else f'TOML wants quotes around it, also in a key: "{letter}" = ...'
+    return Diagnostic(span, f"malformed TOML: {reason[:1].lower()}{reason[1:]}", hint)
 
 
 class _Document:
@@ -109,6 +118,8 @@ class _Document:
         if not isinstance(value, str):
             self.fault(self.value_span((*path, key)), f"{key!r} must be text, got {kind(value)}", "put it in quotes")
             return ""
+        if required and not value.strip():
+            self.fault(self.value_span((*path, key)), f"{key!r} is empty")
         return value.strip()
 
     def entries(self, document: dict[str, Any], key: str, example: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
@@ -139,9 +150,9 @@ class _Document:
         if value is None:
             self.fault(self.key_span(path), f"hyperparameter {name!r} has no default", "add: default = ...")
         elif _is_number(value):
-            default = (float(value),)
+            default = (_real(value),)
         elif isinstance(value, list) and len(value) >= 2 and all(map(_is_number, value)):
-            default = tuple(map(float, value))
+            default = tuple(map(_real, value))
         else:
             message = f"a default must be a number, or a list of two or more, got {kind(value)}"
             self.fault(self.value_span((*path, "default")), message)
@@ -168,25 +179,33 @@ class _Document:
         if "init" not in table:
             self.fault(span, f"state {name!r} has no initial value", 'add: init = "0"')
         elif _is_number(table["init"]):
-            init = Number(self.value_span((*path, "init")), float(table["init"]), isinstance(table["init"], int))
+            place, value = self.value_span((*path, "init")), _real(table["init"])
+            init = Number(place, value, isinstance(table["init"], int))
+            if not math.isfinite(value):
+                self.fault(place, "the initial value of a state must be finite")
+                init = Broken(place)
         else:
             init = self.expression((*path, "init"), table) or init
-        when = self.expression((*path, "when"), table) if "when" in table else None
+        when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
         self.spec.states.append(StateAst(name, span, init, when, self.text(path, table, "doc")))
 
     def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
         """The one expression that the text under `path` holds."""
         key = str(path[-1])
-        source = self.text(path[:-1], table, key)
+        source = self.text(path[:-1], table, key, required=True)
         if not source:
             return None
         place = self.places[path].value
-        return read_expression(self.spec, source, self.spec.text.find(source, *place))
+        start = self.spec.text.find(source, *place)
+        if start < 0:
+            self.fault(self.value_span(path), "an expression with escapes in its text", _NO_ESCAPES)
+            self.spec.unused |= words(source)
+            return None
+        return read_expression(self.spec, source, start)
 
     def read_update(self, document: dict[str, Any]) -> None:
         table = document.get("update")
         example = "write:\n        [update]\n        formulas = '''\n        delta = eta*g\n        '''"
-        self.spec.unread = True
         if table is None:
             self.fault(Span(1, 1), "the table [update] is missing", example)
             return
@@ -198,17 +217,27 @@ class _Document:
         source = self.text(("update",), table, "formulas", required=True)
         if not source:
             return
-        self.spec.source = source
         path: Path = ("update", "formulas")
         self.spec.formulas_span = self.key_span(path)
         start = self.spec.text.find(source, *self.places[path].value)
         if start < 0:
-            hint = "write formulas between ''' and ''', where backslashes have no meaning"
-            self.fault(self.value_span(path), "formulas with escapes in their text", hint)
+            self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)
+            self.spec.unassigned |= words(source)
             return
-        self.spec.unread = False
         self.spec.formulas.extend(read_formulas(self.spec, source, start))
+
+
+_TOO_LARGE = "a number too large for float64"
+_NO_ESCAPES = "write it between ''' and ''', where backslashes have no meaning"
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _real(value: int | float) -> float:
+    """The number as float64; infinity, which no range lets a default be, where it is too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

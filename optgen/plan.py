@@ -1,34 +1,48 @@
 """A list of parameters and gradients that was checked once, bound to kernels: what one step after another needs.
 
 In: arrays that `arrays` has accepted, with their slots. Out: `takes`, whether the next step may go without checks,
-and `run`, the step. A plan holds the states, and nothing else, alive.
+and `run`, the step. A plan keeps the states alive, and is forgotten with the first of them; it keeps no parameter and
+no gradient alive. Of these it knows addresses, so every step makes sure that each array is still where it was.
 """
 
 from __future__ import annotations
 
 import weakref
-from bisect import bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from itertools import accumulate
+from operator import attrgetter, call, is_
 from typing import Any
 
 import numpy as np
+from _cffi_backend import FFI
 
-from .arrays import Array, bounds
+from .arrays import COMPUTE, Array, bounds
 from .host import Values
-from .kernel import Binding, Kernel, threads
-from .state import Slot
+from .kernel import Binding, Kernel
+from .state import Key, Slot
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "Plans"]
+
+#: How many lists of parameters an optimiser remembers; one each for who updates 1024 parameters one by one.
+MOST_PLANS = 1024
+
+_ffi = FFI()  # the compiled one: `cffi.FFI` is twice as slow
+
+# What must not change of an array while its plan is used, beside its address.
+_param_mark = attrgetter("shape", "strides", "dtype", "flags.writeable")
+_grad_mark = attrgetter("__class__", "shape", "strides", "dtype", "flags.aligned")
 
 
 class Plan:
-    """One checked list: `groups` says which of its positions have which dtype, `kernels` has one for each dtype."""
+    """One checked list: `params` and `grads` as they were given, `ps` and `gs` the arrays behind them, and `slots`.
+
+    `kernel` gives the kernel of a dtype; what it raises goes through.
+    """
 
     def __init__(
         self,
-        kernels: dict[str, Kernel],
-        groups: dict[str, list[int]],
+        kernel: Callable[[str], Kernel],
         params: Sequence[Any],
         grads: Sequence[Any],
         ps: Sequence[Array],
@@ -36,66 +50,104 @@ class Plan:
         slots: Sequence[Slot],
     ) -> None:
         self.slots = slots
+        groups: dict[str, list[int]] = {}
+        for i, p in enumerate(ps):
+            groups.setdefault(COMPUTE[p.dtype], []).append(i)
         self.dtypes = frozenset(groups)
         self.bindings = []
-        self.rows: list[tuple[Binding, int]] = [None] * len(ps)  # type: ignore[list-item]
+        places: dict[int, tuple[Binding, int]] = {}
         for dtype, members in groups.items():
-            binding = Binding(kernels[dtype], [(ps[i], gs[i], *slots[i].arrays.values()) for i in members])
+            binding = Binding(kernel(dtype), [(ps[i], gs[i], *slots[i].arrays.values()) for i in members])
             self.bindings.append((binding, [slots[i] for i in members]))
-            for row, i in enumerate(members):
-                self.rows[i] = (binding, row)
-        # Weak, so that a plan keeps no parameter alive; and what each array was like when it was checked.
-        self.params: list[Callable[[], Any]] = [weakref.ref(p) for p in params]
-        self.param_marks = [_mark(p) for p in ps]
-        self.grads = [_reference(g) for g in grads]
-        self.grad_marks = [_mark(g) for g in gs]
+            places |= {i: (binding, row) for row, i in enumerate(members)}
+        self.places = [places[i] for i in range(len(ps))]  # where gradient i stands
+        self.plain = all(isinstance(p, np.ndarray) for p in params)
+        given = list(params) if self.plain else _arrays(params)
+        self.watched = [weakref.ref(p) for p in given]
+        self.param_marks = list(map(_param_mark, given))
+        self.grad_marks = list(map(_grad_mark, grads))
+        arrays = (*ps, *gs)
+        self.pointers = [_ffi.from_buffer if x.flags.c_contiguous else _pointer for x in arrays]
+        self.bound = list(map(_pointer, arrays))
+        # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
+        # `lows` in order, and for each number of them how far the memory behind so many reaches.
         self.spans = [(low - g.ctypes.data, high - g.ctypes.data) for g in gs for low, high in [bounds(g)]]
         written = sorted(bounds(x) for p, slot in zip(ps, slots, strict=True) for x in (p, *slot.arrays.values()))
         self.lows = [low for low, _ in written]
-        self.highs = list(accumulate((high for _, high in written), max))
+        self.reach = list(accumulate((high for _, high in written), max, initial=0))
 
     def takes(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
-        """Whether these are the arrays of this plan, with other values at most; or gradients just like its own."""
-        if len(grads) != len(self.grads):
+        """Whether these are the parameters of this plan as they were, with gradients laid out as its own were."""
+        try:
+            arrays = params if self.plain else _arrays(params)
+            same = all(map(is_, map(call, self.watched), arrays))
+            if not same or list(map(_param_mark, arrays)) != self.param_marks:
+                return False
+            if list(map(_grad_mark, grads)) != self.grad_marks:
+                return False
+        except AttributeError:  # something else than an array
             return False
-        for p, reference, mark in zip(params, self.params, self.param_marks, strict=True):
-            if reference() is not p:
+        pointers = list(map(call, self.pointers, (*arrays, *grads)))
+        return pointers == self.bound or self._rebind(pointers)
+
+    def _rebind(self, pointers: list[Any]) -> bool:
+        """Other gradients in the place of the present ones, unless one overlaps with memory that the step writes."""
+        count = len(self.slots)
+        if pointers[:count] != self.bound[:count]:
+            return False
+        table = _ffi.new("void *[]", pointers[count:])
+        addresses = _ffi.unpack(_ffi.cast("intptr_t *", table), len(table))
+        lows, reach = self.lows, self.reach
+        for address, (low, high) in zip(addresses, self.spans, strict=True):
+            if reach[bisect_left(lows, address + high)] > address + low:
                 return False
-            x = p if isinstance(p, np.ndarray) else p.data
-            if (x.shape, x.strides, x.flags.num, x.dtype) != mark:
-                return False
-        for i, g in enumerate(grads):
-            if type(g) is not np.ndarray or (g.shape, g.strides, g.flags.num, g.dtype) != self.grad_marks[i]:
-                return False
-            if self.grads[i]() is not g and not self._rebind(i, g):
-                return False
+        for address, (binding, row) in zip(addresses, self.places, strict=True):
+            binding.set_gradient(row, address)
+        self.bound[count:] = table  # not `pointers`: those keep the gradients alive
         return True
 
-    def _rebind(self, i: int, g: Array) -> bool:
-        """Another array in the place of gradient `i`, unless it overlaps with memory that the step writes."""
-        binding, row = self.rows[i]
-        address = binding.kernel.address(g)
-        low, high = self.spans[i]
-        low, high = address + low, address + high
-        before = bisect_right(self.lows, high - 1) - 1
-        if before >= 0 and self.highs[before] > low:
-            return False
-        binding.set_gradient(row, address)
-        self.grads[i] = weakref.ref(g)
-        return True
-
-    def run(self, values: Values) -> None:
-        count = threads()
+    def run(self, values: Values, threads: int) -> None:
+        """One step. The arrays of this plan must be alive and as they were: `takes`, or the plan was just made."""
         for binding, slots in self.bindings:
             ts = [slot.t + 1 for slot in slots]
-            binding.run(values, ts, count)
+            binding.run(values, ts, threads)
             for slot, t in zip(slots, ts, strict=True):
                 slot.t = t
 
 
-def _mark(x: Array) -> tuple[Any, ...]:
-    return (x.shape, x.strides, x.flags.num, x.dtype)
+def _pointer(x: Array) -> Any:
+    """The address of any array; `from_buffer` gives that of a C-contiguous one, at a sixth of the cost."""
+    return _ffi.cast("void *", x.ctypes.data)
 
 
-def _reference(x: Any) -> Callable[[], Any]:
-    return weakref.ref(x) if isinstance(x, np.ndarray) else lambda: None
+def _arrays(params: Sequence[Any]) -> list[Any]:
+    return [p if isinstance(p, np.ndarray) else p.data for p in params]
+
+
+class Plans:
+    """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest."""
+
+    def __init__(self) -> None:
+        self._plans: dict[Key, Plan] = {}
+        self.get = self._plans.get
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def keep(self, key: Key, plan: Plan) -> None:
+        self._drop(key)
+        while len(self._plans) >= MOST_PLANS:
+            self._drop(next(iter(self._plans)))
+        self._plans[key] = plan
+        for slot in plan.slots:
+            slot.plans.add(key)
+
+    def forget(self, slot: Slot) -> None:
+        """Drops the plans with this slot, so that they do not keep its memory."""
+        for key in list(slot.plans):
+            self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        plan = self._plans.pop(key, None)
+        for slot in plan.slots if plan else ():
+            slot.plans.discard(key)

@@ -1,115 +1,142 @@
 """The states of an optimiser: one slot a parameter, found by the memory that the parameter is, held weakly.
 
-A parameter is a region of memory: two views of one region, even made anew for every step, are one parameter with one
-state. A slot goes away with the array that owns the memory. Saved states that no parameter has taken up yet wait in
-`pending`, and are taken up in order by parameters that are stepped for the first time.
+A parameter is a place in the memory of its owner, the object that memory lives and dies with: two views of one place,
+even made anew for every step, are one parameter with one state, which goes away with the owner. Saved states that no
+parameter has taken up yet wait in `pending`, and are taken up in order by parameters that are stepped for the first
+time.
 """
 
 from __future__ import annotations
 
+import operator
 import weakref
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .arrays import Array
-from .errors import StateError
+from .errors import ArrayError, StateError
 
-__all__ = ["Key", "Saved", "Slot", "States", "check_saved", "fitting_slot"]
+__all__ = ["Key", "Slot", "States", "expect_fit", "expect_number", "keys_of", "read_saved"]
 
-Key: TypeAlias = tuple[object, ...]
-#: One parameter in a state dict: {"shape", "dtype", "t", "state": {name: array}}.
-Saved: TypeAlias = Mapping[str, Any]
+Key: TypeAlias = tuple[Any, ...]
+#: Counts are exact in float64, in which the scalars of a step are computed.
+MOST_UPDATES = 2**53
 
 
 @dataclass(eq=False)
 class Slot:
-    """The state of one parameter: `t` updates so far, and an array of the parameter's shape and dtype for each name."""
+    """The state of one parameter: its shape and dtype, `t` updates so far, and an array like it for each name."""
 
+    shape: tuple[int, ...]
+    dtype: str
+    t: int
     arrays: dict[str, Array]
-    t: int = 0
     plans: set[Key] = field(default_factory=set)  # the plans to forget together with it
 
+    @classmethod
+    def of(cls, p: Array, t: int, values: Mapping[str, Any]) -> Slot:
+        """A slot for `p`: for each name an array laid out as `p` is, filled with a number or an array of its shape."""
+        arrays = {name: np.empty_like(p, order="K", subok=False) for name in values}
+        slot = cls(p.shape, str(p.dtype), t, arrays)
+        slot.fill(t, values)
+        return slot
+
+    def fill(self, t: int, values: Mapping[str, Any]) -> None:
+        self.t = t
+        with np.errstate(all="ignore"):  # a number may be an infinity in float32
+            for name, array in self.arrays.items():
+                array[...] = values[name]
+
+    def copy(self) -> Slot:
+        return Slot(self.shape, self.dtype, self.t, {name: array.copy("K") for name, array in self.arrays.items()})
+
     def saved(self) -> dict[str, Any]:
-        example = next(iter(self.arrays.values()), None)
-        if example is None:
-            return {"t": self.t, "state": {}}
-        return {"t": self.t, "state": {name: array.copy() for name, array in self.arrays.items()}}
+        """The slot as it stands in a state dict; arrays are copied."""
+        state = {name: array.copy() for name, array in self.arrays.items()}
+        return {"shape": self.shape, "dtype": self.dtype, "t": self.t, "state": state}
 
 
-def _owner(p: Array) -> Any:
-    """The object whose life is the life of the memory of `p`: the last base that can be watched."""
-    while isinstance(p.base, np.ndarray):
-        p = p.base
-    try:
-        weakref.ref(p.base)
-    except TypeError:
-        return p
-    return p if p.base is None else p.base
+def owner_of(p: Array) -> Any:
+    """The object whose life is the life of the memory of `p`: the last of its bases that can be watched."""
+    owner: Any = p
+    while (base := getattr(owner, "base", None)) is not None:
+        try:
+            weakref.ref(base)
+        except TypeError:
+            break
+        owner = base
+    return owner
 
 
-def _key(p: Array, owner: object) -> Key:
-    return (id(owner), p.ctypes.data, p.shape, p.strides, p.dtype.str)
+def key_of(p: Array, owner: Any) -> Key:
+    """What `p` is found by. Relative to its owner, so that an array that was moved by `resize` keeps its state."""
+    start = owner.ctypes.data if isinstance(owner, np.ndarray) else 0
+    return (id(owner), p.ctypes.data - start, p.shape, p.strides, p.dtype.str)
+
+
+def keys_of(ps: Sequence[Array]) -> list[Key]:
+    """What each parameter is found by; ArrayError if two are the same."""
+    keys = [key_of(p, owner_of(p)) for p in ps]
+    first: dict[Key, int] = {}
+    for i, key in enumerate(keys):
+        if first.setdefault(key, i) != i:
+            message = f"parameter {first[key]} and parameter {i} are the same array"
+            raise ArrayError(message, hint="give each parameter once")
+    return keys
 
 
 class States:
-    """Slots by parameter, in the order in which the parameters were first stepped."""
+    """Slots by parameter, in the order in which the parameters were first stepped.
+
+    `forget` is called with each slot that goes away. Whatever allocates memory may run the garbage collector, and with
+    it `_drop`: nothing here goes over a dictionary that may change meanwhile.
+    """
 
     def __init__(self, forget: Callable[[Slot], None]) -> None:
         self._slots: dict[Key, Slot] = {}
-        self._shapes: dict[Key, tuple[tuple[int, ...], str]] = {}
         self._owners: dict[int, tuple[weakref.ref[Any], list[Key]]] = {}
         self._forget = forget
-        self.pending: list[Saved] = []
+        self.pending: list[Slot] = []
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def find(self, p: Array) -> Slot | None:
-        return self._slots.get(_key(p, _owner(p)))
+    def find(self, key: Key) -> Slot | None:
+        return self._slots.get(key)
+
+    def slots(self) -> list[Slot]:
+        return list(self._slots.values())
 
     def add(self, p: Array, slot: Slot) -> None:
-        """`slot` becomes the state of `p`, in place of one that it may have."""
-        owner = _owner(p)
-        key = _key(p, owner)
-        old = self._slots.get(key)
-        if old is not None:
-            self._forget(old)
-        elif id(owner) in self._owners:
-            self._owners[id(owner)][1].append(key)
-        else:
-            self._owners[id(owner)] = (weakref.ref(owner, _Dropper(self, id(owner))), [key])
-        self._slots[key] = slot
-        self._shapes[key] = (p.shape, str(p.dtype))
+        """`slot` becomes the state of `p`, which has none."""
+        owner = owner_of(p)
+        self._add(owner, key_of(p, owner), slot)
 
-    def drop(self, owner: int) -> None:
+    def _add(self, owner: Any, key: Key, slot: Slot) -> None:
+        if id(owner) not in self._owners:
+            self._owners[id(owner)] = (weakref.ref(owner, _Dropper(self, id(owner))), [])
+        self._owners[id(owner)][1].append(key)
+        self._slots[key] = slot
+
+    def _drop(self, owner: int) -> None:
         """Forgets all parameters in the memory of an object that is no more."""
         for key in self._owners.pop(owner)[1]:
             self._forget(self._slots.pop(key))
-            del self._shapes[key]
-
-    def items(self) -> Iterator[tuple[tuple[int, ...], str, Slot]]:
-        """Shape, dtype and slot of every parameter."""
-        for key, slot in self._slots.items():
-            yield (*self._shapes[key], slot)
 
     def saved(self) -> list[dict[str, Any]]:
         """All slots in order, and behind them what is still pending; arrays are copied."""
-        live = [{"shape": shape, "dtype": dtype, **slot.saved()} for shape, dtype, slot in self.items()]
-        return live + [dict(entry) for entry in self.pending]
+        return [slot.saved() for slot in (*self.slots(), *self.pending)]
 
     def copy_to(self, other: States) -> None:
         """The same parameters with copies of their slots."""
-        for owner, (reference, keys) in self._owners.items():
-            alive = reference()
-            if alive is not None:
-                other._owners[owner] = (weakref.ref(alive, _Dropper(other, owner)), list(keys))
-        for key, slot in self._slots.items():
-            other._slots[key] = Slot({name: array.copy("K") for name, array in slot.arrays.items()}, slot.t)
-        other._shapes.update(self._shapes)
-        other.pending = list(self.pending)
+        for key, slot in self._slots.copy().items():
+            owner = self._owners[key[0]][0]() if key[0] in self._owners else None
+            if owner is not None:
+                other._add(owner, key, slot.copy())
+        other.pending = [slot.copy() for slot in self.pending]
 
 
 class _Dropper:
@@ -122,38 +149,57 @@ class _Dropper:
     def __call__(self, _: object) -> None:
         states = self.states()
         if states is not None:
-            states.drop(self.owner)
+            states._drop(self.owner)
 
 
-def fitting_slot(saved: Saved, p: Array, names: Sequence[str], which: str) -> Slot:
-    """A slot for `p` from its saved form; StateError if the shape, dtype or names are others."""
-    shape = tuple(saved["shape"])
-    if shape != p.shape or saved["dtype"] != str(p.dtype):
-        message = f"{which}: {p.shape}, {p.dtype} was expected, the saved state is of {shape}, {saved['dtype']}"
-        raise StateError(message, hint="give the parameters in the order in which they were first stepped")
-    slot = Slot({}, int(saved["t"]))
-    for name in names:
-        slot.arrays[name] = np.empty_like(p, order="K", subok=False)
-        slot.arrays[name][...] = saved["state"][name]
-    return slot
+# ---- Saved states ----
 
 
-def check_saved(entries: object, names: Sequence[str]) -> list[Saved]:
-    """The list of saved parameters, if each is one of this rule; else a StateError that says which is not."""
+def expect_number(saved: int, present: int) -> None:
+    """StateError unless there are as many saved parameters as present ones."""
+    if saved != present:
+        raise StateError(f"saved states of {present} parameters were expected, got {saved}")
+
+
+def expect_fit(saved: Slot, shape: tuple[int, ...], dtype: str, which: int) -> None:
+    """StateError unless `saved` is of this shape and dtype, those of parameter `which`."""
+    if (saved.shape, saved.dtype) != (shape, dtype):
+        expected, got = f"{shape}, {dtype}", f"{saved.shape}, {saved.dtype}"
+        hint = "give the parameters in the order in which they were first stepped"
+        raise StateError(f"parameter {which}: a saved state of {expected} was expected, got {got}", hint=hint)
+
+
+def read_saved(entries: object, names: Sequence[str]) -> list[Slot]:
+    """The saved parameters of a state dict, with copies of their arrays; a StateError says which is not one.
+
+    An entry has "shape", "dtype", the count "t", and "state": an array of that shape and dtype for each of `names`.
+    """
     if not isinstance(entries, list | tuple):
         raise StateError(f"a list of saved parameters was expected, got {type(entries).__name__}")
-    for i, entry in enumerate(entries):
-        which = f"saved parameter {i}"
-        if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
-            raise StateError(f"{which}: shape, dtype, t and state were expected")
-        if not isinstance(entry["t"], int | np.integer) or entry["t"] < 0:
-            raise StateError(f"{which}: a count of updates was expected as t, got {entry['t']!r}")
-        if not isinstance(entry["state"], Mapping) or set(entry["state"]) != set(names):
-            got = ", ".join(entry["state"]) or "none" if isinstance(entry["state"], Mapping) else "none"
-            raise StateError(f"{which}: the states {', '.join(names) or 'none'} were expected, got {got}")
-        for name, array in entry["state"].items():
-            if not isinstance(array, np.ndarray) or array.shape != tuple(entry["shape"]):
-                raise StateError(f"{which}: {name} of shape {tuple(entry['shape'])} was expected")
-            if str(array.dtype) != entry["dtype"]:
-                raise StateError(f"{which}: {name} in {entry['dtype']} was expected, got {array.dtype}")
-    return list(entries)
+    return [_read_entry(entry, names, f"saved parameter {i}") for i, entry in enumerate(entries)]
+
+
+def _read_entry(entry: object, names: Sequence[str], which: str) -> Slot:
+    if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
+        raise StateError(f"{which}: shape, dtype, t and state were expected")
+    state, dtype = entry["state"], str(entry["dtype"])
+    try:
+        shape = tuple(map(operator.index, entry["shape"]))
+    except TypeError:
+        raise StateError(f"{which}: a tuple of numbers was expected as shape, got {entry['shape']!r}") from None
+    try:
+        t = operator.index(entry["t"])
+    except TypeError:
+        t = -1
+    if not 0 <= t <= MOST_UPDATES:
+        raise StateError(f"{which}: a count of updates was expected as t, got {entry['t']!r}")
+    if not isinstance(state, Mapping) or set(state) != set(names):
+        got = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise StateError(f"{which}: the states {', '.join(names) or 'none'} were expected, got {got or 'none'}")
+    for name, array in state.items():
+        expected = f"{which}: {name} as an array of {shape}, {dtype} was expected"
+        if not isinstance(array, np.ndarray):
+            raise StateError(f"{expected}, got {type(array).__name__}")
+        if (array.shape, str(array.dtype)) != (shape, dtype):
+            raise StateError(f"{expected}, got {array.shape}, {array.dtype}")
+    return Slot(shape, dtype, t, {name: np.array(state[name], order="K") for name in names})

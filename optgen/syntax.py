@@ -2,6 +2,8 @@
 
     spec     = SpecAst(file, text, name, summary, reference, hypers*, flags*, states*, formulas*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
+
+A `Broken` term stands where a fault was reported.
 """
 
 from __future__ import annotations
@@ -130,6 +132,7 @@ class SpecAst:
     states: list[StateAst] = field(default_factory=list)
     formulas: list[FormulaAst] = field(default_factory=list)
     formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
-    source: str = ""  # the text of all formulas
-    unread: bool = False  # some formula could not be read, so nothing is said about names that it may define
+    # What could not be read may mean anything: nothing is said about names that it may assign, or may use.
+    unassigned: set[str] = field(default_factory=set)
+    unused: set[str] = field(default_factory=set)
     faults: list[Diagnostic] = field(default_factory=list)

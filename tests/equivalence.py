@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from optgen import driver, interp, toolchain
-from optgen.ir import GRADIENT, PARAMETER, Hyper, Rule
+from optgen.ir import GRADIENT, Hyper, Rule
 from optgen.kernel import Binding, Kernel, Runtime, open_library, read_declarations
 from optgen.resources import declarations
 
@@ -78,7 +78,8 @@ def numbers(kind: str, rng: np.random.Generator, size: int, dtype: str) -> Array
     whole = np.dtype(dtype).str.replace("f", "u")
     bits = rng.integers(0, np.iinfo(whole).max, size, whole, endpoint=True)
     if kind == "tiny":  # denormals of all sizes, of both signs
-        bits &= np.array(~(((1 << 8 * bits.itemsize) - 1) >> 1) | (1 << np.finfo(dtype).nmant) - 1, np.int64).astype(whole)
+        mantissa = (1 << np.finfo(dtype).nmant) - 1
+        bits &= np.array(1 << (8 * bits.itemsize - 1) | mantissa, np.uint64).astype(whole)
     return bits.view(dtype)
 
 
@@ -134,8 +135,9 @@ class Placed:
     """An array in a piece of memory that is watched."""
 
     def __init__(self, values: Array, place: Placement) -> None:
-        room = np.full(place.size + 64, 0xA5, np.uint8)
-        self.room = room[-room.ctypes.data % 64 :][: place.size]
+        # With a margin, so that a mutant that reads too far reads no memory of others.
+        room = np.full(place.size + 64 + 1024, 0xA5, np.uint8)
+        self.room = room[-room.ctypes.data % 64 :][: place.size + 1024]
         self.place = place
         self.dtype = values.dtype
         self.array = self._of(self.room)
@@ -243,17 +245,22 @@ def _layouts(arrays: int, item: int) -> Iterator[tuple[str, list[list[Placement]
     yield "0-d and more than one dimension", [alike(()), alike((3, 0, 2)), alike((3, 5, 7)), alike((1, 1))]
     yield "sliced", [alike((n,), gaps={0: 1}) for n in LENGTHS]
     yield "reversed", [alike((n,), back=[0]) for n in LENGTHS]
-    yield "transposed", [alike((5, 7), order=(0, 1)), alike((3, 4, 5), order=(0, 1, 2)), alike((2, 9, 3), order=(1, 0, 2))]
+    yield "Fortran", [alike((5, 7), order=(0, 1)), alike((3, 4, 5), order=(0, 1, 2))]
+    yield "transposed", [alike((2, 9, 3), order=(1, 0, 2)), alike((3, 4, 5), order=(1, 2, 0), back=[2])]
     yield "cut from a larger one", [alike((5, 7), gaps={1: 0, 0: 3}), alike((4, 3, 6), gaps={1: 2, 2: 1}, back=[1])]
     yield "unaligned", [alike((n,), shift=1) for n in LENGTHS]
-    yield "gradient of other strides", [
-        others((7, 5), {"order": (0, 1)}),
-        others((17,), {"back": [0]}),
-        others((17,), {"gaps": {0: 2}}, gaps={0: 1}),
-        others((3, 4, 5), {"order": (2, 0, 1), "back": [1]}, back=[0, 1]),
-        others((33,), {"shift": 3}),
-    ]
-    yield "gradient of stride 0", [others((17,), {"still": [0]}), others((5, 7), {"still": [0]}), others((5, 7), {"still": [1]})]
+    yield (
+        "gradient of other strides",
+        [
+            others((7, 5), {"order": (0, 1)}),
+            others((17,), {"back": [0]}),
+            others((17,), {"gaps": {0: 2}}, gaps={0: 1}),
+            others((3, 4, 5), {"order": (2, 0, 1), "back": [1]}, back=[0, 1]),
+            others((33,), {"shift": 3}),
+        ],
+    )
+    still = [((17,), [0]), ((5, 7), [0]), ((5, 7), [1]), ((3, 4, 5), [0, 2])]
+    yield "gradient of stride 0", [others(shape, {"still": dimensions}) for shape, dimensions in still]
 
 
 def check_kernel(rule: Rule, kernel: Kernel) -> None:
@@ -269,6 +276,13 @@ def check_kernel(rule: Rule, kernel: Kernel) -> None:
             threads, grain = ((1, None), (3, 5))[(i + j // 2) % 2]
             compare(rule, kernel, made, values, steps=2, threads=threads, grain=grain)
     check_positions(rule, kernel)
+
+
+def check_all(rule: Rule, kernel: Kernel) -> None:
+    """Every fixed round: the kernel on all layouts, and its runtime on sizes small and large."""
+    check_kernel(rule, kernel)
+    check_runtime(kernel.runtime, [5, 0, 7, 200], 3, 3)
+    check_runtime(kernel.runtime, [2**31 + 5, 0, 2**33, 3], 1, 2**28 + 1)
 
 
 def check_positions(rule: Rule, kernel: Kernel) -> None:
@@ -297,10 +311,8 @@ def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: i
     layouts = [np.array([0, 1, size, 4, 8], np.int64) for size in sizes]
     starts = [(1 + k) << 40 for k in range(len(sizes))]
     firsts = [sum(sizes[:k]) for k in range(len(sizes))]
-    table = np.array(
-        [[first, layout.ctypes.data, 0, start, 2 * start] for first, layout, start in zip(firsts, layouts, starts, strict=True)],
-        np.int64,
-    )
+    columns = zip(firsts, layouts, starts, strict=True)
+    table = np.array([[first, layout.ctypes.data, 0, start, 2 * start] for first, layout, start in columns], np.int64)
     address = ffi.cast("void *", table.ctypes.data)
     runtime.library.optgen_step(callback, address, len(sizes), 2, sum(sizes), threads, grain)
     assert all(second == 2 * first for first, second, _ in visits), "the arrays went out of step"
@@ -335,7 +347,3 @@ def all_kernels(spec: driver.Compilation, variant: int) -> Iterator[Kernel]:
     """The kernels of a variant that run here."""
     for dtype, isa in chain.from_iterable([(d, i) for i in driver.runtime().usable] for d in DTYPES):
         yield driver.kernel(spec, variant, dtype, None, isa)
-
-
-__all__ = [name for name in dir() if not name.startswith("_")]
-assert PARAMETER == "p"

@@ -6,6 +6,8 @@ made safe and unique by `_Names`, text in comments by `comment`, numbers by `lit
 
 from __future__ import annotations
 
+import math
+import re
 import struct
 import unicodedata
 from dataclasses import dataclass
@@ -71,8 +73,12 @@ _DEFINITIONS = {
     "sign": "return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? 0 : a;",
 }
 
-#: Names that the template uses around an element, or that stdint.h, string.h and math.h define.
-_RESERVED = frozenset({"i", "n", "at", "by", "scalars", "signgam"})
+#: Names that the template uses around an element; those of functions that it calls, of its own and of C's library;
+#: and all that look like the macros and types of a header, since a system may have more of those than ours.
+_RESERVED = re.compile(
+    r"i|n|at|by|given|scalars|kernels|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow)f?"
+    r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
+)
 
 
 @dataclass(frozen=True)
@@ -145,13 +151,23 @@ def scalar_names(rule: Rule) -> tuple[str, ...]:
 
 def literal(value: float, ctype: CType) -> str:
     """The number that `value` is once it is rounded to the type, in as few digits as give it back exactly."""
-    rounded = struct.unpack(ctype.code, struct.pack(ctype.code, value))[0]
-    digits = next(
-        text
-        for precision in range(1, 18)
-        if struct.pack(ctype.code, float(text := f"{rounded:.{precision}g}")) == struct.pack(ctype.code, value)
-    )
+    bits = struct.pack(ctype.code, value)
+    (rounded,) = struct.unpack(ctype.code, bits)
+    if math.isinf(rounded):
+        return "-INFINITY" if rounded < 0 else "INFINITY"
+    digits = next(text for n in range(1, 18) if _reads_as(text := f"{rounded:.{n}g}", bits, ctype))
     return (digits if any(c in digits for c in ".e") else f"{digits}.0") + ctype.suffix
+
+
+def _reads_as(digits: str, bits: bytes, ctype: CType) -> bool:
+    """Whether a C compiler makes `bits` of the number `digits`."""
+    near = float(digits)
+    if ctype.dtype == "float64":
+        return struct.pack(ctype.code, near) == bits
+    # C rounds the decimal number once, `float` and `pack` round it twice: which is the same if no neighbour of what
+    # `float` gives would go to another float32.
+    around = (math.nextafter(near, -math.inf), near, math.nextafter(near, math.inf))
+    return all(struct.pack(ctype.code, x) == bits for x in (around if near else (near,)))
 
 
 def comment(text: str) -> str:
@@ -182,10 +198,10 @@ class _Names:
     """C names, each given once; a name that is reserved or taken gets underscores behind it."""
 
     def __init__(self) -> None:
-        self.taken = set(_RESERVED)
+        self.taken: set[str] = set()
 
     def make(self, name: str) -> str:
-        while name in self.taken:
+        while name in self.taken or _RESERVED.fullmatch(name):
             name += "_"
         self.taken.add(name)
         return name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..ir import Assign, Const, Count, Expr, Load, Local, Rule, Scalar
+from ..ir import Assign, Call, Const, Count, Expr, Load, Local, Rule, Scalar
 from ..names import GREEK
 from .forms import Form, Power, write
 from .text import number
@@ -39,10 +39,11 @@ FORMS: dict[str, Form] = {
     "not": Form(r"\lnot {0}", _P.NOT, (_P.ATOM,)),
     "where": Form(r"\begin{{cases}} {1} & {0} \\ {2} & \text{{otherwise}} \end{{cases}}", _P.ATOM),
 }
+_DOTTED = Form(r"{0} \cdot {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE))
 
 
 def expression(expr: Expr) -> str:
-    return write(expr, FORMS, _atom, r"\left({}\right)")[0]
+    return write(expr, FORMS, _atom, r"\left({}\right)", _dotted)[0]
 
 
 def formula(assign: Assign) -> str:
@@ -59,10 +60,9 @@ def _atom(expr: Expr) -> tuple[str, Power]:
     match expr:
         case Const():
             text = re.sub(r"e([+-]?)0*(\d+)", lambda m: rf" \cdot 10^{{{m[1].strip('+')}{m[2]}}}", number(expr.value))
-            tight = Power.SIGN if expr.value < 0 else Power.MULTIPLY if "cdot" in text else Power.ATOM
-            return text, tight
+            return text, Power.SIGN if text.startswith("-") else Power.MULTIPLY if "cdot" in text else Power.ATOM
         case Scalar():
-            return _name(expr.hyper) + (f"_{{{expr.index}}}" if expr.index else ""), Power.ATOM
+            return _name(expr.hyper, str(expr.index or "")), Power.ATOM
         case Count():
             return "t", Power.ATOM
         case Load():
@@ -72,14 +72,24 @@ def _atom(expr: Expr) -> tuple[str, Power]:
     raise AssertionError(expr)
 
 
-def _name(name: str) -> str:
+def _name(name: str, index: str = "") -> str:
     r"""`beta` is \beta, `vhat` is \hat{v}, `x2` is x_{2}, and a word stands upright."""
+    if match := re.fullmatch(r"(.*?)_?(\d+)", name):  # one subscript for all, since TeX takes no second one
+        return _name(match[1], f"{match[2]},{index}" if index else match[2])
+    if index:
+        return f"{_name(name)}_{{{index}}}"
     if name == "delta":
         return r"\Delta"
     if name in GREEK:
         return r"\epsilon" if name == "eps" else rf"\{name}"
     if name.endswith("hat") and len(name) > 3:
         return rf"\hat{{{_name(name[:-3])}}}"
-    if match := re.fullmatch(r"(.*?)_?(\d+)", name):
-        return f"{_name(match[1])}_{{{match[2]}}}"
     return name if len(name) == 1 else rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}"
+
+
+def _dotted(call: Call) -> Form | None:
+    """A product with a number on its right gets a sign, since 2 3 would be read as 23."""
+    left_most = call.args[-1]
+    while isinstance(left_most, Call) and left_most.op in ("pow", "powi"):
+        left_most = left_most.args[0]
+    return _DOTTED if call.op == "mul" and isinstance(left_most, Const) else None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ..ir import Assign, Call, Const, Count, Expr, Load, Local, Scalar
 from ..names import greek
 from .forms import Form, Power, write
@@ -55,10 +57,11 @@ def formula(assign: Assign) -> str:
 
 def _atom(expr: Expr) -> tuple[str, Power]:
     match expr:
-        case Const() if expr.value < 0:
-            return "−" + number(-expr.value), Power.SIGN
         case Const():
-            return number(expr.value), Power.ATOM
+            text = number(abs(expr.value))
+            if math.copysign(1.0, expr.value) < 0:
+                return f"−{text}", Power.SIGN
+            return text, Power.MULTIPLY if "e" in text else Power.ATOM  # 1e-08² would be another number
         case Scalar():
             index = str(expr.index).translate(_SUBSCRIPTS) if expr.index else ""
             return greek(expr.hyper) + index, Power.ATOM

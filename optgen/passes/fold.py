@@ -1,7 +1,8 @@
 """Exact folding: arithmetic on literals is done now; `x*1`, `x/1`, `x - 0`, `-(-x)` and choices already made vanish.
 
-Guarantees: every value is the same to the bit, for NaN, infinities and both zeros too.
-Does not: fold what only real numbers allow, such as `x + 0` (wrong for -0), `x*0` (wrong for NaN), `x - x`.
+Guarantees: every value is the same to the bit, for NaN, infinities and both zeros too; no extent changes.
+Does not: fold what only real numbers allow, such as `x + 0` (wrong for -0), `x*0` (wrong for NaN), `x - x`; nor an
+inexact primitive, which this machine and the one that steps may round apart.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ import math
 from dataclasses import replace
 
 from ..host import evaluate
-from ..ir import Assign, Call, Const, Expr, Rule, children, rebuilt
+from ..ir import Assign, Call, Const, Expr, Rule, children, extent_of, rebuilt
+from ..ops import OPS
 
 __all__ = ["run"]
 
@@ -22,7 +24,7 @@ def run(rule: Rule) -> Rule:
 def _folded(expr: Expr) -> Expr:
     expr = rebuilt(expr, tuple(map(_folded, children(expr))))
     match expr:
-        case Call(args=args) if all(isinstance(arg, Const) for arg in args):
+        case Call(args=args) if all(isinstance(arg, Const) for arg in args) and OPS[expr.op].exact:
             value = evaluate(expr, {}, 0, {})
             # A condition stays, since constants are numbers; so does what is no finite number.
             return expr if isinstance(value, bool) or not math.isfinite(value) else Const(value)
@@ -35,5 +37,7 @@ def _folded(expr: Expr) -> Expr:
         case Call(op="where", args=(Call(args=args) as condition, then, other)) if all(
             isinstance(arg, Const) for arg in args
         ):
-            return then if evaluate(condition, {}, 0, {}) else other
+            chosen = then if evaluate(condition, {}, 0, {}) else other
+            # A scalar in the place of an element would no longer be rounded to the compute type here.
+            return chosen if extent_of(chosen) == extent_of(expr) else expr
     return expr

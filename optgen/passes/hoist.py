@@ -19,11 +19,19 @@ def run(rule: Rule) -> Rule:
     taken = {a.target for a in rule.body} | set(rule.arrays)
     scalars: list[Assign] = []
     known: dict[Expr, Local] = {}
+    stored: dict[str, Expr] = {}  # what a state or the parameter is assigned, if that is a scalar
+
+    def read(expr: Expr) -> Expr:
+        """An expression of `scalars`, which cannot read what `body` assigns."""
+        if isinstance(expr, Local):
+            return stored.get(expr.name, expr)
+        return rebuilt(expr, tuple(map(read, children(expr))))
 
     def hoisted(expr: Expr) -> Expr:
         if isinstance(expr, Const) or extent_of(expr) == Extent.ELEMENT:
             return rebuilt(expr, tuple(map(hoisted, children(expr))))
-        if isinstance(expr, Local):
+        expr = read(expr)
+        if isinstance(expr, Const | Local):
             return expr
         if expr not in known:
             name = _named(expr, taken)
@@ -33,10 +41,13 @@ def run(rule: Rule) -> Rule:
 
     body: list[Assign] = []
     for assign in rule.body:
-        if extent_of(assign.value) == Extent.ELEMENT or assign.target in rule.arrays:
+        if extent_of(assign.value) == Extent.ELEMENT:
             body.append(Assign(assign.target, hoisted(assign.value)))
+        elif assign.target in rule.arrays:
+            stored[assign.target] = hoisted(assign.value)
+            body.append(Assign(assign.target, stored[assign.target]))
         else:
-            scalars.append(assign)
+            scalars.append(Assign(assign.target, read(assign.value)))
     return replace(rule, scalars=tuple(scalars), body=tuple(body))
 
 

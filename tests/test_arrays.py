@@ -1,0 +1,429 @@
+"""What may be stepped, what is refused and in which words; a refused step has touched nothing.
+
+And the layouts: whatever the strides, each element is visited once, together with those that belong to it.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from equivalence import Array, Placed, Placement, placement, same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.lib.stride_tricks import as_strided
+
+from optgen import driver, param
+from optgen.arrays import (
+    Layout,
+    _overlaps_itself,
+    as_gradient,
+    as_parameter,
+    bounds,
+    layout_of,
+    refuse_overlaps,
+)
+from optgen.errors import ArrayError
+
+ADAM = driver.shipped_class("ADAM")
+BACKENDS = ("kernel", "interpreter")
+F4 = np.float32
+
+
+def ones(*shape: int, dtype: Any = F4) -> Array:
+    return np.ones(shape, dtype)
+
+
+def frozen(x: Array) -> Array:
+    x.flags.writeable = False
+    return x
+
+
+# ---- Refused ----
+
+_COPY = "give one of them memory of its own, for example .copy()"
+_A, _B = np.arange(20, dtype=F4), np.arange(20, dtype=F4) + 1
+#: The parameters, the gradients, and what the error says: the message, and the hint.
+REFUSED: dict[str, tuple[list[Any], list[Any], str, str]] = {
+    "a gradient of another shape": (
+        [ones(3)], [ones(4)], "the gradient: shape (3,), that of its parameter, was expected, got (4,)", ""),
+    "a gradient that would have to be broadcast": (
+        [ones(2, 3)], [ones(3)], "the gradient: shape (2, 3), that of its parameter, was expected, got (3,)", ""),
+    "the second gradient of another shape": (
+        [ones(3), ones(3)], [ones(3), ones(3, 1)],
+        "gradient 1: shape (3,), that of its parameter, was expected, got (3, 1)", ""),
+    "a gradient of another dtype": (
+        [ones(3)], [ones(3, dtype="f8")],
+        "the gradient: float32, the dtype of its parameter, was expected, got float64",
+        "convert it: g.astype(np.float32)"),
+    "whole numbers": (
+        [np.arange(3)], [np.arange(3)], "the parameter: float32 or float64 was expected, got int64",
+        "convert it: x.astype(np.float32)"),
+    "truth values": (
+        [ones(3)], [ones(3) > 0], "the gradient: float32 or float64 was expected, got truth values",
+        "convert it: x.astype(np.float32)"),
+    "complex numbers": (
+        [ones(3, dtype="c16")], [ones(3)],
+        "the parameter: float32 or float64 was expected, got complex numbers (complex128)",
+        "step the real and the imaginary part as two parameters: z.real and z.imag"),
+    "objects": (
+        [np.array([1.0, None])], [ones(2)], "the parameter: float32 or float64 was expected, got objects",
+        "convert it: x.astype(np.float32)"),
+    "half precision": (
+        [ones(3), ones(3, dtype="f2")], [ones(3), ones(3)], "parameter 1: float32 or float64 was expected, got float16",
+        "convert it: x.astype(np.float32)"),
+    "swapped bytes": (
+        [ones(3).astype(">f4")], [ones(3)],
+        "the parameter: float32 or float64 was expected, got float32 with its bytes swapped (>f4)",
+        "convert it: x.astype(x.dtype.newbyteorder('='))"),
+    "swapped bytes in a gradient": (
+        [ones(3)], [ones(3).astype(">f4")],
+        "the gradient: float32 or float64 was expected, got float32 with its bytes swapped (>f4)",
+        "convert it: x.astype(x.dtype.newbyteorder('='))"),
+    "a parameter that is read-only": (
+        [frozen(ones(3))], [ones(3)], "the parameter is read-only",
+        "a step changes the parameter in place: give a writable array, for example p.copy()"),
+    "a masked parameter": (
+        [np.ma.ones(3, F4)], [ones(3)], "the parameter: a plain array was expected, got a masked array",
+        "give x.filled(0) or x.data"),
+    "a masked gradient": (
+        [ones(3)], [np.ma.ones(3, F4)], "the gradient: a plain array was expected, got a masked array",
+        "give x.filled(0) or x.data"),
+    "a list for a parameter": (
+        [[1.0, 2.0]], [ones(2)], "the parameter: a NumPy array or param(...) was expected, got a list", ""),
+    "a tuple for a gradient": ([ones(2)], [(1.0, 2.0)], "the gradient: a NumPy array was expected, got a tuple", ""),
+    "a number for a gradient": ([ones()], [1.0], "the gradient: a NumPy array was expected, got a number", ""),
+    "a scalar of NumPy for a parameter": (
+        [F4(1)], [ones()], "the parameter: a NumPy array or param(...) was expected, got a numpy.float32", ""),
+    "a text for a gradient": ([ones()], ["1"], "the gradient: a NumPy array was expected, got a str", ""),
+    "no gradient": (
+        [ones(2), ones(2)], [ones(2), None], "gradient 1 is None",
+        "leave its parameter out of this step, or give zeros"),
+    "a scalar of another dtype": (
+        [ones()], [np.float64(1)], "the gradient: float32, the dtype of its parameter, was expected, got float64",
+        "convert it: g.astype(np.float32)"),
+    "a scalar that is no number": (
+        [ones()], [np.bool_(True)], "the gradient: float32 or float64 was expected, got truth values",
+        "convert it: x.astype(np.float32)"),
+    "fewer gradients": ([ones(2), ones(2)], [ones(2)], "a gradient for each of 2 parameters was expected, got 1", ""),
+    "more gradients": ([ones(2)], [ones(2), ones(2)], "a gradient for each of 1 parameters was expected, got 2", ""),
+    "an array for the list of parameters": (
+        ones(2, 2), [ones(2)], "a sequence of parameters was expected, got ndarray", "opt.step([p], [g])"),
+    "the parameter as its gradient": ([_A], [_A], "the parameter and the gradient overlap in memory", _COPY),
+    "a gradient that lies in part on the parameter": (
+        [_A[:12]], [_A[8:]], "the parameter and the gradient overlap in memory", _COPY),
+    "a gradient that lies on another parameter": (
+        [_A, _B], [ones(20), _A[::-1]], "parameter 0 and gradient 1 overlap in memory", _COPY),
+    "a parameter that lies in part on another": (
+        [_A[:12], _B, _A[11:]], [ones(12), ones(20), ones(9)], "parameter 0 and parameter 2 overlap in memory", _COPY),
+    "two views of a parameter": (
+        [_A, _A.reshape(4, 5)], [ones(20), ones(4, 5)], "parameter 0 and parameter 1 overlap in memory", _COPY),
+    "a parameter twice": (
+        [_B, _A, _A], [ones(20)] * 3, "parameter 1 and parameter 2 are the same array", "give each parameter once"),
+    "two views that are the same": (
+        [_A[2:], _A[2:]], [ones(18)] * 2, "parameter 0 and parameter 1 are the same array", "give each parameter once"),
+    "a parameter whose elements share memory": (
+        [as_strided(np.arange(9, dtype=F4), (4, 3), (4, 4))], [ones(4, 3)],
+        "the parameter has elements that share memory (strides (4, 4), shape (4, 3))",
+        "give an array with an element of memory for every element, for example p.copy()"),
+    "a parameter of stride 0": (
+        [_A, as_strided(np.zeros(1, F4), (5,), (0,))], [ones(20), ones(5)],
+        "parameter 1 has elements that share memory (strides (0,), shape (5,))",
+        "give an array with an element of memory for every element, for example p.copy()"),
+}  # fmt: skip
+
+
+def memory(*lists: Any) -> list[bytes]:
+    return [x.tobytes() for given in lists for x in given if isinstance(x, np.ndarray) and x.dtype != object]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("why", REFUSED)
+def test_a_refused_step_says_why_and_has_touched_nothing(why: str, backend: str) -> None:
+    params, grads, message, hint = REFUSED[why]
+    opt = ADAM(backend=backend)
+    good = [p for p in params if isinstance(p, np.ndarray) and p.dtype == F4 and p.flags.owndata and p.flags.writeable]
+    good = [p for p in {id(p): p for p in good}.values() if type(p) is np.ndarray]
+    for p in good:  # so that there are states and counts to be touched
+        opt.step([p], [np.full_like(p, 0.5)])
+    before, states = memory(params, grads), [opt.state(p) for p in good]
+    kept = [{name: np.copy(x) for name, x in state.items()} for state in states]
+    count = len(opt.state_dict()["parameters"])
+    with pytest.raises(ArrayError) as caught:
+        opt.step(params, grads)
+    assert caught.value.message == message
+    assert (caught.value.hint or "").endswith(hint)
+    assert bool(caught.value.hint) == bool(hint)
+    assert memory(params, grads) == before
+    assert len(opt.state_dict()["parameters"]) == count, "a refused step has made a state"
+    for p, state, old in zip(good, states, kept, strict=True):
+        assert opt.state(p)["t"] == old.pop("t") == 1
+        for name, x in old.items():
+            same_bits(state[name], x, name)
+
+
+def test_one_memory_under_two_arrays_is_one_parameter() -> None:
+    room = bytearray(40)
+    first, second = (np.frombuffer(room, F4) for _ in range(2))
+    with pytest.raises(ArrayError, match="parameter 0 and parameter 1 are the same array\n  hint: give each"):
+        ADAM().step([first, second], [ones(10), ones(10)])
+    assert room == bytes(40)
+
+
+def test_a_gradient_may_not_be_a_state() -> None:
+    opt = ADAM()
+    p = ones(4)
+    opt.step([p], [ones(4)])
+    before = p.copy()
+    with pytest.raises(ArrayError, match="a state of the optimiser and the gradient overlap in memory"):
+        opt.step([p], [opt.state(p)["m"]])
+    same_bits(p, before, "the parameter")
+    assert opt.state(p)["t"] == 1
+
+
+def test_arrays_that_are_too_hard_to_tell_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Whether an element of one is one of the other is a problem of number theory; here it takes a search to see that
+    # none is, and the search has a limit.
+    room = np.zeros(400, F4)
+    p = np.ndarray((3, 3, 3), F4, room, 0, (36, 96, 208))
+    g = np.ndarray((3, 3, 3), F4, room, 84, (140, 172, 204))
+    refuse_overlaps([p], [g], [])
+    monkeypatch.setattr("optgen.arrays._WORK", 1)
+    with pytest.raises(ArrayError, match="the parameter and the gradient overlap in memory"):
+        refuse_overlaps([p], [g], [])
+
+
+# ---- Accepted ----
+
+
+class Mine(np.ndarray):
+    """A subclass that minds being computed with."""
+
+    def __array_ufunc__(self, *_: Any, **__: Any) -> Any:
+        raise AssertionError("a step has called an operation of the subclass")
+
+
+def mapped(folder: Path) -> Array:
+    p = np.memmap(folder / "p", F4, "w+", shape=(6,))
+    p[:] = np.arange(6)
+    return p
+
+
+ACCEPTED: dict[str, Callable[[Path], tuple[list[Any], list[Any]]]] = {
+    "interleaved views": lambda _: ([_A.copy()[::2]], [_B[1::2]]),
+    "every other element, and the others as the gradient": lambda _: (lambda a: ([a[::2]], [a[1::2]]))(_A.copy()),
+    "the columns of an array as parameters": lambda _: (lambda a: ([a[:, 0], a[:, 1]], [ones(3)] * 2))(ones(3, 2)),
+    "one gradient for two parameters": lambda _: ([ones(3), ones(3)], [_A[:3]] * 2),
+    "a gradient that is read-only": lambda _: ([ones(3)], [frozen(ones(3))]),
+    "a gradient of stride 0": lambda _: ([ones(3, 2)], [np.broadcast_to(F4(2), (3, 2))]),
+    "a subclass": lambda _: ([ones(3).view(Mine)], [ones(3).view(Mine)]),
+    "np.matrix": lambda _: ([ones(3, 2).view(np.matrix)], [ones(3, 2)]),
+    "np.memmap": lambda folder: ([mapped(folder)], [ones(6)]),
+    "what param makes": lambda _: ([param(ones(3))], [ones(3)]),
+    "no dimensions": lambda _: ([ones()], [ones()]),
+    "a scalar of NumPy as the gradient of an array without dimensions": lambda _: ([ones()], [F4(0.25)]),
+    "an array of stride 0 with a single element": lambda _: ([as_strided(ones(1), (1, 1), (0, 4))], [ones(1, 1)]),
+    "empty arrays": lambda _: ([ones(0, 3), ones(2), ones(3, 0)], [ones(0, 3), ones(2), ones(3, 0)]),
+    "both dtypes in one list": lambda _: ([ones(3), ones(2, dtype="f8")], [ones(3), ones(2, dtype="f8")]),
+    "no parameters": lambda _: ([], []),
+}
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("what", ACCEPTED)
+def test_a_step_takes(what: str, backend: str, tmp_path: Path) -> None:
+    params, grads = ACCEPTED[what](tmp_path)
+    plain = [np.asarray(getattr(p, "data", p) if not isinstance(p, np.ndarray) else p) for p in params]
+    opt, expected = ADAM(eta=0.5, backend=backend), ADAM(eta=0.5, backend="interpreter")
+    copies = [p.copy() for p in plain]
+    for _ in range(2):
+        opt.step(params, grads)
+        expected.step(copies, [np.array(g) for g in grads])
+    for p, copy in zip(plain, copies, strict=True):
+        same_bits(p, copy, what)
+
+
+def test_the_memory_of_a_scalar_gradient_lives_as_long_as_the_scalar() -> None:
+    scalar = np.float64(0.25)
+    g = as_gradient(scalar, np.zeros(()), 0, 1)
+    address = g.ctypes.data
+    del g
+    gc.collect()
+    junk = [np.array(7.0) for _ in range(100)]
+    assert id(scalar) <= address < id(scalar) + scalar.__sizeof__(), "a kernel would read the memory of something else"
+    assert len(junk) == 100
+
+
+# ---- Overlap ----
+
+
+@st.composite
+def strided(draw: Any) -> Array:
+    """An array of any strides at all, within a room of its own."""
+    item = draw(st.sampled_from([4, 8]))
+    shape = draw(st.lists(st.integers(0, 4), max_size=4).map(tuple))
+    strides = tuple(draw(st.integers(-6, 6)) * draw(st.sampled_from([1, item // 2, item])) for _ in shape)
+    spread = [s * max(0, n - 1) for s, n in zip(strides, shape, strict=True)]
+    offset = -sum(s for s in spread if s < 0)
+    room = np.zeros(offset + sum(s for s in spread if s > 0) + item, np.uint8)
+    return np.ndarray(shape, f"f{item}", room, offset, strides)
+
+
+def addresses(x: Array) -> list[int]:
+    """Where each element is, in the order of the indices."""
+    each = product(*map(range, x.shape))
+    return [x.ctypes.data + sum(i * s for i, s in zip(index, x.strides, strict=True)) for index in each]
+
+
+def cells(x: Array) -> Counter[int]:
+    return Counter(a + byte for a in addresses(x) for byte in range(x.itemsize))
+
+
+@settings(deadline=None, max_examples=300)
+@given(strided())
+def test_an_array_whose_elements_share_memory_is_never_missed(x: Array) -> None:
+    shared = any(count > 1 for count in cells(x).values())
+    assert not shared or _overlaps_itself(x)
+
+
+@settings(deadline=None, max_examples=100)
+@given(st.data())
+def test_an_array_made_by_slicing_and_transposing_never_overlaps_itself(data: st.DataObject) -> None:
+    shape = data.draw(st.lists(st.integers(0, 5), max_size=4).map(tuple))
+    x = np.zeros(shape, F4)
+    x = x[(..., *(slice(None, None, data.draw(st.sampled_from([-2, -1, 1, 2, 3]))) for _ in shape))]
+    x = x.transpose(data.draw(st.permutations(range(x.ndim))))
+    assert not _overlaps_itself(x)
+    assert as_parameter(x, 0, 1) is x
+
+
+@settings(deadline=None, max_examples=200)
+@given(strided())
+def test_bounds_are_the_first_byte_and_the_one_behind_the_last(x: Array) -> None:
+    low, high = bounds(x)
+    if x.size:
+        assert (low, high) == (min(cells(x)), max(cells(x)) + 1)
+    else:
+        assert low == high
+
+
+@st.composite
+def views(draw: Any, room: Array) -> Array:
+    start, stop = sorted(draw(st.tuples(st.integers(0, 24), st.integers(0, 24))))
+    return room[start : stop : draw(st.integers(1, 4))][:: draw(st.sampled_from([1, -1]))]
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.data())
+def test_arrays_are_refused_exactly_when_a_written_one_shares_memory(data: st.DataObject) -> None:
+    room = np.zeros(24, F4)
+    some = st.lists(views(room), max_size=3)
+    params, grads, states = data.draw(some), data.draw(some), data.draw(some)
+    every = [*params, *states, *grads]
+    written = len(params) + len(states)
+    overlap = any(
+        cells(every[i]) & cells(every[j]) for i in range(written) for j in range(i + 1, len(every))
+    )  # fmt: skip
+    try:
+        refuse_overlaps(params, grads, states)
+    except ArrayError:
+        assert overlap
+    else:
+        assert not overlap
+
+
+# ---- Layouts ----
+
+
+def walked(layout: Layout, arrays: list[Array]) -> list[tuple[int, ...]]:
+    """The addresses that a kernel goes through, a tuple for each element."""
+    starts = [x.ctypes.data + offset for x, offset in zip(arrays, layout.offsets, strict=True)]
+    found = []
+    for index in product(*map(range, layout.shape)):
+        found.append(tuple(
+            start + sum(i * by[a] for i, by in zip(index, layout.by, strict=True)) for a, start in enumerate(starts)
+        ))  # fmt: skip
+    return found
+
+
+@st.composite
+def matching(draw: Any) -> list[Array]:
+    """Arrays of one shape, each lying in memory in its own way; the second may have strides of 0."""
+    shape = draw(st.lists(st.integers(0, 5), max_size=4).map(tuple))
+    dimensions = range(len(shape))
+    some = st.sets(st.sampled_from(dimensions)).map(sorted) if shape else st.just([])
+
+    def place(still: bool) -> Placement:
+        order, back, gap = draw(st.permutations(dimensions)), draw(some), draw(some)
+        shift = draw(st.sampled_from([0, 0, 4, 1]))
+        gaps = dict.fromkeys(gap, 2)
+        return placement(shape, 4, order=order, back=back, gaps=gaps, still=draw(some) if still else (), shift=shift)
+
+    places = [place(False), place(True), place(False)] if draw(st.booleans()) else [place(False)] * 3
+    return [Placed(np.zeros(shape, F4), p).array for p in places]
+
+
+@settings(deadline=None, max_examples=300)
+@given(matching())
+def test_a_layout_visits_every_element_once_with_those_that_belong_to_it(arrays: list[Array]) -> None:
+    layout = layout_of(arrays)
+    together = sorted(zip(*map(addresses, arrays), strict=True))
+    visited = walked(layout, arrays)
+    assert sorted(visited) == together
+    assert layout.cells()[:2] == [layout.dense, len(layout.shape)]
+    assert len(layout.cells()) == 2 + len(layout.shape) * (1 + len(arrays))
+    if layout.dense:
+        steps = [tuple(b - a for a, b in zip(*pair, strict=True)) for pair in pairwise(visited)]
+        assert all(step == tuple(x.itemsize for x in arrays) for step in steps)
+        assert all(address % x.itemsize == 0 for x in arrays for address in addresses(x))
+    elif layout.by:
+        leading = [abs(by[0]) for by in layout.by]
+        assert leading == sorted(leading, reverse=True), "the innermost dimension is not that of the smallest stride"
+
+
+ALIKE = {
+    "contiguous": lambda x: x,
+    "Fortran": lambda x: np.asfortranarray(x),
+    "transposed": lambda x: x.transpose(1, 2, 0),
+    "reversed in all dimensions": lambda x: x[::-1, ::-1, ::-1],
+    "transposed and reversed in some": lambda x: x.transpose(2, 0, 1)[:, ::-1],
+    "with dimensions of one": lambda x: x[:, None, :, None, :].transpose(4, 1, 0, 3, 2),
+    "rows of a larger array": lambda x: x[1:3],
+}
+
+
+@pytest.mark.parametrize("how", ALIKE)
+def test_arrays_without_gaps_that_lie_alike_are_dense(how: str) -> None:
+    arrays = [ALIKE[how](np.zeros((4, 3, 5), F4)) for _ in range(3)]
+    layout = layout_of(arrays)
+    assert (layout.dense, layout.shape) == (True, (arrays[0].size,))
+
+
+def test_arrays_that_lie_differently_or_have_gaps_or_are_unaligned_are_not_dense() -> None:
+    x = np.zeros((4, 6), F4)
+    room = np.zeros(100, np.uint8)
+    unaligned = room[1 if room.ctypes.data % 4 == 0 else 4 - room.ctypes.data % 4 + 1 :][:96].view(F4).reshape(4, 6)
+    for other in (
+        np.asfortranarray(x),
+        x[::-1],
+        np.zeros((4, 7), F4)[:, 1:],
+        np.broadcast_to(F4(0), (4, 6)),
+        unaligned,
+    ):
+        assert not layout_of([x, other]).dense
+        assert not layout_of([other, x]).dense
+        assert layout_of([other.copy("C"), x]).dense
+
+
+def test_dimensions_that_follow_each_other_are_merged() -> None:
+    x = np.zeros((4, 3, 10), F4)[:, :, ::2]
+    assert layout_of([x, x]) == Layout(False, (60,), ((8, 8),), (0, 0))
+    y = np.zeros((4, 6, 5), F4)[:, ::2, :]
+    assert layout_of([y, y]).shape == (12, 5)

@@ -1,0 +1,221 @@
+"""Faults of widely used kernels, put back on purpose: the check for equivalence must catch each of them.
+
+A fault of the mathematics is put into the spec, one of the loops into the C, one of the threads into the runtime, one
+of the binding into its Python. The oracle always runs the rule as it should be.
+"""
+
+from __future__ import annotations
+
+import platform
+import re
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+from equivalence import PLAIN, Array, check_all, check_kernel, open_kernel, open_runtime
+
+from optgen import driver, render
+from optgen import kernel as binding
+from optgen.arrays import Layout, layout_of
+from optgen.emit import c
+from optgen.kernel import Kernel
+from optgen.resources import SPECS
+
+
+def replaced(text: str, old: str, new: str) -> str:
+    """`text` with the regular expression `old` replaced: the fault must find its place, and change something."""
+    mutant, count = re.subn(old, new, text)
+    assert count, f"{old} is not there any more"
+    assert mutant != text
+    return mutant
+
+
+def with_reciprocals_in_the_body(source: str) -> str:
+    element = re.search(r"(?s)OPTGEN_INLINE void \w+_element\(.*?\n}\n", source)
+    assert element is not None
+    fast = replaced(element[0].replace("_element(", "_fast("), r"/ \((sqrt.*)\) \*", r"* (1.0f / (\1)) *")
+    call = r"(?s)\n        (\w+)_element\(([^;]*p_at \+ i[^;]*)\);"
+    split = r"\n        if (i < n / 8 * 8) \1_fast(\2); else \1_element(\2);"
+    return replaced(source.replace(element[0], f"{element[0]}\n{fast}"), call, split)
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """What is put (`old` by `new`, or `edit`) into which text of which rule; or with which flags it is compiled."""
+
+    fault: str
+    into: str
+    rule: str
+    old: str = ""
+    new: str = ""
+    edit: Callable[[str], str] | None = None
+    flags: tuple[str, ...] = ()
+
+    def applied(self, into: str, text: str) -> str:
+        if into != self.into or self.flags:
+            return text
+        return self.edit(text) if self.edit else replaced(text, self.old, self.new)
+
+
+_spec, _c, _runtime = (partial(Mutant, into=into) for into in ("spec", "C", "runtime"))
+_MAX = r"(optgen_maxf\(float a, float b\)) \{.*\}"
+_END = r"end = begin \+ work->chunk;"
+MUTANTS = [
+    _spec("eps inside the root", rule="adam", old=r"sqrt\((v/.*\))\) \+ eps", new=r"sqrt(\1 + eps)"),
+    _spec("eps left out", rule="rmsprop", old=r"sqrt\(acc\) \+ eps", new="sqrt(acc) + 0*eps"),
+    _spec(
+        "weights of the moving average swapped",
+        rule="adam",
+        old=r"beta\[1\]\*m \+ \(1 - beta\[1\]\)\*g",
+        new="(1 - beta[1])*m + beta[1]*g",
+    ),
+    _spec(
+        "decay rates swapped", rule="adam", old=r"beta\[2\]\*v \+ \(1 - beta\[2\]\)", new="beta[1]*v + (1 - beta[1])"
+    ),
+    _spec("the two moments swapped", rule="adam", old=r"(m = \{.*\}\n)(v = \{.*\}\n)", new=r"\2\1"),
+    _spec("bias corrected with t - 1", rule="adam", old=r"beta\[1\]\*\*t", new="beta[1]**(t - 1)"),
+    _spec("bias corrected with t + 1", rule="adam", old=r"beta\[2\]\*\*t", new="beta[2]**(t + 1)"),
+    _spec("bias not corrected", rule="adamax", old=r"beta\[1\]\*\*t", new="0*beta[1]"),
+    _spec("weight decay of the new parameter", rule="adamw", old=r"else decay\*p", new="else decay*(p - step)"),
+    _spec("weight decay through the moments", rule="adamw", old=r"(- beta\[1\]\))\*g", new=r"\1*(g + decay*p)"),
+    _spec("the flag ignored", rule="adamw", old=r"else decay\*p", new="else eta*decay*p"),
+    _spec("the second moment may fall", rule="amsgrad", old=r"max\(vhat, v\)", new="max(beta[2]*vhat, v)"),
+    _spec("the same sum in another order", rule="nesterov", old=r"\(1 \+ rho\)\*eta\*g", new="eta*g + rho*eta*g"),
+    _c("strides of the gradient ignored", rule="adam", old=r"at\[1\] \+ i \* by\[1\]", new="at[1] + i * by[0]"),
+    _c("the update goes into a copy and is lost", rule="adam", old=r"memcpy\(at\[0\] \+ .*, &p_at, .*\);", new=""),
+    _c("a state goes into a copy and is lost", rule="adam", old=r"memcpy\(at\[3\] \+ .*, &v_at, .*\);", new=""),
+    _c("NaN lost, as in fmax", rule="amsgrad", old=_MAX, new=r"\1 { return fmaxf(a, b); }"),
+    _c("NaN lost on one side", rule="adamax", old=_MAX, new=r"\1 { return b > a ? b : a; }"),
+    _c("NaN lost on the other side", rule="amsgrad", old=_MAX, new=r"\1 { return a > b ? a : b; }"),
+    _c("vector body and tail differ", rule="adam", edit=with_reciprocals_in_the_body),
+    _c("a reciprocal in place of a division", rule="rmsprop", old=r"eta / \((.*)\)", new=r"eta * (1.0f / (\1))"),
+    _c("a literal in double precision", rule="plain", old=r"0\.3f", new="0.3"),
+    _c("a product in double precision", rule="rmsprop", old=r"\(g \* g\)", new="((double)g * g)"),
+    _c("one element too many", rule="descent", old=r"i < n; \+\+i\)\n", new="i <= n; ++i)\n"),
+    _c("one element too few", rule="descent", old=r"i < n; \+\+i\)\n", new="i < n - 1; ++i)\n"),
+    _c("the new state read for the old", rule="adam", old=r"beta2 \* v \+", new="beta2 * m_new +"),
+    # Without start files, for one of them would set the flushing of denormals in this very process.
+    _c("-ffast-math", rule="rmsprop", flags=("-ffast-math", "-nostartfiles")),
+    _c("a*b + c rounded once", rule="adam", flags=("-ffp-contract=fast", "-mfma")),
+    _runtime(
+        "more than 2**31 elements not updated",
+        rule="adam",
+        old=r"(int64_t chunk = threads > 1)",
+        new=r"total = (int32_t)total;\n    \1",
+    ),
+    _runtime("last element of a chunk left out", rule="adam", old=_END, new="end = begin + work->chunk - 1;"),
+    _runtime("first element of a chunk twice", rule="adam", old=_END, new="end = begin + work->chunk + 1;"),
+    _runtime(
+        "outer strides of the gradient ignored",
+        rule="adam",
+        old=r"by\[\(d - 1\) \* arrays \+ a\]",
+        new="by[(d - 1) * arrays]",
+    ),
+    _runtime(
+        "every chunk begins in the first row",
+        rule="adam",
+        old=r"at\[a\] \+= index\[d\] \*",
+        new="at[a] += (d == last ? index[d] : 0) *",
+    ),
+    _runtime(
+        "one count of updates for all tensors",
+        rule="adam",
+        old=r"tensor->scalars\)",
+        new="((const optgen_tensor *)work->tensors)->scalars)",
+    ),
+    _runtime("denormals flushed", rule="adam", old="0x1f80", new="0x9fc0"),
+]
+SOUND = [Mutant("no fault", "nothing", rule) for rule in sorted({mutant.rule for mutant in MUTANTS})]
+
+
+def spec(rule: str) -> str:
+    return PLAIN if rule == "plain" else (SPECS / f"{rule}.toml").read_text("utf-8")
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Mutant], Kernel]]:
+    """Gives the kernel of a mutant. All are compiled as soon as one is asked for, on all processors, each in float32
+    and for one instruction set."""
+    folder = tmp_path_factory.mktemp("mutants")
+
+    def make(mutant: Mutant, source: str, lowered: Any, folder: Path) -> Kernel:
+        folder.mkdir()
+        runtime = None
+        if mutant.into == "runtime":
+            runtime = open_runtime(mutant.applied("runtime", render.runtime_source()), folder / "runtime.so")
+        return open_kernel(source, folder / "rule.so", lowered, "float32", "baseline", mutant.flags, runtime)
+
+    driver.runtime()
+    jobs: dict[Mutant, Future[Kernel]] = {}
+    with ThreadPoolExecutor() as pool:
+        for i, mutant in enumerate((*SOUND, *MUTANTS)):
+            compilation = driver.compile_text(mutant.applied("spec", spec(mutant.rule)), "mutant.toml")
+            with mock.patch.object(c, "DTYPES", c.DTYPES[:1]), mock.patch.object(render, "TARGETS", render.TARGETS[:1]):
+                source = mutant.applied("C", render.kernel_source(compilation.rules, compilation.lowered))
+            jobs[mutant] = pool.submit(make, mutant, source, compilation.lowered[0], folder / str(i))
+        yield lambda mutant: jobs[mutant].result()
+
+
+def rule_of(mutant: Mutant) -> Any:
+    return driver.compile_text(spec(mutant.rule), "sound.toml").rules[0]
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.fault)
+def test_the_fault_is_caught(mutant: Mutant, kernels: Callable[[Mutant], Kernel]) -> None:
+    if "-mfma" in mutant.flags and "x86_64_v3" not in driver.runtime().usable:
+        pytest.skip("this processor has no fused multiplication and addition")
+    if mutant.fault == "denormals flushed" and platform.machine() != "x86_64":
+        pytest.skip("the fault is put into the control state of x86-64")
+    with pytest.raises(AssertionError):
+        check_all(rule_of(mutant), kernels(mutant))
+    denormal = np.full(2, np.finfo(np.float32).smallest_subnormal)
+    assert (denormal * np.float32(1) > 0).all(), "the fault has changed this process"
+
+
+@pytest.mark.parametrize("mutant", SOUND, ids=lambda m: m.rule)
+def test_without_a_fault_nothing_is_caught(mutant: Mutant, kernels: Callable[[Mutant], Kernel]) -> None:
+    check_all(rule_of(mutant), kernels(mutant))
+
+
+# ---- Faults of the binding ----
+
+
+def as_the_parameter(arrays: list[Array]) -> Layout:
+    return layout_of([arrays[0], arrays[0], *arrays[2:]])
+
+
+def dense_if_the_parameter_is(arrays: list[Array]) -> Layout:
+    layout = layout_of(arrays)
+    if arrays[0].flags.c_contiguous:
+        item = (arrays[0].itemsize,) * len(arrays)
+        return Layout(True, (arrays[0].size,), (item,), (0,) * len(arrays))
+    return layout
+
+
+def from_the_first_byte(arrays: list[Array]) -> Layout:
+    return replace(layout_of(arrays), offsets=(0,) * len(arrays))
+
+
+@pytest.mark.parametrize("fault", [as_the_parameter, dense_if_the_parameter_is, from_the_first_byte])
+def test_a_layout_that_does_not_look_at_the_gradient_is_caught(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    compilation = driver.compile_text(spec("adam"), "sound.toml")
+    kernel = driver.kernel(compilation, 0, "float32", None)
+    check_kernel(compilation.rules[0], kernel)
+    monkeypatch.setattr(binding, "layout_of", fault)
+    with pytest.raises(AssertionError):
+        check_kernel(compilation.rules[0], kernel)
+
+
+def test_counts_of_the_step_before_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    compilation = driver.compile_text(spec("adam"), "sound.toml")
+    kernel = driver.kernel(compilation, 0, "float32", None)
+    run = kernel.program.run
+    monkeypatch.setattr(kernel.program, "run", lambda values, t: run(values, max(1, t - 1)))
+    with pytest.raises(AssertionError):
+        check_kernel(compilation.rules[0], kernel)

@@ -1,0 +1,695 @@
+"""What a spec may hold: everything else is refused with its place, the reason and what to do, all faults at once."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import time
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from optgen import driver
+from optgen.check import ARGUMENTS, C_KEYWORDS, check
+from optgen.errors import Diagnostic, Span, SpecError
+from optgen.ir import Rule
+from optgen.parse import parse
+from optgen.toolchain import FLAGS, find_compiler
+
+ETA = 'eta = { default = 0.1, range = "[0, inf)", doc = "rate" }'
+BETA = 'beta = { default = [0.9, 0.999], range = "[0, 1)" }'
+M = 'm = { init = "0" }'
+
+
+def spec(
+    formulas: str = "delta = eta*g",
+    *,
+    name: str = 'name = "Rule"',
+    hypers: str = ETA,
+    flags: str = "",
+    states: str = "",
+) -> str:
+    """A spec in which line 1 is the name, 3 the first hyperparameter; flags, states and formulas follow if given."""
+    parts = [name, "[hyperparameters]", hypers]
+    parts += ["[flags]", flags] if flags else []
+    parts += ["[state]", states] if states else []
+    return "\n".join([*parts, "[update]", "formulas = '''", formulas, "'''", ""])
+
+
+def rules(text: str) -> tuple[Rule, ...]:
+    return check(parse(text, "rule.toml"))
+
+
+def faults(text: str) -> tuple[Diagnostic, ...]:
+    with pytest.raises(SpecError) as caught:
+        rules(text)
+    return caught.value.diagnostics
+
+
+def described(text: str) -> list[str]:
+    return [f"{d.span.line}:{d.span.column} {d.message}" for d in faults(text)]
+
+
+def formula_spec(source: str) -> str:
+    """A spec that has `source` on line 12, between right formulas that use everything, `x` too if `source` gives it."""
+    last = "delta = eta*m*x" if source.startswith("x =") else "delta = eta*m"
+    formulas = f"m = beta[1]*m + beta[2]*g*(1 if f else 2)\n{source}\n{last}"
+    return spec(formulas, hypers=f"{ETA}\n{BETA}", flags="f = {}", states=M)
+
+
+# ---- The table of faults: what is wrong, the spec, line, column, part of the message, part of the hint ----
+
+FORM = [
+    ("an empty file", "", 1, 1, "a spec was expected, the file is empty", "README"),
+    ("a blank file", " \n\t\n", 1, 1, "a spec was expected, the file is empty", "README"),
+    ("a file too large", "#" + "x" * (64 * 1024), 1, 1, "at most 64 KiB was expected, this one has 64 KiB", "split it"),
+    ("half a character", "name = '\ud800'", 1, 1, "a spec in UTF-8 was expected", ""),
+    ("malformed TOML", 'name = "R"\neta = = 1', 2, 7, "malformed TOML: invalid value", ""),
+    ("malformed TOML at the end", 'name = "R"\n\n[update\n', 3, 8, "malformed TOML: expected ']'", ""),
+    ("text that never ends", "name = 'R'\nsummary = '''a\nb\n", 3, 2, "malformed TOML", ""),
+    ("a Greek key without quotes", "a = 1\nη = 2", 2, 1, "malformed TOML: invalid statement", '"η" = ...'),
+    ("a key twice", spec(hypers=f"{ETA}\n{ETA}"), 4, 58, "malformed TOML: cannot overwrite a value", ""),
+    ("a table twice", spec() + "[update]\n", 8, 8, "malformed TOML: cannot declare ('update',) twice", ""),
+    ("a NUL", "name = 'a\0b'", 1, 10, "malformed TOML: found invalid character", ""),
+    ("a control character", "name = 'R'\n\x07", 2, 1, "malformed TOML", ""),
+    ("brackets without end", "x = " + "[" * 3000, 1, 1, "TOML nested too deeply", "one level"),
+    ("a whole number of 5000 digits", f"x = {'1' * 5000}", 1, 5, "a number too large for float64", ""),
+    ("an unknown key", spec(name="name = 'R'\nnane = 2"), 2, 1, "unknown key 'nane'", "one of: name, summary"),
+    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "hyperparameters, flags, state, update"),
+    ("a key of no hyperparameter", spec(hypers=ETA[:-1] + ", max = 1 }"), 3, 59, "unknown key 'max'", "default, range, doc"),
+    ("a key of no flag", spec(flags="f = { init = 0 }"), 5, 7, "unknown key 'init'", "default, doc"),
+    ("a key of no state", spec(states="m = { init = 0, range = 1 }"), 5, 17, "unknown key 'range'", "init, when, doc"),
+    ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas"),
+    ("no name", spec(name=""), 1, 1, "'name' is missing", 'add: name = "..."'),
+    ("a name that is no text", spec(name="name = 3"), 1, 8, "'name' must be text, got a number", "put it in quotes"),
+    ("an empty name", spec(name="name = ' '"), 1, 8, "'name' is empty", ""),
+    ("a summary that is a list", spec(name="summary = [1]\nname='R'"), 1, 11, "'summary' must be text, got a list", ""),
+    ("a doc that is a date", spec(hypers=ETA.replace('"rate"', "2020-01-01")), 3, 50, "'doc' must be text, got a date", ""),
+    ("a reference that is true", spec(name="name = 'R'\nreference = true"), 2, 13, "got true or false", ""),
+    ("hyperparameters that are a number", "hyperparameters = 3\nname = 'R'", 1, 19, "must be a table, got a number", "[hyper"),
+    ("an array of tables", spec() + "[[flags]]\nf = {}\n", 8, 3, "'flags' must be a table, got a list", "[flags]"),
+    ("a bare hyperparameter", spec(hypers="eta = 0.1"), 3, 7, "'eta' must be a table in braces", "eta = { default = 0.1 }"),
+    ("a bare flag", spec(flags="f = true"), 5, 5, "'f' must be a table in braces, got true", "nesterov = {"),
+    ("a bare state", spec(states="m = '0'"), 5, 5, "'m' must be a table in braces, got text", 'm = { init = "0" }'),
+    ("one name in two alphabets", spec(hypers=f"{ETA}\n'η' = {{}}"), 4, 1, "'η' is the name 'eta', which 'eta'", "one name"),
+    ("no default", spec(hypers="eta = { range = '[0, 1]' }"), 3, 1, "hyperparameter 'eta' has no default", "default = ..."),
+    ("a default of text", spec(hypers="eta = { default = '1', range = '[0, 1]' }"), 3, 19, "must be a number, or", ""),
+    ("a default that is true", spec(hypers="eta = { default = true, range = '[0, 1]' }"), 3, 19, "got true or false", ""),
+    ("a list of one default", spec(hypers="eta = { default = [1], range = '[0, 1]' }"), 3, 19, "a list of two or more", ""),
+    ("a list of texts", spec(hypers="eta = { default = ['a', 1], range = '[0, 1]' }"), 3, 19, "a list of two or more", ""),
+    ("no range", spec(hypers="eta = { default = 1 }"), 3, 1, "hyperparameter 'eta' has no range", '"[0, inf)"'),
+    ("a range that is none", spec(hypers="eta = { default = 1, range = '0..1' }"), 3, 30, "a range was expected, got '0..1'", "[0, 1)"),
+    ("a range without numbers", spec(hypers="eta = { default = 1, range = '[a, b]' }"), 3, 30, "a range was expected", ""),
+    ("a range backwards", spec(hypers="eta = { default = 1, range = '[1, 0]' }"), 3, 30, "a range was expected", ""),
+    ("a range of NaN", spec(hypers="eta = { default = 1, range = '[0, nan]' }"), 3, 30, "a range was expected", ""),
+    ("a default below", spec(hypers="eta = { default = -1, range = '[0, 1]' }"), 3, 19, "the default -1 of 'eta' is out of its range [0, 1]", "change"),
+    ("a default on an open end", spec(hypers="eta = { default = 1, range = '[0, 1)' }"), 3, 19, "out of its range [0, 1)", ""),
+    ("one default of two", spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace("0.999", "1.5")), 3, 20, "the default 1.5", ""),
+    ("a default of infinity", spec(hypers="eta = { default = inf, range = '[0, inf]' }"), 3, 19, "the default inf", ""),
+    ("a default of NaN", spec(hypers="eta = { default = nan, range = '[0, inf]' }"), 3, 19, "the default nan", ""),
+    ("a default of 400 digits", spec(hypers=f"eta = {{ default = {'9' * 400}, range = '[0, 1]' }}"), 3, 19, "out of its", ""),
+    ("a flag that is a number", spec(flags="f = { default = 1 }"), 5, 17, "of a flag must be true or false, got a number", ""),
+    ("no initial value", spec(states="m = { doc = 'x' }"), 5, 1, "state 'm' has no initial value", 'init = "0"'),
+    ("an infinite initial value", spec(states="m = { init = inf }"), 5, 14, "must be finite", ""),
+    ("an initial value of NaN", spec(states="m = { init = nan }"), 5, 14, "must be finite", ""),
+    ("an initial value of 400 digits", spec(states=f"m = {{ init = {'9' * 400} }}"), 5, 14, "must be finite", ""),
+    ("an empty initial value", spec(states="m = { init = '' }"), 5, 14, "'init' is empty", ""),
+    ("an empty condition", spec(states="m = { init = 0, when = '' }"), 5, 24, "'when' is empty", ""),
+    ("a condition that is true", spec(states="m = { init = 0, when = true }"), 5, 24, "'when' must be text", ""),
+    ("an initial value with escapes", spec(states='m = { init = "\\u0030*\\u0031" }'), 5, 14, "an expression with escapes", "'''"),
+    ("formulas with escapes", 'name = "R"\n[update]\nformulas = "delta = g\\t*2"', 3, 12, "formulas with escapes", "'''"),
+    ("no update", "name = 'R'", 1, 1, "the table [update] is missing", "[update]"),
+    ("an update of text", "name = 'R'\nupdate = 'x'", 2, 10, "'update' must be a table, got text", "formulas = '''"),
+    ("no formulas", "name = 'R'\n[update]\n", 2, 2, "'formulas' is missing", ""),
+    ("empty formulas", spec("\n  \n"), 5, 12, "'formulas' is empty", ""),
+]  # fmt: skip
+
+FORMULAS = [  # each is a formula of `formula_spec`, on line 12
+    ("an expression alone", "eta*m", 1, "a formula, `name = expression`, was expected, got an expression without a name", ""),
+    ("an import", "import os", 1, "got a Python import statement", ""),
+    ("an annotation", "m: float = 1", 1, "got a Python annassign statement", ""),
+    ("two on a line", "x = m; y = x", 8, "one on a line", "line of its own"),
+    ("an update in place", "m += g", 1, "got an update in place", "write: m = m ..."),
+    ("two names on the left", "x, y = m", 1, "with one name on the left", ""),
+    ("two targets", "x = y = m", 1, "with one name on the left", ""),
+    ("an index on the left", "m[1] = g", 1, "with one name on the left", ""),
+    ("a missing operand", "x = m *", 8, "a formula, `name = expression`, was expected: invalid syntax", ""),
+    ("a missing operator", "x = m 2", 7, "was expected: invalid syntax", ""),
+    ("an open bracket", "x = (m", 5, "was expected: '(' was never closed", ""),
+    ("a wrong bracket", "x = m)", 6, "was expected: unmatched ')'", ""),
+    ("a sign of no language", "x = m $ 2", 7, "was expected: invalid syntax", ""),
+    ("a number that runs into a word", "x = 1if f else m", 5, "invalid decimal literal", ""),
+    ("a call", "x = eval(m)", 5, "unknown function 'eval'", "there are: sqrt, exp"),
+    ("nearly a function", "x = sqr(m)", 5, "unknown function 'sqr'", "did you mean sqrt()?"),
+    ("an attribute", "x = m.real", 5, "may not hold an attribute (a dot)", "not np.sqrt(v)"),
+    ("a function of a module", "x = np.sqrt(m)", 5, "a function is called by its plain name", "sqrt(v)"),
+    ("code behind a name", '__import__("os").system("sh")', 1, "got an expression without a name", ""),
+    ("code in a value", 'x = __import__("os").system("sh")', 5, "called by its plain name", ""),
+    ("a lambda", "x = lambda y: y", 5, "may not hold a lambda", ""),
+    ("text", "x = m + 'a'", 9, "may not hold text", "numbers, names"),
+    ("bytes", "x = b'a'", 5, "may not hold bytes", "numbers, names"),
+    ("text with a formula in it", "x = f'{m}'", 5, "may not hold text", ""),
+    ("a truth", "x = True", 5, "may not hold true or false", ""),
+    ("nothing", "x = None", 5, "may not hold None", ""),
+    ("dots", "x = ...", 5, "may not hold `...`", ""),
+    ("an imaginary number", "x = 2j*m", 5, "may not hold a complex number", ""),
+    ("a comprehension", "x = [y for y in m]", 5, "may not hold a comprehension", ""),
+    ("a set comprehension", "x = {y for y in m}", 5, "may not hold a comprehension", ""),
+    ("a dictionary comprehension", "x = {y: y for y in m}", 5, "may not hold a comprehension", ""),
+    ("a generator", "x = (y for y in m)", 5, "may not hold a comprehension", ""),
+    ("a walrus", "x = (y := m)", 6, "may not hold `:=`", "line before"),
+    ("a list", "x = [m]", 5, "may not hold a list", ""),
+    ("a comma for a point", "x = 0,5", 5, "may not hold a tuple", "a point in a number"),
+    ("a dictionary", "x = {}", 5, "may not hold a dictionary", ""),
+    ("a set", "x = {m}", 5, "may not hold a set", ""),
+    ("an await", "x = await m", 5, "may not hold `await`", ""),
+    ("a yield", "x = yield m", 5, "may not hold `yield`", ""),
+    ("a yield from", "x = yield from m", 5, "may not hold `yield`", ""),
+    ("a star", "x = min(*m, g)", 5, "no starred arguments", ""),
+    ("a keyword", "x = max(m, b=g)", 5, "functions take no keywords here", ""),
+    ("a star in a value", "x = *m, g", 5, "may not hold a tuple", ""),
+    ("a star alone", "x = *m", 5, "may not hold a star", ""),
+    ("a hat", "x = m^2", 5, "`^` is not a power here", "write `**`"),
+    ("whole division", "x = m//2", 5, "`//` has no meaning", "write `/`"),
+    ("a remainder", "x = m % 2", 5, "`%` has no meaning", "real numbers"),
+    ("a product of matrices", "x = m @ m", 5, "`@` has no meaning", "element by element"),
+    ("an ampersand", "x = m & m", 5, "`&` has no meaning", "write `and`"),
+    ("a bar", "x = m | m", 5, "`|` has no meaning", "abs(x)"),
+    ("a shift left", "x = m << 2", 5, "`<<` has no meaning", ""),
+    ("a shift right", "x = m >> 2", 5, "`>>` has no meaning", ""),
+    ("a tilde", "x = ~m", 5, "`~` has no meaning", "write `not`"),
+    ("a chain", "x = where(0 < m < 1, m, g)", 11, "a chain of comparisons", "a < b and b < c"),
+    ("`is`", "x = where(m is g, m, g)", 11, "compares with <, <=, >, >=, == and != only", ""),
+    ("`in`", "x = where(m in g, m, g)", 11, "compares with", ""),
+    ("an index of a sum", "x = (m + g)[1]", 5, "only a hyperparameter with several values", "beta[1]"),
+    ("an index that is a name", "x = beta[m]*m", 10, "an index must be a whole number from 1", "beta[1]"),
+    ("an index below", "x = beta[-1]*m", 10, "an index must be a whole number", ""),
+    ("an index that is true", "x = beta[True]*m", 10, "an index must be a whole number", ""),
+    ("a slice", "x = beta[1:2]*m", 10, "an index must be a whole number", ""),
+    ("an index of 0", "x = beta[0]*m", 5, "beta[1] to beta[2] was expected, got beta[0]", "counted from 1"),
+    ("an index above", "x = β[3]*m", 5, "beta[1] to beta[2] was expected, got β[3]", ""),
+    ("no index", "x = beta*m", 5, "'beta' has 2 values", "write beta[1] to beta[2]"),
+    ("an index of one number", "x = eta[1]*m", 5, "'eta' is one number, not several", "write eta"),
+    ("an index of a state", "x = m[1]", 5, "'m' takes no index", "element by element"),
+    ("an index of the gradient", "x = g[1]*m", 5, "'g' takes no index", ""),
+    ("an index of nothing", "x = q[1]*m", 5, "unknown name 'q'", ""),
+    ("an unknown name", "x = m*nomentum", 7, "unknown name 'nomentum'", "define it"),
+    ("nearly a name", "x = m*dleta", 7, "unknown name 'dleta'", "did you mean 'delta'?"),
+    ("a Greek name unknown", "x = m*ω", 7, "unknown name 'ω'", ""),
+    ("a name before its formula", "x = delta*m", 5, "'delta' is used before it has a value", "formulas run in order"),
+    ("a circle", "x = x*m", 5, "'x' is used before it has a value", ""),
+    ("a flag for a number", "x = f*m", 5, "the flag 'f' is no number", "a if f else b"),
+    ("a choice by a value", "x = m if g > 0 else g", 10, "a condition of flags was expected", "where(condition, a, b)"),
+    ("a choice by a number", "x = m if eta else g", 10, "a condition of flags was expected", "flags: f;"),
+    ("a choice by half a flag", "x = m if f and g else g", 16, "a condition of flags was expected", ""),
+    ("no condition", "x = where(m, m, g)", 11, "a condition was expected, got a number", "compare it: x > 0"),
+    ("no number", "x = m*(g > 0)", 8, "a number was expected, got a condition", "where(condition, 1, 0)"),
+    ("an `and` of numbers", "x = where(m and g > 0, m, g)", 11, "a condition was expected", ""),
+    ("a `not` of a number", "x = where(not m, m, g)", 15, "a condition was expected", ""),
+    ("a sum of conditions", "x = m*((g > 0) + 1)", 9, "a number was expected, got a condition", ""),
+    ("one argument", "x = max(m)", 5, "max() takes 2 arguments, got 1", "max(a, max(b, c))"),
+    ("three arguments", "x = min(m, g, p)", 5, "min() takes 2 arguments, got 3", "min(a, min(b, c))"),
+    ("no argument", "x = sqrt()*m", 5, "sqrt() takes 1 argument, got 0", ""),
+    ("a number too large", "x = 1e400*m", 5, "a number too large for float64", ""),
+    ("a whole number too large", f"x = {'9' * 400}*m", 5, "a number too large for float64", ""),
+    ("a number too small", "x = 1e-400*m", 5, "a number that float64 rounds to zero", ""),
+    ("p assigned", "p = p - m", 1, "'p' is the parameter, which a rule does not assign", "delta = ..."),
+    ("g assigned", "g = m", 1, "'g' is the gradient, which a rule does not assign", "another name"),
+    ("t assigned", "t = m", 1, "'t' is the count of updates, which a rule does not assign", ""),
+    ("a hyperparameter assigned", "eta = m", 1, "'eta' is a hyperparameter, which a rule does not assign", ""),
+    ("a flag assigned", "f = m", 1, "'f' is a flag, which a rule does not assign", ""),
+    ("a name assigned twice", "m = g", 1, "'m' is assigned twice", "its own name"),
+    ("a function's name", "max = m", 1, "'max' shadows the function max()", "another name"),
+    ("a keyword of C", "double = m", 1, "'double' is a keyword of C or Python, no name for a value", "another"),
+    ("a keyword of Python in Greek", "λ = m", 1, "'lambda' is a keyword of C or Python", ""),
+    ("a name in another alphabet", "ж = m", 1, "'ж' cannot be a name", "ASCII or Greek"),
+    ("a name of underscores", "__x = m", 1, "'__x' cannot be a name", ""),
+    ("a name for nothing", "y = m", 1, "'y' is computed, but never used", "use it, or remove it"),
+]  # fmt: skip
+
+NAMES = [
+    ("a rule's name", spec(name='name = "a b"'), 1, 8, "'a b' cannot be the name of a rule", "in ASCII"),
+    ("code in a rule's name", spec(name="""name = 'm; system("x")'"""), 1, 8, "cannot be the name of a rule", ""),
+    ("a rule that is a keyword", spec(name="name = 'class'"), 1, 8, "'class' is a keyword of C or Python", ""),
+    ("a rule that is a function", spec(name="name = 'max'"), 1, 8, "the rule 'max' shadows the function max()", ""),
+    ("a rule called super", spec(name="name = 'super'"), 1, 8, "a name that every optimiser has for itself", ""),
+    ("an empty name", spec(hypers=f"{ETA}\n'' = {{ default = 1, range = '[0, 1]' }}"), 4, 1, "'' cannot be the name of a", ""),
+    ("a comment's end", spec(flags="'*/' = {}"), 5, 1, "'*/' cannot be the name of a flag", "letters, digits"),
+    ("a line end", spec(states='"a\\nb" = { init = 0 }'), 5, 1, "'a\\nb' cannot be the name of a state", ""),
+    ("quotes", spec(flags="""'a"b' = {}"""), 5, 1, "cannot be the name of a flag", "ASCII or Greek"),
+    ("dunder", spec(flags="__import__ = {}"), 5, 1, "'__import__' cannot be the name of a flag", ""),
+    ("a state called p", spec(states="p = { init = 0 }"), 5, 1, "the state 'p' shadows the given name 'p', the parameter", ""),
+    ("a flag called delta", spec(flags="'Δ' = {}"), 5, 1, "the flag 'delta' shadows the given name 'delta', the step", ""),
+    ("a function's name", spec(states="max = { init = 0 }"), 5, 1, "the state 'max' shadows the function max()", ""),
+    ("a keyword of C", spec(states="int = { init = 0 }"), 5, 1, "'int' is a keyword of C or Python, no name for a state", ""),
+    ("a keyword of Python", spec(flags="async = {}"), 5, 1, "'async' is a keyword of C or Python", ""),
+    ("a state and a hyperparameter", spec(states="eta = { init = 0 }"), 5, 1, "the state 'eta' shadows the hyperparameter", ""),
+    ("a flag and a hyperparameter", spec(flags="'η' = {}"), 5, 1, "the flag 'eta' shadows the hyperparameter", "another"),
+    ("a spelling of beta[1]", spec("delta = beta[1]*beta[2]*beta1*g", hypers=f"{BETA}\nbeta1 = {{ default = 1, range = '[0, 1]' }}"),
+     4, 1, "'beta1' is how callers may write beta[1]", "another"),
+    ("seven flags", spec("delta = eta*g" + "".join(f"*(1 if f{i} else 2)" for i in range(7)), flags="\n".join(f"f{i} = {{}}" for i in range(7))),
+     11, 1, "at most 6 flags were expected, got 7", "two rules"),
+    ("flags that join to a flag", spec("delta = eta*g*(1 if a and b and a_b else 2)", flags="a = {}\nb = {}\na_b = {}"),
+     7, 1, "two variants would be called 'a_b'", "rename"),
+    ("an unused hyperparameter", spec(hypers=f"{ETA}\nrho = {{ default = 1, range = '[0, 1]' }}"), 4, 1, "the hyperparameter 'rho' is never used", "remove"),
+    ("an unused flag", spec(flags="f = {}"), 5, 1, "the flag 'f' is never used", "remove"),
+    ("a state never written", spec("delta = eta*m", states=M), 5, 1, "the state 'm' is never written", "m = ..."),
+    ("a state never read", spec("m = g\ndelta = eta*g", states=M), 5, 1, "the state 'm' is written, but never read", "remove"),
+    ("a state not read in a variant", spec("m = g\ndelta = eta*(p + m if f else g)", flags="f = {}", states=M),
+     7, 1, "the state 'm' is written, but never read, if not f", "when"),
+    ("a state that a variant lacks", spec("m = m + g\ndelta = eta*m", flags="f = {}", states="m = { init = 0, when = 'f' }"),
+     11, 13, "this variant has no state 'm'", "a if flag else b"),
+    ("delta missing", spec("m = m + eta*g", states=M), 7, 1, "no formula gives 'delta'", "delta = eta*g"),
+    ("a condition for delta", spec("delta = g > eta"), 6, 9, "'delta' must be a number, got a condition", "where"),
+    ("a condition for a state", spec("m = g > eta\ndelta = m", states=M), 8, 5, "'m' must be a number, got a condition", "where"),
+    ("an initial value of the gradient", spec("m = m + eta*g\ndelta = m", states="m = { init = '2*g' }"), 5, 15, "an initial value must be a number, made of", "first step"),
+    ("an initial value of t", spec("m = m + eta*g\ndelta = m", states="m = { init = 't' }"), 5, 15, "an initial value must be a number, made of", ""),
+    ("an initial condition", spec("m = m + eta*g\ndelta = m", states="m = { init = '1 < 2' }"), 5, 15, "an initial value must be a number, made of", ""),
+    ("a broken initial value", spec("m = m + g\ndelta = m", states="m = { init = 'eta +' }"), 5, 20, "an expression was expected", ""),
+    ("a state from a later state", spec("m = m + eta*g\nv = g\ndelta = v + m", states="m = { init = 'v' }\nv = { init = 0 }"), 5, 15, "must be a number, made of", ""),
+    ("a condition on a value", spec("m = m + eta*g\ndelta = m", states="m = { init = 0, when = 'eta' }"), 5, 25, "a condition of flags was expected", "flags: none here"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "line", "column", "message", "hint"), [p[1:] for p in FORM], ids=[p[0] for p in FORM])
+def test_a_fault_of_form_is_reported_where_it_stands(text: str, line: int, column: int, message: str, hint: str) -> None:
+    found = [d for d in faults(text) if message in d.message]
+    assert [(d.span.line, d.span.column) for d in found] == [(line, column)]
+    assert hint in (found[0].hint or "")
+
+
+@pytest.mark.parametrize(("text", "line", "column", "message", "hint"), [p[1:] for p in NAMES], ids=[p[0] for p in NAMES])
+def test_a_fault_of_names_is_reported_where_it_stands(text: str, line: int, column: int, message: str, hint: str) -> None:
+    found = [d for d in faults(text) if message in d.message]
+    assert [(d.span.line, d.span.column) for d in found] == [(line, column)]
+    assert hint in (found[0].hint or "")
+
+
+@pytest.mark.parametrize(("source", "column", "message", "hint"), [p[1:] for p in FORMULAS], ids=[p[0] for p in FORMULAS])
+def test_a_faulty_formula_gives_one_fault_where_it_stands(source: str, column: int, message: str, hint: str) -> None:
+    (fault,) = faults(formula_spec(source))
+    assert (fault.span.line, fault.span.column) == (12, column)
+    assert message in fault.message
+    assert hint in (fault.hint or "")
+
+
+@pytest.mark.parametrize("name", sorted(ARGUMENTS))
+@pytest.mark.parametrize("what", ["hyperparameter", "flag"])
+def test_no_argument_takes_a_name_of_the_optimiser_itself(name: str, what: str) -> None:
+    text = {
+        "hyperparameter": spec(f"delta = {name}*g", hypers=ETA.replace("eta", name, 1)),
+        "flag": spec(f"delta = eta*g*(1 if {name} else 2)", flags=f"{name} = {{}}"),
+    }[what]
+    assert [d.message for d in faults(text)] == [f"{name!r} is a name that every optimiser has for itself"]
+
+
+@pytest.mark.parametrize("name", sorted(C_KEYWORDS))
+def test_no_name_is_a_keyword_of_c(name: str) -> None:
+    text = spec(hypers=f"{ETA}\n{name} = {{ default = 1, range = '[0, 1]' }}")
+    assert f"4:1 {name!r} is a keyword of C or Python, no name for a hyperparameter" in described(text)
+
+
+def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each call that reports a fault, found in the source text, is on the stack when some fault of the tables is."""
+    reached: set[tuple[str, int]] = set()
+
+    class Recorded(Diagnostic):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            frame = sys._getframe()
+            while frame := frame.f_back:  # type: ignore[assignment]
+                reached.add((frame.f_code.co_filename, frame.f_lineno))
+
+    sites: list[tuple[str, ast.Call]] = []
+    for room in ("parse", "formula", "check"):
+        module = sys.modules[f"optgen.{room}"]
+        monkeypatch.setattr(module, "Diagnostic", Recorded)
+        for function in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
+            if isinstance(function, ast.FunctionDef) and function.name not in ("fault", "fault_at"):
+                calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
+                names = ("fault", "fault_at", "Diagnostic")
+                sites += [(str(module.__file__), c) for c in calls if ast.unparse(c.func).split(".")[-1] in names]
+    assert len(sites) > 60
+
+    for text in (*(row[1] for row in (*FORM, *NAMES)), *(formula_spec(row[1]) for row in FORMULAS), *DEEP.values()):
+        faults(text)
+    missed = [
+        f"{file}:{call.lineno} {ast.unparse(call)}"
+        for file, call in sites
+        if not any((file, line) in reached for line in range(call.lineno, (call.end_lineno or 0) + 1))
+    ]
+    assert missed == []
+
+
+# ---- Depth and size ----
+
+DEEP = {
+    "brackets": spec(f"delta = eta*{'(' * 300}g{')' * 300}"),
+    "minus after minus": spec(f"delta = eta*{'-' * 60_000}g"),
+    "plus after plus": spec(f"delta = {'+' * 1000}eta*g"),
+    "a long sum": spec(f"delta = eta*g{'+g' * 30_000}"),
+    "a sum of 101": spec(f"delta = eta*g{'+g' * 101}"),
+    "powers of powers": spec(f"delta = eta*g{'**2' * 20_000}"),
+    "not after not": spec(f"delta = where({'not ' * 15_000} g > 0, eta*g, g)"),
+    "a long `and`": spec(f"delta = eta*where(g > 0{' and g > 0' * 6000}, 1, 0)"),
+    "`and` and `or` in turn": spec(f"delta = eta*where({'(' * 60}g > 0{(' and g > 0' * 20 + ' or g > 0)') * 60}, 1, 0)"),
+    "calls in calls": spec(f"delta = eta*{'sqrt(' * 90}g{')' * 90} + {'abs(' * 150}g{')' * 150}"),
+    "choices in choices": spec(f"delta = eta*({'g if f else ' * 5000}g)", flags="f = {}"),
+    "dots": spec(f"delta = eta*g{'.a' * 20_000}"),
+    "indices": spec(f"delta = eta*g{'[1]' * 20_000}"),
+    "4500 unknown names": spec("\n".join(f"a{i} = b{i}" for i in range(4500))),
+    "3000 unknown names in 64 variants": spec(
+        "\n".join(f"a{i} = b{i}" for i in range(3000)) + "\ndelta = eta*g" + "".join(f"*(1 if f{i} else 2)" for i in range(6)),
+        flags="\n".join(f"f{i} = {{}}" for i in range(6)),
+    ),
+    "a formula of 1 MB": spec(f"delta = eta*g{'*(g + 1)' * 130_000}"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
+def test_a_spec_too_deep_or_too_large_is_refused_in_reasonable_time(text: str) -> None:
+    start = time.perf_counter()
+    assert faults(text)
+    assert time.perf_counter() - start < 10
+
+
+WIDE = {
+    "100 terms": spec(f"delta = eta*(g{'+g' * 90})"),
+    "powers of powers": spec("delta = eta*((((g**64)**64)**64)**64)**63"),
+    "a bush": spec("a = " + "*".join([f"({'+'.join(['(g*eta + 1)'] * 50)})"] * 20) + "\ndelta = a"),
+    "3000 formulas": spec("a0 = eta*g\n" + "\n".join(f"a{i + 1} = a{i}*a{i}" for i in range(3000)) + "\ndelta = a3000"),
+    "300 formulas in 64 variants": spec(
+        "a0 = eta*g" + "".join(f"*(1 if f{i} else 2)" for i in range(6))
+        + "".join(f"\na{i + 1} = a{i}*a{i}" for i in range(300)) + "\ndelta = a300",
+        flags="\n".join(f"f{i} = {{}}" for i in range(6)),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", WIDE.values(), ids=WIDE)
+def test_a_wide_spec_is_compiled_in_reasonable_time(text: str) -> None:
+    start = time.perf_counter()
+    assert driver.compile_text(text, "wide.toml").c_source
+    assert time.perf_counter() - start < 20
+
+
+# ---- All at once ----
+
+
+def test_all_faults_of_a_spec_are_reported_at_once_in_the_order_of_their_places() -> None:
+    text = """\
+name = "ten faults"
+sumary = "x"
+[hyperparameters]
+eta = { default = 2, range = "[0, 1]" }
+rho = { default = 0.9, range = "[0, 1]" }
+[flags]
+f = { default = 1 }
+[state]
+m = { init = "0" }
+v = { init = "g" }
+[update]
+formulas = '''
+m = rho^m + g
+v = v + gg*(1 if f else 2)
+x = sqrt(v, 2)
+delta = (m).real
+'''
+"""
+    assert described(text) == [
+        "1:8 'ten faults' cannot be the name of a rule",
+        "2:1 unknown key 'sumary'",
+        "4:1 the hyperparameter 'eta' is never used",
+        "4:19 the default 2 of 'eta' is out of its range [0, 1]",
+        "7:17 the default of a flag must be true or false, got a number",
+        "10:15 an initial value must be a number, made of numbers and hyperparameters only",
+        "13:5 `^` is not a power here",
+        "14:9 unknown name 'gg'",
+        "15:1 'x' is computed, but never used",
+        "15:5 sqrt() takes 1 argument, got 2",
+        "16:9 a formula may not hold an attribute (a dot)",
+    ]
+
+
+def test_a_fault_in_all_of_64_variants_is_reported_once() -> None:
+    factors = "".join(f"*(1 if f{i} else 2)" for i in range(6))
+    text = spec(f"delta = eta*q*g{factors}", flags="\n".join(f"f{i} = {{}}" for i in range(6)))
+    assert described(text) == ["13:13 unknown name 'q'"]
+
+
+def test_a_fault_in_one_of_two_variants_is_reported() -> None:
+    assert described(spec("delta = eta*(q if f else g)", flags="f = {}")) == ["8:14 unknown name 'q'"]
+
+
+def test_no_fault_follows_from_another() -> None:
+    """Names in what could not be read are neither unused nor unknown, and nothing is said twice."""
+    hypers = f"{ETA}\nrho = {{ default = 0.9, range = '[0, 1]' }}"
+    assert described(spec("m = rho*m + + * g\ndelta = eta*m", hypers=hypers, states=M)) == [
+        "9:15 a formula, `name = expression`, was expected: invalid syntax"
+    ]
+    assert len(faults(spec("x = rho*q\ny = x + eta\ndelta = y*g", hypers=hypers))) == 1
+    assert len(faults(spec("delta = eta*g*(rho if q else rho)", hypers=hypers))) == 1
+    assert len(faults(spec("m = m + g\ndelta = eta*m", states="m = { init = 'rho +' }", hypers=hypers))) == 1
+    assert len(faults("name = 'R'\n[hyperparameters]\n" + hypers)) == 1
+    assert len(faults(spec("m = m + g\ndelta = eta*m", states="m = { init = 0, when = 'q' }"))) == 1
+
+
+# ---- The caret ----
+
+
+def caret(text: str) -> str:
+    """The character over the caret of the only fault."""
+    with pytest.raises(SpecError) as caught:
+        rules(text)
+    (fault,) = caught.value.diagnostics
+    line, mark = str(caught.value).split("\n")[2:4]
+    assert len(mark.expandtabs()) <= len(line.expandtabs()) + 1
+    padding = mark.split("^")[0]
+    assert [c for c in padding if c not in " |\t"] == []
+    under = line[len(padding) : len(padding) + mark.count("^")]
+    source = text.replace("\r\n", "\n").split("\n")[fault.span.line - 1]
+    assert source[fault.span.column - 1 :].startswith(under)
+    assert line[: len(padding)].count("\t") == padding.count("\t")
+    return under
+
+
+@pytest.mark.parametrize(
+    ("text", "under"),
+    [
+        (spec("delta = η*qq*g"), "qq"),
+        (spec("\tdelta\t=\tη *\tqq"), "qq"),
+        (spec("β = η\nγ = β*β*(β + ω)*ϵ\nδ = γ*g", hypers=ETA), None),
+        (spec("delta = eta*max(g,\n   η*\n\tqq)"), "qq"),
+        (spec("delta = (eta +  # ( ] a remark\n  g*qq)"), "qq"),
+        (spec("delta = η*g*(1 if ff\n  else 2)"), "ff"),
+        (spec("delta = η*g + β(g)"), "β(g)"),
+        (spec("delta = 'η' + eta*g"), "'η'"),
+        (spec("delta = eta*(g * )"), ")"),
+        (spec("delta = ηη*g*eta"), "ηη"),
+        (spec(hypers=ETA.replace("eta =", '"η"\t=').replace("0.1", "-1")), "-1"),
+        (spec("m = m + g\ndelta = η*m", states="m\t= { doc = 'µ', init = ' qq ' }"), "qq"),
+        (spec("m = m + g\ndelta = η*m", states="m = { init = '''\n1 + qq''' }".replace("\n", "")), "qq"),
+        (spec(name="name = 'R'\nsummary = '''\n a\n'''\nnane = 1"), "nane"),
+    ],
+)
+@pytest.mark.parametrize("ends", ["\n", "\r\n"])
+def test_the_caret_stands_under_what_is_wrong(text: str, under: str | None, ends: str) -> None:
+    text = text.replace("\n", ends)
+    if under is None:
+        assert [(d.span, d.message) for d in faults(text)] == [
+            (Span(7, 14, 1), "unknown name 'ω'"),
+            (Span(7, 17, 1), "unknown name 'ϵ'"),
+        ]
+    else:
+        assert caret(text) == under
+
+
+def test_the_caret_stands_at_its_character_in_a_line_of_thousands() -> None:
+    assert caret(spec("delta = " + "η*" * 40 + "qq * g  # " + "η" * 4000)) == "qq"
+
+
+# ---- Names ----
+
+
+def test_greek_and_ascii_are_one_spelling() -> None:
+    greek = spec("μ = β[1]*μ + β[2]*g\nΔ = η*μ", hypers=f"'η'{ETA[3:]}\n\"β\"{BETA[4:]}", states='"µ" = { init = "0" }')
+    ascii_ = spec("mu = beta[1]*mu + beta[2]*g\ndelta = eta*mu", hypers=f"{ETA}\n{BETA}", states='mu = { init = "0" }')
+    assert rules(greek) == rules(ascii_)
+
+
+@pytest.mark.parametrize("word", ["ε", "ϵ", "eps"])
+def test_all_letters_epsilon_are_one_name(word: str) -> None:
+    (rule,) = rules(spec(f"delta = {word}*g", hypers=f'"{word}"{ETA[3:]}'))
+    assert [hyper.name for hyper in rule.hypers] == ["eps"]
+
+
+# ---- Text that goes no further than comments ----
+
+EVIL = [
+    '*/ int main(void) { system("sh"); } /*',
+    '"""\nimport os\n"""',
+    "\\",
+    'ends in a quote "',
+    'ends in quotes """',
+    "ends in a backslash \\",
+    "%} {% raw %} {{ 7*7 }} {# x #}",
+    "\N{RIGHT-TO-LEFT OVERRIDE}\N{LEFT-TO-RIGHT ISOLATE}\N{LINE SEPARATOR}\N{NEXT LINE}\N{ZERO WIDTH SPACE}",
+    "a\nb\r\n#define g 0\n",
+    "??/\n??*/ // /* */",
+    "*\\\n/",
+    "{f} {0} {} {{f}}",
+    "'); raise SystemExit #",
+    "Ångström, 漢字, 🙂",
+]  # fmt: skip
+
+
+def evil_spec(text: str) -> str:
+    """A spec with `text` wherever text may stand."""
+    quoted = '"' + "".join(f"\\U{ord(c):08x}" for c in text) + '"'
+    return f"""\
+name = "Evil"
+summary = {quoted}
+reference = {quoted}
+[hyperparameters]
+eta = {{ default = 0.1, range = "[0, inf)", doc = {quoted} }}
+[flags]
+fast = {{ doc = {quoted} }}
+[state]
+m = {{ init = "eta", doc = {quoted} }}
+[update]
+formulas = '''
+m = m + g  # {"".join(c for c in text if c.isprintable()).replace("'''", "")}
+delta = eta*m*(2 if fast else 1)
+'''
+"""
+
+
+def code_of_c(source: str) -> str:
+    """C without its comments, as a compiler takes them out: line splices first, no trigraphs by default."""
+    return re.sub(r"/\*.*?\*/", " ", source.replace("\\\n", ""), flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def plain() -> driver.Compilation:
+    return driver.compile_text(evil_spec("plain words"), "evil.toml")
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_no_text_of_a_spec_gets_into_c_but_in_comments(text: str, plain: driver.Compilation, tmp_path: Path) -> None:
+    compiled = driver.compile_text(evil_spec(text), "evil.toml")
+    assert code_of_c(compiled.c_source) == code_of_c(plain.c_source)
+    bad = {c for c in compiled.c_source if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")}
+    assert bad == {"\n"}
+    path = tmp_path / "evil.c"
+    path.write_text(compiled.c_source, "utf-8")
+    command = [*find_compiler().command, "-std=c11", "-Wall", "-Wno-unused-function", "-Werror", "-fsyntax-only", str(path)]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+
+
+def shape(tree: ast.AST) -> str:
+    """A Python module without its docstrings and without the text of the spec."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef) and ast.get_docstring(node) is not None:
+            del node.body[0]
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "_TEXT":
+            assert isinstance(node.value, ast.Constant)
+            node.value = ast.Constant("")
+    return ast.unparse(tree)
+
+
+@pytest.mark.parametrize("text", EVIL)
+def test_no_text_of_a_spec_gets_into_python_but_in_strings(text: str, plain: driver.Compilation) -> None:
+    compiled = driver.compile_text(evil_spec(text), "evil.toml")
+    assert shape(ast.parse(compiled.python_source)) == shape(ast.parse(plain.python_source))
+    bad = {c for c in compiled.python_source if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")}
+    assert bad == {"\n"}
+    cls = driver.module_class(compiled)
+    assert cls.rule.fget(cls(backend="interpreter")).summary == text.strip()
+
+
+def test_no_name_that_a_spec_may_use_is_one_that_c_needs(tmp_path: Path) -> None:
+    """Functions and types that the C uses, macros of its headers, names of the template: all may be names of locals."""
+    names = """i n at by given scalars kernels values row abi memcpy fabs fabsf sqrtf expf logf powf signgam gamma y0 j1 isnan
+        int64_t size_t optgen_min optgen_maxf optgen_kernel OPTGEN_ABI OPTGEN_INLINE NULL INFINITY NAN HUGE_VAL INT8_MAX
+        SIZE_MAX M_PI FP_NAN math_errhandling names_f32_element names_f64_row names_f32_baseline g_at p_new m_new m_at x1 k1
+        eta_ n_ i_ complex imaginary I bool_ linux unix errno main stdin std this class_ new_ EOF A AB a_t""".split()
+    chain = "\n".join(f"{new} = sqrt(abs({old})) + max({old}, -g*1e300)*1e-3 + sign({old})*2" for old, new in zip(names, names[1:]))
+    text = spec(f"m = m + g\n{names[0]} = m*1.5\n{chain}\ndelta = eta*{names[-1]}", name="name = 'names'", states=M)
+    path = tmp_path / "names.c"
+    path.write_text(driver.compile_text(text, "names.toml").c_source, "utf-8")
+    command = [*find_compiler().command, *FLAGS, "-Wall", "-Wno-unused-function", "-Werror", "-fsyntax-only", str(path)]
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+
+
+@pytest.mark.parametrize("what", ["hyperparameter", "flag", "state"])
+def test_no_name_that_a_spec_may_use_is_one_that_the_python_module_needs(what: str) -> None:
+    names = ["int", "str", "float", "tuple", "Optimiser", "annotations", "print", "module", "text", "file", "object"]
+    for name in sorted({*names, "opt", "params", "grads", "dtype", "name", "value", "hypers", "kernel"} - C_KEYWORDS):
+        text = {
+            "hyperparameter": spec(f"delta = {name}*g", hypers=ETA.replace("eta", name, 1)),
+            "flag": spec(f"delta = eta*g*(1 if {name} else 2)", flags=f"{name} = {{ default = true }}"),
+            "state": spec(f"{name} = {name} + g\ndelta = eta*{name}", states=f"{name} = {{ init = 1 }}"),
+        }[what]
+        opt = driver.module_class(driver.compile_text(text, "names.toml"))(backend="interpreter")
+        p = np.zeros(3)
+        opt.step([p], [np.ones(3)])
+        assert p.tolist() == [-0.1 if what != "state" else -0.2] * 3
+        if what != "state":
+            assert getattr(opt, name) == (0.1 if what == "hyperparameter" else True)
+
+
+# ---- No text whatsoever raises anything but SpecError ----
+
+VALID = (driver.SPECS / "adamw.toml").read_text("utf-8")
+PIECES = st.one_of(
+    st.sampled_from(
+        """= == + - * / ** ^ ( ) [ ] { } , . : := ; # ' " \'\'\' \"\"\" \\ \\n \n \r\n \t β η Δ ε 0 1 2 1e400 1e-400 0x1 1_0 nan inf true
+        beta[1] beta[2] beta m v g p t delta step eta decay eps coupled where( max( sqrt( if else not and or lambda for in is
+        [state] [flags] [update] [hyperparameters] [[state]] a.b init= when= default= range= formulas= = {} 2020-01-01 @ % ~""".split(" ")
+    ),
+    st.text(max_size=3),
+)
+
+
+def survives(text: str) -> None:
+    """It is refused as a spec, or goes through all stages to C and Python."""
+    try:
+        compiled = driver.compile_text(text, "fuzz.toml")
+    except SpecError as error:
+        assert error.diagnostics
+        lines = text.replace("\r\n", "\n").split("\n")
+        for fault in error.diagnostics:
+            assert 1 <= fault.span.line <= len(lines)
+            assert 1 <= fault.span.column <= len(lines[fault.span.line - 1]) + 1
+        return
+    assert compiled.c_source
+    compile(compiled.python_source, "fuzz.py", "exec")
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text())
+def test_no_text_raises_anything_but_spec_errors(text: str) -> None:
+    survives(text)
+
+
+@settings(max_examples=600, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 12), PIECES), min_size=1, max_size=4))
+def test_no_edit_of_a_spec_raises_anything_but_spec_errors(edits: list[tuple[int, int, str]]) -> None:
+    text = VALID
+    for at, gone, new in edits:
+        text = text[:at] + new + text[at + gone :]
+    survives(text)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(PIECES, max_size=12), st.lists(PIECES, max_size=8))
+def test_no_formula_raises_anything_but_spec_errors(formula: list[str], init: list[str]) -> None:
+    states = f"m = {{ init = '''{' '.join(init)}''' }}"
+    survives(spec(f"x = {' '.join(formula)}\nm = m + x\ndelta = eta*m", hypers=f"{ETA}\n{BETA}", states=states))
