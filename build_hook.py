@@ -21,15 +21,17 @@ class KernelBuildHook(BuildHookInterface):
         if self.target_name != "wheel":
             return
         sys.path.insert(0, self.root)
-        from optgen import driver, toolchain
+        from optgen import builder, driver, toolchain
         from optgen.errors import OptgenError
+        from optgen.product import Product
 
         folder = Path(self.root, "build")
         try:
             compiler = toolchain.find_compiler()
-            jobs = list(driver.jobs(list(driver.shipped())))
-            with ThreadPoolExecutor(os.cpu_count()) as pool:
-                for _ in pool.map(lambda job: driver.build(job, folder, compiler), jobs):
+            jobs = list(builder.jobs(list(driver.shipped())))
+            folder.mkdir(exist_ok=True)
+            with toolchain.sole_builder(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
+                for _ in pool.map(lambda job: builder.build(job, folder, compiler), jobs):
                     pass
         except OptgenError as error:
             self.app.abort(f"optgen could not be built.\n{error}")
@@ -38,6 +40,6 @@ class KernelBuildHook(BuildHookInterface):
         build_data["tag"] = f"py3-none-{platform}"
         if version != "editable":
             for job in jobs:
-                names = [f"{job.stem}.json", *driver.Product.read(folder / f"{job.stem}.json").files]
-                for name in names:
+                product = Product.read(folder / f"{job.stem}.json")
+                for name in (f"{job.stem}.json", *product.files):
                     build_data["force_include"][str(folder / name)] = f"optgen/build/{name}"

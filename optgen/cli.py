@@ -10,22 +10,23 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__
-from .errors import ArgumentError, CompilerNotFound, OptgenError, SpecError, UnknownRule
+from .errors import ArgumentError, OptgenError, SpecError, UnknownRule
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from .driver import Compilation, Job
+    from .builder import Job
+    from .driver import Compilation
     from .ir import Rule
 
 __all__ = ["main"]
@@ -67,18 +68,18 @@ def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
     Each SPEC gives a module that can be imported and a kernel beside it; without any, all shipped rules are compiled.
     What is up to date is left as it is.
     """
-    from . import driver, toolchain
+    from . import builder, driver, kernel, product, toolchain
     from .resources import BUILD
 
-    wanted = list(driver.jobs(list(specs or driver.shipped())))
+    wanted = list(builder.jobs(list(specs or driver.shipped())))
     if specs and out.resolve() != BUILD:
         wanted = [job for job in wanted if job.compilation]  # the runtime is looked for in optgen's own folder only
-        if driver.built_library(BUILD / "runtime.json", driver.fingerprint("")) is None:
+        if product.built_library(BUILD / "runtime.json", product.fingerprint("")) is None:
             note = f"`optgen build --out {BUILD}` builds it now"
             click.echo(f"note: the runtime of optgen will be compiled on first use; {note}", err=True)
     start = time.perf_counter()
     with _building_in(out):
-        made = _build_all(wanted, out, toolchain.find_compiler(), jobs or _processors())
+        made = _build_all(wanted, out, toolchain.find_compiler(), jobs or kernel.processors())
     current = f"{len(wanted) - made} up to date"
     if made:
         click.echo(f"{made} built, {current} in {out} ({time.perf_counter() - start:.1f} s)")
@@ -108,11 +109,11 @@ def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int)
     from rich.console import Console
     from rich.progress import Progress
 
-    from . import driver
+    from . import builder
 
     def run(job: Job) -> float | None:
         start = time.perf_counter()
-        return time.perf_counter() - start if driver.build(job, folder, compiler) else None
+        return time.perf_counter() - start if builder.build(job, folder, compiler) else None
 
     watched = sys.stderr.isatty()
     lines, faults = [], []
@@ -139,10 +140,6 @@ def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int)
     if faults:
         raise OptgenError("\n\n".join(faults))
     return len(lines)
-
-
-def _processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 # ---- list, show, check ----
@@ -287,114 +284,18 @@ def _ir(checked: Rule, low: Rule) -> Iterator[RenderableType]:
         yield f"\n{verb}: {', '.join(name for name in low.arrays if name in arrays)}"
 
 
-# ---- doctor ----
-
-#: Whether all is well, what was found, and what to do about it.
-Finding: TypeAlias = tuple[bool, str, str]
-SEE_COMPILER = "see the compiler"
-
-
 @main.command()
 def doctor() -> None:
     """Say what works here, and what to do if not."""
+    from .doctor import examine
+
+    findings = list(examine())
     rows = []
-    well = True
-    for name, look in _EXAMINATIONS.items():
-        try:
-            ok, found, advice = look()
-        except OptgenError as error:
-            ok, found, advice = False, error.message, error.hint or ""
-        except (ImportError, OSError) as error:
-            ok, found, advice = False, f"{type(error).__name__}: {error}", "pip install --force-reinstall optgen"
-        rows.append((name, "ok" if ok else "NOT OK", f"{found}\nto do: {advice}" if advice else found))
-        well = well and ok
+    for f in findings:
+        rows.append((f.subject, "ok" if f.well else "NOT OK", f"{f.found}\nto do: {f.advice}" if f.advice else f.found))
     _print(_table(rows, indent=0))
-    if not well:
+    if not all(finding.well for finding in findings):
         raise SystemExit(1)
-
-
-def _versions() -> Finding:
-    import platform
-    from importlib.metadata import PackageNotFoundError, version
-
-    found, missing = [f"optgen {__version__}", f"python {platform.python_version()}"], []
-    for name in ("numpy", "cffi", "jinja2", "platformdirs", "filelock"):
-        try:
-            found.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-    return not missing, ", ".join(found), f"pip install {' '.join(missing)}" if missing else ""
-
-
-def _compiler() -> Finding:
-    import shlex
-    from tempfile import TemporaryDirectory
-
-    from . import render, toolchain
-
-    compiler = toolchain.find_compiler()
-    with TemporaryDirectory() as folder:  # that it runs says nothing yet about its headers and its linker
-        toolchain.compile_library(render.runtime_source(), Path(folder) / "runtime.so", compiler)
-    return True, f"{shlex.join(compiler.command)}: {compiler.version}", ""
-
-
-def _instructions() -> Finding:
-    from . import driver, kernel
-
-    try:
-        usable = driver.runtime().usable
-    except CompilerNotFound:
-        return False, "not known: optgen's runtime is not built", SEE_COMPILER
-    chosen = kernel.choose_isa(usable)
-    why = "OPTGEN_ISA" if os.environ.get("OPTGEN_ISA") else "the best"
-    return True, f"{chosen}, {why} of {', '.join(usable)}", ""
-
-
-def _threads() -> Finding:
-    from . import kernel
-
-    count, processors = kernel.threads(), _processors()
-    if os.environ.get("OPTGEN_NUM_THREADS"):
-        why = "as OPTGEN_NUM_THREADS says"
-    elif count < processors:
-        why = f"the quota of the control group; {processors} processors by affinity"
-    else:
-        why = "the processors that this process may run on"
-    return True, f"{count}: {why}", ""
-
-
-def _cache() -> Finding:
-    from . import toolchain
-
-    folder = toolchain.cache_folder()
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return False, f"{folder} cannot be written", toolchain.ELSEWHERE
-    sizes = [path.stat().st_size for path in folder.glob("*/*") if path.is_file()]
-    return True, f"{folder}: {len(list(folder.glob('*/*.so')))} libraries, {sum(sizes) / 1e6:.1f} MB", ""
-
-
-def _kernels() -> Finding:
-    from . import driver, toolchain
-    from .resources import BUILD
-
-    stems = {path.stem: path.read_text("utf-8") for path in driver.shipped()} | {"runtime": ""}
-    records = {stem: driver.built_library(BUILD / f"{stem}.json", driver.fingerprint(text))
-               for stem, text in stems.items()}  # fmt: skip
-    absent = [stem for stem, library in records.items() if library is None]
-    found = f"{len(stems) - len(absent)} of {len(stems)} built and current in {BUILD}"
-    if not absent:
-        return True, found, ""
-    try:
-        toolchain.find_compiler()
-    except OptgenError:
-        return False, f"{found}, and no compiler to make {', '.join(absent)}", SEE_COMPILER
-    return True, f"{found}; the others are compiled on first use", f"optgen build --out {BUILD} makes them now"
-
-
-_EXAMINATIONS: dict[str, Callable[[], Finding]] = {
-    "versions": _versions, "compiler": _compiler, "instruction set": _instructions, "threads": _threads,
-    "cache folder": _cache, "built kernels": _kernels,
-}  # fmt: skip
 
 
 # ---- Text on the standard output ----

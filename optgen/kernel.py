@@ -21,7 +21,7 @@ from .errors import ArgumentError, CompilerError
 from .host import Program, Values
 from .ir import Local, Rule, walk
 
-__all__ = ["ABI", "ISAS", "Binding", "Kernel", "Runtime", "open_library", "threads", "write_declarations"]
+__all__ = ["ABI", "ISAS", "Binding", "Kernel", "Runtime", "open_library", "processors", "threads", "write_declarations"]
 
 ABI = 1
 #: Instruction sets, the best first.
@@ -40,7 +40,7 @@ def write_declarations(text: str, path: Path) -> None:
 
     ffi = cffi.FFI()
     ffi.cdef(text)
-    ffi.set_source(path.stem, None)
+    ffi.set_source(path.stem, None, compiler_verbose=0)
     ffi.emit_python_code(str(path))
 
 
@@ -114,10 +114,15 @@ def _thread_count(wanted: str) -> int:
     return int(wanted)
 
 
+def processors() -> int:
+    """The processors that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 @cache
 def _available() -> int:
     """Processors by affinity, and by the quota of the control group, rounded up."""
-    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    affinity = processors()
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text("ascii").split()
         limit = math.ceil(int(quota) / int(period)) if quota != "max" else affinity

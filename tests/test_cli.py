@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import optgen
-from optgen import cli, driver, kernel, resources, toolchain
+from optgen import cli, doctor, driver, kernel, product, resources, toolchain
 from optgen.check import check
 from optgen.emit import latex, text
 from optgen.parse import parse
@@ -332,8 +332,8 @@ def rows(result: Result) -> dict[str, tuple[str, str]]:
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A build folder of the test's own, not made yet, and a runtime as if freshly started."""
     folder = tmp_path / "built"
-    monkeypatch.setattr(resources, "BUILD", folder)
-    monkeypatch.setattr(driver, "BUILD", folder)
+    for room in (resources, driver, product, doctor):
+        monkeypatch.setattr(room, "BUILD", folder)
     monkeypatch.setattr(driver, "runtime", driver.runtime.__wrapped__)
     return folder
 
@@ -397,10 +397,10 @@ def test_the_doctor_finds_a_compiler_that_does_not_compile(
 
 
 def test_the_doctor_says_why_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli, "_processors", kernel.threads)
+    monkeypatch.setattr(kernel, "processors", kernel.threads)
     why = "the processors that this process may run on"
     assert rows(run("doctor"))["threads"] == ("ok", f"{kernel.threads()}: {why}")
-    monkeypatch.setattr(cli, "_processors", lambda: 1000)
+    monkeypatch.setattr(kernel, "processors", lambda: 1000)
     why = "the quota of the control group; 1000 processors by affinity"
     assert rows(run("doctor"))["threads"] == ("ok", f"{kernel.threads()}: {why}")
     monkeypatch.setenv("OPTGEN_NUM_THREADS", "7")
@@ -440,7 +440,7 @@ def test_the_doctor_bears_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> 
     def shipped() -> None:
         raise ModuleNotFoundError("No module named 'cffi'")
 
-    monkeypatch.setattr(metadata, "version", version)
+    monkeypatch.setattr(doctor, "version", version)
     monkeypatch.setattr(driver, "shipped", shipped)
     result = run("doctor")
     assert result.exit_code == 1

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from optgen import driver, errors
+from optgen import builder, driver, errors
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_COMPILER = {"CC": "/nonexistent", "PATH": "/nonexistent"}
@@ -86,7 +86,7 @@ def test_an_edited_compiler_outdates_what_it_built(checkout, tmp_path):
     assert source.read_text("utf-8").startswith("/* another compiler */")
 
 
-@pytest.mark.parametrize("name", ["descent.so", "descent.json", "runtime.so", "declarations.py"])
+@pytest.mark.parametrize("name", ["libdescent.so", "descent.py", "descent.json", "libruntime.so", "declarations.py"])
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_damage_in_the_build_folder_is_noticed_and_made_good(checkout, tmp_path, name, damage):
     file = checkout / "build" / name
@@ -129,16 +129,16 @@ def test_two_rules_of_one_name_are_refused(tmp_path):
     for name in ("one", "two"):
         (tmp_path / f"{name}.toml").write_text(text, "utf-8")
     with pytest.raises(errors.OptgenError, match=r"two\.toml: the files of Descent are taken by .*one\.toml"):
-        list(driver.jobs([tmp_path / "one.toml", tmp_path / "two.toml"]))
+        list(builder.jobs([tmp_path / "one.toml", tmp_path / "two.toml"]))
     (tmp_path / "runtime.toml").write_text(text.replace('"Descent"', '"Runtime"'), "utf-8")
     with pytest.raises(errors.OptgenError, match="`runtime` is taken"):
-        list(driver.jobs([tmp_path / "runtime.toml"]))
+        list(builder.jobs([tmp_path / "runtime.toml"]))
 
 
 def test_the_faults_of_all_specs_of_a_build_come_together(tmp_path):
     for name in ("one", "two"):
         (tmp_path / f"{name}.toml").write_text(f'name = "{name}"\n[update]\nformulas = "delta = nonsense*g"\n', "utf-8")
     with pytest.raises(errors.OptgenError) as caught:
-        list(driver.jobs([tmp_path / "one.toml", tmp_path / "two.toml"]))
+        list(builder.jobs([tmp_path / "one.toml", tmp_path / "two.toml"]))
     assert "one.toml:3:21: unknown name 'nonsense'" in str(caught.value)
     assert "two.toml:3:21: unknown name 'nonsense'" in str(caught.value)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,14 @@ def formula_spec(source: str) -> str:
     return spec(formulas, hypers=f"{ETA}\n{BETA}", flags="f = {}", states=M)
 
 
+def factors(count: int) -> str:
+    return "".join(f"*(1 if f{i} else 2)" for i in range(count))
+
+
+def switches(count: int) -> str:
+    return "\n".join(f"f{i} = {{}}" for i in range(count))
+
+
 # ---- The table of faults: what is wrong, the spec, line, column, part of the message, part of the hint ----
 
 FORM = [
@@ -83,7 +92,8 @@ FORM = [
     ("a whole number of 5000 digits", f"x = {'1' * 5000}", 1, 5, "a number too large for float64", ""),
     ("an unknown key", spec(name="name = 'R'\nnane = 2"), 2, 1, "unknown key 'nane'", "one of: name, summary"),
     ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "hyperparameters, flags, state, update"),
-    ("a key of no hyperparameter", spec(hypers=ETA[:-1] + ", max = 1 }"), 3, 59, "unknown key 'max'", "default, range, doc"),
+    ("a key of no hyperparameter", spec(hypers=ETA[:-1] + ", max = 1 }"), 3, 59, "unknown key 'max'",
+     "default, range, doc"),
     ("a key of no flag", spec(flags="f = { init = 0 }"), 5, 7, "unknown key 'init'", "default, doc"),
     ("a key of no state", spec(states="m = { init = 0, range = 1 }"), 5, 17, "unknown key 'range'", "init, when, doc"),
     ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas"),
@@ -91,31 +101,46 @@ FORM = [
     ("a name that is no text", spec(name="name = 3"), 1, 8, "'name' must be text, got a number", "put it in quotes"),
     ("an empty name", spec(name="name = ' '"), 1, 8, "'name' is empty", ""),
     ("a summary that is a list", spec(name="summary = [1]\nname='R'"), 1, 11, "'summary' must be text, got a list", ""),
-    ("a doc that is a date", spec(hypers=ETA.replace('"rate"', "2020-01-01")), 3, 50, "'doc' must be text, got a date", ""),
+    ("a doc that is a date", spec(hypers=ETA.replace('"rate"', "2020-01-01")), 3, 50,
+     "'doc' must be text, got a date", ""),
     ("a reference that is true", spec(name="name = 'R'\nreference = true"), 2, 13, "got true or false", ""),
-    ("hyperparameters that are a number", "hyperparameters = 3\nname = 'R'", 1, 19, "must be a table, got a number", "[hyper"),
+    ("hyperparameters that are a number", "hyperparameters = 3\nname = 'R'", 1, 19, "must be a table, got a number",
+     "[hyper"),
     ("an array of tables", spec() + "[[flags]]\nf = {}\n", 8, 3, "'flags' must be a table, got a list", "[flags]"),
-    ("a bare hyperparameter", spec(hypers="eta = 0.1"), 3, 7, "'eta' must be a table in braces", "eta = { default = 0.1 }"),
+    ("a bare hyperparameter", spec(hypers="eta = 0.1"), 3, 7, "'eta' must be a table in braces",
+     "eta = { default = 0.1 }"),
     ("a bare flag", spec(flags="f = true"), 5, 5, "'f' must be a table in braces, got true", "nesterov = {"),
     ("a bare state", spec(states="m = '0'"), 5, 5, "'m' must be a table in braces, got text", 'm = { init = "0" }'),
-    ("one name in two alphabets", spec(hypers=f"{ETA}\n'η' = {{}}"), 4, 1, "'η' is the name 'eta', which 'eta'", "one name"),
-    ("no default", spec(hypers="eta = { range = '[0, 1]' }"), 3, 1, "hyperparameter 'eta' has no default", "default = ..."),
+    ("one name in two alphabets", spec(hypers=f"{ETA}\n'η' = {{}}"), 4, 1, "'η' is the name 'eta', which 'eta'",
+     "one name"),
+    ("no default", spec(hypers="eta = { range = '[0, 1]' }"), 3, 1, "hyperparameter 'eta' has no default",
+     "default = ..."),
     ("a default of text", spec(hypers="eta = { default = '1', range = '[0, 1]' }"), 3, 19, "must be a number, or", ""),
-    ("a default that is true", spec(hypers="eta = { default = true, range = '[0, 1]' }"), 3, 19, "got true or false", ""),
-    ("a list of one default", spec(hypers="eta = { default = [1], range = '[0, 1]' }"), 3, 19, "a list of two or more", ""),
-    ("a list of texts", spec(hypers="eta = { default = ['a', 1], range = '[0, 1]' }"), 3, 19, "a list of two or more", ""),
+    ("a default that is true", spec(hypers="eta = { default = true, range = '[0, 1]' }"), 3, 19, "got true or false",
+     ""),
+    ("a list of one default", spec(hypers="eta = { default = [1], range = '[0, 1]' }"), 3, 19,
+     "a list of two or more", ""),
+    ("a list of texts", spec(hypers="eta = { default = ['a', 1], range = '[0, 1]' }"), 3, 19, "a list of two or more",
+     ""),
     ("no range", spec(hypers="eta = { default = 1 }"), 3, 1, "hyperparameter 'eta' has no range", '"[0, inf)"'),
-    ("a range that is none", spec(hypers="eta = { default = 1, range = '0..1' }"), 3, 30, "a range was expected, got '0..1'", "[0, 1)"),
-    ("a range without numbers", spec(hypers="eta = { default = 1, range = '[a, b]' }"), 3, 30, "a range was expected", ""),
+    ("a range that is none", spec(hypers="eta = { default = 1, range = '0..1' }"), 3, 30,
+     "a range was expected, got '0..1'", "[0, 1)"),
+    ("a range without numbers", spec(hypers="eta = { default = 1, range = '[a, b]' }"), 3, 30, "a range was expected",
+     ""),
     ("a range backwards", spec(hypers="eta = { default = 1, range = '[1, 0]' }"), 3, 30, "a range was expected", ""),
     ("a range of NaN", spec(hypers="eta = { default = 1, range = '[0, nan]' }"), 3, 30, "a range was expected", ""),
-    ("a default below", spec(hypers="eta = { default = -1, range = '[0, 1]' }"), 3, 19, "the default -1 of 'eta' is out of its range [0, 1]", "change"),
-    ("a default on an open end", spec(hypers="eta = { default = 1, range = '[0, 1)' }"), 3, 19, "out of its range [0, 1)", ""),
-    ("one default of two", spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace("0.999", "1.5")), 3, 20, "the default 1.5", ""),
+    ("a default below", spec(hypers="eta = { default = -1, range = '[0, 1]' }"), 3, 19,
+     "the default -1 of 'eta' is out of its range [0, 1]", "change"),
+    ("a default on an open end", spec(hypers="eta = { default = 1, range = '[0, 1)' }"), 3, 19,
+     "out of its range [0, 1)", ""),
+    ("one default of two", spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace("0.999", "1.5")), 3, 20,
+     "the default 1.5", ""),
     ("a default of infinity", spec(hypers="eta = { default = inf, range = '[0, inf]' }"), 3, 19, "the default inf", ""),
     ("a default of NaN", spec(hypers="eta = { default = nan, range = '[0, inf]' }"), 3, 19, "the default nan", ""),
-    ("a default of 400 digits", spec(hypers=f"eta = {{ default = {'9' * 400}, range = '[0, 1]' }}"), 3, 19, "out of its", ""),
-    ("a flag that is a number", spec(flags="f = { default = 1 }"), 5, 17, "of a flag must be true or false, got a number", ""),
+    ("a default of 400 digits", spec(hypers=f"eta = {{ default = {'9' * 400}, range = '[0, 1]' }}"), 3, 19,
+     "out of its", ""),
+    ("a flag that is a number", spec(flags="f = { default = 1 }"), 5, 17,
+     "of a flag must be true or false, got a number", ""),
     ("no initial value", spec(states="m = { doc = 'x' }"), 5, 1, "state 'm' has no initial value", 'init = "0"'),
     ("an infinite initial value", spec(states="m = { init = inf }"), 5, 14, "must be finite", ""),
     ("an initial value of NaN", spec(states="m = { init = nan }"), 5, 14, "must be finite", ""),
@@ -123,8 +148,10 @@ FORM = [
     ("an empty initial value", spec(states="m = { init = '' }"), 5, 14, "'init' is empty", ""),
     ("an empty condition", spec(states="m = { init = 0, when = '' }"), 5, 24, "'when' is empty", ""),
     ("a condition that is true", spec(states="m = { init = 0, when = true }"), 5, 24, "'when' must be text", ""),
-    ("an initial value with escapes", spec(states='m = { init = "\\u0030*\\u0031" }'), 5, 14, "an expression with escapes", "'''"),
-    ("formulas with escapes", 'name = "R"\n[update]\nformulas = "delta = g\\t*2"', 3, 12, "formulas with escapes", "'''"),
+    ("an initial value with escapes", spec(states='m = { init = "\\u0030*\\u0031" }'), 5, 14,
+     "an expression with escapes", "'''"),
+    ("formulas with escapes", 'name = "R"\n[update]\nformulas = "delta = g\\t*2"', 3, 12, "formulas with escapes",
+     "'''"),
     ("no update", "name = 'R'", 1, 1, "the table [update] is missing", "[update]"),
     ("an update of text", "name = 'R'\nupdate = 'x'", 2, 10, "'update' must be a table, got text", "formulas = '''"),
     ("no formulas", "name = 'R'\n[update]\n", 2, 2, "'formulas' is missing", ""),
@@ -132,7 +159,8 @@ FORM = [
 ]  # fmt: skip
 
 FORMULAS = [  # each is a formula of `formula_spec`, on line 12
-    ("an expression alone", "eta*m", 1, "a formula, `name = expression`, was expected, got an expression without a name", ""),
+    ("an expression alone", "eta*m", 1,
+     "a formula, `name = expression`, was expected, got an expression without a name", ""),
     ("an import", "import os", 1, "got a Python import statement", ""),
     ("an annotation", "m: float = 1", 1, "got a Python annassign statement", ""),
     ("two on a line", "x = m; y = x", 8, "one on a line", "line of its own"),
@@ -240,59 +268,90 @@ NAMES = [
     ("a rule that is a keyword", spec(name="name = 'class'"), 1, 8, "'class' is a keyword of C or Python", ""),
     ("a rule that is a function", spec(name="name = 'max'"), 1, 8, "the rule 'max' shadows the function max()", ""),
     ("a rule called super", spec(name="name = 'super'"), 1, 8, "a name that every optimiser has for itself", ""),
-    ("an empty name", spec(hypers=f"{ETA}\n'' = {{ default = 1, range = '[0, 1]' }}"), 4, 1, "'' cannot be the name of a", ""),
+    ("an empty name", spec(hypers=f"{ETA}\n'' = {{ default = 1, range = '[0, 1]' }}"), 4, 1,
+     "'' cannot be the name of a", ""),
     ("a comment's end", spec(flags="'*/' = {}"), 5, 1, "'*/' cannot be the name of a flag", "letters, digits"),
     ("a line end", spec(states='"a\\nb" = { init = 0 }'), 5, 1, "'a\\nb' cannot be the name of a state", ""),
     ("quotes", spec(flags="""'a"b' = {}"""), 5, 1, "cannot be the name of a flag", "ASCII or Greek"),
     ("dunder", spec(flags="__import__ = {}"), 5, 1, "'__import__' cannot be the name of a flag", ""),
-    ("a state called p", spec(states="p = { init = 0 }"), 5, 1, "the state 'p' shadows the given name 'p', the parameter", ""),
-    ("a flag called delta", spec(flags="'Δ' = {}"), 5, 1, "the flag 'delta' shadows the given name 'delta', the step", ""),
+    ("a state called p", spec(states="p = { init = 0 }"), 5, 1,
+     "the state 'p' shadows the given name 'p', the parameter", ""),
+    ("a flag called delta", spec(flags="'Δ' = {}"), 5, 1, "the flag 'delta' shadows the given name 'delta', the step",
+     ""),
     ("a function's name", spec(states="max = { init = 0 }"), 5, 1, "the state 'max' shadows the function max()", ""),
-    ("a keyword of C", spec(states="int = { init = 0 }"), 5, 1, "'int' is a keyword of C or Python, no name for a state", ""),
+    ("a keyword of C", spec(states="int = { init = 0 }"), 5, 1,
+     "'int' is a keyword of C or Python, no name for a state", ""),
     ("a keyword of Python", spec(flags="async = {}"), 5, 1, "'async' is a keyword of C or Python", ""),
-    ("a state and a hyperparameter", spec(states="eta = { init = 0 }"), 5, 1, "the state 'eta' shadows the hyperparameter", ""),
-    ("a flag and a hyperparameter", spec(flags="'η' = {}"), 5, 1, "the flag 'eta' shadows the hyperparameter", "another"),
-    ("a spelling of beta[1]", spec("delta = beta[1]*beta[2]*beta1*g", hypers=f"{BETA}\nbeta1 = {{ default = 1, range = '[0, 1]' }}"),
+    ("a state and a hyperparameter", spec(states="eta = { init = 0 }"), 5, 1,
+     "the state 'eta' shadows the hyperparameter", ""),
+    ("a flag and a hyperparameter", spec(flags="'η' = {}"), 5, 1, "the flag 'eta' shadows the hyperparameter",
+     "another"),
+    ("a spelling of beta[1]",
+     spec("delta = beta[1]*beta[2]*beta1*g", hypers=f"{BETA}\nbeta1 = {{ default = 1, range = '[0, 1]' }}"),
      4, 1, "'beta1' is how callers may write beta[1]", "another"),
-    ("seven flags", spec("delta = eta*g" + "".join(f"*(1 if f{i} else 2)" for i in range(7)), flags="\n".join(f"f{i} = {{}}" for i in range(7))),
+    ("a hyperparameter called step", spec("delta = step*g", hypers="step = { default = 1, range = '[0, 1]' }"), 3, 1,
+     "'step' is a name that every optimiser has for itself", "another"),
+    ("seven flags",
+     spec("delta = eta*g" + factors(7), flags=switches(7)),
      11, 1, "at most 6 flags were expected, got 7", "two rules"),
     ("flags that join to a flag", spec("delta = eta*g*(1 if a and b and a_b else 2)", flags="a = {}\nb = {}\na_b = {}"),
      7, 1, "two variants would be called 'a_b'", "rename"),
-    ("an unused hyperparameter", spec(hypers=f"{ETA}\nrho = {{ default = 1, range = '[0, 1]' }}"), 4, 1, "the hyperparameter 'rho' is never used", "remove"),
+    ("an unused hyperparameter", spec(hypers=f"{ETA}\nrho = {{ default = 1, range = '[0, 1]' }}"), 4, 1,
+     "the hyperparameter 'rho' is never used", "remove"),
     ("an unused flag", spec(flags="f = {}"), 5, 1, "the flag 'f' is never used", "remove"),
     ("a state never written", spec("delta = eta*m", states=M), 5, 1, "the state 'm' is never written", "m = ..."),
-    ("a state never read", spec("m = g\ndelta = eta*g", states=M), 5, 1, "the state 'm' is written, but never read", "remove"),
+    ("a state never read", spec("m = g\ndelta = eta*g", states=M), 5, 1, "the state 'm' is written, but never read",
+     "remove"),
     ("a state not read in a variant", spec("m = g\ndelta = eta*(p + m if f else g)", flags="f = {}", states=M),
      7, 1, "the state 'm' is written, but never read, if not f", "when"),
-    ("a state that a variant lacks", spec("m = m + g\ndelta = eta*m", flags="f = {}", states="m = { init = 0, when = 'f' }"),
+    ("a state that a variant lacks",
+     spec("m = m + g\ndelta = eta*m", flags="f = {}", states="m = { init = 0, when = 'f' }"),
      11, 13, "this variant has no state 'm'", "a if flag else b"),
     ("delta missing", spec("m = m + eta*g", states=M), 7, 1, "no formula gives 'delta'", "delta = eta*g"),
     ("a condition for delta", spec("delta = g > eta"), 6, 9, "'delta' must be a number, got a condition", "where"),
-    ("a condition for a state", spec("m = g > eta\ndelta = m", states=M), 8, 5, "'m' must be a number, got a condition", "where"),
-    ("an initial value of the gradient", spec("m = m + eta*g\ndelta = m", states="m = { init = '2*g' }"), 5, 15, "an initial value must be a number, made of", "first step"),
-    ("an initial value of t", spec("m = m + eta*g\ndelta = m", states="m = { init = 't' }"), 5, 15, "an initial value must be a number, made of", ""),
-    ("an initial condition", spec("m = m + eta*g\ndelta = m", states="m = { init = '1 < 2' }"), 5, 15, "an initial value must be a number, made of", ""),
-    ("a broken initial value", spec("m = m + g\ndelta = m", states="m = { init = 'eta +' }"), 5, 20, "an expression was expected", ""),
-    ("a state from a later state", spec("m = m + eta*g\nv = g\ndelta = v + m", states="m = { init = 'v' }\nv = { init = 0 }"), 5, 15, "must be a number, made of", ""),
-    ("a condition on a value", spec("m = m + eta*g\ndelta = m", states="m = { init = 0, when = 'eta' }"), 5, 25, "a condition of flags was expected", "flags: none here"),
+    ("a condition for a state", spec("m = g > eta\ndelta = m", states=M), 8, 5,
+     "'m' must be a number, got a condition", "where"),
+    ("an initial value of the gradient", spec("m = m + eta*g\ndelta = m", states="m = { init = '2*g' }"), 5, 15,
+     "an initial value must be a number, made of", "first step"),
+    ("an initial value of t", spec("m = m + eta*g\ndelta = m", states="m = { init = 't' }"), 5, 15,
+     "an initial value must be a number, made of", ""),
+    ("an initial condition", spec("m = m + eta*g\ndelta = m", states="m = { init = '1 < 2' }"), 5, 15,
+     "an initial value must be a number, made of", ""),
+    ("a broken initial value", spec("m = m + g\ndelta = m", states="m = { init = 'eta +' }"), 5, 20,
+     "an expression was expected", ""),
+    ("a state from a later state",
+     spec("m = m + eta*g\nv = g\ndelta = v + m", states="m = { init = 'v' }\nv = { init = 0 }"), 5, 15,
+     "must be a number, made of", ""),
+    ("a condition on a value", spec("m = m + eta*g\ndelta = m", states="m = { init = 0, when = 'eta' }"), 5, 25,
+     "a condition of flags was expected", "flags: none here"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "line", "column", "message", "hint"), [p[1:] for p in FORM], ids=[p[0] for p in FORM])
-def test_a_fault_of_form_is_reported_where_it_stands(text: str, line: int, column: int, message: str, hint: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message", "hint"), [row[1:] for row in FORM], ids=[row[0] for row in FORM]
+)
+def test_a_fault_of_form_is_reported_where_it_stands(
+    text: str, line: int, column: int, message: str, hint: str
+) -> None:
     found = [d for d in faults(text) if message in d.message]
     assert [(d.span.line, d.span.column) for d in found] == [(line, column)]
     assert hint in (found[0].hint or "")
 
 
-@pytest.mark.parametrize(("text", "line", "column", "message", "hint"), [p[1:] for p in NAMES], ids=[p[0] for p in NAMES])
-def test_a_fault_of_names_is_reported_where_it_stands(text: str, line: int, column: int, message: str, hint: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "line", "column", "message", "hint"), [row[1:] for row in NAMES], ids=[row[0] for row in NAMES]
+)
+def test_a_fault_of_names_is_reported_where_it_stands(
+    text: str, line: int, column: int, message: str, hint: str
+) -> None:
     found = [d for d in faults(text) if message in d.message]
     assert [(d.span.line, d.span.column) for d in found] == [(line, column)]
     assert hint in (found[0].hint or "")
 
 
-@pytest.mark.parametrize(("source", "column", "message", "hint"), [p[1:] for p in FORMULAS], ids=[p[0] for p in FORMULAS])
+@pytest.mark.parametrize(
+    ("source", "column", "message", "hint"), [row[1:] for row in FORMULAS], ids=[row[0] for row in FORMULAS]
+)
 def test_a_faulty_formula_gives_one_fault_where_it_stands(source: str, column: int, message: str, hint: str) -> None:
     (fault,) = faults(formula_spec(source))
     assert (fault.span.line, fault.span.column) == (12, column)
@@ -359,15 +418,16 @@ DEEP = {
     "powers of powers": spec(f"delta = eta*g{'**2' * 20_000}"),
     "not after not": spec(f"delta = where({'not ' * 15_000} g > 0, eta*g, g)"),
     "a long `and`": spec(f"delta = eta*where(g > 0{' and g > 0' * 6000}, 1, 0)"),
-    "`and` and `or` in turn": spec(f"delta = eta*where({'(' * 60}g > 0{(' and g > 0' * 20 + ' or g > 0)') * 60}, 1, 0)"),
+    "`and` and `or` in turn":
+        spec(f"delta = eta*where({'(' * 60}g > 0{(' and g > 0' * 20 + ' or g > 0)') * 60}, 1, 0)"),
     "calls in calls": spec(f"delta = eta*{'sqrt(' * 90}g{')' * 90} + {'abs(' * 150}g{')' * 150}"),
     "choices in choices": spec(f"delta = eta*({'g if f else ' * 5000}g)", flags="f = {}"),
     "dots": spec(f"delta = eta*g{'.a' * 20_000}"),
     "indices": spec(f"delta = eta*g{'[1]' * 20_000}"),
     "4500 unknown names": spec("\n".join(f"a{i} = b{i}" for i in range(4500))),
     "3000 unknown names in 64 variants": spec(
-        "\n".join(f"a{i} = b{i}" for i in range(3000)) + "\ndelta = eta*g" + "".join(f"*(1 if f{i} else 2)" for i in range(6)),
-        flags="\n".join(f"f{i} = {{}}" for i in range(6)),
+        "\n".join(f"a{i} = b{i}" for i in range(3000)) + "\ndelta = eta*g" + factors(6),
+        flags=switches(6),
     ),
     "a formula of 1 MB": spec(f"delta = eta*g{'*(g + 1)' * 130_000}"),
 }  # fmt: skip
@@ -386,9 +446,9 @@ WIDE = {
     "a bush": spec("a = " + "*".join([f"({'+'.join(['(g*eta + 1)'] * 50)})"] * 20) + "\ndelta = a"),
     "3000 formulas": spec("a0 = eta*g\n" + "\n".join(f"a{i + 1} = a{i}*a{i}" for i in range(3000)) + "\ndelta = a3000"),
     "300 formulas in 64 variants": spec(
-        "a0 = eta*g" + "".join(f"*(1 if f{i} else 2)" for i in range(6))
+        "a0 = eta*g" + factors(6)
         + "".join(f"\na{i + 1} = a{i}*a{i}" for i in range(300)) + "\ndelta = a300",
-        flags="\n".join(f"f{i} = {{}}" for i in range(6)),
+        flags=switches(6),
     ),
 }  # fmt: skip
 
@@ -439,8 +499,7 @@ delta = (m).real
 
 
 def test_a_fault_in_all_of_64_variants_is_reported_once() -> None:
-    factors = "".join(f"*(1 if f{i} else 2)" for i in range(6))
-    text = spec(f"delta = eta*q*g{factors}", flags="\n".join(f"f{i} = {{}}" for i in range(6)))
+    text = spec(f"delta = eta*q*g{factors(6)}", flags=switches(6))
     assert described(text) == ["13:13 unknown name 'q'"]
 
 
@@ -571,6 +630,12 @@ delta = eta*m*(2 if fast else 1)
 """
 
 
+def complaints(path: Path) -> str:
+    """What the compiler says of a C file, with all warnings."""
+    flags = [*FLAGS, "-Wall", "-Wno-unused-function", "-fsyntax-only"]
+    return subprocess.run([*find_compiler().command, *flags, str(path)], capture_output=True, text=True).stderr
+
+
 def code_of_c(source: str) -> str:
     """C without its comments, as a compiler takes them out: line splices first, no trigraphs by default."""
     return re.sub(r"/\*.*?\*/", " ", source.replace("\\\n", ""), flags=re.DOTALL)
@@ -589,8 +654,7 @@ def test_no_text_of_a_spec_gets_into_c_but_in_comments(text: str, plain: driver.
     assert bad == {"\n"}
     path = tmp_path / "evil.c"
     path.write_text(compiled.c_source, "utf-8")
-    command = [*find_compiler().command, "-std=c11", "-Wall", "-Wno-unused-function", "-Werror", "-fsyntax-only", str(path)]
-    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+    assert complaints(path) == ""
 
 
 def shape(tree: ast.AST) -> str:
@@ -616,16 +680,18 @@ def test_no_text_of_a_spec_gets_into_python_but_in_strings(text: str, plain: dri
 
 def test_no_name_that_a_spec_may_use_is_one_that_c_needs(tmp_path: Path) -> None:
     """Functions and types that the C uses, macros of its headers, names of the template: all may be names of locals."""
-    names = """i n at by given scalars kernels values row abi memcpy fabs fabsf sqrtf expf logf powf signgam gamma y0 j1 isnan
-        int64_t size_t optgen_min optgen_maxf optgen_kernel OPTGEN_ABI OPTGEN_INLINE NULL INFINITY NAN HUGE_VAL INT8_MAX
-        SIZE_MAX M_PI FP_NAN math_errhandling names_f32_element names_f64_row names_f32_baseline g_at p_new m_new m_at x1 k1
-        eta_ n_ i_ complex imaginary I bool_ linux unix errno main stdin std this class_ new_ EOF A AB a_t""".split()
-    chain = "\n".join(f"{new} = sqrt(abs({old})) + max({old}, -g*1e300)*1e-3 + sign({old})*2" for old, new in zip(names, names[1:]))
+    words = """i n at by given scalars kernels values row abi memcpy fabs fabsf sqrtf expf logf powf signgam gamma y0 j1
+        isnan int64_t size_t optgen_min optgen_maxf optgen_kernel OPTGEN_ABI OPTGEN_INLINE NULL INFINITY NAN
+        HUGE_VAL INT8_MAX SIZE_MAX M_PI FP_NAN math_errhandling names_f32_element names_f64_row names_f32_baseline g_at p_new m_new
+        m_at x1 k1 eta_ n_ i_ complex imaginary I bool_ linux unix errno main stdin std this class_ new_ EOF A AB a_t"""
+    names = words.split()
+    chain = "\n".join(
+        f"{new} = sqrt(abs({old})) + max({old}, -g*1e300)*1e-3 + sign({old})*2" for old, new in pairwise(names)
+    )
     text = spec(f"m = m + g\n{names[0]} = m*1.5\n{chain}\ndelta = eta*{names[-1]}", name="name = 'names'", states=M)
     path = tmp_path / "names.c"
     path.write_text(driver.compile_text(text, "names.toml").c_source, "utf-8")
-    command = [*find_compiler().command, *FLAGS, "-Wall", "-Wno-unused-function", "-Werror", "-fsyntax-only", str(path)]
-    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
+    assert complaints(path) == ""
 
 
 @pytest.mark.parametrize("what", ["hyperparameter", "flag", "state"])
@@ -648,29 +714,29 @@ def test_no_name_that_a_spec_may_use_is_one_that_the_python_module_needs(what: s
 # ---- No text whatsoever raises anything but SpecError ----
 
 VALID = (driver.SPECS / "adamw.toml").read_text("utf-8")
-PIECES = st.one_of(
-    st.sampled_from(
-        """= == + - * / ** ^ ( ) [ ] { } , . : := ; # ' " \'\'\' \"\"\" \\ \\n \n \r\n \t β η Δ ε 0 1 2 1e400 1e-400 0x1 1_0 nan inf true
-        beta[1] beta[2] beta m v g p t delta step eta decay eps coupled where( max( sqrt( if else not and or lambda for in is
-        [state] [flags] [update] [hyperparameters] [[state]] a.b init= when= default= range= formulas= = {} 2020-01-01 @ % ~""".split(" ")
-    ),
-    st.text(max_size=3),
+MARKS = (
+    "= == + - * / ** ^ ( ) [ ] { } , . : := ; # ' ''' \" \"\"\" \\ \\n @ % ~ 0 1 2 1e400 1e-400 0x1 1_0 nan inf true"
 )
+WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps coupled if else not and or lambda in is a.b"
+KEYS = "where( max( sqrt( [state] [flags] [update] [hyperparameters] [[state]] init= when= default= range= formulas= {}"
+BLANKS = ("", " ", "\t", "\n", "\r\n", "\r", "\x85", "2020-01-01")
+TOKENS = (*MARKS.split(), *WORDS.split(), *KEYS.split(), *BLANKS)  # fmt: skip
+PIECES = st.one_of(st.sampled_from(TOKENS), st.text(max_size=3))
 
 
 def survives(text: str) -> None:
     """It is refused as a spec, or goes through all stages to C and Python."""
+    found: tuple[Diagnostic, ...] = ()
     try:
         compiled = driver.compile_text(text, "fuzz.toml")
+        assert compiled.c_source
+        compile(compiled.python_source, "fuzz.py", "exec")
     except SpecError as error:
-        assert error.diagnostics
-        lines = text.replace("\r\n", "\n").split("\n")
-        for fault in error.diagnostics:
-            assert 1 <= fault.span.line <= len(lines)
-            assert 1 <= fault.span.column <= len(lines[fault.span.line - 1]) + 1
-        return
-    assert compiled.c_source
-    compile(compiled.python_source, "fuzz.py", "exec")
+        found = error.diagnostics
+    lines = text.replace("\r\n", "\n").split("\n")
+    for fault in found:
+        assert 1 <= fault.span.line <= len(lines)
+        assert 1 <= fault.span.column <= len(lines[fault.span.line - 1]) + 1
 
 
 @settings(max_examples=300, deadline=None)

@@ -1,0 +1,379 @@
+"""The pool of threads and the floating-point state: what a step leaves behind in the process, and what it does not."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from equivalence import check_kernel, same_bits
+
+from optgen import driver, interp, kernel, toolchain
+from optgen.errors import ArgumentError, CompilerError
+from optgen.kernel import SERIAL, Kernel, choose_isa, open_library, threads
+
+ROOT = Path(driver.__file__).parents[1]
+SIZE = SERIAL + 1  # enough for more than one thread
+
+#: A function that makes an optimiser with arrays and their expected values, for scripts that run as processes.
+PRELUDE = f"""
+    import os, signal, sys, threading, time
+    import numpy as np
+    from optgen import driver
+    Descent = driver.shipped_class("Descent")
+    workers = lambda: driver.runtime().library.optgen_workers()
+
+    class Run:
+        def __init__(self, start):
+            self.p, self.g, self.opt = np.full({SIZE}, float(start)), np.ones({SIZE}), Descent(eta=1.0)
+            self.value = float(start)
+
+        def steps(self, n=1):
+            for _ in range(n):
+                self.opt.step([self.p], [self.g])
+                self.value -= 1.0
+            return self
+
+        def right(self):
+            return bool((self.p == self.value).all())
+"""
+
+
+def process(script: str, threads: int = 4) -> str:
+    """What the script prints; it must end by itself, in time and well."""
+    environment = {**os.environ, "OPTGEN_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    text = textwrap.dedent(PRELUDE) + textwrap.dedent(script)
+    done = subprocess.run(
+        [sys.executable, "-c", text], capture_output=True, text=True, env=environment, timeout=60, cwd="/"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+# ---- The pool ----
+
+
+def test_no_more_workers_are_started_than_asked_for_and_none_for_a_small_step() -> None:
+    script = """
+        small = Run(5)
+        small.opt.step([small.p[:1000]], [small.g[:1000]])
+        print(workers())
+        for n in (1, 3, 2, 4, 4):
+            os.environ["OPTGEN_NUM_THREADS"] = str(n)
+            run = Run(7).steps(3)
+            print(workers(), run.right())
+    """
+    assert process(script).split("\n") == ["0", "0 True", "2 True", "2 True", "3 True", "3 True", ""]
+
+
+def test_the_pool_sleeps_between_steps() -> None:
+    script = """
+        run = Run(7).steps(5)
+        time.sleep(0.05)
+        before = time.process_time()
+        time.sleep(0.5)
+        print(time.process_time() - before < 0.05, workers())
+    """
+    assert process(script) == "True 3\n"
+
+
+def test_steps_go_on_after_a_fork_in_the_child_and_in_the_parent() -> None:
+    script = """
+        run = Run(100).steps(2)
+        child = os.fork()
+        if child == 0:
+            before = workers()
+            run.steps(3)
+            os._exit(0 if run.right() and before == 0 and workers() == 3 else 1)
+        run.steps(3)
+        print(os.waitpid(child, 0)[1], run.right(), workers())
+    """
+    assert process(script) == "0 True 3\n"
+
+
+def test_a_fork_while_another_thread_steps() -> None:
+    script = """
+        busy, stop = Run(1e6), threading.Event()
+        def work():
+            while not stop.is_set():
+                busy.steps()
+        thread = threading.Thread(target=work)
+        thread.start()
+        mine = Run(1000).steps()
+        ends = []
+        for _ in range(30):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(10)  # in place of a deadlock
+                mine.steps(2)
+                os._exit(0 if mine.right() else 1)
+            ends.append(os.waitpid(child, 0)[1])
+        stop.set()
+        thread.join()
+        print(set(ends), busy.right(), mine.right(), busy.value < 1e6)
+    """
+    assert process(script) == "{0} True True True\n"
+
+
+def test_a_fork_before_the_first_step() -> None:
+    script = """
+        driver.runtime()
+        child = os.fork()
+        run = Run(9).steps(2)
+        if child == 0:
+            os._exit(0 if run.right() else 1)
+        print(os.waitpid(child, 0)[1], run.right())
+    """
+    assert process(script) == "0 True\n"
+
+
+def test_signals_of_the_process_are_left_to_its_own_threads() -> None:
+    script = """
+        signal.signal(signal.SIGUSR1, lambda *_: print("a worker has taken it"))
+        Run(9).steps(2)
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+        os.kill(os.getpid(), signal.SIGUSR1)
+        time.sleep(0.05)
+        taken = signal.sigtimedwait([signal.SIGUSR1], 1)
+        print(taken is not None, workers())
+    """
+    assert process(script) == "True 3\n"
+
+
+def test_the_process_ends_well_while_threads_of_it_step() -> None:
+    script = """
+        def work():
+            run = Run(9)
+            while True:
+                run.steps()
+        for _ in range(2):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.1)
+        print("end")
+    """
+    for _ in range(4):
+        assert process(script) == "end\n"
+
+
+def test_optimisers_stepped_by_several_threads_at_once_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTGEN_NUM_THREADS", "3")
+    cls = driver.shipped_class("ADAM")
+    rule = cls().rule
+    rng = np.random.default_rng(0)
+    start, gradient = rng.standard_normal(SIZE), rng.standard_normal(SIZE)
+
+    def work(k: int) -> list[np.ndarray]:
+        opt, p, g = cls(eta=0.1), start * k, gradient + k
+        for _ in range(5):
+            opt.step([p], [g])
+        return [p, opt.state(p)["m"], opt.state(p)["v"]]
+
+    def expected(k: int) -> list[np.ndarray]:
+        arrays = {"p": start * k, "g": gradient + k, "m": np.zeros(SIZE), "v": np.zeros(SIZE)}
+        values = {"eta": (0.1,), "beta": (0.9, 0.999), "eps": (1e-8,)}
+        for t in range(5):
+            interp.step(rule, values, t + 1, arrays)
+        return [arrays["p"], arrays["m"], arrays["v"]]
+
+    with ThreadPoolExecutor(4) as pool:
+        for k, found in enumerate(pool.map(work, range(8))):
+            for array, right in zip(found, expected(k), strict=True):
+                same_bits(array, right, f"optimiser {k}")
+
+
+def test_a_rule_may_have_more_states_than_most() -> None:
+    names = [f"s{i}" for i in range(100)]
+    states = "\n".join(f'{name} = {{ init = "{i}" }}' for i, name in enumerate(names))
+    formulas = "\n".join(f"{name} = 0.5*{name} + g" for name in names)
+    spec = f'name = "Many"\n[state]\n{states}\n[update]\nformulas = """\n{formulas}\ndelta = s7 + s99\n"""\n'
+    compilation = driver.compile_text(spec, "many.toml")
+    check_kernel(compilation.rules[0], driver.kernel(compilation, 0, "float32", None))
+
+
+# ---- The floating-point control state ----
+
+x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="reads and writes the control state of x86-64")
+CONTROL = """
+#include <immintrin.h>
+#define EXPORT __attribute__((visibility("default")))
+EXPORT unsigned get(void) { return _mm_getcsr(); }
+EXPORT void set(unsigned state) { _mm_setcsr(state); }
+"""
+FLUSH, DOWN, STATUS = 0x8040, 0x2000, 0x3F  # both kinds of flushing, rounding down, and the bits that only report
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    path = tmp_path_factory.mktemp("control") / "control.so"
+    toolchain.compile_library(CONTROL, path)
+    return ctypes.CDLL(str(path))
+
+
+@contextmanager
+def control_state(control: ctypes.CDLL, state: int) -> Iterator[None]:
+    before = control.get()
+    control.set(state)
+    try:
+        yield
+    finally:
+        control.set(before)
+
+
+@x86_64
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("count", [1, 3])
+def test_denormals_and_rounding_are_right_and_the_state_of_the_caller_is_as_found(
+    count: int, dtype: str, control: ctypes.CDLL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OPTGEN_NUM_THREADS", str(count))
+    tiny = np.finfo(dtype).smallest_subnormal
+    opt = driver.shipped_class("Descent")(eta=1.0)
+    p, g = np.full(SIZE, 9 * tiny, dtype), np.full(SIZE, 2 * tiny, dtype)
+    p[::2], g[::2] = 1, np.finfo(dtype).eps / 8
+    expected = p - g
+    opt.step([p.copy()], [g])  # the pool may have been started in the state of before
+    state = 0x1F80 | FLUSH | DOWN
+    with control_state(control, state):
+        opt.step([p], [g])
+        after = control.get()
+    assert after & ~STATUS == state
+    same_bits(p, expected, "a step between flushing and rounding down")
+
+
+@x86_64
+def test_workers_started_by_a_thread_that_flushes_do_not_flush() -> None:
+    source = CONTROL.replace('"', '\\"').replace("\n", "\\n")
+    script = f"""
+        import ctypes, pathlib, tempfile
+        from optgen import toolchain
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder) / "control.so"
+            toolchain.compile_library("{source}", path)
+            control = ctypes.CDLL(str(path))
+        run = Run(0)
+        run.p[:], run.g[:] = 5e-324 * 9, 5e-324 * 2
+        control.set(0x1f80 | {FLUSH})
+        run.opt.step([run.p], [run.g])
+        flushing = control.get() & {FLUSH}
+        control.set(0x1f80)
+        print(hex(flushing), (run.p == 7 * 5e-324).all(), workers())
+    """
+    assert process(script) == "0x8040 True 3\n"
+
+
+@x86_64
+def test_loading_a_library_does_not_change_the_control_state(control: ctypes.CDLL, tmp_path: Path) -> None:
+    before = control.get() & ~STATUS
+    path = tmp_path / "adam.so"
+    toolchain.compile_library(driver.compile_file(ROOT / "specs" / "adam.toml").c_source, path)
+    open_library(driver.runtime().ffi, path, "optgen_abi")
+    assert control.get() & ~STATUS == before
+
+
+# ---- The environment ----
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "257", "two", "1.5", " 2", "²"])
+def test_a_number_of_threads_that_is_none_is_an_error(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTGEN_NUM_THREADS", value)
+    opt, p = driver.shipped_class("Descent")(), np.ones(3)
+    with pytest.raises(ArgumentError) as caught:
+        opt.step([p], [np.ones(3)])
+    assert caught.value.message == (
+        f"OPTGEN_NUM_THREADS: a whole number from 1 to 256 was expected, got {value!r}"
+    )  # fmt: skip
+    assert caught.value.hint == "unset it for one thread a processor"
+    same_bits(p, np.ones(3), "the parameter of a refused step")
+    assert opt.state(p)["t"] == 0
+
+
+def test_the_number_of_threads_is_what_is_asked_for_or_what_the_process_may_use(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for value in ("1", "256", "07"):
+        monkeypatch.setenv("OPTGEN_NUM_THREADS", value)
+        assert threads() == int(value)
+    monkeypatch.delenv("OPTGEN_NUM_THREADS")
+    affinity = {0, 1, 2, 3, 4, 5}
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: affinity, raising=False)
+    limit = tmp_path / "cpu.max"
+    monkeypatch.setattr(kernel, "Path", lambda _: limit)
+    cases = {
+        "max 100000": 6,
+        "250000 100000": 3,
+        "200000 100000": 2,
+        "100 100000": 1,
+        "900000 100000": 6,
+        "odd": 6,
+        None: 6,
+    }
+    for text, count in cases.items():
+        limit.unlink(missing_ok=True) if text is None else limit.write_text(text)
+        kernel._available.cache_clear()
+        assert threads() == count, text
+    kernel._available.cache_clear()
+
+
+def test_an_instruction_set_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPTGEN_ISA", "x86_64_v9")
+    with pytest.raises(ArgumentError) as caught:
+        choose_isa(("x86_64_v3", "baseline"))
+    assert caught.value.message == (
+        "OPTGEN_ISA: one of x86_64_v3, baseline was expected on this processor, got 'x86_64_v9'"
+    )  # fmt: skip
+    assert caught.value.hint == "unset it for the best one"
+
+
+def test_the_instruction_set_is_the_best_or_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPTGEN_ISA", raising=False)
+    usable = driver.runtime().usable
+    assert usable[-1] == "baseline"
+    assert choose_isa(usable) == usable[0]
+    compilation = driver.compile_file(ROOT / "specs" / "descent.toml")
+    found = driver.kernel(compilation, 0, "float64", None)
+    for isa in usable:
+        monkeypatch.setenv("OPTGEN_ISA", isa)
+        assert Kernel(found.runtime, found._library, found.rule, "float64").isa == isa
+
+
+# ---- Libraries ----
+
+LIBRARY = '#include <stdint.h>\n__attribute__((visibility("default"))) int32_t optgen_abi(void) { return 7; }\n'
+
+
+def test_a_library_of_another_interface_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.so"
+    toolchain.compile_library(LIBRARY, path)
+    with pytest.raises(CompilerError) as caught:
+        open_library(driver.runtime().ffi, path, "optgen_abi")
+    assert caught.value.message == f"{path}: kernels of interface {kernel.ABI} were expected, got 7"
+    assert caught.value.hint == "build it again with this version of optgen: optgen build"
+
+
+def test_what_is_no_library_of_ours_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "none.so"
+    path.write_bytes(b"no library")
+    with pytest.raises(CompilerError, match=r"none\.so cannot be loaded: .*\n  hint: delete it and build again"):
+        open_library(driver.runtime().ffi, path, "optgen_abi")
+    strange = tmp_path / "strange.so"
+    toolchain.compile_library(LIBRARY.replace("optgen_abi", "other"), strange)
+    with pytest.raises(CompilerError, match=r"strange\.so cannot be loaded: .*optgen_abi"):
+        open_library(driver.runtime().ffi, strange, "optgen_abi")
+
+
+def test_a_kernel_that_a_library_lacks_is_an_error() -> None:
+    found = driver.kernel(driver.compile_file(ROOT / "specs" / "descent.toml"), 0, "float64", None)
+    adamw = driver.compile_file(ROOT / "specs" / "adamw.toml").lowered[1]
+    with pytest.raises(CompilerError) as caught:
+        Kernel(found.runtime, found._library, adamw, "float64", "baseline")
+    assert caught.value.message == "the library has no kernel for ADAMW coupled float64 baseline"
+    assert caught.value.hint == "build it again: optgen build"
