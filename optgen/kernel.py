@@ -66,7 +66,7 @@ def open_library(ffi: Any, path: Path, abi: str) -> Any:
         # Never unloaded: at the end of the process its threads may still be in there, at work or asleep.
         library = ffi.dlopen(str(path), os.RTLD_NOW | os.RTLD_NODELETE)
         found = getattr(library, abi)()
-    except (OSError, AttributeError) as error:
+    except (OSError, AttributeError, getattr(ffi, "error", OSError)) as error:  # the last of an FFI made by a module
         raise CompilerError(f"{path} cannot be loaded: {error}", hint="delete it and build again") from None
     if found != ABI:
         message = f"{path}: kernels of interface {ABI} were expected, got {found}"
@@ -144,11 +144,6 @@ class Kernel:
         self.scalar_type = {"float32": "float[]", "float64": "double[]"}[dtype]
         self._library = library  # keeps `row` alive
         self.row = self._find(library)
-
-    def address(self, x: Array) -> int:
-        """Where the first element of `x` is; several times faster than `x.ctypes.data`, where it can be."""
-        ffi = self.runtime.ffi
-        return int(ffi.cast("intptr_t", ffi.from_buffer(x))) if x.flags.c_contiguous else x.ctypes.data
 
     def _find(self, library: Any) -> Any:
         string = self.runtime.ffi.string

@@ -2,7 +2,7 @@
 
 In: arrays that `arrays` has accepted, with their slots. Out: `takes`, whether the next step may go without checks,
 and `run`, the step. A plan keeps the states alive, and is forgotten with the first of them; it keeps no parameter and
-no gradient alive. Of these it knows addresses, so every step makes sure that each array is still where it was.
+no gradient alive. Of these it knows addresses, so every step makes sure that the arrays are still what they were.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_PLANS = 1024
 
 _ffi = FFI()  # the compiled one: `cffi.FFI` is twice as slow
 
-# What must not change of an array while its plan is used, beside its address.
+# What must not change of an array while its plan is used.
 _param_mark = attrgetter("shape", "strides", "dtype", "flags.writeable")
 _grad_mark = attrgetter("__class__", "shape", "strides", "dtype", "flags.aligned")
 
@@ -62,13 +62,13 @@ class Plan:
             places |= {i: (binding, row) for row, i in enumerate(members)}
         self.places = [places[i] for i in range(len(ps))]  # where gradient i stands
         self.plain = all(isinstance(p, np.ndarray) for p in params)
-        given = list(params) if self.plain else _arrays(params)
-        self.watched = [weakref.ref(p) for p in given]
+        given = params if self.plain else _arrays(params)
+        # NumPy does not move the memory of an array that is watched: `resize` is refused.
+        self.params = [weakref.ref(p) for p in given]
         self.param_marks = list(map(_param_mark, given))
-        self.grad_marks = list(map(_grad_mark, grads))
-        arrays = (*ps, *gs)
-        self.pointers = [_ffi.from_buffer if x.flags.c_contiguous else _pointer for x in arrays]
-        self.bound = list(map(_pointer, arrays))
+        self.grads = [weakref.ref(g) for g in gs]
+        self.grad_marks = list(map(_grad_mark, gs))
+        self.pointers = [_ffi.from_buffer if g.flags.c_contiguous else _pointer for g in gs]
         # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
         # `lows` in order, and for each number of them how far the memory behind so many reaches.
         self.spans = [(low - g.ctypes.data, high - g.ctypes.data) for g in gs for low, high in [bounds(g)]]
@@ -80,22 +80,17 @@ class Plan:
         """Whether these are the parameters of this plan as they were, with gradients laid out as its own were."""
         try:
             arrays = params if self.plain else _arrays(params)
-            same = all(map(is_, map(call, self.watched), arrays))
-            if not same or list(map(_param_mark, arrays)) != self.param_marks:
+            if not _are(arrays, self.params) or list(map(_param_mark, arrays)) != self.param_marks:
                 return False
             if list(map(_grad_mark, grads)) != self.grad_marks:
                 return False
         except AttributeError:  # something else than an array
             return False
-        pointers = list(map(call, self.pointers, (*arrays, *grads)))
-        return pointers == self.bound or self._rebind(pointers)
+        return _are(grads, self.grads) or self._rebind(grads)
 
-    def _rebind(self, pointers: list[Any]) -> bool:
+    def _rebind(self, grads: Sequence[Array]) -> bool:
         """Other gradients in the place of the present ones, unless one overlaps with memory that the step writes."""
-        count = len(self.slots)
-        if pointers[:count] != self.bound[:count]:
-            return False
-        table = _ffi.new("void *[]", pointers[count:])
+        table = _ffi.new("void *[]", list(map(call, self.pointers, grads)))
         addresses = _ffi.unpack(_ffi.cast("intptr_t *", table), len(table))
         lows, reach = self.lows, self.reach
         for address, (low, high) in zip(addresses, self.spans, strict=True):
@@ -103,11 +98,11 @@ class Plan:
                 return False
         for address, (binding, row) in zip(addresses, self.places, strict=True):
             binding.set_gradient(row, address)
-        self.bound[count:] = table  # not `pointers`: those keep the gradients alive
+        self.grads = list(map(weakref.ref, grads))
         return True
 
     def run(self, values: Values, threads: int) -> None:
-        """One step. The arrays of this plan must be alive and as they were: `takes`, or the plan was just made."""
+        """One step. The arrays of this plan must be alive and as they were: it was just made, or `takes` said so."""
         for binding, slots in self.bindings:
             ts = [slot.t + 1 for slot in slots]
             binding.run(values, ts, threads)
@@ -115,13 +110,17 @@ class Plan:
                 slot.t = t
 
 
+def _arrays(params: Sequence[Any]) -> list[Any]:
+    return [p if isinstance(p, np.ndarray) else p.data for p in params]
+
+
+def _are(arrays: Sequence[Any], watched: Sequence[weakref.ref[Any]]) -> bool:
+    return all(map(is_, map(call, watched), arrays))
+
+
 def _pointer(x: Array) -> Any:
     """The address of any array; `from_buffer` gives that of a C-contiguous one, at a sixth of the cost."""
     return _ffi.cast("void *", x.ctypes.data)
-
-
-def _arrays(params: Sequence[Any]) -> list[Any]:
-    return [p if isinstance(p, np.ndarray) else p.data for p in params]
 
 
 class Plans:

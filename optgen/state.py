@@ -62,7 +62,7 @@ class Slot:
 def owner_of(p: Array) -> Any:
     """The object whose life is the life of the memory of `p`: the last of its bases that can be watched."""
     owner: Any = p
-    while (base := getattr(owner, "base", None)) is not None:
+    while (base := owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)) is not None:
         try:
             weakref.ref(base)
         except TypeError:
@@ -71,10 +71,8 @@ def owner_of(p: Array) -> Any:
     return owner
 
 
-def key_of(p: Array, owner: Any) -> Key:
-    """What `p` is found by. Relative to its owner, so that an array that was moved by `resize` keeps its state."""
-    start = owner.ctypes.data if isinstance(owner, np.ndarray) else 0
-    return (id(owner), p.ctypes.data - start, p.shape, p.strides, p.dtype.str)
+def key_of(p: Array, owner: object) -> Key:
+    return (id(owner), p.ctypes.data, p.shape, p.strides, p.dtype.str)
 
 
 def keys_of(ps: Sequence[Array]) -> list[Key]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import os
 import platform
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +21,11 @@ from equivalence import check_kernel, same_bits
 
 from optgen import driver, interp, kernel, toolchain
 from optgen.errors import ArgumentError, CompilerError
-from optgen.kernel import SERIAL, Kernel, choose_isa, open_library, threads
+from optgen.kernel import SERIAL, Kernel, choose_isa, open_library, read_declarations, threads, write_declarations
+from optgen.resources import declarations
 
 ROOT = Path(driver.__file__).parents[1]
+MAPS = Path("/proc/self/maps")
 SIZE = SERIAL + 1  # enough for more than one thread
 
 #: A function that makes an optimiser with arrays and their expected values, for scripts that run as processes.
@@ -51,6 +55,7 @@ PRELUDE = f"""
 def process(script: str, threads: int = 4) -> str:
     """What the script prints; it must end by itself, in time and well."""
     environment = {**os.environ, "OPTGEN_NUM_THREADS": str(threads), "PYTHONPATH": str(ROOT)}
+    environment["OPENBLAS_NUM_THREADS"] = "1"  # its threads would take signals too
     text = textwrap.dedent(PRELUDE) + textwrap.dedent(script)
     done = subprocess.run(
         [sys.executable, "-c", text], capture_output=True, text=True, env=environment, timeout=60, cwd="/"
@@ -147,21 +152,6 @@ def test_signals_of_the_process_are_left_to_its_own_threads() -> None:
         print(taken is not None, workers())
     """
     assert process(script) == "True 3\n"
-
-
-def test_the_process_ends_well_while_threads_of_it_step() -> None:
-    script = """
-        def work():
-            run = Run(9)
-            while True:
-                run.steps()
-        for _ in range(2):
-            threading.Thread(target=work, daemon=True).start()
-        time.sleep(0.1)
-        print("end")
-    """
-    for _ in range(4):
-        assert process(script) == "end\n"
 
 
 def test_optimisers_stepped_by_several_threads_at_once_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -350,24 +340,45 @@ def test_the_instruction_set_is_the_best_or_the_one_asked_for(monkeypatch: pytes
 LIBRARY = '#include <stdint.h>\n__attribute__((visibility("default"))) int32_t optgen_abi(void) { return 7; }\n'
 
 
-def test_a_library_of_another_interface_is_refused(tmp_path: Path) -> None:
+@pytest.fixture(params=["parsed", "from a module"])
+def ffi(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    """Declarations as they are read where nothing was built, and where it was."""
+    path = tmp_path / "declarations.py"
+    if request.param == "parsed":
+        return read_declarations(declarations(), None)
+    write_declarations(declarations(), path)
+    return read_declarations("", path)
+
+
+def test_a_library_of_another_interface_is_refused(ffi: Any, tmp_path: Path) -> None:
     path = tmp_path / "other.so"
     toolchain.compile_library(LIBRARY, path)
     with pytest.raises(CompilerError) as caught:
-        open_library(driver.runtime().ffi, path, "optgen_abi")
+        open_library(ffi, path, "optgen_abi")
     assert caught.value.message == f"{path}: kernels of interface {kernel.ABI} were expected, got 7"
     assert caught.value.hint == "build it again with this version of optgen: optgen build"
 
 
-def test_what_is_no_library_of_ours_is_refused(tmp_path: Path) -> None:
+def test_what_is_no_library_of_ours_is_refused(ffi: Any, tmp_path: Path) -> None:
     path = tmp_path / "none.so"
     path.write_bytes(b"no library")
     with pytest.raises(CompilerError, match=r"none\.so cannot be loaded: .*\n  hint: delete it and build again"):
-        open_library(driver.runtime().ffi, path, "optgen_abi")
+        open_library(ffi, path, "optgen_abi")
     strange = tmp_path / "strange.so"
     toolchain.compile_library(LIBRARY.replace("optgen_abi", "other"), strange)
     with pytest.raises(CompilerError, match=r"strange\.so cannot be loaded: .*optgen_abi"):
-        open_library(driver.runtime().ffi, strange, "optgen_abi")
+        open_library(ffi, strange, "optgen_abi")
+
+
+@pytest.mark.skipif(not MAPS.exists(), reason="the system does not say what is loaded")
+def test_a_library_is_never_unloaded_for_a_thread_may_be_in_it(ffi: Any, tmp_path: Path) -> None:
+    path = tmp_path / "kept.so"
+    toolchain.compile_library(LIBRARY.replace("7", str(kernel.ABI)), path)
+    opened = open_library(ffi, path, "optgen_abi")
+    assert str(path) in MAPS.read_text()
+    del opened
+    gc.collect()
+    assert str(path) in MAPS.read_text()
 
 
 def test_a_kernel_that_a_library_lacks_is_an_error() -> None:

@@ -57,15 +57,15 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
         source.write_text(sources.get(stem) or HARNESS.read_text())
         # In one program the functions that every kernel library has need names of their own.
         names = [f"-Doptgen_{f}={stem}_{f}" for f in ("kernels", "abi")] if stem in sources else []
-        extra = ['-DRULES="rules.h"', "-Wall", "-Wextra"] if stem == "harness" else names
+        extra = ['-DRULES="rules.h"', "-Wall", "-Wextra", "-Werror"] if stem == "harness" else names
         done = subprocess.run([*call, *extra, "-c", "-o", str(target), str(source)], capture_output=True, text=True)
-        assert (done.returncode, done.stderr) == (0, "")
+        assert done.returncode == 0, done.stderr
         return str(target)
 
     with ThreadPoolExecutor() as pool:
         objects = list(pool.map(compile_one, [*sources, "harness"]))
     done = subprocess.run([*call, "-o", str(folder / name), *objects, "-lm"], capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0, done.stderr
     return Program(folder / name, 2 * len(names))
 
 

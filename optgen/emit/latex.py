@@ -59,8 +59,7 @@ def rule(rule: Rule) -> str:
 def _atom(expr: Expr) -> tuple[str, Power]:
     match expr:
         case Const():
-            text = re.sub(r"e([+-]?)0*(\d+)", lambda m: rf" \cdot 10^{{{m[1].strip('+')}{m[2]}}}", number(expr.value))
-            return text, Power.SIGN if text.startswith("-") else Power.MULTIPLY if "cdot" in text else Power.ATOM
+            return _number(expr.value)
         case Scalar():
             return _name(expr.hyper, str(expr.index or "")), Power.ATOM
         case Count():
@@ -70,6 +69,15 @@ def _atom(expr: Expr) -> tuple[str, Power]:
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)
+
+
+def _number(value: float) -> tuple[str, Power]:
+    r"""`1e-8` is 10^{-8}, and 2e-8 is 2 \cdot 10^{-8}."""
+    mantissa, _, exponent = number(value).partition("e")
+    if not exponent:
+        return mantissa, Power.SIGN if mantissa.startswith("-") else Power.ATOM
+    raised = f"10^{{{int(exponent)}}}"
+    return (raised, Power.RAISE) if mantissa == "1" else (rf"{mantissa} \cdot {raised}", Power.MULTIPLY)
 
 
 def _name(name: str, index: str = "") -> str:

@@ -61,7 +61,7 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             text = number(abs(expr.value))
             if math.copysign(1.0, expr.value) < 0:
                 return f"−{text}", Power.SIGN
-            return text, Power.MULTIPLY if "e" in text else Power.ATOM  # 1e-08² would be another number
+            return text, Power.RAISE if "e" in text else Power.ATOM  # 1e-08² would be another number
         case Scalar():
             index = str(expr.index).translate(_SUBSCRIPTS) if expr.index else ""
             return greek(expr.hyper) + index, Power.ATOM
