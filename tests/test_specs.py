@@ -682,8 +682,8 @@ def test_no_name_that_a_spec_may_use_is_one_that_c_needs(tmp_path: Path) -> None
     """Functions and types that the C uses, macros of its headers, names of the template: all may be names of locals."""
     words = """i n at by given scalars kernels values row abi memcpy fabs fabsf sqrtf expf logf powf signgam gamma y0 j1
         isnan int64_t size_t optgen_min optgen_maxf optgen_kernel OPTGEN_ABI OPTGEN_INLINE NULL INFINITY NAN
-        HUGE_VAL INT8_MAX SIZE_MAX M_PI FP_NAN math_errhandling names_f32_element names_f64_row names_f32_baseline g_at p_new m_new
-        m_at x1 k1 eta_ n_ i_ complex imaginary I bool_ linux unix errno main stdin std this class_ new_ EOF A AB a_t"""
+        HUGE_VAL INT8_MAX SIZE_MAX M_PI FP_NAN math_errhandling names_f32_element names_f64_row names_f32_baseline g_at
+        p_new m_new m_at x1 k1 eta_ n_ i_ complex imaginary I bool_ linux unix errno main stdin std this class_ new_ EOF A AB a_t"""
     names = words.split()
     chain = "\n".join(
         f"{new} = sqrt(abs({old})) + max({old}, -g*1e300)*1e-3 + sign({old})*2" for old, new in pairwise(names)

@@ -1,0 +1,248 @@
+"""`verify` finds each broken invariant of a rule; a variant carries no state and no work that it does not use."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from optgen import driver
+from optgen.check import check
+from optgen.ir import (
+    Assign,
+    Call,
+    Const,
+    Count,
+    Expr,
+    Extent,
+    Flag,
+    Hyper,
+    Interval,
+    Load,
+    Local,
+    Rule,
+    Scalar,
+    State,
+    extent_of,
+    loads,
+    rebuilt,
+    type_of,
+    verify,
+    walk,
+)
+from optgen.ops import Type
+from optgen.parse import parse
+from optgen.passes import lower
+
+RANGE = Interval(0.0, math.inf, True, False)
+X = Local("x", Extent.ELEMENT, Type.REAL)
+RULE = Rule(
+    name="R",
+    summary="",
+    reference="",
+    hypers=(Hyper("eta", (0.1,), False, RANGE, ""), Hyper("beta", (0.9, 0.999), True, RANGE, "")),
+    flags=(Flag("f", False, "", True),),
+    states=(State("m", Scalar("eta", 0), ""),),
+    body=(
+        Assign("x", Call("mul", (Scalar("beta", 2), Load("g")))),
+        Assign("m", Call("add", (Load("m"), X))),
+        Assign("p", Call("sub", (Load("p"), X))),
+    ),
+)
+
+
+def before(*assigns: Assign) -> Rule:
+    return replace(RULE, body=(*assigns, *RULE.body))
+
+
+def value(expr: Expr) -> Rule:
+    return before(Assign("y", expr))
+
+
+def last(target: str, expr: Expr) -> Rule:
+    return replace(RULE, body=(*(a for a in RULE.body if a.target != target), Assign(target, expr)))
+
+
+def scalar(assign: Assign) -> Rule:
+    return replace(RULE, scalars=(assign,))
+
+
+LESS = Call("lt", (Load("g"), Const(0.0)))
+BROKEN: list[tuple[str, Callable[[], Rule], str]] = [
+    ("a constant of infinity", lambda: value(Const(math.inf)), "constant inf"),
+    ("a constant of NaN", lambda: value(Const(math.nan)), "constant nan"),
+    ("a whole number for a constant", lambda: value(Const(1)), "constant 1"),
+    ("an unknown hyperparameter", lambda: value(Scalar("rho", 0)), r"no hyperparameter rho\[0\]"),
+    ("an unknown hyperparameter at -1", lambda: value(Scalar("rho", -1)), r"no hyperparameter rho\[-1\]"),
+    ("an index of one number", lambda: value(Scalar("eta", 1)), r"no hyperparameter eta\[1\]"),
+    ("no index of two numbers", lambda: value(Scalar("beta", 0)), r"no hyperparameter beta\[0\]"),
+    ("an index above", lambda: value(Scalar("beta", 3)), r"no hyperparameter beta\[3\]"),
+    ("an index below", lambda: value(Scalar("beta", -1)), r"no hyperparameter beta\[-1\]"),
+    ("an unknown array", lambda: value(Load("v")), "no array v"),
+    ("an array that is a hyperparameter", lambda: value(Load("eta")), "no array eta"),
+    ("an unknown name", lambda: value(Local("z", Extent.ELEMENT, Type.REAL)), "z is not what it was defined as"),
+    ("a name before its value", lambda: value(X), "x is not what it was defined as"),
+    ("a name of another extent", lambda: last("m", replace(X, extent=Extent.STEP)), "x is not what it was defined as"),
+    ("a name of another type", lambda: last("m", replace(X, type=Type.BOOL)), "x is not what it was defined as"),
+    ("an unknown primitive", lambda: value(Call("tan", (Load("g"),))), "no primitive tan"),
+    ("too few arguments", lambda: value(Call("add", (Load("g"),))), "add of wrong types or number"),
+    ("too many arguments", lambda: value(Call("neg", (Load("g"), Load("g")))), "neg of wrong types or number"),
+    ("no arguments", lambda: value(Call("neg", ())), "neg of wrong types or number"),
+    ("a condition for a number", lambda: value(Call("neg", (LESS,))), "neg of wrong types"),
+    ("a number for a condition", lambda: value(Call("not", (Load("g"),))), "not of wrong types"),
+    ("a fault inside", lambda: value(Call("neg", (Call("neg", (Load("q"),)),))), "no array q"),
+    ("an exponent of an element", lambda: value(Call("powi", (Load("g"), Load("g")))), "powi with an exponent"),
+    ("an exponent of 1", lambda: value(Call("powi", (Load("g"), Const(1.0)))), "powi with an exponent"),
+    ("an exponent of 2.5", lambda: value(Call("powi", (Load("g"), Const(2.5)))), "powi with an exponent"),
+    ("an exponent of 65", lambda: value(Call("powi", (Load("g"), Const(65.0)))), "powi with an exponent"),
+    ("an initial value of t", lambda: replace(RULE, states=(State("m", Count(), ""),)), "initial value of m is not"),
+    ("an initial value of g", lambda: replace(RULE, states=(State("m", Load("g"), ""),)), "initial value of m is not"),
+    ("a broken initial value", lambda: replace(RULE, states=(State("m", Scalar("z", 0), ""),)), "no hyperparameter z"),
+    ("a name assigned twice", lambda: before(Assign("x", Load("g"))), "x assigned twice"),
+    ("a scalar assigned again", lambda: scalar(Assign("x", Count())), "x assigned twice"),
+    ("the gradient assigned", lambda: before(Assign("g", Load("p"))), "the gradient is assigned"),
+    ("a state that is a condition", lambda: last("m", LESS), "m is assigned a condition"),
+    ("a parameter that is a condition", lambda: last("p", LESS), "p is assigned a condition"),
+    ("a scalar of elements", lambda: scalar(Assign("k", Load("g"))), "scalar k is no scalar"),
+    ("a scalar in the place of a state",
+     lambda: replace(RULE, body=RULE.body[::2], scalars=(Assign("m", Count()),)), "scalar m is no scalar"),
+    ("a state never assigned", lambda: replace(RULE, body=RULE.body[::2]), "never assigned"),
+    ("a parameter never assigned", lambda: replace(RULE, body=RULE.body[:2]), "never assigned"),
+    ("two states of one name", lambda: replace(RULE, states=RULE.states * 2), "two parts of one name"),
+    ("a state called eta", lambda: replace(RULE, states=(*RULE.states, State("eta", Const(0.0), ""))), "two parts"),
+    ("a flag called p", lambda: replace(RULE, flags=(Flag("p", False, "", False),)), "two parts of one name"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("broken", "fault"), [row[1:] for row in BROKEN], ids=[row[0] for row in BROKEN])
+def test_verify_names_the_invariant_that_is_broken(broken: Callable[[], Rule], fault: str) -> None:
+    with pytest.raises(AssertionError, match=f"^R: .*{fault}"):
+        verify(broken())
+
+
+def test_verify_gives_back_a_rule_that_is_right() -> None:
+    assert verify(RULE) is RULE
+    assert verify(replace(RULE, scalars=(Assign("k", Count()),))).scalars
+
+
+def test_every_variant_of_every_shipped_rule_is_right() -> None:
+    for path in driver.shipped():
+        for rule in driver.compile_file(path).rules:
+            assert verify(rule) is rule
+
+
+# ---- Extents and types ----
+
+
+@pytest.mark.parametrize(
+    ("expr", "extent", "kind"),
+    [
+        (Const(1.0), Extent.CONSTANT, Type.REAL),
+        (Scalar("eta", 0), Extent.CONSTANT, Type.REAL),
+        (Count(), Extent.STEP, Type.REAL),
+        (Load("g"), Extent.ELEMENT, Type.REAL),
+        (Local("c", Extent.STEP, Type.BOOL), Extent.STEP, Type.BOOL),
+        (Call("pow", (Scalar("beta", 1), Const(2.0))), Extent.CONSTANT, Type.REAL),
+        (Call("pow", (Scalar("beta", 1), Count())), Extent.STEP, Type.REAL),
+        (Call("lt", (Count(), Const(2.0))), Extent.STEP, Type.BOOL),
+        (Call("mul", (Count(), Load("g"))), Extent.ELEMENT, Type.REAL),
+        (Call("where", (LESS, Const(1.0), Count())), Extent.ELEMENT, Type.REAL),
+    ],
+)
+def test_the_extent_of_an_operation_is_the_largest_of_its_arguments(expr: Expr, extent: Extent, kind: Type) -> None:
+    assert (extent_of(expr), type_of(expr)) == (extent, kind)
+
+
+def test_a_rule_knows_its_arrays_and_which_it_reads_and_writes() -> None:
+    assert RULE.arrays == ("p", "g", "m")
+    assert RULE.stores == {"p", "m"}
+    assert loads(RULE) == {"p", "g", "m"}
+    assert RULE.variant == "f"
+
+
+def test_an_expression_is_walked_from_the_inside_and_rebuilt_only_where_it_changes() -> None:
+    expr = RULE.body[0].value
+    assert [*walk(expr)] == [Scalar("beta", 2), Load("g"), expr]
+    assert rebuilt(expr, (Scalar("beta", 2), Load("g"))) is expr
+    assert rebuilt(expr, (Const(1.0), Load("g"))) == Call("mul", (Const(1.0), Load("g")))
+    assert hash(Call("neg", (expr,))) == hash(Call("neg", (Call("mul", (Scalar("beta", 2), Load("g"))),)))
+
+
+@pytest.mark.parametrize(
+    ("text", "inside", "outside"),
+    [
+        ("[0, 1]", (0.0, 0.5, 1.0), (-1e-300, 1.0000001, math.inf, math.nan)),
+        ("[0, 1)", (0.0, 0.999), (1.0,)),
+        ("(0, 1]", (1e-300, 1.0), (0.0, -0.0)),
+        ("(0, inf)", (1e308,), (math.inf, 0.0)),
+        ("[-inf, 2)", (-math.inf, 1.0), (2.0, math.nan)),
+    ],
+)
+def test_an_interval_holds_what_its_brackets_say(
+    text: str, inside: tuple[float, ...], outside: tuple[float, ...]
+) -> None:
+    low, high = text[1:-1].split(", ")
+    interval = Interval(float(low), float(high), text[0] == "[", text[-1] == "]")
+    assert str(interval) == text
+    assert all(x in interval for x in inside)
+    assert not any(x in interval for x in outside)
+
+
+# ---- Variants ----
+
+FLAGGED = """
+name = "Flagged"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+rho = { default = 0.9, range = "[0, 1]" }
+[flags]
+heavy  = { default = true }
+capped = { }
+[state]
+m = { init = 0, when = "heavy" }
+u = { init = "eta", when = "heavy and capped" }
+[update]
+formulas = '''
+kept  = rho*(m if heavy else g)
+m     = kept + g
+u     = max(u*rho, abs(m))
+root  = sqrt(abs(g))
+rise  = min(m, u) if heavy and capped else m if heavy else where(g > eta, root, g) if capped else g
+delta = eta*rise
+'''
+"""
+
+
+def variants() -> dict[str, Rule]:
+    return {rule.variant: rule for rule in check(parse(FLAGGED, "flagged.toml"))}
+
+
+def test_there_is_a_variant_for_each_choice_of_flags_and_the_defaults_come_first() -> None:
+    assert list(variants()) == ["heavy", "heavy_capped", "", "capped"]
+
+
+@pytest.mark.parametrize(
+    ("variant", "states", "work", "scalars"),
+    [
+        ("heavy", ["m"], {"mul", "add", "sub"}, {"rho", "eta"}),
+        ("heavy_capped", ["m", "u"], {"mul", "add", "max", "abs", "min", "sub"}, {"rho", "eta"}),
+        ("", [], {"mul", "sub"}, {"eta"}),
+        ("capped", [], {"where", "gt", "sqrt", "abs", "mul", "sub"}, {"eta"}),
+    ],
+)
+def test_a_variant_has_no_state_and_no_work_that_it_does_not_use(
+    variant: str, states: list[str], work: set[str], scalars: set[str]
+) -> None:
+    rule = lower(variants()[variant])
+    assert [state.name for state in rule.states] == states
+    assert rule.arrays == ("p", "g", *states)
+    assert {e.op for a in rule.body for e in walk(a.value) if isinstance(e, Call)} == work
+    assert {a.target for a in rule.scalars} == scalars
+
+
+def test_a_variant_that_reads_a_state_that_it_lacks_is_refused_by_name() -> None:
+    text = FLAGGED.replace("else m if heavy else", "else m if capped else")
+    with pytest.raises(ValueError, match="this variant has no state 'm'"):
+        check(parse(text, "flagged.toml"))

@@ -1,0 +1,149 @@
+"""One way through the house: which room may import which, and what of the outside world."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from optgen.resources import PACKAGE
+
+#: Each room, in order, with the rooms and the packages that it may import; then what it may import inside a function,
+#: where it is optional or costs much and is not always needed. A room imports nothing from further down this table.
+ROOMS: dict[str, tuple[str, str]] = {
+    "errors": ("", ""),
+    "names": ("", ""),
+    "ops": ("", ""),
+    "resources": ("", ""),
+    "ir": ("ops", ""),
+    "locate": ("errors", ""),
+    "syntax": ("errors", ""),
+    "formula": ("errors names locate syntax", ""),
+    "parse": ("errors names locate syntax formula", ""),
+    "check": ("errors names ops ir syntax", ""),
+    "host": ("ops ir", ""),
+    "passes": ("names ops ir host passes", ""),
+    "interp": ("ops ir host numpy", ""),
+    "emit": ("names ops ir emit", ""),
+    "summary": ("ops ir", ""),
+    "render": ("ir emit resources jinja2", ""),
+    "toolchain": ("errors", "platformdirs filelock"),
+    "product": ("toolchain resources", ""),
+    "arrays": ("errors numpy", ""),
+    "kernel": ("errors ir host arrays numpy", "cffi"),
+    "driver": ("errors ir parse check passes toolchain product kernel resources", "render"),
+    "hyperparameters": ("errors names ir", ""),
+    "state": ("errors arrays numpy", ""),
+    "plan": ("host arrays kernel state numpy _cffi_backend", ""),
+    "optimiser": ("errors names ir host interp emit arrays kernel driver hyperparameters state plan numpy", ""),
+    "derivatives": ("errors numpy autograd", ""),
+    "track": ("errors derivatives numpy autograd", ""),
+    "training": ("errors track numpy", "rich"),
+    "builder": ("errors render toolchain product kernel driver resources", ""),
+    "doctor": ("errors render toolchain product kernel driver resources optgen", ""),
+    # The command starts with nothing but click, and takes what its subcommand needs.
+    "cli": (
+        "errors optgen click",
+        "names ir emit summary render toolchain product kernel driver hyperparameters builder doctor resources rich",
+    ),
+    "__init__": ("", ""),  # each name loads its room when it is first used
+    "__main__": ("cli", ""),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> tuple[set[str], set[str]]:
+    """The rooms and packages that a file imports when it is loaded, and inside functions; not for type checkers."""
+    tree = ast.parse(path.read_text("utf-8"))
+    checked = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+    ]
+    for node in checked:
+        node.body = []
+    found: tuple[set[str], set[str]] = (set(), set())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            found[node not in tree.body].update(targets(path, node))
+    return found
+
+
+def targets(path: Path, node: ast.Import | ast.ImportFrom) -> set[str]:
+    if isinstance(node, ast.Import):
+        names = [alias.name for alias in node.names]
+    else:
+        package = ("optgen", *path.relative_to(PACKAGE).parts[:-1])
+        base = (
+            [*package[: len(package) - node.level + 1], *(node.module or "").split(".")]
+            if node.level
+            else [node.module]
+        )
+        names = [".".join(filter(None, (*map(str, base), alias.name))) for alias in node.names]
+    rooms = set()
+    for name in names:
+        top, _, rest = name.partition(".")
+        room = rest.split(".")[0]
+        if top == "optgen":
+            rooms.add(room if room in ROOMS else "optgen")
+        elif top not in sys.stdlib_module_names:
+            rooms.add(top)
+    return rooms
+
+
+def test_the_table_names_every_room_and_no_other() -> None:
+    assert set(ROOMS) == {room_of(path) for path in FILES if "build" not in path.relative_to(PACKAGE).parts}
+
+
+def test_the_table_goes_one_way() -> None:
+    order = list(ROOMS)
+    for room, allowed in ROOMS.items():
+        later = order[order.index(room) + 1 :]
+        assert not set(" ".join(allowed).split()) & set(later), room
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_a_room_imports_only_what_the_table_allows(path: Path) -> None:
+    loaded, later = imported(path)
+    allowed, inside = (set(part.split()) for part in ROOMS[room_of(path)])
+    assert loaded <= allowed
+    assert later <= allowed | inside
+
+
+def test_the_imports_are_found_wherever_they_stand() -> None:
+    path = PACKAGE / "emit" / "example.py"
+    text = "from ..ir import Rule\nfrom . import c\nimport numpy.linalg\nif True:\n    from optgen.check import check"
+    found = [targets(path, node) for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    assert found == [{"ir"}, {"emit"}, {"numpy"}, {"check"}]
+
+
+def loaded_by(code: str) -> set[str]:
+    """The top-level modules that a fresh Python has loaded after `code`."""
+    program = f"import sys\n{code}\nprint(*{{name.split('.')[0] for name in sys.modules}})"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split())
+
+
+HEAVY = {"numpy", "cffi", "_cffi_backend", "jinja2", "autograd", "click", "rich", "platformdirs", "filelock"}
+
+
+@pytest.mark.parametrize(
+    ("code", "may"),
+    [
+        ("import optgen", set()),
+        ("import optgen.errors", set()),
+        ("import optgen.parse, optgen.check, optgen.passes, optgen.emit.c, optgen.emit.latex", set()),
+        ("import optgen.interp", {"numpy"}),
+        ("from optgen import SpecError", set()),
+        ("import optgen.cli", {"click"}),
+    ],
+)
+def test_nothing_heavy_is_loaded_before_it_is_needed(code: str, may: set[str]) -> None:
+    assert loaded_by(code) & HEAVY == may

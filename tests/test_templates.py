@@ -1,0 +1,113 @@
+"""Templates hold loops and the ABI: no rule's name, no formula, and nothing that is not defined."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import jinja2
+import pytest
+
+from optgen import driver, render
+from optgen.emit import c
+from optgen.resources import TEMPLATES
+
+ALL = sorted(TEMPLATES.iterdir())
+RULES = {compiled.name: compiled for compiled in map(driver.compile_file, driver.shipped())}
+
+#: Words of C before a star that declares a pointer.
+TYPES = {"char", "const", "void", "float", "double", "int64_t", "optgen_kernel", "optgen_row", "optgen_tensor"}
+
+
+def by_name(path: Path) -> str:
+    return path.name
+
+
+@pytest.mark.parametrize("path", ALL, ids=by_name)
+@pytest.mark.parametrize("name", RULES)
+def test_no_template_names_a_rule(path: Path, name: str) -> None:
+    assert re.search(rf"(?<![a-z]){name}(?![a-z])", path.read_text("utf-8"), re.IGNORECASE) is None
+
+
+@pytest.mark.parametrize("path", ALL, ids=by_name)
+def test_no_template_chooses_by_what_a_rule_is_called(path: Path) -> None:
+    """A name may be written out; it may not be compared with anything."""
+    for statement in re.findall(r"\{%-?\s*(?:if|elif|set|for)\b(.*?)%\}", path.read_text("utf-8"), re.DOTALL):
+        assert not re.search(r"""==|!=|["'][A-Za-z]{2,}["']\s*in|\bin\s*[("'\[]""", statement), statement
+
+
+def code(text: str) -> str:
+    """C without comments, strings and preprocessor lines."""
+    text = re.sub(r"/\*.*?\*/", " ", text, flags=re.DOTALL)
+    return re.sub(r"(?m)^\s*#(?:.*\\\n)*.*$", " ", re.sub(r'"(?:[^"\\]|\\.)*"', '""', text))
+
+
+def arithmetic(text: str) -> set[str]:
+    """Every operator that computes a number, with what stands on either side; stars that declare a pointer are none."""
+    tokens = re.findall(r"\w+|\+\+|--|->|[-+*/%]=?|<<=?|>>=?|[^\s\w]", code(text))
+    found = set()
+    for before, operator, behind in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        if operator in {"*"} and (before in TYPES or before in {"(", ",", ";", "{", "}", "*", "="}):
+            continue  # declares, or reads through, a pointer
+        if operator[0] in "+-*/%" and operator not in {"++", "--", "->"}:
+            found.add(f"{before} {operator} {behind}")
+    return found
+
+
+def stub() -> str:
+    """The kernel template around an element that has nothing in it but names."""
+    element = c.Element(
+        c.DTYPES[0],
+        (("scalar", "meaning"),),
+        (("pointer", True), ("pointer_too", False)),
+        ("load;",),
+        (c.Line("line;", "formula"),),
+        ("store;",),
+        ("definition;",),
+    )
+    kernel = render.Kernel("kernel", "title", "variant", element)
+    context = {"title": "title", "about": ["about"], "definitions": ["definition;"], "kernels": [kernel]}
+    context |= {"targets": render.TARGETS, "abi": "abi;", "library": "library;"}
+    return render.environment().get_template("kernel.c.jinja").render(context)
+
+
+def test_the_loops_around_an_element_compute_nothing_but_places() -> None:
+    assert arithmetic(stub()) == {"pointer + i", "pointer_too + i", "] + i", "i * by"}
+    assert "line;" in stub()
+    for function in ("sqrt", "fabs", "pow", "exp", "log", "fma", "min", "max"):
+        assert re.search(rf"\b{function}f?\b", code(stub())) is None
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if p.name != "kernel.c.jinja"], ids=by_name)
+def test_no_other_template_knows_a_floating_point_number(path: Path) -> None:
+    """The runtime counts and points; a number of a rule never has a type there, so nothing can be done to it."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".h" or path.name.endswith(".c.jinja"):
+        assert re.search(r"\b(float|double|_Float\w*|math\.h|tgmath\.h)\b|\d\.\d|\b\d+e[-+]?\d", code(text)) is None
+        assert "#include <math.h>" not in text
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_the_python_module_of_a_rule_computes_nothing(name: str) -> None:
+    tree = ast.parse(RULES[name].python_source)
+    kinds = (ast.BinOp, ast.Compare, ast.AugAssign, ast.Lambda, ast.If, ast.For, ast.While)
+    assert [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)] == []
+
+
+@pytest.mark.parametrize("change", ["p - p*g", "pointer[i] * scalar", "scalar + 1", "at[0] / 2", "1 - scalar"])
+def test_the_search_finds_a_formula_in_a_loop(change: str) -> None:
+    planted = stub().replace("line;", f"const float x = {change};")
+    assert not arithmetic(planted) <= arithmetic(stub())
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if p.suffix == ".jinja"], ids=by_name)
+def test_a_template_that_lacks_a_value_is_an_error(path: Path) -> None:
+    assert render.environment().undefined is jinja2.StrictUndefined
+    with pytest.raises(jinja2.UndefinedError):
+        render.environment().get_template(path.name).render()
+
+
+def test_every_file_of_the_templates_is_one_that_is_used() -> None:
+    rendered = {"kernel.c.jinja", "module.py.jinja", "runtime.c.jinja"}
+    assert {path.name for path in ALL} == rendered | {"abi.h", "kernel.h", "runtime.h"}
