@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+#: How many faults of one spec are printed; `diagnostics` has them all.
+MOST_SHOWN = 100
+
+
 @dataclass(frozen=True, order=True)
 class Span:
     """A stretch of one line of a source text: `line` and `column` count from 1, `width` in characters."""
@@ -82,10 +86,13 @@ class SpecError(OptgenError, ValueError):
     def __init__(self, file: str, text: str, diagnostics: Iterable[Diagnostic]) -> None:
         self.file = file
         self.diagnostics = tuple(sorted(set(diagnostics), key=lambda d: (d.span, d.message)))
-        lines = text.splitlines()
+        lines = text.split("\n")
         count = len(self.diagnostics)
         faults = "1 fault" if count == 1 else f"{count} faults"
-        super().__init__("\n".join([f"{faults} in {file}", *(d.render(file, lines) for d in self.diagnostics)]))
+        shown = [d.render(file, lines) for d in self.diagnostics[:MOST_SHOWN]]
+        if count > MOST_SHOWN:
+            shown.append(f"and {count - MOST_SHOWN} more")
+        super().__init__("\n".join([f"{faults} in {file}", *shown]))
 
     def __reduce__(self) -> tuple[object, ...]:
         return (_spec_error, (self.file, self.diagnostics, self.message))

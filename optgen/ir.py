@@ -99,6 +99,10 @@ class Call:
     def __hash__(self) -> int:
         return self._hash
 
+    # Hashes of text differ from process to process, so a kept one must not travel.
+    def __reduce__(self) -> tuple[object, ...]:
+        return Call, (self.op, self.args)
+
 
 Expr: TypeAlias = Const | Scalar | Count | Load | Local | Call
 

@@ -166,7 +166,7 @@ class Optimiser:
     def _step_anew(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         # `ps` and `gs` must live until the plan has run: it holds addresses only.
         ps, gs, slots = self._accept(params, grads)
-        plan, count = Plan(self._kernel, params, grads, ps, gs, slots), threads()
+        plan, count = Plan(self._kernel, params, ps, gs, slots), threads()
         self._register(ps, slots)
         self._plans.keep(tuple(map(id, params)), plan)
         plan.run(self._values, count)
@@ -199,9 +199,8 @@ class Optimiser:
         return ps, gs, slots
 
     def _register(self, ps: Sequence[Array], slots: Sequence[Slot]) -> None:
-        present = set(map(id, self._states.slots()))
-        for p, slot in zip(ps, slots, strict=True):
-            if id(slot) not in present:
+        for key, p, slot in zip(keys_of(ps), ps, slots, strict=True):
+            if self._states.find(key) is None:
                 self._states.add(p, slot)
                 del self._states.pending[:1]
 
@@ -223,13 +222,13 @@ class Optimiser:
     def _constants(self) -> dict[Expr, float]:
         """All that meets elements in the compute type and does not change from step to step, with its values."""
         rule = self._compilation.lowered[self._variant]
-        read = {e for a in rule.body for e in walk(a.value)}
-        scalars = [a for a in rule.scalars if extent_of(a.value) == Extent.CONSTANT]
-        scalars = [a for a in scalars if any(isinstance(e, Local) and e.name == a.target for e in read)]
+        nodes = {e for a in rule.body for e in walk(a.value)}
+        read = {e.name for e in nodes if isinstance(e, Local)}
+        scalars = [a for a in rule.scalars if a.target in read and extent_of(a.value) == Extent.CONSTANT]
         values = Program(rule.scalars, [a.target for a in scalars]).run(self._values, 1)
         initial = interp.initial_state(rule, self._values)
         return {
-            **{e: e.value for e in read if isinstance(e, Const)},
+            **{e: e.value for e in nodes if isinstance(e, Const)},
             **{state.init: initial[state.name] for state in rule.states},
             **{a.value: value for a, value in zip(scalars, values, strict=True)},
         }

@@ -35,7 +35,7 @@ _grad_mark = attrgetter("__class__", "shape", "strides", "dtype", "flags.aligned
 
 
 class Plan:
-    """One checked list: `params` and `grads` as they were given, `ps` and `gs` the arrays behind them, and `slots`.
+    """One checked list: `params` as they were given, `ps` the arrays behind them, their gradients `gs` and `slots`.
 
     `kernel` gives the kernel of a dtype; what it raises goes through.
     """
@@ -44,7 +44,6 @@ class Plan:
         self,
         kernel: Callable[[str], Kernel],
         params: Sequence[Any],
-        grads: Sequence[Any],
         ps: Sequence[Array],
         gs: Sequence[Array],
         slots: Sequence[Slot],

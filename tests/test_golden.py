@@ -85,9 +85,7 @@ def all_sources() -> dict[str, str]:
 @pytest.mark.parametrize("name", ["gcc", "clang"])
 def test_no_compiler_warns(name: str) -> None:
     sources = all_sources() | {"runtime": render.runtime_source()}
-    # Of clang's own: `a | b ? c : d` means what it seems to mean.
-    ours = ("-Wno-bitwise-conditional-parentheses",) if name == "clang" else ()
-    warnings = say(compiler(name), sources, *STRICT, *ours, "-fsyntax-only")
+    warnings = say(compiler(name), sources, *STRICT, "-fsyntax-only")
     assert not any(warnings.values()), "\n".join(warnings.values())
 
 

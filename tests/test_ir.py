@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -35,6 +39,7 @@ from optgen.ir import (
 from optgen.ops import Type
 from optgen.parse import parse
 from optgen.passes import lower
+from optgen.resources import PACKAGE
 
 RANGE = Interval(0.0, math.inf, True, False)
 X = Local("x", Extent.ELEMENT, Type.REAL)
@@ -168,6 +173,18 @@ def test_an_expression_is_walked_from_the_inside_and_rebuilt_only_where_it_chang
     assert rebuilt(expr, (Scalar("beta", 2), Load("g"))) is expr
     assert rebuilt(expr, (Const(1.0), Load("g"))) == Call("mul", (Const(1.0), Load("g")))
     assert hash(Call("neg", (expr,))) == hash(Call("neg", (Call("mul", (Scalar("beta", 2), Load("g"))),)))
+
+
+def test_an_expression_from_another_process_is_the_same_expression() -> None:
+    expr = RULE.body[1].value
+    program = f"import pickle, sys; x = pickle.loads(bytes.fromhex('{pickle.dumps(expr).hex()}')); " + (
+        "from optgen.ir import *; from optgen.ops import Type; "
+        "print(x in {Call('add', (Load('m'), Local('x', Extent.ELEMENT, Type.REAL)))})"
+    )
+    environment = os.environ | {"PYTHONHASHSEED": "12345"}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=PACKAGE.parent, env=environment, capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 @pytest.mark.parametrize(

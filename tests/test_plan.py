@@ -7,13 +7,14 @@ import gc
 import pickle
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import optgen
-from optgen import driver, param
-from optgen.errors import OptgenError
+from optgen import driver, param, plan
+from optgen.errors import ArrayError, OptgenError
 
 RULES = [driver.compile_file(path).name for path in driver.shipped()]
 BACKENDS = ("kernel", "interpreter")
@@ -133,11 +134,14 @@ class Leaf:
 class Worlds(RuleBasedStateMachine):
     """The same story with a kernel and with the interpreter; `order` is that in which parameters were first stepped."""
 
-    @initialize(name=st.sampled_from(RULES))
-    def begin(self, name):
+    @initialize(name=st.sampled_from(RULES), seed=st.integers(0, 99))
+    def begin(self, name, seed):
         self.opts = [getattr(optgen, name)(backend=backend) for backend in BACKENDS]
         self.leaves: list[Leaf] = []
         self.order: list[Leaf] = []
+        rng = np.random.default_rng(seed)
+        for kind in rng.choice(sorted(PARAMETERS), 3):
+            self.add(kind, SHAPES[rng.integers(len(SHAPES))], rng.choice(["f", "d"]), seed)
 
     def both(self, act):
         """What `act(world)` raised in both worlds, which must be the same: None if nothing."""
@@ -176,7 +180,6 @@ class Worlds(RuleBasedStateMachine):
     def add(self, kind, shape, dtype, seed):
         self.leaves.append(Leaf(kind, numbers(seed, shape, dtype)))
 
-    @precondition(lambda self: self.leaves)
     @rule(data=st.data(), layout=st.sampled_from(["kept", *GRADIENTS]), seed=st.integers(0, 99))
     def step(self, data, layout, seed):
         chosen = self.some(data, 6)
@@ -193,13 +196,12 @@ class Worlds(RuleBasedStateMachine):
                 )
                 self.stepped(chosen, fault)
 
-    @precondition(lambda self: self.leaves)
     @rule()
     def step_one_by_one(self):
         for leaf in self.leaves:
             self.stepped([leaf], self.both(lambda w, leaf=leaf: self.opts[w].step((leaf.give[w](),), (leaf.kept[w],))))
 
-    @precondition(lambda self: self.leaves)
+    @precondition(lambda self: len(self.leaves) > 1)
     @rule(data=st.data())
     def drop(self, data):
         (leaf,) = self.some(data, 1)
@@ -220,7 +222,6 @@ class Worlds(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.opts[0]._spellings)))
         assert self.both(lambda world: setattr(self.opts[world], name, -1)) is not None
 
-    @precondition(lambda self: self.leaves)
     @rule(data=st.data(), fault=st.sampled_from(sorted(FAULTS)))
     def refused(self, data, fault):
         chosen = self.some(data, 4)
@@ -236,7 +237,6 @@ class Worlds(RuleBasedStateMachine):
         assert self.both(act) is not None
         assert [pickle.dumps(opt) for opt in self.opts] == before
 
-    @precondition(lambda self: self.leaves)
     @rule(data=st.data(), change=st.sampled_from(["readonly", "shape"]))
     def changed_in_place(self, data, change):
         (leaf,) = self.some(data, 1)
@@ -310,3 +310,91 @@ class Worlds(RuleBasedStateMachine):
 
 TestWorlds = Worlds.TestCase
 TestWorlds.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+# ---- What such stories are too short for ----
+
+
+def pair(name="ADAM", **keywords):
+    return [getattr(optgen, name)(**keywords, backend=backend) for backend in BACKENDS]
+
+
+def plan_of(opt, params):
+    return opt._plans.get(tuple(map(id, params)))
+
+
+def test_more_single_updates_than_there_are_plans():
+    count = plan.MOST_PLANS + 50
+    worlds = [[np.full(3, float(i)) for i in range(count)] for _ in BACKENDS]
+    g, opts = np.full(3, 0.5), pair()
+    for _ in range(2):
+        for opt, ps in zip(opts, worlds, strict=True):
+            for p in ps:
+                opt.step((p,), (g,))
+    for opt, ps in zip(opts, worlds, strict=True):
+        opt.step(ps, [g] * count)
+    assert all((p == q).all() for p, q in zip(*worlds, strict=True))
+    assert {opt.state(p)["t"] for opt, ps in zip(opts, worlds, strict=True) for p in ps} == {3}
+    assert len(opts[0]._plans) == plan.MOST_PLANS
+    assert sum(len(slot.plans) for slot in opts[0]._states.slots()) == plan.MOST_PLANS - 1 + count
+    del p, ps, worlds
+    assert len(opts[0]._plans) == 0
+
+
+def test_one_parameter_in_more_lists_than_there_are_plans():
+    opt, p = optgen.ADAM(), np.ones((2, 2))
+    views = [p[:] for _ in range(plan.MOST_PLANS + 50)]
+    for view in views:
+        opt.step((view,), (np.ones((2, 2)),))
+    (slot,) = opt._states.slots()
+    assert slot.t == len(views)
+    assert len(slot.plans) == len(opt._plans) == plan.MOST_PLANS
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_fresh_gradients_of_one_layout_need_no_new_plan(name):
+    opts, worlds = pair(name), [[np.ones((3, 4)), np.ones(5, "f"), np.ones((4, 3)).T] for _ in BACKENDS]
+    first = None
+    for i in range(5):
+        for opt, ps in zip(opts, worlds, strict=True):
+            opt.step(ps, [numbers(i, p.shape, p.dtype).copy("K") for p in ps])
+        first = first or plan_of(opts[0], worlds[0])
+        assert plan_of(opts[0], worlds[0]) is first
+    assert all(p.tobytes() == q.tobytes() for p, q in zip(*worlds, strict=True))
+
+
+def test_lists_that_share_parameters_take_turns():
+    opts, worlds = pair("AMSGrad"), [[np.full(4, float(i)) for i in range(4)] for _ in BACKENDS]
+    lists = [(0, 1, 2), (2, 1), (3,), (3, 0, 2, 1), (1, 2)]
+    for turn in range(4):
+        for i, chosen in enumerate(lists):
+            for opt, ps in zip(opts, worlds, strict=True):
+                opt.step([ps[j] for j in chosen], [np.full(4, 0.1 * (turn + i + j)) for j in chosen])
+    assert all(p.tobytes() == q.tobytes() for p, q in zip(*worlds, strict=True))
+    assert [[opt.state(p)["t"] for p in ps] for opt, ps in zip(opts, worlds, strict=True)] == [[8, 16, 16, 8]] * 2
+
+
+def test_a_fresh_gradient_may_lie_between_the_elements_of_a_parameter_but_not_on_them():
+    for opt in pair("Descent", eta=1.0):
+        memory, apart = np.zeros((4, 3)), np.ones(4)
+        p, beside = memory[:, 0], memory[:, 1]
+        beside[...] = 2
+        for g in (apart[::1], memory[:, 2], apart, beside, beside[:], np.ones(4)):
+            opt.step([p], [g])
+        assert p.tolist() == [-7] * 4
+        # The same layout as that of `beside`, and memory that the step writes.
+        for g in (p, memory[:, 0], memory.ravel()[:10:3]):
+            with pytest.raises(ArrayError, match="the parameter and the gradient overlap"):
+                opt.step([p], [g])
+        assert p.tolist() == [-7] * 4
+        assert opt.state(p)["t"] == 6
+
+
+def test_a_step_refused_half_way_leaves_the_gradients_bound_that_come_next():
+    opt, ps = optgen.Descent(1.0), [np.zeros(3), np.zeros(3)]
+    gs = [np.ones(3), np.ones(3)]
+    opt.step(ps, gs)
+    with pytest.raises(ArrayError):
+        opt.step(ps, [np.full(3, 50.0), ps[0]])
+    opt.step(ps, gs)
+    assert [p.tolist() for p in ps] == [[-2] * 3] * 2

@@ -68,8 +68,8 @@ FORMS: dict[str, Form] = {
 
 #: What C's library has not, or not with these NaNs and zeros.
 _DEFINITIONS = {
-    "min": "return (b < a) | (b != b) ? b : a;",
-    "max": "return (b > a) | (b != b) ? b : a;",
+    "min": "return ((b < a) | (b != b)) ? b : a;",
+    "max": "return ((b > a) | (b != b)) ? b : a;",
     "sign": "return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? 0 : a;",
 }
 
