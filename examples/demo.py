@@ -20,7 +20,7 @@ import optgen
 from optgen import Params, epochs, gradient, param, train, update
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  (after the choice of a backend that needs no screen)
+from matplotlib import pyplot as plt
 
 PICTURE = Path(__file__).with_name("loss-curves.png")
 

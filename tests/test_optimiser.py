@@ -71,7 +71,7 @@ def test_the_rules_are_listed_and_an_unknown_one_is_an_attribute_error():
     assert set(RULES) | {"load", "param", "OptgenError"} <= set(dir(optgen))
     for name in ("ADAN", "adam", "__nothing__"):
         assert not hasattr(optgen, name)
-    with pytest.raises(AttributeError, match="optgen has no rule 'ADAN'.*\n.*optgen list"):
+    with pytest.raises(AttributeError, match=r"optgen has no rule 'ADAN'.*\n.*optgen list"):
         optgen.ADAN  # noqa: B018
     with pytest.raises(ImportError):
         from optgen import ADAN  # noqa: F401
