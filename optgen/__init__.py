@@ -79,4 +79,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     driver = import_module(".driver", __name__)
-    return sorted([*globals(), *_HOMES, *(driver.compile_file(path).name for path in driver.shipped())])
+    return sorted({*globals(), *_HOMES, *(driver.compile_file(path).name for path in driver.shipped())})

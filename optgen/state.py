@@ -134,7 +134,7 @@ class States:
             owner = self._owners[key[0]][0]() if key[0] in self._owners else None
             if owner is not None:
                 other._add(owner, key, slot.copy())
-        other.pending = [slot.copy() for slot in self.pending]
+        other.pending = self.pending.copy()  # nothing writes to these slots
 
 
 class _Dropper:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import optgen
 from optgen import driver, param, plan
 from optgen.errors import ArrayError, OptgenError
+from optgen.state import Slot
 
 RULES = [driver.compile_file(path).name for path in driver.shipped()]
 BACKENDS = ("kernel", "interpreter")
@@ -361,6 +363,25 @@ def test_fresh_gradients_of_one_layout_need_no_new_plan(name):
         first = first or plan_of(opts[0], worlds[0])
         assert plan_of(opts[0], worlds[0]) is first
     assert all(p.tobytes() == q.tobytes() for p, q in zip(*worlds, strict=True))
+
+
+def test_gradients_may_change_their_layout_at_every_step():
+    opts, worlds = pair(), [[np.ones((3, 4)), np.ones(6, "f")] for _ in BACKENDS]
+    for i, layout in enumerate(["plain", "strided", "backwards", "fortran", "misaligned", "constant"] * 2):
+        for opt, ps in zip(opts, worlds, strict=True):
+            opt.step(ps, [GRADIENTS[layout](numbers(3 * i + 1, p.shape, p.dtype)) for p in ps])
+    assert all(p.tobytes() == q.tobytes() for p, q in zip(*worlds, strict=True))
+
+
+def test_a_plan_that_takes_the_place_of_another_is_kept_for_its_own_slots():
+    plans, old, new = plan.Plans(), Slot((), "float64", 0, {}), Slot((), "float64", 0, {})
+    for slot in (old, new):
+        plans.keep((1,), SimpleNamespace(slots=[slot]))
+    assert (old.plans, new.plans) == (set(), {(1,)})
+    plans.forget(old)
+    assert plans.get((1,)).slots == [new]
+    plans.forget(new)
+    assert plans.get((1,)) is None
 
 
 def test_lists_that_share_parameters_take_turns():

@@ -113,7 +113,11 @@ def test_places_of_one_array_are_parameters_of_their_own():
         for _ in range(i + 1):
             opt.step([W[i]], [np.ones(4)])
     assert [opt.state(W[i])["t"] for i in range(4)] == [1, 2, 3, 4]
-    assert opt.state(W)["t"] == opt.state(W.T)["t"] == opt.state(W[:, 0])["t"] == opt.state(W[0].view("f4"))["t"] == 0
+    for other in (W, W.T, W[:, 0], W[0].view("f4"), W.view("f4")[0, ::2]):
+        assert opt.state(other)["t"] == 0
+    for other in (W.view("f4")[3, ::2], W[3]):  # of one address, shape and strides
+        opt.step([other], [np.ones(4, other.dtype)])
+    assert opt.state(W[3])["t"] == 5
 
 
 @pytest.mark.parametrize("made", [lambda W: np.lib.stride_tricks.as_strided(W, (2, 4)), lambda W: W.view(np.memmap)])
@@ -185,30 +189,34 @@ def test_state_dies_with_a_parameter_that_the_garbage_collector_finds():
     assert len(opt._states) == len(opt._plans) == len(opt._states._owners) == 0
 
 
-def test_the_garbage_collector_may_run_while_states_are_saved_and_copied():
-    opt, keep = optgen.ADAM(), np.ones(5)
+@pytest.mark.parametrize(
+    "act",
+    [
+        lambda opt, keep: opt.state_dict(),
+        lambda opt, keep: copy.copy(opt),
+        lambda opt, keep: opt.load_state_dict({**opt.state_dict(), "parameters": []}, []),
+        lambda opt, keep: opt.step([keep[:], np.ones(5)], [np.ones(5), np.ones(5)]),
+    ],
+    ids=["state_dict", "copy", "load_state_dict", "step"],
+)
+def test_the_garbage_collector_may_take_parameters_at_any_moment(act):
     threshold = gc.get_threshold()
     try:
-        for _ in range(50):
+        for often in range(1, 20):
+            opt, keep = optgen.ADAM(), np.ones(5)
             opt.step([keep], [np.ones(5)])
-            for _ in range(20):
+            gc.set_threshold(0)
+            for _ in range(30):
                 cycle: list[Any] = [np.ones(5)]
                 cycle.append(cycle)
                 opt.step(cycle[:1], [np.ones(5)])
             del cycle
-            gc.set_threshold(5)  # often enough to meet every loop over the states
-            opt.state_dict()
-            copy.copy(opt)
-            opt.load_state_dict(opt.state_dict(), [*opt_parameters(opt, keep)])
-            gc.set_threshold(0)
+            gc.set_threshold(often)
+            act(opt, keep)
+            gc.collect()
+            assert len(opt._states) == len(opt._states._owners) <= 1
     finally:
         gc.set_threshold(*threshold)
-    assert opt.state(keep)["t"] == 50
-
-
-def opt_parameters(opt, keep):
-    """As many parameters as the optimiser has, the first of them `keep`."""
-    return [keep, *(np.ones(5) for _ in range(len(opt.state_dict()["parameters"]) - 1))]
 
 
 @pytest.mark.parametrize(("backend", "count"), [("kernel", 10_000), ("interpreter", 1000)])
@@ -407,8 +415,21 @@ def test_a_copy_goes_on_with_the_same_parameters_on_its_own():
     twin = copy.copy(opt)
     twin.step([p], [np.ones(3)])
     assert (opt.state(p)["t"], twin.state(p)["t"]) == (1, 2)
+    assert opt.state(p)["v"][0] != twin.state(p)["v"][0]
     del p
     assert len(opt._states) == len(twin._states) == 0
+
+
+def test_a_copy_takes_up_pending_states_on_its_own():
+    opt, ps = optgen.ADAM(), arrays()
+    run(opt, ps, 2)
+    waiting = copy.deepcopy(opt)
+    twin = copy.copy(waiting)
+    run(twin, ps, 1)
+    run(waiting, [p.copy() for p in ps], 1)
+    assert [entry["t"] for entry in twin.state_dict()["parameters"]] == [3, 3, 3]
+    run(waiting, ps, 1)
+    assert [waiting.state(p)["t"] for p in ps] == [1, 1, 1]
 
 
 def test_parameters_of_any_layout_resume():
