@@ -133,7 +133,8 @@ def module_source(checked: Sequence[Rule], spec_text: str, file: str) -> str:
         "file": file,
         "text": spec_text,
         "formulas": [text.formula(assign) for assign in rule.body],
-        "counts": any(isinstance(e, Count) for a in rule.body for e in walk(a.value)),
+        "variants": _variants(checked),
+        "counts": any(isinstance(e, Count) for variant in checked for a in variant.body for e in walk(a.value)),
         "hypers": [_hyper(hyper) for hyper in rule.hypers],
         "flags": [Argument(flag.name, flag.doc or "a flag", repr(flag.default)) for flag in rule.flags],
         "states": [
@@ -148,6 +149,19 @@ def _hyper(hyper: Hyper) -> Argument:
     default = f"({', '.join(map(repr, hyper.default))})" if hyper.vector else repr(hyper.default[0])
     annotation = f"tuple[{', '.join(['float'] * len(hyper.default))}]" if hyper.vector else "float"
     return Argument(hyper.name, hyper.doc or "a number", default, annotation, str(hyper.range), hyper.vector)
+
+
+def _variants(checked: Sequence[Rule]) -> list[tuple[str, list[str]]]:
+    """For each flag, what turning it round changes in the formulas of the default variant."""
+    default = checked[0]
+    usual = [text.formula(assign) for assign in default.body]
+    variants = []
+    for rule in checked:
+        changed = [flag for flag, before in zip(rule.flags, default.flags, strict=True) if flag.value != before.value]
+        if len(changed) == 1:
+            lines = [line for assign in rule.body if (line := text.formula(assign)) not in usual]
+            variants.append((f"{changed[0].name}={changed[0].value}", lines))
+    return variants
 
 
 def _when(name: str, checked: Sequence[Rule]) -> str:

@@ -142,3 +142,11 @@ def test_the_faults_of_all_specs_of_a_build_come_together(tmp_path):
         list(builder.jobs([tmp_path / "one.toml", tmp_path / "two.toml"]))
     assert "one.toml:3:21: unknown name 'nonsense'" in str(caught.value)
     assert "two.toml:3:21: unknown name 'nonsense'" in str(caught.value)
+
+
+def test_the_docstring_shows_what_each_flag_changes():
+    lines = [line.strip() for line in driver.shipped_class("ADAMW").__doc__.splitlines()]
+    usual, coupled = lines.index("Δ ← step + decay·p"), lines.index("with coupled=True:")
+    assert lines[coupled + 2 : coupled + 4] == ["Δ ← step + η·decay·p", ""]
+    assert usual < coupled
+    assert "with" not in " ".join(driver.shipped_class("ADAM").__doc__.split()[:40])
