@@ -26,7 +26,6 @@ MOST_FLAGS = 6
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
     "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "copy", "rule", "spec", "bind",
-    "super", "values", "flags",  # these in the generated module
 })  # fmt: skip
 _RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
 
@@ -103,8 +102,6 @@ class _Checker(Scope):
             hint = "a name is a letter, then letters, digits and underscores, in ASCII"
             hint += " or Greek" if what != "rule" else ""
             self.fault(span, f"{name!r} cannot be the name of a {what}", hint)
-        elif what == "rule" and name == "super":
-            self.fault(span, f"{name!r} is a name that every optimiser has for itself", RENAME)
         elif name in GIVEN and what != "rule":
             self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {GIVEN[name]}", RENAME)
         elif name in FUNCTIONS:

@@ -7,12 +7,13 @@ Slow and plain on purpose: one array for every operation, each rounded to the co
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .host import Value, Values, evaluate
+from .host import Values, evaluate
 from .ir import PARAMETER, Call, Expr, Extent, Load, Local, Rule, extent_of
 from .ops import power_steps
 
@@ -64,31 +65,38 @@ def initial_state(rule: Rule, values: Values) -> dict[str, float]:
 
 def step(rule: Rule, values: Values, t: int, arrays: Mapping[str, Array]) -> None:
     """One step, in place. `arrays` holds "p", "g" and every state, of one shape and one dtype, the compute type."""
-    dtype = arrays[PARAMETER].dtype
-    names: dict[str, Value | Array] = {}
-
-    def operand(expr: Expr) -> Array:
-        """A value of any extent as an operand of the compute type: here a scalar is rounded, once."""
-        result = value(expr)
-        return np.asarray(result, dtype=None if isinstance(result, bool | np.bool_) else dtype)
-
-    def value(expr: Expr) -> Value | Array:
-        if extent_of(expr) <= Extent.STEP:
-            return evaluate(expr, values, t, names)  # type: ignore[arg-type]
-        match expr:
-            case Load():
-                return arrays[expr.array]
-            case Local():
-                return names[expr.name]
-            case Call():
-                result: Array = NUMPY[expr.op](*map(operand, expr.args))
-                return result
-        raise AssertionError(f"{expr} has no value")
-
+    run = _Step(values, t, arrays, {})
     with np.errstate(all="ignore"):
         for assign in rule.body:
-            result = value(assign.value)
-            # A view would change under the feet of later formulas when the arrays are written.
-            names[assign.target] = result.copy() if isinstance(assign.value, Load) else result  # type: ignore[union-attr]
+            result = run.value(assign.value)
+            # An array of the caller's would change under the feet of a later name when the arrays are written.
+            run.names[assign.target] = np.copy(result) if isinstance(assign.value, Load) else result
         for name in rule.stores:
-            arrays[name][...] = names[name]
+            arrays[name][...] = run.names[name]
+
+
+@dataclass
+class _Step:
+    """What the expressions of one step are evaluated with."""
+
+    values: Values
+    t: int
+    arrays: Mapping[str, Array]
+    names: dict[str, Any]  # of extent STEP or less a Python number, else an array
+
+    def value(self, expr: Expr) -> Any:
+        if extent_of(expr) <= Extent.STEP:
+            return evaluate(expr, self.values, self.t, self.names)
+        match expr:
+            case Load():
+                return self.arrays[expr.array]
+            case Local():
+                return self.names[expr.name]
+            case Call():
+                return NUMPY[expr.op](*map(self.operand, expr.args))
+        raise AssertionError(f"{expr} has no value")
+
+    def operand(self, expr: Expr) -> Any:
+        """A value as an operand among elements: here a number of the host is rounded to the compute type, once."""
+        value = self.value(expr)
+        return self.arrays[PARAMETER].dtype.type(value) if isinstance(value, float) else value

@@ -161,15 +161,15 @@ class Optimiser:
             return
         if not self._held.issuperset(plan.dtypes):
             self._refuse_vanishing(plan.dtypes)
-        plan.run(self._values, threads())
+        plan.run(self._values)
 
     def _step_anew(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         # `ps` and `gs` must live until the plan has run: it holds addresses only.
         ps, gs, slots = self._accept(params, grads)
-        plan, count = Plan(self._kernel, params, ps, gs, slots), threads()
+        plan = Plan(self._kernel, params, ps, gs, slots, threads())
         self._register(ps, slots)
         self._plans.keep(tuple(map(id, params)), plan)
-        plan.run(self._values, count)
+        plan.run(self._values)
 
     def _interpret(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         ps, gs, slots = self._accept(params, grads)

@@ -37,7 +37,7 @@ _grad_mark = attrgetter("__class__", "shape", "strides", "dtype", "flags.aligned
 class Plan:
     """One checked list: `params` as they were given, `ps` the arrays behind them, their gradients `gs` and `slots`.
 
-    `kernel` gives the kernel of a dtype; what it raises goes through.
+    `kernel` gives the kernel of a dtype; what it raises goes through. `threads` is how many a step may use.
     """
 
     def __init__(
@@ -47,8 +47,10 @@ class Plan:
         ps: Sequence[Array],
         gs: Sequence[Array],
         slots: Sequence[Slot],
+        threads: int,
     ) -> None:
         self.slots = slots
+        self.threads = threads
         groups: dict[str, list[int]] = {}
         for i, p in enumerate(ps):
             groups.setdefault(COMPUTE[p.dtype], []).append(i)
@@ -100,11 +102,11 @@ class Plan:
         self.grads = list(map(weakref.ref, grads))
         return True
 
-    def run(self, values: Values, threads: int) -> None:
+    def run(self, values: Values) -> None:
         """One step. The arrays of this plan must be alive and as they were: it was just made, or `takes` said so."""
         for binding, slots in self.bindings:
             ts = [slot.t + 1 for slot in slots]
-            binding.run(values, ts, threads)
+            binding.run(values, ts, self.threads)
             for slot, t in zip(slots, ts, strict=True):
                 slot.t = t
 

@@ -328,11 +328,11 @@ def test_a_refused_step_leaves_a_pending_state_where_it_is(backend):
 
 @pytest.mark.parametrize("stepped", [False, True])
 def test_a_wrong_setting_of_the_environment_refuses_a_step_whole(monkeypatch, stepped):
-    opt, p = optgen.ADAM(), np.ones(3)
+    opt, p, q = optgen.ADAM(), np.ones(3), np.ones(3)
     if stepped:
         opt.step([p], [np.ones(3)])
-    before = pickle.dumps(opt), p.tobytes()
+    before = pickle.dumps(opt), p.tobytes(), q.tobytes()
     monkeypatch.setenv("OPTGEN_NUM_THREADS", "many")
-    with pytest.raises(ArgumentError, match="OPTGEN_NUM_THREADS"):
-        opt.step([p], [np.ones(3)])
-    assert (pickle.dumps(opt), p.tobytes()) == before
+    with pytest.raises(ArgumentError, match="OPTGEN_NUM_THREADS"):  # it is read when a list is stepped first
+        opt.step([p, q], [np.ones(3), np.ones(3)])
+    assert (pickle.dumps(opt), p.tobytes(), q.tobytes()) == before

@@ -267,7 +267,6 @@ NAMES = [
     ("code in a rule's name", spec(name="""name = 'm; system("x")'"""), 1, 8, "cannot be the name of a rule", ""),
     ("a rule that is a keyword", spec(name="name = 'class'"), 1, 8, "'class' is a keyword of C or Python", ""),
     ("a rule that is a function", spec(name="name = 'max'"), 1, 8, "the rule 'max' shadows the function max()", ""),
-    ("a rule called super", spec(name="name = 'super'"), 1, 8, "a name that every optimiser has for itself", ""),
     ("an empty name", spec(hypers=f"{ETA}\n'' = {{ default = 1, range = '[0, 1]' }}"), 4, 1,
      "'' cannot be the name of a", ""),
     ("a comment's end", spec(flags="'*/' = {}"), 5, 1, "'*/' cannot be the name of a flag", "letters, digits"),
