@@ -46,7 +46,6 @@ _HOMES = {
     "train": "training",
     "update": "training",
 }
-__all__ = [*_HOMES, "load"]
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -57,11 +56,16 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     from pathlib import Path
 
+    if "\n" in str(path):
+        errors = import_module(".errors", __name__)
+        raise errors.ArgumentError("load: the path of a spec was expected, got its text", hint="write it to a file")
     driver = import_module(".driver", __name__)
     return driver.module_class(driver.compile_file(Path(path)))
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":  # `from optgen import *` takes every rule too
+        return [*_HOMES, "load", *_rules()]
     if name in _HOMES:
         value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     elif name.startswith("_"):
@@ -78,5 +82,9 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
+    return sorted([*_HOMES, "load", "__version__", *_rules()])
+
+
+def _rules() -> list[str]:
     driver = import_module(".driver", __name__)
-    return sorted({*globals(), *_HOMES, *(driver.compile_file(path).name for path in driver.shipped())})
+    return [driver.compile_file(path).name for path in driver.shipped()]

@@ -85,7 +85,7 @@ def _dtype_hint(dtype: np.dtype[Any]) -> str:
         return "convert it: x.astype(x.dtype.newbyteorder('='))"
     if dtype.kind == "c":
         return "step the real and the imaginary part as two parameters: z.real and z.imag"
-    return "convert it: x.astype(np.float32)"
+    return "convert it and keep the result: x = x.astype(np.float32)"
 
 
 def _overlaps_itself(x: Array) -> bool:
@@ -132,7 +132,7 @@ def refuse_overlaps(parameters: Sequence[Array], gradients: Sequence[Array], sta
             continue
         if j < count and a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides:
             raise ArrayError(f"{name(i)} and {name(j)} are the same array", hint="give each parameter once")
-        hint = "a step reads one while it writes the other: give one of them memory of its own, for example .copy()"
+        hint = "a step writes one while it reads or writes the other: give one of them memory of its own, .copy()"
         raise ArrayError(f"{name(i)} and {name(j)} overlap in memory", hint=hint)
 
 

@@ -17,7 +17,7 @@ from .product import Product, fingerprint, library_of
 from .render import runtime_source
 from .resources import declarations
 
-__all__ = ["Job", "build", "jobs"]
+__all__ = ["Job", "build", "is_current", "jobs"]
 
 #: The stems of the runtime's own files.
 TAKEN = ("runtime", "declarations")
@@ -66,6 +66,18 @@ def jobs(paths: list[Path]) -> Iterator[Job]:
         raise OptgenError("\n\n".join(error.message for error in faults))
 
 
+def is_current(job: Job, folder: Path, compiler: toolchain.Compiler | None) -> bool:
+    """Whether the files of `job` are in `folder` as `compiler` would make them; as any made them, if it is None."""
+    product = Product.read(folder / f"{job.stem}.json")
+    if product is None or product.fingerprint != job.fingerprint:
+        return False
+    return (compiler is None or product.compiler == _identity(compiler)) and product.intact(folder)
+
+
+def _identity(compiler: toolchain.Compiler) -> str:
+    return " ".join((*compiler.command, compiler.version, *toolchain.FLAGS))
+
+
 def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
     """Makes the files of `job` in `folder`; False if all of them were there already, as they should be.
 
@@ -73,11 +85,9 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
     Only one process at a time may build in a folder: hold `toolchain.sole_builder`. OptgenError if a file of somebody
     else's is in the way.
     """
-    record = folder / f"{job.stem}.json"
-    identity = " ".join((*compiler.command, compiler.version, *toolchain.FLAGS))
-    product = Product.read(record)
-    if product and (product.fingerprint, product.compiler) == (job.fingerprint, identity) and product.intact(folder):
+    if is_current(job, folder, compiler):
         return False
+    record = folder / f"{job.stem}.json"
     folder.mkdir(parents=True, exist_ok=True)
     source, texts = job.texts()
     _refuse_foreign(folder, [*texts, record.name])
@@ -96,7 +106,8 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
     if job.compilation is None:
         write_declarations(declarations(), folder / "declarations.py")
         names.append("declarations.py")
-    Product(job.fingerprint, identity, {name: toolchain.digest(folder / name) for name in names}).write(record)
+    digests = {name: toolchain.digest(folder / name) for name in names}
+    Product(job.fingerprint, _identity(compiler), digests).write(record)
     return True
 
 

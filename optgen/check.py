@@ -107,7 +107,8 @@ class _Checker(Scope):
         elif name in FUNCTIONS:
             self.fault(span, f"the {what} {name!r} shadows the function {name}()", RENAME)
         elif keyword.iskeyword(name) or name in C_KEYWORDS:
-            self.fault(span, f"{name!r} is a keyword of C or Python, no name for a {what}", RENAME)
+            hint = "write lam, or λ in quotes" if name == "lambda" else RENAME
+            self.fault(span, f"{name!r} is a keyword of C or Python, no name for a {what}", hint)
 
     def hyper(self, ast: HyperAst) -> Hyper | None:
         if not ast.range:

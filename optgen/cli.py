@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from . import __version__
-from .errors import ArgumentError, OptgenError, SpecError, UnknownRule
+from .errors import ArgumentError, CompilerNotFound, OptgenError, SpecError, UnknownRule
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -78,8 +78,15 @@ def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
             note = f"`optgen build --out {BUILD}` builds it now"
             click.echo(f"note: the runtime of optgen will be compiled on first use; {note}", err=True)
     start = time.perf_counter()
-    with _building_in(out):
-        made = _build_all(wanted, out, toolchain.find_compiler(), jobs or kernel.processors())
+    made = 0
+    try:
+        compiler = toolchain.find_compiler()
+    except CompilerNotFound:
+        if not all(builder.is_current(job, out, None) for job in wanted):
+            raise
+    else:
+        with _building_in(out):
+            made = _build_all(wanted, out, compiler, jobs or kernel.processors())
     current = f"{len(wanted) - made} up to date"
     if made:
         click.echo(f"{made} built, {current} in {out} ({time.perf_counter() - start:.1f} s)")
@@ -203,14 +210,13 @@ def check(specs: tuple[Path, ...]) -> None:
             click.echo(f"{path}: ok")
             continue
         except SpecError as error:  # with the path as it was given, for editors to find it
-            lines = path.read_text("utf-8").splitlines()
-            found = [fault.render(str(path), lines) for fault in error.diagnostics]
+            found = [fault.render(str(path), error.lines) for fault in error.diagnostics]
         except OptgenError as error:
             found = [str(error)]
         faulty += 1
         click.echo("\n".join(found))
     if faulty:
-        click.echo(f"error: {faulty} of {len(specs)} specs with faults", err=True)
+        click.echo(f"error: faults in {faulty} of {len(specs)} {'spec' if len(specs) == 1 else 'specs'}", err=True)
         raise SystemExit(1)
 
 

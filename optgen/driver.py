@@ -10,6 +10,7 @@ from __future__ import annotations
 import linecache
 import sys
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -80,7 +81,7 @@ def compile_text(text: str, file: str) -> Compilation:
 def compile_file(path: Path) -> Compilation:
     """The spec at `path`; an OptgenError if the file cannot be read."""
     try:
-        text = path.read_text("utf-8")
+        text = path.read_text("utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
         raise OptgenError(f"{path}: a spec in UTF-8 was expected, byte {error.start} is none") from None
     except OSError as error:
@@ -127,7 +128,9 @@ def shipped_class(name: str) -> Any:
     """The optimiser class of a shipped rule. UnknownRule if there is none of that name."""
     spec = SPECS / f"{name.lower()}.toml"
     if not spec.is_file():
-        raise UnknownRule(f"optgen has no rule {name!r}", hint="`optgen list` shows those it has")
+        close = get_close_matches(name.lower(), [path.stem for path in shipped()], 1)
+        hint = f"did you mean {compile_file(SPECS / f'{close[0]}.toml').name!r}? " if close else ""
+        raise UnknownRule(f"optgen has no rule {name!r}", hint=f"{hint}`optgen list` shows those it has")
     text = spec.read_text("utf-8")
     built = BUILD / f"{name.lower()}.json"
     if built_library(built, fingerprint(text)):
@@ -135,7 +138,8 @@ def shipped_class(name: str) -> Any:
     else:
         cls = module_class(compile_text(text, spec.name))
     if cls is None or cls.__name__ != name:
-        raise UnknownRule(f"optgen has no rule {name!r}", hint="rules are spelled as `optgen list` shows them")
+        right = compile_text(text, spec.name).name
+        raise UnknownRule(f"optgen has no rule {name!r}", hint=f"did you mean {right!r}? `optgen list` shows all rules")
     cls.__module__ = "optgen"
     return cls
 

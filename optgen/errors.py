@@ -81,27 +81,27 @@ class OptgenError(Exception):
 
 
 class SpecError(OptgenError, ValueError):
-    """All faults of one spec: `file`, and `diagnostics` in the order of their places."""
+    """All faults of one spec: `file`, its `lines`, and `diagnostics` in the order of their places."""
 
     def __init__(self, file: str, text: str, diagnostics: Iterable[Diagnostic]) -> None:
         self.file = file
         self.diagnostics = tuple(sorted(set(diagnostics), key=lambda d: (d.span, d.message)))
-        lines = text.split("\n")
+        self.lines = text.split("\n")
         count = len(self.diagnostics)
         faults = "1 fault" if count == 1 else f"{count} faults"
-        shown = [d.render(file, lines) for d in self.diagnostics[:MOST_SHOWN]]
+        shown = [d.render(file, self.lines) for d in self.diagnostics[:MOST_SHOWN]]
         if count > MOST_SHOWN:
             shown.append(f"and {count - MOST_SHOWN} more")
         super().__init__("\n".join([f"{faults} in {file}", *shown]))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return (_spec_error, (self.file, self.diagnostics, self.message))
+        return (_spec_error, (self.file, self.lines, self.diagnostics, self.message))
 
 
-def _spec_error(file: str, diagnostics: tuple[Diagnostic, ...], message: str) -> SpecError:
+def _spec_error(file: str, lines: list[str], diagnostics: tuple[Diagnostic, ...], message: str) -> SpecError:
     error = SpecError.__new__(SpecError)
     OptgenError.__init__(error, message)
-    error.file, error.diagnostics = file, diagnostics
+    error.file, error.lines, error.diagnostics = file, lines, diagnostics
     return error
 
 

@@ -120,7 +120,8 @@ class _Formula:
             self.fault(body[1], f"{expected}, one on a line", "put it on a line of its own")
         elif isinstance(first, ast.AugAssign):
             spelled = ast.unparse(first.target)
-            self.fault(first, f"{expected}, got an update in place", f"write: {spelled} = {spelled} ...")
+            hint = f"write the whole value of {spelled} in one formula, or give its parts names of their own"
+            self.fault(first, f"{expected}, got an update in place", hint)
         elif not isinstance(first, ast.Assign):
             self.fault(first, f"{expected}, got {_statement_kind(first)}")
         elif len(first.targets) > 1 or not isinstance(first.targets[0], ast.Name):
@@ -143,8 +144,8 @@ class _Formula:
                 return self.unary(node)
             case ast.BinOp(left=left, op=operator, right=right) if type(operator) in _BINARY:
                 return Operation(self.span(node), _BINARY[type(operator)], (self.term(left), self.term(right)))
-            case ast.BinOp(op=operator):
-                return self.fault(node, *_WRONG_OPERATORS[type(operator)])
+            case ast.BinOp():
+                return self.wrong_operator(node)
             case ast.BoolOp(op=connective, values=values):
                 connected: Term = self.term(values[0])
                 for value in values[1:]:
@@ -159,6 +160,15 @@ class _Formula:
                 return Choice(self.span(node), self.term(test), self.term(then), self.term(other))
         kind, hint = _WRONG_EXPRESSIONS.get(type(node), (f"a {type(node).__name__.lower()}", None))
         return self.fault(node, f"a formula may not hold {kind}", hint)
+
+    def wrong_operator(self, node: ast.BinOp) -> Broken:
+        """A fault with the caret under the operator itself, which has no place in Python's tree."""
+        symbol, message, hint = _WRONG_OPERATORS[type(node.op)]
+        end = self.offset(node.left.end_lineno or 0, node.left.end_col_offset or 0)
+        start = self.source.index(symbol, end)
+        self.fault_at(start, start + len(symbol), f"`{symbol}` {message}", hint)
+        self.spec.unused |= words(self.text_of(node))
+        return Broken(self.span(node))
 
     def number(self, node: ast.Constant) -> Term:
         value = node.value
@@ -204,6 +214,7 @@ class _Formula:
 
     def call(self, node: ast.Call) -> Term:
         if not isinstance(node.func, ast.Name):
+            self.spec.unused |= words(self.text_of(node))
             return self.fault(node.func, "a function is called by its plain name", "for example: sqrt(v)")
         if node.keywords:
             return self.fault(node, "functions take no keywords here")
@@ -220,15 +231,16 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
 }  # fmt: skip
 _ONLY = "numbers, names, operators and functions only"
 _BITS = "formulas are about real numbers"
-_WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str]] = {
-    ast.BitXor: ("`^` is not a power here", "write `**`"),
-    ast.FloorDiv: ("`//` has no meaning in a formula", "write `/`"),
-    ast.Mod: ("`%` has no meaning in a formula", _BITS),
-    ast.MatMult: ("`@` has no meaning in a formula", "formulas work element by element: write `*`"),
-    ast.BitAnd: ("`&` has no meaning in a formula", "write `and` for conditions"),
-    ast.BitOr: ("`|` has no meaning in a formula", "write `or` for conditions, `abs(x)` for an absolute value"),
-    ast.LShift: ("`<<` has no meaning in a formula", _BITS),
-    ast.RShift: ("`>>` has no meaning in a formula", _BITS),
+#: The operator as it is written, what is wrong with it, and what to do.
+_WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
+    ast.BitXor: ("^", "is not a power here", "write `**`"),
+    ast.FloorDiv: ("//", "has no meaning in a formula", "write `/`"),
+    ast.Mod: ("%", "has no meaning in a formula", _BITS),
+    ast.MatMult: ("@", "has no meaning in a formula", "formulas work element by element: write `*`"),
+    ast.BitAnd: ("&", "has no meaning in a formula", "write `and` for conditions"),
+    ast.BitOr: ("|", "has no meaning in a formula", "write `or` for conditions, `abs(x)` for an absolute value"),
+    ast.LShift: ("<<", "has no meaning in a formula", _BITS),
+    ast.RShift: (">>", "has no meaning in a formula", _BITS),
 }
 _WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
     ast.Attribute: ("an attribute (a dot)", "functions and names are written plainly: sqrt(v), not np.sqrt(v)"),

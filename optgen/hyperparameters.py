@@ -30,8 +30,18 @@ def spellings(hypers: Iterable[Hyper]) -> Spellings:
     return found
 
 
+#: What other libraries call things, and what they are called here.
+_ELSEWHERE = {
+    "lr": "eta", "learning_rate": "eta", "step_size": "eta", "momentum": "rho", "alpha": "rho", "betas": "beta",
+    "b1": "beta1", "b2": "beta2", "epsilon": "eps", "weight_decay": "decay", "wd": "decay",
+}  # fmt: skip
+
+
 def suggestion(name: str, names: Sequence[str]) -> str:
     """The end of a message about the unknown `name`: the one of `names` that was meant, or all of them."""
+    known = _ELSEWHERE.get(canonical(name), "")
+    if known.rstrip("12") in names:
+        return f"; did you mean {known!r}?"
     close = get_close_matches(canonical(name), names, 1)
     return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(names) or 'none'}"
 
@@ -60,8 +70,8 @@ def number(hyper: Hyper, value: Any) -> float:
     except OverflowError:
         real = math.inf
     if real not in hyper.range or not math.isfinite(real):
-        message = f"{_both_spellings(hyper)}: a value in {hyper.range} was expected, got {real!r}"
-        raise HyperparameterError(message, hint=hyper.doc or None)
+        what = f"{_both_spellings(hyper)}, {hyper.doc}" if hyper.doc else _both_spellings(hyper)
+        raise HyperparameterError(f"{what}: a value in {hyper.range} was expected, got {real!r}")
     return real
 
 

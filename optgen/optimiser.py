@@ -239,15 +239,24 @@ class Optimiser:
         """The state of parameter `p`: an array for each name of the spec (read-only, live), and the count `t`.
 
         The arrays have the shape and dtype of `p`. Of a parameter that was never stepped: what its state would start
-        as, and t = 0, whatever saved state may wait for it. Raises ArrayError for what is no parameter.
+        as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits. StateError if more
+        than one part fits, since their order will decide; ArrayError for what is no parameter.
         """
         array = as_parameter(p, 0, 1)
-        slot = self._states.find(keys_of([array])[0]) or self._new_slot(array)
+        slot = self._states.find(keys_of([array])[0]) or self._awaited_slot(array) or self._new_slot(array)
         views: dict[str, Any] = {}
         for name, values in slot.arrays.items():
             views[name] = view = values.view()
             view.flags.writeable = False
         return views | {"t": slot.t}
+
+    def _awaited_slot(self, p: Array) -> Slot | None:
+        """The pending slot that `p` will take up, if that can be told before it is stepped."""
+        fitting = [slot for slot in self._states.pending if (slot.shape, slot.dtype) == (p.shape, str(p.dtype))]
+        if len(fitting) > 1:
+            hint = "say which parameters it is of: opt.load_state_dict(saved, params)"
+            raise StateError(f"{len(fitting)} loaded states of shape {p.shape} wait for their parameters", hint=hint)
+        return fitting[0] if fitting else None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, in plain containers and arrays: rule, hyperparameters, and for each

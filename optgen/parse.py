@@ -62,6 +62,8 @@ def _toml_fault(text: str, message: str) -> Diagnostic:
     reason = re.sub(r" \(at [^)]*\)", "", message)
     letter = text.split("\n")[span.line - 1][span.column - 1 : span.column]
     hint = None if letter.isascii() else f'TOML wants quotes around it, also in a key: "{letter}" = ...'
+    if "invalid value" in reason.lower() and letter.isascii() and letter.isalpha():
+        hint = 'TOML writes true and false, numbers, and text in quotes: "..."'
     return Diagnostic(span, f"malformed TOML: {reason[:1].lower()}{reason[1:]}", hint)
 
 

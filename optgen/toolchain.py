@@ -197,9 +197,15 @@ def cached_library(source: str, name: str, abi: int) -> Path:
     """The path of a verified library of `source`, compiled now if the cache has none; `name` is a plain file name.
 
     A damaged entry is built again. Of several processes that want the same one, one builds and the others wait.
+    Without a compiler, what any compiler made of this source before serves.
     Raises `CompilerNotFound`, `CompilerError`, and `CacheError` where the cache cannot be used.
     """
-    compiler = find_compiler()
+    try:
+        compiler = find_compiler()
+    except CompilerNotFound:
+        if (earlier := _made_before(source, name, abi)) is not None:
+            return earlier
+        raise
     # The entry is checked like the cache: it may date from a time when others could write there.
     entry = _own(cache_folder() / library_key(source, compiler, abi))
     library = entry / f"{name}.so"
@@ -214,9 +220,23 @@ def cached_library(source: str, name: str, abi: int) -> Path:
                     else:
                         stale.unlink()
                 made = compile_library(source, library, compiler)
-                write_atomically(library.with_suffix(".c"), source)
+                write_atomically(library.with_suffix(".c"), _noted(source, abi))
                 write_atomically(library.with_suffix(".sha256"), _note(made, library))
     return library
+
+
+def _made_before(source: str, name: str, abi: int) -> Path | None:
+    """A verified library of this very source, flags included, by whatever compiler there was when it was made."""
+    for noted in sorted(cache_folder().glob(f"*/{name}.c")):
+        library = _own(noted.parent) / f"{name}.so"
+        if noted.read_text("utf-8") == _noted(source, abi) and _verified(library):
+            return library
+    return None
+
+
+def _noted(source: str, abi: int) -> str:
+    """The source as an entry keeps it to be read, and with it all of the key but the compiler and the machine."""
+    return f"{source}\n/* {' '.join(FLAGS)}; interface {abi} */\n"
 
 
 def _temporary(target: Path) -> Path:

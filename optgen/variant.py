@@ -253,7 +253,8 @@ class Variant:
         elif not self.begun and name in checker.states | checker.targets:
             self.fault(term.span, *INITIAL)
         elif name in checker.states:
-            message = f"this variant has no state {name!r}"
+            flags = " and ".join(flag if value else f"not {flag}" for flag, value in self.choice.items())
+            message = f"there is no state {name!r} if {flags}"
             self.fault(term.span, message, "choose with the flag that it depends on: a if flag else b")
         elif name in checker.targets:
             hint = "formulas run in order; move the one that gives it before this one"
@@ -322,4 +323,7 @@ class Variant:
                 hint = "write where(condition, 1, 0)" if expected is Type.REAL else "compare it: x > 0"
                 self.fault(place.span, f"{expected.value} was expected, got {type_of(arg).value}", hint)
                 found = False
+        if found and op == "div" and args[1] == Const(0.0):
+            self.fault(term.span, "a division by zero", "write the condition that you mean: where(x > 0, a/x, b)")
+            return None
         return Call(op, tuple(arg for arg in args if arg is not None)) if found else None

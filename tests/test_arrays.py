@@ -47,7 +47,7 @@ def frozen(x: Array) -> Array:
 
 # ---- Refused ----
 
-_COPY = "give one of them memory of its own, for example .copy()"
+_COPY = "give one of them memory of its own, .copy()"
 _A, _B = np.arange(20, dtype=F4), np.arange(20, dtype=F4) + 1
 #: The parameters, the gradients, and what the error says: the message, and the hint.
 REFUSED: dict[str, tuple[list[Any], list[Any], str, str]] = {
@@ -64,20 +64,20 @@ REFUSED: dict[str, tuple[list[Any], list[Any], str, str]] = {
         "convert it: g.astype(np.float32)"),
     "whole numbers": (
         [np.arange(3)], [np.arange(3)], "the parameter: float32 or float64 was expected, got int64",
-        "convert it: x.astype(np.float32)"),
+        "convert it and keep the result: x = x.astype(np.float32)"),
     "truth values": (
         [ones(3)], [ones(3) > 0], "the gradient: float32 or float64 was expected, got truth values",
-        "convert it: x.astype(np.float32)"),
+        "convert it and keep the result: x = x.astype(np.float32)"),
     "complex numbers": (
         [ones(3, dtype="c16")], [ones(3)],
         "the parameter: float32 or float64 was expected, got complex numbers (complex128)",
         "step the real and the imaginary part as two parameters: z.real and z.imag"),
     "objects": (
         [np.array([1.0, None])], [ones(2)], "the parameter: float32 or float64 was expected, got objects",
-        "convert it: x.astype(np.float32)"),
+        "convert it and keep the result: x = x.astype(np.float32)"),
     "half precision": (
         [ones(3), ones(3, dtype="f2")], [ones(3), ones(3)], "parameter 1: float32 or float64 was expected, got float16",
-        "convert it: x.astype(np.float32)"),
+        "convert it and keep the result: x = x.astype(np.float32)"),
     "swapped bytes": (
         [ones(3).astype(">f4")], [ones(3)],
         "the parameter: float32 or float64 was expected, got float32 with its bytes swapped (>f4)",
@@ -110,7 +110,7 @@ REFUSED: dict[str, tuple[list[Any], list[Any], str, str]] = {
         "convert it: g.astype(np.float32)"),
     "a scalar that is no number": (
         [ones()], [np.bool_(True)], "the gradient: float32 or float64 was expected, got truth values",
-        "convert it: x.astype(np.float32)"),
+        "convert it and keep the result: x = x.astype(np.float32)"),
     "fewer gradients": ([ones(2), ones(2)], [ones(2)], "a gradient for each of 2 parameters was expected, got 1", ""),
     "more gradients": ([ones(2)], [ones(2), ones(2)], "a gradient for each of 1 parameters was expected, got 2", ""),
     "an array for the list of parameters": (

@@ -306,7 +306,7 @@ def test_check_prints_all_faults_of_all_specs_as_a_compiler_does(mine: Path, tmp
     assert lines[1:3] == ["  3 | sumary = \"A rule of one's own.\"", "    | ^^^^^^"]
     assert f"{mine}: ok" in lines
     assert f"{missing}: a spec was expected: No such file or directory" in lines
-    assert result.stderr == "error: 2 of 3 specs with faults\n"
+    assert result.stderr == "error: faults in 2 of 3 specs\n"
 
 
 def test_check_wants_a_spec() -> None:

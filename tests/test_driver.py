@@ -112,7 +112,7 @@ def test_a_spec_is_called_as_its_rule():
 
 @pytest.mark.parametrize("name", ["Nosuchrule", "adam", "Adam", "../specs/adam", ""])
 def test_an_unknown_rule_is_refused(name):
-    with pytest.raises(errors.UnknownRule, match="optgen has no rule"):
+    with pytest.raises(errors.UnknownRule, match=r"optgen has no rule.*\n.*`optgen list`"):
         driver.shipped_class(name)
 
 
@@ -150,3 +150,11 @@ def test_the_docstring_shows_what_each_flag_changes():
     assert lines[coupled + 2 : coupled + 4] == ["Δ ← step + η·decay·p", ""]
     assert usual < coupled
     assert "with" not in " ".join(driver.shipped_class("ADAM").__doc__.split()[:40])
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("Adam", "ADAM"), ("adamw", "ADAMW"), ("Nadan", "NADAM"), ("RMSprop", "RMSProp")]
+)
+def test_a_rule_spelled_otherwise_is_suggested(name, meant):
+    with pytest.raises(errors.UnknownRule, match=f"did you mean {meant!r}"):
+        driver.shipped_class(name)

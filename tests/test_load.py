@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import optgen
-from optgen.errors import SpecError
+from optgen import driver
+from optgen.errors import ArgumentError, SpecError
 
 SPEC = """
 name = "Slow"
@@ -145,3 +146,21 @@ assert (p == 0.5).all()
     assert "/nonexistent" in first
     assert "hint:" in first
     assert "interpreter" in first
+
+
+def test_the_text_of_a_spec_is_no_path_of_one():
+    with pytest.raises(ArgumentError, match="the path of a spec was expected, got its text"):
+        optgen.load('name = "Mine"\n[update]\n')
+
+
+def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_the_spec(tmp_path):
+    text = (driver.SPECS / "descent.toml").read_text("utf-8")
+    (tmp_path / "marked.toml").write_text(text, "utf-8-sig")
+    assert optgen.load(tmp_path / "marked.toml").__name__ == "Descent"
+
+
+def test_everything_is_exported_to_who_asks_for_everything():
+    names: dict[str, object] = {}
+    exec("from optgen import *", names)
+    assert {"ADAM", "Descent", "param", "train", "load", "update"} <= names.keys()
+    assert {name for name in dir(optgen) if not name.startswith("_")} == names.keys() - {"__builtins__"}

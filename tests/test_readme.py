@@ -78,3 +78,12 @@ def test_it_lists_every_rule_and_every_variable():
 def test_the_tests_that_it_names_are_there():
     for name in re.findall(r"`(tests/\w+\.py)`", README):
         assert (ROOT / name).is_file(), name
+
+
+def test_its_rule_with_a_flag_has_a_state_in_one_variant_only(folder):
+    from optgen import driver
+
+    (heavy,) = [block for block in blocks("toml") if 'name = "Heavy"' in block]
+    rules = driver.compile_text(heavy, "heavy.toml").rules
+    states = {rule.variant: [state.name for state in rule.states] for rule in rules}
+    assert states == {"momentum": ["v"], "": []}

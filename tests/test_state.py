@@ -369,7 +369,8 @@ def test_a_pending_state_is_taken_up_in_order_over_several_steps():
     opt, ps = optgen.ADAM(), arrays()
     run(opt, ps, 2)
     twin = through_pending(opt, ps)
-    assert [twin.state(p)["t"] for p in ps] == [0, 0, 0]
+    assert [twin.state(p)["t"] for p in ps] == [2, 2, 2]  # each is the only one of its shape and dtype
+    assert twin.state(np.ones(7))["t"] == 0
     twin.step(ps[:2], [np.ones((3, 4)), np.ones(5)])
     fresh = np.ones(3)
     with pytest.raises(StateError, match=r"parameter 0: a saved state of \(3,\), float64 was expected, got \(\), fl"):
@@ -565,3 +566,14 @@ def test_every_rule_refuses_the_state_of_every_other():
         for other in set(RULES) - {rule}:
             with pytest.raises(StateError, match=f"a state of {rule} was expected, got one of {other}"):
                 getattr(optgen, rule)().load_state_dict(saved[other])
+
+
+def test_the_state_that_awaits_a_parameter_is_shown_only_where_one_alone_can_be_meant():
+    opt, ps = optgen.ADAM(), [np.ones(3), np.ones(3)]
+    opt.step(ps, [np.ones(3), np.ones(3)])
+    twin = optgen.ADAM()
+    twin.load_state_dict(opt.state_dict())
+    with pytest.raises(StateError, match=r"2 loaded states of shape \(3,\) wait for their parameters"):
+        twin.state(ps[0])
+    twin.load_state_dict(opt.state_dict(), ps)
+    assert twin.state(ps[0])["t"] == 1
