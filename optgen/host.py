@@ -140,6 +140,10 @@ class Program:
             self._code.append((cell, HOST[expr.op], arguments))
         return cell
 
+    def __len__(self) -> int:
+        """How many values `run` gives."""
+        return len(self._wanted)
+
     def run(self, values: Values, t: int) -> list[Value]:
         cells = self._cells.copy()
         cells[0] = float(t)

@@ -31,7 +31,8 @@ from .ops import LARGEST_POWER, OPS, Type
 
 __all__ = [
     "GRADIENT", "PARAMETER", "Assign", "Call", "Const", "Count", "Expr", "Extent", "Flag", "Hyper", "Interval", "Load",
-    "Local", "Rule", "Scalar", "State", "children", "extent_of", "loads", "rebuilt", "type_of", "verify", "walk",
+    "Local", "Rule", "Scalar", "State", "children", "extent_of", "kernel_scalars", "loads", "rebuilt", "type_of", "verify",
+    "walk",
 ]  # fmt: skip
 
 PARAMETER, GRADIENT = "p", "g"
@@ -226,6 +227,12 @@ def walk(expr: Expr) -> Iterator[Expr]:
 def loads(rule: Rule) -> frozenset[str]:
     """The arrays whose old value a step reads."""
     return frozenset(e.array for a in rule.body for e in walk(a.value) if isinstance(e, Load))
+
+
+def kernel_scalars(rule: Rule) -> tuple[Assign, ...]:
+    """The scalars that the elements of a lowered rule read: what a kernel takes, in this order."""
+    read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)}
+    return tuple(a for a in rule.scalars if a.target in read)
 
 
 def verify(rule: Rule) -> Rule:

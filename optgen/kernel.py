@@ -19,7 +19,7 @@ import numpy as np
 from .arrays import Array, Layout, layout_of
 from .errors import ArgumentError, CompilerError
 from .host import Program, Values
-from .ir import Local, Rule, walk
+from .ir import Rule, kernel_scalars
 
 __all__ = ["ABI", "ISAS", "Binding", "Kernel", "Runtime", "open_library", "processors", "threads", "write_declarations"]
 
@@ -139,8 +139,7 @@ class Kernel:
         self.dtype = dtype
         self.isa = isa or choose_isa(runtime.usable)
         self.rule = rule
-        read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)}
-        self.program = Program(rule.scalars, [a.target for a in rule.scalars if a.target in read])
+        self.program = Program(rule.scalars, [a.target for a in kernel_scalars(rule)])
         self.scalar_type = {"float32": "float[]", "float64": "double[]"}[dtype]
         self._library = library  # keeps `row` alive
         self.row = self._find(library)
@@ -180,7 +179,7 @@ class Binding:
         self.gradients = self.table[:, _HEAD + 1].tolist()  # written back to the table in one go
         self._stale = False
         self._layouts = tuple(layouts.values())
-        self.width = len(kernel.program.run(dict(_ones(kernel.rule)), 1))
+        self.width = len(kernel.program)
         # A row of scalars for every count of updates among the tensors; nearly always one.
         self.scalars = ffi.new(kernel.scalar_type, max(1, self.width))
         self.table[:, 2] = int(ffi.cast("intptr_t", self.scalars))
@@ -226,7 +225,3 @@ class Binding:
             self._stale = False
         step = self.kernel.runtime.library.optgen_step
         step(self.kernel.row, self._table, len(self.table), self.arrays, self.total, threads, grain)
-
-
-def _ones(rule: Rule) -> Any:
-    return ((hyper.name, hyper.default) for hyper in rule.hypers)

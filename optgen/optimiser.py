@@ -17,7 +17,7 @@ from .emit.text import expression
 from .errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from .host import Program
 from .hyperparameters import Spellings, any_spelling, checked, number, spellings, suggestion
-from .ir import Const, Expr, Extent, Local, Rule, extent_of, walk
+from .ir import Const, Expr, Extent, Rule, extent_of, kernel_scalars, walk
 from .kernel import Kernel, threads
 from .names import canonical
 from .plan import Plan, Plans
@@ -222,13 +222,11 @@ class Optimiser:
     def _constants(self) -> dict[Expr, float]:
         """All that meets elements in the compute type and does not change from step to step, with its values."""
         rule = self._compilation.lowered[self._variant]
-        nodes = {e for a in rule.body for e in walk(a.value)}
-        read = {e.name for e in nodes if isinstance(e, Local)}
-        scalars = [a for a in rule.scalars if a.target in read and extent_of(a.value) == Extent.CONSTANT]
+        scalars = [a for a in kernel_scalars(rule) if extent_of(a.value) == Extent.CONSTANT]
         values = Program(rule.scalars, [a.target for a in scalars]).run(self._values, 1)
         initial = interp.initial_state(rule, self._values)
         return {
-            **{e: e.value for e in nodes if isinstance(e, Const)},
+            **{e: e.value for a in rule.body for e in walk(a.value) if isinstance(e, Const)},
             **{state.init: initial[state.name] for state in rule.states},
             **{a.value: value for a, value in zip(scalars, values, strict=True)},
         }

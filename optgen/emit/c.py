@@ -12,12 +12,12 @@ import struct
 import unicodedata
 from dataclasses import dataclass
 
-from ..ir import Const, Expr, Load, Local, Rule, loads, type_of, walk
+from ..ir import Const, Expr, Load, Local, Rule, kernel_scalars, loads, type_of, walk
 from ..ops import Type
 from .forms import Form, Power, write
 from .text import expression, formula
 
-__all__ = ["DTYPES", "FORMS", "CType", "Element", "Line", "comment", "element", "literal", "scalar_names"]
+__all__ = ["DTYPES", "FORMS", "CType", "Element", "Line", "comment", "element", "literal"]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def element(rule: Rule, checked: Rule, ctype: CType) -> Element:
     """The C of `rule`, which is `checked` after the passes; the formulas in its comments are those of `checked`."""
     names = _Names()
     meanings = {a.target: expression(a.value) for a in rule.scalars}
-    used = [a.target for a in rule.scalars if a.target in _read(rule)]
+    used = [a.target for a in kernel_scalars(rule)]
     read, stores = loads(rule), rule.stores
     old = {array: names.make(array) for array in rule.arrays if array in read}
     local = {name: names.make(name) for name in used}
@@ -144,11 +144,6 @@ def element(rule: Rule, checked: Rule, ctype: CType) -> Element:
     )
 
 
-def scalar_names(rule: Rule) -> tuple[str, ...]:
-    """The scalars that a kernel of the lowered `rule` takes, in order."""
-    return tuple(a.target for a in rule.scalars if a.target in _read(rule))
-
-
 def literal(value: float, ctype: CType) -> str:
     """The number that `value` is once it is rounded to the type, in as few digits as give it back exactly."""
     bits = struct.pack(ctype.code, value)
@@ -174,10 +169,6 @@ def comment(text: str) -> str:
     """`text` as it may stand inside a C comment: nothing in it ends the comment or hides from the reader."""
     plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
     return plain.replace("*/", "* /").replace("/*", "/ *")
-
-
-def _read(rule: Rule) -> set[str]:
-    return {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)}
 
 
 def _uses(rule: Rule, op: str) -> bool:
