@@ -125,7 +125,8 @@ def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int)
     watched = sys.stderr.isatty()
     lines, faults = [], []
     pool = ThreadPoolExecutor(workers)  # of threads, for the work is done by the compiler's own processes
-    with Progress(console=Console(stderr=True), transient=True, disable=not watched) as progress:
+    console = Console(stderr=True, quiet=not watched)  # a bar is for who watches it
+    with Progress(console=console, transient=True) as progress:
         task = progress.add_task("building", total=len(wanted))
         try:
             running = {pool.submit(run, job): job.stem for job in wanted}

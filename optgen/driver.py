@@ -152,7 +152,7 @@ def module_class(compilation: Compilation) -> Any:
     module = ModuleType(f"optgen.loaded.{compilation.stem}")
     module.__file__ = file
     linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    exec(compile(source, file, "exec"), module.__dict__)
+    exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)  # not the future of this room
     return module.__dict__[compilation.name]
 
 

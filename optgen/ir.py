@@ -31,8 +31,8 @@ from .ops import LARGEST_POWER, OPS, Type
 
 __all__ = [
     "GRADIENT", "PARAMETER", "Assign", "Call", "Const", "Count", "Expr", "Extent", "Flag", "Hyper", "Interval", "Load",
-    "Local", "Rule", "Scalar", "State", "children", "extent_of", "kernel_scalars", "loads", "rebuilt", "type_of", "verify",
-    "walk",
+    "Local", "Rule", "Scalar", "State", "children", "extent_of", "kernel_scalars", "loads", "rebuilt", "type_of",
+    "verify", "walk",
 ]  # fmt: skip
 
 PARAMETER, GRADIENT = "p", "g"

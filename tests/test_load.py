@@ -51,7 +51,7 @@ def test_a_spec_becomes_a_class_like_any_other(spec, kind):
     cls = optgen.load(kind(spec))
     assert cls is optgen.load(spec)
     assert str(inspect.signature(cls)) == (
-        "(eta: 'float' = 0.5, *, upwards: 'bool' = False, backend: 'str' = 'kernel') -> 'None'"
+        "(eta: float = 0.5, *, upwards: bool = False, backend: str = 'kernel') -> None"
     )
     assert "how slow; in [0, 1]; default 0.5" in cls.__doc__
     assert "the wrong way; default False" in cls.__doc__

@@ -62,8 +62,8 @@ def test_a_rule_is_one_class_with_a_signature_a_docstring_and_annotations(rule):
 
 
 def test_the_seeds_signatures():
-    assert str(inspect.signature(optgen.Descent)).startswith("(eta: 'float' = 0.1, *, backend")
-    adamw = "(eta: 'float' = 0.001, beta: 'tuple[float, float]' = (0.9, 0.999), decay: 'float' = 0.0, eps: 'float'"
+    assert str(inspect.signature(optgen.Descent)).startswith("(eta: float = 0.1, *, backend")
+    adamw = "(eta: float = 0.001, beta: tuple[float, float] = (0.9, 0.999), decay: float = 0.0, eps: float"
     assert str(inspect.signature(optgen.ADAMW)).startswith(adamw)
 
 
