@@ -26,7 +26,7 @@ clean:
 
 # One environment; each purpose adds its own packages to it.
 $(VENV)/.demo $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.made pyproject.toml build_hook.py
-	@command -v $(CC) >/dev/null 2>&1 || { echo "optgen needs a C compiler, and there is no '$(CC)': install gcc (apt install gcc, dnf install gcc, xcode-select --install), or name yours: make CC=clang"; exit 1; }
+	@command -v $(firstword $(CC)) >/dev/null 2>&1 || { echo "optgen needs a C compiler, and there is no '$(CC)': install gcc (apt install gcc, dnf install gcc, xcode-select --install), or name yours: make CC=clang"; exit 1; }
 	$(RUN) -m pip install --quiet --editable ".[$*]"
 	@touch $@
 
