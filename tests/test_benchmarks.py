@@ -1,0 +1,48 @@
+"""What the benchmarks compare with is what it is said to be: the same rules, the shapes of ResNet-50, a stream."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import optgen
+from optgen import driver
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import numpy_rules
+import step
+import stream
+
+RULES = [driver.compile_file(path).name for path in driver.shipped()]
+
+
+def test_every_shipped_rule_has_its_rival() -> None:
+    assert set(numpy_rules.RULES) == set(numpy_rules.INIT) == set(RULES)
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_the_rival_by_hand_takes_the_same_steps(rule: str) -> None:
+    rng = np.random.default_rng(0)
+    by_hand = rng.standard_normal(40)
+    ours, state, opt = by_hand.copy(), numpy_rules.INIT[rule](by_hand), getattr(optgen, rule)()
+    for t in range(1, 31):
+        g = rng.standard_normal(40) * 10.0 ** rng.integers(-3, 3)
+        numpy_rules.RULES[rule](by_hand, g, state, t)
+        opt.step([ours], [g])
+    np.testing.assert_allclose(by_hand, ours, rtol=1e-11, atol=1e-12)
+
+
+def test_the_list_of_shapes_is_that_of_resnet_50() -> None:
+    shapes = step.resnet50()
+    assert (len(shapes), sum(map(math.prod, shapes))) == (161, 25_557_032)
+
+
+def test_the_stream_goes_over_every_element_once() -> None:
+    limit = stream.Stream(1001)
+    limit.run()
+    assert np.array_equal(limit.array, np.full(1001, np.float32(1.0000001)))
