@@ -1,4 +1,4 @@
-"""Arithmetic on the host: everything of extent CONSTANT or STEP, in float64, in this one place.
+"""Arithmetic on the host: everything of extent CONSTANT, STEP or GROUP, in float64, in this one place.
 
 The interpreter and the kernels both take their scalars from here, so that `beta[1]**t` has one value. Each primitive
 follows IEEE 754, as NumPy does: a division by zero is an infinity or a NaN, never an exception.
@@ -14,11 +14,23 @@ from typing import TypeAlias
 from .ir import Assign, Call, Const, Count, Expr, Local, Scalar
 from .ops import power_steps
 
-__all__ = ["HOST", "Program", "Value", "Values", "evaluate"]
+__all__ = ["HOST", "Always", "Program", "Steps", "Value", "Values", "evaluate"]
 
 Value: TypeAlias = float | bool
 #: The values of the hyperparameters, by name; one number or several.
 Values: TypeAlias = Mapping[str, tuple[float, ...]]
+#: These by the count of updates that a step is for a parameter.
+Steps: TypeAlias = Mapping[int, Values]
+
+
+class Always(dict[int, Values]):
+    """The same hyperparameters whatever the count."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__({1: values})
+
+    def __missing__(self, t: int) -> Values:
+        return self[1]
 
 
 def _div(a: float, b: float) -> float:
@@ -65,6 +77,11 @@ def _sign(a: float) -> float:
     return 1.0 if a > 0 else -1.0 if a < 0 else 0.0 if a == 0 else a
 
 
+def _floor(a: float) -> float:
+    # A whole number of Python has no minus zero, and no infinity.
+    return math.copysign(float(math.floor(a)), a) if math.isfinite(a) else a
+
+
 HOST: dict[str, Callable[..., Value]] = {
     "neg": operator.neg,
     "add": operator.add,
@@ -78,6 +95,7 @@ HOST: dict[str, Callable[..., Value]] = {
     "log": _log,
     "abs": abs,
     "sign": _sign,
+    "floor": _floor,
     "min": lambda a, b: b if b < a or b != b else a,
     "max": lambda a, b: b if b > a or b != b else a,
     "lt": operator.lt,

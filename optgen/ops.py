@@ -4,6 +4,7 @@ In NumPy (`interp`), on the host (`host`), in C and in mathematics (`emit`), eac
 
 - `max` and `min` give NaN if either argument is NaN, and the first argument if both are equal (so `max(0, -0)` is 0);
 - `sign` gives 0 for both zeros, and NaN for NaN;
+- `floor` gives the largest whole number that is not above its argument;
 - `powi(x, n)` is the product that `power_steps` lists, so it is exact in the sense of the numerical contract;
 - an *exact* primitive is correctly rounded (or makes no rounding) and so has one right result in every place;
   an inexact one is within `ulps` units in the last place of the true value, and may differ from place to place.
@@ -14,7 +15,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-__all__ = ["FUNCTIONS", "LARGEST_POWER", "OPS", "Op", "Type", "power_steps"]
+__all__ = [
+    "BLOCK", "FOLD_OF", "FUNCTIONS", "LANES", "LARGEST_POWER", "OPS", "PANEL", "REDUCTIONS", "Op", "Type",
+    "power_steps",
+]  # fmt: skip
 
 
 class Type(Enum):
@@ -54,6 +58,7 @@ OPS = {
         Op("log", (_R,), _R, ulps=4),
         Op("abs", (_R,), _R),
         Op("sign", (_R,), _R),
+        Op("floor", (_R,), _R),
         Op("min", (_R, _R), _R),
         Op("max", (_R, _R), _R),
         Op("lt", (_R, _R), _B),
@@ -70,7 +75,19 @@ OPS = {
 }
 
 #: The primitives that formulas call by name; the others are written with operators.
-FUNCTIONS = ("sqrt", "exp", "log", "abs", "sign", "min", "max", "where")
+FUNCTIONS = ("sqrt", "exp", "log", "abs", "sign", "floor", "min", "max", "where")
+
+#: What makes one number of many, and how many arguments it takes. All add up in float64, in one fixed order, which the
+#: numerical contract gives; `norm(x)` is the square root of `dot(x, x)`, `mean(x)` is `sum(x)` over how many they are.
+REDUCTIONS = {"sum": 1, "mean": 1, "norm": 1, "dot": 2, "max": 1, "min": 1}
+
+#: The one order in which values are reduced. A run of values (a tensor, or where rows matter a row) is cut into blocks;
+#: in a block, value i goes to lane i modulo LANES; lanes are folded in halves, blocks of a run in order, runs in order.
+#: Down a column, PANEL values are folded in order, and then the panels.
+BLOCK, LANES, PANEL = 1024, 32, 64
+
+#: How each goes on from value to value.
+FOLD_OF = {"sum": "sum", "mean": "sum", "norm": "sum", "dot": "sum", "max": "max", "min": "min"}
 
 #: `x**n` with a whole literal n from 2 to this is `powi`; any other power of an element is `pow`.
 LARGEST_POWER = 64

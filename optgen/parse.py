@@ -9,6 +9,7 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from .errors import Diagnostic, Span, SpecError
@@ -20,6 +21,14 @@ from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
 __all__ = ["parse"]
 
 LARGEST_SPEC = 64 * 1024
+#: What a part of a chain may be that is no rule by itself.
+PARTS = ("", "gradient", "parameter")
+#: How many values a state has.
+EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
+#: What is taken for a range that cannot be read, so that nothing more is said of it.
+WHOLE = "[-inf, inf]"
+#: Where rows are: in the last two dimensions, or each a slice of the first one.
+ROWS = ("last", "first")
 
 
 def parse(text: str, file: str) -> SpecAst:
@@ -90,13 +99,18 @@ class _Document:
         return span_at(self.spec.text, *place.value) if place else self.key_span(path)
 
     def read(self, document: dict[str, Any]) -> None:
-        known = ("name", "summary", "reference", "hyperparameters", "flags", "state", "update")
+        known = (
+            "name", "summary", "reference", "origin", "notes", "part", "hyperparameters", "flags", "state", "update"
+        )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
         spec.name = self.text((), document, "name", required=True)
         spec.name_span = self.value_span(("name",))
         spec.summary = self.text((), document, "summary")
         spec.reference = self.text((), document, "reference")
+        spec.origin = self.text((), document, "origin")
+        spec.notes = self.text((), document, "notes")
+        spec.part = self.choice((), document, "part", PARTS)
         for name, path, table in self.entries(document, "hyperparameters", "eta = { default = 0.1 }"):
             self.read_hyper(name, path, table)
         for name, path, table in self.entries(document, "flags", "nesterov = { default = false }"):
@@ -123,6 +137,16 @@ class _Document:
         if required and not value.strip():
             self.fault(self.value_span((*path, key)), f"{key!r} is empty")
         return value.strip()
+
+    def choice(self, path: Path, table: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
+        """A text that is one of `choices`, of which the first is what holds where there is none."""
+        value = self.text(path, table, key)
+        if isinstance(table.get(key), str) and value not in choices:
+            close = get_close_matches(value, choices, 1)
+            hint = f"did you mean {close[0]!r}?" if close else None
+            expected = ", ".join(filter(None, choices))
+            self.fault(self.value_span((*path, key)), f"{key!r} must be one of {expected}, got {value!r}", hint)
+        return value if value in choices else choices[0]
 
     def entries(self, document: dict[str, Any], key: str, example: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
         """The named entries of one table, each a table itself."""
@@ -160,22 +184,43 @@ class _Document:
             self.fault(self.value_span((*path, "default")), message)
         span = self.key_span(path)
         default_span = self.value_span((*path, "default")) if "default" in table else span
-        range_text = self.text(path, table, "range")
-        range_span = self.value_span((*path, "range")) if "range" in table else span
+        ranges = self.ranges(path, table)
         doc = self.text(path, table, "doc")
-        self.spec.hypers.append(HyperAst(name, span, default, default_span, vector, range_text, range_span, doc))
+        self.spec.hypers.append(HyperAst(name, span, default, default_span, vector, ranges, doc))
+
+    def ranges(self, path: Path, table: dict[str, Any]) -> tuple[tuple[str, Span], ...]:
+        """The range of all values, or one for each, with their places; none if there is none."""
+        given = table.get("range")
+        span = self.value_span((*path, "range"))
+        if not isinstance(given, list):
+            text = self.text(path, table, "range")
+            if text or given is None or isinstance(given, str):
+                return ((text, span),) if text else ()
+        elif len(given) >= 2 and all(isinstance(each, str) for each in given):
+            return tuple((each, self.value_span((*path, "range", i))) for i, each in enumerate(given))
+        else:
+            hint = 'for example: ["[0, 1)", "(1, inf)"]'
+            self.fault(span, "a range must be text, or a list of two or more texts", hint)
+        return ((WHOLE, span),)
 
     def read_flag(self, name: str, path: Path, table: dict[str, Any]) -> None:
-        self.refuse_unknown(path, table, ("default", "doc"))
+        self.refuse_unknown(path, table, ("default", "requires", "doc"))
         default = table.get("default", False)
-        if not isinstance(default, bool):
+        if isinstance(default, str):
+            default = self.expression((*path, "default"), table) or Broken(self.key_span(path))
+        elif not isinstance(default, bool):
             message = f"the default of a flag must be true or false, got {kind(default)}"
-            self.fault(self.value_span((*path, "default")), message)
+            self.fault(self.value_span((*path, "default")), message, 'or a condition in quotes: "momentum != 0"')
             default = False
-        self.spec.flags.append(FlagAst(name, self.key_span(path), default, self.text(path, table, "doc")))
+        requires = None
+        if "requires" in table:
+            requires = self.expression((*path, "requires"), table) or Broken(self.key_span(path))
+        text = table["requires"].strip() if isinstance(table.get("requires"), str) else ""
+        doc = self.text(path, table, "doc")
+        self.spec.flags.append(FlagAst(name, self.key_span(path), default, requires, text, doc))
 
     def read_state(self, name: str, path: Path, table: dict[str, Any]) -> None:
-        self.refuse_unknown(path, table, ("init", "when", "doc"))
+        self.refuse_unknown(path, table, ("init", "extent", "when", "doc"))
         span = self.key_span(path)
         init: Term = Broken(span)
         if "init" not in table:
@@ -189,7 +234,9 @@ class _Document:
         else:
             init = self.expression((*path, "init"), table) or init
         when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
-        self.spec.states.append(StateAst(name, span, init, when, self.text(path, table, "doc")))
+        extent = self.choice(path, table, "extent", EXTENTS)
+        extent_span = self.value_span((*path, "extent")) if "extent" in table else span
+        self.spec.states.append(StateAst(name, span, init, when, extent, extent_span, self.text(path, table, "doc")))
 
     def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
         """The one expression that the text under `path` holds."""
@@ -214,7 +261,9 @@ class _Document:
         if not isinstance(table, dict):
             self.fault(self.value_span(("update",)), f"'update' must be a table, got {kind(table)}", example)
             return
-        self.refuse_unknown(("update",), table, ("formulas",))
+        self.refuse_unknown(("update",), table, ("formulas", "rows"))
+        self.spec.rows = self.choice(("update",), table, "rows", ROWS)
+        self.spec.rows_span = self.value_span(("update", "rows"))
         self.spec.formulas_span = self.key_span(("update",))
         source = self.text(("update",), table, "formulas", required=True)
         if not source:

@@ -1,6 +1,7 @@
 """The syntax tree of a spec: what `parse` makes of a file and `check` gives a meaning. Every part knows its place.
 
-    spec     = SpecAst(file, text, name, summary, reference, hypers*, flags*, states*, formulas*, faults*)
+    spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
+                       formulas*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
 
 A `Broken` term stands where a fault was reported.
@@ -88,8 +89,7 @@ class HyperAst:
     default: tuple[float, ...] | None
     default_span: Span
     vector: bool
-    range: str
-    range_span: Span
+    ranges: tuple[tuple[str, Span], ...]  # one for all values, or one for each
     doc: str
 
 
@@ -97,7 +97,9 @@ class HyperAst:
 class FlagAst:
     name: str
     span: Span
-    default: bool
+    default: bool | Term  # a term is a condition of hyperparameters
+    requires: Term | None
+    requires_text: str
     doc: str
 
 
@@ -107,6 +109,8 @@ class StateAst:
     span: Span
     init: Term
     when: Term | None
+    extent: str
+    extent_span: Span
     doc: str
 
 
@@ -127,6 +131,11 @@ class SpecAst:
     name_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     summary: str = ""
     reference: str = ""
+    origin: str = ""
+    notes: str = ""
+    part: str = ""
+    rows: str = "last"
+    rows_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     hypers: list[HyperAst] = field(default_factory=list)
     flags: list[FlagAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)

@@ -26,12 +26,16 @@ from optgen.ir import (
     Interval,
     Load,
     Local,
+    Reduce,
     Rule,
     Scalar,
+    Size,
     State,
     extent_of,
+    join,
     loads,
     rebuilt,
+    reduces,
     type_of,
     verify,
     walk,
@@ -47,7 +51,7 @@ RULE = Rule(
     name="R",
     summary="",
     reference="",
-    hypers=(Hyper("eta", (0.1,), False, RANGE, ""), Hyper("beta", (0.9, 0.999), True, RANGE, "")),
+    hypers=(Hyper("eta", (0.1,), False, (RANGE,), ""), Hyper("beta", (0.9, 0.999), True, (RANGE, RANGE), "")),
     flags=(Flag("f", False, "", True),),
     states=(State("m", Scalar("eta", 0), ""),),
     body=(
@@ -74,7 +78,22 @@ def scalar(assign: Assign) -> Rule:
     return replace(RULE, scalars=(assign,))
 
 
-LESS = Call("lt", (Load("g"), Const(0.0)))
+ZERO = Const(0.0)
+LESS = Call("lt", (Load("g"), ZERO))
+NORM = Reduce("norm", (Load("g"),), Extent.TENSOR)
+ROW = Reduce("mean", (Load("g"),), Extent.ROW)
+
+
+def reduction(expr: Expr, over: Extent, op: str = "sum") -> Rule:
+    return value(Reduce(op, (expr,), over))
+
+
+def small(extent: Extent, update: Expr, init: Expr = ZERO) -> Rule:
+    """With a state `k` of this extent."""
+    state = State("k", init, "", extent)
+    return replace(RULE, states=(*RULE.states, state), body=(*RULE.body, Assign("k", update)))
+
+
 BROKEN: list[tuple[str, Callable[[], Rule], str]] = [
     ("a constant of infinity", lambda: value(Const(math.inf)), "constant inf"),
     ("a constant of NaN", lambda: value(Const(math.nan)), "constant nan"),
@@ -115,6 +134,32 @@ BROKEN: list[tuple[str, Callable[[], Rule], str]] = [
      lambda: replace(RULE, body=RULE.body[::2], scalars=(Assign("m", Count()),)), "scalar m is no scalar"),
     ("a state never assigned", lambda: replace(RULE, body=RULE.body[::2]), "never assigned"),
     ("a parameter never assigned", lambda: replace(RULE, body=RULE.body[:2]), "never assigned"),
+    ("a state loaded as less than it is", lambda: value(Load("m", Extent.ROW)), "m is loaded as another extent"),
+    ("a small state loaded as elements", lambda: small(Extent.TENSOR, Reduce("sum", (Load("k"),), Extent.TENSOR)),
+     "k is loaded as another extent than it has"),
+    ("an unknown reduction", lambda: reduction(Load("g"), Extent.TENSOR, "median"), "no reduction median of 1"),
+    ("a product of one", lambda: reduction(Load("g"), Extent.TENSOR, "dot"), "no reduction dot of 1"),
+    ("a sum of two", lambda: value(Reduce("sum", (Load("g"), Load("p")), Extent.TENSOR)), "no reduction sum of 2"),
+    ("a sum of conditions", lambda: reduction(LESS, Extent.TENSOR), "sum of conditions"),
+    ("a fault in a reduction", lambda: reduction(Load("q"), Extent.TENSOR), "no array q"),
+    ("a sum of a constant", lambda: reduction(Const(1.0), Extent.GROUP), "sum over GROUP of CONSTANT"),
+    ("a sum of the count", lambda: reduction(Count(), Extent.TENSOR), "sum over TENSOR of STEP"),
+    ("a sum of a norm", lambda: reduction(NORM, Extent.TENSOR), "sum over TENSOR of TENSOR"),
+    ("a sum of rows over rows", lambda: reduction(ROW, Extent.ROW), "sum over ROW of ROW"),
+    ("a sum of rows over columns", lambda: reduction(ROW, Extent.COLUMN), "sum over COLUMN of ROW"),
+    ("a sum over elements", lambda: reduction(Load("g"), Extent.ELEMENT), "sum over ELEMENT of ELEMENT"),
+    ("a sum over a step", lambda: reduction(Load("g"), Extent.STEP), "sum over STEP of ELEMENT"),
+    ("a scalar of a tensor", lambda: scalar(Assign("k", NORM)), "scalar k is no scalar"),
+    ("a state of a step", lambda: small(Extent.STEP, Count()), "k has no extent of a state"),
+    ("a small state that starts as p", lambda: small(Extent.TENSOR, NORM, Load("p")), "initial value of k is not"),
+    ("a state that starts as a norm", lambda: small(Extent.TENSOR, NORM, NORM), "initial value of k is not constant"),
+    ("a tensor's state of elements", lambda: small(Extent.TENSOR, Load("g")), "k is assigned more values than it has"),
+    ("a group's state of a tensor", lambda: small(Extent.GROUP, NORM), "k is assigned more values than it has"),
+    ("a column's state of rows", lambda: small(Extent.COLUMN, ROW), "k is assigned more values than it has"),
+    ("a matrix' state of rows", lambda: small(Extent.MATRIX, ROW), "k is assigned more values than it has"),
+    ("a range for two values",
+     lambda: replace(RULE, hypers=(RULE.hypers[0], replace(RULE.hypers[1], ranges=(RANGE,)))),
+     "beta has not a range for each value"),
     ("two states of one name", lambda: replace(RULE, states=RULE.states * 2), "two parts of one name"),
     ("a state called eta", lambda: replace(RULE, states=(*RULE.states, State("eta", Const(0.0), ""))), "two parts"),
     ("a flag called p", lambda: replace(RULE, flags=(Flag("p", False, "", False),)), "two parts of one name"),
@@ -130,6 +175,28 @@ def test_verify_names_the_invariant_that_is_broken(broken: Callable[[], Rule], f
 def test_verify_gives_back_a_rule_that_is_right() -> None:
     assert verify(RULE) is RULE
     assert verify(replace(RULE, scalars=(Assign("k", Count()),))).scalars
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [
+        value(NORM),
+        value(ROW),
+        value(Reduce("dot", (ROW, NORM), Extent.MATRIX)),
+        reduction(NORM, Extent.GROUP),
+        reduction(Call("mul", (ROW, Reduce("max", (Load("p"),), Extent.COLUMN))), Extent.ROW),
+        value(Size(Extent.GROUP)),
+        small(Extent.TENSOR, NORM),
+        small(Extent.TENSOR, Count()),
+        small(Extent.ROW, Call("add", (ROW, NORM))),
+        small(Extent.GROUP, Call("add", (Load("k", Extent.GROUP), Count()))),
+        small(Extent.GROUP, Reduce("norm", (Load("g"),), Extent.GROUP)),
+        replace(RULE, states=(State("m", Call("neg", (Load("p"),)), ""),)),
+        replace(RULE, states=(*RULE.states, State("start", Load("p"), ""))),
+    ],
+)
+def test_verify_takes_what_has_the_extents_that_it_should_have(rule: Rule) -> None:
+    assert verify(rule) is rule
 
 
 def test_every_variant_of_every_shipped_rule_is_right() -> None:
@@ -154,6 +221,15 @@ def test_every_variant_of_every_shipped_rule_is_right() -> None:
         (Call("lt", (Count(), Const(2.0))), Extent.STEP, Type.BOOL),
         (Call("mul", (Count(), Load("g"))), Extent.ELEMENT, Type.REAL),
         (Call("where", (LESS, Const(1.0), Count())), Extent.ELEMENT, Type.REAL),
+        (NORM, Extent.TENSOR, Type.REAL),
+        (Size(Extent.TENSOR), Extent.TENSOR, Type.REAL),
+        (Size(Extent.ROW, Extent.ELEMENT), Extent.TENSOR, Type.REAL),
+        (Size(Extent.GROUP), Extent.GROUP, Type.REAL),
+        (Load("k", Extent.GROUP), Extent.GROUP, Type.REAL),
+        (Call("mul", (NORM, Load("k", Extent.GROUP))), Extent.TENSOR, Type.REAL),
+        (Call("lt", (ROW, NORM)), Extent.ROW, Type.BOOL),
+        (Call("mul", (ROW, ROW)), Extent.ROW, Type.REAL),
+        (Call("mul", (ROW, Reduce("mean", (Load("g"),), Extent.COLUMN))), Extent.ELEMENT, Type.REAL),
     ],
 )
 def test_the_extent_of_an_operation_is_the_largest_of_its_arguments(expr: Expr, extent: Extent, kind: Type) -> None:
@@ -165,6 +241,40 @@ def test_a_rule_knows_its_arrays_and_which_it_reads_and_writes() -> None:
     assert RULE.stores == {"p", "m"}
     assert loads(RULE) == {"p", "g", "m"}
     assert RULE.variant == "f"
+    assert (RULE.small_states, RULE.tiled, RULE.grouped) == ((), False, False)
+    assert replace(RULE, matrix=True).variant == "f_matrix"
+    assert replace(RULE, matrix=False).variant == "f"
+
+
+@pytest.mark.parametrize("extent", [e for e in Extent if Extent.GROUP <= e < Extent.ELEMENT])
+def test_a_rule_knows_what_has_not_a_value_for_each_element(extent: Extent) -> None:
+    """The same of a state and of a reduction."""
+    state, reduced = small(extent, Count()), value(Reduce("max", (Load("g"),), extent))
+    assert state.arrays == RULE.arrays
+    assert [s.name for s in state.small_states] == ["k"]
+    assert state.stores == {"p", "m", "k"}
+    assert reduced.small_states == ()
+    for rule in (state, reduced):
+        assert rule.tiled == (extent in (Extent.MATRIX, Extent.ROW, Extent.COLUMN))
+        assert rule.grouped == (extent == Extent.GROUP)
+
+
+@pytest.mark.parametrize("a", Extent)
+@pytest.mark.parametrize("b", Extent)
+def test_two_extents_meet_in_the_least_that_is_below_neither(a: Extent, b: Extent) -> None:
+    def within(x: Extent, y: Extent) -> bool:
+        """Whether a value of extent x is one of extent y too."""
+        return x == y or (x < y and {x, y} != {Extent.ROW, Extent.COLUMN})
+
+    above = [e for e in Extent if within(a, e) and within(b, e)]
+    assert join(a, b) == min(above)
+    assert all(within(min(above), e) for e in above)
+    assert join(a, b) == join(b, a)
+
+
+def test_there_are_words_for_every_extent() -> None:
+    assert len({extent.words for extent in Extent}) == len(Extent)
+    assert all(f"({e.name.lower()})" in e.words for e in Extent if e >= Extent.GROUP)
 
 
 def test_an_expression_is_walked_from_the_inside_and_rebuilt_only_where_it_changes() -> None:
@@ -173,13 +283,20 @@ def test_an_expression_is_walked_from_the_inside_and_rebuilt_only_where_it_chang
     assert rebuilt(expr, (Scalar("beta", 2), Load("g"))) is expr
     assert rebuilt(expr, (Const(1.0), Load("g"))) == Call("mul", (Const(1.0), Load("g")))
     assert hash(Call("neg", (expr,))) == hash(Call("neg", (Call("mul", (Scalar("beta", 2), Load("g"))),)))
+    assert [*walk(NORM)] == [Load("g"), NORM]
+    assert rebuilt(NORM, (Load("g"),)) is NORM
+    assert rebuilt(NORM, (Load("p"),)) == Reduce("norm", (Load("p"),), Extent.TENSOR)
+    assert reduces([Call("add", (NORM, Reduce("sum", (NORM,), Extent.GROUP)))])[1:] == [
+        NORM, Reduce("sum", (NORM,), Extent.GROUP)
+    ]  # fmt: skip
 
 
 def test_an_expression_from_another_process_is_the_same_expression() -> None:
-    expr = RULE.body[1].value
+    expr = Reduce("sum", (RULE.body[1].value,), Extent.ROW)
     program = f"import pickle, sys; x = pickle.loads(bytes.fromhex('{pickle.dumps(expr).hex()}')); " + (
         "from optgen.ir import *; from optgen.ops import Type; "
-        "print(x in {Call('add', (Load('m'), Local('x', Extent.ELEMENT, Type.REAL)))})"
+        "y = Call('add', (Load('m'), Local('x', Extent.ELEMENT, Type.REAL))); "
+        "print(x in {Reduce('sum', (y,), Extent.ROW)} and x.args[0] in {y})"
     )
     environment = os.environ | {"PYTHONHASHSEED": "12345"}
     command = [sys.executable, "-c", program]
@@ -205,6 +322,17 @@ def test_an_interval_holds_what_its_brackets_say(
     assert str(interval) == text
     assert all(x in interval for x in inside)
     assert not any(x in interval for x in outside)
+
+
+def test_the_ranges_of_a_hyperparameter_in_words() -> None:
+    other = Interval(0.0, 1.0, False, True)
+    for ranges, words in (
+        ((RANGE,), "[0, inf)"),
+        ((RANGE, RANGE), "[0, inf)"),
+        ((RANGE, other), "[0, inf) and (0, 1]"),
+        ((RANGE, RANGE, other), "[0, inf), [0, inf) and (0, 1]"),
+    ):
+        assert Hyper("h", (1.0,) * len(ranges), len(ranges) > 1, ranges, "").range == words
 
 
 # ---- Variants ----
@@ -257,6 +385,18 @@ def test_a_variant_has_no_state_and_no_work_that_it_does_not_use(
     assert rule.arrays == ("p", "g", *states)
     assert {e.op for a in rule.body for e in walk(a.value) if isinstance(e, Call)} == work
     assert {a.target for a in rule.scalars} == scalars
+
+
+def test_a_variant_for_matrices_has_rows_and_columns_and_the_other_one_has_none() -> None:
+    text = FLAGGED.replace('when = "heavy and capped"', 'extent = "row", when = "heavy and capped and matrix"')
+    text = text.replace("max(u*rho, abs(m))", "max(u*rho, max(abs(m), row))")
+    found = check(parse(text.replace("min(m, u)", "min(m, u if matrix else 1)"), "flagged.toml"))
+    of_matrices = [(f"{name}_matrix".lstrip("_"), True) for name in variants()]
+    assert [(rule.variant, rule.matrix) for rule in found] == [*of_matrices, *((name, False) for name in variants())]
+    for rule in map(lower, found):
+        own = [state.name for state in rule.states if state.extent == Extent.ROW]
+        assert own == (["u"] if rule.variant == "heavy_capped_matrix" else [])
+        assert rule.tiled == bool(own)
 
 
 def test_a_variant_that_reads_a_state_that_it_lacks_is_refused_by_name() -> None:
