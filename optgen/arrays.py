@@ -22,6 +22,8 @@ Array: TypeAlias = NDArray[Any]
 COMPUTE = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 #: How hard to look for a shared element of two interleaved arrays before calling them overlapping.
 _WORK = 10_000
+#: What to do about a parameter without a gradient.
+LEAVE_OUT = "leave its parameter out of this step, or give zeros"
 
 
 def as_parameter(given: object, number: int, count: int) -> Array:
@@ -40,11 +42,11 @@ def as_parameter(given: object, number: int, count: int) -> Array:
     return p
 
 
-def as_gradient(given: object, p: Array, number: int, count: int) -> Array:
-    """The gradient of `p` as an array: of its shape and dtype, with any strides."""
+def as_gradient(given: object, p: Array, number: int, count: int, absent: str = LEAVE_OUT) -> Array:
+    """The gradient of `p` as an array: of its shape and dtype, with any strides. `absent`: what to do if it is None."""
     what = "the gradient" if count == 1 else f"gradient {number}"
     if given is None:
-        raise ArrayError(f"{what} is None", hint="leave its parameter out of this step, or give zeros")
+        raise ArrayError(f"{what} is None", hint=absent)
     if isinstance(given, np.generic):  # what NumPy makes of an operation on arrays without dimensions
         # Its own memory, which lives as long as the caller holds it, and not a copy that nobody holds.
         given = np.frombuffer(given, given.dtype).reshape(()) if given.dtype in COMPUTE else np.asarray(given)
@@ -162,7 +164,8 @@ class Layout:
     """How a kernel goes over some arrays of one shape: the dimensions left after merging, the last one innermost.
 
     `offsets` are in bytes, from the first element of each array to the first one visited; `by[d][a]` is the stride in
-    bytes of array `a` along dimension `d`. `dense`: one dimension, every array aligned and without gaps.
+    bytes of array `a` along dimension `d`. `dense`: one dimension, every array aligned and without gaps; of matrices,
+    which keep their dimensions, every row of every array.
     """
 
     dense: bool
@@ -175,10 +178,18 @@ class Layout:
         return [int(self.dense), len(self.shape), *self.shape, *(stride for row in self.by for stride in row)]
 
 
-def layout_of(arrays: Sequence[Array]) -> Layout:
-    """The layout of arrays of one shape, the first of which leads: its smallest stride becomes the innermost."""
+def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = False) -> Layout:
+    """The layout of arrays of one shape, the first of which leads: its smallest stride becomes the innermost.
+
+    `ordered`: the elements are visited in the order of their indices instead, as a reduction must. `tiled`: so are rows
+    and columns, which stay what they are.
+    """
     lead = arrays[0]
     sizes = tuple(x.itemsize for x in arrays)
+    if tiled:
+        by = tuple(tuple(x.strides[d] for x in arrays) for d in range(lead.ndim))
+        smooth = (by[-1] == sizes or lead.shape[-1] <= 1) and all(x.flags.aligned for x in arrays)
+        return Layout(smooth, lead.shape, by, (0,) * len(arrays))
     if all(x.flags.c_contiguous and x.flags.aligned for x in arrays):
         return Layout(True, (lead.size,), (sizes,), (0,) * len(arrays))
     offsets = [0] * len(arrays)
@@ -187,11 +198,12 @@ def layout_of(arrays: Sequence[Array]) -> Layout:
         strides = tuple(x.strides[d] for x in arrays)
         if extent == 1:
             continue
-        if strides[0] < 0:  # from the other end, so that a reversed array may still be dense
+        if strides[0] < 0 and not ordered:  # from the other end, so that a reversed array may still be dense
             offsets = [o + s * (extent - 1) for o, s in zip(offsets, strides, strict=True)]
             strides = tuple(-s for s in strides)
         dimensions.append((extent, strides))
-    dimensions.sort(key=lambda dimension: -dimension[1][0])
+    if not ordered:
+        dimensions.sort(key=lambda dimension: -dimension[1][0])
     merged: list[tuple[int, tuple[int, ...]]] = []
     for extent, strides in dimensions:
         if merged and merged[-1][1] == tuple(s * extent for s in strides):

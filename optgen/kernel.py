@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
 from itertools import accumulate
@@ -17,13 +17,18 @@ from typing import Any
 import numpy as np
 
 from .arrays import Array, Layout, layout_of
-from .errors import ArgumentError, CompilerError
-from .host import Program, Values
-from .ir import Rule, kernel_scalars
+from .course import Course, Group, course, group_names
+from .errors import ArgumentError, ArrayError, CompilerError
+from .host import Program, Steps, Value, evaluate
+from .ir import Extent, Rule
+from .ops import BLOCK, PANEL
 
-__all__ = ["ABI", "ISAS", "Binding", "Kernel", "Runtime", "open_library", "processors", "threads", "write_declarations"]
+__all__ = [
+    "ABI", "ISAS", "Binding", "Kernel", "Runtime", "open_library", "processors", "threads",
+    "write_declarations",
+]  # fmt: skip
 
-ABI = 1
+ABI = 2
 #: Instruction sets, the best first.
 ISAS = ("x86_64_v4", "x86_64_v3", "baseline")
 #: The least number of elements that a thread takes at a time.
@@ -31,7 +36,7 @@ GRAIN = 32 * 1024
 #: A step of fewer elements runs in the calling thread: waking another costs more than it saves.
 SERIAL = 192 * 1024
 
-_HEAD = 3  # cells of a table row before the pointers: first, layout, scalars
+_HEAD = 4  # cells of a table row before the pointers: first, layout, scalars, space
 
 
 def write_declarations(text: str, path: Path) -> None:
@@ -139,89 +144,196 @@ class Kernel:
         self.dtype = dtype
         self.isa = isa or choose_isa(runtime.usable)
         self.rule = rule
-        self.program = Program(rule.scalars, [a.target for a in kernel_scalars(rule)])
-        self.scalar_type = {"float32": "float[]", "float64": "double[]"}[dtype]
-        self._library = library  # keeps `row` alive
-        self.row = self._find(library)
+        self.course = course(rule)
+        self.program = Program(rule.scalars, [a.target for a in self.course.scalars])
+        self.group = GroupProgram(self.course)
+        self._library = library  # keeps `entry` alive
+        self.entry = self._find(library)
+        self.stretches = _stretches(self.course, self.entry.count)
 
     def _find(self, library: Any) -> Any:
         string = self.runtime.ffi.string
         kernels = library.optgen_kernels()
         i = 0
-        while (entry := kernels[i]).row:
+        while kernels[i].work:
+            entry = kernels[i]
             found = tuple(string(text).decode() for text in (entry.variant, entry.dtype, entry.isa))
             if found == (self.rule.variant, self.dtype, self.isa):
-                return entry.row
+                return kernels + i
             i += 1
         wanted = " ".join(filter(None, (self.rule.name, self.rule.variant, self.dtype, self.isa)))
         raise CompilerError(f"the library has no kernel for {wanted}", hint="build it again: optgen build")
 
 
+def _stretches(plan: Course, count: int) -> list[tuple[int, int]]:
+    """The kernel's own work, cut where the host computes something for the group."""
+    ends, done = [], 0
+    for work in plan.work:
+        if isinstance(work, Group):
+            ends.append(done)
+        else:
+            done += 1
+    return list(zip([0, *ends], [*ends, count], strict=True))
+
+
+class GroupProgram:
+    """The work of the host in one step, of which the tensors' own part is done by the kernel. `places`: where a kernel
+    reads which value; that of a state before the step is called by `load_name`."""
+
+    def __init__(self, plan: Course) -> None:
+        self.places = group_names(plan)
+        self.scalars = [a.target for a in plan.scalars]
+        self.states = [state.name for state in plan.rule.states if state.extent == Extent.GROUP]
+        self.works = [work for work in plan.work if isinstance(work, Group)]
+        self.cells = {name: i for i, name in enumerate(plan.small(Extent.TENSOR))}
+        self.extents = {state.name: state.extent for state in plan.rule.states}
+        self.values = {a.target: a.value for a in plan.rule.body}
+
+    def new_states(self, names: Mapping[str, Value]) -> dict[str, Value]:
+        """The states of the group after the step; `names` has all values that were computed."""
+        return {name: evaluate(self.values[name], {}, 0, names) if name not in names else names[name]
+                for name in self.states if name in self.values}  # fmt: skip
+
+
 class Binding:
-    """Tensors of one kernel as the runtime's table. Row i: the parameter, its gradient, its states."""
+    """Tensors of one kernel as the runtime's table. Row i: the parameter, its gradient, its states, those that have a
+    value for each element first."""
 
     def __init__(self, kernel: Kernel, tensors: Sequence[Sequence[Array]]) -> None:
         self.kernel = kernel
-        ffi = kernel.runtime.ffi
-        self.arrays = len(kernel.rule.arrays)
-        sizes = [tensor[0].size for tensor in tensors]
-        self.total = sum(sizes)
+        ffi, rule = kernel.runtime.ffi, kernel.rule
+        self.arrays = len(rule.arrays)
+        units = kernel.entry.units
+        if rule.rows == "first" and rule.tiled:
+            tensors = [[*map(_as_matrix, tensor[: self.arrays]), *tensor[self.arrays :]] for tensor in tensors]
+        self.elements = sum(tensor[0].size for tensor in tensors)
         layouts: dict[Layout, Array] = {}
         self.gradient_offsets = []
-        self.table = np.zeros((len(tensors), _HEAD + self.arrays), np.int64)
-        self.table[:, 0] = [0, *accumulate(sizes[:-1])]
+        self.table = np.zeros((len(tensors), _HEAD + self.arrays + kernel.entry.states), np.int64)
+        sizes = []
         for row, tensor in zip(self.table, tensors, strict=True):
-            layout = layout_of(tensor)
+            layout = layout_of(tensor[: self.arrays], ordered=units != 1, tiled=units == 0)
             cells = layouts.setdefault(layout, np.array(layout.cells(), np.int64))
             row[1] = cells.ctypes.data
-            row[_HEAD:] = [x.ctypes.data + offset for x, offset in zip(tensor, layout.offsets, strict=True)]
+            offsets = [*layout.offsets, *(0,) * kernel.entry.states]
+            row[_HEAD:] = [x.ctypes.data + offset for x, offset in zip(tensor, offsets, strict=True)]
             self.gradient_offsets.append(layout.offsets[1])
+            sizes.append(_units(tensor[0], units))
+        self.total = sum(sizes)
+        self.table[:, 0] = [0, *accumulate(sizes[:-1])] if sizes else []
+        self._layouts = list(layouts.values())  # keeps their memory alive
         self.gradients = self.table[:, _HEAD + 1].tolist()  # written back to the table in one go
         self._stale = False
-        self._layouts = tuple(layouts.values())
         self.width = len(kernel.program)
-        # A row of scalars for every count of updates among the tensors; nearly always one.
-        self.scalars = ffi.new(kernel.scalar_type, max(1, self.width))
-        self.table[:, 2] = int(ffi.cast("intptr_t", self.scalars))
-        self.uniform = True
+        self.scalars = ffi.new("double[]", max(1, self.width))
+        self.uniform = False
         self._table = ffi.cast("void *", self.table.ctypes.data)
+        # What is computed once for all tensors, as the kernel reads it.
+        self.group_values = np.zeros(max(1, len(kernel.group.places)))
+        self._group = ffi.cast("void *", self.group_values.ctypes.data)
+        self.counts = [_counts(tensor[0], tiled=units == 0) for tensor in tensors]
+        self.cells = np.zeros((len(tensors), 1))
+        if kernel.entry.count > len(kernel.course.passes):
+            self._make_space()
+
+    def _make_space(self) -> None:
+        """The memory in which tensors keep values between the passes of a step."""
+        entry, small = self.kernel.entry, self.kernel.course.small
+        many = {extent: len(small(extent)) for extent in Extent}
+        self.cells = np.zeros((len(self.counts), max(1, many[Extent.TENSOR])))
+        sizes = []
+        for n in self.counts:
+            matrices, rows, columns = n[Extent.MATRIX], n[Extent.ROW], n[Extent.COLUMN]
+            if entry.units == 0:
+                high = -(-rows // max(1, matrices) // PANEL) if matrices else 0
+                wide = columns // max(1, matrices)
+                partials, panels = rows * -(-wide // BLOCK) * entry.partials, columns * high * entry.panels
+            else:
+                partials, panels = -(-n[Extent.ELEMENT] // BLOCK) * entry.partials, 0
+            sizes.append((partials, panels, matrices * many[Extent.MATRIX], rows * many[Extent.ROW],
+                          columns * many[Extent.COLUMN]))  # fmt: skip
+        self._memory = np.empty(sum(map(sum, sizes)))
+        # The addresses, for each tensor: its cells, then the five above.
+        spaces = np.zeros((len(sizes), 6), np.int64)
+        spaces[:, 0] = self.cells.ctypes.data + np.arange(len(sizes)) * self.cells.strides[0]
+        begins = [0, *accumulate(size for each in sizes for size in each)][:-1]
+        spaces[:, 1:] = self._memory.ctypes.data + 8 * np.array(begins, np.int64).reshape(-1, 5)
+        self._spaces = spaces
+        self.table[:, 3] = spaces.ctypes.data + np.arange(len(sizes)) * spaces.strides[0]
 
     def set_gradient(self, row: int, address: int) -> None:
         """Another gradient, of the same shape, strides and alignment as the one before."""
         self.gradients[row] = address + self.gradient_offsets[row]
         self._stale = True
 
-    def run(self, values: Values, counts: Sequence[int], threads: int, grain: int | None = None) -> None:
-        """One step; `counts[i]` is the count of updates of tensor i, this one included.
+    def run(self, values: Steps, counts: Sequence[int], threads: int, grain: int | None = None) -> None:
+        """One step, of a rule that computes nothing for the group; `counts[i]` is the count of updates of tensor i,
+        this one included, and `values` are the hyperparameters for each count.
 
-        `grain` (elements) forces how finely the work is cut; by itself, a small step goes to one thread.
+        `grain` (units of work) forces how finely it is cut; by itself, a small step goes to one thread.
         """
-        kernel = self.kernel
-        if self.total == 0:
+        self.begin(values, counts)
+        self.work(0, threads, grain)
+
+    def begin(self, values: Steps, counts: Sequence[int]) -> None:
+        """What a step needs before its first stretch of work: the scalars of each tensor."""
+        if not counts:
             return
-        if grain is None:
-            threads, grain = (threads if self.total >= SERIAL else 1), GRAIN
+        ffi, program = self.kernel.runtime.ffi, self.kernel.program
         if counts.count(counts[0]) == len(counts):
             if not self.uniform:
-                self.table[:, 2] = int(kernel.runtime.ffi.cast("intptr_t", self.scalars))
+                self.table[:, 2] = int(ffi.cast("intptr_t", self.scalars))
                 self.uniform = True
-            self.scalars[0 : self.width] = kernel.program.run(values, counts[0])
-            self._step(threads, grain)
+            self.scalars[0 : self.width] = program.run(values[counts[0]], counts[0])
         else:
-            self._run_mixed(values, counts, threads, grain)
-
-    def _run_mixed(self, values: Values, counts: Sequence[int], threads: int, grain: int) -> None:
-        ffi = self.kernel.runtime.ffi
-        rows = {t: ffi.new(self.kernel.scalar_type, max(1, self.width)) for t in set(counts)}
-        for t, row in rows.items():
-            row[0 : self.width] = self.kernel.program.run(values, t)
-        self.table[:, 2] = [int(ffi.cast("intptr_t", rows[t])) for t in counts]
-        self.uniform = False
-        self._step(threads, grain)
-
-    def _step(self, threads: int, grain: int) -> None:
+            self._rows = {t: ffi.new("double[]", max(1, self.width)) for t in set(counts)}
+            for t, row in self._rows.items():
+                row[0 : self.width] = program.run(values[t], t)
+            self.table[:, 2] = [int(ffi.cast("intptr_t", self._rows[t])) for t in counts]
+            self.uniform = False
         if self._stale:
             self.table[:, _HEAD + 1] = self.gradients
             self._stale = False
-        step = self.kernel.runtime.library.optgen_step
-        step(self.kernel.row, self._table, len(self.table), self.arrays, self.total, threads, grain)
+
+    def work(self, stretch: int, threads: int, grain: int | None = None) -> None:
+        """One stretch of the kernel's work, over all tensors."""
+        kernel = self.kernel
+        if grain is None:
+            threads, grain = (threads if self.elements >= SERIAL else 1), GRAIN if kernel.entry.units == 1 else 1
+        begin, end = kernel.stretches[stretch]
+        kernel.runtime.library.optgen_step(
+            kernel.entry, self._table, len(self.table), self.total, self._group, begin, end, threads, grain
+        )
+
+
+def _as_matrix(x: Array) -> Array:
+    """The same elements with the first dimension as rows; ArrayError if they do not lie so that this is possible."""
+    if x.ndim == 2:
+        return x
+    flat = x.view()
+    try:
+        flat.shape = (x.shape[0], math.prod(x.shape[1:]))
+    except AttributeError:
+        message = f"a parameter whose rows lie in one piece was expected, got strides {x.strides} of shape {x.shape}"
+        raise ArrayError(message, hint="give a contiguous array, for example np.ascontiguousarray(p)") from None
+    return flat
+
+
+def _units(p: Array, units: int) -> int:
+    """How many units of work a parameter is."""
+    if units:
+        return -(-p.size // units)
+    tiles: int = math.prod(p.shape[:-2]) * -(-p.shape[-2] // PANEL) * -(-p.shape[-1] // BLOCK)
+    return tiles
+
+
+def _counts(p: Array, *, tiled: bool) -> dict[Extent, int]:
+    """How many values of each extent a parameter has."""
+    matrices = math.prod(p.shape[:-2]) if tiled else 1
+    return {
+        Extent.TENSOR: 1,
+        Extent.MATRIX: matrices,
+        Extent.ROW: matrices * p.shape[-2] if tiled else 1,
+        Extent.COLUMN: matrices * p.shape[-1] if tiled else p.size,
+        Extent.ELEMENT: p.size,
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
 from operator import attrgetter, call, is_
 from typing import Any
@@ -18,7 +18,8 @@ import numpy as np
 from _cffi_backend import FFI
 
 from .arrays import COMPUTE, Array, bounds
-from .host import Values
+from .group import run_together
+from .host import Steps
 from .kernel import Binding, Kernel
 from .state import Key, Slot
 
@@ -37,30 +38,35 @@ _grad_mark = attrgetter("__class__", "shape", "strides", "dtype", "flags.aligned
 class Plan:
     """One checked list: `params` as they were given, `ps` the arrays behind them, their gradients `gs` and `slots`.
 
-    `kernel` gives the kernel of a dtype; what it raises goes through. `threads` is how many a step may use.
+    `kernel` gives the kernel of a dtype and a variant; what it raises goes through. `variants` says for each parameter
+    in which one it is updated. `threads` is how many a step may use.
     """
 
     def __init__(
         self,
-        kernel: Callable[[str], Kernel],
+        kernel: Callable[[str, int], Kernel],
         params: Sequence[Any],
         ps: Sequence[Array],
         gs: Sequence[Array],
         slots: Sequence[Slot],
+        variants: Sequence[int],
         threads: int,
     ) -> None:
         self.slots = slots
         self.threads = threads
-        groups: dict[str, list[int]] = {}
-        for i, p in enumerate(ps):
-            groups.setdefault(COMPUTE[p.dtype], []).append(i)
-        self.dtypes = frozenset(groups)
+        members: dict[tuple[str, int], list[int]] = {}
+        for i, (p, variant) in enumerate(zip(ps, variants, strict=True)):
+            members.setdefault((COMPUTE[p.dtype], variant), []).append(i)
+        self.dtypes = frozenset(dtype for dtype, _ in members)
         self.bindings = []
+        self.order = list(members.values())
         places: dict[int, tuple[Binding, int]] = {}
-        for dtype, members in groups.items():
-            binding = Binding(kernel(dtype), [(ps[i], gs[i], *slots[i].arrays.values()) for i in members])
-            self.bindings.append((binding, [slots[i] for i in members]))
-            places |= {i: (binding, row) for row, i in enumerate(members)}
+        for (dtype, variant), own in members.items():
+            chosen = kernel(dtype, variant)
+            states = chosen.rule.tensor_states
+            binding = Binding(chosen, [(ps[i], gs[i], *(slots[i].arrays[name] for name in states)) for i in own])
+            self.bindings.append((binding, [slots[i] for i in own]))
+            places |= {i: (binding, row) for row, i in enumerate(own)}
         self.places = [places[i] for i in range(len(ps))]  # where gradient i stands
         self.plain = all(isinstance(p, np.ndarray) for p in params)
         given = params if self.plain else _arrays(params)
@@ -102,8 +108,18 @@ class Plan:
         self.grads = list(map(weakref.ref, grads))
         return True
 
-    def run(self, values: Values) -> None:
-        """One step. The arrays of this plan must be alive and as they were: it was just made, or `takes` said so."""
+    def run(self, values: Steps, group: Mapping[str, Array]) -> None:
+        """One step. The arrays of this plan must be alive and as they were: it was just made, or `takes` said so.
+        `group`: the states of all parameters together."""
+        if any(len(binding.kernel.stretches) > 1 for binding, _ in self.bindings):
+            bindings, counts = [], []
+            for binding, slots in self.bindings:
+                bindings.append(binding)
+                counts.append([slot.t + 1 for slot in slots])
+            run_together(bindings, self.order, values, counts, group, self.threads)
+            for slot in self.slots:
+                slot.t += 1
+            return
         for binding, slots in self.bindings:
             ts = [slot.t + 1 for slot in slots]
             binding.run(values, ts, self.threads)

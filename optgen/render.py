@@ -5,53 +5,155 @@ Templates hold loops and the ABI; what they say of a rule comes to them in the f
 
 from __future__ import annotations
 
+import json
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 
 import jinja2
 
+from . import summary
+from .course import Between, Course, MemoryPass, course
 from .emit import c, text
-from .ir import Count, Hyper, Rule, walk
+from .emit.between import Small, between, last
+from .emit.places import Places
+from .ir import Flag, Hyper, Rule, State
 from .resources import TEMPLATES
 
-__all__ = ["kernel_source", "module_source", "runtime_source"]
+__all__ = ["kernel_source", "module_source", "runtime_source", "spec_source"]
 
 #: The instruction sets that kernels are compiled for: the macro that must be defined, the name, the attribute.
 TARGETS = (("", "baseline", ""), ("OPTGEN_V3", "x86_64_v3", "OPTGEN_V3"), ("OPTGEN_V4", "x86_64_v4", "OPTGEN_V4"))
 
 
 @dataclass(frozen=True)
-class Kernel:
-    """One variant of a rule in one compute type, as the template sees it."""
+class Pass:
+    """One pass over memory of a kernel, as the template sees it."""
 
     name: str
-    title: str
-    variant: str
     element: c.Element
 
     @property
     def by_value(self) -> list[str]:
-        return [f"const {self.element.ctype.name} {name}" for name, _ in self.element.scalars]
+        return [f"const {self.element.ctype.name} {name}" for name, _, _ in self.element.scalars]
+
+    @property
+    def values(self) -> list[str]:
+        return [name for name, _, _ in self.element.scalars]
 
     def by_pointer(self, star: str) -> list[str]:
         kind = self.element.ctype.name
-        return [f"{kind if written else f'const {kind}'} {star}{name}" for name, written in self.element.arrays]
+        columns = [f"const double {star}{name}" for name, _, _ in self.element.columns]
+        arrays = [f"{kind if written else f'const {kind}'} {star}{name}" for name, written, _ in self.element.arrays]
+        return [*columns, *(f"double {star}{name}" for name in self.element.reduced), *arrays]
+
+    @property
+    def small_pointers(self) -> list[str]:
+        """The pointers to float64, of columns and of what is reduced."""
+        return [*(name for name, _, _ in self.element.columns), *self.element.reduced]
+
+    @property
+    def small_by_pointer(self) -> list[str]:
+        return [*(f"const double *{name}" for name, _, _ in self.element.columns),
+                *(f"double *{name}" for name in self.element.reduced)]  # fmt: skip
 
     def pointers(self, before: str, behind: str) -> list[str]:
-        return [f"{before}{name}{behind}" for name, _ in self.element.arrays]
+        return [f"{before}{name}{behind}" for name, _, _ in self.element.arrays]
 
     @property
     def dense_arguments(self) -> list[str]:
         kind = self.element.ctype.name
-        return [
-            f"({kind if written else f'const {kind}'} *)at[{i}]" for i, (_, written) in enumerate(self.element.arrays)
-        ]
+        return [f"({kind if written else f'const {kind}'} *)at[{i}]" for _, written, i in self.element.arrays]
+
+    @property
+    def small_arguments(self) -> list[str]:
+        columns = [f"&{place}" for _, place, _ in self.element.columns]
+        return [*columns, *(f"of_reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced)))]
+
+    @property
+    def tile_arguments(self) -> list[str]:
+        """As `small_arguments`, in a tile of a block that begins with element i."""
+        columns = [f"&{place} + i" for _, place, _ in self.element.columns]
+        return [*columns, *(f"tile[{i}]" for i in range(len(self.element.reduced)))]
+
+    @property
+    def moved_arguments(self) -> list[str]:
+        return [f"{argument} + i" for argument in self.dense_arguments]
+
+    @property
+    def folds(self) -> list[tuple[int, c.Fold, int]]:
+        """Each reduction with its place among all, and among those of its direction."""
+        counts = {True: 0, False: 0}
+        found = []
+        for i, fold in enumerate(self.element.folds):
+            found.append((i, fold, counts[fold.down]))
+            counts[fold.down] += 1
+        return found
+
+    @property
+    def found(self) -> list[str]:
+        """Declarations of that through which a row of elements finds its values, as far as it is needed."""
+        places = [place for _, place, _ in (*self.element.scalars, *self.element.columns)]
+        places += ["of_reduced"] if self.element.reduced else []
+        return [line for name, line in FOUND if any(name in place for place in places)]
+
+    @property
+    def found_by_block(self) -> list[str]:
+        """The same for a block, which reduces in a place of its own."""
+        return [line for line in self.found if line != dict(FOUND)["of_reduced"]]
+
+
+#: What the place of a value may be written with, and how a row of elements comes by it.
+FOUND = (
+    ("tensor->", "const optgen_tensor *const tensor = values->tensor;"),
+    ("of_step", "const double *const of_step = values->step;"),
+    ("of_group", "const double *const of_group = values->group;"),
+    ("of_tensor", "const double *const of_tensor = values->tensor->space->cells;"),
+    ("of_matrices", "const double *const of_matrices = values->tensor->space->matrices;"),
+    ("of_rows", "const double *const of_rows = values->tensor->space->rows;"),
+    ("of_columns", "const double *const of_columns = values->tensor->space->columns;"),
+    ("of_width", "const int64_t of_width = values->columns;"),
+    ("matrix_i", "const int64_t matrix_i = values->matrix;"),
+    ("row_i", "const int64_t row_i = values->row;"),
+    ("column_i", "const int64_t column_i = values->column;"),
+    ("of.", "const optgen_shape of = optgen_shape_of(values->tensor->layout);"),
+    ("of_reduced", "double *const of_reduced = values->reduced;"),
+)
+
+
+@dataclass(frozen=True)
+class Code:
+    """What stands between two passes, as the template sees it."""
+
+    name: str
+    small: Small
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One variant of a rule in one compute type, as the template sees it: its work in order."""
+
+    name: str
+    title: str
+    variant: str
+    dtype: str
+    ctype: str
+    passes: list[Pass]
+    codes: list[Code]
+    work: list[Pass | Code]
+    arrays: int
+    states: int
+    units: str
+    partials: int
+    panels: int
+    reduced: int
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A hyperparameter, flag or state as a signature and a docstring show it."""
+    """A hyperparameter, flag or state as a signature and a docstring show it; `range`: of a flag, its default in
+    words; of a state, how many values it has."""
 
     name: str
     doc: str
@@ -73,7 +175,8 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    env.filters |= {"comment": c.comment, "docstring": docstring, "fill": fill, "repr": repr}
+    env.filters |= {"behind": lambda name: f"{name} + i", "comment": c.comment, "docstring": docstring, "fill": fill}
+    env.filters |= {"repr": repr, "toml": json.dumps, "wrapped": wrapped}
     return env
 
 
@@ -93,6 +196,12 @@ def docstring(words: str) -> str:
     return c.comment(words).replace("\\", "\\\\").replace('"""', "'''").removesuffix('"')
 
 
+def wrapped(words: str, indent: int = 4) -> str:
+    """`words` on lines that are not too long, each but the first with an indent."""
+    lines = textwrap.wrap(" ".join(words.split()), 108 - indent, break_long_words=False, break_on_hyphens=False)
+    return f"\n{' ' * indent}".join(lines)
+
+
 def _headers(library: str) -> dict[str, str]:
     return {name: (TEMPLATES / file).read_text("utf-8") for name, file in (("abi", "abi.h"), ("library", library))}
 
@@ -104,66 +213,115 @@ def runtime_source() -> str:
 
 def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule]) -> str:
     """The C of one rule: all variants, all compute types, all instruction sets."""
-    kernels = []
-    for rule, low in zip(checked, lowered, strict=True):
-        for ctype in c.DTYPES:
-            name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
-            title = ", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype)))
-            kernels.append(Kernel(name, title, rule.variant, c.element(low, rule, ctype)))
+    kernels = [
+        _kernel(rule, course(low), ctype) for rule, low in zip(checked, lowered, strict=True) for ctype in c.DTYPES
+    ]
     rule = checked[0]
-    about = [rule.reference, "", *map(text.formula, rule.body)]
+    about = [rule.reference, "", *map(text.formula, summary.shown(rule))]
+    definitions = [d for kernel in kernels for each in kernel.passes for d in each.element.definitions]
+    definitions += [d for kernel in kernels for code in kernel.codes for d in code.small.definitions]
     context = {
         "title": c.comment(f"{rule.name}: {rule.summary}"),
         "about": [c.comment(line) for line in about],
-        "definitions": list(dict.fromkeys(d for kernel in kernels for d in kernel.element.definitions)),
+        "definitions": list(dict.fromkeys(definitions)),
         "kernels": kernels,
         "targets": TARGETS,
+        "reduce": (TEMPLATES / "reduce.h").read_text("utf-8") if any(kernel.codes for kernel in kernels) else "",
     }
     return environment().get_template("kernel.c.jinja").render(context | _headers("kernel.h"))
 
 
-def module_source(checked: Sequence[Rule], spec_text: str, file: str) -> str:
-    """The Python module of one rule: the optimiser class with its signature and docstring."""
+def _kernel(rule: Rule, plan: Course, ctype: c.CType) -> Kernel:
+    name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
+    places = Places(plan)
+    work: list[Pass | Code] = []
+    before: MemoryPass | None = None
+    for each in plan.work:
+        if isinstance(each, MemoryPass):
+            before = each
+            number = str(1 + sum(isinstance(w, Pass) for w in work)) if len(plan.passes) > 1 else ""
+            work.append(Pass("_".join(filter(None, (name, number))), c.element(plan, each, rule, ctype, places)))
+        elif isinstance(each, Between):
+            work.append(Code(f"{name}_between{_count(work)}", between(plan, each.code, rule, places, before)))
+    if kept := last(plan, places):
+        work.append(Code(f"{name}_between{_count(work)}", Small((), kept, ())))
+    folds = [[f.down for f in w.element.folds] for w in work if isinstance(w, Pass)]
+    return Kernel(
+        name,
+        ", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),
+        rule.variant,
+        ctype.dtype,
+        ctype.name,
+        [w for w in work if isinstance(w, Pass)],
+        [w for w in work if isinstance(w, Code)],
+        work,
+        len(rule.arrays),
+        len(places.states),
+        "0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces else "1",
+        max(down.count(False) for down in folds),
+        max(down.count(True) for down in folds),
+        max(map(len, folds)),
+    )
+
+
+def _count(work: Sequence[Pass | Code]) -> int:
+    return 1 + sum(isinstance(w, Code) for w in work)
+
+
+def module_source(checked: Sequence[Rule], spec_text: str, file: str, opened: Sequence[Rule] = ()) -> str:
+    """The Python module of one rule: the optimiser class with its signature and docstring. `opened`: the rules as parts
+    of chains, from which the docstring of a part is written."""
     rule = checked[0]
+    lines = summary.formulas(checked, opened)
     states = {state.name: state for variant in checked for state in variant.states}
     context = {
         "name": rule.name,
         "summary": rule.summary or "an update rule.",
+        "part": rule.part,
+        "notes": rule.notes,
+        "origin": rule.origin,
         "reference": rule.reference,
         "file": file,
         "text": spec_text,
-        "formulas": [text.formula(assign) for assign in rule.body],
-        "variants": _variants(checked),
-        "counts": any(isinstance(e, Count) for variant in checked for a in variant.body for e in walk(a.value)),
-        "hypers": [_hyper(hyper) for hyper in rule.hypers],
-        "flags": [Argument(flag.name, flag.doc or "a flag", repr(flag.default)) for flag in rule.flags],
-        "states": [
-            Argument(state.name, state.doc or "a state", init=text.expression(state.init), when=_when(name, checked))
-            for name, state in states.items()
+        "shapes": f", for {summary.MATRICES}" if len({variant.matrix for variant in checked}) == 2 else "",
+        "formulas": lines[0],
+        "changes": [
+            (change.words, [lines[change.variant][i] for i in change.formulas])
+            for change in summary.changes(checked, lines)
         ],
+        "meanings": summary.meanings(rule, [assign for body in summary.bodies(checked, opened) for assign in body]),
+        "hypers": [_hyper(hyper) for hyper in rule.hypers],
+        "flags": [_flag(flag) for flag in rule.flags],
+        "states": [_state(state, checked) for state in states.values()],
     }
     return environment().get_template("module.py.jinja").render(context)
+
+
+def _state(state: State, checked: Sequence[Rule]) -> Argument:
+    kept = summary.kept(state.extent, checked[0].rows)
+    when = summary.only(state.name, checked)
+    return Argument(state.name, state.doc or "a state", range=kept, init=text.expression(state.init), when=when)
+
+
+def _flag(flag: Flag) -> Argument:
+    """A flag that hyperparameters decide has no default in the signature."""
+    doc = flag.doc or "a flag"
+    if flag.requires:
+        doc += f"; requires {flag.requires}"
+    if flag.when is None:
+        return Argument(flag.name, doc, repr(flag.default), "bool", str(flag.default))
+    return Argument(flag.name, doc, "None", "bool | None", f"whether {text.expression(flag.when)}")
 
 
 def _hyper(hyper: Hyper) -> Argument:
     default = f"({', '.join(map(repr, hyper.default))})" if hyper.vector else repr(hyper.default[0])
     annotation = f"tuple[{', '.join(['float'] * len(hyper.default))}]" if hyper.vector else "float"
-    return Argument(hyper.name, hyper.doc or "a number", default, annotation, str(hyper.range), hyper.vector)
+    each = hyper.vector and len(set(hyper.ranges)) == 1  # else the text names all of them
+    return Argument(hyper.name, hyper.doc or "a number", default, annotation, hyper.range, each)
 
 
-def _variants(checked: Sequence[Rule]) -> list[tuple[str, list[str]]]:
-    """For each flag, what turning it round changes in the formulas of the default variant."""
-    default = checked[0]
-    usual = [text.formula(assign) for assign in default.body]
-    variants = []
-    for rule in checked:
-        changed = [flag for flag, before in zip(rule.flags, default.flags, strict=True) if flag.value != before.value]
-        if len(changed) == 1:
-            lines = [line for assign in rule.body if (line := text.formula(assign)) not in usual]
-            variants.append((f"{changed[0].name}={changed[0].value}", lines))
-    return variants
-
-
-def _when(name: str, checked: Sequence[Rule]) -> str:
-    having = [rule for rule in checked if any(state.name == name for state in rule.states)]
-    return "" if len(having) == len(checked) else "; not in every variant"
+def spec_source(name: str, part: str, file: str, other: str) -> str:
+    """A spec to start from, with comments: a rule, or a part of chains of the kind `part`, for example with the rule
+    `other`."""
+    context = {"name": name, "part": part, "transforms": part == "gradient", "averages": part == "parameter"}
+    return environment().get_template("spec.toml.jinja").render(context | {"file": file, "other": other})

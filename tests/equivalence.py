@@ -8,15 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, cycle
+from itertools import chain, cycle, product
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+import optgen
 from optgen import driver, interp, toolchain
-from optgen.ir import GRADIENT, Hyper, Rule
+from optgen.group import run_together
+from optgen.host import Always
+from optgen.ir import GRADIENT, Extent, Hyper, Rule
 from optgen.kernel import Binding, Kernel, Runtime, open_library, read_declarations
 from optgen.resources import declarations
 
@@ -47,10 +50,54 @@ delta = where(far, eta*sign(m)*sqrt(abs(u) + 1e-8), where(m == u, p**5/3, eta*(m
 PLAIN = 'name = "Plain"\n[update]\nformulas = "delta = 0.3*g"\n'
 
 
+#: Every reduction over every extent, and every way from a value of one extent to a value of another.
+REDUCED = """
+name = "Reduced"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+[state]
+m = { init = "0" }
+k = { init = "eta", extent = "tensor" }
+d = { init = "1", extent = "group" }
+b = { init = "1", extent = "matrix", when = "matrix" }
+r = { init = "0", extent = "row", when = "matrix" }
+c = { init = "eta", extent = "column", when = "matrix" }
+w = { init = "2*p" }
+[update]
+formulas = '''
+r     = 0.9*r + mean(g*abs(m), row) + max(p, row) - min(g, row)/(1 + k) + dot(p, g, row)
+c     = norm(g - p, column) + c/2 + max(g, column) + sum(m, column) - min(p, column)
+b     = b/3 + mean(r, matrix) - max(c, matrix) + norm(p, matrix) + min(g, matrix) + dot(c, c, matrix)
+far   = norm(p) > 1.5 and t > 1
+near  = max(r*1) + min(b) + mean(c) + sum(b) if matrix else sum(g)/size
+k     = where(far, k + max(abs(m)), min(p - g))/t + floor(near/3)
+d     = max(d, sum(k, group)/t) + norm(g, group) + mean(m, group) - min(p, group) + max(near, group)
+m     = eta*m + (r*g + sign(c)/b if matrix else g)/(1 + abs(k)) - dot(p, g)*1e-3
+u     = g/(1 + norm(m)) + m*d/size
+delta = where(far, u*mean(u), u + w)/max(1, norm(u, group)) + (where(r > c, r, c) - 1/b if matrix else 0)
+'''
+"""
+
+
+def chains() -> dict[str, driver.Compilation]:
+    """Some chains: gradients transformed before the rule, steps behind it, parameters after it, and steps held back."""
+    made = (
+        optgen.chain(optgen.ClipNorm(1.0), optgen.WeightDecay(1e-4), optgen.ADAM()),
+        optgen.chain(optgen.AccumGrad(3), optgen.ADAM(), optgen.ExpDecay(), optgen.EMA()),
+        optgen.chain(
+            optgen.ClipGlobalNorm(1.0), optgen.GradientCentralisation(), optgen.Momentum(), optgen.Lookahead(2)
+        ),
+        optgen.chain(optgen.Adafactor(), optgen.AccumGrad(2), optgen.Cautious()),
+    )
+    return {repr([type(part).__name__ for part in each]): each._compilation for each in made}
+
+
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:
-    """Every variant of every shipped rule, and of the two rules above: the spec and the number of the variant."""
+    """Every variant of every shipped rule, of the rules above, and of some chains: the spec and the number of the
+    variant."""
     specs = [driver.compile_file(path) for path in driver.shipped()]
-    specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN)]
+    specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN, REDUCED)]
+    specs += chains().values()
     return {
         " ".join(filter(None, (spec.name, rule.variant))): (spec, i)
         for spec in specs
@@ -175,26 +222,44 @@ def same_bits(got: Array, expected: Array, what: str) -> None:
 
 @dataclass
 class Tensor:
-    """The arrays of one parameter, in the rule's order, and how often it was updated."""
+    """The arrays of one parameter, in the rule's order, how often it was updated, and its states of lesser extent."""
 
     arrays: dict[str, Placed]
     t: int
+    small: dict[str, Array]
+
+    def all(self, rule: Rule) -> list[Array]:
+        """What a kernel takes."""
+        arrays = [placed.array for placed in self.arrays.values()]
+        return arrays + [self.small[name] for name in rule.tensor_states if name in self.small]
+
+
+def group_of(rule: Rule, values: Values) -> dict[str, Array]:
+    initial = interp.initial_state(rule, values)
+    return {state.name: np.array(initial[state.name]) for state in rule.states if state.extent == Extent.GROUP}
 
 
 def make_tensor(
     rule: Rule, values: Values, places: Sequence[Placement], dtype: str, kind: str, rng: np.random.Generator, t: int
 ) -> Tensor:
     """A tensor with numbers of a kind. Of ordinary ones the states are such as come about in use."""
-    size = int(np.prod(places[0].shape))
-    arrays = {name: numbers(kind, rng, size, dtype) for name in rule.arrays}
+    shape = places[0].shape
+    size = int(np.prod(shape))
+    arrays = {name: numbers(kind, rng, size, dtype).reshape(shape) for name in rule.arrays}
+    initial = interp.initial_state(rule, values, arrays["p"])
+    small = {}
+    for state in rule.small_states:
+        if state.extent > Extent.GROUP:
+            small[state.name] = np.full(interp.shape_of(state.extent, shape, rule.rows), initial[state.name])
     if kind == "ordinary":
-        for name, value in interp.initial_state(rule, values).items():
-            arrays[name][...] = value
+        for name in rule.arrays[2:]:
+            arrays[name][...] = initial[name]
         for warm in range(2):
-            arrays[GRADIENT] = numbers(kind, rng, size, dtype)
-            interp.step(rule, values, warm + 1, arrays)
-        arrays[GRADIENT] = numbers(kind, rng, size, dtype)
-    return Tensor({name: Placed(a, place) for (name, a), place in zip(arrays.items(), places, strict=True)}, t)
+            arrays[GRADIENT] = numbers(kind, rng, size, dtype).reshape(shape)
+            interp.step(rule, values, warm + 1, arrays | small | group_of(rule, values))
+        arrays[GRADIENT] = numbers(kind, rng, size, dtype).reshape(shape)
+    placed = {name: Placed(a, place) for (name, a), place in zip(arrays.items(), places, strict=True)}
+    return Tensor(placed, t, small)
 
 
 def compare(
@@ -209,15 +274,27 @@ def compare(
 ) -> None:
     """Steps all tensors in one call of the kernel, and each by itself with the interpreter; AssertionError if they
     do not end up the same. From step to step the gradients change, and stay where they are."""
-    binding = Binding(kernel, [[placed.array for placed in tensor.arrays.values()] for tensor in tensors])
-    oracle = [{name: placed.array.copy("C") for name, placed in tensor.arrays.items()} for tensor in tensors]
+    binding = Binding(kernel, [tensor.all(rule) for tensor in tensors])
+    oracle = [
+        {name: placed.array.copy("C") for name, placed in tensor.arrays.items()}
+        | {name: array.copy() for name, array in tensor.small.items()}
+        for tensor in tensors
+    ]
+    group, expected = group_of(rule, values), group_of(rule, values)
     for step in range(steps):
-        binding.run(values, [tensor.t + step + 1 for tensor in tensors], threads, grain)
+        counts = [tensor.t + step + 1 for tensor in tensors]
+        run(binding, values, counts, threads, grain, group)
+        own = [(rule, values, interp.Tensor(t, arrays)) for t, arrays in zip(counts, oracle, strict=True)]
+        if own:
+            interp.step_group(own, expected, values, max(counts))
+        heading = " ".join(filter(None, (rule.name, rule.variant, kernel.dtype, kernel.isa)))
+        for name, array in group.items():
+            same_bits(array, expected[name], f"{heading}, step {step}: {name} of the group, {threads} threads")
         for i, (tensor, arrays) in enumerate(zip(tensors, oracle, strict=True)):
-            interp.step(rule, values, tensor.t + step + 1, arrays)
+            for name, array in tensor.small.items():
+                same_bits(array, arrays[name], f"{heading}, step {step}: {name} of tensor {i}, {array.shape}")
             for name, placed in tensor.arrays.items():
                 where = f"{name} of tensor {i}, {placed.place}" if name != GRADIENT else f"gradient {i}, only read"
-                heading = " ".join(filter(None, (rule.name, rule.variant, kernel.dtype, kernel.isa)))
                 placed.expect(arrays[name], f"{heading}, step {step}: {where}, {threads} threads, grain {grain}")
             gradient = tensor.arrays[GRADIENT]
             if 0 not in gradient.place.strides:
@@ -225,13 +302,36 @@ def compare(
                 gradient.set(arrays[GRADIENT])
 
 
+def run(
+    binding: Binding,
+    values: Values,
+    counts: Sequence[int],
+    threads: int,
+    grain: int | None = None,
+    group: Mapping[str, Array] | None = None,
+) -> None:
+    """One step, whatever the rule is."""
+    if len(binding.kernel.stretches) == 1:
+        binding.run(Always(values), counts, threads, grain)
+    elif counts:
+        states = group_of(binding.kernel.rule, values) if group is None else group
+        run_together([binding], [range(len(counts))], Always(values), [counts], states, threads, grain)
+
+
 # ---- Fixed rounds ----
 
 LENGTHS = (0, 1, 2, 3, 5, 8, 15, 16, 17, 33, 49, 100)
 
 
-def _layouts(arrays: int, item: int) -> Iterator[tuple[str, list[list[Placement]]]]:
-    """Lists of tensors by the way their arrays lie: for every tensor a placement for every array."""
+#: Shapes of matrices: none at all, of one row or column, more rows than a panel and more columns than a block has.
+MATRICES = ((3, 5), (1, 1), (0, 4), (4, 0), (2, 3, 4), (2, 0, 3), (65, 3), (130, 2), (3, 1030), (2, 3, 2, 5))
+
+
+def _layouts(
+    arrays: int, item: int, matrix: bool, first: bool, blocks: bool
+) -> Iterator[tuple[str, list[list[Placement]]]]:
+    """Lists of tensors by the way their arrays lie: for every tensor a placement for every array. `matrix`: of two or
+    more dimensions only, and `first`: rows in one piece; `blocks`: some longer than the blocks of reductions."""
 
     def alike(shape: tuple[int, ...], **how: Any) -> list[Placement]:
         return [placement(shape, item, **how)] * arrays
@@ -241,6 +341,30 @@ def _layouts(arrays: int, item: int) -> Iterator[tuple[str, list[list[Placement]
         places[1] = placement(shape, item, **g)
         return places
 
+    if matrix:
+        yield "matrices", [alike(shape) for shape in MATRICES]
+        for order, back in product(((0, 1), (1, 0)), ([], [0], [1])):
+            yield "laid out otherwise", [alike((7, 9), order=order, back=back), alike((66, 3), order=order, back=back)]
+        yield "with gaps", [alike((5, 7), gaps={1: 0, 0: 3}), alike((5, 7), gaps={1: 2})]
+        yield "unaligned", [alike(shape, shift=1) for shape in MATRICES]
+        others_strides = [
+            others((7, 5), {"order": (0, 1)}),
+            others((5, 7), {"still": [0]}),
+            others((5, 7), {"still": [1]}),
+        ]
+        yield "gradient of other strides", others_strides
+        if not first:
+            yield (
+                "more than one matrix, laid out otherwise",
+                [
+                    alike((4, 3, 6), gaps={1: 2, 2: 1}, back=[1]),
+                    others((3, 4, 5), {"order": (2, 0, 1), "back": [1]}, back=[0, 1]),
+                ],
+            )
+        return
+    if blocks:
+        yield "longer than a block", [alike((n,)) for n in (1023, 1024, 1025, 2050)] + [alike((3, 700))]
+        yield "longer than a block, with gaps", [alike((1030,), gaps={0: 1}), alike((40, 60), order=(0, 1))]
     yield "dense", [alike((n,)) for n in LENGTHS]
     yield "0-d and more than one dimension", [alike(()), alike((3, 0, 2)), alike((3, 5, 7)), alike((1, 1))]
     yield "sliced", [alike((n,), gaps={0: 1}) for n in LENGTHS]
@@ -268,7 +392,9 @@ def check_kernel(rule: Rule, kernel: Kernel) -> None:
     rng = np.random.default_rng(7)
     item = np.dtype(kernel.dtype).itemsize
     hypers = (busy(rule.hypers), defaults(rule.hypers))
-    for i, (_, tensors) in enumerate(_layouts(len(rule.arrays), item)):
+    blocks = kernel.entry.units != 1
+    first = rule.rows == "first"
+    for i, (_, tensors) in enumerate(_layouts(len(rule.arrays), item, bool(rule.matrix), first, blocks)):
         for j, kind in enumerate(KINDS):
             values = hypers[(i + j) % 2]
             made = [make_tensor(rule, values, places, kernel.dtype, kind, rng, t=3 * (i % 2) * k)
@@ -290,12 +416,18 @@ def check_positions(rule: Rule, kernel: Kernel) -> None:
     rng = np.random.default_rng(8)
     item = np.dtype(kernel.dtype).itemsize
     size = 3 * 64 // item + 1
+    shape = (3, size) if rule.matrix else (size,)
     for kind in KINDS * 2:
-        arrays = [np.repeat(numbers(kind, rng, 1, kernel.dtype), size) for _ in rule.arrays]
-        binding = Binding(kernel, [arrays])
-        binding.run(busy(rule.hypers), [3], 3, 7)
-        for name, array in zip(rule.arrays, arrays, strict=True):
-            same_bits(array, np.repeat(array[:1], size), f"{name} by position, {kind} numbers")
+        places = [placement(shape, item)] * len(rule.arrays)
+        tensor = make_tensor(rule, busy(rule.hypers), places, kernel.dtype, kind, rng, 2)
+        for placed in tensor.arrays.values():
+            placed.array[...] = numbers(kind, rng, 1, kernel.dtype)
+        for array in tensor.small.values():
+            array[...] = array.flat[0]
+        run(Binding(kernel, [tensor.all(rule)]), busy(rule.hypers), [3], 3, 7)
+        for name, placed in tensor.arrays.items():
+            first = np.full(shape, placed.array.flat[0])
+            same_bits(placed.array, first, f"{name} by position, {kind} numbers")
 
 
 def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: int) -> None:
@@ -304,17 +436,20 @@ def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: i
     ffi = runtime.ffi
     visits: list[tuple[int, int, int]] = []
 
-    def row(at: Any, by: Any, n: int, scalars: Any) -> None:
+    def row(at: Any, by: Any, n: int, values: Any) -> None:
         visits.append((int(ffi.cast("intptr_t", at[0])), int(ffi.cast("intptr_t", at[1])), n))
 
     callback = ffi.callback("optgen_row", row)
+    work = ffi.new("optgen_work[1]", [{"row": callback}])
+    kernel = ffi.new("optgen_kernel *", {"arrays": 2, "units": 1, "count": 1, "work": work})
     layouts = [np.array([0, 1, size, 4, 8], np.int64) for size in sizes]
     starts = [(1 + k) << 40 for k in range(len(sizes))]
     firsts = [sum(sizes[:k]) for k in range(len(sizes))]
     columns = zip(firsts, layouts, starts, strict=True)
-    table = np.array([[first, layout.ctypes.data, 0, start, 2 * start] for first, layout, start in columns], np.int64)
+    rows = [[first, layout.ctypes.data, 0, 0, start, 2 * start] for first, layout, start in columns]
+    table = np.array(rows, np.int64)
     address = ffi.cast("void *", table.ctypes.data)
-    runtime.library.optgen_step(callback, address, len(sizes), 2, sum(sizes), threads, grain)
+    runtime.library.optgen_step(kernel, address, len(sizes), sum(sizes), ffi.NULL, 0, 1, threads, grain)
     assert all(second == 2 * first for first, second, _ in visits), "the arrays went out of step"
     ends = {start: start + 4 * size for start, size in zip(starts, sizes, strict=True) if size}
     reached = dict.fromkeys(ends)

@@ -15,13 +15,13 @@
 typedef struct {
     const optgen_kernel *(*kernels)(void);
     const char *variant;
-    int arrays;
+    int cells, matrices, rows, columns; /* how many values of each extent the kernel keeps */
 } rule;
 #include RULES
 
 enum { MOST_ARRAYS = 16, COUNT = 6 };
 static const int64_t SIZES[][COUNT] = {
-    { 1, 0, 3, 17, 0, 2 }, { 0, 0, 0, 0, 0, 1 }, { 33, 5, 0, 16, 49, 64 }, { 0, 260, 7, 0, 0, 31 },
+    { 1, 0, 3, 17, 0, 2 }, { 0, 0, 0, 0, 0, 1 }, { 33, 5, 0, 16, 70, 64 }, { 0, 1260, 7, 0, 0, 31 },
 };
 typedef enum { DENSE, GAPS, BACKWARDS, UNALIGNED, STILL, ROWS, COLUMNS, LAYOUTS } layout;
 static const char *fault = "";
@@ -30,10 +30,21 @@ static char shared[1 << 16];
 static int has(const char *name) { return strcmp(fault, name) == 0; }
 
 /* A kernel that is wrong. */
-static void write_behind_the_end(char *const *at, const int64_t *by, int64_t n, const void *scalars)
+static void write_behind_the_end(char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
-    (void)by, (void)scalars;
+    (void)by, (void)values;
     at[0][n * 4] = 1;
+}
+
+static int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+/* Memory for `count` numbers, and not for one more. */
+static void *numbers(int64_t count)
+{
+    double *const made = malloc((size_t)count * sizeof *made);
+    for (int64_t i = 0; i < count; ++i)
+        made[i] = 0.3;
+    return made;
 }
 
 /* The stride of array a along dimension d, in elements. */
@@ -49,48 +60,74 @@ static int64_t stride(layout kind, int a, int d, const int64_t *shape)
     }
 }
 
-static void step(const optgen_kernel *kernel, int arrays, const int64_t *sizes, layout kind, int threads, int64_t grain)
+static void step(const optgen_kernel *kernel, const rule *of, const int64_t *sizes, layout kind, int threads,
+                 int64_t grain)
 {
     const int64_t item = strcmp(kernel->dtype, "float32") == 0 ? 4 : 8;
-    const int rank = kind == ROWS || kind == COLUMNS ? 2 : 1;
+    const int arrays = kernel->arrays, pointers = arrays + kernel->states, head = 4;
+    const int rank = kind == ROWS || kind == COLUMNS ? 2 : 1, tiled = kernel->units == 0;
     const int shift = kind == UNALIGNED || has("unaligned") ? 1 : 0;
-    int64_t cells[COUNT][2 + 2 + 2 * MOST_ARRAYS], table[COUNT * (3 + MOST_ARRAYS)], total = 0;
+    int64_t cells[COUNT][2 + 2 + 2 * MOST_ARRAYS], table[COUNT * (4 + MOST_ARRAYS)], total = 0;
     char *blocks[COUNT * MOST_ARRAYS];
-    double scalars[64];
+    optgen_space spaces[COUNT];
+    double scalars[64], group[64];
 
-    memset(scalars, 0x3e, sizeof scalars); /* small positive numbers in both types; so below */
+    for (int i = 0; i < 64; ++i)
+        scalars[i] = group[i] = 0.3;
     for (int k = 0; k < COUNT; ++k) {
-        int64_t *const row = table + k * (3 + arrays), shape[2] = { sizes[k], 3 };
+        const int64_t shape[2] = { sizes[k], 3 }, rows = rank == 2 ? sizes[k] : 1, columns = rank == 2 ? 3 : sizes[k];
+        const int64_t elements = rows * columns, kept = tiled ? rows * parts(columns, OPTGEN_BLOCK) : parts(elements, OPTGEN_BLOCK);
+        int64_t *const row = table + k * (head + pointers);
+        spaces[k] = (optgen_space){ numbers(of->cells), numbers(kept * kernel->partials),
+                                    numbers(parts(rows, OPTGEN_PANEL) * kernel->panels * columns), numbers(of->matrices),
+                                    numbers(rows * of->rows), numbers(columns * of->columns) };
         row[0] = total;
         row[1] = (int64_t)(intptr_t)cells[k];
         row[2] = (int64_t)(intptr_t)scalars;
-        cells[k][0] = kind == DENSE;
+        row[3] = (int64_t)(intptr_t)&spaces[k];
+        cells[k][0] = kind == DENSE || (tiled && kind == ROWS);
         cells[k][1] = rank;
         memcpy(cells[k] + 2, shape, (size_t)rank * sizeof *shape);
-        for (int a = 0; a < arrays; ++a) {
+        for (int a = 0; a < pointers; ++a) {
             int64_t low = 0, high = item;
-            for (int d = 0; d < rank; ++d) {
+            for (int d = 0; d < rank && a < arrays; ++d) {
                 const int64_t by = stride(kind, a, d, shape) * item, reach = sizes[k] ? by * (shape[d] - 1) : 0;
                 cells[k][2 + rank + d * arrays + a] = by;
                 *(reach < 0 ? &low : &high) += reach;
             }
             const size_t size = sizes[k] ? (size_t)(shift + high - low) : 0;
-            blocks[k * arrays + a] = has("shared") ? shared : memset(malloc(size), 0x3e, size);
-            row[3 + a] = (int64_t)(intptr_t)(blocks[k * arrays + a] + (sizes[k] ? shift - low : 0));
+            char *made = a < arrays ? malloc(size) : numbers(rows + columns);
+            if (a < arrays)
+                memset(made, 0x3e, size); /* small positive numbers in both types */
+            if (has("shared")) {
+                free(made);
+                made = shared;
+            }
+            blocks[k * pointers + a] = made;
+            row[head + a] = (int64_t)(intptr_t)(made + (sizes[k] && a < arrays ? shift - low : 0));
         }
         cells[k][2] += has("too long");
-        total += cells[k][2] * (rank == 2 ? 3 : 1);
+        total += optgen_units(kernel, cells[k]);
     }
-    optgen_step(has("behind") ? write_behind_the_end : kernel->row, table, COUNT, arrays, total, threads, grain);
-    for (int i = 0; i < COUNT * arrays && !has("shared"); ++i)
+    const optgen_work wrong = { write_behind_the_end, NULL, NULL, NULL };
+    optgen_kernel other = *kernel;
+    if (has("behind"))
+        other.work = &wrong, other.count = 1;
+    optgen_step(&other, table, COUNT, total, group, 0, other.count, threads, grain);
+    for (int i = 0; i < COUNT * pointers && !has("shared"); ++i)
         free(blocks[i]);
+    for (int k = 0; k < COUNT; ++k) {
+        void *const made[] = { spaces[k].cells, spaces[k].partials, spaces[k].panels, spaces[k].matrices, spaces[k].rows, spaces[k].columns };
+        for (size_t i = 0; i < sizeof made / sizeof *made; ++i)
+            free(made[i]);
+    }
 }
 
 static void *caller(void *steps)
 {
     static const char *const isas[] = { "x86_64_v4", "x86_64_v3", "baseline" };
     for (size_t r = 0; r < sizeof rules / sizeof *rules; ++r)
-        for (const optgen_kernel *kernel = rules[r].kernels(); kernel->row; ++kernel) {
+        for (const optgen_kernel *kernel = rules[r].kernels(); kernel->work; ++kernel) {
             int usable = 0;
             for (size_t i = 0; i < sizeof isas / sizeof *isas; ++i) {
                 usable |= strcmp(optgen_isa(), isas[i]) == 0;
@@ -102,7 +139,8 @@ static void *caller(void *steps)
             for (size_t s = 0; s < sizeof SIZES / sizeof *SIZES; ++s)
                 for (layout kind = DENSE; kind < LAYOUTS; ++kind)
                     for (int threads = 1; threads <= 4; threads += 3, ++*(int64_t *)steps)
-                        step(kernel, rules[r].arrays, SIZES[s], kind, threads, 1 + (int64_t)s * 3);
+                        if (kernel->units > 0 || kind == ROWS || kind == COLUMNS) /* a tile has two dimensions */
+                            step(kernel, &rules[r], SIZES[s], kind, threads, 1 + (int64_t)s * 3);
         next:;
         }
     return NULL;

@@ -29,7 +29,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optgen import driver
-from optgen.ir import Hyper, Rule
+from optgen.host import Always
+from optgen.ir import Hyper, Interval, Rule
 from optgen.kernel import Binding, Kernel
 
 Draw = Any
@@ -52,6 +53,10 @@ def kernel_of(name: str, dtype: str, isa: str | None = None) -> Kernel:
 
 lengths = st.integers(0, 49) | st.sampled_from([63, 64, 65, 127, 200, 1000])
 shapes = lengths.map(lambda n: (n,)) | st.lists(st.integers(0, 9), max_size=4).map(tuple)
+long_shapes = shapes | st.sampled_from([(1024,), (1025,), (3000,), (35, 70)])
+matrices = st.lists(st.integers(0, 9), min_size=2, max_size=4).map(tuple) | st.sampled_from(
+    [(65, 4), (3, 1026), (129, 1)]
+)
 
 
 @st.composite
@@ -70,9 +75,9 @@ def placements(draw: Draw, shape: tuple[int, ...], item: int, *, still: bool = F
 
 
 @st.composite
-def layouts(draw: Draw, arrays: int, item: int) -> list[Placement]:
+def layouts(draw: Draw, arrays: int, item: int, which: Any) -> list[Placement]:
     """A placement for each array of a tensor: all dense, all the same, or each as it likes."""
-    shape = draw(shapes)
+    shape = draw(which)
     match draw(st.sampled_from(["dense", "same", "gradient", "any"])):
         case "dense":
             return [placement(shape, item)] * arrays
@@ -87,20 +92,23 @@ def layouts(draw: Draw, arrays: int, item: int) -> list[Placement]:
 
 @st.composite
 def hyperparameters(draw: Draw, hypers: tuple[Hyper, ...]) -> dict[str, tuple[float, ...]]:
-    def number(hyper: Hyper) -> float:
-        low, high = max(hyper.range.low, -1e3), min(hyper.range.high, 1e3)
-        some = [x for x in (0.0, 1.0, 1e-40, 1e-8, 0.5, 1e30, *hyper.default) if x in hyper.range]
-        numbers = st.floats(low, high).filter(hyper.range.__contains__)
+    def number(hyper: Hyper, interval: Interval) -> float:
+        low, high = max(interval.low, -1e3), min(interval.high, 1e3)
+        some = [x for x in (0.0, 1.0, 1e-40, 1e-8, 0.5, 1e30, *hyper.default) if x in interval]
+        numbers = st.floats(low, high).filter(interval.__contains__)
         return float(draw(st.sampled_from(some) | numbers))
 
-    return {hyper.name: tuple(number(hyper) for _ in hyper.default) for hyper in hypers}
+    return {hyper.name: tuple(number(hyper, interval) for interval in hyper.ranges) for hyper in hypers}
+
+
+plane = matrices.filter(lambda shape: len(shape) == 2)
 
 
 # ---- Properties ----
 
 
 @every_rule
-@settings(steady, max_examples=60)
+@settings(steady, max_examples=20)
 @given(data=st.data())
 def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> None:
     rule, draw = rule_of(name), data.draw
@@ -110,7 +118,10 @@ def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> No
     values = draw(hyperparameters(rule.hypers) | st.just(busy(rule.hypers)), "values")
     rng = np.random.default_rng(draw(st.integers(0, 2**32), "seed"))
     counts = st.just(draw(st.integers(0, 3), "t")) | st.integers(0, 2000)
-    places, kinds = layouts(len(rule.arrays), item), st.sampled_from(KINDS)
+    which = (
+        plane if rule.rows == "first" else matrices if rule.matrix else long_shapes if kernel.course.reduces else shapes
+    )
+    places, kinds = layouts(len(rule.arrays), item, which), st.sampled_from(KINDS)
     tensors = [
         make_tensor(rule, values, draw(places), dtype, draw(kinds), rng, draw(counts))
         for _ in range(draw(st.integers(1, 4), "tensors"))
@@ -126,8 +137,13 @@ def test_in_all_layouts_on_all_instruction_sets(name: str) -> None:
         check_kernel(rule_of(name), kernel)
 
 
-@every_rule
-@settings(steady, max_examples=15)
+ELEMENTWISE = [
+    name for name in RULES if not rule_of(name).small_states and not kernel_of(name, "float32").course.reduces
+]
+
+
+@pytest.mark.parametrize("name", ELEMENTWISE)
+@settings(steady, max_examples=8)
 @given(data=st.data())
 def test_any_grouping_of_the_tensors_gives_the_same_bits(name: str, data: st.DataObject) -> None:
     rule, draw = rule_of(name), data.draw
@@ -143,10 +159,10 @@ def test_any_grouping_of_the_tensors_gives_the_same_bits(name: str, data: st.Dat
     for piece in draw(st.permutations(pieces), "order"):
         groups.setdefault(draw(st.integers(0, 2)), []).append(piece)
     values = busy(rule.hypers)
-    Binding(kernel_of(name, dtype), [whole]).run(values, [4], 1)
+    Binding(kernel_of(name, dtype), [whole]).run(Always(values), [4], 1)
     for group in groups.values():
         binding = Binding(kernel_of(name, dtype, draw(st.sampled_from(driver.runtime().usable))), group)
-        binding.run(values, [4] * len(group), draw(st.sampled_from([1, 2, 3, 7])), draw(st.integers(1, 40)))
+        binding.run(Always(values), [4] * len(group), draw(st.sampled_from([1, 2, 3, 7])), draw(st.integers(1, 40)))
     for array, a, b in zip(rule.arrays, split, whole, strict=True):
         same_bits(a, b, f"{array}, cut at {cuts}")
 
@@ -156,18 +172,20 @@ def test_the_count_is_each_tensors_own_whatever_the_step_before_was(name: str) -
     rule, rng = rule_of(name), np.random.default_rng(3)
     values = defaults(rule.hypers)
     kernel = kernel_of(name, "float64")
-    places = [placement((11,), 8)] * len(rule.arrays)
+    places = [placement((11, 3) if rule.matrix else (11,), 8)] * len(rule.arrays)
     sets = [[make_tensor(rule, values, places, "float64", "ordinary", rng, t) for _ in range(4)] for t in range(2)]
     # The same binding, with all counts alike, then not, then alike again.
-    arrays = [[placed.array for placed in tensor.arrays.values()] for tensor in sets[0]]
+    arrays = [tensor.all(rule) for tensor in sets[0]]
     binding = Binding(kernel, arrays)
     single = [[a.copy() for a in tensor] for tensor in arrays]
+    if rule.grouped:
+        return  # what a tensor gets depends on the others
     for counts in ([1, 1, 1, 1], [2, 7, 2, 900], [3, 3, 3, 3], [4, 3, 3, 3]):
-        binding.run(values, counts, 2, 3)
+        binding.run(Always(values), counts, 2, 3)
         for tensor, t in zip(single, counts, strict=True):
-            Binding(kernel, [tensor]).run(values, [t], 1)
+            Binding(kernel, [tensor]).run(Always(values), [t], 1)
         for tensor, expected in zip(arrays, single, strict=True):
-            for array, a, b in zip(rule.arrays, tensor, expected, strict=True):
+            for array, a, b in zip((*rule.arrays, *rule.tensor_states), tensor, expected, strict=False):
                 same_bits(a, b, f"{array} at counts {counts}")
 
 
@@ -188,7 +206,7 @@ def test_a_gradient_of_the_same_layout_takes_the_place_of_another() -> None:
         for gradient in (other, g, other):
             expected = p.array - np.float32(0.5) * gradient.array
             binding.set_gradient(0, gradient.array.ctypes.data)
-            binding.run({"eta": (0.5,)}, [1], 1)
+            binding.run(Always({"eta": (0.5,)}), [1], 1)
             p.expect(expected, f"{rule.name} with gradients {how}")
 
 
@@ -239,10 +257,10 @@ def test_the_numbers_are_what_they_are_called() -> None:
 def test_ordinary_tensors_move_and_their_states_are_not_zero() -> None:
     for name in RULES:
         rule = rule_of(name)
-        places = [placement((500,), 4)] * len(rule.arrays)
+        places = [placement((20, 25) if rule.matrix else (500,), 4)] * len(rule.arrays)
         tensor = make_tensor(rule, busy(rule.hypers), places, "float32", "ordinary", np.random.default_rng(5), 0)
         before: Array = tensor.arrays["p"].array.copy()
         for array, placed in tensor.arrays.items():
-            assert np.count_nonzero(placed.array) == 500, f"{array} of {name}"
-        compare(rule, kernel_of(name, "float32"), [tensor], busy(rule.hypers))
-        assert np.count_nonzero(tensor.arrays["p"].array != before) == 500, name
+            assert np.count_nonzero(placed.array) > 200, f"{array} of {name}"
+        compare(rule, kernel_of(name, "float32"), [tensor], busy(rule.hypers), steps=12)
+        assert np.count_nonzero(tensor.arrays["p"].array != before) > 250, name

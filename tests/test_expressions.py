@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from optgen import driver, interp
 from optgen.emit import c, latex, text
-from optgen.host import HOST, evaluate
+from optgen.host import HOST, Always, evaluate
 from optgen.ir import Call, Const, Expr, Extent, Load, Local, Rule, Scalar, children
 from optgen.kernel import Binding
 from optgen.ops import LARGEST_POWER, OPS, Type, power_steps
@@ -98,6 +98,10 @@ TABLE = [
     ("abs(g - b)", "|g − b|", r"\left|g - b\right|"),
     ("sign(g)", "sign(g)", r"\operatorname{sign}\left(g\right)"),
     ("sign(g)*abs(b)", "sign(g)·|b|", r"\operatorname{sign}\left(g\right) \, \left|b\right|"),
+    ("floor(g)", "⌊g⌋", r"\left\lfloor g \right\rfloor"),
+    ("floor(g*b) - floor(-c)", "⌊g·b⌋ − ⌊−c⌋",
+     r"\left\lfloor g \, b \right\rfloor - \left\lfloor -c \right\rfloor"),
+    ("g*floor(t/3)", "g·⌊t/3⌋", r"g \, \left\lfloor \frac{t}{3} \right\rfloor"),
     ("sqrt(g*b)", "√(g·b)", r"\sqrt{g \, b}"),
     ("sqrt(abs(g)) + s", "√|g| + s", r"\sqrt{\left|g\right|} + s"),
     ("g + (s + 1/3)", "g + (s + 1/3)", r"g + \left(s + \frac{1}{3}\right)"),
@@ -334,7 +338,8 @@ def by_python(source: str, t: int) -> Any:
     names = {
         "float64": np.float64, "power": power,
         "t": np.float64(t), "s": np.float64(0.1), "r": (None, *map(np.float64, VALUES["r"])),
-        "sqrt": np.sqrt, "abs": np.abs, "sign": lambda x: np.float64((x > 0) * 1.0 - (x < 0) * 1.0) if x == x else x,
+        "sqrt": np.sqrt, "abs": np.abs, "floor": np.floor,
+        "sign": lambda x: np.float64((x > 0) * 1.0 - (x < 0) * 1.0) if x == x else x,
         "max": lambda x, y: y if y > x or y != y else x, "min": lambda x, y: y if y < x or y != y else x,
         "where": lambda condition, x, y: x if condition else y,
     }  # fmt: skip
@@ -375,7 +380,7 @@ def test_the_kernel_and_the_interpreter_agree_on_every_expression(dtype: type, t
         for isa in driver.runtime().usable:
             kernel = driver.kernel(compilation, 0, dtype.__name__, None, isa)
             arrays = arrays_of(compilation.rules[0], dtype)
-            Binding(kernel, [[arrays[name] for name in compilation.rules[0].arrays]]).run(VALUES, [t], 1)
+            Binding(kernel, [[arrays[name] for name in compilation.rules[0].arrays]]).run(Always(VALUES), [t], 1)
             for name, (source, _, _) in zip(NAMES, TABLE, strict=True):
                 if name in arrays:
                     wrong = np.flatnonzero(~same_bits(arrays[name], expected[name]))
@@ -392,7 +397,7 @@ def test_inexact_primitives_keep_their_bound_in_every_interpretation() -> None:
         expected, arrays = ({name: x.copy() for name, x in start.items()} for _ in range(2))
         interp.step(rule, VALUES, 1, expected)
         kernel = driver.kernel(compilation, 0, dtype.__name__, None)
-        Binding(kernel, [[arrays[name] for name in rule.arrays]]).run(VALUES, [1], 1)
+        Binding(kernel, [[arrays[name] for name in rule.arrays]]).run(Always(VALUES), [1], 1)
         bound = 3 * max(op.ulps for op in OPS.values())
         for i, source in enumerate(INEXACT):
             np.testing.assert_array_max_ulp(arrays[f"e{i}"], expected[f"e{i}"], bound)
@@ -403,10 +408,11 @@ def test_inexact_primitives_keep_their_bound_in_every_interpretation() -> None:
                 np.testing.assert_array_max_ulp(np.array(host), expected[f"e{i}"], bound), source
 
 
-@pytest.mark.parametrize("name", ["max", "min", "sign", "abs", "sqrt"])
+@pytest.mark.parametrize("name", ["max", "min", "sign", "abs", "sqrt", "floor"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_functions_are_those_of_numpy(name: str, dtype: type) -> None:
-    numpy = {"max": np.maximum, "min": np.minimum, "sign": np.sign, "abs": np.absolute, "sqrt": np.sqrt}[name]
+    numpy = {"max": np.maximum, "min": np.minimum, "sign": np.sign, "abs": np.absolute, "sqrt": np.sqrt,
+             "floor": np.floor}[name]  # fmt: skip
     a, b, _ = operands(dtype)
     arguments = (a, b) if len(OPS[name].takes) == 2 else (a,)
     tie = (a == 0) & (b == 0) if len(arguments) == 2 else np.zeros(a.shape, bool)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import equivalence
 import numpy as np
 import pytest
 from equivalence import PLAIN, Array, check_all, check_kernel, open_kernel, open_runtime
@@ -24,6 +25,7 @@ from optgen import driver, render
 from optgen import kernel as binding
 from optgen.arrays import Layout, layout_of
 from optgen.emit import c
+from optgen.group import run_together
 from optgen.kernel import Kernel
 from optgen.resources import SPECS
 
@@ -43,6 +45,13 @@ def with_reciprocals_in_the_body(source: str) -> str:
     call = r"(?s)\n        (\w+)_element\(([^;]*p_at \+ i[^;]*)\);"
     split = r"\n        if (i < n / 8 * 8) \1_fast(\2); else \1_element(\2);"
     return replaced(source.replace(element[0], f"{element[0]}\n{fast}"), call, split)
+
+
+def with_stale_states(source: str) -> str:
+    """The first pass keeps to itself what the second one reads."""
+    first = re.search(r"(?s)OPTGEN_INLINE void \w+_1_element\(.*?\n}\n", source)
+    assert first is not None
+    return source.replace(first[0], replaced(first[0], r"\*m_at = m_new;", "*m_at = m;"))
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,8 @@ _MAX = r"(optgen_maxf\(float a, float b\)) \{.*\}"
 _END = r"end = begin \+ work->chunk;"
 MUTANTS = [
     _spec("eps inside the root", rule="adam", old=r"sqrt\((v/.*\))\) \+ eps", new=r"sqrt(\1 + eps)"),
-    _spec("eps left out", rule="rmsprop", old=r"sqrt\(acc\) \+ eps", new="sqrt(acc) + 0*eps"),
+    _spec("eps left out", rule="rmsprop", old=r"acc\) \+ eps", new="acc) + 0*eps"),
+    _spec("the norm of the gradient for that of the step", rule="lamb", old=r"norm\(u\)", new="norm(g)"),
     _spec(
         "weights of the moving average swapped",
         rule="adam",
@@ -103,11 +113,33 @@ MUTANTS = [
     # Without start files, for one of them would set the flushing of denormals in this very process.
     _c("-ffast-math", rule="rmsprop", flags=("-ffast-math", "-nostartfiles")),
     _c("a*b + c rounded once", rule="adam", flags=("-ffp-contract=fast", "-mfma")),
+    _c("squares in single precision", rule="lamb", old=r"\(double\)\(u\) \* \(double\)\(u\)", new="(double)(u * u)"),
+    _c(
+        "lanes added in another order",
+        rule="novograd",
+        old=r"lanes\[lane \+ width\]",
+        new="lanes[2 * width - 1 - lane]",
+    ),
+    _c("the rest of a block left out", rule="lamb", old=r"lanes\[lane\] \+= x\[i\];", new=";"),
+    _c("the norm of another array", rule="lamb", old=r"of_partials \+ 1, ", new="of_partials + 0, "),
+    _c("the old moment read in the second pass", rule="lamb", edit=with_stale_states),
+    _c("NaN lost in a maximum", rule="sm3", old=r"\(\(x > total\) \| \(x != x\)\)", new="(x > total)"),
+    _c("a panel begun with every row", rule="sm3", old=r"first \? START", new="n ? START"),
+    _c("a panel never begun", rule="sm3", old=r"first \? START : panel", new="panel"),
+    _runtime(
+        "a block folded in the place of the first", rule="lamb", old=r"partials \+ block \*", new="partials + 0 *"
+    ),
+    _runtime(
+        "the last column of a tile left out", rule="sm3", old=r"\? columns - left :", new="? columns - left - 1 :"
+    ),
+    _runtime("every matrix has the rows of the first", rule="sm3", old=r"= matrix \* rows \+ i", new="= i"),
+    _runtime("every matrix has the columns of the first", rule="sm3", old=r"= matrix \* columns \+ left", new="= left"),
+    _runtime("a panel as long as the matrix", rule="sm3", old=r"top \+ OPTGEN_PANEL < rows \?[^;]*", new="rows"),
     _runtime(
         "more than 2**31 elements not updated",
         rule="adam",
         old=r"(int64_t chunk = threads > 1)",
-        new=r"total = (int32_t)total;\n    \1",
+        new=r"work->total = (int32_t)work->total;\n    \1",
     ),
     _runtime("last element of a chunk left out", rule="adam", old=_END, new="end = begin + work->chunk - 1;"),
     _runtime("first element of a chunk twice", rule="adam", old=_END, new="end = begin + work->chunk + 1;"),
@@ -126,8 +158,8 @@ MUTANTS = [
     _runtime(
         "one count of updates for all tensors",
         rule="adam",
-        old=r"tensor->scalars\)",
-        new="((const optgen_tensor *)work->tensors)->scalars)",
+        old=r"\{ tensor->scalars,",
+        new="{ ((const optgen_tensor *)work->tensors)->scalars,",
     ),
     _runtime("denormals flushed", rule="adam", old="0x1f80", new="0x9fc0"),
 ]
@@ -186,20 +218,20 @@ def test_without_a_fault_nothing_is_caught(mutant: Mutant, kernels: Callable[[Mu
 # ---- Faults of the binding ----
 
 
-def as_the_parameter(arrays: list[Array]) -> Layout:
-    return layout_of([arrays[0], arrays[0], *arrays[2:]])
+def as_the_parameter(arrays: list[Array], **how: bool) -> Layout:
+    return layout_of([arrays[0], arrays[0], *arrays[2:]], **how)
 
 
-def dense_if_the_parameter_is(arrays: list[Array]) -> Layout:
-    layout = layout_of(arrays)
+def dense_if_the_parameter_is(arrays: list[Array], **how: bool) -> Layout:
+    layout = layout_of(arrays, **how)
     if arrays[0].flags.c_contiguous:
         item = (arrays[0].itemsize,) * len(arrays)
         return Layout(True, (arrays[0].size,), (item,), (0,) * len(arrays))
     return layout
 
 
-def from_the_first_byte(arrays: list[Array]) -> Layout:
-    return replace(layout_of(arrays), offsets=(0,) * len(arrays))
+def from_the_first_byte(arrays: list[Array], **how: bool) -> Layout:
+    return replace(layout_of(arrays, **how), offsets=(0,) * len(arrays))
 
 
 @pytest.mark.parametrize("fault", [as_the_parameter, dense_if_the_parameter_is, from_the_first_byte])
@@ -217,5 +249,18 @@ def test_counts_of_the_step_before_are_caught(monkeypatch: pytest.MonkeyPatch) -
     kernel = driver.kernel(compilation, 0, "float32", None)
     run = kernel.program.run
     monkeypatch.setattr(kernel.program, "run", lambda values, t: run(values, max(1, t - 1)))
+    with pytest.raises(AssertionError):
+        check_kernel(compilation.rules[0], kernel)
+
+
+def test_a_group_added_up_in_another_order_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    compilation = driver.compile_text(spec("prodigy"), "sound.toml")
+    kernel = driver.kernel(compilation, 0, "float32", None)
+
+    def backwards(bindings: Any, order: Any, *rest: Any) -> None:
+        run_together(bindings, [list(places)[::-1] for places in order], *rest)
+
+    check_kernel(compilation.rules[0], kernel)
+    monkeypatch.setattr(equivalence, "run_together", backwards)
     with pytest.raises(AssertionError):
         check_kernel(compilation.rules[0], kernel)

@@ -29,23 +29,27 @@ from optgen.ir import (
     Interval,
     Load,
     Local,
+    Reduce,
     Rule,
     Scalar,
+    Size,
     State,
     children,
     extent_of,
+    join,
     rebuilt,
     type_of,
+    varies_within,
     verify,
     walk,
 )
-from optgen.ops import OPS, Type
+from optgen.ops import OPS, REDUCTIONS, Type
 from optgen.parse import parse
-from optgen.passes import PIPELINE, cse, dead, fold, hoist, lower, powers
+from optgen.passes import PIPELINE, cse, dead, fold, hoist, lower, powers, reductions
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Pass = Callable[[Rule], Rule]
-PASSES = [powers, fold, hoist, cse, dead]
+PASSES = [reductions, powers, fold, hoist, cse, dead]
 SHIPPED = [rule for path in driver.shipped() for rule in driver.compile_file(path).rules]
 
 
@@ -83,7 +87,7 @@ def value_of(rule: Rule, target: str) -> Expr:
 
 CONSTANTS = (0.0, -0.0, 1.0, -1.0, 0.1, 2.0, 3.0, 1 / 3, 1e-45, 1e39, 16777217.0)
 RANGE = Interval(-math.inf, math.inf, True, True)
-HYPERS = (Hyper("s", (0.1,), False, RANGE, ""), Hyper("r", (3.0, -7.0), True, RANGE, ""))
+HYPERS = (Hyper("s", (0.1,), False, (RANGE,), ""), Hyper("r", (3.0, -7.0), True, (RANGE, RANGE), ""))
 VALUES = {"s": (0.1,), "r": (3.0, -7.0)}
 #: Names that passes would like to give, too.
 LOCALS = ("x1", "k1", "r1", "s_1", "t1", "x2")
@@ -97,12 +101,21 @@ def expressions(draw: Draw, kind: Type, known: list[Local], depth: int) -> Expr:
         atoms: list[Expr] = [local for local in known if local.type is kind]
         if kind is Type.REAL:
             atoms += [Load("p"), Load("g"), Load("m"), Scalar("s", 0), Scalar("r", 1), Scalar("r", 2), Count()]
+            atoms += [Load("k", Extent.TENSOR), Load("d", Extent.GROUP), Size(Extent.TENSOR)]
             atoms += map(Const, CONSTANTS)
         if atoms:
             return draw(st.sampled_from(atoms))
     if kind is Type.REAL and draw(st.integers(0, 9)) == 0:
         exponent = draw(st.sampled_from([2, 3, 4, 5, 7, 64]))
         return Call("powi", (expressions(draw, Type.REAL, known, depth - 1), Const(float(exponent))))
+    if kind is Type.REAL and draw(st.integers(0, 7)) == 0:
+        name = draw(st.sampled_from(sorted(REDUCTIONS)))
+        over = draw(st.sampled_from([Extent.TENSOR, Extent.TENSOR, Extent.GROUP]))
+        args = tuple(expressions(draw, Type.REAL, known, depth - 1) for _ in range(REDUCTIONS[name]))
+        of = Extent.CONSTANT
+        for arg in args:
+            of = join(of, extent_of(arg))
+        return Reduce(name, args, over) if varies_within(of, over) else args[0]
     rows = [op for op in EXACT if op.gives is kind and (depth > 0 or Type.BOOL not in op.takes)]
     op = draw(st.sampled_from(rows))
     return Call(op.name, tuple(expressions(draw, taken, known, max(0, depth - 1)) for taken in op.takes))
@@ -112,36 +125,44 @@ def expressions(draw: Draw, kind: Type, known: list[Local], depth: int) -> Expr:
 def rules(draw: Draw) -> Rule:
     known: list[Local] = []
     body: list[Assign] = []
-    targets = [*draw(st.lists(st.sampled_from(LOCALS), max_size=4, unique=True)), "m", "delta"]
+    targets = [*draw(st.lists(st.sampled_from(LOCALS), max_size=4, unique=True)), "m", "k", "d", "delta"]
     for target in draw(st.permutations(targets)):
         kind = draw(st.sampled_from([Type.REAL, Type.REAL, Type.BOOL])) if target in LOCALS else Type.REAL
         value = expressions(draw, kind, known, draw(st.integers(0, 4)))
+        most = {"k": Extent.TENSOR, "d": Extent.GROUP}.get(target, Extent.ELEMENT)
+        if extent_of(value) > most:
+            value = Reduce(draw(st.sampled_from(["sum", "max", "norm"])), (value,), most)
         body.append(Assign(target, value))
         known.append(Local(target, extent_of(value), type_of(value)))
     (delta,) = (local for local in known if local.name == "delta")
     body.append(Assign(PARAMETER, Call("sub", (Load(PARAMETER), delta))))
-    return verify(Rule("R", "", "", HYPERS, (), (State("m", Const(0.0), ""),), tuple(body)))
+    small = State("k", Const(0.5), "", Extent.TENSOR), State("d", Const(2.0), "", Extent.GROUP)
+    return verify(Rule("R", "", "", HYPERS, (), (State("m", Const(0.0), ""), *small), tuple(body)))
 
 
-def inputs(dtype: type) -> dict[str, Array]:
+def inputs(dtype: type, special: bool) -> dict[str, Array]:
+    """Special numbers in all pairs; or ordinary ones, since a sum of the special ones is never a number."""
     info = np.finfo(dtype)
     some = [0.0, 1.0, 0.1, 3.0, math.inf, float(info.max), float(info.smallest_subnormal)]
     pairs = np.array(list(itertools.product([math.nan, *some, *(-x for x in some)], repeat=2)), dtype)
-    return {"g": pairs[:, 0].copy(), "p": pairs[:, 1].copy(), "m": np.roll(pairs[:, 0], 37)}
+    if not special:
+        pairs = np.random.default_rng(5).normal(0, 2, pairs.shape).astype(dtype)
+    small = {"k": np.array(0.75), "d": np.array(-3.0)}
+    return {"g": pairs[:, 0].copy(), "p": pairs[:, 1].copy(), "m": np.roll(pairs[:, 0], 37)} | small
 
 
-def stepped(rule: Rule, dtype: type, t: int, values: dict[str, tuple[float, ...]]) -> dict[str, Array]:
+def stepped(rule: Rule, dtype: type, t: int, values: dict[str, tuple[float, ...]], special: bool) -> dict[str, Array]:
     """What one step makes of the inputs; scalars of a lowered rule are computed first, as the host does."""
-    arrays = inputs(dtype)
+    arrays = inputs(dtype, special)
     interp.step(replace(rule, scalars=(), body=(*rule.scalars, *rule.body)), values, t, arrays)
     return arrays
 
 
 def assert_same_bits(rule: Rule, other: Rule) -> None:
-    for dtype, t in itertools.product((np.float32, np.float64), (1, 3)):
-        x, y = (stepped(r, dtype, t, VALUES) for r in (rule, other))
-        unsigned = np.uint32 if dtype is np.float32 else np.uint64
-        for name in ("p", "m"):
+    for dtype, t, special in itertools.product((np.float32, np.float64), (1, 3), (True, False)):
+        x, y = (stepped(r, dtype, t, VALUES, special) for r in (rule, other))
+        for name in ("p", "m", "k", "d"):
+            unsigned = np.uint32 if x[name].dtype == np.float32 else np.uint64
             same = (x[name].view(unsigned) == y[name].view(unsigned)) | (np.isnan(x[name]) & np.isnan(y[name]))
             assert same.all(), f"{name} in {dtype.__name__}, t = {t}"
 
@@ -180,14 +201,28 @@ def test_the_program_of_the_host_gives_what_its_evaluator_gives(rule: Rule) -> N
 
 
 def assert_lowered(rule: Rule) -> None:
-    """What `body` may hold: operations on elements, each once; `scalars`: what somebody reads."""
+    """What `body` may hold: operations, each once, in one formula those of one extent; `scalars`: what is read."""
     atoms = [e for a in rule.body for e in walk(a.value) if not isinstance(e, Call)]
     assert not any(isinstance(e, Scalar | Count) for e in atoms)
     calls = operations(rule)
     assert len(set(calls)) == len(calls)
-    assert all(call.extent == Extent.ELEMENT and call.op != "powi" for call in calls)
+    assert all(call.extent > Extent.STEP for call in calls)
+    assert all(call.op != "powi" or call.extent == Extent.GROUP for call in calls)
+    for assign in rule.body:
+        inner = [e for e in walk(assign.value) if isinstance(e, Call | Reduce)]
+        assert {extent_of(e) for e in inner[:-1]} <= {_extent(assign.value)}
+        assert not any(isinstance(e, Reduce) for e in inner[:-1])
+        assert all(e.op in ("sum", "dot", "max", "min") for e in inner if isinstance(e, Reduce))
     reads = {e.name for a in (*rule.scalars, *rule.body) for e in walk(a.value) if isinstance(e, Local)}
     assert {a.target for a in (*rule.scalars, *rule.body)} <= reads | rule.stores
+
+
+def _extent(value: Expr) -> Extent:
+    """That of what a formula works on: of a reduction, of what is reduced."""
+    extent = Extent.CONSTANT
+    for arg in children(value):
+        extent = join(extent, extent_of(arg))
+    return extent if isinstance(value, Reduce) else extent_of(value)
 
 
 def operations(rule: Rule) -> list[Call]:
@@ -203,7 +238,7 @@ def operations(rule: Rule) -> list[Call]:
     for assign in rule.body:
         value = resolved(assign.value)
         found += (e for e in walk(value) if isinstance(e, Call))
-        if not isinstance(value, Call):
+        if not isinstance(value, Call | Reduce):
             copies[assign.target] = value
     return found
 
@@ -223,10 +258,9 @@ def test_every_pass_leaves_every_variant_of_a_shipped_rule_sound(rule: Rule) -> 
 @pytest.mark.parametrize("rule", SHIPPED, ids=lambda rule: f"{rule.name} {rule.variant}".strip())
 def test_no_operation_is_left_twice_in_a_lowered_rule_and_none_is_added(rule: Rule) -> None:
     lowered = lower(rule)
-    elements = {
-        e for a in powers.run(rule).body for e in walk(a.value) if isinstance(e, Call) and e.extent == Extent.ELEMENT
-    }
-    assert len(operations(lowered)) <= len(elements)
+    written = powers.run(reductions.run(rule)).body
+    elements = {e for a in written for e in walk(a.value) if isinstance(e, Call) and e.extent == Extent.ELEMENT}
+    assert len([e for e in operations(lowered) if e.extent == Extent.ELEMENT]) <= len(elements)
 
 
 def test_the_pipeline_is_made_of_all_passes() -> None:

@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from equivalence import REDUCED
 
 from optgen import driver, render
+from optgen.course import course
+from optgen.ir import Extent
 from optgen.resources import TEMPLATES
 from optgen.toolchain import FLAGS, find_compiler
 
@@ -46,9 +49,15 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
     if linked.returncode:
         pytest.skip(f"the compiler has no {sanitizer[0]}: {linked.stderr.decode().strip().splitlines()[-1]}")
 
-    names = [(spec.stem, rule) for spec in specs for rule in spec.rules]
+    names = [
+        (spec.stem, rule, course(low)) for spec in specs for rule, low in zip(spec.rules, spec.lowered, strict=True)
+    ]
     lines = [f"const optgen_kernel *{spec.stem}_kernels(void);" for spec in specs]
-    rows = [f'{{ {stem}_kernels, "{rule.variant}", {len(rule.arrays)} }},' for stem, rule in names]
+    kept = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN)
+    rows = [
+        f'{{ {stem}_kernels, "{rule.variant}", {", ".join(str(len(plan.small(extent))) for extent in kept)} }},'
+        for stem, rule, plan in names
+    ]
     (folder / "rules.h").write_text("\n".join([*lines, "static const rule rules[] = {", *rows, "};", ""]))
     sources = {"runtime": render.runtime_source()} | {spec.stem: spec.c_source for spec in specs}
 
@@ -71,12 +80,13 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    return build(tmp_path_factory.mktemp("memory"), "memory", MEMORY, [*map(driver.compile_file, driver.shipped())])
+    specs = [*map(driver.compile_file, driver.shipped()), driver.compile_text(REDUCED, "reduced.toml")]
+    return build(tmp_path_factory.mktemp("memory"), "memory", MEMORY, specs)
 
 
 @pytest.fixture(scope="module")
 def races(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    specs = [driver.compile_file(path) for path in driver.shipped() if path.stem in ("adam", "descent")]
+    specs = [driver.compile_file(path) for path in driver.shipped() if path.stem in ("adam", "descent", "lamb", "sm3")]
     return build(tmp_path_factory.mktemp("races"), "races", RACES, specs)
 
 

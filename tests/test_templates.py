@@ -11,13 +11,18 @@ import pytest
 
 from optgen import driver, render
 from optgen.emit import c
+from optgen.emit.between import Loop, Small
+from optgen.ir import Extent
 from optgen.resources import TEMPLATES
 
 ALL = sorted(TEMPLATES.iterdir())
 RULES = {compiled.name: compiled for compiled in map(driver.compile_file, driver.shipped())}
 
 #: Words of C before a star that declares a pointer.
-TYPES = {"char", "const", "void", "float", "double", "int64_t", "optgen_kernel", "optgen_row", "optgen_tensor"}
+TYPES = {
+    "char", "const", "void", "float", "double", "int64_t", "optgen_kernel", "optgen_row", "optgen_tensor",
+    "optgen_fold", "optgen_between", "optgen_values", "optgen_space", "optgen_work", "optgen_lanes",
+}  # fmt: skip
 
 
 def by_name(path: Path) -> str:
@@ -55,20 +60,29 @@ def arithmetic(text: str) -> set[str]:
     return found
 
 
-def stub() -> str:
-    """The kernel template around an element that has nothing in it but names."""
+def stub(reduced: bool = False) -> str:
+    """The kernel template around an element that has nothing in it but names; and around what one pass leaves for the
+    next, if something is reduced."""
     element = c.Element(
         c.DTYPES[0],
-        (("scalar", "meaning"),),
-        (("pointer", True), ("pointer_too", False)),
+        (("scalar", "of_step[0]", "meaning"),),
+        (("column", "of_columns[0]", "meaning"),) if reduced else (),
+        (("pointer", True, 0), ("pointer_too", False, 1)),
+        ("reduced",) if reduced else (),
+        (c.Fold("sum", False), c.Fold("max", True)) if reduced else (),
         ("load;",),
         (c.Line("line;", "formula"),),
         ("store;",),
         ("definition;",),
     )
-    kernel = render.Kernel("kernel", "title", "variant", element)
+    each = render.Pass("kernel", element)
+    loops = tuple(Loop(over, (c.Line("line;", "formula"),)) for over in Extent if over >= Extent.TENSOR)
+    codes = [render.Code("between", Small((("scalar", "of_step[0]", "meaning"),), loops, ()))] if reduced else []
+    kernel = render.Kernel(
+        "kernel", "title", "variant", "float32", "float", [each], codes, [each, *codes], 2, 0, "1", 1, 1, 1
+    )
     context = {"title": "title", "about": ["about"], "definitions": ["definition;"], "kernels": [kernel]}
-    context |= {"targets": render.TARGETS, "abi": "abi;", "library": "library;"}
+    context |= {"targets": render.TARGETS, "abi": "abi;", "library": "library;", "reduce": "reduce;" if reduced else ""}
     return render.environment().get_template("kernel.c.jinja").render(context)
 
 
@@ -79,9 +93,20 @@ def test_the_loops_around_an_element_compute_nothing_but_places() -> None:
         assert re.search(rf"\b{function}f?\b", code(stub())) is None
 
 
-@pytest.mark.parametrize("path", [p for p in ALL if p.name != "kernel.c.jinja"], ids=by_name)
+def test_the_work_between_passes_computes_nothing_but_places() -> None:
+    """Which row, column or matrix; where the values of a reduction and of a panel begin."""
+    places = {
+        "column + i", "reduced + i", "of_reduced + 0", "x + 0", "x + 1", "0 * OPTGEN_BLOCK", "1 * OPTGEN_BLOCK",
+        "down + 0", "0 * stride", "matrices * of", "row_i / of", "column_i / of", "n - i", "i += OPTGEN_TILE",
+        "stride + i",
+    }  # fmt: skip
+    assert arithmetic(stub(reduced=True)) - arithmetic(stub()) <= places
+
+
+@pytest.mark.parametrize("path", [p for p in ALL if p.name not in ("kernel.c.jinja", "reduce.h")], ids=by_name)
 def test_no_other_template_knows_a_floating_point_number(path: Path) -> None:
-    """The runtime counts and points; a number of a rule never has a type there, so nothing can be done to it."""
+    """The runtime counts and points; a number of a rule never has a type there, so nothing can be done to it. In
+    `reduce.h` numbers are added up, and nothing else is done to them."""
     text = path.read_text("utf-8")
     if path.suffix == ".h" or path.name.endswith(".c.jinja"):
         assert re.search(r"\b(float|double|_Float\w*|math\.h|tgmath\.h)\b|\d\.\d|\b\d+e[-+]?\d", code(text)) is None
@@ -92,7 +117,22 @@ def test_no_other_template_knows_a_floating_point_number(path: Path) -> None:
 def test_the_python_module_of_a_rule_computes_nothing(name: str) -> None:
     tree = ast.parse(RULES[name].python_source)
     kinds = (ast.BinOp, ast.Compare, ast.AugAssign, ast.Lambda, ast.If, ast.For, ast.While)
-    assert [ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)] == []
+    found = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, kinds)}
+    assert found <= {"bool | None"}  # the type of a flag that hyperparameters decide
+
+
+def test_reductions_only_add_and_compare() -> None:
+    """Sums of numbers; all else is places, and how many there are of what."""
+    found = arithmetic((TEMPLATES / "reduce.h").read_text("utf-8").replace("\\\n", "\n"))
+    sums = {"total + x", "total += *", "+= * (", "] += x"}
+    starts = {", - ("}
+    places = {
+        "x + i", "x + run", "i * stride", "i + lane", "lane + width", "run * blocks", "blocks * stride", "layout + 2",
+        "d + 2", "rank - 1", "rank - 2", "i + OPTGEN_LANES", "i += OPTGEN_LANES", "8 * OPTGEN_LANES",
+        "OPTGEN_LANES / 2", "width /= 2",
+    }  # fmt: skip
+    counts = {"count + size", "size - 1", ") / size", "of / over", "elements *= shape", "matrices *= shape"}
+    assert found == sums | starts | places | counts
 
 
 @pytest.mark.parametrize("change", ["p - p*g", "pointer[i] * scalar", "scalar + 1", "at[0] / 2", "1 - scalar"])
@@ -109,5 +149,5 @@ def test_a_template_that_lacks_a_value_is_an_error(path: Path) -> None:
 
 
 def test_every_file_of_the_templates_is_one_that_is_used() -> None:
-    rendered = {"kernel.c.jinja", "module.py.jinja", "runtime.c.jinja"}
-    assert {path.name for path in ALL} == rendered | {"abi.h", "kernel.h", "runtime.h"}
+    rendered = {"kernel.c.jinja", "module.py.jinja", "runtime.c.jinja", "spec.toml.jinja"}
+    assert {path.name for path in ALL} == rendered | {"abi.h", "kernel.h", "reduce.h", "runtime.h"}

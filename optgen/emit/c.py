@@ -1,7 +1,7 @@
 """Lowered rule to C: the statements that update one element. The loops around them are the template's.
 
 In: a lowered rule and a compute type. Out: an `Element`. No text of a spec gets into C but through here: names are
-made safe and unique by `_Names`, text in comments by `comment`, numbers by `literal`.
+made safe and unique by `Names`, text in comments by `comment`, numbers by `literal`.
 """
 
 from __future__ import annotations
@@ -10,14 +10,20 @@ import math
 import re
 import struct
 import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..ir import Const, Expr, Load, Local, Rule, kernel_scalars, loads, type_of, walk
-from ..ops import Type
+from ..course import Course, MemoryPass
+from ..ir import Call, Const, Expr, Extent, Load, Local, Reduce, Rule, Size, extent_of, type_of, walk
+from ..ops import FOLD_OF, Type
 from .forms import Form, Power, write
+from .places import Places
 from .text import expression, formula
 
-__all__ = ["DTYPES", "FORMS", "CType", "Element", "Line", "comment", "element", "literal"]
+__all__ = [
+    "DEFINED", "DOUBLE", "DTYPES", "FORMS", "CType", "Element", "Fold", "Line", "Names", "comment", "definition",
+    "element", "fold_of", "literal", "suffixed", "uses",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -34,7 +40,8 @@ class CType:
         return {"float32": "f32", "float64": "f64"}[self.dtype]
 
 
-DTYPES = (CType("float32", "float", "f", "f"), CType("float64", "double", "", "d"))
+SINGLE, DOUBLE = CType("float32", "float", "f", "f"), CType("float64", "double", "", "d")
+DTYPES = (SINGLE, DOUBLE)
 
 _P = Power
 #: `{f}` is the suffix of math.h's functions for the type.
@@ -51,6 +58,7 @@ FORMS: dict[str, Form] = {
     "log": Form("log{{f}}({0})"),
     "abs": Form("fabs{{f}}({0})"),
     "sign": Form("optgen_sign{{f}}({0})"),
+    "floor": Form("floor{{f}}({0})"),
     "min": Form("optgen_min{{f}}({0}, {1})"),
     "max": Form("optgen_max{{f}}({0}, {1})"),
     "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
@@ -67,16 +75,17 @@ FORMS: dict[str, Form] = {
 }
 
 #: What C's library has not, or not with these NaNs and zeros.
-_DEFINITIONS = {
+DEFINED = {
     "min": "return ((b < a) | (b != b)) ? b : a;",
     "max": "return ((b > a) | (b != b)) ? b : a;",
     "sign": "return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? 0 : a;",
 }
 
-#: Names that the template uses around an element; those of functions that it calls, of its own and of C's library;
+#: Names that the templates use around formulas; those of functions that they call, of their own and of C's library;
 #: and all that look like the macros and types of a header, since a system may have more of those than ours.
 _RESERVED = re.compile(
-    r"i|n|at|by|given|scalars|kernels|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow)f?"
+    r"i|n|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor)f?"
+    r"|values|tensor|of|of_\w*[^_]|matrix_i|row_i|column_i|total"
     r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
 )
 
@@ -90,30 +99,49 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Fold:
+    """How a reduction goes on from a block: "sum", "max" or "min"; along the run, or down the columns of its panel."""
+
+    how: str
+    down: bool
+
+
+@dataclass(frozen=True)
 class Element:
-    """The update of one element as C: `scalars` (name and meaning) come in, `arrays` are read and written."""
+    """One pass over the elements as C.
+
+    `scalars` come in with one value for a row of elements: name, where it stands, meaning; `columns` with one for each
+    element, as numbers of float64. `arrays` are read and written: the pointer's name, whether it is written, its place.
+    `reduced` are pointers to what is to be reduced, as `folds` say.
+    """
 
     ctype: CType
-    scalars: tuple[tuple[str, str], ...]
-    arrays: tuple[tuple[str, bool], ...]  # the pointer's name, and whether it is written
+    scalars: tuple[tuple[str, str, str], ...]
+    columns: tuple[tuple[str, str, str], ...]
+    arrays: tuple[tuple[str, bool, int], ...]
+    reduced: tuple[str, ...]
+    folds: tuple[Fold, ...]
     loads: tuple[str, ...]
     lines: tuple[Line, ...]
     stores: tuple[str, ...]
     definitions: tuple[str, ...]
 
 
-def element(rule: Rule, checked: Rule, ctype: CType) -> Element:
-    """The C of `rule`, which is `checked` after the passes; the formulas in its comments are those of `checked`."""
-    names = _Names()
-    meanings = {a.target: expression(a.value) for a in rule.scalars}
-    used = [a.target for a in kernel_scalars(rule)]
-    read, stores = loads(rule), rule.stores
-    old = {array: names.make(array) for array in rule.arrays if array in read}
-    local = {name: names.make(name) for name in used}
-    for assign in rule.body:
-        local[assign.target] = names.make(f"{assign.target}_new" if assign.target in stores else assign.target)
+def element(plan: Course, each: MemoryPass, checked: Rule, ctype: CType, places: Places) -> Element:
+    """The C of one pass of `plan`, which is the course of `checked`; the formulas in its comments are those of it."""
+    rule, names = plan.rule, Names()
+    meanings = {a.target: expression(a.value) for a in (*plan.scalars, *checked.body)}
+    values = [a.value for a in (*each.body, *each.reductions)]
+    small = list(dict.fromkeys(e for value in values for e in walk(value) if _is_small(e)))
+    # In the order in which the step knows them, then the rest as they come.
+    small.sort(key=lambda e: places.step.get(getattr(e, "name", ""), len(places.step)))
+    old = {array: names.make(array) for array in rule.arrays if array in each.loads}
+    local: dict[Expr, str] = {e: names.make(_name_of(e)) for e in small}
+    own = {a.target: f"{a.target}_new" if a.target in each.stores else a.target for a in each.body}
+    computed = {target: names.make(name) for target, name in own.items()}
     pointer = {array: names.make(f"{array}_at") for array in rule.arrays}
-    conditions = {a.target for a in rule.scalars if type_of(a.value) is Type.BOOL}
+    column = {e: names.make(f"{local[e]}_at") for e in small if extent_of(e) == Extent.COLUMN}
+    reduced = [names.make(f"{a.target}_at") for a in each.reductions]
     written = {a.target: formula(a) for a in checked.body}
 
     def atom(expr: Expr) -> tuple[str, Power]:
@@ -121,27 +149,66 @@ def element(rule: Rule, checked: Rule, ctype: CType) -> Element:
             case Const():
                 text = literal(expr.value, ctype)
                 return text, Power.SIGN if text.startswith("-") else Power.ATOM
-            case Load():
+            case Load(extent=Extent.ELEMENT):
                 return old[expr.array], Power.ATOM
-            case Local():
-                name = local[expr.name]
-                return (f"({name} != 0)" if expr.name in conditions else name), Power.ATOM
-        raise AssertionError(f"{expr} was not lowered")
+            case Local() if expr.name in computed:
+                return computed[expr.name], Power.ATOM
+        assert expr in local, f"{expr} was not lowered"
+        return (f"({local[expr]} != 0)" if type_of(expr) is Type.BOOL else local[expr]), Power.ATOM
+
+    def text_of(expr: Expr) -> str:
+        return suffixed(write(expr, FORMS, atom)[0], ctype)
 
     lines = []
-    for assign in rule.body:
+    for assign in each.body:
         kind = "int" if type_of(assign.value) is Type.BOOL else ctype.name
-        code = f"const {kind} {local[assign.target]} = {_suffixed(write(assign.value, FORMS, atom)[0], ctype)};"
-        lines.append(Line(code, written.get(assign.target, "")))
+        again = assign.target in rule.arrays and assign.target not in each.stores
+        shown = "" if again else written.get(assign.target, "")
+        lines.append(Line(f"const {kind} {computed[assign.target]} = {text_of(assign.value)};", shown))
+    for assign, at in zip(each.reductions, reduced, strict=True):
+        assert isinstance(assign.value, Reduce)
+        factors = [f"(double)({text_of(arg)})" for arg in assign.value.args]
+        lines.append(Line(f"*{at} = {' * '.join(factors)};", written.get(assign.target, expression(assign.value))))
+    used = [array for array in rule.arrays if array in each.loads or array in each.stores]
+    rows = [e for e in small if extent_of(e) != Extent.COLUMN]
     return Element(
         ctype,
-        tuple((local[name], meanings[name]) for name in used),
-        tuple((pointer[array], array in stores) for array in rule.arrays),
-        tuple(f"const {ctype.name} {old[array]} = *{pointer[array]};" for array in rule.arrays if array in read),
+        tuple((local[e], places.of(e), _meaning(e, meanings)) for e in rows),
+        tuple((column[e], places.of(e), _meaning(e, meanings)) for e in small if e in column),
+        tuple((pointer[array], array in each.stores, rule.arrays.index(array)) for array in used),
+        tuple(reduced),
+        tuple(fold_of(a.value) for a in each.reductions),
+        (
+            *(f"const {ctype.name} {old[array]} = *{pointer[array]};" for array in each.loads),
+            *(f"const {ctype.name} {local[e]} = ({ctype.name})*{at};" for e, at in column.items()),
+        ),
         tuple(lines),
-        tuple(f"*{pointer[array]} = {local[array]};" for array in rule.arrays if array in stores),
-        tuple(_definition(op, ctype) for op in _DEFINITIONS if _uses(rule, op)),
+        tuple(f"*{pointer[array]} = {computed[array]};" for array in each.stores),
+        tuple(definition(op, ctype) for op in DEFINED if any(uses(value, op) for value in values)),
     )
+
+
+def fold_of(value: Expr) -> Fold:
+    assert isinstance(value, Reduce)
+    return Fold(FOLD_OF[value.op], value.over == Extent.COLUMN)
+
+
+def _is_small(expr: Expr) -> bool:
+    return isinstance(expr, Local | Load | Size) and extent_of(expr) < Extent.ELEMENT
+
+
+def _name_of(expr: Expr) -> str:
+    match expr:
+        case Local():
+            return expr.name
+        case Load():
+            return expr.array
+    assert isinstance(expr, Size)
+    return "size"
+
+
+def _meaning(expr: Expr, meanings: Mapping[str, str]) -> str:
+    return meanings.get(expr.name, expr.name) if isinstance(expr, Local) else f"{_name_of(expr)}, as it was"
 
 
 def literal(value: float, ctype: CType) -> str:
@@ -171,21 +238,21 @@ def comment(text: str) -> str:
     return plain.replace("*/", "* /").replace("/*", "/ *")
 
 
-def _uses(rule: Rule, op: str) -> bool:
-    return any(getattr(e, "op", None) == op for a in rule.body for e in walk(a.value))
+def uses(value: Expr, op: str) -> bool:
+    return any(isinstance(e, Call) and e.op == op for e in walk(value))
 
 
-def _suffixed(text: str, ctype: CType) -> str:
+def suffixed(text: str, ctype: CType) -> str:
     return text.replace("{f}", ctype.suffix)
 
 
-def _definition(op: str, ctype: CType) -> str:
-    takes = "a, b" if "b" in _DEFINITIONS[op] else "a"
+def definition(op: str, ctype: CType) -> str:
+    takes = "a, b" if "b" in DEFINED[op] else "a"
     arguments = ", ".join(f"{ctype.name} {name}" for name in takes.split(", "))
-    return f"static inline {ctype.name} optgen_{op}{ctype.suffix}({arguments}) {{ {_DEFINITIONS[op]} }}"
+    return f"static inline {ctype.name} optgen_{op}{ctype.suffix}({arguments}) {{ {DEFINED[op]} }}"
 
 
-class _Names:
+class Names:
     """C names, each given once; a name that is reserved or taken gets underscores behind it."""
 
     def __init__(self) -> None:

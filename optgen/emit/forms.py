@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-from ..ir import Call, Expr
+from ..ir import Call, Expr, Reduce
 
 __all__ = ["Form", "Power", "write"]
 
@@ -46,13 +46,18 @@ def write(
     atom: Callable[[Expr], tuple[str, Power]],
     brackets: str = "({})",
     special: Callable[[Call], Form | None] = lambda call: None,
+    reduced: Callable[[Reduce], Form] | None = None,
 ) -> tuple[str, Power]:
-    """The text of `expr` and how tightly it binds. `atom` writes what is no call; `special` may replace a form."""
-    if not isinstance(expr, Call):
+    """The text of `expr` and how tightly it binds. `atom` writes what is no call; `special` may replace a form; and
+    `reduced` gives the form of a reduction, in languages that have them."""
+    if isinstance(expr, Reduce) and reduced is not None:
+        form = reduced(expr)
+    elif isinstance(expr, Call):
+        form = special(expr) or forms[expr.op]
+    else:
         return atom(expr)
-    form = special(expr) or forms[expr.op]
     arguments = []
     for arg, needs in zip(expr.args, form.needs, strict=False):
-        text, binds = write(arg, forms, atom, brackets, special)
+        text, binds = write(arg, forms, atom, brackets, special, reduced)
         arguments.append(text if binds >= needs else brackets.format(text))
     return form.template.format(*arguments), form.binds

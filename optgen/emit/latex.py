@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ..ir import Assign, Call, Const, Count, Expr, Load, Local, Rule, Scalar
+from ..ir import Assign, Call, Const, Count, Expr, Extent, Load, Local, Reduce, Rule, Scalar, Size
 from ..names import GREEK
 from .forms import Form, Power, write
 from .text import number
@@ -26,6 +26,7 @@ FORMS: dict[str, Form] = {
     "log": Form(r"\log\left({0}\right)"),
     "abs": Form(r"\left|{0}\right|"),
     "sign": Form(r"\operatorname{{sign}}\left({0}\right)"),
+    "floor": Form(r"\left\lfloor {0} \right\rfloor"),
     "min": Form(r"\min\left({0}, {1}\right)"),
     "max": Form(r"\max\left({0}, {1}\right)"),
     "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
@@ -39,11 +40,13 @@ FORMS: dict[str, Form] = {
     "not": Form(r"\lnot {0}", _P.NOT, (_P.ATOM,)),
     "where": Form(r"\begin{{cases}} {1} & {0} \\ {2} & \text{{otherwise}} \end{{cases}}", _P.ATOM),
 }
+#: Letters whose command in TeX is another than their name here.
+_COMMANDS = {"eps": "epsilon", "lam": "lambda"}
 _DOTTED = Form(r"{0} \cdot {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE))
 
 
 def expression(expr: Expr) -> str:
-    return write(expr, FORMS, _atom, r"\left({}\right)", _dotted)[0]
+    return write(expr, FORMS, _atom, r"\left({}\right)", _dotted, _reduced)[0]
 
 
 def formula(assign: Assign) -> str:
@@ -66,9 +69,18 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             return "t", Power.ATOM
         case Load():
             return _name(expr.array), Power.ATOM
+        case Size():
+            return _count(expr), Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)
+
+
+def _count(size: Size) -> str:
+    """What a spec calls size; any other count by the letter that it has in papers."""
+    if (size.over, size.of) == (Extent.TENSOR, Extent.ELEMENT):
+        return _name("size")
+    return rf"n_{{\text{{{size.of.name.lower()}s in a {size.over.name.lower()}}}}}"
 
 
 def _number(value: float) -> tuple[str, Power]:
@@ -89,10 +101,21 @@ def _name(name: str, index: str = "") -> str:
     if name == "delta":
         return r"\Delta"
     if name in GREEK:
-        return r"\epsilon" if name == "eps" else rf"\{name}"
+        return rf"\{_COMMANDS.get(name, name)}"
     if name.endswith("hat") and len(name) > 3:
         return rf"\hat{{{_name(name[:-3])}}}"
     return name if len(name) == 1 else rf"\mathrm{{{name.replace('_', chr(92) + '_')}}}"
+
+
+def _reduced(expr: Reduce) -> Form:
+    r"""A norm between bars, anything else as an operator; over less or more than a tensor, that as a subscript."""
+    over = "" if expr.over == Extent.TENSOR else rf"_{{{{\text{{{{{expr.over.name.lower()}}}}}}}}}"
+    if expr.op == "norm":
+        return Form(rf"\left\lVert {{0}} \right\rVert{over}")
+    if expr.op == "dot":
+        return Form(rf"\left\langle {{0}}, {{1}} \right\rangle{over}")
+    name = rf"\{expr.op}" if expr.op in ("max", "min") else rf"\operatorname{{{{{expr.op}}}}}"
+    return Form(rf"{name}{over}\left({{0}}\right)")
 
 
 def _dotted(call: Call) -> Form | None:

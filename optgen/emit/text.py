@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from ..ir import Assign, Call, Const, Count, Expr, Load, Local, Scalar
+from ..ir import Assign, Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Size
 from ..names import greek
 from .forms import Form, Power, write
 
@@ -24,6 +24,7 @@ FORMS: dict[str, Form] = {
     "log": Form("log({0})"),
     "abs": Form("|{0}|"),
     "sign": Form("sign({0})"),
+    "floor": Form("⌊{0}⌋"),
     "min": Form("min({0}, {1})"),
     "max": Form("max({0}, {1})"),
     "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
@@ -47,7 +48,7 @@ def number(value: float) -> str:
 
 
 def expression(expr: Expr) -> str:
-    return write(expr, FORMS, _atom, special=_superscript)[0]
+    return write(expr, FORMS, _atom, special=_superscript, reduced=_reduced)[0]
 
 
 def formula(assign: Assign) -> str:
@@ -69,9 +70,24 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             return "t", Power.ATOM
         case Load():
             return greek(expr.array), Power.ATOM
+        case Size():
+            return "size" if (expr.over, expr.of) == (Extent.TENSOR, Extent.ELEMENT) else _count(expr), Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)
+
+
+def _count(size: Size) -> str:
+    return f"count({size.of.name.lower()}s in a {size.over.name.lower()})"
+
+
+def _reduced(expr: Reduce) -> Form:
+    """`norm(g)` over a tensor, `norm(g, row)` over anything else."""
+    places = ", ".join(f"{{{i}}}" for i in range(len(expr.args)))
+    over = "" if expr.over == Extent.TENSOR else f", {expr.over.name.lower()}"
+    if expr.op == "norm" and not over:
+        return Form("‖{0}‖")
+    return Form(f"{expr.op}({places}{over})")
 
 
 def _superscript(call: Call) -> Form | None:

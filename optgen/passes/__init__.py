@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from ..ir import Rule
-from . import cse, dead, fold, hoist, powers
+from . import cse, dead, fold, hoist, powers, reductions
 
 __all__ = ["PIPELINE", "lower"]
 
-PIPELINE = (powers.run, fold.run, hoist.run, cse.run, dead.run)
+PIPELINE = (reductions.run, powers.run, fold.run, hoist.run, cse.run, dead.run)
 
 
 def lower(rule: Rule) -> Rule:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from ..ir import Assign, Call, Expr, Local, Rule, children, extent_of, rebuilt, type_of, walk
+from ..ir import Assign, Call, Expr, Local, Reduce, Rule, children, extent_of, rebuilt, type_of, walk
 from ..names import numbered
 
 __all__ = ["run"]
@@ -31,17 +31,17 @@ def _flat(rule: Rule) -> tuple[list[Assign], set[str]]:
     def original(expr: Expr) -> Expr:
         return copies.get(expr.name, expr) if isinstance(expr, Local) else expr
 
-    def key(call: Call) -> Expr:
+    def key(call: Call | Reduce) -> Expr:
         return rebuilt(call, tuple(map(original, call.args)))
 
     def flat(expr: Expr) -> Expr:
         """`expr`, made of names only."""
         call = rebuilt(expr, tuple(map(named, children(expr))))
-        return known.get(key(call), call) if isinstance(call, Call) else call
+        return known.get(key(call), call) if isinstance(call, Call | Reduce) else call
 
     def named(expr: Expr) -> Expr:
         value = flat(expr)
-        if not isinstance(value, Call):
+        if not isinstance(value, Call | Reduce):
             return value
         name = f"#{len(made)}"  # no name that a rule may use
         made.add(name)
@@ -52,7 +52,7 @@ def _flat(rule: Rule) -> tuple[list[Assign], set[str]]:
     for assign in rule.body:
         value = flat(assign.value)
         body.append(Assign(assign.target, value))
-        if isinstance(value, Call):
+        if isinstance(value, Call | Reduce):
             known[key(value)] = Local(assign.target, extent_of(value), type_of(value))
         else:
             copies[assign.target] = original(value)

@@ -1,25 +1,44 @@
-"""Hoisting: every largest expression of extent CONSTANT or STEP is computed once a step, on the host.
+"""Hoisting: what has fewer values than the elements around it is computed as often as it has values.
 
-Guarantees: `body` holds no hyperparameter and no t, only locals that `scalars` defines, and literals; a value that
-the host computes is rounded once, where it meets an element, exactly as before.
+Guarantees: every largest expression of lesser extent inside another has a name, and every reduction too; `scalars`
+holds all of extent CONSTANT or STEP, which the host computes once a step; `body` holds no hyperparameter and no t, only
+locals and literals; a value is rounded once, where it meets an element, exactly as before.
 Does not: hoist literals, which the emitter writes where they stand.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
-from ..ir import Assign, Const, Count, Expr, Extent, Local, Rule, Scalar, children, extent_of, rebuilt, type_of
+from ..ir import (
+    Assign,
+    Const,
+    Count,
+    Expr,
+    Extent,
+    Load,
+    Local,
+    Reduce,
+    Rule,
+    Scalar,
+    children,
+    extent_of,
+    join,
+    rebuilt,
+    type_of,
+)  # fmt: skip
 from ..names import numbered
 
 __all__ = ["run"]
 
 
 def run(rule: Rule) -> Rule:
-    taken = {a.target for a in rule.body} | set(rule.arrays)
+    taken = {a.target for a in rule.body} | set(rule.arrays) | {state.name for state in rule.states}
     scalars: list[Assign] = []
+    body: list[Assign] = []
     known: dict[Expr, Local] = {}
-    stored: dict[str, Expr] = {}  # what a state or the parameter is assigned, if that is a scalar
+    stored: dict[str, Expr] = {}  # what an array is assigned, if that is no value for each element
 
     def read(expr: Expr) -> Expr:
         """An expression of `scalars`, which cannot read what `body` assigns."""
@@ -27,24 +46,41 @@ def run(rule: Rule) -> Rule:
             return stored.get(expr.name, expr)
         return rebuilt(expr, tuple(map(read, children(expr))))
 
-    def hoisted(expr: Expr) -> Expr:
-        if isinstance(expr, Const) or extent_of(expr) == Extent.ELEMENT:
-            return rebuilt(expr, tuple(map(hoisted, children(expr))))
-        expr = read(expr)
-        if isinstance(expr, Const | Local):
-            return expr
+    def named(expr: Expr, value: Expr, block: list[Assign]) -> Local:
         if expr not in known:
             name = _named(expr, taken)
-            scalars.append(Assign(name, expr))
+            block.append(Assign(name, value))
             known[expr] = Local(name, extent_of(expr), type_of(expr))
         return known[expr]
 
-    body: list[Assign] = []
+    def inside(expr: Expr, extent: Extent) -> Expr:
+        """`expr` as it stands in an expression of this extent."""
+        own = extent_of(expr)
+        if isinstance(expr, Const | Load):
+            return expr
+        if own <= Extent.STEP:
+            expr = read(expr)
+            return expr if isinstance(expr, Const | Local) else named(expr, expr, scalars)
+        if isinstance(expr, Local):
+            return stored.get(expr.name, expr)
+        value = whole(expr)
+        return named(value, value, body) if own != extent or isinstance(expr, Reduce) else value
+
+    def whole(expr: Expr) -> Expr:
+        """`expr` with names for all in it that has fewer values."""
+        extent = extent_of(expr)
+        if isinstance(expr, Reduce):
+            extent = reduce(join, map(extent_of, expr.args), Extent.CONSTANT)
+        return rebuilt(expr, tuple(inside(arg, extent) for arg in children(expr)))
+
     for assign in rule.body:
-        if extent_of(assign.value) == Extent.ELEMENT:
-            body.append(Assign(assign.target, hoisted(assign.value)))
-        elif assign.target in rule.arrays:
-            stored[assign.target] = hoisted(assign.value)
+        extent = extent_of(assign.value)
+        if extent > Extent.STEP and (extent == Extent.ELEMENT or assign.target not in rule.arrays):
+            value = whole(assign.value)
+            # What has been named inside another formula already is not computed again.
+            body.append(Assign(assign.target, known.get(value, value)))
+        elif assign.target in rule.stores:
+            stored[assign.target] = inside(assign.value, Extent.ELEMENT)
             body.append(Assign(assign.target, stored[assign.target]))
         else:
             scalars.append(Assign(assign.target, read(assign.value)))
@@ -58,6 +94,8 @@ def _named(expr: Expr, taken: set[str]) -> str:
             name = f"{expr.hyper}{expr.index or ''}"
         case Count():
             name = "t"
+        case Reduce():
+            return numbered("r", taken)
         case _:
             return numbered("k", taken)
     if name in taken:

@@ -1,7 +1,8 @@
 """Whole powers become products: `powi(x, n)` turns into the multiplications that define it.
 
-Guarantees: no `powi` of extent ELEMENT is left, no expression is written out twice, every value is the same to the bit.
-Does not: touch powers of scalars, which the host computes; share products that others wrote out (`cse` does).
+Guarantees: no `powi` is left that C would have to compute, no expression is written out twice, every value is the same
+to the bit.
+Does not: touch powers of a step or a group, which the host computes; share products that others wrote out (`cse` does).
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ def run(rule: Rule) -> Rule:
 
     def expanded(expr: Expr) -> Expr:
         expr = rebuilt(expr, tuple(map(expanded, children(expr))))
-        if not (isinstance(expr, Call) and expr.op == "powi" and extent_of(expr) == Extent.ELEMENT):
+        if not (isinstance(expr, Call) and expr.op == "powi" and extent_of(expr) > Extent.GROUP):
             return expr
         base, exponent = expr.args
         assert isinstance(exponent, Const)

@@ -1,0 +1,256 @@
+"""The course of a step: which passes over memory a lowered rule needs, and what is computed between them.
+
+In: a lowered rule. Out: its `Course`, work in order. A value that is reduced over elements is known when a pass over
+them is through, so what depends on it waits for the next one; and nothing waits for anything else. Of a value that
+several passes need, only what memory holds is kept: a state that was written is read again, anything else computed
+again from it, to the same bits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TypeAlias
+
+from .ir import (
+    Assign,
+    Expr,
+    Extent,
+    Load,
+    Local,
+    Reduce,
+    Rule,
+    children,
+    extent_of,
+    join,
+    kernel_scalars,
+    rebuilt,
+    walk,
+)  # fmt: skip
+
+__all__ = [
+    "Between", "Course", "Group", "MemoryPass", "course", "group_names", "load_name", "reduced_extent",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class MemoryPass:
+    """One pass over all elements of all tensors. `loads`: the arrays that it reads; `body`: what it computes for each
+    element; `stores`: the arrays that it writes; `reductions`: what it adds up, each into a value of lesser extent."""
+
+    loads: tuple[str, ...]
+    body: tuple[Assign, ...]
+    stores: tuple[str, ...]
+    reductions: tuple[Assign, ...]
+
+
+@dataclass(frozen=True)
+class Between:
+    """What is computed for each tensor, matrix, row and column between two passes: by the kernel, in float64. A
+    reduction of elements in it takes up what the pass before has added up."""
+
+    code: tuple[Assign, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is computed once for all tensors, on the host: the reductions, of what each tensor gives, and the rest."""
+
+    code: tuple[Assign, ...]
+
+
+Work: TypeAlias = MemoryPass | Between | Group
+
+
+@dataclass(frozen=True)
+class Course:
+    """A lowered rule as work in order. `small` are the values of lesser extent that work leaves for later work, as
+    (name, extent); `group` those of them that are known on the host; `scalars` what is known before all of it."""
+
+    rule: Rule
+    scalars: tuple[Assign, ...]
+    work: tuple[Work, ...]
+
+    @property
+    def passes(self) -> tuple[MemoryPass, ...]:
+        return tuple(work for work in self.work if isinstance(work, MemoryPass))
+
+    @property
+    def reduces(self) -> bool:
+        """Whether a pass adds anything up, so that elements have to be visited in blocks."""
+        return any(each.reductions for each in self.passes)
+
+    def small(self, extent: Extent) -> tuple[str, ...]:
+        """The values of this extent, in the order in which they are kept."""
+        names = []
+        for work in self.work:
+            block = work.reductions if isinstance(work, MemoryPass) else work.code
+            for assign in block:
+                own = extent_of(assign.value)
+                # What a tensor gives to a reduction over all of them is kept with the tensor.
+                own = Extent.TENSOR if own == Extent.GROUP and not isinstance(work, Group) else own
+                if own == extent and assign.target not in names:
+                    names.append(assign.target)
+        return tuple(names)
+
+    @property
+    def traffic(self) -> int:
+        """How often a value of an element is read or written in a step."""
+        return sum(len(each.loads) + len(each.stores) for each in self.passes)
+
+
+def reduced_extent(expr: Reduce) -> Extent:
+    """The extent of what is reduced."""
+    return reduce(join, map(extent_of, expr.args), Extent.CONSTANT)
+
+
+def load_name(state: str) -> str:
+    """What the old value of a state of the group is called among the values of the group; no name of a rule."""
+    return f"#{state}"
+
+
+def group_names(plan: Course) -> dict[str, int]:
+    """The values of the group that there are in a step, old states and what the host computes, each with a place."""
+    read = {e for a in plan.rule.body for e in walk(a.value)}
+    names = [load_name(e.array) for e in read if isinstance(e, Load) and e.extent == Extent.GROUP]
+    names += [a.target for work in plan.work if isinstance(work, Group) for a in work.code]
+    return {name: i for i, name in enumerate(sorted(set(names)))}
+
+
+def course(rule: Rule) -> Course:
+    """The course of a lowered rule."""
+    return _Planner(rule).course()
+
+
+class _Planner:
+    """`level` of a value: after how many passes it can be known. `written`: in which pass an array is written."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.values = {a.target: a.value for a in rule.body}
+        self.level: dict[str, int] = {}
+        for assign in rule.body:
+            self.level[assign.target] = self.known_after(assign.value)
+        self.arrays = set(rule.arrays)
+        self.written = {name: self.level[name] for name in rule.stores if name in self.arrays}
+        reduced = [self.level[a.target] for a in rule.body if _of_elements(a.value)]
+        self.count = max([1 + max(self.written.values()), *reduced])
+        while self.put_off():
+            pass
+
+    def known_after(self, expr: Expr) -> int:
+        own = 1 if _of_elements(expr) else 0
+        return own + max((self.level.get(e.name, 0) for e in walk(expr) if isinstance(e, Local)), default=0)
+
+    def put_off(self) -> bool:
+        """Whether a pass still reads the old value of an array that one before it has written; then it is no longer."""
+        for k in range(self.count):
+            for name in self.needs(k)[2]:
+                if self.written.get(name, k) < k:
+                    self.written[name] = k
+                    return True
+        return False
+
+    def roots(self, k: int) -> list[str]:
+        """What pass k is for: arrays to write, values to add up."""
+        return [
+            a.target
+            for a in self.rule.body
+            if self.written.get(a.target) == k or (_of_elements(a.value) and self.level[a.target] == k + 1)
+        ]
+
+    def needs(self, k: int) -> tuple[set[str], set[str], set[str]]:
+        """Of pass k: the values that it computes; the arrays of which it reads the new value, which a pass before has
+        written; and those of which it reads the old one."""
+        computed: set[str] = set()
+        new: set[str] = set()
+        old: set[str] = set()
+        pending = self.roots(k)
+        while pending:
+            name = pending.pop()
+            if name in computed:
+                continue
+            computed.add(name)
+            for e in walk(self.values[name]):
+                if isinstance(e, Load) and e.extent == Extent.ELEMENT:
+                    old.add(e.array)
+                elif isinstance(e, Local) and self.is_of_elements(e.name):
+                    if self.written.get(e.name, k) < k:
+                        new.add(e.name)
+                    else:
+                        pending.append(e.name)
+        return computed, new, old
+
+    def is_of_elements(self, name: str) -> bool:
+        return name in self.values and extent_of(self.values[name]) == Extent.ELEMENT
+
+    def course(self) -> Course:
+        work: list[Work] = []
+        # A state that is assigned a scalar has its value already.
+        small = [
+            a
+            for a in self.rule.body
+            if Extent.STEP < extent_of(a.value) < Extent.ELEMENT and a.target not in self.arrays
+        ]
+        for k in range(self.count + 1):
+            work += self.between([a for a in small if self.level[a.target] == k])
+            if k < self.count:
+                work.append(self.memory_pass(k))
+        return Course(self.rule, kernel_scalars(self.rule), tuple(work))
+
+    def memory_pass(self, k: int) -> MemoryPass:
+        computed, new, old = self.needs(k)
+
+        def read(expr: Expr) -> Expr:
+            if isinstance(expr, Local) and expr.name in new:
+                return Load(expr.name)
+            return rebuilt(expr, tuple(map(read, children(expr))))
+
+        body: list[Assign] = []
+        reductions: list[Assign] = []
+        for assign in self.rule.body:
+            if assign.target in computed:
+                into = reductions if _of_elements(assign.value) else body
+                into.append(Assign(assign.target, read(assign.value)))
+        stores = tuple(name for name in self.rule.arrays if self.written.get(name) == k)
+        return MemoryPass(
+            tuple(name for name in self.rule.arrays if name in old | new), tuple(body), stores, tuple(reductions)
+        )
+
+    def between(self, small: Sequence[Assign]) -> Iterator[Work]:
+        """What is known after a pass and is not of elements: that of tensors by the kernel, that of the group by the
+        host, in turn."""
+        turn: dict[str, int] = {}
+        for assign in small:
+            grouped = extent_of(assign.value) == Extent.GROUP
+            after = max((self.turn_after(name, turn, grouped) for name in _locals(assign.value)), default=0)
+            turn[assign.target] = after
+        for i in range(1 + max(turn.values(), default=-1)):
+            now = [a for a in small if turn[a.target] == i]
+            code = [a for a in now if extent_of(a.value) != Extent.GROUP or _gives(a.value)]
+            group = [a for a in now if extent_of(a.value) == Extent.GROUP]
+            if code:
+                yield Between(tuple(code))
+            if group:
+                yield Group(tuple(group))
+
+    def turn_after(self, name: str, turn: dict[str, int], grouped: bool) -> int:
+        if name not in turn:
+            return 0
+        of_group = extent_of(self.values[name]) == Extent.GROUP
+        return turn[name] + (1 if of_group and not grouped else 0)
+
+
+def _locals(expr: Expr) -> list[str]:
+    return [e.name for e in walk(expr) if isinstance(e, Local)]
+
+
+def _of_elements(expr: Expr) -> bool:
+    """Whether a value is added up over elements, for which it takes a pass."""
+    return isinstance(expr, Reduce) and reduced_extent(expr) == Extent.ELEMENT
+
+
+def _gives(expr: Expr) -> bool:
+    """Whether each tensor has something to give to a value of the group."""
+    return isinstance(expr, Reduce)

@@ -1,0 +1,111 @@
+/* Reductions, in the one order that all of optgen has: value i of a block goes to lane i modulo the number of lanes; lanes
+ * are folded in halves, blocks of a run in order, runs in order; down a column, the rows of a panel in order, then the
+ * panels. A vector has some of the lanes side by side, so that its width does not show. */
+#define OPTGEN_LANES 32
+#define OPTGEN_TILE 128 /* elements that are computed before they are reduced: a multiple of the lanes */
+
+typedef double optgen_lanes __attribute__((vector_size(8 * OPTGEN_LANES), aligned(8)));
+
+static inline double optgen_take_sum(double total, double x) { return total + x; }
+static inline double optgen_take_max(double total, double x) { return ((x > total) | (x != x)) ? x : total; }
+static inline double optgen_take_min(double total, double x) { return ((x < total) | (x != x)) ? x : total; }
+
+#define OPTGEN_FOLDS(NAME, START)                                                                                      \
+    OPTGEN_INLINE void optgen_begin_##NAME(double *lanes)                                                              \
+    {                                                                                                                  \
+        for (int lane = 0; lane < OPTGEN_LANES; ++lane)                                                                \
+            lanes[lane] = START;                                                                                       \
+    }                                                                                                                  \
+    /* What is left of a block in the end. */                                                                          \
+    OPTGEN_INLINE double optgen_end_##NAME(double *lanes)                                                              \
+    {                                                                                                                  \
+        for (int width = OPTGEN_LANES / 2; width > 0; width /= 2)                                                      \
+            for (int lane = 0; lane < width; ++lane)                                                                   \
+                lanes[lane] = optgen_take_##NAME(lanes[lane], lanes[lane + width]);                                    \
+        return lanes[0];                                                                                               \
+    }                                                                                                                  \
+    /* The next row of a panel. */                                                                                     \
+    OPTGEN_INLINE void optgen_down_##NAME(const double *x, int64_t n, double *panel, int32_t first)                    \
+    {                                                                                                                  \
+        for (int64_t j = 0; j < n; ++j)                                                                                \
+            panel[j] = optgen_take_##NAME(first ? START : panel[j], x[j]);                                             \
+    }                                                                                                                  \
+    /* `count` values that stand `stride` apart, in order. */                                                          \
+    OPTGEN_INLINE double optgen_line_##NAME(const double *x, int64_t count, int64_t stride)                            \
+    {                                                                                                                  \
+        double total = START;                                                                                          \
+        for (int64_t i = 0; i < count; ++i)                                                                            \
+            total = optgen_take_##NAME(total, x[i * stride]);                                                          \
+        return total;                                                                                                  \
+    }                                                                                                                  \
+    /* `runs` of `blocks` values each. */                                                                              \
+    OPTGEN_INLINE double optgen_runs_##NAME(const double *x, int64_t runs, int64_t blocks, int64_t stride)             \
+    {                                                                                                                  \
+        double total = START;                                                                                          \
+        for (int64_t run = 0; run < runs; ++run)                                                                       \
+            total = optgen_take_##NAME(total, optgen_line_##NAME(x + run * blocks * stride, blocks, stride));          \
+        return total;                                                                                                  \
+    }
+
+OPTGEN_FOLDS(sum, 0.0)
+OPTGEN_FOLDS(max, -(double)INFINITY)
+OPTGEN_FOLDS(min, (double)INFINITY)
+
+/* The next n values of a block, of which those before were a multiple of the lanes: for each instruction set, since a
+ * vector of all lanes is cut into those that a function may use. */
+#define OPTGEN_TAKE(NAME, ISA, ATTRIBUTE)                                                                              \
+    ATTRIBUTE OPTGEN_INLINE void optgen_take_##NAME##_##ISA(const double *x, int64_t n, double *lanes)                 \
+    {                                                                                                                  \
+        int64_t i = 0;                                                                                                 \
+        for (; i + OPTGEN_LANES <= n; i += OPTGEN_LANES)                                                               \
+            for (int lane = 0; lane < OPTGEN_LANES; ++lane)                                                            \
+                lanes[lane] = optgen_take_##NAME(lanes[lane], x[i + lane]);                                            \
+        for (int lane = 0; i < n; ++i, ++lane)                                                                         \
+            lanes[lane] = optgen_take_##NAME(lanes[lane], x[i]);                                                       \
+    }
+#define OPTGEN_REDUCTIONS(ISA, ATTRIBUTE)                                                                              \
+    OPTGEN_TAKE(max, ISA, ATTRIBUTE)                                                                                   \
+    OPTGEN_TAKE(min, ISA, ATTRIBUTE)                                                                                   \
+    ATTRIBUTE OPTGEN_INLINE void optgen_take_sum_##ISA(const double *x, int64_t n, double *lanes)                      \
+    {                                                                                                                  \
+        optgen_lanes total;                                                                                            \
+        int64_t i = 0;                                                                                                 \
+        memcpy(&total, lanes, sizeof total);                                                                           \
+        for (; i + OPTGEN_LANES <= n; i += OPTGEN_LANES)                                                               \
+            total += *(const optgen_lanes *)(x + i);                                                                   \
+        memcpy(lanes, &total, sizeof total);                                                                           \
+        for (int lane = 0; i < n; ++i, ++lane)                                                                         \
+            lanes[lane] += x[i];                                                                                       \
+    }
+
+OPTGEN_REDUCTIONS(baseline, )
+#ifdef OPTGEN_V3
+OPTGEN_REDUCTIONS(x86_64_v3, OPTGEN_V3)
+#endif
+#ifdef OPTGEN_V4
+OPTGEN_REDUCTIONS(x86_64_v4, OPTGEN_V4)
+#endif
+
+/* The matrices, rows and columns of a tensor: its last two dimensions, and all before them. */
+typedef struct {
+    int64_t matrices, rows, columns, elements;
+} optgen_shape;
+
+OPTGEN_INLINE optgen_shape optgen_shape_of(const int64_t *layout)
+{
+    const int64_t rank = layout[1], *const shape = layout + 2;
+    optgen_shape of = { 1, 1, 1, 1 };
+    for (int64_t d = 0; d < rank; ++d) {
+        of.elements *= shape[d];
+        if (d + 2 < rank)
+            of.matrices *= shape[d];
+    }
+    of.rows = rank < 2 ? 1 : shape[rank - 2];
+    of.columns = shape[rank - 1];
+    return of;
+}
+
+OPTGEN_INLINE int64_t optgen_parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
+
+/* How many there are of `of` in each of `over`. */
+OPTGEN_INLINE double optgen_among(int64_t of, int64_t over) { return over > 0 ? (double)(of / over) : 0.0; }
