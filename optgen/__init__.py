@@ -2,6 +2,8 @@
 
     from optgen import ADAM            a shipped rule; `optgen list` shows them
     optgen.load("my.toml")             a rule of one's own, compiled on first use
+    from optgen import chain           several as one: chain(ClipNorm(1.0), WeightDecay(1e-4), ADAM())
+    from optgen import cosine, ...     hyperparameters that change with the step: ADAM(eta=cosine(0.1, steps=1000))
     from optgen import param, Params, gradient, update, train, stop, throttle, epochs
 
 Importing this module loads nothing else; each name loads what it needs when it is first used.
@@ -15,9 +17,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import os
 
+    from .chains import Optimiser as Optimiser
+    from .chains import chain as chain
     from .errors import OptgenError as OptgenError
     from .errors import SpecError as SpecError
-    from .optimiser import Optimiser as Optimiser
+    from .schedules import constant as constant
+    from .schedules import cosine as cosine
+    from .schedules import exponential as exponential
+    from .schedules import inverse_time as inverse_time
+    from .schedules import join as join
+    from .schedules import linear as linear
+    from .schedules import one_cycle as one_cycle
+    from .schedules import piecewise as piecewise
+    from .schedules import polynomial as polynomial
+    from .schedules import warmup as warmup
     from .track import Gradients as Gradients
     from .track import Param as Param
     from .track import Params as Params
@@ -34,7 +47,18 @@ __version__ = "0.1.0"
 _HOMES = {
     "OptgenError": "errors",
     "SpecError": "errors",
-    "Optimiser": "optimiser",
+    "Optimiser": "chains",
+    "chain": "chains",
+    "constant": "schedules",
+    "cosine": "schedules",
+    "exponential": "schedules",
+    "inverse_time": "schedules",
+    "join": "schedules",
+    "linear": "schedules",
+    "one_cycle": "schedules",
+    "piecewise": "schedules",
+    "polynomial": "schedules",
+    "warmup": "schedules",
     "Gradients": "track",
     "Param": "track",
     "Params": "track",
@@ -86,5 +110,4 @@ def __dir__() -> list[str]:
 
 
 def _rules() -> list[str]:
-    driver = import_module(".driver", __name__)
-    return [driver.compile_file(path).name for path in driver.shipped()]
+    return list(import_module(".driver", __name__).shipped_names())

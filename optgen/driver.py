@@ -8,7 +8,9 @@ and else from the per-user cache, which compiles it on first use.
 from __future__ import annotations
 
 import linecache
+import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import cache, cached_property
@@ -18,9 +20,10 @@ from types import ModuleType
 from typing import Any
 
 from . import toolchain
-from .check import check
-from .errors import OptgenError, UnknownRule
-from .ir import Rule
+from .check import check_open
+from .compose import close
+from .errors import ArgumentError, OptgenError, UnknownRule
+from .ir import Rule, verify
 from .kernel import ABI, Kernel, Runtime, open_library, read_declarations
 from .parse import parse
 from .passes import lower
@@ -29,26 +32,28 @@ from .resources import BUILD, SPECS, declarations
 
 __all__ = [
     "Compilation", "compile_file", "compile_text", "kernel", "module_class", "runtime", "shipped", "shipped_class",
+    "shipped_names",
 ]  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Compilation:
-    """One spec on its way: `rules` checked and `lowered`, a variant each, the default flags first; then the texts."""
+    """One spec on its way: its `open` rules and the closed `rules`, checked, a variant each, the default flags first;
+    then these `lowered`, and the texts. `stem` is what its files are called."""
 
     file: str
     text: str
+    stem: str
+    open: tuple[Rule, ...]
     rules: tuple[Rule, ...]
-    lowered: tuple[Rule, ...]
 
     @property
     def name(self) -> str:
         return self.rules[0].name
 
-    @property
-    def stem(self) -> str:
-        """What its files are called."""
-        return self.name.lower()
+    @cached_property
+    def lowered(self) -> tuple[Rule, ...]:
+        return tuple(map(lower, self.rules))
 
     @cached_property
     def c_source(self) -> str:
@@ -60,22 +65,38 @@ class Compilation:
     def python_source(self) -> str:
         from .render import module_source
 
-        return module_source(self.rules, self.text, self.file)
+        return module_source(self.rules, self.text, self.file, self.open)
 
     @property
     def fingerprint(self) -> str:
         return fingerprint(self.text)
 
-    def variant(self, flags: dict[str, bool]) -> int:
-        """The position of the variant with these flags, among `rules` and among `lowered`."""
-        return next(i for i, rule in enumerate(self.rules) if {f.name: f.value for f in rule.flags} == flags)
+    def variants(self, flags: Mapping[str, bool]) -> dict[bool, int]:
+        """The positions, among `rules` and `lowered`, of the variants with these flags: by whether a parameter is a
+        matrix. ArgumentError if the flags contradict each other, by what they require."""
+        found: dict[bool, int] = {}
+        for i, rule in enumerate(self.rules):
+            if {flag.name: flag.value for flag in rule.flags} == flags:
+                for matrix in (True, False) if rule.matrix is None else (rule.matrix,):
+                    found[matrix] = i
+        if not found:
+            needs = [f"{f.name} requires {f.requires}" for f in self.rules[0].flags if f.requires and flags[f.name]]
+            given = ", ".join(f"{name}={value}" for name, value in flags.items())
+            raise ArgumentError(f"{self.name}: the flags contradict each other: {'; '.join(needs)}; got {given}")
+        return found
+
+    def variant(self, flags: Mapping[str, bool]) -> int:
+        """The position of the variant with these flags; that for matrices, if there are two."""
+        found = self.variants(flags)
+        return found.get(True, found.get(False, 0))
 
 
 @cache
-def compile_text(text: str, file: str) -> Compilation:
-    """The spec `text`, checked and lowered. SpecError lists all its faults; `file` is its name in them."""
-    rules = check(parse(text, file))
-    return Compilation(file, text, rules, tuple(map(lower, rules)))
+def compile_text(text: str, file: str, stem: str = "") -> Compilation:
+    """The spec `text`, checked. SpecError lists all its faults; `file` is its name in them. `stem`: what its files are
+    called, if not after the rule."""
+    rules = check_open(parse(text, file))
+    return Compilation(file, text, stem or rules[0].name.lower(), rules, tuple(verify(close(rule)) for rule in rules))
 
 
 def compile_file(path: Path) -> Compilation:
@@ -87,12 +108,23 @@ def compile_file(path: Path) -> Compilation:
     except OSError as error:
         hint = "give the path of a .toml file"
         raise OptgenError(f"{path}: a spec was expected: {error.strerror}", hint=hint) from None
-    return compile_text(text, path.name)
+    # Two shipped rules may differ in nothing but capitals; their files do not.
+    return compile_text(text, path.name, path.stem if path.resolve().parent == SPECS else "")
 
 
 def shipped() -> tuple[Path, ...]:
     """The specs that come with optgen."""
     return tuple(sorted(SPECS.glob("*.toml")))
+
+
+@cache
+def shipped_names() -> dict[str, Path]:
+    """The specs that come with optgen by the names of their rules, of which nothing else is read."""
+    names = {}
+    for path in shipped():
+        if match := re.search(r'^name\s*=\s*"(\w+)"', path.read_text("utf-8"), re.MULTILINE):
+            names[match[1]] = path
+    return names
 
 
 # ---- Libraries and kernels ----
@@ -126,20 +158,19 @@ def kernel(compilation: Compilation, variant: int, dtype: str, module: str | Non
 @cache
 def shipped_class(name: str) -> Any:
     """The optimiser class of a shipped rule. UnknownRule if there is none of that name."""
-    spec = SPECS / f"{name.lower()}.toml"
-    if not spec.is_file():
-        close = get_close_matches(name.lower(), [path.stem for path in shipped()], 1)
-        hint = f"did you mean {compile_file(SPECS / f'{close[0]}.toml').name!r}? " if close else ""
+    names = shipped_names()
+    spec = names.get(name)
+    if spec is None:
+        by_case = [known for known in names if known.lower() == name.lower()]
+        close = by_case or get_close_matches(name, names, 1)
+        hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise UnknownRule(f"optgen has no rule {name!r}", hint=f"{hint}`optgen list` shows those it has")
     text = spec.read_text("utf-8")
-    built = BUILD / f"{name.lower()}.json"
+    built = BUILD / f"{spec.stem}.json"
     if built_library(built, fingerprint(text)):
-        cls = getattr(_import_file(built.with_suffix(".py")), name, None)
+        cls = getattr(_import_file(built.with_suffix(".py")), name)
     else:
-        cls = module_class(compile_text(text, spec.name))
-    if cls is None or cls.__name__ != name:
-        right = compile_text(text, spec.name).name
-        raise UnknownRule(f"optgen has no rule {name!r}", hint=f"did you mean {right!r}? `optgen list` shows all rules")
+        cls = module_class(compile_text(text, spec.name, spec.stem))
     cls.__module__ = "optgen"
     return cls
 

@@ -1,42 +1,46 @@
 """The optimiser object: hyperparameters, state and steps of one rule, over the kernel or the interpreter.
 
-Generated modules derive their classes from `Optimiser`. A step is checked before anything is touched; a list of
-parameters that was checked once is not checked again while its arrays stay what they were.
+Generated modules derive their classes from `Optimiser`, and so does `chains.Chain`. A step is checked before anything
+is touched; a list of parameters that was checked once is not checked again while its arrays stay what they were.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from itertools import product
 from typing import Any, ClassVar
 
 import numpy as np
 
 from . import driver, interp
-from .arrays import Array, as_gradient, as_parameter, refuse_overlaps
+from .arrays import LEAVE_OUT, Array, as_gradient, as_parameter, refuse_overlaps
+from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
+from .constants import vanishing
 from .emit.text import expression
 from .errors import ArgumentError, ArrayError, HyperparameterError, StateError
-from .host import Program
-from .hyperparameters import Spellings, any_spelling, checked, number, spellings, suggestion
-from .ir import Const, Expr, Extent, Rule, extent_of, kernel_scalars, walk
+from .host import Always, Steps, Values, evaluate
+from .hyperparameters import Given, Spellings, any_spelling, checked, number, resolved, spellings, suggestion
+from .ir import Expr, Extent, Rule
 from .kernel import Kernel, threads
 from .names import canonical
 from .plan import Plan, Plans
-from .state import Slot, States, expect_fit, expect_number, keys_of, read_saved
+from .state import Shapes, Slot, States, expect_fit, expect_number, keys_of, read_saved
 
-__all__ = ["Optimiser"]
+__all__ = ["Optimiser", "expect_backend", "loaded"]
 
 BACKENDS = ("kernel", "interpreter")
-FORMAT = 1
-#: Of each compute type the largest number that it rounds to zero.
-VANISHING = {"float32": 2.0**-150, "float64": 0.0}
+ALL_OF_THEM = "give zeros: what depends on all parameters would be another number without this one"
 
 
 class Optimiser:
     """Base of all optimisers; its subclasses are made from specs.
 
     Hyperparameters are attributes, in ASCII or Greek: `opt.eta = 0.01` holds from the next step on. `opt.beta` is a
-    tuple, `opt.beta1` its first value. Setting one raises HyperparameterError for a number out of its range, and
-    ArgumentError for what is no number, or for another name.
+    tuple, `opt.beta1` its first value. In the place of a number there may be a schedule, a function of the step: it is
+    called once a step, with the count t that this update has, and gives a number. Setting one raises
+    HyperparameterError for a number out of its range, and ArgumentError for what is no number, or for another name.
+
+    `Optimiser(a, b, c)` is the chain of these optimisers, as `chain(a, b, c)` is.
 
     The state of a parameter is found by the memory that the parameter is, and goes away with it. An optimiser may be
     used by one thread at a time.
@@ -45,11 +49,14 @@ class Optimiser:
     _compilation: ClassVar[driver.Compilation]
     _module: ClassVar[str]
     _spellings: ClassVar[Spellings]
+    _chain: ClassVar[type[Optimiser]]  # what `Optimiser(...)` makes; set by the room that defines it
 
-    _values: dict[str, tuple[float, ...]]
+    _values: MutableMapping[str, tuple[Given, ...]]
+    _scheduled: bool  # whether a value is a function of the step
     _flags: dict[str, bool]
     _backend: str
-    _variant: int
+    _variants: dict[bool, int]  # by whether a parameter is a matrix
+    _decided: Mapping[str, Expr]  # the conditions of the flags that hyperparameters decided
     _held: set[str]  # the dtypes that are known to hold every constant of the rule
     _plans: Plans
     _states: States
@@ -62,27 +69,48 @@ class Optimiser:
         cls._spellings = spellings(cls._compilation.rules[0].hypers)
         cls.__init__ = any_spelling(cls.__init__, cls._spellings)  # type: ignore[method-assign]
 
-    def __init__(self) -> None:
+    def __new__(cls, /, *arguments: Any, **keywords: Any) -> Optimiser:
+        return object.__new__(cls._chain if cls is Optimiser else cls)
+
+    def __init__(self, *parts: Any, backend: str = "kernel") -> None:
         name = type(self).__name__
         raise ArgumentError(f"{name} is made of no spec, and is no rule itself", hint="from optgen import ADAM")
 
     def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
         """What the constructors of generated classes do: all hyperparameters and flags as given, to be checked."""
-        if backend not in BACKENDS:
-            raise ArgumentError(f"backend: one of {', '.join(BACKENDS)} was expected, got {backend!r}")
-        for name, value in flags.items():
+        expect_backend(backend)
+        given = {name: checked(self._spellings[name][0], v) for name, v in values.items()}
+        chosen = {}
+        for flag in self._compilation.rules[0].flags:
+            value = flags[flag.name]
+            if value is None and flag.when is not None:
+                value = self._decide(flag.when, given)
             if not isinstance(value, bool):
-                raise ArgumentError(f"the flag {name}: True or False was expected, got {value!r}")
-        self._start({name: checked(self._spellings[name][0], v) for name, v in values.items()}, dict(flags), backend)
+                raise ArgumentError(f"the flag {flag.name}: True or False was expected, got {value!r}")
+            chosen[flag.name] = value
+        # Those that hyperparameters decided, since another value of these may want another variant.
+        decided = {f.name: f.when for f in self._compilation.rules[0].flags if f.when and flags[f.name] is None}
+        self._start(given, chosen, backend, decided)
 
-    def _start(self, values: dict[str, tuple[float, ...]], flags: dict[str, bool], backend: str) -> None:
+    def _decide(self, when: Expr, given: Mapping[str, tuple[Given, ...]]) -> bool:
+        return bool(evaluate(when, resolved(self._compilation.rules[0].hypers, given, 1), 0, {}))
+
+    def _start(
+        self,
+        values: MutableMapping[str, tuple[Given, ...]],
+        flags: dict[str, bool],
+        backend: str,
+        decided: Mapping[str, Expr],
+    ) -> None:
         plans = Plans()
         # Not by attribute: those are hyperparameters.
         self.__dict__.update(
             _values=values,
+            _scheduled=any(map(callable, sum(values.values(), ()))),
             _flags=flags,
+            _decided=decided,
             _backend=backend,
-            _variant=self._compilation.variant(flags),
+            _variants=self._compilation.variants(flags),
             _held=set(),
             _plans=plans,
             _states=States(plans.forget),
@@ -92,8 +120,17 @@ class Optimiser:
 
     @property
     def rule(self) -> Rule:
-        """The checked rule, in the variant of this optimiser's flags."""
-        return self._compilation.rules[self._variant]
+        """The checked rule, in the variant of this optimiser's flags; that for matrices, if there are two."""
+        return self._compilation.rules[next(iter(self._variants.values()))]
+
+    def _rule_of(self, shape: tuple[int, ...]) -> Rule:
+        """The rule in the variant for a parameter of this shape."""
+        variant = self._variants.get(len(shape) >= 2)
+        if variant is None:
+            hint = "step it with another rule, one optimiser for each"
+            message = f"{self.rule.name} works on matrices, of two or more dimensions, got a parameter of shape {shape}"
+            raise ArrayError(message, hint=hint)
+        return self._compilation.rules[variant]
 
     @property
     def backend(self) -> str:
@@ -109,22 +146,47 @@ class Optimiser:
             return values if index is None and hyper.vector else values[index or 0]
         if canonical(name) in self._flags:
             return self._flags[canonical(name)]
-        raise AttributeError(f"{type(self).__name__} has no {name!r}{suggestion(name, self._names())}")
+        raise AttributeError(f"{type(self).__name__} has no {name!r}{self._suggestion(name, self._names())}")
+
+    def _suggestion(self, name: str, names: Sequence[str]) -> str:
+        return suggestion(name, names)
 
     def __setattr__(self, name: str, value: Any) -> None:
         hyper, index = self._spellings.get(canonical(name), (None, None))
         if hyper is None:
             if canonical(name) in self._flags:
                 raise ArgumentError(f"the flag {name!r} is chosen when the optimiser is made")
-            message = f"{type(self).__name__} has no hyperparameter {name!r}{suggestion(name, list(self._values))}"
-            raise ArgumentError(message)
+            meant = self._suggestion(name, list(self._values))
+            raise ArgumentError(f"{type(self).__name__} has no hyperparameter {name!r}{meant}")
         if index is None:
-            self._values[hyper.name] = checked(hyper, value)
+            values = checked(hyper, value)
         else:
-            values = list(self._values[hyper.name])
-            values[index] = number(hyper, value)
-            self._values[hyper.name] = tuple(values)
+            before = list(self._values[hyper.name])
+            before[index] = number(hyper, value, index)
+            values = tuple(before)
+        self._refuse_other_variant({**self._values, hyper.name: values})
+        self._values[hyper.name] = values
+        self._changed()
+
+    def _changed(self) -> None:
+        """Something else than before is among the hyperparameters."""
+        self.__dict__["_scheduled"] = any(map(callable, sum(self._values.values(), ())))
         self._held.clear()
+
+    def _refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
+        """HyperparameterError if these values would have decided another way about a flag."""
+        for name, when in self._decided.items():
+            if self._decide(when, values) is not self._flags[name]:
+                chosen = f"{type(self).__name__} was made with {name}={self._flags[name]}, since not {expression(when)}"
+                if self._flags[name]:
+                    chosen = chosen.replace("since not", "since")
+                hint = f"make a new one, or choose when it is made: {name}={not self._flags[name]}"
+                raise HyperparameterError(f"{chosen}; these values need the other variant", hint=hint)
+
+    def _value(self, name: str) -> Any:
+        """A hyperparameter as callers see it: one value, or a tuple."""
+        values = self._values[name]
+        return values if self._spellings[name][0].vector else values[0]
 
     def _names(self) -> list[str]:
         return [*self._values, *self._flags]
@@ -133,7 +195,8 @@ class Optimiser:
         return [*super().__dir__(), *self._names()]
 
     def __repr__(self) -> str:
-        arguments = [f"{name}={getattr(self, name)!r}" for name in self._values]
+        # Not getattr: a chain may have the name twice.
+        arguments = [f"{name}={self._value(name)!r}" for name in self._values]
         arguments += [f"{flag.name}={flag.value}" for flag in self.rule.flags if flag.value != flag.default]
         arguments += [f"backend={self._backend!r}"] if self._backend != BACKENDS[0] else []
         return f"{type(self).__name__}({', '.join(arguments)})"
@@ -159,44 +222,104 @@ class Optimiser:
         if plan is None or not plan.takes(params, grads):
             self._step_anew(params, grads)
             return
+        values = self._values_of(plan.slots)
         if not self._held.issuperset(plan.dtypes):
-            self._refuse_vanishing(plan.dtypes)
-        plan.run(self._values)
+            self._refuse_vanishing(plan.dtypes, values)
+        plan.run(values, self._states.group)
+
+    def _values_of(self, slots: Sequence[Slot]) -> Steps:
+        """The hyperparameters by the count of a step: schedules are called here, and what they give is checked."""
+        if not self._scheduled:
+            return Always(self._values)  # type: ignore[arg-type]  # none is a function
+        counts = {slot.t + 1 for slot in slots} or {1}
+        hypers = self._compilation.rules[0].hypers
+        self._held.clear()  # other values than before, of which none may vanish either
+        return {t: resolved(hypers, self._values, t) for t in sorted(counts)}
 
     def _step_anew(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         # `ps` and `gs` must live until the plan has run: it holds addresses only.
-        ps, gs, slots = self._accept(params, grads)
-        plan = Plan(self._kernel, params, ps, gs, slots, threads())
+        ps, gs, slots, values = self._accept(params, grads)
+        variants = [self._variants[p.ndim >= 2] for p in ps]
+        plan = Plan(self._kernel, params, ps, gs, slots, variants, threads())
         self._register(ps, slots)
         self._plans.keep(tuple(map(id, params)), plan)
-        plan.run(self._values)
+        plan.run(values, self._group(values, slots))
 
     def _interpret(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
-        ps, gs, slots = self._accept(params, grads)
+        ps, gs, slots, values = self._accept(params, grads)
         self._register(ps, slots)
-        for p, g, slot in zip(ps, gs, slots, strict=True):
-            interp.step(self.rule, self._values, slot.t + 1, {"p": p, "g": g, **slot.arrays})
+        group = self._group(values, slots)
+        tensors = [
+            (self._rule_of(p.shape), values[slot.t + 1], interp.Tensor(slot.t + 1, {"p": p, "g": g, **slot.arrays}))
+            for p, g, slot in zip(ps, gs, slots, strict=True)
+        ]
+        if tensors:
+            t = max(slot.t for slot in slots) + 1
+            interp.step_group(tensors, group, values[t], t)
+        for slot in slots:
             slot.t += 1
 
-    def _accept(self, params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[Array], list[Array], list[Slot]]:
-        """The arrays and slots of a step, after every check. New slots are not registered yet."""
+    def _accept(
+        self, params: Sequence[Any], grads: Sequence[Any]
+    ) -> tuple[list[Array], list[Array], list[Slot], Steps]:
+        """The arrays, slots and hyperparameters of a step, after every check. New slots are not registered yet."""
         if len(params) != len(grads):
             raise ArrayError(f"a gradient for each of {len(params)} parameters was expected, got {len(grads)}")
-        count = len(params)
+        if self.rule.part == "parameter":
+            name = self.rule.name
+            message = f"{name} works on the parameter as a rule leaves it, and is none by itself"
+            raise ArgumentError(message, hint=f"put it behind one: chain(ADAM(), {name}())")
+        count, grouped = len(params), self.rule.grouped
         ps = [as_parameter(p, i, count) for i, p in enumerate(params)]
-        gs = [as_gradient(g, p, i, count) for i, (g, p) in enumerate(zip(grads, ps, strict=True))]
+        absent = ALL_OF_THEM if grouped else LEAVE_OUT
+        gs = [as_gradient(g, p, i, count, absent) for i, (g, p) in enumerate(zip(grads, ps, strict=True))]
+        rules = [self._rule_of(p.shape) for p in ps]
         found = [self._states.find(key) for key in keys_of(ps)]
+        if grouped:
+            self._expect_group(found)
         # Before memory is taken for new states: a refused step should not take it.
         refuse_overlaps(ps, gs, [array for slot in found if slot for array in slot.arrays.values()])
-        self._refuse_vanishing({str(p.dtype) for p in ps})
+        known: list[Slot | None] = []
         pending = iter(self._states.pending)
-        slots = []
         for i, (slot, p) in enumerate(zip(found, ps, strict=True)):
             if slot is None and (saved := next(pending, None)) is not None:
                 expect_fit(saved, p.shape, str(p.dtype), i)
-                slot = Slot.of(p, saved.t, saved.arrays)
-            slots.append(slot or self._new_slot(p))
-        return ps, gs, slots
+                slot = saved
+            known.append(slot)
+        values = self._values_of([slot or Slot((), "", 0, {}) for slot in known])
+        self._refuse_vanishing({str(p.dtype) for p in ps}, values)
+        slots = []
+        for rule, slot, own, p in zip(rules, known, found, ps, strict=True):
+            if slot is None:
+                slots.append(self._new_slot(p, rule, values[1]))
+            else:
+                slots.append(own or Slot.of(p, slot.t, slot.arrays, shapes(rule, p.shape)))
+        return ps, gs, slots, values
+
+    def _expect_group(self, found: Sequence[Slot | None]) -> None:
+        """ArrayError unless all parameters of before are here: a value of the group is of all of them or wrong."""
+        if not found:
+            message = f"{self.rule.name} reduces over all parameters of a step: some were expected, got none"
+            raise ArrayError(message, hint="give all parameters in one step")
+        here = {id(slot) for slot in found if slot}
+        absent = sum(id(slot) not in here for slot in self._states.slots())
+        if absent:
+            before = f"the {len(self._states)} of before were expected, {absent} are missing"
+            message = f"{self.rule.name} reduces over all parameters: {before}"
+            raise ArrayError(message, hint="step them together, with a gradient of zeros where there is none")
+
+    def _group(self, values: Steps, slots: Sequence[Slot]) -> dict[str, Array]:
+        """The states of all parameters together, begun with the first step."""
+        group = self._states.group
+        if not group and slots and self.rule.grouped:
+            group |= self._new_group(values[max(slot.t for slot in slots) + 1])
+        return group
+
+    def _new_group(self, values: Values) -> dict[str, Array]:
+        rule = self.rule
+        names = [state.name for state in rule.states if state.extent == Extent.GROUP]
+        initial = interp.initial_state(rule, values) if names else {}
+        return {name: np.array(initial[name]) for name in names}
 
     def _register(self, ps: Sequence[Array], slots: Sequence[Slot]) -> None:
         for key, p, slot in zip(keys_of(ps), ps, slots, strict=True):
@@ -204,46 +327,42 @@ class Optimiser:
                 self._states.add(p, slot)
                 del self._states.pending[:1]
 
-    def _new_slot(self, p: Array) -> Slot:
-        return Slot.of(p, 0, interp.initial_state(self.rule, self._values))
+    def _new_slot(self, p: Array, rule: Rule, values: Values) -> Slot:
+        initial = interp.initial_state(rule, values, p)
+        own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
+        return Slot.of(p, 0, own, shapes(rule, p.shape))
 
-    def _kernel(self, dtype: str) -> Kernel:
-        return driver.kernel(self._compilation, self._variant, dtype, self._module)
+    def _kernel(self, dtype: str, variant: int) -> Kernel:
+        return driver.kernel(self._compilation, variant, dtype, self._module)
 
-    def _refuse_vanishing(self, dtypes: Iterable[str]) -> None:
+    def _refuse_vanishing(self, dtypes: Iterable[str], values: Steps) -> None:
         """HyperparameterError if a constant of the rule is not zero, but would be in one of these types."""
-        for dtype in set(dtypes) - self._held:
-            for formula, value in self._constants().items():
-                if 0 < abs(value) <= VANISHING[dtype]:
-                    message = f"{type(self).__name__}: {expression(formula)} = {value:g} would be 0 in {dtype}"
-                    raise HyperparameterError(message, hint="take a larger value, or parameters of float64")
-            self._held.add(dtype)
-
-    def _constants(self) -> dict[Expr, float]:
-        """All that meets elements in the compute type and does not change from step to step, with its values."""
-        rule = self._compilation.lowered[self._variant]
-        scalars = [a for a in kernel_scalars(rule) if extent_of(a.value) == Extent.CONSTANT]
-        values = Program(rule.scalars, [a.target for a in scalars]).run(self._values, 1)
-        initial = interp.initial_state(rule, self._values)
-        return {
-            **{e: e.value for a in rule.body for e in walk(a.value) if isinstance(e, Const)},
-            **{state.init: initial[state.name] for state in rule.states},
-            **{a.value: value for a, value in zip(scalars, values, strict=True)},
-        }
+        new = set(dtypes) - self._held
+        if not new:
+            return
+        rules = [self._compilation.lowered[i] for i in set(self._variants.values())]
+        for given, dtype in product(values.values(), new):
+            if found := vanishing(rules, given, dtype):
+                message = f"{type(self).__name__}: {expression(found[0])} = {found[1]:g} would be 0 in {dtype}"
+                raise HyperparameterError(message, hint="take a larger value, or parameters of float64")
+        self._held.update(new)
 
     # ---- State ----
 
     def state(self, p: Any) -> dict[str, Any]:
         """The state of parameter `p`: an array for each name of the spec (read-only, live), and the count `t`.
 
-        The arrays have the shape and dtype of `p`. Of a parameter that was never stepped: what its state would start
-        as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits. StateError if more
+        The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
+        of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would
+        start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits. StateError if more
         than one part fits, since their order will decide; ArrayError for what is no parameter.
         """
         array = as_parameter(p, 0, 1)
-        slot = self._states.find(keys_of([array])[0]) or self._awaited_slot(array) or self._new_slot(array)
+        slot = self._states.find(keys_of([array])[0]) or self._awaited_slot(array)
+        values_of = self._values_of([slot] if slot else [])
+        slot = slot or self._new_slot(array, self._rule_of(array.shape), values_of[1])
         views: dict[str, Any] = {}
-        for name, values in slot.arrays.items():
+        for name, values in {**slot.arrays, **(self._states.group or self._new_group(values_of[1]))}.items():
             views[name] = view = values.view()
             view.flags.writeable = False
         return views | {"t": slot.t}
@@ -259,13 +378,16 @@ class Optimiser:
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, in plain containers and arrays: rule, hyperparameters, and for each
         parameter, in the order in which they were first stepped, its shape, dtype, count and states (copies)."""
-        return {
+        saved = {
             "format": FORMAT,
             "rule": self.rule.name,
             "flags": dict(self._flags),
-            "hyperparameters": {name: getattr(self, name) for name in self._values},
+            "hyperparameters": {n: saved_value(self._spellings[n][0], values) for n, values in self._values.items()},
             "parameters": self._states.saved(),
         }
+        if self._states.group:
+            saved["group"] = {name: array.copy() for name, array in self._states.group.items()}
+        return saved
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
         """Takes over what `state_dict` gave: hyperparameters, counts and states (copies).
@@ -276,7 +398,7 @@ class Optimiser:
         Raises StateError if `saved` is of another rule, flags, shapes, dtypes or number, HyperparameterError or
         ArgumentError for its hyperparameters, ArrayError for `params`. Then nothing has changed.
         """
-        values, slots = self._read_state(saved)
+        values, slots, group = self._read_state(saved)
         if params is not None:
             params = _listed(params, "parameters")
             arrays = [as_parameter(p, i, len(params)) for i, p in enumerate(params)]
@@ -285,8 +407,14 @@ class Optimiser:
             expect_number(len(slots), len(arrays))
             for i, (slot, p) in enumerate(zip(slots, arrays, strict=True)):
                 expect_fit(slot, p.shape, str(p.dtype), i)
-            laid_out = [Slot.of(p, slot.t, slot.arrays) for slot, p in zip(slots, arrays, strict=True)]
-            self._start(values, self._flags, self._backend)
+            laid_out = [
+                Slot.of(p, slot.t, slot.arrays, shapes(self._rule_of(p.shape), p.shape))
+                for slot, p in zip(slots, arrays, strict=True)
+            ]
+            self._take_values(values)
+            plans = Plans()
+            self.__dict__.update(_plans=plans, _states=States(plans.forget))
+            self._states.group = group
             for p, slot in zip(arrays, laid_out, strict=True):
                 self._states.add(p, slot)
             return
@@ -295,63 +423,84 @@ class Optimiser:
             expect_number(len(slots), len(present) + len(self._states.pending))
         for i, (slot, own) in enumerate(zip(slots, present, strict=False)):
             expect_fit(slot, own.shape, own.dtype, i)
-        self._values.update(values)
-        self._held.clear()
+        self._take_values(values)
         for slot, own in zip(slots, present, strict=False):
             own.fill(slot.t, slot.arrays)
         self._states.pending = slots[len(present) :]
+        self._states.group = group
 
-    def _read_state(self, saved: Mapping[str, Any]) -> tuple[dict[str, tuple[float, ...]], list[Slot]]:
-        keys = ("format", "rule", "flags", "hyperparameters", "parameters")
-        if not isinstance(saved, Mapping) or not set(keys) <= set(saved):
-            raise StateError(f"what state_dict() gives was expected, with {', '.join(keys)}")
-        if saved["format"] != FORMAT:
-            raise StateError(f"a state of format {FORMAT} was expected, got {saved['format']!r}")
-        if saved["rule"] != self.rule.name:
-            raise StateError(f"a state of {self.rule.name} was expected, got one of {saved['rule']}")
-        if saved["flags"] != self._flags:
-            raise StateError(f"a state with the flags {self._flags} was expected, got {saved['flags']}")
+    def _take_values(self, values: Mapping[str, tuple[Given, ...]]) -> None:
+        self._values.update(values)
+        self._changed()
+
+    def _read_state(
+        self, saved: Mapping[str, Any]
+    ) -> tuple[dict[str, tuple[Given, ...]], list[Slot], dict[str, Array]]:
+        expect_same(saved, self.rule.name, self._flags, self._values)
         given = saved["hyperparameters"]
-        if not isinstance(given, Mapping) or set(given) != set(self._values):
-            got = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
-            message = f"the hyperparameters {', '.join(self._values) or 'none'} were expected, got {got or 'none'}"
-            raise StateError(message)
-        values = {name: checked(self._spellings[name][0], given[name]) for name in self._values}
-        return values, read_saved(saved["parameters"], [state.name for state in self.rule.states])
+        values = {n: read_value(self._spellings[n][0], given[n], own) for n, own in self._values.items()}
+        self._refuse_other_variant(values)
+        slots = read_saved(saved["parameters"], self._fields)
+        names = [state.name for state in self.rule.states if state.extent == Extent.GROUP]
+        return values, slots, read_group(saved.get("group", {}), names, begun=bool(slots))
+
+    def _fields(self, shape: tuple[int, ...]) -> tuple[list[str], Shapes]:
+        """The names of the states that a parameter of this shape has, and the shapes of the small ones."""
+        rule = self._rule_of(shape)
+        return [state.name for state in rule.states if state.extent > Extent.GROUP], shapes(rule, shape)
 
     # ---- Copies ----
 
     def __copy__(self) -> Optimiser:
         """An optimiser for the same parameters, with a state of its own."""
-        twin = _revive(type(self), dict(self._values), dict(self._flags), self._backend, None)
+        twin = self._twin()
         self._states.copy_to(twin._states)
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimiser:
         """As from a pickle: the parameters that the copy is given first take up the state, in order."""
-        return _revive(type(self), dict(self._values), dict(self._flags), self._backend, self.state_dict())
+        return loaded(self._twin(), self.state_dict())
+
+    def _twin(self) -> Optimiser:
+        """An optimiser like this one, which has not stepped."""
+        return _revive(type(self), dict(self._values), dict(self._flags), self._backend, dict(self._decided))
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls: Any = type(self)
         if cls.__module__.startswith("optgen.loaded."):
             cls = (self._compilation.text, self._compilation.file)
-        return (_revive, (cls, self._values, self._flags, self._backend, self.state_dict()))
+        made = (cls, dict(self._values), self._flags, self._backend, dict(self._decided))
+        return (_unpickled, (made, self.state_dict()))
 
 
 def _revive(
-    cls: Any,
-    values: dict[str, tuple[float, ...]],
-    flags: dict[str, bool],
-    backend: str,
-    saved: dict[str, Any] | None,
+    cls: Any, values: dict[str, tuple[Given, ...]], flags: dict[str, bool], backend: str, decided: dict[str, Expr]
 ) -> Optimiser:
     if isinstance(cls, tuple):
         cls = driver.module_class(driver.compile_text(*cls))
-    optimiser: Optimiser = cls.__new__(cls)
-    optimiser._start(values, flags, backend)
-    if saved is not None:
-        optimiser.load_state_dict(saved)
+    optimiser: Optimiser = object.__new__(cls)
+    optimiser._start(values, flags, backend, decided)
     return optimiser
+
+
+def loaded(optimiser: Optimiser, saved: dict[str, Any]) -> Optimiser:
+    optimiser.load_state_dict(saved)
+    return optimiser
+
+
+def _unpickled(made: tuple[Any, ...], saved: dict[str, Any]) -> Optimiser:
+    return loaded(_revive(*made), saved)
+
+
+def shapes(rule: Rule, shape: tuple[int, ...]) -> Shapes:
+    """The shapes of the states of a parameter that have not a value for each element."""
+    return {s.name: interp.shape_of(s.extent, shape, rule.rows) for s in rule.small_states if s.extent > Extent.GROUP}
+
+
+def expect_backend(backend: object) -> None:
+    """ArgumentError unless there is such a backend."""
+    if backend not in BACKENDS:
+        raise ArgumentError(f"backend: one of {', '.join(BACKENDS)} was expected, got {backend!r}")
 
 
 def _listed(given: Any, what: str) -> list[Any]:

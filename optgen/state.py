@@ -19,16 +19,19 @@ import numpy as np
 from .arrays import Array
 from .errors import ArrayError, StateError
 
-__all__ = ["Key", "Slot", "States", "expect_fit", "expect_number", "keys_of", "read_saved"]
+__all__ = ["Key", "Shapes", "Slot", "States", "expect_fit", "expect_number", "keys_of", "read_saved"]
 
 Key: TypeAlias = tuple[Any, ...]
+#: The states that have not a value for each element, and the shapes that they have.
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 #: Counts are exact in float64, in which the scalars of a step are computed.
 MOST_UPDATES = 2**53
 
 
 @dataclass(eq=False)
 class Slot:
-    """The state of one parameter: its shape and dtype, `t` updates so far, and an array like it for each name."""
+    """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
+    parameter, or of float64 where there is not a value for each element."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -37,9 +40,13 @@ class Slot:
     plans: set[Key] = field(default_factory=set)  # the plans to forget together with it
 
     @classmethod
-    def of(cls, p: Array, t: int, values: Mapping[str, Any]) -> Slot:
-        """A slot for `p`: for each name an array laid out as `p` is, filled with a number or an array of its shape."""
-        arrays = {name: np.empty_like(p, order="K", subok=False) for name in values}
+    def of(cls, p: Array, t: int, values: Mapping[str, Any], small: Shapes) -> Slot:
+        """A slot for `p`: for each name an array laid out as `p` is, or of float64 and the shape that `small` gives,
+        filled with a number or an array of its shape."""
+        arrays = {
+            name: np.empty(small[name], np.float64) if name in small else np.empty_like(p, order="K", subok=False)
+            for name in values
+        }
         slot = cls(p.shape, str(p.dtype), t, arrays)
         slot.fill(t, values)
         return slot
@@ -98,6 +105,7 @@ class States:
         self._owners: dict[int, tuple[weakref.ref[Any], list[Key]]] = {}
         self._forget = forget
         self.pending: list[Slot] = []
+        self.group: dict[str, Array] = {}  # states of all parameters together
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -135,6 +143,7 @@ class States:
             if owner is not None:
                 other._add(owner, key, slot.copy())
         other.pending = self.pending.copy()  # nothing writes to these slots
+        other.group = {name: array.copy() for name, array in self.group.items()}
 
 
 class _Dropper:
@@ -167,17 +176,22 @@ def expect_fit(saved: Slot, shape: tuple[int, ...], dtype: str, which: int) -> N
         raise StateError(f"parameter {which}: a saved state of {expected} was expected, got {got}", hint=hint)
 
 
-def read_saved(entries: object, names: Sequence[str]) -> list[Slot]:
+Fields: TypeAlias = Callable[[tuple[int, ...]], tuple[Sequence[str], Shapes]]
+
+
+def read_saved(entries: object, fields: Fields) -> list[Slot]:
     """The saved parameters of a state dict, with copies of their arrays; a StateError says which is not one.
 
-    An entry has "shape", "dtype", the count "t", and "state": an array of that shape and dtype for each of `names`.
+    `fields` gives the names of the states of a parameter of some shape, and the shapes of those that are small. An
+    entry has "shape", "dtype", the count "t", and "state": for each name an array, of that shape and dtype if it is not
+    small.
     """
     if not isinstance(entries, list | tuple):
         raise StateError(f"a list of saved parameters was expected, got {type(entries).__name__}")
-    return [_read_entry(entry, names, f"saved parameter {i}") for i, entry in enumerate(entries)]
+    return [_read_entry(entry, fields, f"saved parameter {i}") for i, entry in enumerate(entries)]
 
 
-def _read_entry(entry: object, names: Sequence[str], which: str) -> Slot:
+def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
     if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
         raise StateError(f"{which}: shape, dtype, t and state were expected")
     state, dtype = entry["state"], str(entry["dtype"])
@@ -191,13 +205,15 @@ def _read_entry(entry: object, names: Sequence[str], which: str) -> Slot:
         t = -1
     if not 0 <= t <= MOST_UPDATES:
         raise StateError(f"{which}: a count of updates was expected as t, got {entry['t']!r}")
+    names, small = fields(shape)
     if not isinstance(state, Mapping) or set(state) != set(names):
         got = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
         raise StateError(f"{which}: the states {', '.join(names) or 'none'} were expected, got {got or 'none'}")
     for name, array in state.items():
-        expected = f"{which}: {name} as an array of {shape}, {dtype} was expected"
+        own = (small[name], "float64") if name in small else (shape, dtype)
+        expected = f"{which}: {name} as an array of {own[0]}, {own[1]} was expected"
         if not isinstance(array, np.ndarray):
             raise StateError(f"{expected}, got {type(array).__name__}")
-        if (array.shape, str(array.dtype)) != (shape, dtype):
+        if (array.shape, str(array.dtype)) != own:
             raise StateError(f"{expected}, got {array.shape}, {array.dtype}")
     return Slot(shape, dtype, t, {name: np.array(state[name], order="K") for name in names})
