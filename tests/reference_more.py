@@ -1,0 +1,116 @@
+"""More rules by hand, in the manner of `reference.py`: pure Python, each in another form than its specification.
+
+Beside them what all tests of trajectories need: gradients that look for trouble, and how far a path may stray.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import reference
+from reference import ADAM, Rule, average
+
+Array = np.ndarray[Any, np.dtype[Any]]
+TOLERANCE = 1e-12
+
+
+@dataclass(kw_only=True)
+class RADAM(ADAM):
+    """Liu et al., Algorithm 2: the rectification as a product of three quotients, ρ∞ as a quotient of sums.
+
+    ρ is a small difference of large numbers while t is small, and 1 − β₂ᵗ has lost digits then. Whoever computes that
+    in another way has another ρ in the eleventh digit; so this one thing is the power that the paper writes.
+    """
+
+    def tick(self) -> None:
+        super().tick()
+        b2 = self.beta[1]
+        longest = (1.0 + b2) / (1.0 - b2)
+        gone = math.pow(b2, self.t)
+        self.length = longest - gone / (1.0 - gone) * (2.0 * self.t)
+        self.rectified = self.length > 4.0
+        if self.rectified:
+            quotients = (self.length - 4.0) / (longest - 4.0), (self.length - 2.0) / (longest - 2.0)
+            self.share = math.sqrt(quotients[0] * quotients[1] / (self.length / longest))
+
+    def move(self, i: int, p: float, g: float) -> float:
+        m, v = self.moments(i, g)
+        rate = self.eta / self.weight1
+        if self.rectified:
+            root = math.sqrt(self.weight2)
+            rate *= self.share * root / (math.sqrt(v) + self.eps * root)
+        return p - rate * m
+
+
+@dataclass(kw_only=True)
+class OAdam(ADAM):
+    """Daskalakis et al.: a body walks as ADAM does, and the parameter is ahead of it by its last step once more.
+
+    With the body x' = x − s and p = x − s, the last step: p' = x' − s' = p + s − 2s', which is how the paper has it.
+    """
+
+    beta: tuple[float, float] = (0.5, 0.9)
+
+    def begin(self, n: int) -> None:
+        super().begin(n)
+        self.term = [0.0] * n
+
+    def move(self, i: int, p: float, g: float) -> float:
+        body = p + self.term[i]
+        self.term[i] = -super().move(i, 0.0, g)
+        return (body - self.term[i]) - self.term[i]
+
+
+@dataclass(kw_only=True)
+class RMSProp(reference.RMSProp):
+    """Graves' centred form: the variance by a recurrence of its own, which never takes squares of means from it."""
+
+    centred: bool = False
+
+    def begin(self, n: int) -> None:
+        super().begin(n)
+        self.avg, self.variance = [0.0] * n, [0.0] * n
+
+    def move(self, i: int, p: float, g: float) -> float:
+        if not self.centred:
+            return super().move(i, p, g)
+        apart = g - self.avg[i]
+        self.variance[i] = self.rho * (self.variance[i] + (1.0 - self.rho) * apart * apart)
+        self.avg[i] = average(self.avg[i], g, self.rho)
+        self.acc[i] = average(self.acc[i], g * g, self.rho)
+        return p - self.eta / (math.sqrt(self.variance[i]) + self.eps) * g
+
+
+MORE: dict[str, type[Rule]] = {rule.__name__: rule for rule in (RADAM, OAdam, RMSProp)}
+
+
+def gradients(steps: int, shape: tuple[int, ...] = (8,), seed: int = 11) -> Array:
+    """Elements of different scales that change sign, slowly and quickly; one falls silent, and one wakes up late."""
+    rng = np.random.default_rng(seed)
+    g = rng.normal(0, 1, (steps, math.prod(shape)))
+    g *= np.resize([1.0, 1e-3, 40.0, 1.0, 1e-4, 1.0, 3.0, 1.0], g.shape[1])
+    kind = np.arange(g.shape[1]) % 8
+    g[:, kind == 3] = np.sin(np.arange(steps) / 9)[:, None]
+    g[:, kind == 5] += 2  # of one sign, mostly
+    g[steps // 3 :, kind == 6] = 0
+    g[: steps // 3, kind == 7] = 0
+    return g.reshape(steps, *shape)
+
+
+def start(shape: tuple[int, ...] = (8,)) -> Array:
+    return np.resize([0.5, -2.0, 10.0, 0.0, 1e-3, -0.25, 7.0, 1.0], math.prod(shape)).reshape(shape)
+
+
+def assert_same_path(path: Sequence[Array] | Array, expected: Sequence[Array] | Array, first: Array) -> None:
+    """Within 1e-12 of the largest value that each element has had so far; the first value is that before all steps."""
+    got, there = np.array(path), np.array(expected)
+    assert got.shape == there.shape
+    assert np.isfinite(there).all()
+    scale = np.maximum.accumulate(np.abs(np.concatenate([[first], there])), axis=0)[1:]
+    apart = np.abs(got - there) / np.where(scale > 0, scale, 1)
+    worst = np.unravel_index(apart.argmax(), apart.shape)
+    assert apart.max() <= TOLERANCE, f"{apart.max():.3g} at step and element {tuple(map(int, worst))}"
