@@ -1,4 +1,4 @@
-"""The `optgen` command: build, list, show, check, doctor.
+"""The `optgen` command: new, check, show, list, build, doctor.
 
 In: a command line. Out: files, text on the standard output, faults on the standard error, and an exit status: 0 if all
 is well, 1 if not, 2 for a command line that cannot be read. What a command says is decided here; what it does, in the
@@ -27,11 +27,13 @@ if TYPE_CHECKING:
 
     from .builder import Job
     from .driver import Compilation
-    from .ir import Rule
+    from .pages import Block, Table
 
 __all__ = ["main"]
 
 SPEC = click.Path(path_type=Path)
+#: Columns of a terminal on which names and numbers need not be broken.
+ROOMY = 72
 
 
 class _Commands(click.Group):
@@ -150,36 +152,45 @@ def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int)
     return len(lines)
 
 
-# ---- list, show, check ----
+# ---- list, show, new, check ----
 
 
 @main.command("list")
-def list_rules() -> None:
-    """List the rules that come with optgen."""
-    from . import driver
-    from .summary import bytes_moved
+@click.option("--as", "form", type=click.Choice(["table", "markdown"]), default="table", show_default=True)
+def list_rules(form: str) -> None:
+    """List the rules that come with optgen.
 
-    rows = []
-    for path in driver.shipped():
-        compilation = driver.compile_file(path)
-        rule, low = compilation.rules[0], compilation.lowered[0]
-        states = ", ".join(state.name for state in rule.states) or "none"
-        rows.append((rule.name, states, f"{bytes_moved(low, 4)} / {bytes_moved(low, 8)}", rule.summary))
-    _print(_table(rows, "rule", "states", "bytes", "summary"))
-    _print("\nbytes: read and written for every element in a step, float32 / float64")
+    As markdown: a page of documentation with all of them.
+    """
+    from . import driver
+
+    compilations = map(driver.compile_file, driver.shipped())
+    if form == "markdown":
+        from .markdown import rules_page
+
+        _print_raw(rules_page(compilations))
+    else:
+        from .pages import listing
+
+        _print(*listing(compilations))
+
+
+FORMS = ["summary", "markdown", "latex", "passes", "ir", "c", "python"]
 
 
 @main.command()
 @click.argument("rule")
-@click.option(
-    "--as", "form", type=click.Choice(["summary", "latex", "ir", "c", "python"]), default="summary", show_default=True
-)
+@click.option("--as", "form", type=click.Choice(FORMS), default="summary", show_default=True)
 @click.option("--flag", "flags", metavar="NAME", multiple=True, help="Set a flag of the rule (no-NAME: clear it).")
 def show(rule: str, form: str, flags: tuple[str, ...]) -> None:
-    """Show one rule: mathematics, LaTeX, IR, C, Python.
+    """Show one rule: mathematics, LaTeX, passes, IR, C, Python.
 
-    RULE is the name of a shipped rule, in any case, or the path of a spec, which ends in .toml.
+    RULE is the name of a shipped rule, or of its file, in any case; or the path of a spec, which ends in .toml. Where
+    names differ in nothing but capitals, these count: `Adam` is PyTorch's, `ADAM` Flux's. A rule that treats matrices
+    in another way has the flag `matrix`.
     """
+    from . import markdown, pages
+
     compilation = _find(rule)
     if form in ("c", "python"):
         if flags:
@@ -187,15 +198,57 @@ def show(rule: str, form: str, flags: tuple[str, ...]) -> None:
         _print_raw(compilation.c_source if form == "c" else compilation.python_source)
         return
     variant = _variant(compilation, flags)
-    checked, low = compilation.rules[variant], compilation.lowered[variant]
-    if form == "latex":
-        from .emit import latex
-
-        _print_raw(latex.rule(checked) + "\n")
-    elif form == "ir":
-        _print(*_ir(checked, low))
+    if form == "markdown":
+        _print_raw(markdown.page(compilation, variant))
+    elif form == "latex":
+        _print_raw(pages.source(compilation, variant))
     else:
-        _print(*_summary(checked, low))
+        page = {"summary": pages.show, "passes": pages.passes, "ir": pages.ir}[form]
+        _print(*page(compilation, variant))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--out", type=SPEC, help="The file to write; NAME.toml in lower case by itself.")
+@click.option("--part", type=click.Choice(["gradient", "parameter"]), help="Write a part of chains, not a rule.")
+def new(name: str, out: Path | None, part: str | None) -> None:
+    """Write a spec to start from.
+
+    It is a rule that works, with comments that say what else a spec may hold. With --part it is a part of chains: one
+    that transforms gradients and steps, or one that works on the parameter as the rules before it leave it.
+    """
+    from . import builder, driver
+    from .names import is_name
+    from .render import spec_source
+
+    path = Path(f"{name.lower()}.toml") if out is None else out
+    twins = [(known, spec) for known, spec in driver.shipped_names().items() if known.lower() == name.lower()]
+    if twins:
+        known, spec = twins[0]
+        hint = f"choose another name; to start from that rule, copy {spec}"
+        raise OptgenError(f"{name!r} is the name of a rule that comes with optgen, {known}", hint=hint)
+    if not is_name(name):
+        hint = "a name is a letter, then letters, digits and underscores, in ASCII"
+        raise OptgenError(f"{name!r} cannot be the name of a rule", hint=hint)
+    if name.lower() in builder.TAKEN:
+        raise OptgenError(f"{name!r} cannot be the name of a rule", hint="files of that name are optgen's own")
+    if path.suffix != ".toml":
+        raise OptgenError(f"{path}: the file of a spec ends in .toml", hint=f"for example: --out {name.lower()}.toml")
+    text = spec_source(name, part or "", path.name, "Descent")
+    try:
+        driver.compile_text(text, path.name)
+    except SpecError as error:  # all else in it is well
+        fault = error.diagnostics[0]
+        raise OptgenError(fault.message, hint=fault.hint) from None
+    elsewhere = "name another file with --out"
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise OptgenError(f"{path} is there already, and is not overwritten", hint=elsewhere) from None
+    except OSError as error:
+        raise OptgenError(f"{path} cannot be written: {error.strerror}", hint=elsewhere) from None
+    click.echo(f"wrote {path}\nnext: optgen show {path}, optgen check {path}, optgen.load({str(path)!r})")
 
 
 @main.command()
@@ -222,85 +275,54 @@ def check(specs: tuple[Path, ...]) -> None:
 
 
 def _find(rule: str) -> Compilation:
+    """The rule of that name; else that of the file of that name; else the one whose name is that up to capitals."""
     from . import driver
 
     if rule.endswith(".toml") or os.sep in rule:
         return driver.compile_file(Path(rule))
-    shipped = {path.stem: path for path in driver.shipped()}
-    if rule.lower() in shipped:
-        return driver.compile_file(shipped[rule.lower()])
-    close = " or ".join(map(repr, get_close_matches(rule.lower(), shipped)))
-    hint = f"did you mean {close}?" if close else "`optgen list` shows those it has; a spec's path ends in .toml"
+    names = driver.shipped_names()
+    stems = {path.stem: path for path in names.values()}
+    alike = [name for name in names if name.lower() == rule.lower()]
+    if path := names.get(rule) or stems.get(rule.lower()) or (names[alike[0]] if len(alike) == 1 else None):
+        return driver.compile_file(path)
+    known = {name.lower() for name in names} | stems.keys()
+    close = [*alike, *get_close_matches(rule.lower(), known)]
+    meant = " or ".join(repr(name) for name, path in names.items() if {name, name.lower(), path.stem} & {*close})
+    hint = f"did you mean {meant}?" if meant else "`optgen list` shows those it has; a spec's path ends in .toml"
     raise UnknownRule(f"optgen has no rule {rule!r}", hint=hint)
 
 
 def _variant(compilation: Compilation, flags: Iterable[str]) -> int:
+    """The variant with these flags, the others as they are by default."""
     from .hyperparameters import suggestion
     from .names import canonical
 
     chosen = {flag.name: flag.default for flag in compilation.rules[0].flags}
-    for given in flags:
-        name = canonical(given.removeprefix("no-"))
-        if name not in chosen:
-            raise ArgumentError(f"{compilation.name} has no flag {name!r}{suggestion(name, list(chosen))}")
-        chosen[name] = not given.startswith("no-")
-    return compilation.variant(chosen)
-
-
-def _summary(rule: Rule, low: Rule) -> Iterator[RenderableType]:
-    from .emit import text
-    from .names import greek
-    from .summary import bytes_moved, exactness
-
-    yield f"{rule.name}: {rule.summary}" if rule.summary else rule.name
-    yield ""
-    yield from (f"  {text.formula(assign)}" for assign in rule.body)
-    if rule.hypers:
-        yield "\nHyperparameters"
-        yield _table((greek(hyper.name), "" if greek(hyper.name) == hyper.name else hyper.name,
-                      ", ".join(map(text.number, hyper.default)), f"in {hyper.range}", hyper.doc)
-                     for hyper in rule.hypers)  # fmt: skip
-    if rule.flags:
-        yield "\nFlags"
-        yield _table((flag.name, "on" if flag.value else "off",
-                      "by default" if flag.value is flag.default else "not the default", flag.doc)
-                     for flag in rule.flags)  # fmt: skip
-    yield "\nState"
-    states = [(state.name, f"starts as {text.expression(state.init)}", state.doc) for state in rule.states]
-    yield _table(states or [("none",)])
-    moved = f"{bytes_moved(low, 4)} bytes per element a step in float32, {bytes_moved(low, 8)} in float64"
-    yield f"\nMoves\n  {moved}\n\nExactness\n  {exactness(low)}"
-    if rule.reference:
-        yield f"\nReference\n  {rule.reference}"
-
-
-def _ir(checked: Rule, low: Rule) -> Iterator[RenderableType]:
-    from .emit import text
-    from .ir import extent_of, loads
-
-    blocks = (
-        (f"{checked.name}, checked: as the interpreter runs it", checked.body),
-        (f"\n{low.name}, lowered: scalars, in float64 on the host, once a step", low.scalars),
-        (f"\n{low.name}, lowered: for every element, in the compute type", low.body),
-    )
-    for title, block in blocks:
-        yield title
-        rows = [(extent_of(assign.value).name.lower(), text.formula(assign)) for assign in block]
-        yield _table(rows or [("none",)])
-    for verb, arrays in (("loads", loads(low)), ("stores", low.stores)):
-        yield f"\n{verb}: {', '.join(name for name in low.arrays if name in arrays)}"
+    shapes = {rule.matrix for rule in compilation.rules}
+    given = {"matrix": True} if len(shapes) == 2 else {}
+    for flag in flags:
+        name = canonical(flag.removeprefix("no-"))
+        if name not in chosen | given:
+            raise ArgumentError(f"{compilation.name} has no flag {name!r}{suggestion(name, [*chosen, *given])}")
+        (given if name in given else chosen)[name] = not flag.startswith("no-")
+    try:
+        found = compilation.variants(chosen)
+    except ArgumentError as error:
+        raise ArgumentError(str(error), hint="turn the others too: --flag NAME, --flag no-NAME") from None
+    return found[given["matrix"]] if given else next(iter(found.values()))
 
 
 @main.command()
 def doctor() -> None:
     """Say what works here, and what to do if not."""
     from .doctor import examine
+    from .pages import Table
 
     findings = list(examine())
     rows = []
     for f in findings:
         rows.append((f.subject, "ok" if f.well else "NOT OK", f"{f.found}\nto do: {f.advice}" if f.advice else f.found))
-    _print(_table(rows, indent=0))
+    _print(Table(rows, indent=0))
     if not all(finding.well for finding in findings):
         raise SystemExit(1)
 
@@ -308,20 +330,21 @@ def doctor() -> None:
 # ---- Text on the standard output ----
 
 
-def _table(rows: Iterable[Sequence[str]], *headers: str, indent: int = 2) -> RenderableType:
+def _fitted(table: Table, width: int) -> RenderableType:
+    """Names and numbers stay whole, unless there is no room for them at all."""
     from rich.padding import Padding
-    from rich.table import Table
+    from rich.table import Table as Grid
 
-    cells = list(rows)
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(headers))
-    for i in range(len(headers) or len(cells[0])):
-        table.add_column(headers[i] if headers else "")
-    for row in cells:
-        table.add_row(*map(_plain, row))
-    return Padding(table, (0, 0, 0, 0 if headers else indent))
+    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(table.headers))
+    for i, cells in enumerate(zip(*table.rows, strict=True)):
+        whole = width >= ROOMY and not any(" " in cell for cell in cells)
+        grid.add_column(table.headers[i] if table.headers else "", no_wrap=whole, overflow="fold")
+    for row in table.rows:
+        grid.add_row(*map(_plain, row))
+    return Padding(grid, (0, 0, 0, table.indent))
 
 
-def _print(*parts: RenderableType) -> None:
+def _print(*parts: Block) -> None:
     """Fitted to a terminal; in a pipe or file plain text, a row a line however long."""
     from rich.console import Console
 
@@ -331,7 +354,7 @@ def _print(*parts: RenderableType) -> None:
         console.width = 10_000
     with console.capture() as capture:
         for part in parts:
-            console.print(_plain(part) if isinstance(part, str) else part)
+            console.print(_plain(part) if isinstance(part, str) else _fitted(part, console.width))
     click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
 
 

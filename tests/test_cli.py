@@ -17,12 +17,14 @@ import pytest
 from click.testing import CliRunner, Result
 
 import optgen
-from optgen import cli, doctor, driver, kernel, product, resources, toolchain
+from optgen import cli, doctor, driver, kernel, markdown, pages, product, render, resources, toolchain
 from optgen.check import check
 from optgen.emit import latex, text
+from optgen.names import GREEK
 from optgen.parse import parse
 from optgen.passes import lower
-from optgen.summary import EXACT, bytes_moved, exactness, inexact
+from optgen.summary import EXACT, bytes_moved, exactness, inexact, shown
+from optgen.variant import CALLABLE, GIVEN
 
 ROOT = Path(cli.__file__).parents[1]
 SPEC = """
@@ -43,6 +45,45 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("OPTGEN_CACHE_DIR", str(folder))
     return folder
+
+
+WHOLE = """
+name = "Whole"
+summary = "All that a rule may have."
+reference = "Nobody, Nothing, 2020, arXiv:2001.00001"
+origin = "here"
+notes = '''
+Others mean
+something else.
+'''
+[hyperparameters]
+eta = { default = 0.5, range = "[0, inf)", doc = "learning rate" }
+keep = { default = 0, range = "[0, 1)", doc = "how much is kept" }
+eps = { default = 1e-8, range = "[0, inf)", doc = "least denominator" }
+[flags]
+buffered = { default = "keep != 0", doc = "keep a buffer" }
+ahead = { default = false, requires = "buffered", doc = "look ahead" }
+[state]
+r = { init = "eps", extent = "row", when = "matrix", doc = "sums of rows" }
+buffer = { init = "0", when = "buffered", doc = "sum of slopes" }
+[update]
+formulas = '''
+slope  = g/max(norm(g), eps)
+unread = slope
+buffer = keep*buffer + unread
+moved  = (slope + keep*buffer if ahead else buffer) if buffered else slope
+r      = r + mean(g**2, row)
+scaled = moved/(sqrt(r) + eps) if matrix else moved
+delta  = eta*scaled
+'''
+"""
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> Path:
+    path = tmp_path / "whole.toml"
+    path.write_text(WHOLE)
+    return path
 
 
 @pytest.fixture
@@ -100,7 +141,7 @@ def at_a_terminal(*arguments: str, columns: int) -> str:
 
 def test_version_and_help() -> None:
     assert said("--version") == f"optgen {optgen.__version__}\n"
-    for command in ("build", "list", "show", "check", "doctor"):
+    for command in ("build", "list", "show", "new", "check", "doctor"):
         assert re.search(rf"^  {command} +\S.*[^.]\.$", said("-h"), re.MULTILINE), "one whole sentence a command"
         assert f"Usage: main {command}" in said(command, "--help")
 
@@ -128,72 +169,197 @@ def test_a_fault_of_optgen_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) 
 # optgen list
 
 
-def test_list_has_a_row_for_every_shipped_rule() -> None:
-    rows = [line.split() for line in said("list").split("\n\n")[0].splitlines()]
-    assert rows[0] == ["rule", "states", "bytes", "summary"]
-    names = [driver.compile_file(path).name for path in driver.shipped()]
-    assert [row[0] for row in rows[1:]] == names
+def listed(*arguments: Any) -> dict[str, list[list[str]]]:
+    """What `optgen list` says: for each group, its rows as cells."""
+    found: dict[str, list[list[str]]] = {}
+    for block in said("list", *arguments).split("\n\n")[:-1]:
+        title, *lines = block.splitlines()
+        found[title] = [re.split(r"\s{2,}", line.strip()) for line in lines]
+    return found
 
 
-def test_list_shows_states_and_bytes_moved() -> None:
-    listed = said("list")
-    assert re.search(r"^ADAM +m, v +28 / 56 +Adaptive moment estimation\.$", listed, re.MULTILINE)
-    assert re.search(r"^Descent +none +12 / 24 +Classic gradient descent\.$", listed, re.MULTILINE)
-    assert "bytes: read and written for every element in a step, float32 / float64" in listed
+def test_list_has_a_row_for_every_shipped_rule_in_the_group_of_its_origin() -> None:
+    table = listed()
+    assert list(table) == ["Flux (the seed's names)", "torch.optim", "Optimisers.jl", "optax", "Parts of chains"]
+    for group in table.values():
+        assert group[0] == ["rule", "states", "kept", "moved", "passes", "summary"]
+    expected: dict[str, list[str]] = {title: [] for title in table}
+    for path in driver.shipped():
+        rule = driver.compile_file(path).rules[0]
+        title = "Parts of chains" if rule.part else rule.origin.replace("Flux", "Flux (the seed's names)")
+        expected[title].append(rule.name)
+    assert {title: [row[0] for row in rows[1:]] for title, rows in table.items()} == expected
+
+
+def test_a_rule_of_no_community_has_a_group_too() -> None:
+    def of_origin(name: str, more: str) -> driver.Compilation:
+        return driver.compile_text(SPEC.replace("Mine", name).replace("[hyper", f"{more}\n[hyper", 1), "mine.toml")
+
+    texts = {"A": 'part = "gradient"', "B": "", "C": 'origin = "Elsewhere"', "D": 'origin = "optax"', "E": ""}
+    found = pages.groups(of_origin(name, more) for name, more in texts.items())
+    names = {title: [each.name for each in members] for title, members in found.items()}
+    assert names == {"optax": ["D"], "Others": ["B", "E"], "Elsewhere": ["C"], "Parts of chains": ["A"]}
+    assert list(names)[-1] == "Parts of chains"
+
+
+def test_list_shows_states_and_costs() -> None:
+    rows = {row[0]: row[1:5] for group in listed().values() for row in group}
+    assert rows["ADAM"] == ["m, v", "8/16", "28/56", "1"]
+    assert rows["Descent"] == ["none", "0/0", "12/24", "1"]
+    assert rows["LAMB"] == ["m, v", "8/16", "40/80", "2"]  # reads p, g, m, v, writes m, v; reads p, m, v, writes p
+    assert rows["Adafactor"] == ["row_var (row), col_var (column)", "0/0", "24/48", "3"]  # of matrices
+    assert rows["Prodigy"][0] == "m, v, s, p0, num (group), d (group)"
+    assert rows["SGD"] == ["none", "0/0", "12/24", "1"]  # the default variant
+    legend = said("list").split("\n\n")[-1]
+    assert re.search(r"^  moved +bytes that a step reads and writes per element, float32/float64$", legend, re.M)
 
 
 def test_a_pipe_gets_plain_rows_that_are_not_wrapped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    listed = said("list")
-    assert "\x1b" not in listed
-    assert len(listed.splitlines()) == 1 + len(driver.shipped()) + 2
-    assert all(line == line.rstrip() for line in listed.splitlines())
+    shown = said("list")
+    assert "\x1b" not in shown
+    assert len(shown.splitlines()) == len(driver.shipped()) + 5 * 3 + len(pages.LEGEND)
+    assert all(line == line.rstrip() for line in shown.splitlines())
 
 
-def test_a_terminal_gets_rows_that_fit() -> None:
-    shown = at_a_terminal("list", columns=60)
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_a_terminal_gets_rows_that_fit(columns: int) -> None:
+    shown = at_a_terminal("list", columns=columns)
     assert "\x1b[1m" in shown
-    assert max(len(re.sub(r"\x1b\[[0-9;]*m", "", line)) for line in shown.splitlines()[:-1]) <= 60
+    lines = [re.sub(r"\x1b\[[0-9;]*m", "", line) for line in shown.splitlines()]
+    assert max(map(len, lines)) <= columns
+    if columns >= 80:  # names are whole
+        words = {line.split()[0] for line in lines if line.split()}
+        assert words >= driver.shipped_names().keys()
 
 
 # optgen show
 
 
-@pytest.mark.parametrize("name", ["adam", "ADAM", "Adam"])
-def test_show_finds_a_shipped_rule_in_any_case(name: str) -> None:
-    assert said("show", name).startswith("ADAM: Adaptive moment estimation.\n")
+@pytest.mark.parametrize(
+    ("name", "begins"),
+    [
+        ("ADAM", "ADAM: Adaptive moment estimation.\n"),
+        ("adam", "ADAM: Adaptive moment estimation.\n"),  # the file of that name
+        ("Adam", "Adam: Adaptive moment estimation with weight decay"),  # exactly PyTorch's
+        ("torch_adam", "Adam: Adaptive moment estimation with weight decay"),
+        ("Torch_ADAM", "Adam: Adaptive moment estimation with weight decay"),
+        ("sgd", "SGD: Gradient descent with momentum"),  # no file, and one rule only
+        ("adafactor", "Adafactor: "),
+    ],
+)
+def test_show_finds_a_shipped_rule(name: str, begins: str) -> None:
+    assert said("show", name).startswith(begins)
 
 
-def test_the_summary_of_a_rule() -> None:
-    assert said("show", "amsgrad") == (
-        "AMSGrad: ADAM with a second moment that never falls, and without bias correction.\n"
+def test_every_rule_is_found_by_its_name_and_by_its_file() -> None:
+    for name, path in driver.shipped_names().items():
+        assert cli._find(name).name == name
+        if path.stem.upper() not in driver.shipped_names():
+            assert cli._find(path.stem.upper()).name == name
+
+
+def test_a_name_of_several_rules_and_no_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"Twin": Path("one.toml"), "TWIN": Path("two.toml"), "Other": Path("other.toml")}
+    monkeypatch.setattr(driver, "shipped_names", lambda: names)
+    assert refused("show", "twin") == "error: optgen has no rule 'twin'\n  hint: did you mean 'Twin' or 'TWIN'?\n"
+
+
+def test_the_summary_of_a_rule(whole: Path) -> None:
+    assert said("show", whole) == (
+        "Whole: All that a rule may have.\n"
         "\n"
-        "  m ← β₁·m + (1 − β₁)·g\n"
-        "  v ← β₂·v + (1 − β₂)·g²\n"
-        "  vhat ← max(vhat, v)\n"
-        "  Δ ← η·m/(√vhat + ε)\n"
+        "  slope ← g/max(‖g‖, ε)\n"
+        "  moved ← slope\n"
+        "  r ← r + mean(g², row)\n"
+        "  scaled ← moved/(√r + ε)\n"
+        "  Δ ← η·scaled\n"
         "  p ← p − Δ\n"
         "\n"
         "Hyperparameters\n"
-        "  η  eta   0.001       in [0, inf)  learning rate\n"
-        "  β  beta  0.9, 0.999  in [0, 1)    decay rates of the two moments\n"
-        "  ε  eps   1e-08       in [0, inf)  keeps the denominator from zero; also where the moments start\n"
+        "  η     eta  0.5    in [0, inf)  learning rate\n"
+        "  keep       0      in [0, 1)    how much is kept\n"
+        "  ε     eps  1e-08  in [0, inf)  least denominator\n"
+        "\n"
+        "Flags\n"
+        "  buffered  off  on by default if keep ≠ 0  keep a buffer\n"
+        "  ahead     off  by default                 look ahead; requires buffered\n"
+        "  matrix    on   by the parameter           this is for parameters of two or more dimensions\n"
         "\n"
         "State\n"
-        "  m     starts as ε  first moment\n"
-        "  v     starts as ε  second moment\n"
-        "  vhat  starts as ε  largest second moment so far\n"
+        "  r  one for each row  starts as ε  sums of rows\n"
         "\n"
-        "Moves\n"
-        "  36 bytes per element a step in float32, 72 in float64\n"
+        "Cost\n"
+        "  no state per element; numbers: 1 per row\n"
+        "  16 bytes moved per element in float32, 32 in float64, in 2 passes over memory\n"
         "\n"
         "Exactness\n"
         "  exact: equal to the interpreter bit for bit\n"
         "\n"
+        "Notes\n"
+        "  Others mean something else.\n"
+        "\n"
+        "Origin\n"
+        "  here\n"
+        "\n"
         "Reference\n"
-        "  Reddi, Kale and Kumar, On the Convergence of Adam and Beyond, 2018, arXiv:1904.09237\n"
+        "  Nobody, Nothing, 2020, arXiv:2001.00001\n"
     )
+
+
+def test_flags_and_the_shape_of_parameters_choose_a_variant(whole: Path) -> None:
+    shown = said("show", whole, "--flag", "buffered", "--flag", "ahead", "--flag", "no-matrix")
+    for line in (
+        "  buffer ← keep·buffer + unread",
+        "  moved ← slope + keep·buffer",
+        "  buffered  on   on by default if keep ≠ 0  keep a buffer",
+        "  ahead     on   not the default            look ahead; requires buffered",
+        "  matrix    off  by the parameter           this is for parameters of fewer than two dimensions",
+        "  buffer  starts as 0  sum of slopes",
+        "  4 bytes of state per element in float32, 8 in float64",
+    ):
+        assert line in shown.splitlines()
+    assert "  r ← " not in shown
+
+
+def test_what_a_variant_does_not_read_is_not_shown(whole: Path) -> None:
+    assert "unread" in [assign.target for assign in driver.compile_file(whole).rules[0].body]
+    for form in ("summary", "latex", "passes"):
+        assert "unread" not in said("show", whole, "--as", form)
+        assert "unread" in said("show", whole, "--as", form, "--flag", "buffered")
+    assert "unread" not in said("show", whole, "--as", "markdown").split("With buffered=True")[0]
+    assert "unread" in said("show", whole, "--as", "ir")  # the interpreter computes it
+
+
+def test_flags_that_contradict_each_other_are_refused(whole: Path) -> None:
+    assert refused("show", whole, "--flag", "ahead") == (
+        "error: Whole: the flags contradict each other: ahead requires buffered; got buffered=False, ahead=True\n"
+        "  hint: turn the others too: --flag NAME, --flag no-NAME\n"
+    )
+
+
+def test_a_rule_of_one_shape_has_no_flag_for_it() -> None:
+    for flag in ("matrix", "no-matrix"):
+        assert refused("show", "adam", "--flag", flag) == "error: ADAM has no flag 'matrix'; it has none\n"
+    assert "did you mean 'matrix'?" in refused("show", "adafactor", "--flag", "no-matrx")
+
+
+def test_a_part_of_chains_is_shown_as_it_is_in_one() -> None:
+    shown = said("show", "cautious")
+    assert "g·grad" in shown  # alone, the gradient before all parts is g itself
+    assert "p ← p − Δ" not in shown
+    assert "  A part of chains: g is what comes in, a gradient or the step of the parts before, Δ what goes on" in shown
+    assert "grad the gradient before all parts" in shown
+    ema = said("show", "ema")
+    assert "·new\n" in ema
+    assert "  A part of chains: p is the parameter before the step, new as the parts before leave it." in ema
+    assert r"\mathrm{grad}" in said("show", "cautious", "--as", "latex")
+
+
+def test_a_rule_of_names_without_letters_has_no_column_for_them() -> None:
+    assert re.search(r"^  lr +0\.001 +in \[0, inf\) +learning rate$", said("show", "SGD"), re.MULTILINE)
+    assert "  lr            0.001" in said("show", "SGD")
 
 
 def test_the_summary_of_a_rule_with_nothing_but_formulas(tmp_path: Path) -> None:
@@ -245,13 +411,34 @@ def test_latex_is_of_the_variant() -> None:
     assert r"\eta \, \mathrm{decay} \, p" in said("show", "adamw", "--as", "latex", "--flag", "coupled")
 
 
+def test_the_latex_of_every_variant_is_of_what_it_shows() -> None:
+    for path in driver.shipped():
+        compilation = driver.compile_file(path)
+        for variant, (rule, opened) in enumerate(zip(compilation.rules, compilation.open, strict=True)):
+            source = pages.source(compilation, variant)
+            assert source.count(r"&\leftarrow") == len(shown(rule, opened))
+            assert len(re.findall(r"\\left(?!arrow)", source)) == source.count(r"\right")
+            assert source.count("{") == source.count("}")
+            commands = set(re.findall(r"\\([A-Za-z]+)", source))
+            assert commands <= COMMANDS, path
+
+
+#: What the LaTeX of rules is made of: all that amsmath and MathJax know.
+COMMANDS = (GREEK.keys() - {"eps", "lam"}) | {
+    "Delta", "begin", "cdot", "end", "epsilon", "exp", "frac", "ge", "hat", "lVert", "lambda", "land", "langle", "le",
+    "left", "leftarrow", "lfloor", "lnot", "log", "lor", "mathrm", "max", "min", "ne", "operatorname", "rVert",
+    "rangle", "rfloor", "right", "sqrt", "text",
+}  # fmt: skip
+
+
 def test_the_ir_shows_what_is_computed_where() -> None:
     blocks = said("show", "descent", "--as", "ir").split("\n\n")
     assert blocks[0] == (
         "Descent, checked: as the interpreter runs it\n  element  Δ ← η·g\n  element  p ← p − Δ"
     )
     assert blocks[1].splitlines()[0] == "Descent, lowered: scalars, in float64 on the host, once a step"
-    assert blocks[2].splitlines()[0] == "Descent, lowered: for every element, in the compute type"
+    words = "Descent, lowered: for every element, in the compute type; all else in float64"
+    assert blocks[2].splitlines()[0] == words
     assert blocks[3:] == ["loads: p, g", "stores: p\n"]
     low = driver.compile_file(resources.SPECS / "adam.toml").lowered[0]
     shown = said("show", "adam", "--as", "ir")
@@ -260,8 +447,297 @@ def test_the_ir_shows_what_is_computed_where() -> None:
     assert re.search(r"^  step +k\d ← 1 − β₁ᵗ$", shown, re.MULTILINE)
 
 
+def test_the_ir_loads_and_stores_states_of_lesser_extent_too(whole: Path) -> None:
+    assert said("show", whole, "--as", "ir").split("\n\n")[3:] == ["loads: p, g, r", "stores: p, r\n"]
+
+
+def test_the_passes_of_a_step(whole: Path) -> None:
+    assert said("show", whole, "--as", "passes") == (
+        "Whole: a step in 2 passes over memory\n"
+        "\n"
+        "First, by the kernel, in float64\n"
+        "  for each tensor  k2 ← count(elements in a row)\n"
+        "\n"
+        "Pass 1, over every element\n"
+        "  reads     g\n"
+        "  reduces   r1 ← dot(g, g), for each tensor\n"
+        "            r2 ← sum(g·g, row)\n"
+        "\n"
+        "Then, by the kernel, in float64\n"
+        "  for each tensor  k1 ← max(√r1, ε)\n"
+        "  for each row     r ← r + r2/k2\n"
+        "                   k3 ← √r + ε\n"
+        "\n"
+        "Pass 2, over every element\n"
+        "  reads     p, g\n"
+        "  computes  slope ← g/k1\n"
+        "            moved ← slope\n"
+        "            scaled ← moved/k3\n"
+        "            Δ ← η·scaled\n"
+        "            p ← p − Δ\n"
+        "  writes    p\n"
+        "\n"
+        "Altogether\n"
+        "  16 bytes moved per element in float32, 32 in float64, in 2 passes over memory\n"
+    )
+
+
+def test_the_passes_of_a_rule_with_one() -> None:
+    blocks = said("show", "adam", "--as", "passes").split("\n\n")
+    assert [block.splitlines()[0] for block in blocks] == [
+        "ADAM: a step in 1 pass over memory",
+        "Once a step, on the host, in float64",
+        "Pass 1, over every element",
+        "Altogether",
+    ]
+    assert re.search(r"^  k\d ← 1 − β₁ᵗ$", blocks[1], re.MULTILINE)
+    assert "η ← η" not in blocks[1]  # a hyperparameter stands where it is used
+    assert blocks[2].splitlines()[1::4] == ["  reads     p, g, m, v", "            p ← p − Δ"]
+    assert blocks[2].splitlines()[-1] == "  writes    p, m, v"
+
+
+def test_the_passes_show_what_the_host_computes_for_all_tensors_and_what_is_read_again(mine: Path) -> None:
+    states = '[state]\nm = { init = 0 }\nn = { init = 0, extent = "group" }\nlast = { init = 0, extent = "tensor" }\n'
+    mine.write_text(
+        SPEC.replace("[update]", f"{states}[update]").replace(
+            '"delta = eta*g"',
+            """'''
+            m = m + g*last
+            n = n + norm(m, group)
+            last = 1/t
+            delta = eta*m/n
+            '''""",
+        )
+    )
+    blocks = said("show", mine, "--as", "passes").split("\n\n")
+    assert blocks[1:] == [
+        "Once a step, on the host, in float64\n  k1 ← 1/t",
+        "Pass 1, over every element\n"
+        "  reads     g, m\n  computes  m ← m + g·last\n  writes    m\n  reduces   r1 ← dot(m, m, group)",
+        "Then, on the host, in float64\n  for all tensors together  n ← n + √r1",
+        "Pass 2, over every element\n"
+        "  reads     p, m (new)\n  computes  Δ ← η·m/n\n            p ← p − Δ\n  writes    p",
+        "Last, in float64\n  for each tensor  last ← k1",
+        "Altogether\n  24 bytes moved per element in float32, 48 in float64, in 2 passes over memory\n",
+    ]
+
+
+def test_the_passes_of_every_variant_are_shown_with_all_that_is_computed() -> None:
+    for path in driver.shipped():
+        compilation = driver.compile_file(path)
+        for variant, low in enumerate(compilation.lowered):
+            blocks = list(pages.passes(compilation, variant))
+            rows = [row[-1] for block in blocks if isinstance(block, pages.Table) for row in block.rows]
+            named = {row.split(" ← ")[0] for row in rows}
+            assert named >= {text.formula(assign).split(" ← ")[0] for assign in low.body}, path
+            count = sum(str(block).startswith("\nPass ") for block in blocks)
+            assert f"in {count} pass" in rows[-1]
+
+
+def test_a_page_of_documentation(whole: Path) -> None:
+    assert said("show", whole, "--as", "markdown") == PAGE
+
+
+PAGE = r"""# Whole
+
+All that a rule may have.
+
+For parameters of two or more dimensions:
+
+```math
+\begin{aligned}
+  \mathrm{slope} &\leftarrow \frac{g}{\max\left(\left\lVert g \right\rVert, \epsilon\right)} \\
+  \mathrm{moved} &\leftarrow \mathrm{slope} \\
+  r &\leftarrow r + \mathrm{mean}_{\text{row}}\left(g^{2}\right) \\
+  \mathrm{scaled} &\leftarrow \frac{\mathrm{moved}}{\sqrt{r} + \epsilon} \\
+  \Delta &\leftarrow \eta \, \mathrm{scaled} \\
+  p &\leftarrow p - \Delta
+\end{aligned}
+```
+
+For parameters of fewer than two dimensions:
+
+```math
+\begin{aligned}
+  \mathrm{scaled} &\leftarrow \mathrm{moved}
+\end{aligned}
+```
+
+With buffered=True:
+
+```math
+\begin{aligned}
+  \mathrm{unread} &\leftarrow \mathrm{slope} \\
+  \mathrm{buffer} &\leftarrow \mathrm{keep} \, \mathrm{buffer} + \mathrm{unread} \\
+  \mathrm{moved} &\leftarrow \mathrm{buffer}
+\end{aligned}
+```
+
+With buffered=True, ahead=True:
+
+```math
+\begin{aligned}
+  \mathrm{unread} &\leftarrow \mathrm{slope} \\
+  \mathrm{buffer} &\leftarrow \mathrm{keep} \, \mathrm{buffer} + \mathrm{unread} \\
+  \mathrm{moved} &\leftarrow \mathrm{slope} + \mathrm{keep} \, \mathrm{buffer}
+\end{aligned}
+```
+
+Here g is the gradient, p the parameter; reductions go over a whole parameter, unless they name something else.
+
+## Hyperparameters
+
+|  | default | range | meaning |
+| --- | --- | --- | --- |
+| `eta` | 0.5 | [0, inf) | learning rate |
+| `keep` | 0 | [0, 1) | how much is kept |
+| `eps` | 1e-08 | [0, inf) | least denominator |
+
+## Flags
+
+|  | default | requires | meaning |
+| --- | --- | --- | --- |
+| `buffered` | on if keep ≠ 0 |  | keep a buffer |
+| `ahead` | off | `buffered` | look ahead |
+
+## State
+
+|  | kept | starts as | meaning |  |
+| --- | --- | --- | --- | --- |
+| `r` | one for each row | ε | sums of rows | only for parameters of two or more dimensions |
+| `buffer` | shaped as p | 0 | sum of slopes | only with buffered=True |
+
+## Cost
+
+|  | bytes of state per element | bytes moved per element | passes over memory |
+| --- | --- | --- | --- |
+| by default, for parameters of two or more dimensions | 0/0 | 16/32 | 2 |
+| with buffered=True | 4/8 | 24/48 | 2 |
+| with buffered=True, ahead=True | 4/8 | 24/48 | 2 |
+
+Exact: equal to the interpreter bit for bit.
+
+## Notes
+
+Others mean something else.
+
+## Reference
+
+Nobody, Nothing, 2020, [arXiv:2001.00001](<https://arxiv.org/abs/2001.00001>)
+"""
+
+
+def test_a_page_is_of_the_variant(whole: Path) -> None:
+    page = said("show", whole, "--as", "markdown", "--flag", "buffered", "--flag", "no-matrix")
+    assert page.count("```math") == 1
+    assert "For parameters of fewer than two dimensions:" in page
+    assert "With buffered" not in page
+    assert "| `buffer` | shaped as p | 0 | sum of slopes |\n" in page
+    assert "`r`" not in page
+    assert "| 4/8 | 24/48 | 2 |\n" in page
+
+
+def test_what_a_spec_says_is_text_and_nothing_but_text_in_markdown(mine: Path) -> None:
+    words = r"- *a* _b_ <b>c</b> [d](e) `f_*` $g$ a|b \\ \n# h ~~i~~ &amp; arXiv:1 doi:10.1/x_y"
+    mine.write_text(SPEC.replace("A rule of one's own.", words).replace("learning rate", words))
+    escaped = r"\- \*a\* \_b\_ \<b\>c\</b\> \[d\](e) `f_*` \$g\$ a|b \\ \# h \~\~i\~\~ \&amp; arXiv:1 doi:10.1/x\_y"
+    page = said("show", mine, "--as", "markdown")
+    assert page.split("\n\n")[1] == escaped
+    assert f"| `eta` | 0.5 | [0, inf) | {escaped.replace('|', chr(92) + '|')} |" in page.splitlines()
+
+
+def test_markdown_keeps_paragraphs_and_hides_nothing(mine: Path) -> None:
+    for words, escaped in (("1. one", r"1\. one"), ("12) x", r"12\) x"), ("2.5 x", r"2\.5 x"), ("+ x", r"\+ x")):
+        mine.write_text(SPEC.replace("A rule of one's own.", words))
+        assert said("show", mine, "--as", "markdown").split("\n\n")[1] == escaped
+    mine.write_text(SPEC.replace("A rule of one's own.", "\\u001b[31m `\\u202e` end"))
+    assert said("show", mine, "--as", "markdown").split("\n\n")[1] == r"\[31m ` ` end"
+
+
+def test_list_as_markdown_is_one_page_of_all_rules() -> None:
+    page = said("list", "--as", "markdown")
+    assert page == markdown.rules_page(map(driver.compile_file, driver.shipped()))
+
+
+# optgen new
+
+
+def test_new_writes_a_spec_that_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said("new", "MyRule") == (
+        "wrote myrule.toml\n"
+        "next: optgen show myrule.toml, optgen check myrule.toml, optgen.load('myrule.toml')\n"
+    )
+    assert said("check", "myrule.toml") == "myrule.toml: ok\n"
+    assert said("show", "myrule.toml").startswith("MyRule: ")
+    assert said("new", "Other", "--out", tmp_path / "file.toml").startswith(f"wrote {tmp_path / 'file.toml'}\n")
+    assert driver.compile_file(tmp_path / "file.toml").name == "Other"
+
+
+@pytest.mark.parametrize("part", ["gradient", "parameter"])
+def test_new_writes_parts_of_chains(part: str, tmp_path: Path) -> None:
+    path = tmp_path / "part.toml"
+    said("new", "Part", "--part", part, "--out", path)
+    assert driver.compile_file(path).rules[0].part == part
+    assert "A part of chains" in said("show", path)
+
+
+def test_new_explains_every_table_and_given_name() -> None:
+    for part in ("", "gradient", "parameter"):
+        source = render.spec_source("Mine", part, "mine.toml", "Descent")
+        words = {*GIVEN, *CALLABLE, "[flags]", "[state]", "[hyperparameters]", "requires", "when", "extent", "notes"}
+        for word in words - {"delta" if part == "parameter" else ""}:
+            assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", source), word
+        assert bool(part) == ("proceed" in source) == ("grad " in source)
+        assert max(map(len, source.splitlines())) <= 120
+
+
+def test_new_overwrites_nothing(mine: Path, tmp_path: Path) -> None:
+    assert refused("new", "Mine", "--out", mine) == (
+        f"error: {mine} is there already, and is not overwritten\n  hint: name another file with --out\n"
+    )
+    assert mine.read_text() == SPEC
+    assert "nowhere/mine.toml cannot be written: No such file" in refused(
+        "new", "Mine", "--out", tmp_path / "nowhere" / "mine.toml"
+    )
+
+
+@pytest.mark.parametrize("name", ["ADAM", "adam", "Adam", "sgd"])
+def test_new_refuses_the_name_of_a_shipped_rule(name: str) -> None:
+    message = refused("new", name)
+    assert message.startswith(f"error: {name!r} is the name of a rule that comes with optgen, ")
+    assert re.search(r"^  hint: choose another name; to start from that rule, copy .*\.toml$", message, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "hint"),
+    [
+        ("1x", "'1x' cannot be the name of a rule", "a name is a letter, then letters, digits and underscores"),
+        ('a"\n', "cannot be the name of a rule", "in ASCII"),
+        ("η", "'η' cannot be the name of a rule", "in ASCII"),
+        ("class", "'class' is a keyword of C or Python, no name for a rule", "choose another name"),
+        ("sqrt", "the rule 'sqrt' shadows the function sqrt()", "choose another name"),
+        ("Runtime", "'Runtime' cannot be the name of a rule", "files of that name are optgen's own"),
+    ],
+)
+def test_new_refuses_what_is_no_name_of_a_rule(name: str, message: str, hint: str, tmp_path: Path) -> None:
+    said_so = refused("new", name, "--out", tmp_path / "x.toml")
+    assert message in said_so
+    assert hint in said_so
+    assert not list(tmp_path.glob("*.toml"))
+
+
+def test_new_refuses_a_file_that_is_no_spec(tmp_path: Path) -> None:
+    assert refused("new", "Mine", "--out", tmp_path / "mine") == (
+        f"error: {tmp_path / 'mine'}: the file of a spec ends in .toml\n  hint: for example: --out mine.toml\n"
+    )
+    assert "'rule' is not one of 'gradient', 'parameter'" in refused("new", "Mine", "--part", "rule", status=2)
+
+
 def test_a_rule_that_is_not_there_is_refused_with_close_names() -> None:
-    assert refused("show", "rmsporp") == "error: optgen has no rule 'rmsporp'\n  hint: did you mean 'rmsprop'?\n"
+    assert refused("show", "rmsporp") == (
+        "error: optgen has no rule 'rmsporp'\n  hint: did you mean 'RMSProp' or 'RMSprop'?\n"
+    )
     assert "hint: `optgen list` shows those it has; a spec's path ends in .toml" in refused("show", "zzz")
 
 
@@ -379,7 +855,7 @@ def test_the_doctor_bears_having_no_compiler(built: Path, monkeypatch: pytest.Mo
     assert "to do: install a compiler" in table["compiler"][1]
     assert table["instruction set"] == ("NOT OK", "not known: optgen's runtime is not built\nto do: see the compiler")
     assert table["built kernels"][0] == "NOT OK"
-    assert "and no compiler to make adadelta, adagrad" in table["built kernels"][1]
+    assert "and no compiler to make accumgrad, adabelief" in table["built kernels"][1]
     assert [table[name][0] for name in ("versions", "threads", "cache folder")] == ["ok"] * 3
 
 

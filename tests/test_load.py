@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 import optgen
-from optgen import driver
+from optgen import driver, render
 from optgen.errors import ArgumentError, SpecError
 
 SPEC = """
@@ -25,10 +25,10 @@ eta = { default = 0.5, range = "[0, 1]", doc = "how slow" }
 [flags]
 upwards = { default = false, doc = "the wrong way" }
 [state]
-sum = { init = "0", doc = "what was given so far" }
+total = { init = "0", doc = "what was given so far" }
 [update]
 formulas = '''
-sum = sum + g
+total = total + g
 delta = -eta*g if upwards else eta*g
 '''
 """
@@ -60,7 +60,7 @@ def test_a_spec_becomes_a_class_like_any_other(spec, kind):
             p, opt = np.ones(3, np.float32), cls(**flags, backend=backend)
             opt.step([p], [np.ones(3, np.float32)])
             assert (p == ends).all()
-            assert (opt.state(p)["sum"] == 1).all()
+            assert (opt.state(p)["total"] == 1).all()
 
 
 def test_an_optimiser_of_it_can_be_copied_and_pickled_into_another_process(spec, tmp_path):
@@ -78,7 +78,7 @@ opt = pickle.load(open(sys.argv[1], "rb"))
 p = np.ones(3)
 opt.step([p], [np.ones(3)])
 state = opt.state(p)
-print(opt, state["sum"][0], state["t"], p[0], type(pickle.loads(pickle.dumps(opt))) is type(opt))
+print(opt, state["total"][0], state["t"], p[0], type(pickle.loads(pickle.dumps(opt))) is type(opt))
 """
     done = python(code, stored)
     assert done.stdout.decode().split("\n")[0] == "Slow(eta=0.25, upwards=True) 2.0 2 1.25 True", done.stderr.decode()
@@ -159,8 +159,193 @@ def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_the_spec(tmp_path):
     assert optgen.load(tmp_path / "marked.toml").__name__ == "Descent"
 
 
+# What the class says of itself
+
+
+def documented(body: str, **tables: str) -> str:
+    """The docstring of a rule with these formulas and tables, and with `top` above them."""
+    hypers = 'eta = { default = 0.5, range = "[0, 1]" }\nkeep = { default = 0, range = "[0, 1)" }'
+    tables = {"hyperparameters": hypers} | tables
+    text = 'name = "Said"\n' + tables.pop("top", "")
+    text += "".join(f"\n[{name}]\n{entries}\n" for name, entries in tables.items())
+    compilation = driver.compile_text(f"{text}\n[update]\nformulas = '''\n{body}\n'''\n", "said.toml")
+    source = render.module_source(compilation.rules, compilation.text, compilation.file, compilation.open)
+    names: dict[str, object] = {"__file__": "said.py"}
+    exec(source, names)
+    return inspect.getdoc(names["Said"]) or ""
+
+
+BUFFERED = """
+buffered = { default = "keep != 0" }
+ahead    = { default = false, requires = "buffered" }
+uphill   = { default = false }
+"""
+MOVES = """
+slope  = -g if uphill else g
+unread = slope
+buffer = keep*buffer + unread
+delta  = eta*((slope + keep*buffer if ahead else buffer) if buffered else slope)
+"""
+
+
+def test_a_docstring_shows_each_flag_with_those_that_it_requires():
+    doc = documented(MOVES, flags=BUFFERED, state='buffer = { init = 0, when = "buffered" }')
+    assert "Each step runs, in this order:\n\n    slope ← g\n    Δ ← η·slope\n    p ← p − Δ\n\n" in doc
+    kept = "    unread ← slope\n    buffer ← keep·buffer + unread\n"
+    assert f"with buffered=True:\n\n{kept}    Δ ← η·buffer\n\n" in doc
+    assert f"with buffered=True, ahead=True:\n\n{kept}    Δ ← η·(slope + keep·buffer)\n\n" in doc
+    assert "with uphill=True:\n\n    slope ← −g\n\n" in doc
+    assert doc.count("with ") == 4  # and of the state
+    assert "buffer: a state; shaped as p; starts as 0; only with buffered=True\n" in doc
+    assert "buffered: a flag; default whether keep ≠ 0\n" in doc
+    assert "ahead: a flag; requires buffered; default False\n" in doc
+
+
+def test_a_docstring_shows_both_shapes_of_parameters():
+    states = """
+r = { init = 0, extent = "row", when = "matrix" }
+c = { init = 0, extent = "column", when = "matrix" }
+k = { init = 0, extent = "matrix", when = "matrix" }
+e = { init = 0, when = "not matrix" }
+n = { init = 0, extent = "tensor" }
+d = { init = 0, extent = "group" }
+"""
+    body = """
+r = r + mean(g, row)
+c = c + mean(g, column)
+k = k + sum(g, matrix)
+e = e + keep*g
+n = n + norm(g)
+d = d + norm(g, group)
+s = r + c + k if matrix else (-e if uphill else e)
+delta = (-eta if uphill else eta)*s + n + d
+"""
+    doc = documented(body, flags="uphill = { default = false }", state=states)
+    assert "Each step runs, in this order, for parameters of two or more dimensions:\n\n    r ← r" in doc
+    assert "for parameters of fewer than two dimensions:\n\n    e ← e + keep·g\n    s ← e\n\n" in doc
+    assert "with uphill=True:\n\n    Δ ← −η·s + n + d\n\n" in doc
+    assert "with uphill=True, for parameters of fewer than two dimensions:\n\n    s ← −e\n\n" in doc
+    kept = {
+        "r": "one for each row; starts as 0; only for parameters of two or more dimensions",
+        "c": "one for each column; starts as 0; only for parameters of two or more dimensions",
+        "k": "one for each matrix; starts as 0; only for parameters of two or more dimensions",
+        "e": "shaped as p; starts as 0; only for parameters of fewer than two dimensions",
+        "n": "one number; starts as 0",
+        "d": "one number for all parameters; starts as 0",
+    }
+    for name, words in kept.items():
+        assert f"    {name}: a state; {words}\n" in doc
+
+
+def test_a_state_of_some_variants_says_so_where_no_one_flag_decides():
+    flags = "a = { default = false }\nb = { default = false }"
+    doc = documented("m = m + g\ndelta = eta*keep*(m if a and b else g)", flags=flags,
+                     state='m = { init = 0, when = "a and b" }')  # fmt: skip
+    assert "m: a state; shaped as p; starts as 0; not in every variant\n" in doc
+
+
+def test_rows_that_are_slices_of_the_first_dimension_are_called_so():
+    state = 'r = { init = 0, extent = "row", when = "matrix" }'
+    text = "r = r + mean(g, row)\ndelta = eta*keep*(r if matrix else g)\n'''\nrows = '''first"
+    assert "one for each row (a slice of the first dimension)" in documented(text, state=state)
+
+
+def test_a_docstring_has_origin_notes_and_what_given_names_mean():
+    top = "origin = 'Else\"\"\"where'\nnotes = '''\nMuch is to be said,\n  " + "and said again, " * 30 + "\\\\ \"'''\n"
+    doc = documented("delta = eta*keep*g*t*size/norm(g)", top=top)
+    assert doc.endswith("\n\nOrigin: Else'''where")
+    assert "\nNotes: Much is to be said, and said again," in doc
+    assert max(map(len, doc.splitlines())) <= 112
+    words = " ".join(doc.split())
+    assert "where g is the gradient, p the parameter, t the count of its updates, size the number" in words
+    assert "of its elements; reductions go over a whole parameter, unless they name something else." in words
+    bare = documented("delta = eta*keep*g")
+    assert "where g is the gradient, p the parameter.\n" in bare
+    assert "Notes" not in bare
+    assert "Origin" not in bare
+
+
+def test_a_part_of_chains_says_what_comes_in_and_what_goes_on():
+    doc = documented("delta = eta*keep*g*grad", top='part = "gradient"')
+    assert "Each step runs, in this order:\n\n    Δ ← η·keep·g·grad\n\nwhere g is what comes in" in doc
+    assert "A part of chains: see `optgen.chain`.\n" in doc
+    doc = documented("p = eta*keep*new", top='part = "parameter"')
+    assert "    p ← η·keep·new\n\nwhere p is the parameter before the step, new as the parts before leave it.\n" in doc
+    assert "A part of chains, behind a rule: see `optgen.chain`.\n" in doc
+
+
+def test_the_docstring_of_every_shipped_rule_says_all_of_it():
+    for name, path in driver.shipped_names().items():
+        rules = driver.compile_file(path).rules
+        doc = " ".join((inspect.getdoc(getattr(optgen, name)) or "").replace("\\", "").split())
+        for words in (rules[0].summary, rules[0].notes, rules[0].reference, rules[0].origin):
+            assert " ".join(words.replace("\\", "").split()) in doc
+        for state in {state for rule in rules for state in rule.states}:
+            assert f"{state.name}: {state.doc}" in doc
+
+
+# What `optgen new` writes
+
+
+@pytest.fixture(params=["kernel", "interpreter"])
+def backend(request):
+    return request.param
+
+
+def trained(opt) -> list[float]:
+    """The loss before each step of a small regression."""
+    rng = np.random.default_rng(0)
+    a, b = rng.random((20, 3)), rng.random(20)
+    w, losses = np.zeros(3), []
+    for _ in range(30):
+        error = a @ w - b
+        losses.append(float(error @ error) / 20)
+        opt.step([w], [2 * a.T @ error / 20])
+    return losses
+
+
+@pytest.mark.parametrize("part", ["", "gradient", "parameter"])
+def test_a_new_spec_trains(part, backend, tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(render.spec_source("Mine", part, path.name, "Descent"), "utf-8")
+    opt = optgen.load(path)(backend=backend)
+    other = optgen.Descent(0.05, backend=backend)
+    if part:
+        opt = optgen.chain(*((opt, other) if part == "gradient" else (other, opt)), backend=backend)
+    losses = trained(opt)
+    assert losses[-1] < losses[0] / 2
+
+
+def test_the_average_of_a_new_part_follows_the_parameter(tmp_path):
+    path = tmp_path / "mine.toml"
+    path.write_text(render.spec_source("Mine", "parameter", path.name, "Descent"), "utf-8")
+    opt = optgen.chain(optgen.Descent(1), optgen.load(path)(rho=0.75))
+    p = np.zeros(2)
+    for expected in (-0.25, -0.6875):
+        opt.step([p], [np.ones(2)])
+        assert opt.state(p)["avg"].tolist() == [expected] * 2
+    assert p.tolist() == [-2, -2]
+
+
+# What the package exports
+
+
 def test_everything_is_exported_to_who_asks_for_everything():
     names: dict[str, object] = {}
     exec("from optgen import *", names)
     assert {"ADAM", "Descent", "param", "train", "load", "update"} <= names.keys()
     assert {name for name in dir(optgen) if not name.startswith("_")} == names.keys() - {"__builtins__"}
+
+
+@pytest.mark.parametrize("before", ["optgen.Optimiser", "from optgen import *", "pickle.loads(pickle.dumps(two()))"])
+def test_chain_is_the_function_whatever_was_loaded_before(before):
+    code = f"""
+import pickle, optgen
+def two():
+    from optgen import Descent, Optimiser
+    return Optimiser(Descent(), Descent(), backend="interpreter")
+{before}
+print(len(optgen.chain(optgen.Descent(), optgen.Descent())))
+"""
+    done = python(code)
+    assert done.stdout.decode() == "2\n", done.stderr.decode()
