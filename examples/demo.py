@@ -1,6 +1,7 @@
-"""The seed's system at work: a linear regression under every rule, then a classifier of handwritten digits.
+"""The seed's system at work: a linear regression under each of its rules, then a classifier of handwritten digits; and
+some of the others, and a chain with a schedule.
 
-Prints a table of loss and accuracy for each rule, and writes a picture of the loss curves beside this file.
+Prints a table of loss and accuracy for each, and writes a picture of the loss curves beside this file.
 """
 
 from __future__ import annotations
@@ -17,30 +18,45 @@ from rich.table import Table
 from sklearn.datasets import load_digits
 
 import optgen
-from optgen import Params, epochs, gradient, param, train, update
+from optgen import Params, chain, cosine, epochs, gradient, param, train, update, warmup
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 PICTURE = Path(__file__).with_name("loss-curves.png")
 
-#: Every rule with the hyperparameters that it gets on the digits; on the regression each has its defaults.
-RULES: dict[str, dict[str, Any]] = {
-    "Descent": {"eta": 0.1},
-    "Momentum": {"eta": 0.01},
-    "Nesterov": {"eta": 0.01},
-    "RMSProp": {"eta": 0.002},
-    "ADAM": {"eta": 0.005},
-    "AdaMax": {"eta": 0.005},
-    "ADAGrad": {"eta": 0.05},
-    "ADADelta": {},
-    "AMSGrad": {"eta": 0.005},
-    "NADAM": {"eta": 0.005},
-    "ADAMW": {"eta": 0.005, "decay": 1e-5},
-}
 REGRESSION_STEPS = 200
 DIGITS_EPOCHS = 30
 BATCH = 64
+STEPS = DIGITS_EPOCHS * 23
+
+
+def chained() -> Any:
+    """Gradients clipped together, decay, and a learning rate that warms up and then follows a cosine."""
+    eta = warmup(50, cosine(0.01, steps=STEPS - 50))
+    return chain(optgen.ClipGlobalNorm(1.0), optgen.WeightDecay(1e-4), optgen.ADAM(eta))
+
+
+#: What the digits are trained with. On the regression each rule has its defaults.
+RULES: dict[str, Callable[[], Any]] = {
+    "Descent": lambda: optgen.Descent(0.1),
+    "Momentum": lambda: optgen.Momentum(0.01),
+    "Nesterov": lambda: optgen.Nesterov(0.01),
+    "RMSProp": lambda: optgen.RMSProp(0.002),
+    "ADAM": lambda: optgen.ADAM(0.005),
+    "AdaMax": lambda: optgen.AdaMax(0.005),
+    "ADAGrad": lambda: optgen.ADAGrad(0.05),
+    "ADADelta": lambda: optgen.ADADelta(),
+    "AMSGrad": lambda: optgen.AMSGrad(0.005),
+    "NADAM": lambda: optgen.NADAM(0.005),
+    "ADAMW": lambda: optgen.ADAMW(0.005, decay=1e-5),
+    "SGD": lambda: optgen.SGD(0.05, momentum=0.9, nesterov=True),
+    "Adafactor": lambda: optgen.Adafactor(0.02),
+    "LAMB": lambda: optgen.LAMB(0.02),
+    "Lion": lambda: optgen.Lion(0.001),
+    "ScheduleFreeAdamW": lambda: optgen.ScheduleFreeAdamW(0.01),
+    "chain": chained,
+}
 
 
 def regression(name: str) -> tuple[float, float]:
@@ -58,9 +74,12 @@ def regression(name: str) -> tuple[float, float]:
     x, y = rng.random(5), rng.random(2)  # dummy data
     before = float(loss(x, y))
     theta = Params([W, b])
-    opt = getattr(optgen, name)()
+    opt = RULES[name]() if name == "chain" else getattr(optgen, name)()
     for _ in range(REGRESSION_STEPS):
         grads = gradient(lambda: loss(x, y), theta)
+        if name == "chain":  # a norm over all gradients needs all of them
+            update(opt, theta, grads)
+            continue
         for p in (W, b):
             update(opt, p, grads[p])
     return before, float(loss(x, y))
@@ -87,7 +106,7 @@ def digits(name: str, data: tuple[np.ndarray, ...]) -> tuple[list[float], float,
 
     curve: list[float] = []
     batches = [(x_train[i : i + BATCH], y_train[i : i + BATCH]) for i in range(0, len(x_train), BATCH)]
-    opt = getattr(optgen, name)(**RULES[name])
+    opt = RULES[name]()
     start = time.perf_counter()
     every: Callable[[], None] = lambda: curve.append(float(loss(x_train[:256], y_train[:256])))  # noqa: E731
     train(loss, Params([W1, b1, W2, b2]), epochs(DIGITS_EPOCHS, batches), opt, cb=every)
@@ -117,7 +136,7 @@ def main() -> None:
         curve, accuracy, seconds = digits(name, data)
         table.add_row(name, f"{before:.3f}", f"{after:.2g}", f"{curve[-1]:.3f}", f"{accuracy:.1%}", f"{seconds:.1f}")
         # Dashed where a rule runs into another: ADAMW without decay is ADAM.
-        style = "--" if name in ("ADAMW", "Nesterov") else "-"
+        style = "--" if name in ("ADAMW", "Nesterov", "chain") else "-"
         axes.plot(curve, style, label=name, color=plt.get_cmap("tab20")(i), linewidth=1.4)
         if not (after < before and curve[-1] < curve[0]):
             raise SystemExit(f"{name}: the loss did not fall")

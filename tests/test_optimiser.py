@@ -12,17 +12,18 @@ import typing
 
 import numpy as np
 import pytest
+from rules import DESCENDING, GROUPED, PARTS, SPECS, SUBJECTS, another, make, part_of, variants
 
 import optgen
 from optgen import driver, param
 from optgen.errors import ArgumentError, ArrayError
+from optgen.ir import Extent
 from optgen.optimiser import Optimiser
 
-SPECS = {spec.name: spec for spec in map(driver.compile_file, driver.shipped())}
-RULES = list(SPECS)
 BACKENDS = ("kernel", "interpreter")
 
-by_rule = pytest.mark.parametrize("rule", RULES)
+by_name = pytest.mark.parametrize("name", SPECS)
+by_subject = pytest.mark.parametrize("subject", SUBJECTS)
 by_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
@@ -38,26 +39,42 @@ class Tracked:
 # ---- The class ----
 
 
-@by_rule
-def test_a_rule_is_one_class_with_a_signature_a_docstring_and_annotations(rule):
-    cls, spec = getattr(optgen, rule), SPECS[rule].rules[0]
-    assert cls is getattr(optgen, rule)
-    assert (cls.__name__, cls.__module__) == (rule, "optgen")
+SHAPED = {
+    Extent.ELEMENT: "shaped as p",
+    Extent.TENSOR: "one number",
+    Extent.GROUP: "one number for all parameters",
+    Extent.ROW: "one for each row",
+    Extent.COLUMN: "one for each column",
+}
+
+
+@by_name
+def test_a_rule_is_one_class_with_a_signature_a_docstring_and_annotations(name):
+    cls, spec = getattr(optgen, name), SPECS[name].rules[0]
+    assert cls is getattr(optgen, name)
+    assert (cls.__name__, cls.__module__) == (name, "optgen")
     assert issubclass(cls, Optimiser)
     parameters = inspect.signature(cls).parameters
     assert list(parameters) == [h.name for h in spec.hypers] + [f.name for f in spec.flags] + ["backend"]
     hints = typing.get_type_hints(cls.__init__)
     for hyper in spec.hypers:
-        assert hints[hyper.name] == (tuple[float, float] if hyper.vector else float)
+        assert hints[hyper.name] == (tuple[(float,) * len(hyper.default)] if hyper.vector else float)
     for flag in spec.flags:
-        assert hints[flag.name] is bool
+        assert hints[flag.name] == (bool | None if flag.when else bool)
+        assert parameters[flag.name].default is (None if flag.when else flag.default)
         assert parameters[flag.name].kind is inspect.Parameter.KEYWORD_ONLY
     doc = inspect.getdoc(cls)
     for words in (spec.summary, spec.reference, *(f"{h.name}: {h.doc}; in {h.range}" for h in spec.hypers)):
         assert words in doc
-    for state in spec.states:
-        assert f"{state.name}: {state.doc}; shaped as p" in doc
-    assert "p ← p − " in doc
+    states = {state.name: state for rule in SPECS[name].rules for state in rule.states}
+    for state in states.values():
+        assert f"{state.name}: {state.doc}; {SHAPED[state.extent]}; starts as " in doc
+    said = doc[doc.index("State, for every parameter:") :].split("\n\n")[0]
+    assert len(said.splitlines()) == 1 + max(1, len(states))
+    assigned = {assign.target for assign in SPECS[name].open[0].body}
+    shown = "p ← p − Δ" if "delta" in assigned and not spec.part else "Δ ← " if "delta" in assigned else "p ← "
+    assert f"\n    {shown}" in doc
+    assert ("A part of chains" in doc) == (name in PARTS)
     assert "backend=" in doc
 
 
@@ -68,7 +85,7 @@ def test_the_seeds_signatures():
 
 
 def test_the_rules_are_listed_and_an_unknown_one_is_an_attribute_error():
-    assert set(RULES) | {"load", "param", "OptgenError"} <= set(dir(optgen))
+    assert {*SPECS, "load", "param", "chain", "OptgenError"} <= set(dir(optgen))
     for name in ("ADAN", "adam", "__nothing__"):
         assert not hasattr(optgen, name)
     with pytest.raises(AttributeError, match=r"optgen has no rule 'ADAN'.*\n.*optgen list"):
@@ -77,18 +94,36 @@ def test_the_rules_are_listed_and_an_unknown_one_is_an_attribute_error():
         from optgen import ADAN  # noqa: F401
 
 
-@by_rule
-def test_a_repr_makes_the_same_again(rule):
-    cls = getattr(optgen, rule)
-    flags = [{}] + [{flag.name: not flag.default} for flag in SPECS[rule].rules[0].flags]
-    for chosen in flags:
-        for backend in BACKENDS:
-            opt = cls(**chosen, backend=backend)
-            setattr(opt, next(iter(opt._values)), 0.1 + 0.2)
-            again = eval(repr(opt), {rule: cls})
+@pytest.mark.parametrize(("name", "flags"), variants(), ids=str)
+def test_a_repr_makes_the_same_again(name, flags):
+    cls, hypers = getattr(optgen, name), SPECS[name].rules[0].hypers
+    others = {hyper.name: another(hyper) for hyper in hypers}
+    zeros = {hyper.name: 0.0 for hyper in hypers if not hyper.vector and 0.0 in hyper.ranges[0]}
+    decided = {flag.name for flag in SPECS[name].rules[0].flags if flag.when}
+    left = {flag: value for flag, value in flags.items() if flag not in decided}
+    for given in ({}, others, zeros):
+        for chosen, backend in ((flags, "kernel"), (flags, "interpreter"), (left, "kernel")):
+            try:
+                opt = cls(**given, **chosen, backend=backend)
+            except ArgumentError:
+                if chosen == flags:
+                    raise
+                continue  # what the hyperparameters decide contradicts the rest
+            again = eval(repr(opt), {name: cls})
             assert repr(again) == repr(opt)
             assert again.state_dict() == opt.state_dict()
             assert (again.backend, again.rule) == (backend, opt.rule)
+
+
+@by_subject
+@by_backend
+def test_the_repr_of_a_subject_makes_it_again(subject, backend):
+    opt = make(subject, backend)
+    again = eval(repr(opt), {name: getattr(optgen, name) for name in (*SPECS, "chain")})
+    assert type(again) is type(opt)
+    assert repr(again) == repr(opt)
+    assert again.state_dict() == opt.state_dict()
+    assert again.rule == opt.rule
 
 
 def test_a_repr_says_no_more_than_it_must():
@@ -127,23 +162,24 @@ def test_a_subclass_of_a_rule_works(backend):
 # ---- A step ----
 
 
-@by_rule
+@by_subject
 @by_backend
-def test_every_rule_is_a_drop_in_for_every_other(rule, backend):
+def test_every_rule_is_a_drop_in_for_every_other(subject, backend):
     """The seed's linear regression, with gradients by hand."""
     rng = np.random.default_rng(0)
     W, b, x, y = rng.random((2, 5)), rng.random(2), rng.random(5), rng.random(2)
     losses = []
-    opt = getattr(optgen, rule)(backend=backend)
+    opt = make(subject, backend, **DESCENDING.get(subject, {}))
     for _ in range(20):
         error = W @ x + b - y
         losses.append(error @ error)
         opt.step([W, b], [np.outer(2 * error, x), 2 * error])
-    assert losses[-1] < losses[1] < losses[0]
+    first = 2 if "AccumGrad" in subject else 1  # the step that is the first to move
+    assert losses[-1] < losses[first] < losses[first - 1] == losses[0]
 
 
-@by_rule
-def test_parameters_of_all_kinds_in_one_step(rule):
+@by_subject
+def test_parameters_of_all_kinds_in_one_step(subject):
     def params():
         rng = np.random.default_rng(1)
         a = rng.standard_normal((3, 4))
@@ -154,28 +190,37 @@ def test_parameters_of_all_kinds_in_one_step(rule):
             Tracked(a.astype("f4")),
             np.asfortranarray(a),
             np.repeat(a, 2)[::2].reshape(3, 4)[::-1],
+            rng.standard_normal((2, 3, 4)),
+            rng.standard_normal(5),
+            rng.standard_normal(5).astype("f4"),
             np.array(3.0),
             np.array(3.0, "f4"),
             np.zeros((0, 3)),
+            np.zeros((3, 0), "f4"),
+            np.zeros(0),
         ]
 
     def data(p):
         return p if isinstance(p, np.ndarray) else p.data
 
     groups = params(), params()
-    kernel, oracle = (getattr(optgen, rule)(backend=backend) for backend in BACKENDS)
-    alone = [getattr(optgen, rule)() for _ in groups[0]]
+    before = [data(p).copy() for p in groups[0]]
+    kernel, oracle = (make(subject, backend) for backend in BACKENDS)
+    alone = [make(subject) for _ in groups[0]]
     singles = params()
-    for i in range(4):
+    for i in range(5):
         rng = np.random.default_rng(10 + i)
-        grads = [np.asarray(rng.standard_normal(data(p).shape), data(p).dtype) for p in groups[0]]
+        grads = [np.asarray(3 + rng.standard_normal(data(p).shape), data(p).dtype) for p in groups[0]]
         kernel.step(groups[0], grads)
         oracle.step(iter(groups[1]), iter(grads))
         for opt, p, g in zip(alone, singles, grads, strict=True):
             opt.step((p,), (g,))
-    for p, q, r in zip(*groups, singles, strict=True):
-        assert data(p).tobytes() == data(q).tobytes() == data(r).tobytes()
-        assert kernel.state(p)["t"] == oracle.state(q)["t"] == 4
+    for p, q, first in zip(*groups, before, strict=True):
+        assert data(p).tobytes() == data(q).tobytes()
+        assert np.any(data(p) != first) or not first.size
+        assert kernel.state(p)["t"] == oracle.state(q)["t"] == 5
+    apart = [data(p).tobytes() == data(r).tobytes() for p, r in zip(groups[0], singles, strict=True)]
+    assert all(apart) == (subject not in GROUPED)  # what a group has in common is of other numbers for one alone
 
 
 @by_backend
@@ -187,20 +232,32 @@ def test_a_step_of_nothing(backend):
     assert opt.state_dict()["parameters"] == []
 
 
-@by_rule
-def test_a_changed_hyperparameter_holds_from_the_next_step(rule):
+#: What is changed instead of the first hyperparameter, which is about how a state starts.
+LATER = {"Rprop": "etas2"}
+
+
+@pytest.mark.parametrize("subject", [each for each in SUBJECTS if part_of(make(each))._values])
+def test_a_changed_hyperparameter_holds_from_the_next_step(subject):
     results = []
     for backend in BACKENDS:
-        p, opt = np.ones(3), getattr(optgen, rule)(backend=backend)
-        first = next(iter(opt._values))
-        for value in (0.5, 0.25, 0.125):
-            setattr(opt, first, value)
-            opt.step([p], [np.full(3, 0.5)])
-        results.append(p.tobytes())
-        fixed, constant = np.ones(3), getattr(optgen, rule)(**{first: 0.5}, backend=backend)
-        for _ in range(3):
-            constant.step([fixed], [np.full(3, 0.5)])
-        assert fixed.tobytes() != p.tobytes()
+        opt, constant = make(subject, backend), make(subject, backend)
+        first = LATER.get(subject) or next(iter(part_of(opt)._values))
+        within = part_of(opt)._spellings[first][0].ranges[-1]
+        values = [x for x in (0.5, 0.25, 0.125, 3.0, 2.0, 5.0) if x in within][:3]
+        p, fixed = (np.array([1.0, 2.0, -3.0]) for _ in range(2))
+        path, fixed_path = [], []
+        for i in range(6):
+            setattr(part_of(constant), first, values[0])
+            setattr(part_of(opt), first, values[i // 2])
+            g = np.array([0.5, -0.25, 0.125]) * (i + 1)
+            opt.step([p], [g])
+            constant.step([fixed], [g])
+            for one, x, into in ((opt, p, path), (constant, fixed, fixed_path)):
+                state = one.state(x)
+                into.append(b"".join([x.tobytes(), *(state[name].tobytes() for name in state if name != "t")]))
+        results.append(path)
+        assert path[:2] == fixed_path[:2]
+        assert path != fixed_path
     assert results[0] == results[1]
 
 
@@ -274,14 +331,16 @@ FAULTS = [
 @by_backend
 @pytest.mark.parametrize("stepped", [0, 1, 2])
 @pytest.mark.parametrize(("spoil", "message"), FAULTS)
-def test_a_refused_step_touches_nothing(spoil, message, stepped, backend):
-    opt = optgen.ADAM(backend=backend)
+@pytest.mark.parametrize("subject", ["ADAM", "Adafactor", "Prodigy", "AccumGrad, ADAM"])
+def test_a_refused_step_touches_nothing(subject, spoil, message, stepped, backend):
+    opt = make(subject, backend)
     ps = [np.ones((2, 3)), np.ones((2, 3)), np.ones(4, "f4")]
     gs = [np.full_like(p, 0.5) for p in ps]
     gone = np.ones(5)  # its state waits for the parameter that comes next
-    opt.step([gone], [gone + 1])
-    opt = copy.deepcopy(opt)
-    opt.load_state_dict(opt.state_dict(), [gone])
+    if subject not in GROUPED:  # in which it could not be left out
+        opt.step([gone], [gone + 1])
+        opt = copy.deepcopy(opt)
+        opt.load_state_dict(opt.state_dict(), [gone])
     for _ in range(stepped):
         opt.step(ps, gs)
     before = pickle.dumps(opt), pickle.dumps([p.tobytes() for p in ps])
@@ -293,6 +352,30 @@ def test_a_refused_step_touches_nothing(spoil, message, stepped, backend):
     assert len(opt._states) == count
     opt.step(ps, gs)
     assert [opt.state(p)["t"] for p in ps] == [stepped + 1] * 3
+
+
+@by_backend
+@pytest.mark.parametrize("subject", GROUPED)
+def test_a_group_that_is_not_complete_is_refused_whole(subject, backend):
+    opt = make(subject, backend)
+    with pytest.raises(ArrayError, match="reduces over all parameters of a step: some were expected, got none"):
+        opt.step([], [])
+    ps = [np.ones((2, 3)), np.ones(5), np.ones(4, "f4")]
+    gs = [np.full_like(p, 0.5) for p in ps]
+    for _ in range(2):
+        opt.step(ps, gs)
+    before = pickle.dumps(opt), pickle.dumps([p.tobytes() for p in ps])
+    fresh = np.ones(3)
+    for params, absent in ((ps[:2], 1), (ps[2:], 2), ([ps[0], fresh], 2), ([fresh], 3)):
+        message = f"reduces over all parameters: the 3 of before were expected, {absent} are missing"
+        with pytest.raises(ArrayError, match=message) as caught:
+            opt.step(params, [np.ones_like(p) for p in params])
+        assert "with a gradient of zeros where there is none" in caught.value.hint
+    with pytest.raises(ArrayError, match="expected, got none"):
+        opt.step([], [])
+    assert (pickle.dumps(opt), pickle.dumps([p.tobytes() for p in ps])) == before
+    opt.step([fresh, *ps[::-1]], [fresh / 2, *gs[::-1]])  # one more, and in another order
+    assert [opt.state(p)["t"] for p in (*ps, fresh)] == [3, 3, 3, 1]
 
 
 @by_backend
@@ -309,6 +392,32 @@ def test_a_gradient_that_is_a_state_of_the_same_step_is_refused(name, backend):
         assert (pickle.dumps(opt), p.tobytes(), q.tobytes()) == before
     opt.step([q], [opt.state(p)[name]])  # which this step does not write
     assert opt.state(q)["t"] == 3
+
+
+@by_backend
+@pytest.mark.parametrize(
+    ("subject", "shape", "name"),
+    [
+        ("SM3", (3, 1), "acc_row"),
+        ("Adafactor", (1, 3), "col_var"),
+        ("NovoGrad", (), "v"),
+        ("AccumGrad, ADAM", (), "count"),
+    ],
+)
+def test_a_gradient_that_is_a_small_state_is_refused_too(subject, shape, name, backend):
+    opt, p, g = make(subject, backend), np.ones(shape), np.full(shape, 0.5)
+    small = opt.state(p)[name]
+    assert (small.shape, small.dtype) == (p.shape, p.dtype)
+    for _ in range(2):
+        opt.step([p], [g])
+    small = opt.state(p)[name]
+    before = pickle.dumps(opt), p.tobytes()
+    for gradient in (small, small[...]):
+        with pytest.raises(ArrayError, match="a state of the optimiser and the gradient overlap"):
+            opt.step([p], [gradient])
+    assert (pickle.dumps(opt), p.tobytes()) == before
+    opt.step([p], [small.copy()])
+    assert opt.state(p)["t"] == 3
 
 
 @by_backend

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from reference import RULES, trajectory
+from rules import PARTS, SPECS
 
-from optgen import driver, interp
+from optgen import interp
 from optgen.ir import Rule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = 250
 TOLERANCE = 1e-12
 
-SHIPPED = {compiled.name: compiled for compiled in map(driver.compile_file, driver.shipped())}
+SHIPPED = {name: compiled for name, compiled in SPECS.items() if compiled.rules[0].origin == "Flux"}
 
 CASES: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in SHIPPED),
@@ -105,9 +108,58 @@ def assert_same_path(path: Array, expected: Array, p: Array) -> None:
     )
 
 
-def test_every_shipped_rule_has_a_reference() -> None:
+def test_every_rule_of_the_seed_has_a_reference() -> None:
     assert set(RULES) == set(SHIPPED)
     assert len(SHIPPED) == 11
+
+
+#: Where else rules are compared with what somebody else wrote: the file, and the table that names them.
+TABLES = (("test_library_torch", "NUMBERS"), ("test_library_optax", "THEIRS"), ("reference_more", "MORE"))
+#: The parts that are compared in functions of their own in test_parts, and not in its table.
+APART = {
+    "EMA": "test_an_average_of_the_parameter_is_kept_and_changes_nothing",
+    "ClipGlobalNorm": "test_a_global_norm_is_of_all_parameters",
+}
+
+
+def parsed(module: str) -> ast.Module:
+    """The source of a file of tests, which is not imported: it may need more than there is here."""
+    return ast.parse((Path(__file__).parent / f"{module}.py").read_text("utf-8"))
+
+
+def assigned(tree: ast.Module, name: str) -> ast.expr:
+    """What the file's top level gives this name."""
+    for node in tree.body:
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        if any(getattr(target, "id", "") == name for target in targets):
+            value: ast.expr = node.value  # type: ignore[attr-defined]
+            return value
+    raise AssertionError(f"there is no {name}")
+
+
+def made_in(tree: ast.AST) -> set[str]:
+    """The parts that are written as `optgen.Name` in it."""
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in PARTS}
+
+
+def test_every_spec_is_compared_with_what_owes_it_nothing() -> None:
+    known = set(RULES)
+    for module, table in TABLES:
+        value = assigned(parsed(module), table)
+        if isinstance(value, ast.Dict):
+            found = {ast.literal_eval(key) for key in value.keys if key is not None}
+        else:  # {rule.__name__: rule for rule in (...)}
+            found = {name.id for name in ast.walk(value) if isinstance(name, ast.Name)} & set(SPECS)
+        assert found
+        known |= found
+    tree = parsed("test_parts")
+    known |= made_in(assigned(tree, "CASES"))
+    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+    for part, test in APART.items():
+        assert part in made_in(functions[test])
+        known.add(part)
+    assert known >= set(SPECS), f"no independent source: {set(SPECS) - known}"
+    assert known <= set(SPECS), f"no specs any more: {known - set(SPECS)}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=titled)

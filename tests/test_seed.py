@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from rules import DESCENDING, GROUPED, SUBJECTS, make
 
 import optgen
-from optgen import Params, driver, epochs, gradient, param, stop, throttle, train, update
-
-RULES = [driver.compile_file(path).name for path in driver.shipped()]
+from optgen import Params, epochs, gradient, param, stop, throttle, train, update
 
 
 @pytest.fixture
@@ -46,29 +45,44 @@ def test_the_gradients_are_those_of_the_formula(model):
     np.testing.assert_allclose(grads[b], error, rtol=1e-13)
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_the_loss_goes_down_under_every_rule(model, rule):
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_the_loss_goes_down_under_every_rule(model, subject):
     W, b, loss, x, y = model
     before = loss(x, y)
-    opt = getattr(optgen, rule)()
+    opt = make(subject, **DESCENDING.get(subject, {}))
     losses = []
     for _ in range(20):
         grads = gradient(lambda: loss(x, y), Params([W, b]))
-        for p in (W, b):
-            update(opt, p, grads[p])
+        if subject in GROUPED:  # all together, or not at all
+            update(opt, [W, b], grads)
+        else:
+            for p in (W, b):
+                update(opt, p, grads[p])
         losses.append(float(loss(x, y)))
-    assert losses[-1] < losses[0] < before
+    first = 1 if "AccumGrad" in subject else 0  # the step that is the first to move
+    assert losses[-1] < losses[first] < before
 
 
-@pytest.mark.parametrize("rule", RULES)
-def test_train_updates_all_parameters_with_every_rule(model, rule):
+@pytest.mark.parametrize("subject", SUBJECTS)
+def test_train_updates_all_parameters_with_every_rule(model, subject):
     W, b, loss, x, y = model
     before = loss(x, y)
     start = W.data.copy(), b.data.copy()
-    train(loss, Params([W, b]), epochs(20, [(x, y)]), getattr(optgen, rule)())
+    train(loss, Params([W, b]), epochs(20, [(x, y)]), make(subject, **DESCENDING.get(subject, {})))
     assert loss(x, y) < before
     assert not np.any(W.data == start[0])
     assert not np.any(b.data == start[1])
+
+
+@pytest.mark.parametrize("subject", GROUPED)
+def test_a_rule_of_all_parameters_together_says_that_they_cannot_be_updated_one_by_one(model, subject):
+    W, b, loss, x, y = model
+    opt, grads = make(subject), gradient(lambda: loss(x, y), Params([W, b]))
+    update(opt, W, grads[W])
+    start = b.data.copy()
+    with pytest.raises(optgen.OptgenError, match="reduces over all parameters: the 1 of before were expected, 1 are"):
+        update(opt, b, grads[b])
+    assert (b.data == start).all()
 
 
 def test_updating_one_by_one_all_at_once_and_by_train_is_the_same(model):

@@ -17,13 +17,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optgen import driver
-from optgen.check import ARGUMENTS, C_KEYWORDS, check
+from optgen import driver, interp
+from optgen.check import ARGUMENTS, C_KEYWORDS, check, check_open
 from optgen.errors import Diagnostic, Span, SpecError
-from optgen.ir import Rule
+from optgen.ir import Call, Const, Extent, Load, Local, Reduce, Rule, Scalar, extent_of
+from optgen.ops import Type
 from optgen.parse import parse
 from optgen.toolchain import FLAGS, find_compiler
 
+#: What may follow the name of a hyperparameter, and of a state.
+ONE, GROUP = "{ default = 1, range = '[0, 1]' }", "{ init = 0, extent = 'group' }"
+PART = 'name = "Part"\npart = '
 ETA = 'eta = { default = 0.1, range = "[0, inf)", doc = "rate" }'
 BETA = 'beta = { default = [0.9, 0.999], range = "[0, 1)" }'
 M = 'm = { init = "0" }'
@@ -65,6 +69,19 @@ def formula_spec(source: str) -> str:
     return spec(formulas, hypers=f"{ETA}\n{BETA}", flags="f = {}", states=M)
 
 
+def flagged(*flags: str) -> str:
+    """A spec with the flag `f`, or `e` and `f`, with these keys, from line 5 on."""
+    names = ("f",) if len(flags) == 1 else ("e", "f")
+    lines = [f"{name} = {{ {keys} }}" for name, keys in zip(names, flags, strict=True)]
+    return spec(f"delta = eta*g*(1 if {' and '.join(names)} else 2)", flags="\n".join(lines))
+
+
+def kept(formulas: str, extent: str, init: str = "0") -> str:
+    """A spec with the state `k` on line 5, and formulas from line 8 on; the last is that of `k`."""
+    states = f"k = {{ init = '{init}', extent = '{extent}' }}"
+    return spec(f"{formulas}\ndelta = eta*k*g", states=states)
+
+
 def factors(count: int) -> str:
     return "".join(f"*(1 if f{i} else 2)" for i in range(count))
 
@@ -94,9 +111,11 @@ FORM = [
     ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "hyperparameters, flags, state, update"),
     ("a key of no hyperparameter", spec(hypers=ETA[:-1] + ", max = 1 }"), 3, 59, "unknown key 'max'",
      "default, range, doc"),
-    ("a key of no flag", spec(flags="f = { init = 0 }"), 5, 7, "unknown key 'init'", "default, doc"),
-    ("a key of no state", spec(states="m = { init = 0, range = 1 }"), 5, 17, "unknown key 'range'", "init, when, doc"),
-    ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas"),
+    ("a key of no flag", spec(flags="f = { init = 0 }"), 5, 7, "unknown key 'init'",
+     "default, requires, doc"),
+    ("a key of no state", spec(states="m = { init = 0, range = 1 }"), 5, 17, "unknown key 'range'",
+     "init, extent, when, doc"),
+    ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas, rows"),
     ("no name", spec(name=""), 1, 1, "'name' is missing", 'add: name = "..."'),
     ("a name that is no text", spec(name="name = 3"), 1, 8, "'name' must be text, got a number", "put it in quotes"),
     ("an empty name", spec(name="name = ' '"), 1, 8, "'name' is empty", ""),
@@ -139,8 +158,43 @@ FORM = [
     ("a default of NaN", spec(hypers="eta = { default = nan, range = '[0, inf]' }"), 3, 19, "the default nan", ""),
     ("a default of 400 digits", spec(hypers=f"eta = {{ default = {'9' * 400}, range = '[0, 1]' }}"), 3, 19,
      "out of its", ""),
+    ("a range that is a number", spec(hypers="eta = { default = 1, range = 3 }"), 3, 30,
+     "'range' must be text, got a number", ""),
+    ("a list of one range", spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace('"[0, 1)"', '["[0, 1)"]')), 3, 42,
+     "a range must be text, or a list of two or more texts", '["[0, 1)", "(1, inf)"]'),
+    ("a list of numbers for a range", spec(hypers="eta = { default = 1, range = [0, 1] }"), 3, 30,
+     "a range must be text, or a list of two or more texts", ""),
+    ("two ranges of one number", spec(hypers="eta = { default = 1, range = ['[0, 1]', '[0, 2]'] }"), 3, 31,
+     "'eta' has one value, got 2 ranges", "one for each"),
+    ("three ranges of two numbers",
+     spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace('"[0, 1)"', "['[0, 1]', '[0, 1]', '[0, 1]']")),
+     3, 43, "'beta' has 2 values, got 3 ranges", "a list with one for each"),
+    ("one range of two that is none",
+     spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace('"[0, 1)"', "['[0, 1]', '0..1']")), 3, 53,
+     "a range was expected, got '0..1'", ""),
+    ("one default of two out of its own range",
+     spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace('"[0, 1)"', "['[0, 1]', '[0, 0.9]']")), 3, 20,
+     "the default 0.999 of 'beta[2]' is out of its range [0, 0.9]", "change"),
+    ("an unknown part", spec(name=f"{PART}'gradients'"), 2, 8,
+     "'part' must be one of gradient, parameter, got 'gradients'", "did you mean 'gradient'?"),
+    ("a part that is true", spec(name=f"{PART}true"), 2, 8, "'part' must be text, got true or false", ""),
+    ("an origin that is a number", spec(name="name = 'R'\norigin = 3"), 2, 10, "'origin' must be text", ""),
+    ("notes that are a list", spec(name="name = 'R'\nnotes = ['a']"), 2, 9, "'notes' must be text, got a list", ""),
+    ("an unknown extent", spec(states="m = { init = 0, extent = 'rows' }"), 5, 26,
+     "'extent' must be one of element, row, column, matrix, tensor, group, got 'rows'", "did you mean 'row'?"),
+    ("an empty extent", spec(states="m = { init = 0, extent = '' }"), 5, 26, "'extent' must be one of element, row,",
+     ""),
+    ("unknown rows", spec() + "rows = 'all'\n", 8, 8, "'rows' must be one of last, first, got 'all'", ""),
+    ("rows of nothing", spec() + "rows = 'first'\n", 8, 8,
+     "'first' says which rows are meant, and nothing here has rows", "mean(g, row)"),
+    ("a requirement that is true", spec(flags="f = { requires = true }"), 5, 18, "'requires' must be text, got true",
+     ""),
+    ("an empty requirement", spec(flags="f = { requires = '' }"), 5, 18, "'requires' is empty", ""),
+    ("a broken requirement", spec(flags="f = { requires = 'f and' }"), 5, 24, "an expression was expected", ""),
+    ("an empty default of a flag", spec(flags="f = { default = ' ' }"), 5, 17, "'default' is empty", ""),
+    ("a broken default of a flag", spec(flags="f = { default = 'eta >' }"), 5, 23, "an expression was expected", ""),
     ("a flag that is a number", spec(flags="f = { default = 1 }"), 5, 17,
-     "of a flag must be true or false, got a number", ""),
+     "of a flag must be true or false, got a number", 'or a condition in quotes: "momentum != 0"'),
     ("no initial value", spec(states="m = { doc = 'x' }"), 5, 1, "state 'm' has no initial value", 'init = "0"'),
     ("an infinite initial value", spec(states="m = { init = inf }"), 5, 14, "must be finite", ""),
     ("an initial value of NaN", spec(states="m = { init = nan }"), 5, 14, "must be finite", ""),
@@ -235,20 +289,77 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("a circle", "x = x*m", 5, "'x' is used before it has a value", ""),
     ("a flag for a number", "x = f*m", 5, "the flag 'f' is no number", "a if f else b"),
     ("a choice by a value", "x = m if g > 0 else g", 10, "a condition of flags was expected", "where(condition, a, b)"),
-    ("a choice by a number", "x = m if eta else g", 10, "a condition of flags was expected", "flags: f;"),
+    ("a choice by a number", "x = m if eta else g", 10, "a condition of flags was expected",
+     "flags: f, matrix; to choose"),
     ("a choice by half a flag", "x = m if f and g else g", 16, "a condition of flags was expected", ""),
     ("no condition", "x = where(m, m, g)", 11, "a condition was expected, got a number", "compare it: x > 0"),
     ("no number", "x = m*(g > 0)", 8, "a number was expected, got a condition", "where(condition, 1, 0)"),
     ("an `and` of numbers", "x = where(m and g > 0, m, g)", 11, "a condition was expected", ""),
     ("a `not` of a number", "x = where(not m, m, g)", 15, "a condition was expected", ""),
     ("a sum of conditions", "x = m*((g > 0) + 1)", 9, "a number was expected, got a condition", ""),
-    ("one argument", "x = max(m)", 5, "max() takes 2 arguments, got 1", "max(a, max(b, c))"),
-    ("three arguments", "x = min(m, g, p)", 5, "min() takes 2 arguments, got 3", "min(a, min(b, c))"),
+    ("three values", "x = min(m, g, p)", 5, "min() takes 1 or 2 values, got 3", "nest it: min(a, min(b, c)); min(x)"),
+    ("no values", "x = max()*m", 5, "max() takes 1 or 2 values, got 0", "max(x) is that of all elements"),
+    ("two values and an extent", "x = max(m, g, row)", 5, "max() over a row takes 1 value, got 2",
+     "max(x, row); max(a, b) has no extent"),
+    ("an extent alone", "x = norm(row)*m", 5, "norm() takes 1 value, then an extent if it has one; got 0",
+     "norm(x), or norm(x, row) with one of group, tensor, matrix, row, column"),
+    ("nothing to reduce", "x = norm()*m", 5, "norm() takes 1 value, then an extent if it has one; got 0", ""),
+    ("half a product", "x = dot(m)", 5, "dot() takes 2 values, then an extent if it has one; got 1", "dot(x, y, row)"),
+    ("two extents", "x = sum(m, row, column)", 5, "sum() takes 1 value, then an extent if it has one; got 2", ""),
+    ("nearly an extent", "x = sum(m, rows)", 12, "an extent was expected, got 'rows'", "did you mean 'row'?"),
+    ("an extent that is none", "x = dot(m, g, element)", 15, "an extent was expected, got 'element'",
+     "there are: group, tensor"),
+    ("a value for an extent", "x = sum(m, g)", 5, "sum() takes 1 value, then an extent if it has one; got 2", ""),
+    ("a number for an extent", "x = sum(m, 2)", 5, "sum() takes 1 value, then an extent if it has one; got 2", ""),
+    ("a sum of conditions", "x = sum(g > 0)*m", 9, "a number was expected, got a condition", "where(condition, 1, 0)"),
+    ("a product with a condition", "x = dot(m, g > 0)", 12, "a number was expected, got a condition", ""),
+    ("a norm of a norm", "x = norm(norm(m))", 5,
+     "norm() over a parameter was given one value for each parameter (tensor), which is the same all over it",
+     "leave the reduction out, or write norm(x, group)"),
+    ("a sum of the count", "x = sum(t)*m", 5, "sum() over a parameter was given one value a step, which",
+     "leave the red"),
+    ("a sum of a constant", "x = sum(eta)*m", 5, "sum() over a parameter was given a constant, which is the same", ""),
+    ("a sum of the size", "x = sum(size)*m", 5, "was given one value for each parameter (tensor), which", ""),
+    ("a mean of group", "x = mean(norm(m, group), group)", 5,
+     "mean() over all parameters was given one value for all parameters (group), which is the same all over it",
+     "leave the reduction out"),
+    ("a mean of rows by rows", "x = mean(mean(m, row), row)", 5,
+     "mean() over a row was given one value for each row (row), which is the same", "mean(x, matrix)"),
+    ("a mean of rows by columns", "x = mean(mean(m, row), column)", 5,
+     "mean() over a column was given one value for each row (row), not one for each element", "mean(x, matrix)"),
+    ("a mean of columns by rows", "x = mean(mean(m, column), row)", 5,
+     "mean() over a row was given one value for each column (column), not one for each element", "mean(x, matrix)"),
+    ("a mean of matrices by rows", "x = mean(max(m, matrix), row)", 5,
+     "mean() over a row was given one value for each matrix (matrix), which is the same", "mean(x, tensor)"),
+    ("a product of what is the same", "x = dot(norm(m), norm(g))", 5, "dot() over a parameter was given one value for",
+     "dot(x, y, group)"),
+    ("a row of no matrix", "x = m*(1 if matrix else sum(m, row))", 25,
+     "there is no row where the parameter is no matrix",
+     "a if matrix else b"),
+    ("a matrix of no matrix", "x = m*(1 if matrix else max(m, matrix))", 25, "there is no matrix where the", ""),
+    ("an extent for a number", "x = row*m", 5, "'row' is an extent, which is written last in a reduction",
+     "norm(g, row)"),
+    ("an extent in a function", "x = sqrt(tensor)*m", 10, "'tensor' is an extent, which is", "norm(g, tensor)"),
+    ("the flag for a number", "x = matrix*m", 5, "the flag 'matrix' is no number", "a if matrix else b"),
+    ("an index of an extent", "x = row[1]*m", 5, "'row' takes no index", ""),
+    ("an index of the size", "x = size[1]*m", 5, "'size' takes no index", ""),
+    ("what parts are given", "x = grad*m", 5, "'grad' is given to parts of chains only", 'part = "gradient"'),
+    ("the other thing parts are given", "x = m - new", 9, "'new' is given to parts of chains only", ""),
+    ("a number for a condition", "proceed = t - 1", 11, "'proceed' must be a condition, got a number", "x > 0"),
+    ("a condition of elements", "proceed = m > 0", 11,
+     "'proceed': one value for each parameter (tensor) or less was expected, got one value for each element (element)",
+     "max(x)"),
+    ("a condition of rows", "proceed = max(m, row) > 0", 11, "got one value for each row (row)", ""),
+    ("proceed twice", "proceed = t > 1; proceed = t > 2", 18, "one on a line", ""),
     ("no argument", "x = sqrt()*m", 5, "sqrt() takes 1 argument, got 0", ""),
     ("a number too large", "x = 1e400*m", 5, "a number too large for float64", ""),
     ("a whole number too large", f"x = {'9' * 400}*m", 5, "a number too large for float64", ""),
     ("a number too small", "x = 1e-400*m", 5, "a number that float64 rounds to zero", ""),
-    ("p assigned", "p = p - m", 1, "'p' is the parameter, which a rule does not assign", "delta = ..."),
+    ("the size assigned", "size = m", 1, "'size' is the number of elements, which a rule does not assign",
+     "another name"),
+    ("an extent assigned", "row = m", 1, "'row' is an extent, which a rule does not assign", ""),
+    ("the flag assigned", "matrix = m", 1, "'matrix' is an extent, which a rule does not assign", ""),
+    ("a reduction's name", "norm = m", 1, "'norm' shadows the function norm()", "another name"),
     ("g assigned", "g = m", 1, "'g' is the gradient, which a rule does not assign", "another name"),
     ("t assigned", "t = m", 1, "'t' is the count of updates, which a rule does not assign", ""),
     ("a hyperparameter assigned", "eta = m", 1, "'eta' is a hyperparameter, which a rule does not assign", ""),
@@ -291,6 +402,16 @@ NAMES = [
     ("a spelling of beta[1]",
      spec("delta = beta[1]*beta[2]*beta1*g", hypers=f"{BETA}\nbeta1 = {{ default = 1, range = '[0, 1]' }}"),
      4, 1, "'beta1' is how callers may write beta[1]", "another"),
+    *((f"a hyperparameter called {name}", spec(hypers=f"{ETA}\n{name} = {ONE}"), 4, 1,
+       f"the hyperparameter {name!r} shadows the given name {name!r}, an extent", "another")
+      for name in ("group", "tensor", "matrix", "row", "column")),
+    ("a hyperparameter called size", spec(hypers=f"{ETA}\nsize = {ONE}"), 4, 1,
+     "the hyperparameter 'size' shadows the given name 'size', the number of elements", "another"),
+    ("a state called row", spec(states="row = { init = 0 }"), 5, 1, "the state 'row' shadows the given name 'row'", ""),
+    ("a flag called matrix", spec(flags="matrix = {}"), 5, 1, "the flag 'matrix' shadows the given name 'matrix'", ""),
+    ("a rule called norm", spec(name="name = 'norm'"), 1, 8, "the rule 'norm' shadows the function norm()", ""),
+    ("a hyperparameter called mean", spec(hypers=f"{ETA}\nmean = {ONE}"), 4, 1, "shadows the function mean()", ""),
+    ("a hyperparameter called floor", spec(hypers=f"{ETA}\nfloor = {ONE}"), 4, 1, "shadows the function floor()", ""),
     ("a hyperparameter called step", spec("delta = step*g", hypers="step = { default = 1, range = '[0, 1]' }"), 3, 1,
      "'step' is a name that every optimiser has for itself", "another"),
     ("seven flags",
@@ -298,6 +419,9 @@ NAMES = [
      11, 1, "at most 6 flags were expected, got 7", "two rules"),
     ("flags that join to a flag", spec("delta = eta*g*(1 if a and b and a_b else 2)", flags="a = {}\nb = {}\na_b = {}"),
      7, 1, "two variants would be called 'a_b'", "rename"),
+    ("a flag that joins to a variant for matrices",
+     spec("delta = eta*g*(1 if a and a_matrix and matrix else 2)", flags="a = {}\na_matrix = {}"),
+     6, 1, "two variants would be called 'a_matrix'", "rename"),
     ("an unused hyperparameter", spec(hypers=f"{ETA}\nrho = {{ default = 1, range = '[0, 1]' }}"), 4, 1,
      "the hyperparameter 'rho' is never used", "remove"),
     ("an unused flag", spec(flags="f = {}"), 5, 1, "the flag 'f' is never used", "remove"),
@@ -309,7 +433,29 @@ NAMES = [
     ("a state that a variant lacks",
      spec("m = m + g\ndelta = eta*m", flags="f = {}", states="m = { init = 0, when = 'f' }"),
      11, 13, "there is no state 'm' if not f", "a if flag else b"),
-    ("delta missing", spec("m = m + eta*g", states=M), 7, 1, "no formula gives 'delta'", "delta = eta*g"),
+    ("delta missing", spec("m = m + eta*g", states=M), 7, 1,
+     "no formula gives 'delta', what is subtracted from p, or 'p' itself", "delta = eta*g"),
+    ("delta missing in a part", spec("m = m + eta*g", states=M, name=f"{PART}'gradient'"), 8, 1,
+     "no formula gives 'delta', what goes on in the gradient's place", "delta = g*omega"),
+    ("p missing in a part", spec("m = m + eta*new", states=M, name=f"{PART}'parameter'"), 8, 1,
+     "no formula gives 'p', the new parameter", "p = where"),
+    ("delta and p", spec("delta = eta*g\np = p - delta"), 7, 1, "both 'delta' and 'p' are assigned",
+     "either delta, what is subtracted from p, or p itself"),
+    ("p and delta", spec("p = p - eta*g\ndelta = eta*g"), 7, 1, "both 'delta' and 'p' are assigned", ""),
+    ("p twice", spec("p = p - eta*g\np = p*2"), 7, 1, "'p' is assigned twice", ""),
+    ("delta where p is assigned", spec("p = p - eta*delta"), 6, 13, "'delta' has no value where p itself is assigned",
+     "p = p - step"),
+    ("delta of a part that works on the parameter", spec("delta = eta*new", name=f"{PART}'parameter'"), 7, 1,
+     "a part 'parameter' assigns 'p', got 'delta'", "'delta' goes on in the gradient's place"),
+    ("p of a part that works on the gradient", spec("p = p - eta*g", name=f"{PART}'gradient'"), 7, 1,
+     "a part 'gradient' assigns 'delta', got 'p'", "'p' is the new parameter"),
+    ("new assigned in a part", spec("new = eta*g\ndelta = new", name=f"{PART}'gradient'"), 7, 1,
+     "'new' is the parameter as the parts before leave it, which a rule does not assign", "another name"),
+    ("a state called grad in a part", spec("delta = eta*g", name=f"{PART}'gradient'", states="grad = { init = 0 }"),
+     6, 1, "the state 'grad' shadows the given name 'grad', the gradient before the chain", ""),
+    ("a state called proceed", spec(states="proceed = { init = 0 }"), 5, 1,
+     "the state 'proceed' shadows the given name 'proceed', whether the step goes on", "another"),
+    ("a condition for p", spec("p = p > eta"), 6, 5, "'p' must be a number, got a condition", "where"),
     ("a condition for delta", spec("delta = g > eta"), 6, 9, "'delta' must be a number, got a condition", "where"),
     ("a condition for a state", spec("m = g > eta\ndelta = m", states=M), 8, 5,
      "'m' must be a number, got a condition", "where"),
@@ -325,7 +471,100 @@ NAMES = [
      spec("m = m + eta*g\nv = g\ndelta = v + m", states="m = { init = 'v' }\nv = { init = 0 }"), 5, 15,
      "must be a number, made of", ""),
     ("a condition on a value", spec("m = m + eta*g\ndelta = m", states="m = { init = 0, when = 'eta' }"), 5, 25,
+     "a condition of flags was expected (flag, not, and, or)", "flags: matrix"),
+    # Flags that hyperparameters decide, and flags that require others.
+    ("a default that is a number", flagged("default = 'eta + 1'"), 5, 18,
+     "the default of 'f' must be true, false, or a condition of hyperparameters", "momentum != 0"),
+    ("a default of the gradient", flagged("default = 'eta > g'"), 5, 24,
+     "the default of 'f' must be true, false, or a condition of hyperparameters", ""),
+    ("a default of the count", flagged("default = 't > 1'"), 5, 18,
+     "the default of 'f' must be true, false, or a condition of hyperparameters", ""),
+    ("a default of a state", spec("m = g\ndelta = eta*m*(1 if f else 2)", flags="f = { default = 'm > 0' }", states=M),
+     5, 18, "the default of 'f' must be true, false, or a condition of hyperparameters", ""),
+    ("a default of a flag", flagged("", "default = 'not e'"), 6, 22,
+     "the default of 'f' must be true, false, or a condition of hyperparameters", "is said by: requires"),
+    ("a default by matrix", flagged("default = 'matrix'"), 5, 18,
+     "the default of 'f' must be true, false, or a condition of hyperparameters", "is said by: requires"),
+    ("a default of a reduction", flagged("default = 'sum(eta) > 1'"), 5, 18,
+     "sum() over a parameter was given a constant", ""),
+    ("a default of too many values",
+     spec("delta = beta[1]*g*(1 if f else beta[2])", hypers=BETA, flags="f = { default = 'beta[3] > 1' }"),
+     5, 18, "beta[1] to beta[2] was expected, got beta[3]", ""),
+    ("a requirement of a value", flagged("requires = 'eta > 0'"), 5, 19,
+     "a condition of flags was expected (flag, not, and, or)", "flags: none here"),
+    ("a requirement of itself", flagged("", "requires = 'not f'"),
+     6, 23, "a condition of flags was expected", "flags: e"),
+    ("a requirement by matrix", flagged("requires = 'matrix'"), 5, 19,
      "a condition of flags was expected", "flags: none here"),
+    ("a requirement of an unknown flag",
+     flagged("", "requires = 'e or q'"), 6, 24,
+     "a condition of flags was expected", "flags: e"),
+    ("a flag that is only required", spec("delta = eta*g*(1 if f else 2)", flags="e = {}\nf = { requires = 'e' }"),
+     5, 1, "the flag 'e' is never used", ""),
+    ("defaults that contradict each other",
+     flagged("", "default = true, requires = 'e'"), 6, 35,
+     "'f' is set by default, and what it requires is not: e", "agree"),
+    ("defaults that contradict each other by a hyperparameter",
+     flagged("default = 'eta > 1'", "default = true, requires = 'e'"),
+     6, 35, "'f' is set by default, and what it requires is not: e", ""),
+    ("a flag that can never be set",
+     flagged("", "requires = 'e and not e'"), 6, 19,
+     "'f' can never be set, since it requires e and not e", "what the other flags allow"),
+    ("a flag that another one rules out",
+     flagged("requires = 'not f'", "requires = 'e'"), 6, 19,
+     "'f' can never be set, since it requires e", ""),
+    # Extents.
+    ("a tensor's state that starts as p", kept("k = norm(g)", "tensor", "p"),
+     5, 15, "'k': one value for each parameter (tensor) was expected, got one value for each element (element)",
+     "may start as p"),
+    ("a row's state that starts as p",
+     kept("k = mean(g, row)", "row", "2*p"), 5, 15,
+     "'k': one value for each row (row) was expected, got one value for each element (element)", ""),
+    ("a state that starts as a norm", kept("k = norm(g)", "tensor", "norm(p)"),
+     5, 15, "an initial value must be a number, made of numbers, hyperparameters and p only", "first step"),
+    ("a state that starts as the size", kept("k = norm(g)", "tensor", "size"),
+     5, 15, "an initial value must be a number, made of", ""),
+    ("an element for a tensor", kept("k = k + g", "tensor"), 8, 5,
+     "'k': one value for each parameter (tensor) was expected, got one value for each element (element)",
+     "sum(x), mean(x), norm(x); or give the state another extent"),
+    ("a tensor for the group", kept("k = k + norm(g)", "group"), 8, 5,
+     "'k': one value for all parameters (group) was expected, got one value for each parameter (tensor)", ""),
+    ("the size for the group", kept("k = size", "group"), 8, 5,
+     "'k': one value for all parameters (group) was expected, got one value for each parameter (tensor)", ""),
+    ("an element for the group", kept("k = p", "group"), 8, 5,
+     "'k': one value for all parameters (group) was expected, got one value for each element (element)", ""),
+    ("a row for a column", kept("k = mean(g, row)", "column"), 8, 5,
+     "'k': one value for each column (column) was expected, got one value for each row (row)", ""),
+    ("a row for a matrix", kept("k = mean(g, row)", "matrix"), 8, 5,
+     "'k': one value for each matrix (matrix) was expected, got one value for each row (row)", ""),
+    ("row and column for a row",
+     kept("k = mean(g, row)*mean(g, column)", "row"), 8, 5,
+     "'k': one value for each row (row) was expected, got one value for each element (element)", ""),
+    ("a row's state of no matrix",
+     kept("k = mean(g, row) if matrix else 1", "row"), 5, 28,
+     "'k' has one value for each row (row), and there is none where the parameter is no matrix", 'when = "matrix"'),
+    # What a step of matrices and others has in common.
+    ("a norm of matrices only", spec("n = norm(g, group) if matrix else 1\ndelta = eta*n*g"), 6, 5,
+     "the same reductions over the group were expected for every parameter, got norm for matrices and none for others",
+     "choose inside of one reduction"),
+    ("other reductions of matrices", spec("n = norm(g, group) if matrix else mean(g, group)\ndelta = eta*n*g"), 6, 5,
+     "got norm for matrices and mean for others", ""),
+    ("reductions in another order",
+     spec("n = norm(g, group)\nd = sum(n*g, group)/max(p, group) if matrix else max(p, group)/sum(g, group)\np = d"),
+     7, 5, "got sum, max for matrices and max, sum for others", ""),
+    ("a reduction in a state of matrices",
+     spec("k = norm(g, group) + 0*mean(g, row)\ndelta = eta*g*(sum(k) if matrix else 1)",
+          states="k = { init = 0, extent = 'row', when = 'matrix' }"), 8, 5,
+     "got norm for matrices and none for others", ""),
+    ("a state of the group for matrices only",
+     spec("k = k + 1\ndelta = eta*g*(k if matrix else 1)", states=f"k = {GROUP[:-1]}, when = 'matrix' }}"), 5, 1,
+     "'k' is one for all parameters, got another one for matrices than for others", '"when" and "init"'),
+    ("a state of the group that starts by the shape",
+     kept("k = k + 1*(1 if matrix else 1)", "group", "1 if matrix else 2"), 5, 1,
+     "'k' is one for all parameters, got another one for matrices than for others", ""),
+    ("a state of the group that goes by the shape",
+     kept("n = norm(g, group)\nk = k + (n if matrix else 2*n)", "group"), 9, 5,
+     "'k' is one for all parameters, got another one for matrices than for others", "inside of reductions"),
 ]  # fmt: skip
 
 
@@ -491,7 +730,7 @@ delta = (m).real
         "4:1 the hyperparameter 'eta' is never used",
         "4:19 the default 2 of 'eta' is out of its range [0, 1]",
         "7:17 the default of a flag must be true or false, got a number",
-        "10:15 an initial value must be a number, made of numbers and hyperparameters only",
+        "10:15 an initial value must be a number, made of numbers, hyperparameters and p only",
         "13:8 `^` is not a power here",
         "14:9 unknown name 'gg'",
         "15:1 'x' is computed, but never used",
@@ -591,6 +830,115 @@ def test_all_letters_epsilon_are_one_name(word: str) -> None:
     assert [hyper.name for hyper in rule.hypers] == ["eps"]
 
 
+# ---- What may be said ----
+
+
+@pytest.mark.parametrize("extent", ["row", "column", "matrix", "tensor", "group"])
+def test_a_state_of_lesser_extent_takes_what_has_no_more_values(extent: str) -> None:
+    reduced = (f"max(abs(g), {extent})", f"where(k > t, k, sum(p, {extent}))")
+    for value in ("1", "eta", "t", "norm(p, group)", "k + 1", *reduced):
+        (rule,) = rules(kept(f"k = {value}", extent))
+        assert [state.extent.name.lower() for state in rule.states] == [extent]
+        assert rule.tiled == (extent in ("row", "column", "matrix"))
+        assert rule.matrix is (True if rule.tiled else None)
+
+
+def test_the_extent_of_a_reduction_is_what_it_is_told_and_rows_and_columns_make_elements() -> None:
+    formulas = "r = mean(g, row)\nc = max(g, column)\nm = min(r, matrix)\nn = dot(g, p)\ns = norm(n, group)\ne = r*c"
+    (rule,) = rules(spec(f"{formulas}\nx = sum(r*n) + sum(m + t, group)\ndelta = e*m*n*s*x*eta"))
+    extents = {a.target: extent_of(a.value).name for a in rule.body}
+    expected = {"r": "ROW", "c": "COLUMN", "m": "MATRIX", "n": "TENSOR", "s": "GROUP", "e": "ELEMENT", "x": "TENSOR"}
+    assert {name: extents[name] for name in expected} == expected
+
+
+def test_of_two_arguments_it_is_the_larger_and_of_one_the_largest() -> None:
+    (rule,) = rules(spec("x = max(g, p)\ny = max(g)\nz = max(g, group)\ndelta = x*y*z*eta"))
+    found = {a.target: (type(a.value), extent_of(a.value)) for a in rule.body}
+    assert found["x"] == (Call, Extent.ELEMENT)
+    assert found["y"] == (Reduce, Extent.TENSOR)
+    assert found["z"] == (Reduce, Extent.GROUP)
+
+
+def test_a_rule_may_assign_the_parameter_and_reads_what_it_has_assigned_from_there_on() -> None:
+    (rule,) = rules(spec("p = p - eta*g\nq = p + q", states="q = { init = 'p' }"))
+    assert [a.target for a in rule.body] == ["p", "q"]
+    assert rule.body[1].value == Call("add", (Local("p", Extent.ELEMENT, Type.REAL), Load("q")))
+
+
+@pytest.mark.parametrize("value", ["t > 1", "eta > 1", "norm(g) < 1", "sum(abs(g), group) < 1 and size > 1"])
+@pytest.mark.parametrize("part", ["", "\npart = 'gradient'"])
+def test_what_others_wait_for_is_a_condition_of_a_parameter_or_less(value: str, part: str) -> None:
+    text = spec(f"proceed = {value}\ndelta = eta*g", name=f"name = 'R'{part}")
+    (rule,) = check_open(parse(text, "rule.toml"))
+    assert rule.body[0].target == "proceed"
+
+
+def test_what_parts_are_given_is_free_for_names_of_a_rule() -> None:
+    text = spec("grad = g + new\nnew = new + grad\ndelta = eta*new", states="new = { init = 0 }")
+    (rule,) = rules(text)
+    p, new = np.zeros(3), np.full(3, 2.0)
+    interp.step(rule, {"eta": (1.0,)}, 1, {"p": p, "g": np.ones(3), "new": new})
+    assert (new.tolist(), p.tolist()) == ([5.0] * 3, [-5.0] * 3)
+
+
+def test_each_value_of_a_hyperparameter_may_have_a_range_of_its_own() -> None:
+    for range_, expected in (('"[0, 1)"', "[0, 1)"), ('["[0, 1)", "(0.5, inf)"]', "[0, 1) and (0.5, inf)")):
+        (rule,) = rules(spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace('"[0, 1)"', range_)))
+        (hyper,) = rule.hypers
+        assert (hyper.range, len(hyper.ranges)) == (expected, 2)
+    three = "h = { default = [1, 2, 3], range = ['[0, 1]', '[0, 2]', '[0, 3]'] }"
+    (rule,) = rules(spec("delta = h[1]*h[2]*h[3]*g", hypers=three))
+    assert rule.hypers[0].range == "[0, 1], [0, 2] and [0, 3]"
+
+
+CHOICES = """
+name = "Choices"
+[hyperparameters]
+rho = { default = 0, range = "[0, 1)" }
+eta = { default = 0.1, range = "[0, 1)" }
+[flags]
+kept  = { default = "rho != 0" }
+ahead = { requires = "kept" }
+[state]
+m = { init = 0, when = "kept" }
+[update]
+formulas = '''
+m     = rho*m + g
+d     = (g + rho*m if ahead else m) if kept else g
+delta = eta*d*(1 if matrix else 2)
+'''
+"""
+
+
+@pytest.mark.parametrize(
+    ("rho", "defaults", "variants"),
+    [("0", [False, False], ["", "kept", "kept_ahead"]), ("0.9", [True, False], ["kept", "kept_ahead", ""])],
+)
+def test_a_flag_may_be_decided_by_hyperparameters_and_require_others(
+    rho: str, defaults: list[bool], variants: list[str]
+) -> None:
+    found = rules(CHOICES.replace("rho = { default = 0,", f"rho = {{ default = {rho},"))
+    assert [flag.default for flag in found[0].flags] == defaults
+    assert [rule.variant for rule in found] == [*(f"{v}_matrix".lstrip("_") for v in variants), *variants]
+    assert found[0].flags[0].when == Call("ne", (Scalar("rho", 0), Const(0.0)))
+    assert [flag.requires for flag in found[0].flags] == ["", "kept"]
+
+
+def test_a_flag_of_hyperparameters_at_fault_is_not_decided() -> None:
+    assert described(CHOICES.replace('rho = { default = 0, range = "[0, 1)" }', "rho = { default = 0 }")) == [
+        "4:1 hyperparameter 'rho' has no range"
+    ]
+    text = CHOICES.replace("rho != 0", "rho != ").replace('requires = "kept"', 'default = true, requires = "kept"')
+    assert [message.split(" ", 1)[1] for message in described(text)] == ["an expression was expected: invalid syntax"]
+
+
+def test_one_reduction_over_the_group_may_take_other_things_of_matrices() -> None:
+    matrix, other = rules(kept("n = norm(g*mean(g, row) if matrix else p, group)\nk = max(k, n)*t", "group"))
+    assert (matrix.matrix, other.matrix) == (True, False)
+    assert matrix.body[0] != other.body[0]
+    assert matrix.body[1] == other.body[1]
+
+
 # ---- Text that goes no further than comments ----
 
 EVIL = [
@@ -680,18 +1028,26 @@ def test_no_text_of_a_spec_gets_into_python_but_in_strings(text: str, plain: dri
     assert cls.rule.fget(cls(backend="interpreter")).summary == text.strip()
 
 
-def test_no_name_that_a_spec_may_use_is_one_that_c_needs(tmp_path: Path) -> None:
-    """Functions and types that the C uses, macros of its headers, names of the template: all may be names of locals."""
-    words = """i n at by given scalars kernels values row abi memcpy fabs fabsf sqrtf expf logf powf signgam gamma y0 j1
-        isnan int64_t size_t optgen_min optgen_maxf optgen_kernel OPTGEN_ABI OPTGEN_INLINE NULL INFINITY NAN
+@pytest.mark.parametrize(
+    "first", ["m*1.5", "norm(m)", "mean(m, row)", "max(m, column)", "min(m, matrix)", "sum(m, group)"]
+)
+def test_no_name_that_a_spec_may_use_is_one_that_c_needs(first: str, tmp_path: Path) -> None:
+    """Functions and types that the C uses, macros of its headers, names of the template: all may be names of locals, of
+    whatever extent."""
+    words = """i n at by given scalars kernels values rows abi memcpy fabs fabsf sqrtf expf logf powf signgam gamma y0
+        j1 isnan int64_t size_t optgen_min optgen_maxf optgen_kernel OPTGEN_ABI OPTGEN_INLINE NULL INFINITY NAN
         HUGE_VAL INT8_MAX SIZE_MAX M_PI FP_NAN math_errhandling names_f32_element names_f64_row names_f32_baseline g_at
         p_new m_new m_at x1 k1 eta_ n_ i_ complex imaginary I bool_ linux unix errno main stdin std this class_ new_
-        EOF A AB a_t"""
+        EOF A AB a_t of_tensor of_group of_step of_rows of_matrices of_columns of_reduced of_width of_partials of_panels
+        columns line lane lanes panel panels tile total cells partials layout rank shape run_tensor optgen_row row_i
+        optgen_take_sum optgen_layout optgen_tensor column_i matrix_i block blocks units space tensor_i names"""
     names = words.split()
+    least = "-g*1e300" if first == "m*1.5" else "-1e300"
     chain = "\n".join(
-        f"{new} = sqrt(abs({old})) + max({old}, -g*1e300)*1e-3 + sign({old})*2" for old, new in pairwise(names)
+        f"{new} = sqrt(abs({old})) + max({old}, {least})*1e-3 + sign({old})*2" for old, new in pairwise(names)
     )
-    text = spec(f"m = m + g\n{names[0]} = m*1.5\n{chain}\ndelta = eta*{names[-1]}", name="name = 'names'", states=M)
+    formulas = f"m = m + g\n{names[0]} = {first}\n{chain}\ndelta = eta*{names[-1]}*m"
+    text = spec(formulas, name="name = 'names'", states=M)
     path = tmp_path / "names.c"
     path.write_text(driver.compile_text(text, "names.toml").c_source, "utf-8")
     assert complaints(path) == ""
@@ -716,14 +1072,16 @@ def test_no_name_that_a_spec_may_use_is_one_that_the_python_module_needs(what: s
 
 # ---- No text whatsoever raises anything but SpecError ----
 
-VALID = (driver.SPECS / "adamw.toml").read_text("utf-8")
+VALID = [(driver.SPECS / f"{stem}.toml").read_text("utf-8") for stem in ("adamw", "torch_sgd", "sm3", "lookahead")]
 MARKS = (
     "= == + - * / ** ^ ( ) [ ] { } , . : := ; # ' ''' \" \"\"\" \\ \\n @ % ~ 0 1 2 1e400 1e-400 0x1 1_0 nan inf true"
 )
-WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps coupled if else not and or lambda in is a.b"
+WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps coupled if else not and or lambda in"
+GIVEN = "is a.b group tensor matrix row column size grad new proceed slow k buffered momentum acc_row acc mean first"
 KEYS = "where( max( sqrt( [state] [flags] [update] [hyperparameters] [[state]] init= when= default= range= formulas= {}"
+MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= rows= 'p' 'tensor' 'first'"
 BLANKS = ("", " ", "\t", "\n", "\r\n", "\r", "\x85", "2020-01-01")
-TOKENS = (*MARKS.split(), *WORDS.split(), *KEYS.split(), *BLANKS)  # fmt: skip
+TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS)).split(), *BLANKS)
 PIECES = st.one_of(st.sampled_from(TOKENS), st.text(max_size=3))
 
 
@@ -749,9 +1107,11 @@ def test_no_text_raises_anything_but_spec_errors(text: str) -> None:
 
 
 @settings(max_examples=600, deadline=None)
-@given(st.lists(st.tuples(st.integers(0, len(VALID)), st.integers(0, 12), PIECES), min_size=1, max_size=4))
-def test_no_edit_of_a_spec_raises_anything_but_spec_errors(edits: list[tuple[int, int, str]]) -> None:
-    text = VALID
+@given(
+    st.sampled_from(VALID),
+    st.lists(st.tuples(st.integers(0, max(map(len, VALID))), st.integers(0, 12), PIECES), min_size=1, max_size=4),
+)
+def test_no_edit_of_a_spec_raises_anything_but_spec_errors(text: str, edits: list[tuple[int, int, str]]) -> None:
     for at, gone, new in edits:
         text = text[:at] + new + text[at + gone :]
     survives(text)
@@ -762,3 +1122,49 @@ def test_no_edit_of_a_spec_raises_anything_but_spec_errors(edits: list[tuple[int
 def test_no_formula_raises_anything_but_spec_errors(formula: list[str], init: list[str]) -> None:
     states = f"m = {{ init = '''{' '.join(init)}''' }}"
     survives(spec(f"x = {' '.join(formula)}\nm = m + x\ndelta = eta*m", hypers=f"{ETA}\n{BETA}", states=states))
+
+
+@st.composite
+def rowed_specs(draw: st.DrawFn) -> str:
+    """Specs with states and reductions of all extents, for matrices only or for others too; many of them are right."""
+    part, shaped = draw(st.sampled_from(["", "gradient", "parameter"])), draw(st.booleans())
+    given = ["grad", "new"] if part else []
+    leaves = st.sampled_from(["g", "p", "m", "k", "eta", "t", "size", "2", "beta[1]", *given])
+    over = st.sampled_from(["", ", tensor", ", group"] if shaped else ["", ", row", ", column", ", matrix", ", group"])
+    flag = st.sampled_from(["f", "not f", "matrix", "f or matrix"] if shaped else ["f", "not f"])
+
+    def larger(e: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
+        fold, sign = st.sampled_from(["sum", "mean", "norm", "max", "min"]), st.sampled_from("+-*/")
+        return st.one_of(
+            st.builds("({} {} {})".format, e, sign, e),
+            st.builds("{}({}*g{})".format, fold, e, over),
+            st.builds("dot({}, p{})".format, e, over),
+            st.builds("max({}, {})".format, e, e),
+            st.builds("where({} > {}, {}, p)".format, e, e, e),
+            st.builds("({} if {} else {})".format, e, flag, e),
+        )
+
+    values = st.recursive(leaves, larger, max_leaves=5)
+    k = draw(st.sampled_from(["element", "tensor", "group"]))
+    extent = draw(st.sampled_from(["row", "column", "matrix"]))
+    when = draw(st.sampled_from(["matrix", "f and matrix"] if shaped else ["", "f"]))
+    states = [M, f"k = {{ init = '{draw(st.sampled_from(['0', 'eta', 'p']))}', extent = '{k}' }}"]
+    states.append(f"r = {{ init = 1, extent = '{extent}'" + (f", when = '{when}' }}" if when else " }"))
+    reduced = {"element": "{}", "tensor": "norm(g*({}))", "group": "sum(g*({}), group)"}[k].format(draw(values))
+    over_r = f"mean(g*({draw(values)}), {extent})" if draw(st.integers(0, 3)) else draw(values)
+    read = f"(r if {when} else 1)" if when else "r"
+    formulas = [
+        f"m = m + {draw(values)}*({draw(values)})",
+        f"k = k + {reduced}",
+        f"r = r + ({over_r} if matrix else 1)" if shaped else f"r = r + {over_r}",
+        f"out = {draw(values)} + m*k*eta*beta[1]*(1 if f else 2)*{read}",
+        "p = out" if part == "parameter" else "delta = out",
+    ]
+    top = f"name = 'R'\npart = '{part}'"
+    return spec("\n".join(formulas), name=top, hypers=f"{ETA}\n{BETA}", flags="f = {}", states="\n".join(states))
+
+
+@settings(max_examples=300, deadline=None)
+@given(rowed_specs())
+def test_no_spec_of_rows_and_groups_raises_anything_but_spec_errors(text: str) -> None:
+    survives(text)
