@@ -9,6 +9,7 @@ What one may change: how parts are joined. That `delta` is subtracted from the p
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from .ir import (
     Extent,
     Load,
     Local,
+    Reduce,
     Rule,
     Scalar,
     State,
@@ -71,6 +73,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
     hypers = tuple(replace(hyper, name=names[i][hyper.name]) for i, part in enumerate(parts) for hyper in part.hypers)
     first = parts[0]
     alone = len(parts) == 1
+    matrix = next((part.matrix for part in parts if part.matrix is not None), None)
     rule = Rule(
         name,
         first.summary if alone else "; then ".join(f"{part.name}: {part.summary.removesuffix('.')}" for part in parts),
@@ -78,10 +81,10 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         hypers,
         (),
         tuple(made.states),
-        tuple(made.body),
+        tuple(made.body) if matrix is None else _keyed(made.body),
         origin=first.origin if alone else "",
         notes=first.notes if alone else "",
-        matrix=next((part.matrix for part in parts if part.matrix is not None), None),
+        matrix=matrix,
         rows=next((part.rows for part in parts if part.rows != "last"), "last"),
     )
     return Composed(
@@ -89,6 +92,20 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         tuple({hyper.name: names[i][hyper.name] for hyper in part.hypers} for i, part in enumerate(parts)),
         tuple({state.name: names[i][state.name] for state in part.states} for i, part in enumerate(parts)),
     )
+
+
+def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
+    """The body with a number for each reduction over the group, in the order in which a step meets them: tensors in other
+    variants take part in them, whatever becomes of them in this one."""
+    keys = itertools.count()
+
+    def keyed(expr: Expr) -> Expr:
+        expr = rebuilt(expr, tuple(map(keyed, children(expr))))
+        if isinstance(expr, Reduce) and expr.over == Extent.GROUP:
+            return replace(expr, key=next(keys))
+        return expr
+
+    return tuple(Assign(assign.target, keyed(assign.value)) for assign in body)
 
 
 def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[str]) -> list[dict[str, str]]:

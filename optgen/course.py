@@ -3,7 +3,8 @@
 In: a lowered rule. Out: its `Course`, work in order. A value that is reduced over elements is known when a pass over
 them is through, so what depends on it waits for the next one; and nothing waits for anything else. Of a value that
 several passes need, only what memory holds is kept: a state that was written is read again, anything else computed
-again from it, to the same bits.
+again from it, to the same bits. Reductions over the group come in the order of their keys, since tensors in another
+variant, with a course of its own, take part in them.
 """
 
 from __future__ import annotations
@@ -130,11 +131,15 @@ class _Planner:
         self.rule = rule
         self.values = {a.target: a.value for a in rule.body}
         self.level: dict[str, int] = {}
+        self.given: dict[str, int] = {}  # of a reduction, after how many passes its tensors have given to it
+        last = 0
         for assign in rule.body:
-            self.level[assign.target] = self.known_after(assign.value)
+            self.level[assign.target] = self.given[assign.target] = self.known_after(assign.value)
+            if _key(assign.value) >= 0:
+                last = self.level[assign.target] = max(self.level[assign.target], last)
         self.arrays = set(rule.arrays)
         self.written = {name: self.level[name] for name in rule.stores if name in self.arrays}
-        reduced = [self.level[a.target] for a in rule.body if _of_elements(a.value)]
+        reduced = [self.given[a.target] for a in rule.body if _of_elements(a.value)]
         self.count = max([1 + max(self.written.values()), *reduced])
         while self.put_off():
             pass
@@ -157,7 +162,7 @@ class _Planner:
         return [
             a.target
             for a in self.rule.body
-            if self.written.get(a.target) == k or (_of_elements(a.value) and self.level[a.target] == k + 1)
+            if self.written.get(a.target) == k or (_of_elements(a.value) and self.given[a.target] == k + 1)
         ]
 
     def needs(self, k: int) -> tuple[set[str], set[str], set[str]]:
@@ -194,7 +199,7 @@ class _Planner:
             if Extent.STEP < extent_of(a.value) < Extent.ELEMENT and a.target not in self.arrays
         ]
         for k in range(self.count + 1):
-            work += self.between([a for a in small if self.level[a.target] == k])
+            work += self.between(small, k)
             if k < self.count:
                 work.append(self.memory_pass(k))
         return Course(self.rule, kernel_scalars(self.rule), tuple(work))
@@ -218,28 +223,43 @@ class _Planner:
             tuple(name for name in self.rule.arrays if name in old | new), tuple(body), stores, tuple(reductions)
         )
 
-    def between(self, small: Sequence[Assign]) -> Iterator[Work]:
-        """What is known after a pass and is not of elements: that of tensors by the kernel, that of the group by the
-        host, in turn."""
+    def between(self, small: Sequence[Assign], k: int) -> Iterator[Work]:
+        """What is known after k passes and is not of elements: that of tensors by the kernel, that of the group by the
+        host, in turns."""
         turn: dict[str, int] = {}
+        gives: dict[str, int] = {}  # when tensors give to a reduction over the group
+        last = 0
         for assign in small:
-            grouped = extent_of(assign.value) == Extent.GROUP
-            after = max((self.turn_after(name, turn, grouped) for name in _locals(assign.value)), default=0)
-            turn[assign.target] = after
-        for i in range(1 + max(turn.values(), default=-1)):
-            now = [a for a in small if turn[a.target] == i]
-            code = [a for a in now if extent_of(a.value) != Extent.GROUP or _gives(a.value)]
-            group = [a for a in now if extent_of(a.value) == Extent.GROUP]
+            name, value = assign.target, assign.value
+            if _gives(value):
+                if self.given[name] == k:
+                    gives[name] = self.turn_after(value, turn, host=False)
+                if self.level[name] == k:
+                    turn[name] = gives.get(name, 0)
+                    if _key(value) >= 0:
+                        last = turn[name] = max(turn[name], last)
+            elif self.level[name] == k:
+                turn[name] = self.turn_after(value, turn, host=extent_of(value) == Extent.GROUP)
+        for i in range(1 + max([*turn.values(), *gives.values()], default=-1)):
+            code, group = [], []
+            for assign in small:
+                hosted = extent_of(assign.value) == Extent.GROUP
+                if gives.get(assign.target) == i or (not hosted and turn.get(assign.target) == i):
+                    code.append(assign)
+                if hosted and turn.get(assign.target) == i:
+                    group.append(assign)
             if code:
                 yield Between(tuple(code))
             if group:
                 yield Group(tuple(group))
 
-    def turn_after(self, name: str, turn: dict[str, int], grouped: bool) -> int:
-        if name not in turn:
-            return 0
-        of_group = extent_of(self.values[name]) == Extent.GROUP
-        return turn[name] + (1 if of_group and not grouped else 0)
+    def turn_after(self, value: Expr, turn: dict[str, int], *, host: bool) -> int:
+        """The first turn in which all that `value` is made of is known; in a turn, the host comes last."""
+        turns = [0]
+        for name in _locals(value):
+            if name in turn:
+                turns.append(turn[name] + (not host and extent_of(self.values[name]) == Extent.GROUP))
+        return max(turns)
 
 
 def _locals(expr: Expr) -> list[str]:
@@ -253,4 +273,8 @@ def _of_elements(expr: Expr) -> bool:
 
 def _gives(expr: Expr) -> bool:
     """Whether each tensor has something to give to a value of the group."""
-    return isinstance(expr, Reduce)
+    return isinstance(expr, Reduce) and expr.over == Extent.GROUP
+
+
+def _key(expr: Expr) -> int:
+    return expr.key if isinstance(expr, Reduce) else -1

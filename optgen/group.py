@@ -7,13 +7,14 @@ the group too. Between two stretches of the kernels' work, all threads are at re
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import reduce
 
 from .arrays import Array
 from .course import load_name
-from .host import HOST, Steps, Value, evaluate
-from .ir import Assign, Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
+from .host import HOST, Steps, Value, Values, evaluate
+from .ir import Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
 from .kernel import Binding
 from .ops import FOLD_OF, Type
 
@@ -34,31 +35,63 @@ def run_together(
     updated."""
     t = max(max(c, default=0) for c in counts)
     known: list[dict[str, Value]] = []
+    runs = []
     for binding, own in zip(bindings, counts, strict=True):
         binding.begin(values, own)
         program = binding.kernel.group
         names: dict[str, Value] = dict(zip(program.scalars, binding.kernel.program.run(values[t], t), strict=True))
         names |= {load_name(name): float(group[name]) for name in program.states}
         known.append(names)
-        _show(binding, names)
-    stretches = len(bindings[0].kernel.stretches)
-    for stretch in range(stretches):
-        for binding in bindings:
-            binding.work(stretch, threads, grain)
-        if stretch + 1 == stretches:
-            break
-        codes = [binding.kernel.group.works[stretch].code for binding in bindings]
-        for assigns in zip(*codes, strict=True):
-            total = _reduced(assigns, bindings, order)
-            for assign, names in zip(assigns, known, strict=True):
-                if total is None:
-                    names[assign.target] = evaluate(_found(assign.value, bindings), values[t], t, names)
-                else:
-                    names[assign.target] = total
-        for binding, names in zip(bindings, known, strict=True):
-            _show(binding, names)
+        runs.append(_run(binding, bindings, names, values[t], t, threads, grain))
+    # All kernels come to the same reductions in the same order, whatever else they do.
+    gave = [next(run, None) for run in runs]
+    while gave[0] is not None:
+        total = _reduced([each for each in gave if each is not None], order)
+        gave = [_sent(run, total) for run in runs]
+    assert gave == [None] * len(gave), "the kernels of one step reduce different things"
     for name, value in bindings[0].kernel.group.new_states(known[0]).items():
         group[name][...] = value
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What the tensors of one kernel give to a reduction over all of them."""
+
+    how: str
+    values: list[float]
+
+
+def _run(
+    binding: Binding,
+    bindings: Sequence[Binding],
+    names: dict[str, Value],
+    values: Values,
+    t: int,
+    threads: int,
+    grain: int | None,
+) -> Generator[_Given, float, None]:
+    """The whole work of one kernel and what the host computes between its stretches, which goes to `names`. It stops at
+    every reduction over the group, and goes on with the result."""
+    kernel = binding.kernel
+    _show(binding, names)
+    for stretch in range(len(kernel.stretches)):
+        binding.work(stretch, threads, grain)
+        if stretch == len(kernel.group.works):
+            return
+        for assign in kernel.group.works[stretch].code:
+            if isinstance(assign.value, Reduce):
+                given = binding.cells[:, kernel.group.cells[assign.target]].tolist()
+                names[assign.target] = yield _Given(FOLD_OF[assign.value.op], given)
+            else:
+                names[assign.target] = evaluate(_found(assign.value, bindings), values, t, names)
+        _show(binding, names)
+
+
+def _sent(run: Generator[_Given, float, None], total: float) -> _Given | None:
+    try:
+        return run.send(total)
+    except StopIteration:
+        return None
 
 
 def _show(binding: Binding, names: Mapping[str, Value]) -> None:
@@ -68,18 +101,16 @@ def _show(binding: Binding, names: Mapping[str, Value]) -> None:
             binding.group_values[at] = names[name]
 
 
-def _reduced(assigns: Sequence[Assign], bindings: Sequence[Binding], order: Sequence[Sequence[int]]) -> float | None:
-    """The reduction over all tensors of what each gave; None if this is no reduction."""
-    if not isinstance(assigns[0].value, Reduce):
-        return None
-    gave: dict[int, float] = {}
-    for assign, binding, places in zip(assigns, bindings, order, strict=True):
-        at = binding.kernel.group.cells[assign.target]
-        gave |= dict(zip(places, binding.cells[:, at].tolist(), strict=True))
-    how = FOLD_OF[assigns[0].value.op]
+def _reduced(gave: Sequence[_Given], order: Sequence[Sequence[int]]) -> float:
+    """What all tensors gave, reduced in their order."""
+    assert len(gave) == len(order), "the kernels of one step reduce different things"
+    placed: dict[int, float] = {}
+    for each, places in zip(gave, order, strict=True):
+        placed |= dict(zip(places, each.values, strict=True))
+    how = gave[0].how
     start = {"sum": 0.0, "max": -math.inf, "min": math.inf}[how]
     take = HOST["add" if how == "sum" else how]
-    return float(reduce(take, (gave[i] for i in sorted(gave)), start))
+    return float(reduce(take, (placed[i] for i in sorted(placed)), start))
 
 
 def _found(expr: Expr, bindings: Sequence[Binding]) -> Expr:

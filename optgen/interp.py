@@ -184,7 +184,9 @@ class _Step:
 
     def run(self) -> None:
         for assign in self.rule.body:
-            result = self.value(assign.value)
+            # What all tensors have together is computed once, from the group's own scalars.
+            shared = self.group is not None and assign.target in self.group
+            result = (self._once() if shared else self).value(assign.value)
             # An array of the caller's would change under the feet of a later name when the arrays are written.
             self.names[assign.target] = np.copy(result) if isinstance(assign.value, Load) else result
 

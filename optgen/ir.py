@@ -13,7 +13,7 @@
              | Load(array, extent)                            "p", "g" or a state, as it was before the step
              | Local(name, extent, type)                      the value of an earlier assignment (or hoisted scalar)
              | Call(op, args+)                                op: a row of ops.OPS
-             | Reduce(op, args+, over)                        op: a row of ops.REDUCTIONS; one value for each of `over`
+             | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
 
     extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
                inferred: that of a Call is the least that is not below any of its arguments (`join`)
@@ -154,19 +154,22 @@ class Call:
 
 @dataclass(frozen=True)
 class Reduce:
+    """`key`: which reduction over the group this is, where tensors in two variants take part in it; else -1."""
+
     op: str
     args: tuple[Expr, ...]
     over: Extent
+    key: int = -1
     _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_hash", hash((self.op, self.args, self.over)))
+        object.__setattr__(self, "_hash", hash((self.op, self.args, self.over, self.key)))
 
     def __hash__(self) -> int:
         return self._hash
 
     def __reduce__(self) -> tuple[object, ...]:
-        return Reduce, (self.op, self.args, self.over)
+        return Reduce, (self.op, self.args, self.over, self.key)
 
 
 Expr: TypeAlias = Const | Scalar | Count | Size | Load | Local | Call | Reduce
@@ -336,7 +339,7 @@ def rebuilt(expr: Expr, args: tuple[Expr, ...]) -> Expr:
     if isinstance(expr, Call) and args != expr.args:
         return Call(expr.op, args)
     if isinstance(expr, Reduce) and args != expr.args:
-        return Reduce(expr.op, args, expr.over)
+        return Reduce(expr.op, args, expr.over, expr.key)
     return expr
 
 

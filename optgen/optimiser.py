@@ -70,7 +70,7 @@ class Optimiser:
         cls.__init__ = any_spelling(cls.__init__, cls._spellings)  # type: ignore[method-assign]
 
     def __new__(cls, /, *arguments: Any, **keywords: Any) -> Optimiser:
-        return object.__new__(cls._chain if cls is Optimiser else cls)
+        return object.__new__(getattr(cls, "_chain", cls) if cls is Optimiser else cls)
 
     def __init__(self, *parts: Any, backend: str = "kernel") -> None:
         name = type(self).__name__
@@ -234,7 +234,10 @@ class Optimiser:
         counts = {slot.t + 1 for slot in slots} or {1}
         hypers = self._compilation.rules[0].hypers
         self._held.clear()  # other values than before, of which none may vanish either
-        return {t: resolved(hypers, self._values, t) for t in sorted(counts)}
+        steps = {t: resolved(hypers, self._values, t) for t in sorted(counts)}
+        for values in steps.values():
+            self._refuse_other_variant(values)
+        return steps
 
     def _step_anew(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         # `ps` and `gs` must live until the plan has run: it holds addresses only.
@@ -359,10 +362,13 @@ class Optimiser:
         """
         array = as_parameter(p, 0, 1)
         slot = self._states.find(keys_of([array])[0]) or self._awaited_slot(array)
-        values_of = self._values_of([slot] if slot else [])
-        slot = slot or self._new_slot(array, self._rule_of(array.shape), values_of[1])
+        group = self._states.group
+        if slot is None or (self.rule.grouped and not group):  # what they would start as
+            first = self._values_of([])[1]
+            slot = slot or self._new_slot(array, self._rule_of(array.shape), first)
+            group = group or self._new_group(first)
         views: dict[str, Any] = {}
-        for name, values in {**slot.arrays, **(self._states.group or self._new_group(values_of[1]))}.items():
+        for name, values in {**slot.arrays, **group}.items():
             views[name] = view = values.view()
             view.flags.writeable = False
         return views | {"t": slot.t}

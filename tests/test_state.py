@@ -6,29 +6,29 @@ import copy
 import gc
 import mmap
 import pickle
+import re
 import tracemalloc
 import weakref
 from typing import Any
 
 import numpy as np
 import pytest
+from rules import GROUPED, RULES, SPECS, SUBJECTS, another, make, part_of, rules_of, variants
 
 import optgen
-from optgen import driver, param
+from optgen import param
 from optgen.errors import ArgumentError, ArrayError, HyperparameterError, StateError
+from optgen.ir import Extent
 
-SPECS = {spec.name: spec for spec in map(driver.compile_file, driver.shipped())}
-RULES = list(SPECS)
-STATES = {name: [state.name for state in spec.rules[0].states] for name, spec in SPECS.items()}
 DTYPES = ("float32", "float64")
 BACKENDS = ("kernel", "interpreter")
 
-by_rule = pytest.mark.parametrize("rule", RULES)
+by_subject = pytest.mark.parametrize("subject", SUBJECTS)
 by_dtype = pytest.mark.parametrize("dtype", DTYPES)
 by_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
-def arrays(dtype="float64", shapes=((3, 4), (5,), ()), seed=0):
+def arrays(dtype="float64", shapes=((3, 4), (5,), (), (2, 3, 4)), seed=0):
     rng = np.random.default_rng(seed)
     return [np.array(rng.standard_normal(shape), dtype) for shape in shapes]
 
@@ -49,42 +49,124 @@ def bits(opt, ps):
 # ---- What a state is ----
 
 
-@by_rule
+def shape_of(extent, shape):
+    """The shape of a state, by NumPy's rules for what goes with an array of `shape`."""
+    *many, rows, columns = shape if len(shape) >= 2 else (1, 1)
+    shapes = {
+        Extent.ELEMENT: shape,
+        Extent.COLUMN: (*many, 1, columns),
+        Extent.ROW: (*many, rows, 1),
+        Extent.MATRIX: (*many, 1, 1),
+    }
+    return shapes.get(extent, ())
+
+
+@by_subject
 @by_dtype
 @by_backend
-def test_a_state_has_the_names_of_the_spec_and_the_shape_and_dtype_of_its_parameter(rule, dtype, backend):
-    opt, ps = getattr(optgen, rule)(backend=backend), arrays(dtype)
+def test_a_state_has_the_names_of_the_spec_and_shapes_and_dtypes_that_go_with_its_parameter(subject, dtype, backend):
+    opt, ps = make(subject, backend), arrays(dtype)
+    rules = {rule.matrix: rule for rule in rules_of(subject)}
     for steps in (0, 2):
         run(opt, ps, steps)
         for p in ps:
-            state = opt.state(p)
-            assert list(state) == [*STATES[rule], "t"]
+            state, rule = opt.state(p), rules.get(p.ndim >= 2) or rules[None]
+            assert list(state) == [s.name for s in sorted(rule.states, key=lambda s: s.extent == Extent.GROUP)] + ["t"]
             assert state["t"] == steps
-            for name in STATES[rule]:
-                assert (state[name].shape, state[name].dtype) == (p.shape, p.dtype)
-                assert not state[name].flags.writeable
+            for own in rule.states:
+                expected = p.dtype if own.extent == Extent.ELEMENT else np.float64
+                assert (state[own.name].shape, state[own.name].dtype) == (shape_of(own.extent, p.shape), expected)
+                assert not state[own.name].flags.writeable
+                assert np.broadcast_shapes(state[own.name].shape, p.shape) == p.shape
     assert len(opt._states) == len(ps)
 
 
+START = np.array([[1.0, -2.0, 3.0], [0.5, 0.0, -7.0]])
+
+
+@by_backend
 @pytest.mark.parametrize(
-    ("rule", "start"), [("ADAGrad", {"acc": 0.5}), ("AMSGrad", {"m": 0.5, "v": 0.5, "vhat": 0.5}), ("ADAM", {"m": 0})]
+    ("subject", "given", "start"),
+    [
+        ("ADAGrad", {"eps": 0.5}, {"acc": 0.5}),
+        ("AMSGrad", {"eps": 0.5}, {"m": 0.5, "v": 0.5, "vhat": 0.5}),
+        ("ADAM", {"eps": 0.5}, {"m": 0}),
+        ("Rprop", {"lr": 0.25}, {"prev": 0, "step_size": 0.25}),
+        ("Adagrad", {"initial_accumulator_value": 0.25}, {"state_sum": 0.25}),
+        ("Yogi", {"initial": 0.125}, {"m": 0.125, "v": 0.125}),
+        ("ASGD", {"lr": 0.25}, {"eta": 0.25, "mu": 1, "ax": 0}),
+        ("NAdam", {}, {"mu_product": 1}),
+        ("NovoGrad", {}, {"v": 0, "m": 0}),
+        ("SM3", {}, {"acc_row": 0, "acc_column": 0}),
+        ("ScheduleFreeSGD", {}, {"z": START, "max_lr": 0}),
+        ("Prodigy", {"d0": 0.25}, {"p0": START, "d": 0.25, "num": 0}),
+        ("ADAM, EMA", {}, {"avg": START}),
+        ("ADAM, Lookahead", {}, {"slow": START}),
+        ("AccumGrad, ADAM", {}, {"acc": 0, "count": 0, "m": 0}),
+    ],
 )
-def test_a_state_starts_as_the_spec_says(rule, start):
-    opt, p = getattr(optgen, rule)(eps=0.5), np.ones((2, 3))
+def test_a_state_starts_as_the_spec_says(subject, given, start, backend):
+    opt, p = make(subject, backend, **given), START.copy()
     state = opt.state(p)
     assert all((state[name] == value).all() for name, value in start.items())
     assert len(opt._states) == 0  # to look is not to begin
+    assert opt.state_dict()["parameters"] == []
+    p *= 2
+    again = opt.state(p)
+    for name, value in start.items():
+        assert (again[name] == (2 * START if value is START else value)).all()
     opt.step([p], [np.zeros((2, 3))])
     assert state["t"] == 0
     assert opt.state(p)["t"] == 1
 
 
-def test_the_arrays_of_a_state_are_live():
-    opt, p = optgen.Momentum(eta=1.0), np.ones(2)
+@by_backend
+def test_to_look_at_the_state_of_a_group_is_not_to_begin_it(backend):
+    opt, p = optgen.Prodigy(d0=0.25, backend=backend), np.ones(3)
+    assert opt.state(p)["d"] == 0.25
+    opt.d0 = 0.5
+    assert opt.state(p)["d"] == 0.5
+    assert "group" not in opt.state_dict()
+    opt.step([p], [np.zeros(3)])
+    opt.d0 = 0.125  # too late
+    assert opt.state(p)["d"] == opt.state(np.ones(2))["d"] == opt.state_dict()["group"]["d"] == 0.5
+
+
+@by_backend
+def test_the_arrays_of_a_state_are_live(backend):
+    opt, p = optgen.Momentum(eta=1.0, backend=backend), np.ones(2)
     opt.step([p], [np.ones(2)])
     v = opt.state(p)["v"]
     opt.step([p], [np.ones(2)])
     assert (v == 1.9).all()
+
+
+@by_backend
+@pytest.mark.parametrize(
+    ("subject", "name"), [("NovoGrad", "v"), ("SM3", "acc_row"), ("Adafactor", "col_var"), ("DAdaptAdamW", "num")]
+)
+def test_the_small_states_are_live_too(subject, name, backend):
+    opt, p = make(subject, backend), START.copy()
+    opt.step([p], [START / 4])
+    seen = opt.state(p)[name]
+    before = seen.copy()
+    for _ in range(3):
+        opt.step([p], [START])
+        assert (seen == opt.state(p)[name]).all()
+    assert (seen != before).any()
+
+
+@by_backend
+@pytest.mark.parametrize("subject", ["ADAM", "Adam", "SM3", "Prodigy", "ScheduleFreeSGD", "ADAM, EMA"])
+def test_the_state_of_a_parameter_is_there_under_a_schedule_too(subject, backend):
+    opt, ps = make(subject, backend), arrays()
+    rate = next(name for name in ("eta", "lr") if name in opt._spellings)
+    setattr(opt, rate, optgen.linear(0.1, 0.01, 10))
+    for t in range(3):
+        for p in (*ps, np.ones(7)):
+            state = opt.state(p)
+            assert state["t"] == (t if p.size != 7 else 0)
+        run(opt, ps, 1, start=t)
 
 
 def test_the_state_of_what_is_no_parameter():
@@ -161,14 +243,15 @@ def test_a_parameter_cannot_be_moved_and_another_shape_is_another_parameter(back
 # ---- Gone with it ----
 
 
-@by_rule
+@by_subject
 @by_backend
-def test_state_dies_with_its_parameter(rule, backend):
-    opt, keep, other = getattr(optgen, rule)(backend=backend), np.ones(5), np.ones(5)
-    tracked = param(np.ones(5))
-    grads = [np.ones(5) for _ in range(3)]
+def test_state_dies_with_its_parameter(subject, backend):
+    opt, keep, other = make(subject, backend), np.ones(5), np.ones(5)
+    tracked = param(np.ones((5, 2)))
+    grads = [np.ones(5), np.ones(5), np.ones((5, 2))]
     opt.step([keep, other, tracked], grads)
-    opt.step([other], grads[:1])
+    if subject not in GROUPED:
+        opt.step([other], grads[:1])
     slots = [weakref.ref(slot) for slot in opt._states.slots()]
     dying = [weakref.ref(x) for x in (other, tracked, tracked.data, *grads)]
     del other, tracked, grads
@@ -178,6 +261,40 @@ def test_state_dies_with_its_parameter(rule, backend):
     assert [slot() is None for slot in slots] == [False, True, True]
     assert len(opt._plans) == 0
     assert opt.state(keep)["t"] == 1
+    opt.step([keep], [np.ones(5)])  # and it goes on, a group with those that are left
+    assert opt.state(keep)["t"] == 2
+    assert len(opt._states) == 1
+
+
+@by_backend
+def test_a_group_is_of_the_parameters_that_are_left(backend):
+    opt = optgen.chain(optgen.ClipGlobalNorm(1.0, eps=0.0), optgen.Descent(1.0), backend=backend)
+    p, q, r = np.zeros(1), np.zeros(2), np.zeros(1)
+    opt.step([p, q, r], [np.array([3.0]), np.array([0.0, 4.0]), np.array([12.0])])
+    np.testing.assert_allclose([*p, *q, *r], np.array([-3.0, 0.0, -4.0, -12.0]) / 13)
+    del r
+    opt.step([p, q], [np.array([3.0]), np.array([0.0, 4.0])])
+    np.testing.assert_allclose([*p, *q], [-3 / 13 - 0.6, 0.0, -4 / 13 - 0.8])
+    del q
+    opt.step([p], [np.array([3.0])])
+    np.testing.assert_allclose(p, -3 / 13 - 1.6)
+
+
+@pytest.mark.parametrize("subject", GROUPED)
+def test_a_group_that_loses_a_parameter_goes_on_the_same_with_both_backends_and_after_a_resume(subject):
+    results = []
+    for backend in BACKENDS:
+        for way in ("straight", "state dict with its parameters", "pickle", "copy"):
+            opt, ps = make(subject, backend), arrays()
+            run(opt, ps, 3)
+            del ps[1]
+            gc.collect()
+            if way in WAYS:
+                opt = WAYS[way](opt, ps, lambda backend, subject=subject: make(subject, backend))
+            run(opt, ps, 3, start=3)
+            results.append(bits(opt, ps))
+            assert len(opt.state_dict()["parameters"]) == 3
+    assert all(result == results[0] for result in results)
 
 
 def test_state_dies_with_a_parameter_that_the_garbage_collector_finds():
@@ -284,28 +401,29 @@ def test_an_id_that_is_used_again_is_another_parameter():
 # ---- Saved and resumed ----
 
 
-def through_dict(opt, ps):
-    twin = type(opt)(backend=opt.backend)
+def through_dict(opt, ps, fresh):
+    twin = fresh(opt.backend)
     twin.load_state_dict(opt.state_dict(), ps)
     return twin
 
 
-def through_pending(opt, ps):
-    twin = type(opt)(backend=opt.backend)
+def through_pending(opt, ps, fresh):
+    twin = fresh(opt.backend)
     twin.load_state_dict(opt.state_dict())
     return twin
 
 
-def through_npz(opt, ps, path="/tmp"):
+def through_npz(opt, ps, fresh):
     """As a user would store it: arrays and numbers, nothing pickled."""
     import io
 
     saved, file = opt.state_dict(), io.BytesIO()
-    entries = saved.pop("parameters")
+    entries, group = saved.pop("parameters"), saved.pop("group", {})
     np.savez(
         file,
         allow_pickle=False,
         **{f"hyper.{name}": np.array(value) for name, value in saved["hyperparameters"].items()},
+        **{f"group.{name}": array for name, array in group.items()},
         **{f"{i}.shape": np.array(e["shape"], int) for i, e in enumerate(entries)},
         **{f"{i}.dtype": np.array(e["dtype"]) for i, e in enumerate(entries)},
         **{f"{i}.t": np.array(e["t"]) for i, e in enumerate(entries)},
@@ -314,6 +432,7 @@ def through_npz(opt, ps, path="/tmp"):
     file.seek(0)
     stored = dict(np.load(file, allow_pickle=False))
     saved["hyperparameters"] = {n: stored[f"hyper.{n}"].tolist() for n in saved["hyperparameters"]}
+    saved["group"] = {name: stored[f"group.{name}"] for name in group}
     saved["parameters"] = [
         {
             "shape": stored[f"{i}.shape"],
@@ -323,55 +442,77 @@ def through_npz(opt, ps, path="/tmp"):
         }
         for i, entry in enumerate(entries)
     ]
-    twin = type(opt)(backend=opt.backend)
+    twin = fresh(opt.backend)
     twin.load_state_dict(saved, ps)
     return twin
 
 
+#: Each takes an optimiser, its parameters, and what makes a fresh one of a backend.
 WAYS = {
     "state dict with its parameters": through_dict,
     "state dict, then the first step": through_pending,
-    "into itself": lambda opt, ps: (opt.load_state_dict(opt.state_dict()), opt)[1],
+    "into itself": lambda opt, ps, fresh: (opt.load_state_dict(opt.state_dict()), opt)[1],
     "npz": through_npz,
-    "pickle": lambda opt, ps: pickle.loads(pickle.dumps(opt)),
-    "deepcopy": lambda opt, ps: copy.deepcopy(opt),
-    "copy": lambda opt, ps: copy.copy(opt),
-    "pickle of a state dict": lambda opt, ps: through_npz(pickle.loads(pickle.dumps(opt)), ps),
-    "the other backend": lambda opt, ps: (
-        twin := type(opt)(backend=BACKENDS[1 - BACKENDS.index(opt.backend)]),
+    "pickle": lambda opt, ps, fresh: pickle.loads(pickle.dumps(opt)),
+    "deepcopy": lambda opt, ps, fresh: copy.deepcopy(opt),
+    "copy": lambda opt, ps, fresh: copy.copy(opt),
+    "pickle of a state dict": lambda opt, ps, fresh: through_npz(pickle.loads(pickle.dumps(opt)), ps, fresh),
+    "the other backend": lambda opt, ps, fresh: (
+        twin := fresh(BACKENDS[1 - BACKENDS.index(opt.backend)]),
         twin.load_state_dict(opt.state_dict(), ps),
     )[0],
 }
 
 
-@by_rule
-@by_dtype
-@pytest.mark.parametrize("way", WAYS)
-def test_k_steps_and_n_more_after_a_resume_are_k_plus_n(rule, dtype, way):
-    straight, ps = getattr(optgen, rule)(backend="kernel"), arrays(dtype)
-    setattr(straight, RULES and next(iter(straight._values)), 0.03)
-    run(straight, ps, 5)
-    first, qs = getattr(optgen, rule)(backend="kernel"), arrays(dtype)
-    setattr(first, next(iter(first._values)), 0.03)
-    run(first, qs, 2)
-    resumed = WAYS[way](first, qs)
-    run(resumed, qs, 3, start=2)
+def fresh_adam(backend):
+    return optgen.ADAM(backend=backend)
+
+
+def expect_to_resume(fresh, way, dtype, k, n):
+    """k steps, and n more with what was resumed, are k + n steps; and some hyperparameter comes along."""
+
+    def begun():
+        opt = fresh("kernel")
+        for hyper in part_of(opt)._compilation.rules[0].hypers[:1]:
+            setattr(part_of(opt), hyper.name, another(hyper))
+        return opt, arrays(dtype)
+
+    straight, ps = begun()
+    run(straight, ps, k + n)
+    first, qs = begun()
+    run(first, qs, k)
+    resumed = WAYS[way](first, qs, fresh)
+    run(resumed, qs, n, start=k)
     assert bits(resumed, qs) == bits(straight, ps)
     assert resumed.state_dict()["hyperparameters"] == straight.state_dict()["hyperparameters"]
+    assert resumed.state_dict().keys() == straight.state_dict().keys()
+
+
+@by_subject
+@by_dtype
+@pytest.mark.parametrize("way", WAYS)
+def test_k_steps_and_n_more_after_a_resume_are_k_plus_n(subject, dtype, way):
+    expect_to_resume(lambda backend: make(subject, backend), way, dtype, 2, 3)
+
+
+@pytest.mark.parametrize(("rule", "flags"), [each for each in variants() if each[0] in RULES], ids=str)
+@by_dtype
+def test_every_variant_is_resumed(rule, flags, dtype):
+    expect_to_resume(lambda backend: make(rule, backend, **flags), "pickle of a state dict", dtype, 3, 2)
 
 
 def test_parameters_with_counts_of_their_own_resume_with_them():
     opt, ps = optgen.ADAM(), arrays()
     run(opt, ps, 2)
     opt.step(ps[:1], [np.ones((3, 4))])
-    for twin in (through_dict(opt, ps), copy.copy(opt)):
-        assert [twin.state(p)["t"] for p in ps] == [3, 2, 2]
+    for twin in (through_dict(opt, ps, fresh_adam), copy.copy(opt)):
+        assert [twin.state(p)["t"] for p in ps] == [3, 2, 2, 2]
 
 
 def test_a_pending_state_is_taken_up_in_order_over_several_steps():
-    opt, ps = optgen.ADAM(), arrays()
+    opt, ps = optgen.ADAM(), arrays()[:3]
     run(opt, ps, 2)
-    twin = through_pending(opt, ps)
+    twin = through_pending(opt, ps, fresh_adam)
     assert [twin.state(p)["t"] for p in ps] == [2, 2, 2]  # each is the only one of its shape and dtype
     assert twin.state(np.ones(7))["t"] == 0
     twin.step(ps[:2], [np.ones((3, 4)), np.ones(5)])
@@ -391,10 +532,10 @@ def test_nothing_that_is_handed_out_or_taken_in_is_shared():
     want = bits(opt, ps)
     saved = opt.state_dict()
     clean = pickle.loads(pickle.dumps(saved))
-    twins = [through_dict(opt, ps), copy.copy(opt)]
+    twins = [through_dict(opt, ps, fresh_adam), copy.copy(opt)]
     for twin in twins:
         twin.load_state_dict(saved)
-    pending = [through_pending(opt, ps), copy.deepcopy(opt)]
+    pending = [through_pending(opt, ps, fresh_adam), copy.deepcopy(opt)]
     pending += [copy.copy(pending[0])]
     pending[0].load_state_dict(saved)
     for given in (saved, *(opt.state_dict() for opt in pending)):
@@ -411,6 +552,43 @@ def test_nothing_that_is_handed_out_or_taken_in_is_shared():
     assert opt.eta == 0.001
     opt.load_state_dict(clean)
     assert bits(opt, ps) == want
+
+
+@pytest.mark.parametrize("subject", ["SM3", "NovoGrad", "Prodigy", "AccumGrad, ADAM"])
+def test_small_states_that_are_handed_out_or_taken_in_are_not_shared_either(subject):
+    opt, ps = make(subject), arrays()
+    run(opt, ps, 2)
+    want, saved = bits(opt, ps), opt.state_dict()
+    through, deep = (WAYS[way](opt, ps, lambda backend: make(subject, backend)) for way in ("npz", "deepcopy"))
+    twin = copy.copy(opt)
+    twin.load_state_dict(saved)
+    for given in (saved, deep.state_dict(), twin.state_dict()):
+        for entry in (*given["parameters"], {"state": given.get("group", {})}):
+            for array in entry["state"].values():
+                array.fill(7)
+    for one in (opt, through, twin):
+        assert bits(one, ps) == want
+    deep.load_state_dict(deep.state_dict(), ps)
+    assert bits(deep, ps) == want
+    run(twin, [p.copy() for p in ps] if subject not in GROUPED else ps, 1, start=2)
+    assert bits(opt, ps)[1] == want[1]
+
+
+@by_backend
+@pytest.mark.parametrize("subject", GROUPED)
+def test_a_loaded_group_is_taken_up_as_a_whole(subject, backend):
+    """What waits for its parameters is of the group too."""
+    opt, ps = make(subject, backend), arrays()
+    run(opt, ps, 2)
+    twin = copy.deepcopy(opt)
+    before = pickle.dumps(twin)
+    with pytest.raises(ArrayError, match="2 are missing"):
+        twin.step(ps[:2], [np.ones_like(p) for p in ps[:2]])
+    assert pickle.dumps(twin) == before
+    qs = [p.copy() for p in ps]
+    run(twin, qs, 2, start=2)
+    run(opt, ps, 2, start=2)
+    assert bits(twin, qs) == bits(opt, ps)
 
 
 def test_a_copy_goes_on_with_the_same_parameters_on_its_own():
@@ -432,7 +610,7 @@ def test_a_copy_takes_up_pending_states_on_its_own():
     run(twin, ps, 1)
     others = [p.copy() for p in ps]
     run(waiting, others, 1)
-    assert [twin.state(p)["t"] for p in ps] == [waiting.state(p)["t"] for p in others] == [3, 3, 3]
+    assert [twin.state(p)["t"] for p in ps] == [waiting.state(p)["t"] for p in others] == [3] * 4
 
 
 def test_parameters_of_any_layout_resume():
@@ -442,11 +620,29 @@ def test_parameters_of_any_layout_resume():
     opt, g = optgen.ADAM(), np.arange(12.0).reshape(3, 4)
     opt.step(layouts, [g, g, g])
     want = opt.state(layouts[0])["m"]
-    twin = through_dict(opt, [np.ones((3, 4)), *layouts[1:]])
+    twin = through_dict(opt, [np.ones((3, 4)), *layouts[1:]], fresh_adam)
     assert all((entry["state"]["m"] == want).all() for entry in twin.state_dict()["parameters"])
     twin.step(layouts[1:], [g, g])
     assert (layouts[1] == layouts[2]).all()
     assert (opt.state(layouts[1])["m"] == want).all()
+
+
+@pytest.mark.parametrize("subject", ["SM3", "Adafactor", "NovoGrad"])
+def test_small_states_go_with_parameters_of_any_layout(subject):
+    layouts = [np.asfortranarray(np.ones((3, 4))), np.ones((6, 8))[::2, ::-2], np.ones((4, 3)).T]
+    g = np.arange(12.0).reshape(3, 4) - 3
+    opt = make(subject)
+    for p in layouts:
+        p[...] = g
+    opt.step(layouts, [g, g, g])
+    plain = g.copy()
+    twin = through_dict(opt, [plain, *layouts[1:]], lambda backend: make(subject, backend))
+    plain[...] = layouts[0]
+    twin.step([*layouts[1:], plain], [g, g, g])
+    for p in layouts[1:]:
+        assert (p == plain).all()
+        for name, array in twin.state(plain).items():
+            assert np.array_equal(array, twin.state(p)[name])
 
 
 # ---- What does not fit ----
@@ -515,6 +711,114 @@ def test_a_state_that_does_not_fit_is_refused_and_nothing_is_changed(damage, mes
     assert opt.eta == 0.5
 
 
+def with_state(name, value):
+    """What becomes of a state dict if the second parameter has this in the place of a state."""
+    return lambda s: entry_with(s, state={**s["parameters"][1]["state"], name: value})
+
+
+def without_state(name):
+    return lambda s: entry_with(s, state={n: x for n, x in s["parameters"][1]["state"].items() if n != name})
+
+
+def with_group(value):
+    return lambda s: damaged(s, group=value)
+
+
+def double(*shape):
+    return np.zeros(shape)
+
+
+def wanted(name, shape, dtype, got):
+    return re.escape(f"saved parameter 1: {name} as an array of {shape}, {dtype} was expected, got {got}") + "$"
+
+
+D, NUM = np.array(0.5), np.array(0.25)
+ROW, COLUMN = "(2, 3, 1), float64", "(2, 1, 4), float64"
+OF_MATRICES = "the states m, acc_row, acc_column were expected, got"
+OF_GROUP = "the states num, d of the group were expected, got"
+
+#: Of parameters of shape (5,) and (2, 3, 4), of float32: what is done to the state dict, and what is said.
+SMALL_FAULTS = [
+    ("SM3", without_state("acc_row"), f"saved parameter 1: {OF_MATRICES} m, acc_column$"),
+    ("SM3", with_state("acc", double(2, 3, 4)), f"saved parameter 1: {OF_MATRICES} m, acc_row, acc_column, acc$"),
+    ("SM3", with_state("acc_row", double(2, 3)), wanted("acc_row", (2, 3, 1), "float64", "(2, 3), float64")),
+    ("SM3", with_state("acc_row", double(2, 1, 4)), wanted("acc_row", (2, 3, 1), "float64", COLUMN)),
+    ("SM3", with_state("acc_row", double(2, 3, 4)), wanted("acc_row", (2, 3, 1), "float64", "(2, 3, 4), float64")),
+    (
+        "SM3",
+        with_state("acc_row", double(2, 3, 1).astype("f4")),
+        wanted("acc_row", (2, 3, 1), "float64", "(2, 3, 1), float32"),
+    ),
+    ("SM3", with_state("acc_column", double(2, 3, 1)), wanted("acc_column", (2, 1, 4), "float64", ROW)),
+    ("SM3", with_state("acc_column", [0.0] * 4), wanted("acc_column", (2, 1, 4), "float64", "list")),
+    ("SM3", with_state("m", double(2, 3, 4)), wanted("m", (2, 3, 4), "float32", "(2, 3, 4), float64")),
+    (
+        "SM3",
+        lambda s: damaged(s, parameters=[{**s["parameters"][0], "state": s["parameters"][1]["state"]}] * 2),
+        "saved parameter 0: the states m, acc were expected, got m, acc_row, acc_column$",
+    ),
+    ("SM3", lambda s: entry_with(s, shape=(6, 4)), wanted("m", (6, 4), "float32", "(2, 3, 4), float32")),
+    ("Adafactor", with_state("row_var", double(3, 1)), wanted("row_var", (2, 3, 1), "float64", "(3, 1), float64")),
+    ("Adafactor", with_state("col_var", double(2, 4)), wanted("col_var", (2, 1, 4), "float64", "(2, 4), float64")),
+    ("Adafactor", without_state("col_var"), "parameter 1: the states row_var, col_var were expected, got row_var$"),
+    ("NovoGrad", without_state("v"), "saved parameter 1: the states m, v were expected, got m$"),
+    ("NovoGrad", with_state("v", 0.0), wanted("v", (), "float64", "float")),
+    ("NovoGrad", with_state("v", double(1)), wanted("v", (), "float64", "(1,), float64")),
+    ("NovoGrad", with_state("v", np.array(0, "f4")), wanted("v", (), "float64", "(), float32")),
+    ("NovoGrad", with_state("v", double(2, 3, 4)), wanted("v", (), "float64", "(2, 3, 4), float64")),
+    ("AccumGrad, ADAM", with_state("count", double(1)), wanted("count", (), "float64", "(1,), float64")),
+    ("AccumGrad, ADAM", without_state("acc"), r"parameter 1: the states .*\bacc\b.* were expected, got (?!.*\bacc\b)"),
+    ("Prodigy", lambda s: {n: s[n] for n in s if n != "group"}, f"{OF_GROUP} none$"),
+    ("Prodigy", with_group({}), f"{OF_GROUP} none$"),
+    ("Prodigy", with_group({"d": D}), f"{OF_GROUP} d$"),
+    ("Prodigy", with_group({"d": D, "num": NUM, "s": D}), f"{OF_GROUP} d, num, s$"),
+    ("Prodigy", with_group({"d": D, "den": NUM}), f"{OF_GROUP} d, den$"),
+    ("Prodigy", with_group([D, NUM]), f"{OF_GROUP} list$"),
+    ("Prodigy", with_group(None), f"{OF_GROUP} NoneType$"),
+    ("Prodigy", with_group({"d": 0.5, "num": NUM}), r"d: an array of \(\), float64 was expected, got 0.5$"),
+    ("Prodigy", with_group({"d": D, "num": double(1)}), r"num: an array of \(\), float64 was expected, got .*\[0\.\]"),
+    ("Prodigy", with_group({"d": D.astype("f4"), "num": NUM}), r"d: an array of \(\), float64 was .* got .*float32"),
+    ("Prodigy", with_state("d", D), "parameter 1: the states m, v, s, p0 were expected, got m, v, s, p0, d$"),
+    ("ADAM", with_group({"d": D}), "the states none of the group were expected, got d$"),
+]
+
+
+@by_backend
+@pytest.mark.parametrize(("subject", "damage", "message"), SMALL_FAULTS)
+def test_small_states_that_do_not_fit_are_refused_and_nothing_is_changed(subject, damage, message, backend):
+    opt, ps = make(subject, backend), arrays("float32", ((5,), (2, 3, 4)))
+    run(opt, ps, 2)
+    saved = opt.state_dict()
+    run(opt, ps, 1)
+    want, hypers = bits(opt, ps), repr(opt)
+    rate = next(iter(saved["hyperparameters"]))
+    saved["hyperparameters"][rate] = 7.0
+    fresh = make(subject, backend)
+    for one, params in ((opt, None), (opt, ps), (fresh, None)):
+        with pytest.raises(StateError, match=message):
+            one.load_state_dict(damage(saved), params)
+        assert bits(opt, ps) == want
+        assert repr(opt) == hypers
+    assert repr(fresh) == repr(make(subject, backend))
+    assert fresh.state_dict()["parameters"] == []
+    opt.load_state_dict(saved)  # the rest of it was right
+    assert bits(opt, ps) != want
+    assert opt.state_dict()["hyperparameters"][rate] == 7
+
+
+def test_a_group_without_parameters_is_saved_and_loaded():
+    """They are gone, or there were none yet."""
+    opt, p = optgen.Prodigy(d0=0.5), np.ones(3)
+    optgen.Prodigy().load_state_dict(opt.state_dict())
+    opt.step([p], [np.zeros(3)])
+    del p
+    saved = opt.state_dict()
+    assert (saved["parameters"], saved["group"]["d"]) == ([], 0.5)
+    twin = optgen.Prodigy()
+    twin.load_state_dict(saved)
+    assert twin.state(np.ones(2))["d"] == 0.5
+
+
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
@@ -563,12 +867,16 @@ def test_flags_are_part_of_a_state():
     assert twin.decay == 0
 
 
-def test_every_rule_refuses_the_state_of_every_other():
-    saved = {rule: getattr(optgen, rule)().state_dict() for rule in RULES}
-    for rule in RULES:
-        for other in set(RULES) - {rule}:
-            with pytest.raises(StateError, match=f"a state of {rule} was expected, got one of {other}"):
-                getattr(optgen, rule)().load_state_dict(saved[other])
+def test_every_rule_and_chain_refuses_the_state_of_every_other():
+    made = {opt.rule.name: opt for opt in map(make, [*SPECS, *SUBJECTS])}
+    assert len(made) == len({*SPECS, *SUBJECTS})
+    saved = {name: opt.state_dict() for name, opt in made.items()}
+    for name, opt in made.items():
+        before = repr(opt)
+        for other in made.keys() - {name}:
+            with pytest.raises(StateError, match=f"a state of {name} was expected, got one of {other}"):
+                opt.load_state_dict(saved[other])
+        assert repr(opt) == before
 
 
 def test_the_state_that_awaits_a_parameter_is_shown_only_where_one_alone_can_be_meant():

@@ -22,8 +22,8 @@ def _lowered(expr: Expr) -> Expr:
     expr = rebuilt(expr, tuple(map(_lowered, children(expr))))
     match expr:
         case Reduce(op="norm", args=(x,)):
-            return Call("sqrt", (Reduce("dot", (x, x), expr.over),))
+            return Call("sqrt", (Reduce("dot", (x, x), expr.over, expr.key),))
         case Reduce(op="mean", args=args):
             of = reduce(join, map(extent_of, args), Extent.CONSTANT)
-            return Call("div", (Reduce("sum", args, expr.over), Size(expr.over, of)))
+            return Call("div", (Reduce("sum", args, expr.over, expr.key), Size(expr.over, of)))
     return expr
