@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, NoReturn, overload
 
+from .check import MOST_REDUCTIONS
 from .compose import compose
 from .driver import Compilation
 from .errors import ArgumentError, StateError
 from .hyperparameters import Given, spellings
-from .ir import Extent, Rule, verify
+from .ir import Extent, Rule, reduces, verify
 from .names import canonical
 from .optimiser import Optimiser, expect_backend, loaded
 
@@ -209,6 +210,9 @@ def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, tuple[Mapping[st
         del chosen[False]
     among = [[rules[i] for rules in chosen.values()] for i in range(len(parts))]
     made = [compose(rules, name, among) for rules in chosen.values()]
+    count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
+    if count > MOST_REDUCTIONS:
+        raise ArgumentError(f"{name}: at most {MOST_REDUCTIONS} reductions were expected in a chain, got {count}")
     return Compilation("", "", "chain", (), tuple(verify(each.rule) for each in made)), made[0].hypers
 
 

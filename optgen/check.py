@@ -36,9 +36,10 @@ from .ops import Type
 from .syntax import Choice, FlagAst, HyperAst, Invoke, Item, Name, Operation, SpecAst, Term
 from .variant import C_KEYWORDS, CALLABLE, MATRIX, OVER, RENAME, Scope, Variant
 
-__all__ = ["ARGUMENTS", "check", "check_open"]
+__all__ = ["ARGUMENTS", "MOST_REDUCTIONS", "check", "check_open"]
 
 MOST_FLAGS = 6
+MOST_REDUCTIONS = 32
 
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
@@ -63,6 +64,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     rules = [checker.variant(hypers, choice) for choice in checker.choices()]
     checker.check_uses()
     checker.check_groups(tuple(filter(None, rules)))
+    checker.check_reductions(tuple(filter(None, rules)))
     if checker.faults:
         raise SpecError(spec.file, spec.text, checker.faults)
     return tuple(filter(None, rules))
@@ -256,6 +258,13 @@ class _Checker(Scope):
             spec.name, spec.summary, spec.reference, hypers, flags, states, tuple(variant.body), (), spec.origin,
             spec.notes, spec.part, choice[MATRIX] if self.by_matrix or self.tiled else None, spec.rows,
         )  # fmt: skip
+
+    def check_reductions(self, rules: tuple[Rule, ...]) -> None:
+        """A pass keeps a block of each reduction at hand, so there can be only so many."""
+        count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
+        if count > MOST_REDUCTIONS:
+            message = f"at most {MOST_REDUCTIONS} reductions were expected, got {count}"
+            self.fault(self.spec.formulas_span, message, "make two rules, and a chain of them")
 
     def check_groups(self, rules: tuple[Rule, ...]) -> None:
         """A step may have matrices and other parameters: what they have together must be one thing for both."""

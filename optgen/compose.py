@@ -95,8 +95,8 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
 
 
 def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
-    """The body with a number for each reduction over the group, in the order in which a step meets them: tensors in other
-    variants take part in them, whatever becomes of them in this one."""
+    """The body with a number for each reduction over the group, in the order in which a step meets them: tensors in
+    other variants take part in them, whatever becomes of them in this one."""
     keys = itertools.count()
 
     def keyed(expr: Expr) -> Expr:

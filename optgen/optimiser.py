@@ -70,7 +70,8 @@ class Optimiser:
         cls.__init__ = any_spelling(cls.__init__, cls._spellings)  # type: ignore[method-assign]
 
     def __new__(cls, /, *arguments: Any, **keywords: Any) -> Optimiser:
-        return object.__new__(getattr(cls, "_chain", cls) if cls is Optimiser else cls)
+        made: Optimiser = object.__new__(getattr(cls, "_chain", cls) if cls is Optimiser else cls)
+        return made
 
     def __init__(self, *parts: Any, backend: str = "kernel") -> None:
         name = type(self).__name__

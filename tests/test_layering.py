@@ -51,7 +51,7 @@ ROOMS: dict[str, tuple[str, str]] = {
         "errors names ir host interp emit arrays kernel driver hyperparameters state constants checkpoint plan numpy",
         "",
     ),
-    "chains": ("errors names ir compose driver hyperparameters optimiser", ""),
+    "chains": ("errors names ir compose check driver hyperparameters optimiser", ""),
     "derivatives": ("errors numpy autograd", ""),
     "track": ("errors derivatives numpy autograd", ""),
     "training": ("errors track numpy", "rich"),
