@@ -6,11 +6,14 @@ names the one at fault. Nothing here writes to an array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 from .errors import ArrayError
@@ -165,31 +168,42 @@ class Layout:
 
     `offsets` are in bytes, from the first element of each array to the first one visited; `by[d][a]` is the stride in
     bytes of array `a` along dimension `d`. `dense`: one dimension, every array aligned and without gaps; of matrices,
-    which keep their dimensions, every row of every array.
+    which keep their dimensions, every row of every array. `slices`: the rows are slices of the first dimension.
     """
 
     dense: bool
     shape: tuple[int, ...]
     by: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
+    slices: bool = False
 
     def cells(self) -> list[int]:
         """The layout as the runtime reads it."""
-        return [int(self.dense), len(self.shape), *self.shape, *(stride for row in self.by for stride in row)]
+        return [
+            2 if self.slices else int(self.dense),
+            len(self.shape),
+            *self.shape,
+            *(stride for row in self.by for stride in row),
+        ]
 
 
-def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = False) -> Layout:
+def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = False, slices: bool = False) -> Layout:
     """The layout of arrays of one shape, the first of which leads: its smallest stride becomes the innermost.
 
     `ordered`: the elements are visited in the order of their indices instead, as a reduction must. `tiled`: so are rows
-    and columns, which stay what they are.
+    and columns, which stay what they are; `slices` if these rows are the slices of the first dimension.
     """
     lead = arrays[0]
+    if slices and lead.ndim > 2:
+        flat = [_as_matrix(x) for x in arrays]
+        matrices = [x for x in flat if x is not None]
+        if len(matrices) == len(arrays):  # each slice lies in one piece
+            return layout_of(matrices, tiled=True)
     sizes = tuple(x.itemsize for x in arrays)
     if tiled:
         by = tuple(tuple(x.strides[d] for x in arrays) for d in range(lead.ndim))
         smooth = (by[-1] == sizes or lead.shape[-1] <= 1) and all(x.flags.aligned for x in arrays)
-        return Layout(smooth, lead.shape, by, (0,) * len(arrays))
+        return Layout(smooth, lead.shape, by, (0,) * len(arrays), slices and lead.ndim > 2)
     if all(x.flags.c_contiguous and x.flags.aligned for x in arrays):
         return Layout(True, (lead.size,), (sizes,), (0,) * len(arrays))
     offsets = [0] * len(arrays)
@@ -215,3 +229,12 @@ def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = F
     shape, by = zip(*merged, strict=True)
     dense = len(shape) == 1 and by[0] == sizes and all(x.flags.aligned for x in arrays)
     return Layout(dense, tuple(shape), tuple(by), tuple(offsets))
+
+
+def _as_matrix(x: Array) -> Array | None:
+    """The same memory with a row for each slice of the first dimension; None if the elements do not lie so."""
+    inner = [(n, stride) for n, stride in zip(x.shape[1:], x.strides[1:], strict=True) if n != 1]
+    if any(outer[1] != n * stride for outer, (n, stride) in pairwise(inner)):
+        return None
+    shape = (x.shape[0], math.prod(x.shape[1:]))
+    return as_strided(x, shape, (x.strides[0], inner[-1][1] if inner else x.itemsize))

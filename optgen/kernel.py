@@ -18,7 +18,7 @@ import numpy as np
 
 from .arrays import Array, Layout, layout_of
 from .course import Course, Group, course, group_names
-from .errors import ArgumentError, ArrayError, CompilerError
+from .errors import ArgumentError, CompilerError
 from .host import Program, Steps, Value, evaluate
 from .ir import Extent, Rule
 from .ops import BLOCK, PANEL
@@ -204,21 +204,25 @@ class Binding:
         ffi, rule = kernel.runtime.ffi, kernel.rule
         self.arrays = len(rule.arrays)
         units = kernel.entry.units
-        if rule.rows == "first" and rule.tiled:
-            tensors = [[*map(_as_matrix, tensor[: self.arrays]), *tensor[self.arrays :]] for tensor in tensors]
+        slices = rule.rows == "first"
         self.elements = sum(tensor[0].size for tensor in tensors)
         layouts: dict[Layout, Array] = {}
         self.gradient_offsets = []
         self.table = np.zeros((len(tensors), _HEAD + self.arrays + kernel.entry.states), np.int64)
         sizes = []
+        self.counts: list[dict[Extent, int]] = []
         for row, tensor in zip(self.table, tensors, strict=True):
-            layout = layout_of(tensor[: self.arrays], ordered=units != 1, tiled=units == 0)
+            layout = layout_of(
+                tensor[: self.arrays], ordered=units != 1, tiled=units == 0, slices=slices and units == 0
+            )
             cells = layouts.setdefault(layout, np.array(layout.cells(), np.int64))
             row[1] = cells.ctypes.data
             offsets = [*layout.offsets, *(0,) * kernel.entry.states]
             row[_HEAD:] = [x.ctypes.data + offset for x, offset in zip(tensor, offsets, strict=True)]
             self.gradient_offsets.append(layout.offsets[1])
-            sizes.append(_units(tensor[0], units))
+            counts = _counts(tensor[0], rule) if units == 0 else _counts(tensor[0], None)
+            self.counts.append(counts)
+            sizes.append(-(-tensor[0].size // units) if units else _tiles(counts))
         self.total = sum(sizes)
         self.table[:, 0] = [0, *accumulate(sizes[:-1])] if sizes else []
         self._layouts = list(layouts.values())  # keeps their memory alive
@@ -231,7 +235,6 @@ class Binding:
         # What is computed once for all tensors, as the kernel reads it.
         self.group_values = np.zeros(max(1, len(kernel.group.places)))
         self._group = ffi.cast("void *", self.group_values.ctypes.data)
-        self.counts = [_counts(tensor[0], tiled=units == 0) for tensor in tensors]
         self.cells = np.zeros((len(tensors), 1))
         if kernel.entry.count > len(kernel.course.passes):
             self._make_space()
@@ -306,34 +309,21 @@ class Binding:
         )
 
 
-def _as_matrix(x: Array) -> Array:
-    """The same elements with the first dimension as rows; ArrayError if they do not lie so that this is possible."""
-    if x.ndim == 2:
-        return x
-    flat = x.view()
-    try:
-        flat.shape = (x.shape[0], math.prod(x.shape[1:]))
-    except AttributeError:
-        message = f"a parameter whose rows lie in one piece was expected, got strides {x.strides} of shape {x.shape}"
-        raise ArrayError(message, hint="give a contiguous array, for example np.ascontiguousarray(p)") from None
-    return flat
+def _tiles(counts: Mapping[Extent, int]) -> int:
+    """How many tiles there are in a parameter of matrices."""
+    matrices = counts[Extent.MATRIX]
+    if not matrices:
+        return 0
+    rows, columns = counts[Extent.ROW] // matrices, counts[Extent.COLUMN] // matrices
+    return matrices * -(-rows // PANEL) * -(-columns // BLOCK)
 
 
-def _units(p: Array, units: int) -> int:
-    """How many units of work a parameter is."""
-    if units:
-        return -(-p.size // units)
-    tiles: int = math.prod(p.shape[:-2]) * -(-p.shape[-2] // PANEL) * -(-p.shape[-1] // BLOCK)
-    return tiles
-
-
-def _counts(p: Array, *, tiled: bool) -> dict[Extent, int]:
-    """How many values of each extent a parameter has."""
-    matrices = math.prod(p.shape[:-2]) if tiled else 1
-    return {
-        Extent.TENSOR: 1,
-        Extent.MATRIX: matrices,
-        Extent.ROW: matrices * p.shape[-2] if tiled else 1,
-        Extent.COLUMN: matrices * p.shape[-1] if tiled else p.size,
-        Extent.ELEMENT: p.size,
-    }
+def _counts(p: Array, tiled: Rule | None) -> dict[Extent, int]:
+    """How many values of each extent a parameter has; `tiled`: the rule, if it knows of rows and columns."""
+    of = {Extent.TENSOR: 1, Extent.MATRIX: 1, Extent.ROW: 1, Extent.COLUMN: p.size, Extent.ELEMENT: p.size}
+    if tiled is not None:
+        first = tiled.rows == "first"
+        matrices = 1 if first else math.prod(p.shape[:-2])
+        rows, columns = (p.shape[0], math.prod(p.shape[1:])) if first else p.shape[-2:]
+        of |= {Extent.MATRIX: matrices, Extent.ROW: matrices * rows, Extent.COLUMN: matrices * columns}
+    return of

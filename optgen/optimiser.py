@@ -198,7 +198,9 @@ class Optimiser:
     def __repr__(self) -> str:
         # Not getattr: a chain may have the name twice.
         arguments = [f"{name}={self._value(name)!r}" for name in self._values]
-        arguments += [f"{flag.name}={flag.value}" for flag in self.rule.flags if flag.value != flag.default]
+        for flag in self.rule.flags:
+            usual = flag.default if flag.when is None else self._decide(flag.when, self._values)
+            arguments += [f"{flag.name}={flag.value}"] * (flag.value is not usual)
         arguments += [f"backend={self._backend!r}"] if self._backend != BACKENDS[0] else []
         return f"{type(self).__name__}({', '.join(arguments)})"
 
@@ -307,8 +309,10 @@ class Optimiser:
             raise ArrayError(message, hint="give all parameters in one step")
         here = {id(slot) for slot in found if slot}
         absent = sum(id(slot) not in here for slot in self._states.slots())
+        absent += max(0, len(self._states.pending) - found.count(None))  # loaded, and not taken up by this step
         if absent:
-            before = f"the {len(self._states)} of before were expected, {absent} are missing"
+            count = len(self._states) + len(self._states.pending)
+            before = f"the {count} of before were expected, {absent} are missing"
             message = f"{self.rule.name} reduces over all parameters: {before}"
             raise ArrayError(message, hint="step them together, with a gradient of zeros where there is none")
 

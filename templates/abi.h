@@ -14,7 +14,8 @@ typedef struct {
 
 /* One parameter with its gradient and states; in a table these follow each other, each with as many pointers: `arrays`
  * with a value for each element, then the states with fewer. first: how many units of work the tensors before it have.
- * layout: dense (1 or 0), rank, shape[rank], by[rank][arrays]. */
+ * layout: kind, rank, shape[rank], by[rank][arrays]; kind is 1 if the innermost dimension is dense, else 0; or 2 if the
+ * rows are slices of the first dimension, in pieces of the innermost one. */
 typedef struct {
     int64_t first;
     const int64_t *layout;

@@ -102,6 +102,11 @@ OPTGEN_INLINE optgen_shape optgen_shape_of(const int64_t *layout)
     }
     of.rows = rank < 2 ? 1 : shape[rank - 2];
     of.columns = shape[rank - 1];
+    if (layout[0] == 2) {
+        of.matrices = 1;
+        of.rows = shape[0];
+        of.columns = of.rows > 0 ? of.elements / of.rows : 0;
+    }
     return of;
 }
 

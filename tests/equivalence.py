@@ -327,11 +327,9 @@ LENGTHS = (0, 1, 2, 3, 5, 8, 15, 16, 17, 33, 49, 100)
 MATRICES = ((3, 5), (1, 1), (0, 4), (4, 0), (2, 3, 4), (2, 0, 3), (65, 3), (130, 2), (3, 1030), (2, 3, 2, 5))
 
 
-def _layouts(
-    arrays: int, item: int, matrix: bool, first: bool, blocks: bool
-) -> Iterator[tuple[str, list[list[Placement]]]]:
+def _layouts(arrays: int, item: int, matrix: bool, blocks: bool) -> Iterator[tuple[str, list[list[Placement]]]]:
     """Lists of tensors by the way their arrays lie: for every tensor a placement for every array. `matrix`: of two or
-    more dimensions only, and `first`: rows in one piece; `blocks`: some longer than the blocks of reductions."""
+    more dimensions only; `blocks`: some longer than the blocks of reductions."""
 
     def alike(shape: tuple[int, ...], **how: Any) -> list[Placement]:
         return [placement(shape, item, **how)] * arrays
@@ -353,14 +351,14 @@ def _layouts(
             others((5, 7), {"still": [1]}),
         ]
         yield "gradient of other strides", others_strides
-        if not first:
-            yield (
-                "more than one matrix, laid out otherwise",
-                [
-                    alike((4, 3, 6), gaps={1: 2, 2: 1}, back=[1]),
-                    others((3, 4, 5), {"order": (2, 0, 1), "back": [1]}, back=[0, 1]),
-                ],
-            )
+        yield (
+            "more than one matrix, laid out otherwise",
+            [
+                alike((4, 3, 6), gaps={1: 2, 2: 1}, back=[1]),
+                others((3, 4, 5), {"order": (2, 0, 1), "back": [1]}, back=[0, 1]),
+                others((2, 3, 400), {"order": (1, 0, 2)}),
+            ],
+        )
         return
     if blocks:
         yield "longer than a block", [alike((n,)) for n in (1023, 1024, 1025, 2050)] + [alike((3, 700))]
@@ -393,8 +391,7 @@ def check_kernel(rule: Rule, kernel: Kernel) -> None:
     item = np.dtype(kernel.dtype).itemsize
     hypers = (busy(rule.hypers), defaults(rule.hypers))
     blocks = kernel.entry.units != 1
-    first = rule.rows == "first"
-    for i, (_, tensors) in enumerate(_layouts(len(rule.arrays), item, bool(rule.matrix), first, blocks)):
+    for i, (_, tensors) in enumerate(_layouts(len(rule.arrays), item, bool(rule.matrix), blocks)):
         for j, kind in enumerate(KINDS):
             values = hypers[(i + j) % 2]
             made = [make_tensor(rule, values, places, kernel.dtype, kind, rng, t=3 * (i % 2) * k)

@@ -101,9 +101,6 @@ def hyperparameters(draw: Draw, hypers: tuple[Hyper, ...]) -> dict[str, tuple[fl
     return {hyper.name: tuple(number(hyper, interval) for interval in hyper.ranges) for hyper in hypers}
 
 
-plane = matrices.filter(lambda shape: len(shape) == 2)
-
-
 # ---- Properties ----
 
 
@@ -118,9 +115,7 @@ def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> No
     values = draw(hyperparameters(rule.hypers) | st.just(busy(rule.hypers)), "values")
     rng = np.random.default_rng(draw(st.integers(0, 2**32), "seed"))
     counts = st.just(draw(st.integers(0, 3), "t")) | st.integers(0, 2000)
-    which = (
-        plane if rule.rows == "first" else matrices if rule.matrix else long_shapes if kernel.course.reduces else shapes
-    )
+    which = matrices if rule.matrix else long_shapes if kernel.course.reduces else shapes
     places, kinds = layouts(len(rule.arrays), item, which), st.sampled_from(KINDS)
     tensors = [
         make_tensor(rule, values, draw(places), dtype, draw(kinds), rng, draw(counts))

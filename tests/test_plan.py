@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,13 +14,14 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from rules import SUBJECTS, make
 
 import optgen
-from optgen import driver, param, plan
+from optgen import param, plan
 from optgen.errors import ArrayError, OptgenError
+from optgen.ir import Extent
 from optgen.state import Slot
 
-RULES = [driver.compile_file(path).name for path in driver.shipped()]
 BACKENDS = ("kernel", "interpreter")
 
 
@@ -95,7 +98,8 @@ PARAMETERS = {name: lambda v, make=make: constant(make(v)) for name, make in ARR
     "anew": lambda v: (lambda a: lambda: a[...])(v.copy()),
     "tracked anew": lambda v: (lambda a: lambda: param(a))(v.copy()),
 }
-SHAPES = [(), (0,), (1,), (5,), (17,), (3, 4), (4, 3), (2, 3, 2), (70,)]
+#: Vectors and matrices; of some, more than a block of elements, or a panel of rows.
+SHAPES = [(), (0,), (1,), (5,), (17,), (3, 4), (4, 3), (2, 3, 2), (70,), (0, 3), (4, 0), (1100,), (66, 3), (2, 1030)]
 
 
 def numbers(seed, shape, dtype):
@@ -121,6 +125,66 @@ FAULTS = {
 }
 
 
+# ---- Stories ----
+
+
+def linked(*parts):
+    """What makes a chain of parts, each a name with its arguments."""
+
+    def made(backend):
+        return optgen.chain(*(getattr(optgen, name)(**given) for name, given in parts), backend=backend)
+
+    return made
+
+
+#: What stories are about: every rule, every part in a chain, variants that have other states, and longer chains.
+STORIES = {subject: partial(make, subject) for subject in SUBJECTS} | {
+    "SM3 without an average": partial(make, "SM3", rho=0),
+    "SGD with a buffer": partial(make, "SGD", momentum=0.9, nesterov=True),
+    "RMSprop with everything": partial(make, "RMSprop", momentum=0.5, centered=True),
+    "Adam with everything": partial(make, "Adam", amsgrad=True, maximize=True, decoupled_weight_decay=True),
+    "AccumGrad, Adafactor": linked(
+        ("AccumGrad", {"n": 3}), ("ClipNorm", {"omega": 1.0}), ("Adafactor", {}), ("Lookahead", {"k": 2}), ("EMA", {})
+    ),
+    "NovoGrad, AccumGrad": linked(("WeightDecay", {}), ("NovoGrad", {}), ("AccumGrad", {}), ("Cautious", {})),
+    "ClipGlobalNorm, SM3": linked(("ClipGlobalNorm", {}), ("SM3", {}), ("ExpDecay", {"every": 2})),
+    "ClipGlobalNorm, AccumGrad": linked(("ClipGlobalNorm", {}), ("AccumGrad", {}), ("LAMB", {}), ("EMA", {})),
+    "Prodigy, ClipGlobalNorm": linked(("ClipGrad", {}), ("Prodigy", {"d0": 0.01}), ("ClipGlobalNorm", {})),
+}
+
+
+def extents(name):
+    """Of the states and reductions of a story, all that is less than an element."""
+    rules = STORIES[name]("interpreter")._compilation.rules
+    return {state.extent for rule in rules for state in rule.small_states} | {
+        Extent.GROUP for rule in rules if rule.grouped
+    }
+
+
+TOGETHER = [name for name in STORIES if Extent.GROUP in extents(name)]
+SMALL = [name for name in STORIES if name not in TOGETHER and extents(name)]
+CHAINED = [name for name in STORIES if "," in name and name not in TOGETHER + SMALL]
+PLAIN = [name for name in STORIES if name not in TOGETHER + SMALL + CHAINED]
+
+
+@dataclass(frozen=True)
+class Alternating:
+    """A hyperparameter that is a function, and no schedule that a state could hold."""
+
+    odd: float
+    even: float
+
+    def __call__(self, t):
+        return self.odd if t % 2 else self.even
+
+
+def value_of(draw, within):
+    """A number, a schedule or a function that stays in this range."""
+    some = [x for x in (0.0, 0.5, 0.999, 1e-8, 1e-60, 1.5, 3.0, -0.25) if x in within]
+    first, other = draw(st.sampled_from(some)), draw(st.sampled_from(some))
+    return draw(st.sampled_from([first, first, optgen.linear(first, other, 5), Alternating(first, other)]))
+
+
 class Leaf:
     """One parameter in both worlds, the gradients it was last given, and how often it should have been stepped."""
 
@@ -136,14 +200,22 @@ class Leaf:
 class Worlds(RuleBasedStateMachine):
     """The same story with a kernel and with the interpreter; `order` is that in which parameters were first stepped."""
 
-    @initialize(name=st.sampled_from(RULES), seed=st.integers(0, 99))
-    def begin(self, name, seed):
-        self.opts = [getattr(optgen, name)(backend=backend) for backend in BACKENDS]
+    names = PLAIN
+
+    @initialize(data=st.data(), seed=st.integers(0, 99), tame=st.booleans())
+    def begin(self, data, seed, tame):
+        self.story = data.draw(st.sampled_from(self.names), "story")
+        self.opts = list(map(STORIES[self.story], BACKENDS))
+        self.together = self.story in TOGETHER
+        self.tame = tame  # no infinities and NaNs, of which everything that is reduced becomes one
         self.leaves: list[Leaf] = []
         self.order: list[Leaf] = []
         rng = np.random.default_rng(seed)
         for kind in rng.choice(sorted(PARAMETERS), 3):
             self.add(kind, SHAPES[rng.integers(len(SHAPES))], rng.choice(["f", "d"]), seed)
+
+    def numbers(self, seed, shape, dtype):
+        return numbers(3 * seed + 1 if self.tame else seed, shape, dtype)
 
     def both(self, act):
         """What `act(world)` raised in both worlds, which must be the same: None if nothing."""
@@ -158,11 +230,18 @@ class Worlds(RuleBasedStateMachine):
         return raised[0]
 
     def some(self, data, most):
-        """Parameters, in any order; drawn by number, so that nothing else keeps them alive."""
-        numbers = data.draw(st.lists(st.integers(0, len(self.leaves) - 1), min_size=1, max_size=most, unique=True))
+        """Parameters, in any order, all of them in a group; drawn by number, so that nothing else keeps them alive."""
+        places = range(len(self.leaves))
+        if self.together:
+            numbers = data.draw(st.permutations(places))
+        else:
+            numbers = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=most, unique=True))
         return [self.leaves[i] for i in numbers]
 
     def stepped(self, leaves, fault):
+        if self.together and set(self.order) - set(leaves):
+            assert "reduces over all parameters" in fault
+            return
         if fault is not None:
             assert "would be 0 in float32" in fault  # the one reason for which these may be refused
             return
@@ -170,6 +249,12 @@ class Worlds(RuleBasedStateMachine):
             leaf.t += 1
             if leaf not in self.order:
                 self.order.append(leaf)
+
+    def part(self, data, world=None):
+        """Whose hyperparameters are set: the optimiser, or a part of the chain."""
+        parts = getattr(self.opts[0], "parts", None)
+        i = data.draw(st.sampled_from([i for i, part in enumerate(parts) if part._values])) if parts else None
+        return lambda world: self.opts[world] if i is None else self.opts[world][i]
 
     # ---- What may happen ----
 
@@ -180,7 +265,7 @@ class Worlds(RuleBasedStateMachine):
         seed=st.integers(0, 99),
     )
     def add(self, kind, shape, dtype, seed):
-        self.leaves.append(Leaf(kind, numbers(seed, shape, dtype)))
+        self.leaves.append(Leaf(kind, self.numbers(seed, shape, dtype)))
 
     @rule(data=st.data(), layout=st.sampled_from(["kept", *GRADIENTS]), seed=st.integers(0, 99))
     def step(self, data, layout, seed):
@@ -188,7 +273,7 @@ class Worlds(RuleBasedStateMachine):
         for turn in range(3):
             for i, leaf in enumerate(chosen):
                 if layout != "kept":
-                    v = numbers(seed + 7 * turn + i, leaf.shape, leaf.dtype)
+                    v = self.numbers(seed + 7 * turn + i, leaf.shape, leaf.dtype)
                     leaf.kept = [GRADIENTS[layout](v) for _ in BACKENDS]
             for _ in range(2):  # a plan is made, and taken
                 fault = self.both(
@@ -206,23 +291,31 @@ class Worlds(RuleBasedStateMachine):
     @precondition(lambda self: len(self.leaves) > 1)
     @rule(data=st.data())
     def drop(self, data):
-        (leaf,) = self.some(data, 1)
+        leaf = self.some(data, 1)[0]
         self.leaves.remove(leaf)
         if leaf in self.order:
             self.order.remove(leaf)
         del leaf
         gc.collect()
 
-    @rule(data=st.data(), value=st.sampled_from([0.0, 0.5, 0.999, 1e-8, 1e-60]))
-    def set(self, data, value):
-        name = data.draw(st.sampled_from(sorted(self.opts[0]._spellings)))
-        values = (value, 0.25) if name == "beta" else value
-        assert self.both(lambda world: setattr(self.opts[world], name, values)) is None
+    @rule(data=st.data())
+    def set(self, data):
+        part = self.part(data)
+        name = data.draw(st.sampled_from(sorted(part(0)._spellings)))
+        hyper, index = part(0)._spellings[name]
+        places = range(len(hyper.default)) if index is None else [index]
+        values = tuple(value_of(data.draw, hyper.ranges[i]) for i in places)
+        value = values if index is None and hyper.vector else values[0]
+        fault = self.both(lambda world: setattr(part(world), name, value))
+        assert fault is None or "these values need the other variant" in fault
 
     @rule(data=st.data())
     def set_wrongly(self, data):
-        name = data.draw(st.sampled_from(sorted(self.opts[0]._spellings)))
-        assert self.both(lambda world: setattr(self.opts[world], name, -1)) is not None
+        part = self.part(data)
+        name = data.draw(st.sampled_from(sorted(part(0)._spellings)))
+        hyper, index = part(0)._spellings[name]
+        value = -1 if -1 not in hyper.ranges[index or 0] else np.nan
+        assert self.both(lambda world: setattr(part(world), name, value)) is not None
 
     @rule(data=st.data(), fault=st.sampled_from(sorted(FAULTS)))
     def refused(self, data, fault):
@@ -241,25 +334,35 @@ class Worlds(RuleBasedStateMachine):
 
     @rule(data=st.data(), change=st.sampled_from(["readonly", "shape"]))
     def changed_in_place(self, data, change):
-        (leaf,) = self.some(data, 1)
+        chosen = self.some(data, 1)
+        leaf = chosen[0]
         flat = all(leaf.array(world).flags.owndata for world in range(2))
         if change == "shape" and not (flat and leaf.shape and 0 not in leaf.shape):
             return
         before = [pickle.dumps(opt) for opt in self.opts]
-        given = [leaf.give[world]() for world in range(2)]
-        grads = [np.array(g) for g in leaf.kept]
+        given = [[each.give[world]() for each in chosen] for world in range(2)]
+        grads = [[np.array(each.kept[world]) for each in chosen] for world in range(2)]
         for world in range(2):
             if change == "readonly":
-                array_of(given[world]).flags.writeable = False
+                array_of(given[world][0]).flags.writeable = False
             else:
-                array_of(given[world]).resize((*leaf.shape, 1), refcheck=False)
-        assert self.both(lambda world: self.opts[world].step([given[world]], [grads[world]])) is not None
+                array_of(given[world][0]).resize((*leaf.shape, 1), refcheck=False)
+        assert self.both(lambda world: self.opts[world].step(given[world], grads[world])) is not None
         for world in range(2):
             if change == "readonly":
-                array_of(given[world]).flags.writeable = True
+                array_of(given[world][0]).flags.writeable = True
             else:
-                array_of(given[world]).resize(leaf.shape, refcheck=False)
+                array_of(given[world][0]).resize(leaf.shape, refcheck=False)
         assert [pickle.dumps(opt) for opt in self.opts] == before
+
+    def fresh(self, world):
+        """An optimiser that has not stepped, with the functions that a state dict cannot hold."""
+        opt, made = self.opts[world], STORIES[self.story](BACKENDS[world])
+        for old, new in zip(getattr(opt, "parts", [opt]), getattr(made, "parts", [made]), strict=True):
+            for name, values in old._values.items():
+                if any(isinstance(value, Alternating) for value in values):
+                    setattr(new, name, values if old._spellings[name][0].vector else values[0])
+        return made
 
     @rule(way=st.sampled_from(["itself", "params", "pending", "pickle", "deepcopy", "copy"]))
     def carried_over(self, way):
@@ -272,10 +375,10 @@ class Worlds(RuleBasedStateMachine):
                 "pickle": lambda opt=opt: pickle.loads(pickle.dumps(opt)),
                 "deepcopy": lambda opt=opt: copy.deepcopy(opt),
                 "copy": lambda opt=opt: copy.copy(opt),
-            }.get(way, lambda opt=opt: type(opt)(backend=opt.backend))()
+            }.get(way, lambda world=world: self.fresh(world))()
             if way in ("params", "pending"):
                 self.opts[world].load_state_dict(opt.state_dict(), params if way == "params" else None)
-        if way in ("pending", "pickle", "deepcopy"):  # taken up by the first step, in order
+        if way in ("pending", "pickle", "deepcopy") and self.order:  # taken up by the first step, in order
             order = self.order.copy()
             fault = self.both(
                 lambda world: self.opts[world].step(
@@ -310,8 +413,26 @@ class Worlds(RuleBasedStateMachine):
             assert keys == set(opt._plans._plans) - {()}  # the empty list has no slot
 
 
-TestWorlds = Worlds.TestCase
-TestWorlds.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+class Small(Worlds):
+    """With states of tensors, rows and columns."""
+
+    names = SMALL
+
+
+class Together(Worlds):
+    """With values that are of all parameters: all of them are in each step."""
+
+    names = TOGETHER
+
+
+class Chained(Worlds):
+    names = CHAINED
+
+
+TestWorlds, TestSmall, TestTogether, TestChained = (machine.TestCase for machine in (Worlds, Small, Together, Chained))
+TestWorlds.settings = TestSmall.settings = TestTogether.settings = TestChained.settings = settings(
+    max_examples=30, stateful_step_count=30, deadline=None
+)
 
 
 # ---- What such stories are too short for ----
@@ -353,16 +474,35 @@ def test_one_parameter_in_more_lists_than_there_are_plans():
     assert len(slot.plans) == len(opt._plans) == plan.MOST_PLANS
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", STORIES)
 def test_fresh_gradients_of_one_layout_need_no_new_plan(name):
-    opts, worlds = pair(name), [[np.ones((3, 4)), np.ones(5, "f"), np.ones((4, 3)).T] for _ in BACKENDS]
+    opts = [STORIES[name](backend) for backend in BACKENDS]
+    worlds = [[np.ones((3, 4)), np.ones(5, "f"), np.ones((4, 3)).T, np.ones((2, 3, 4), "f")] for _ in BACKENDS]
     first = None
-    for i in range(5):
+    for i in (1, 2, 4, 5, 0):  # the last one has the hard numbers
         for opt, ps in zip(opts, worlds, strict=True):
             opt.step(ps, [numbers(i, p.shape, p.dtype).copy("K") for p in ps])
         first = first or plan_of(opts[0], worlds[0])
         assert plan_of(opts[0], worlds[0]) is first
-    assert all(p.tobytes() == q.tobytes() for p, q in zip(*worlds, strict=True))
+        assert all(same(p, q) for p, q in zip(*worlds, strict=True))
+        assert i == 0 or all(np.isfinite(p).all() for p in worlds[0])
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_a_list_that_was_all_parameters_once_is_refused_when_there_are_more(name):
+    for backend in BACKENDS:
+        opt, p, q = STORIES[name](backend), np.ones(3), np.ones((2, 2))
+        for ps in ([p], [p], [p, q]):
+            opt.step(ps, [x / 4 for x in ps])
+        before = pickle.dumps(opt), p.tobytes()
+        for gradient in (np.ones(3), np.ones(3)):  # by the plan of before, and anew
+            with pytest.raises(ArrayError, match="the 2 of before were expected, 1 are missing"):
+                opt.step([p], [gradient])
+        assert (pickle.dumps(opt), p.tobytes()) == before
+        del q
+        gc.collect()
+        opt.step([p], [np.ones(3)])
+        assert opt.state(p)["t"] == 4
 
 
 def test_gradients_may_change_their_layout_at_every_step():
