@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optgen import ADAM, update
+from optgen.resources import BUILD
 
 
 def process(*arguments: str, repeats: int = 1, **environment: str) -> float:
@@ -51,8 +52,9 @@ def slowest_rule() -> float:
         import time
         import optgen
         optgen.Descent
+        from optgen.driver import shipped_names
         slowest = 0.0
-        for name in dir(optgen):
+        for name in shipped_names():
             start = time.perf_counter()
             getattr(optgen, name)
             slowest = max(slowest, time.perf_counter() - start)
@@ -89,6 +91,7 @@ def main() -> None:
         build = ("-m", "optgen", "build", "--out", folder)
         figures["optgen build, the whole library, from nothing"] = (process(*build), 120)
         figures["optgen build, again"] = (process(*build, repeats=5), 1)
+    process("-m", "optgen", "build", "--out", str(BUILD))  # as it is after an installation
     numpy = process("-c", "import numpy", repeats=9)
     both = process("-c", "import numpy, optgen", repeats=9)
     rule = process("-c", "import numpy, optgen; optgen.ADAM()", repeats=9)

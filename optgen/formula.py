@@ -236,7 +236,11 @@ _WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
     ast.BitXor: ("^", "is not a power here", "write `**`"),
     ast.FloorDiv: ("//", "has no meaning in a formula", "write `/`"),
     ast.Mod: ("%", "has no meaning in a formula", _BITS),
-    ast.MatMult: ("@", "has no meaning in a formula", "formulas work element by element: write `*`"),
+    ast.MatMult: (
+        "@",
+        "has no meaning in a formula",
+        "formulas work element by element: write `*`; products of matrices cannot be said yet",
+    ),
     ast.BitAnd: ("&", "has no meaning in a formula", "write `and` for conditions"),
     ast.BitOr: ("|", "has no meaning in a formula", "write `or` for conditions, `abs(x)` for an absolute value"),
     ast.LShift: ("<<", "has no meaning in a formula", _BITS),

@@ -69,6 +69,18 @@ C_KEYWORDS = frozenset({
     "register", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "struct", "switch",
     "thread_local", "true", "typedef", "typeof", "union", "unsigned", "void", "volatile", "while",
 })  # fmt: skip
+#: What people ask for, by the names that other libraries have for it.
+NOT_YET = {
+    name: what
+    for what, names in (
+        ("products and decompositions of matrices", "matmul transpose svd qr inv det trace eigh cholesky"),
+        ("random numbers", "random rand randn normal uniform bernoulli"),
+        ("what depends on the place of an element", "sort argsort argmax argmin median quantile topk cumsum roll"),
+        ("a function of this kind", "sin cos tan tanh erf sigmoid softmax round ceil"),
+        ("another look at the loss", "loss value gradient grad hessian"),
+    )
+    for name in names.split()
+}
 #: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"
@@ -390,7 +402,10 @@ class Variant:
             close = get_close_matches(name, CALLABLE, 1)
             hint = f"did you mean {close[0]}()? " if close else ""
             hint += f"there are: {', '.join(CALLABLE)}"
-            self.fault(term.span, f"unknown function {name!r}", hint)
+            message = f"unknown function {name!r}"
+            if what := NOT_YET.get(name):
+                message += f": {what} cannot be said in this language yet"
+            self.fault(term.span, message, hint)
             return None
         takes = len(OPS[name].takes)
         if len(args) != takes:

@@ -71,13 +71,36 @@ def test_it_lists_every_rule_and_every_variable():
     for path in driver.shipped():
         assert driver.compile_file(path).name in README
     sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "optgen").rglob("*.py"))
-    for variable in set(re.findall(r"\bOPTGEN_[A-Z_]+\b", sources)) - {"OPTGEN_ABI", "OPTGEN_V3", "OPTGEN_V4"}:
+    variables = set(re.findall(r"""environ\S*?["'](OPTGEN_\w+)["']""", sources))
+    assert variables == {"OPTGEN_NUM_THREADS", "OPTGEN_ISA", "OPTGEN_CACHE_DIR"}
+    for variable in variables:
         assert f"`{variable}`" in README, variable
 
 
 def test_the_tests_that_it_names_are_there():
     for name in re.findall(r"`(tests/\w+\.py)`", README):
         assert (ROOT / name).is_file(), name
+
+
+def test_its_rule_with_norms_takes_two_passes(folder):
+    (scaled,) = [block for block in blocks("toml") if 'name = "Scaled"' in block]
+    (folder / "scaled.toml").write_text(scaled, "utf-8")
+    done = run(folder, sys.executable, "-m", "optgen", "show", "scaled.toml", "--as", "passes")
+    assert done.returncode == 0, done.stderr
+    assert "a step in 2 passes over memory" in done.stdout
+
+
+def test_its_table_of_rules_is_what_ships():
+    from optgen import driver
+
+    origins = r"Flux|torch\.optim|Optimisers\.jl|optax|parts of chains"
+    rows = re.findall(rf"^\| ({origins})\b[^|]*\| (.*) \|$", README, re.MULTILINE)
+    table = {origin: set(re.findall(r"[A-Z]\w+", names.split("`")[1])) for origin, names in rows}
+    found = {}
+    for path in driver.shipped():
+        rule = driver.compile_file(path).rules[0]
+        found.setdefault("parts of chains" if rule.part else rule.origin, set()).add(rule.name)
+    assert table == found
 
 
 def test_its_rule_with_a_flag_has_a_state_in_one_variant_only(folder):
