@@ -11,12 +11,13 @@ from typing import Any, NoReturn, overload
 
 from .check import MOST_REDUCTIONS
 from .compose import compose
+from .configured import expect_backend
 from .driver import Compilation
 from .errors import ArgumentError, StateError
 from .hyperparameters import Given, spellings
 from .ir import Extent, Rule, reduces, verify
 from .names import canonical
-from .optimiser import Optimiser, expect_backend, loaded
+from .optimiser import Optimiser, loaded
 
 __all__ = ["Chain", "Optimiser", "chain"]
 

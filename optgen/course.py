@@ -66,8 +66,7 @@ Work: TypeAlias = MemoryPass | Between | Group
 
 @dataclass(frozen=True)
 class Course:
-    """A lowered rule as work in order. `small` are the values of lesser extent that work leaves for later work, as
-    (name, extent); `group` those of them that are known on the host; `scalars` what is known before all of it."""
+    """A lowered rule as work in order; `scalars` are known before all of it, in this order for a kernel."""
 
     rule: Rule
     scalars: tuple[Assign, ...]

@@ -15,24 +15,23 @@ import numpy as np
 from . import driver, interp
 from .arrays import LEAVE_OUT, Array, as_gradient, as_parameter, refuse_overlaps
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
+from .configured import Configured
 from .constants import vanishing
 from .emit.text import expression
 from .errors import ArgumentError, ArrayError, HyperparameterError, StateError
-from .host import Always, Steps, Values, evaluate
-from .hyperparameters import Given, Spellings, any_spelling, checked, number, resolved, spellings, suggestion
+from .host import Always, Steps, Values
+from .hyperparameters import Given, any_spelling, resolved, spellings
 from .ir import Expr, Extent, Rule
 from .kernel import Kernel, threads
-from .names import canonical
 from .plan import Plan, Plans
 from .state import Shapes, Slot, States, expect_fit, expect_number, keys_of, read_saved
 
-__all__ = ["Optimiser", "expect_backend", "loaded"]
+__all__ = ["Optimiser", "loaded"]
 
-BACKENDS = ("kernel", "interpreter")
 ALL_OF_THEM = "give zeros: what depends on all parameters would be another number without this one"
 
 
-class Optimiser:
+class Optimiser(Configured):
     """Base of all optimisers; its subclasses are made from specs.
 
     Hyperparameters are attributes, in ASCII or Greek: `opt.eta = 0.01` holds from the next step on. `opt.beta` is a
@@ -46,18 +45,9 @@ class Optimiser:
     used by one thread at a time.
     """
 
-    _compilation: ClassVar[driver.Compilation]
     _module: ClassVar[str]
-    _spellings: ClassVar[Spellings]
     _chain: ClassVar[type[Optimiser]]  # what `Optimiser(...)` makes; set by the room that defines it
 
-    _values: MutableMapping[str, tuple[Given, ...]]
-    _scheduled: bool  # whether a value is a function of the step
-    _flags: dict[str, bool]
-    _backend: str
-    _variants: dict[bool, int]  # by whether a parameter is a matrix
-    _decided: Mapping[str, Expr]  # the conditions of the flags that hyperparameters decided
-    _held: set[str]  # the dtypes that are known to hold every constant of the rule
     _plans: Plans
     _states: States
 
@@ -77,25 +67,6 @@ class Optimiser:
         name = type(self).__name__
         raise ArgumentError(f"{name} is made of no spec, and is no rule itself", hint="from optgen import ADAM")
 
-    def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
-        """What the constructors of generated classes do: all hyperparameters and flags as given, to be checked."""
-        expect_backend(backend)
-        given = {name: checked(self._spellings[name][0], v) for name, v in values.items()}
-        chosen = {}
-        for flag in self._compilation.rules[0].flags:
-            value = flags[flag.name]
-            if value is None and flag.when is not None:
-                value = self._decide(flag.when, given)
-            if not isinstance(value, bool):
-                raise ArgumentError(f"the flag {flag.name}: True or False was expected, got {value!r}")
-            chosen[flag.name] = value
-        # Those that hyperparameters decided, since another value of these may want another variant.
-        decided = {f.name: f.when for f in self._compilation.rules[0].flags if f.when and flags[f.name] is None}
-        self._start(given, chosen, backend, decided)
-
-    def _decide(self, when: Expr, given: Mapping[str, tuple[Given, ...]]) -> bool:
-        return bool(evaluate(when, resolved(self._compilation.rules[0].hypers, given, 1), 0, {}))
-
     def _start(
         self,
         values: MutableMapping[str, tuple[Given, ...]],
@@ -103,26 +74,9 @@ class Optimiser:
         backend: str,
         decided: Mapping[str, Expr],
     ) -> None:
+        super()._start(values, flags, backend, decided)
         plans = Plans()
-        # Not by attribute: those are hyperparameters.
-        self.__dict__.update(
-            _values=values,
-            _scheduled=any(map(callable, sum(values.values(), ()))),
-            _flags=flags,
-            _decided=decided,
-            _backend=backend,
-            _variants=self._compilation.variants(flags),
-            _held=set(),
-            _plans=plans,
-            _states=States(plans.forget),
-        )
-
-    # ---- Hyperparameters ----
-
-    @property
-    def rule(self) -> Rule:
-        """The checked rule, in the variant of this optimiser's flags; that for matrices, if there are two."""
-        return self._compilation.rules[next(iter(self._variants.values()))]
+        self.__dict__.update(_plans=plans, _states=States(plans.forget))
 
     def _rule_of(self, shape: tuple[int, ...]) -> Rule:
         """The rule in the variant for a parameter of this shape."""
@@ -132,77 +86,6 @@ class Optimiser:
             message = f"{self.rule.name} works on matrices, of two or more dimensions, got a parameter of shape {shape}"
             raise ArrayError(message, hint=hint)
         return self._compilation.rules[variant]
-
-    @property
-    def backend(self) -> str:
-        """Either "kernel" or "interpreter"."""
-        return self._backend
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        hyper, index = self._spellings.get(canonical(name), (None, None))
-        if hyper is not None:
-            values = self._values[hyper.name]
-            return values if index is None and hyper.vector else values[index or 0]
-        if canonical(name) in self._flags:
-            return self._flags[canonical(name)]
-        raise AttributeError(f"{type(self).__name__} has no {name!r}{self._suggestion(name, self._names())}")
-
-    def _suggestion(self, name: str, names: Sequence[str]) -> str:
-        return suggestion(name, names)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        hyper, index = self._spellings.get(canonical(name), (None, None))
-        if hyper is None:
-            if canonical(name) in self._flags:
-                raise ArgumentError(f"the flag {name!r} is chosen when the optimiser is made")
-            meant = self._suggestion(name, list(self._values))
-            raise ArgumentError(f"{type(self).__name__} has no hyperparameter {name!r}{meant}")
-        if index is None:
-            values = checked(hyper, value)
-        else:
-            before = list(self._values[hyper.name])
-            before[index] = number(hyper, value, index)
-            values = tuple(before)
-        self._refuse_other_variant({**self._values, hyper.name: values})
-        self._values[hyper.name] = values
-        self._changed()
-
-    def _changed(self) -> None:
-        """Something else than before is among the hyperparameters."""
-        self.__dict__["_scheduled"] = any(map(callable, sum(self._values.values(), ())))
-        self._held.clear()
-
-    def _refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        """HyperparameterError if these values would have decided another way about a flag."""
-        for name, when in self._decided.items():
-            if self._decide(when, values) is not self._flags[name]:
-                chosen = f"{type(self).__name__} was made with {name}={self._flags[name]}, since not {expression(when)}"
-                if self._flags[name]:
-                    chosen = chosen.replace("since not", "since")
-                hint = f"make a new one, or choose when it is made: {name}={not self._flags[name]}"
-                raise HyperparameterError(f"{chosen}; these values need the other variant", hint=hint)
-
-    def _value(self, name: str) -> Any:
-        """A hyperparameter as callers see it: one value, or a tuple."""
-        values = self._values[name]
-        return values if self._spellings[name][0].vector else values[0]
-
-    def _names(self) -> list[str]:
-        return [*self._values, *self._flags]
-
-    def __dir__(self) -> Iterable[str]:
-        return [*super().__dir__(), *self._names()]
-
-    def __repr__(self) -> str:
-        # Not getattr: a chain may have the name twice.
-        arguments = [f"{name}={self._value(name)!r}" for name in self._values]
-        for flag in self.rule.flags:
-            usual = flag.default if flag.when is None else self._decide(flag.when, self._values)
-            arguments += [f"{flag.name}={flag.value}"] * (flag.value is not usual)
-        arguments += [f"backend={self._backend!r}"] if self._backend != BACKENDS[0] else []
-        return f"{type(self).__name__}({', '.join(arguments)})"
 
     # ---- Steps ----
 
@@ -506,12 +389,6 @@ def _unpickled(made: tuple[Any, ...], saved: dict[str, Any]) -> Optimiser:
 def shapes(rule: Rule, shape: tuple[int, ...]) -> Shapes:
     """The shapes of the states of a parameter that have not a value for each element."""
     return {s.name: interp.shape_of(s.extent, shape, rule.rows) for s in rule.small_states if s.extent > Extent.GROUP}
-
-
-def expect_backend(backend: object) -> None:
-    """ArgumentError unless there is such a backend."""
-    if backend not in BACKENDS:
-        raise ArgumentError(f"backend: one of {', '.join(BACKENDS)} was expected, got {backend!r}")
 
 
 def _listed(given: Any, what: str) -> list[Any]:
