@@ -4,20 +4,23 @@
 #define OPTGEN_LANES 32
 #define OPTGEN_TILE 128 /* elements that are computed before they are reduced: a multiple of the lanes */
 
+/* The same for all rules; no rule has a use for all of them. */
+#define OPTGEN_SHARED static inline __attribute__((always_inline, unused))
+
 typedef double optgen_lanes __attribute__((vector_size(8 * OPTGEN_LANES), aligned(8)));
 
-static inline double optgen_take_sum(double total, double x) { return total + x; }
-static inline double optgen_take_max(double total, double x) { return ((x > total) | (x != x)) ? x : total; }
-static inline double optgen_take_min(double total, double x) { return ((x < total) | (x != x)) ? x : total; }
+OPTGEN_SHARED double optgen_take_sum(double total, double x) { return total + x; }
+OPTGEN_SHARED double optgen_take_max(double total, double x) { return ((x > total) | (x != x)) ? x : total; }
+OPTGEN_SHARED double optgen_take_min(double total, double x) { return ((x < total) | (x != x)) ? x : total; }
 
 #define OPTGEN_FOLDS(NAME, START)                                                                                      \
-    OPTGEN_INLINE void optgen_begin_##NAME(double *lanes)                                                              \
+    OPTGEN_SHARED void optgen_begin_##NAME(double *lanes)                                                              \
     {                                                                                                                  \
         for (int lane = 0; lane < OPTGEN_LANES; ++lane)                                                                \
             lanes[lane] = START;                                                                                       \
     }                                                                                                                  \
     /* What is left of a block in the end. */                                                                          \
-    OPTGEN_INLINE double optgen_end_##NAME(double *lanes)                                                              \
+    OPTGEN_SHARED double optgen_end_##NAME(double *lanes)                                                              \
     {                                                                                                                  \
         for (int width = OPTGEN_LANES / 2; width > 0; width /= 2)                                                      \
             for (int lane = 0; lane < width; ++lane)                                                                   \
@@ -25,13 +28,13 @@ static inline double optgen_take_min(double total, double x) { return ((x < tota
         return lanes[0];                                                                                               \
     }                                                                                                                  \
     /* The next row of a panel. */                                                                                     \
-    OPTGEN_INLINE void optgen_down_##NAME(const double *x, int64_t n, double *panel, int32_t first)                    \
+    OPTGEN_SHARED void optgen_down_##NAME(const double *x, int64_t n, double *panel, int32_t first)                    \
     {                                                                                                                  \
         for (int64_t j = 0; j < n; ++j)                                                                                \
             panel[j] = optgen_take_##NAME(first ? START : panel[j], x[j]);                                             \
     }                                                                                                                  \
     /* `count` values that stand `stride` apart, in order. */                                                          \
-    OPTGEN_INLINE double optgen_line_##NAME(const double *x, int64_t count, int64_t stride)                            \
+    OPTGEN_SHARED double optgen_line_##NAME(const double *x, int64_t count, int64_t stride)                            \
     {                                                                                                                  \
         double total = START;                                                                                          \
         for (int64_t i = 0; i < count; ++i)                                                                            \
@@ -39,7 +42,7 @@ static inline double optgen_take_min(double total, double x) { return ((x < tota
         return total;                                                                                                  \
     }                                                                                                                  \
     /* `runs` of `blocks` values each. */                                                                              \
-    OPTGEN_INLINE double optgen_runs_##NAME(const double *x, int64_t runs, int64_t blocks, int64_t stride)             \
+    OPTGEN_SHARED double optgen_runs_##NAME(const double *x, int64_t runs, int64_t blocks, int64_t stride)             \
     {                                                                                                                  \
         double total = START;                                                                                          \
         for (int64_t run = 0; run < runs; ++run)                                                                       \
@@ -54,7 +57,7 @@ OPTGEN_FOLDS(min, (double)INFINITY)
 /* The next n values of a block, of which those before were a multiple of the lanes: for each instruction set, since a
  * vector of all lanes is cut into those that a function may use. */
 #define OPTGEN_TAKE(NAME, ISA, ATTRIBUTE)                                                                              \
-    ATTRIBUTE OPTGEN_INLINE void optgen_take_##NAME##_##ISA(const double *x, int64_t n, double *lanes)                 \
+    ATTRIBUTE OPTGEN_SHARED void optgen_take_##NAME##_##ISA(const double *x, int64_t n, double *lanes)                 \
     {                                                                                                                  \
         int64_t i = 0;                                                                                                 \
         for (; i + OPTGEN_LANES <= n; i += OPTGEN_LANES)                                                               \
@@ -66,7 +69,7 @@ OPTGEN_FOLDS(min, (double)INFINITY)
 #define OPTGEN_REDUCTIONS(ISA, ATTRIBUTE)                                                                              \
     OPTGEN_TAKE(max, ISA, ATTRIBUTE)                                                                                   \
     OPTGEN_TAKE(min, ISA, ATTRIBUTE)                                                                                   \
-    ATTRIBUTE OPTGEN_INLINE void optgen_take_sum_##ISA(const double *x, int64_t n, double *lanes)                      \
+    ATTRIBUTE OPTGEN_SHARED void optgen_take_sum_##ISA(const double *x, int64_t n, double *lanes)                      \
     {                                                                                                                  \
         optgen_lanes total;                                                                                            \
         int64_t i = 0;                                                                                                 \
@@ -91,7 +94,7 @@ typedef struct {
     int64_t matrices, rows, columns, elements;
 } optgen_shape;
 
-OPTGEN_INLINE optgen_shape optgen_shape_of(const int64_t *layout)
+OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
 {
     const int64_t rank = layout[1], *const shape = layout + 2;
     optgen_shape of = { 1, 1, 1, 1 };
@@ -110,7 +113,7 @@ OPTGEN_INLINE optgen_shape optgen_shape_of(const int64_t *layout)
     return of;
 }
 
-OPTGEN_INLINE int64_t optgen_parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
+OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
 /* How many there are of `of` in each of `over`. */
-OPTGEN_INLINE double optgen_among(int64_t of, int64_t over) { return over > 0 ? (double)(of / over) : 0.0; }
+OPTGEN_SHARED double optgen_among(int64_t of, int64_t over) { return over > 0 ? (double)(of / over) : 0.0; }

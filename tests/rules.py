@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from equivalence import REDUCED
+
 import optgen
 from optgen import driver
 from optgen.ir import Hyper, Rule
@@ -34,6 +36,27 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
 PART_OF = {f"{first}, {second}": part for part, (first, second, _) in CHAINS.items()}
 SUBJECTS = [*RULES, *PART_OF]
 
+#: Rows that are slices of the first dimension, with states of their own, which no rule that ships has.
+SLICES = """
+name = "Slices"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+[state]
+r = { init = 0, extent = "row", when = "matrix" }
+c = { init = "eta", extent = "column", when = "matrix" }
+b = { init = 1, extent = "matrix", when = "matrix" }
+[update]
+rows = "first"
+formulas = '''
+r     = r/2 + mean(g*g, row)
+c     = max(c, max(abs(g), column))
+b     = b/2 + norm(r, matrix)
+delta = eta*g/(1 + sqrt(r)) + eta*(c - b)*1e-3 if matrix else eta*g
+'''
+"""
+#: Rules of the tests' own, for states of all extents.
+OWN = {"Reduced": REDUCED, "Slices": SLICES}
+
 #: With these instead of the defaults, the loss of a small regression goes down from the first steps on.
 DESCENDING: dict[str, dict[str, Any]] = {
     "ScheduleFreeSGD": {"eta": 0.1},  # 1 suits gradients that are clipped
@@ -41,7 +64,10 @@ DESCENDING: dict[str, dict[str, Any]] = {
 
 
 def make(subject: str, backend: str = "kernel", **given: Any) -> Any:
-    """An optimiser of this subject; `given`: of a chain, the arguments of the part that it is about."""
+    """An optimiser of this subject, or of a rule of the tests' own; `given`: of a chain, the arguments of the part that
+    it is about."""
+    if subject in OWN:
+        return driver.module_class(driver.compile_text(OWN[subject], "test.toml"))(**given, backend=backend)
     if subject in SPECS:
         return getattr(optgen, subject)(**given, backend=backend)
     part = PART_OF[subject]

@@ -388,6 +388,34 @@ def test_a_layout_visits_every_element_once_with_those_that_belong_to_it(arrays:
         assert leading == sorted(leading, reverse=True), "the innermost dimension is not that of the smallest stride"
 
 
+@settings(deadline=None, max_examples=300)
+@given(matching())
+def test_an_ordered_layout_visits_the_elements_in_the_order_of_their_indices(arrays: list[Array]) -> None:
+    layout = layout_of(arrays, ordered=True)
+    assert walked(layout, arrays) == list(zip(*map(addresses, arrays), strict=True))
+    assert not layout.dense or layout.shape == (arrays[0].size,)
+
+
+@settings(deadline=None, max_examples=300)
+@given(matching().filter(lambda arrays: arrays[0].ndim >= 2))
+def test_a_layout_of_matrices_keeps_rows_and_columns(arrays: list[Array]) -> None:
+    together = list(zip(*map(addresses, arrays), strict=True))
+    layout = layout_of(arrays, tiled=True)
+    assert walked(layout, arrays) == together
+    assert layout.shape == arrays[0].shape
+    slices = layout_of(arrays, tiled=True, slices=True)
+    assert walked(slices, arrays) == together
+    assert slices.shape[0] == arrays[0].shape[0]
+    assert slices.slices == (len(slices.shape) > 2)  # of more dimensions only where slices do not lie in one piece
+    assert slices.cells()[0] == (2 if slices.slices else slices.dense)
+    for each in (layout, slices):
+        if each.dense and together:
+            width = each.shape[-1]
+            for row in (walked(each, arrays)[i : i + width] for i in range(0, len(together), width)):
+                steps = [tuple(b - a for a, b in zip(*pair, strict=True)) for pair in pairwise(row)]
+                assert all(step == tuple(x.itemsize for x in arrays) for step in steps)
+
+
 ALIKE = {
     "contiguous": lambda x: x,
     "Fortran": lambda x: np.asfortranarray(x),
@@ -397,6 +425,15 @@ ALIKE = {
     "with dimensions of one": lambda x: x[:, None, :, None, :].transpose(4, 1, 0, 3, 2),
     "rows of a larger array": lambda x: x[1:3],
 }
+
+
+@pytest.mark.parametrize("how", ["contiguous", "rows of a larger array"])
+def test_slices_that_lie_in_one_piece_are_rows(how: str) -> None:
+    arrays = [ALIKE[how](np.zeros((4, 3, 5), F4)) for _ in range(2)]
+    layout = layout_of(arrays, tiled=True, slices=True)
+    assert (layout.dense, layout.shape, layout.slices) == (True, (arrays[0].shape[0], 15), False)
+    layout = layout_of([arrays[0], np.asfortranarray(arrays[1])], tiled=True, slices=True)
+    assert (layout.shape, layout.slices) == (arrays[0].shape, True)
 
 
 @pytest.mark.parametrize("how", ALIKE)

@@ -27,7 +27,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from optgen import cli, driver, resources, toolchain
+from optgen import builder, cli, driver, resources, toolchain
 
 ROOT = Path(cli.__file__).parents[1]
 PLAIN = """
@@ -94,15 +94,22 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     return write
 
 
+#: The specs of the copied checkout; the README's `optgen build` (test_readme) builds all of them.
+SOME = ("adam", "torch_adam", "descent", "sm3", "lookahead")
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of this checkout in which everything is built."""
+    """A copy of this checkout, with a few specs, in which everything is built."""
     root = tmp_path_factory.mktemp("checkout")
-    for name in ("optgen", "specs", "templates"):
+    for name in ("optgen", "templates"):
         shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (root / "specs").mkdir()
+    for stem in SOME:
+        shutil.copy(ROOT / "specs" / f"{stem}.toml", root / "specs")
     done = subprocess.run(command("build"), **within(root), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"{1 + len(driver.shipped())} built, 0 up to date in build (" in done.stdout
+    assert f"{1 + len(SOME)} built, 0 up to date in build (" in done.stdout
     return root
 
 
@@ -192,6 +199,12 @@ def test_one_spec_given_twice_is_built_once(spec: Path, out: Path, compiler: Cal
     assert len(log.read_text().splitlines()) == 1
 
 
+def test_without_specs_every_one_that_ships_is_built_into_files_of_its_own() -> None:
+    stems = [job.stem for job in builder.jobs(list(driver.shipped()))]
+    assert stems == ["runtime", *(path.stem for path in driver.shipped())]
+    assert len({stem.lower() for stem in stems}) == len(stems)
+
+
 def test_the_default_folder_is_build_in_the_current_one(
     spec: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -253,6 +266,21 @@ print(*sorted({line.split()[-1] for line in pathlib.Path("/proc/self/maps").read
     assert str(checkout / "build" / "libruntime.so") in loaded
     assert str(checkout / "build" / "libdescent.so") in loaded
     assert not (out / "never").exists()
+
+
+def test_rules_whose_names_differ_in_nothing_but_capitals_each_run_their_own_library(checkout: Path) -> None:
+    program = """
+import numpy as np, pathlib
+from optgen import ADAM, Adam, SM3
+for opt in (ADAM(eta=0.5), Adam(lr=0.5), SM3(eta=0.5)):
+    p = np.ones((2, 2))
+    opt.step([p], [p.copy()])
+    assert (p < 1).all(), p
+print(*sorted({pathlib.Path(line.split()[-1]).name for line in open("/proc/self/maps") if "/build/" in line}))
+"""
+    there = within(checkout, CC="/nonexistent", PATH="")
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, **there)
+    assert done.stdout.split() == ["libadam.so", "libruntime.so", "libsm3.so", "libtorch_adam.so"], done.stderr
 
 
 def test_a_module_has_a_real_signature_with_defaults_and_annotations(out: Path) -> None:

@@ -110,6 +110,12 @@ def test_a_spec_is_called_as_its_rule():
         assert driver.compile_file(path).stem == path.stem
 
 
+def test_the_names_of_the_rules_are_read_without_reading_the_rest():
+    names = {driver.compile_file(path).name: path for path in driver.shipped()}
+    assert driver.shipped_names() == names
+    assert len({path.stem.lower() for path in names.values()}) == len(names)
+
+
 @pytest.mark.parametrize("name", ["Nosuchrule", "adam", "AdAm", "../specs/adam", ""])
 def test_an_unknown_rule_is_refused(name):
     with pytest.raises(errors.UnknownRule, match=r"optgen has no rule.*\n.*`optgen list`"):

@@ -49,7 +49,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     "plan": ("host arrays kernel group state numpy _cffi_backend", ""),
     "configured": ("errors names ir host emit driver hyperparameters", ""),
     "optimiser": (
-        "errors ir host interp emit arrays kernel driver hyperparameters state constants checkpoint plan configured numpy",
+        "errors ir host interp emit arrays kernel driver hyperparameters state constants checkpoint plan configured "
+        "numpy",
         "",
     ),
     "chains": ("errors names ir compose check driver hyperparameters configured optimiser", ""),

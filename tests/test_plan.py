@@ -14,7 +14,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from rules import SUBJECTS, make
+from rules import OWN, SUBJECTS, make
 
 import optgen
 from optgen import param, plan
@@ -138,7 +138,7 @@ def linked(*parts):
 
 
 #: What stories are about: every rule, every part in a chain, variants that have other states, and longer chains.
-STORIES = {subject: partial(make, subject) for subject in SUBJECTS} | {
+STORIES = {subject: partial(make, subject) for subject in (*SUBJECTS, *OWN)} | {
     "SM3 without an average": partial(make, "SM3", rho=0),
     "SGD with a buffer": partial(make, "SGD", momentum=0.9, nesterov=True),
     "RMSprop with everything": partial(make, "RMSprop", momentum=0.5, centered=True),
@@ -149,6 +149,7 @@ STORIES = {subject: partial(make, subject) for subject in SUBJECTS} | {
     "NovoGrad, AccumGrad": linked(("WeightDecay", {}), ("NovoGrad", {}), ("AccumGrad", {}), ("Cautious", {})),
     "ClipGlobalNorm, SM3": linked(("ClipGlobalNorm", {}), ("SM3", {}), ("ExpDecay", {"every": 2})),
     "ClipGlobalNorm, AccumGrad": linked(("ClipGlobalNorm", {}), ("AccumGrad", {}), ("LAMB", {}), ("EMA", {})),
+    "AccumGrad, ClipGlobalNorm": linked(("AccumGrad", {}), ("ClipGlobalNorm", {}), ("Momentum", {})),
     "Prodigy, ClipGlobalNorm": linked(("ClipGrad", {}), ("Prodigy", {"d0": 0.01}), ("ClipGlobalNorm", {})),
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rules import GROUPED, RULES, SPECS, SUBJECTS, another, make, part_of, rules_of, variants
+from rules import GROUPED, OWN, RULES, SPECS, SUBJECTS, another, make, part_of, rules_of, variants
 
 import optgen
 from optgen import param
@@ -50,7 +50,7 @@ def bits(opt, ps):
 
 
 def shape_of(extent, shape):
-    """The shape of a state, by NumPy's rules for what goes with an array of `shape`."""
+    """The shape of a state, by NumPy's rules for what goes with an array of `shape`; rows are those of matrices."""
     *many, rows, columns = shape if len(shape) >= 2 else (1, 1)
     shapes = {
         Extent.ELEMENT: shape,
@@ -118,6 +118,19 @@ def test_a_state_starts_as_the_spec_says(subject, given, start, backend):
     opt.step([p], [np.zeros((2, 3))])
     assert state["t"] == 0
     assert opt.state(p)["t"] == 1
+
+
+@by_backend
+def test_the_states_of_slices_are_of_the_first_dimension(backend):
+    opt, ps = make("Slices", backend), arrays(shapes=((3, 4), (2, 3, 4), (5,), (2, 0, 3)))
+    run(opt, ps, 2)
+    shapes = [{name: array.shape for name, array in opt.state(p).items() if name != "t"} for p in ps]
+    assert shapes == [
+        {"r": (3, 1), "c": (1, 4), "b": (1, 1)},
+        {"r": (2, 1, 1), "c": (1, 3, 4), "b": (1, 1, 1)},
+        {},
+        {"r": (2, 1, 1), "c": (1, 0, 3), "b": (1, 1, 1)},
+    ]
 
 
 @by_backend
@@ -493,6 +506,15 @@ def expect_to_resume(fresh, way, dtype, k, n):
 @pytest.mark.parametrize("way", WAYS)
 def test_k_steps_and_n_more_after_a_resume_are_k_plus_n(subject, dtype, way):
     expect_to_resume(lambda backend: make(subject, backend), way, dtype, 2, 3)
+
+
+@pytest.mark.parametrize("rule", OWN)
+@by_dtype
+@pytest.mark.parametrize("way", WAYS)
+def test_states_of_all_extents_are_resumed(rule, dtype, way):
+    found = {state.extent for each in make(rule)._compilation.rules for state in each.small_states}
+    assert {Extent.MATRIX, Extent.ROW, Extent.COLUMN} <= found
+    expect_to_resume(lambda backend: make(rule, backend), way, dtype, 2, 3)
 
 
 @pytest.mark.parametrize(("rule", "flags"), [each for each in variants() if each[0] in RULES], ids=str)
