@@ -27,7 +27,9 @@ def chain(*parts: Optimiser, backend: str = "kernel") -> Chain:
 
     The last part's step is subtracted from the parameter. Everything is one rule and one kernel, which goes over memory
     as often as the formulas need and no more. The chain takes copies of the parts; a chain among them becomes its
-    parts. `opt[0].eta`, or `opt.eta` if one part only has the name, is read and set while running.
+    parts. `opt[0].eta`, or `opt.eta` if one part only has the name, is read and set while running. A state has the name
+    that it has in its part; where several parts have one of that name, with the part's in front: `adam_v`, or
+    `ema1_avg` and `ema2_avg` of two of a kind.
 
     Raises ArgumentError for what is no optimiser, and for parts that do not fit, StateError for one that has stepped.
     """

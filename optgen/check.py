@@ -46,7 +46,7 @@ ARGUMENTS = frozenset({
     "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "copy", "rule", "spec", "bind",
     "parts", "parameters",
 })  # fmt: skip
-_RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])")
+_RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])\s*(,\s*whole)?")
 
 
 def check(spec: SpecAst) -> tuple[Rule, ...]:
@@ -71,7 +71,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
 
 
 def interval(text: str) -> Interval | None:
-    """`[0, 1)` as an Interval; None if the text is none."""
+    """`[0, 1)` or `[1, inf), whole` as an Interval; None if the text is none."""
     match = _RANGE.fullmatch(text.strip())
     try:
         low, high = (float(match[2]), float(match[3])) if match else (math.nan, math.nan)
@@ -79,7 +79,7 @@ def interval(text: str) -> Interval | None:
         return None
     if match is None or not low <= high:
         return None
-    return Interval(low, high, match[1] == "[", match[4] == "]")
+    return Interval(low, high, match[1] == "[", match[4] == "]", match[5] is not None)
 
 
 class _Checker(Scope):

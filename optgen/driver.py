@@ -22,6 +22,7 @@ from typing import Any
 from . import toolchain
 from .check import check_open
 from .compose import close
+from .emit.text import expression
 from .errors import ArgumentError, OptgenError, UnknownRule
 from .ir import Rule, verify
 from .kernel import ABI, Kernel, Runtime, open_library, read_declarations
@@ -82,7 +83,9 @@ class Compilation:
         if not found:
             needs = [f"{f.name} requires {f.requires}" for f in self.rules[0].flags if f.requires and flags[f.name]]
             given = ", ".join(f"{name}={value}" for name, value in flags.items())
-            raise ArgumentError(f"{self.name}: the flags contradict each other: {'; '.join(needs)}; got {given}")
+            decided = [f"{f.name} is set where {expression(f.when)}" for f in self.rules[0].flags if f.when]
+            message = f"{self.name}: the flags contradict each other: {'; '.join(needs)}; got {given}"
+            raise ArgumentError(message, hint="; ".join(decided) or None)
         return found
 
     def variant(self, flags: Mapping[str, bool]) -> int:

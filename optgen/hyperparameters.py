@@ -91,6 +91,10 @@ def _real(hyper: Hyper, value: Any, index: int, when: str) -> float:
     name, within = _both_spellings(hyper), hyper.ranges[index]
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         hint = "a schedule gives one number" if when else "a number, or a function of the step"
+        if isinstance(value, type):
+            hint = f"make one: {value.__name__}(...)"
+        elif isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
+            hint = "parameters are given to each step: opt.step(params, grads)"
         raise ArgumentError(f"{name}: a number was expected, got {value!r}{when}", hint=hint)
     try:
         real = float(value)

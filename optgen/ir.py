@@ -185,21 +185,23 @@ class Assign:
 
 @dataclass(frozen=True)
 class Interval:
-    """The values a hyperparameter may take: `[0, 1)` has its lower end closed and its upper end open."""
+    """The values a hyperparameter may take: `[0, 1)` has its lower end closed and its upper end open, and
+    `[1, inf), whole` has whole numbers only."""
 
     low: float
     high: float
     low_closed: bool
     high_closed: bool
+    whole: bool = False
 
     def __contains__(self, x: float) -> bool:
         above = self.low <= x if self.low_closed else self.low < x
         below = x <= self.high if self.high_closed else x < self.high
-        return above and below
+        return above and below and (not self.whole or math.isinf(x) or x == math.floor(x))
 
     def __str__(self) -> str:
         ends = ("[" if self.low_closed else "(", "]" if self.high_closed else ")")
-        return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}"
+        return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}{', whole' * self.whole}"
 
 
 @dataclass(frozen=True)

@@ -105,13 +105,17 @@ class Optimiser(Configured):
             self._interpret(params, grads)
             return
         plan = self._plans.get(tuple(map(id, params)))
-        if plan is None or not plan.takes(params, grads):
+        if plan is None or not plan.takes(params, grads) or (plan.grouped and self._has_others(plan)):
             self._step_anew(params, grads)
             return
         values = self._values_of(plan.slots)
         if not self._held.issuperset(plan.dtypes):
             self._refuse_vanishing(plan.dtypes, values)
         plan.run(values, self._states.group)
+
+    def _has_others(self, plan: Plan) -> bool:
+        """Whether there are parameters besides those of a plan, which may date from a time when there were none."""
+        return len(plan.slots) < len(self._states) + len(self._states.pending)
 
     def _values_of(self, slots: Sequence[Slot]) -> Steps:
         """The hyperparameters by the count of a step: schedules are called here, and what they give is checked."""
@@ -334,11 +338,11 @@ class Optimiser(Configured):
         given = saved["hyperparameters"]
         values = {n: read_value(self._spellings[n][0], given[n], own) for n, own in self._values.items()}
         self._refuse_other_variant(values)
-        slots = read_saved(saved["parameters"], self._fields)
+        slots = read_saved(saved["parameters"], self._saved_fields)
         names = [state.name for state in self.rule.states if state.extent == Extent.GROUP]
         return values, slots, read_group(saved.get("group", {}), names, begun=bool(slots))
 
-    def _fields(self, shape: tuple[int, ...]) -> tuple[list[str], Shapes]:
+    def _saved_fields(self, shape: tuple[int, ...]) -> tuple[list[str], Shapes]:
         """The names of the states that a parameter of this shape has, and the shapes of the small ones."""
         rule = self._rule_of(shape)
         return [state.name for state in rule.states if state.extent > Extent.GROUP], shapes(rule, shape)

@@ -67,6 +67,7 @@ class Plan:
             binding = Binding(chosen, [(ps[i], gs[i], *(slots[i].arrays[name] for name in states)) for i in own])
             self.bindings.append((binding, [slots[i] for i in own]))
             places |= {i: (binding, row) for row, i in enumerate(own)}
+        self.grouped = any(binding.kernel.rule.grouped for binding, _ in self.bindings)
         self.places = [places[i] for i in range(len(ps))]  # where gradient i stands
         self.plain = all(isinstance(p, np.ndarray) for p in params)
         given = params if self.plain else _arrays(params)

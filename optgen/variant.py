@@ -188,7 +188,9 @@ class Variant:
                 return None
         self.use_all(test)
         flags = ", ".join(self.choice) or "none here"
-        hint = f"flags: {flags}" + ("; to choose by a value, write where(condition, a, b)" if chooses else "")
+        close = get_close_matches(test.name, self.choice, 1) if isinstance(test, Name) else []
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint += f"flags: {flags}" + ("; to choose by a value, write where(condition, a, b)" if chooses else "")
         self.fault(test.span, "a condition of flags was expected (flag, not, and, or)", hint)
         return None
 
@@ -255,7 +257,9 @@ class Variant:
         elif (target in self.active or target in (DELTA, PARAMETER)) and not number:
             self.fault(span, f"{target!r} must be a number, got a condition", "write where(condition, a, b)")
         elif join(extent, own) != own:
-            hint = "reduce it: sum(x), mean(x), norm(x); or give the state another extent"
+            over = "" if own == Extent.TENSOR else f", {own.name.lower()}"
+            reduced = ", ".join(f"{name}(x{over})" for name in ("sum", "mean", "norm"))
+            hint = f"reduce it: {reduced}; or give the state another extent"
             self.fault(span, _wrong_extent(target, own, extent), hint)
         return len(self.scope.faults) > before
 

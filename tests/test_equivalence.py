@@ -95,7 +95,8 @@ def hyperparameters(draw: Draw, hypers: tuple[Hyper, ...]) -> dict[str, tuple[fl
     def number(hyper: Hyper, interval: Interval) -> float:
         low, high = max(interval.low, -1e3), min(interval.high, 1e3)
         some = [x for x in (0.0, 1.0, 1e-40, 1e-8, 0.5, 1e30, *hyper.default) if x in interval]
-        numbers = st.floats(low, high).filter(interval.__contains__)
+        real, whole = st.floats(low, high), st.integers(int(low), int(high)).map(float)
+        numbers = (whole if interval.whole else real).filter(interval.__contains__)
         return float(draw(st.sampled_from(some) | numbers))
 
     return {hyper.name: tuple(number(hyper, interval) for interval in hyper.ranges) for hyper in hypers}

@@ -489,7 +489,22 @@ def test_a_class_is_no_schedule(kind):
     for make_it in (lambda: optgen.ADAM(kind), lambda: setattr(optgen.ADAM(), "eta", kind)):
         with pytest.raises(ArgumentError, match=r"eta \(η\): a number was expected, got <class") as error:
             make_it()
-        assert error.value.hint == "a number, or a function of the step"
+        assert error.value.hint == f"make one: {kind.__name__}(...)"
+
+
+def test_parameters_are_not_given_to_a_constructor():
+    with pytest.raises(ArgumentError, match=r"lr: a number was expected, got \[array") as error:
+        optgen.Adam([np.ones(2)])
+    assert error.value.hint == "parameters are given to each step: opt.step(params, grads)"
+
+
+@pytest.mark.parametrize("name", ["AccumGrad", "Lookahead"])
+def test_a_whole_number_is_asked_for_where_one_is_needed(name):
+    cls = getattr(optgen, name)
+    (name,) = [hyper.name for hyper in cls().rule.hypers if "whole" in hyper.range]
+    assert getattr(cls(**{name: 3}), name) == getattr(cls(**{name: 3.0}), name) == 3
+    with pytest.raises(HyperparameterError, match=r"a value in \[1, inf\), whole was expected, got 2\.5"):
+        cls(**{name: 2.5})
 
 
 @both

@@ -37,7 +37,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "product": ("toolchain resources", ""),
     "arrays": ("errors numpy", ""),
     "kernel": ("errors ops ir host course arrays numpy", "cffi"),
-    "driver": ("errors ir parse compose check passes toolchain product kernel resources", "render"),
+    "driver": ("errors ir parse compose check passes emit toolchain product kernel resources", "render"),
     "pages": ("names ir course emit summary driver", "rich"),
     "markdown": ("ir emit summary driver pages", ""),
     "hyperparameters": ("errors names ir", ""),

@@ -251,7 +251,7 @@ class Worlds(RuleBasedStateMachine):
             if leaf not in self.order:
                 self.order.append(leaf)
 
-    def part(self, data, world=None):
+    def part(self, data):
         """Whose hyperparameters are set: the optimiser, or a part of the chain."""
         parts = getattr(self.opts[0], "parts", None)
         i = data.draw(st.sampled_from([i for i, part in enumerate(parts) if part._values])) if parts else None
@@ -500,7 +500,7 @@ def test_a_list_that_was_all_parameters_once_is_refused_when_there_are_more(name
             with pytest.raises(ArrayError, match="the 2 of before were expected, 1 are missing"):
                 opt.step([p], [gradient])
         assert (pickle.dumps(opt), p.tobytes()) == before
-        del q
+        del q, ps
         gc.collect()
         opt.step([p], [np.ones(3)])
         assert opt.state(p)["t"] == 4
