@@ -308,7 +308,7 @@ def _variant(compilation: Compilation, flags: Iterable[str]) -> int:
     try:
         found = compilation.variants(chosen)
     except ArgumentError as error:
-        raise ArgumentError(str(error), hint="turn the others too: --flag NAME, --flag no-NAME") from None
+        raise ArgumentError(error.message, hint="turn the others too: --flag NAME, --flag no-NAME") from None
     return found[given["matrix"]] if given else next(iter(found.values()))
 
 
