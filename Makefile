@@ -20,6 +20,7 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.demo
 	$(RUN) benchmarks/step.py
+	$(RUN) benchmarks/passes.py
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
