@@ -95,7 +95,9 @@ def values(schedule: Callable[[int], float], last: int) -> list[float]:
 # ---- Values --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("ours", "theirs"), [case for case in CASES if case[1]], ids=[repr(case[0]) for case in CASES if case[1]])
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [case for case in CASES if case[1]], ids=[repr(case[0]) for case in CASES if case[1]]
+)
 def test_the_values_are_those_of_optax(ours: Schedule, theirs: Callable[[Any], Any]) -> None:
     jax, optax = pytest.importorskip("jax"), pytest.importorskip("optax")
     enable_x64 = jax.enable_x64 if hasattr(jax, "enable_x64") else pytest.importorskip("jax.experimental").enable_x64
