@@ -186,7 +186,6 @@ class GroupProgram:
         self.states = [state.name for state in plan.rule.states if state.extent == Extent.GROUP]
         self.works = [work for work in plan.work if isinstance(work, Group)]
         self.cells = {name: i for i, name in enumerate(plan.small(Extent.TENSOR))}
-        self.extents = {state.name: state.extent for state in plan.rule.states}
         self.values = {a.target: a.value for a in plan.rule.body}
 
     def new_states(self, names: Mapping[str, Value]) -> dict[str, Value]:

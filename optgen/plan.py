@@ -112,7 +112,7 @@ class Plan:
     def run(self, values: Steps, group: Mapping[str, Array]) -> None:
         """One step. The arrays of this plan must be alive and as they were: it was just made, or `takes` said so.
         `group`: the states of all parameters together."""
-        if any(len(binding.kernel.stretches) > 1 for binding, _ in self.bindings):
+        if self.grouped:
             bindings, counts = [], []
             for binding, slots in self.bindings:
                 bindings.append(binding)

@@ -311,7 +311,7 @@ def run(
     group: Mapping[str, Array] | None = None,
 ) -> None:
     """One step, whatever the rule is."""
-    if len(binding.kernel.stretches) == 1:
+    if not binding.kernel.rule.grouped:
         binding.run(Always(values), counts, threads, grain)
     elif counts:
         states = group_of(binding.kernel.rule, values) if group is None else group

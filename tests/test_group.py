@@ -108,6 +108,16 @@ def test_what_is_computed_once_has_the_largest_count_and_one_state(backend: str)
     assert b.tolist() == [-0.5 * (3 + 6)] * 2
 
 
+@pytest.mark.parametrize("backend", ["kernel", "interpreter"])
+def test_a_state_of_the_group_that_nothing_is_reduced_for_is_kept(backend: str) -> None:
+    cls = rule("delta = eta*g*k\nk = t", 'k = { init = 3, extent = "group" }')
+    opt, p, g = cls(backend=backend), np.zeros(2), np.ones(2)
+    for steps, k in ((3, 1), (3 + 1, 2), (3 + 1 + 2, 3)):
+        opt.step([p], [g])
+        assert p.tolist() == [-0.5 * steps] * 2
+        assert opt.state(p)["k"] == k
+
+
 def test_a_hyperparameter_that_follows_a_schedule_has_one_value_for_the_group() -> None:
     cls = rule("k = k + eta\ndelta = g*k", 'k = { init = 0, extent = "group" }')
     for backend in ("kernel", "interpreter"):
