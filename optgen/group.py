@@ -25,19 +25,19 @@ def run_together(
     bindings: Sequence[Binding],
     order: Sequence[Sequence[int]],
     values: Steps,
-    counts: Sequence[Sequence[int]],
+    step: int,
+    t: int,
     group: Mapping[str, Array],
     threads: int,
     grain: int | None = None,
 ) -> None:
     """One step of tensors that have values in common, in one binding for each kernel; `order[b][i]` is the place of
-    tensor i of binding b among all, in which order they are reduced. `group`: the states of the group, which are
-    updated."""
-    t = max(max(c, default=0) for c in counts)
+    tensor i of binding b among all, in which order they are reduced. It is number `step` of each since it counts, and
+    number `t` of the group. `group`: the states of the group, which are updated."""
     known: list[dict[str, Value]] = []
     runs = []
-    for binding, own in zip(bindings, counts, strict=True):
-        binding.begin(values, own)
+    for binding in bindings:
+        binding.begin(values, step)
         program = binding.kernel.group
         names: dict[str, Value] = dict(zip(program.scalars, binding.kernel.program.run(values[t], t), strict=True))
         names |= {load_name(name): float(group[name]) for name in program.states}

@@ -225,11 +225,7 @@ class Binding:
         self.total = sum(sizes)
         self.table[:, 0] = [0, *accumulate(sizes[:-1])] if sizes else []
         self._layouts = list(layouts.values())  # keeps their memory alive
-        self.gradients = self.table[:, _HEAD + 1].tolist()  # written back to the table in one go
-        self._stale = False
-        self.width = len(kernel.program)
-        self.scalars = ffi.new("double[]", max(1, self.width))
-        self.uniform = False
+        self.count_from([0] * len(tensors))
         self._table = ffi.cast("void *", self.table.ctypes.data)
         # What is computed once for all tensors, as the kernel reads it.
         self.group_values = np.zeros(max(1, len(kernel.group.places)))
@@ -263,39 +259,32 @@ class Binding:
         self._spaces = spaces
         self.table[:, 3] = spaces.ctypes.data + np.arange(len(sizes)) * spaces.strides[0]
 
-    def set_gradient(self, row: int, address: int) -> None:
-        """Another gradient, of the same shape, strides and alignment as the one before."""
-        self.gradients[row] = address + self.gradient_offsets[row]
-        self._stale = True
+    def gradient_cell(self, row: int) -> tuple[int, int]:
+        """The address where the kernel finds the gradient of a row: that of its first element, and so many bytes on."""
+        return self.table.ctypes.data + row * self.table.strides[0] + 8 * (_HEAD + 1), self.gradient_offsets[row]
 
-    def run(self, values: Steps, counts: Sequence[int], threads: int, grain: int | None = None) -> None:
-        """One step, of a rule that computes nothing for the group; `counts[i]` is the count of updates of tensor i,
-        this one included, and `values` are the hyperparameters for each count.
+    def count_from(self, before: Sequence[int]) -> None:
+        """`before[i]` is the count of updates that tensor i has had: steps are counted from there."""
+        ffi = self.kernel.runtime.ffi
+        self._scalars = {t: ffi.new("double[]", max(1, len(self.kernel.program))) for t in set(before)}
+        addresses = {t: int(ffi.cast("intptr_t", cells)) for t, cells in self._scalars.items()}
+        self.table[:, 2] = [addresses[t] for t in before]
+
+    def run(self, values: Steps, step: int, threads: int, grain: int | None = None) -> None:
+        """One step, of a rule that computes nothing for the group: number `step` since `count_from`. `values` are the
+        hyperparameters for each count.
 
         `grain` (units of work) forces how finely it is cut; by itself, a small step goes to one thread.
         """
-        self.begin(values, counts)
+        self.begin(values, step)
         self.work(0, threads, grain)
 
-    def begin(self, values: Steps, counts: Sequence[int]) -> None:
-        """What a step needs before its first stretch of work: the scalars of each tensor."""
-        if not counts:
-            return
-        ffi, program = self.kernel.runtime.ffi, self.kernel.program
-        if counts.count(counts[0]) == len(counts):
-            if not self.uniform:
-                self.table[:, 2] = int(ffi.cast("intptr_t", self.scalars))
-                self.uniform = True
-            self.scalars[0 : self.width] = program.run(values[counts[0]], counts[0])
-        else:
-            self._rows = {t: ffi.new("double[]", max(1, self.width)) for t in set(counts)}
-            for t, row in self._rows.items():
-                row[0 : self.width] = program.run(values[t], t)
-            self.table[:, 2] = [int(ffi.cast("intptr_t", self._rows[t])) for t in counts]
-            self.uniform = False
-        if self._stale:
-            self.table[:, _HEAD + 1] = self.gradients
-            self._stale = False
+    def begin(self, values: Steps, step: int) -> None:
+        """What a step needs before its first stretch of work: the scalars of each count of updates."""
+        program = self.kernel.program
+        for before, cells in self._scalars.items():
+            t = before + step
+            cells[0 : len(program)] = program.run(values[t], t)
 
     def work(self, stretch: int, threads: int, grain: int | None = None) -> None:
         """One stretch of the kernel's work, over all tensors."""

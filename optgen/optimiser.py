@@ -6,7 +6,7 @@ is touched; a list of parameters that was checked once is not checked again whil
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
 from itertools import product
 from typing import Any, ClassVar
 
@@ -104,11 +104,11 @@ class Optimiser(Configured):
         if self._backend == "interpreter":
             self._interpret(params, grads)
             return
-        plan = self._plans.get(tuple(map(id, params)))
-        if plan is None or not plan.takes(params, grads) or (plan.grouped and self._has_others(plan)):
+        plan = self._plans.for_step(params, grads)
+        if plan is None or (plan.grouped and self._has_others(plan)):
             self._step_anew(params, grads)
             return
-        values = self._values_of(plan.slots)
+        values = self._steps(plan.counts) if self._scheduled else self._always()
         if not self._held.issuperset(plan.dtypes):
             self._refuse_vanishing(plan.dtypes, values)
         plan.run(values, self._states.group)
@@ -118,13 +118,17 @@ class Optimiser(Configured):
         return len(plan.slots) < len(self._states) + len(self._states.pending)
 
     def _values_of(self, slots: Sequence[Slot]) -> Steps:
-        """The hyperparameters by the count of a step: schedules are called here, and what they give is checked."""
-        if not self._scheduled:
-            return Always(self._values)  # type: ignore[arg-type]  # none is a function
-        counts = {slot.t + 1 for slot in slots} or {1}
+        """The hyperparameters by the count of a step, for slots that are at any."""
+        return self._steps({slot.t for slot in slots}) if self._scheduled else self._always()
+
+    def _always(self) -> Steps:
+        return Always(self._values)  # type: ignore[arg-type]  # none is a function
+
+    def _steps(self, counts: Set[int]) -> Steps:
+        """As `_values_of` for so many updates before: schedules are called here, and what they give is checked."""
         hypers = self._compilation.rules[0].hypers
         self._held.clear()  # other values than before, of which none may vanish either
-        steps = {t: resolved(hypers, self._values, t) for t in sorted(counts)}
+        steps = {t + 1: resolved(hypers, self._values, t + 1) for t in sorted(counts or {0})}
         for values in steps.values():
             self._refuse_other_variant(values)
         return steps

@@ -158,8 +158,9 @@ def _eased(left: float) -> float:
 
 
 def _mix(start: float, end: float, share: float) -> float:
-    """`share` of `start`, and the rest of `end`; for 1 and 0 exactly these."""
-    return start * share + end * (1 - share)
+    """`share` of `start`, and the rest of `end`; for 1 and 0 exactly these, and never beyond either of them."""
+    low, high = sorted((start, end))
+    return min(max(start * share + end * (1 - share), low), high)
 
 
 def _periods(count: int, every: int, staircase: bool) -> float:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import operator
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy as np
 from .arrays import Array
 from .errors import ArrayError, StateError
 
-__all__ = ["Key", "Shapes", "Slot", "States", "expect_fit", "expect_number", "keys_of", "read_saved"]
+__all__ = ["Key", "Shapes", "Slot", "States", "Ticks", "expect_fit", "expect_number", "keys_of", "read_saved"]
 
 Key: TypeAlias = tuple[Any, ...]
 #: The states that have not a value for each element, and the shapes that they have.
@@ -28,16 +27,46 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 MOST_UPDATES = 2**53
 
 
-@dataclass(eq=False)
+class Ticks:
+    """Steps that slots have in common since one plan took them all: counted once, and not slot by slot. `whole`: none
+    of them has gone its own way since."""
+
+    __slots__ = ("n", "whole")
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.whole = True
+
+
 class Slot:
     """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
     parameter, or of float64 where there is not a value for each element."""
 
-    shape: tuple[int, ...]
-    dtype: str
-    t: int
-    arrays: dict[str, Array]
-    plans: set[Key] = field(default_factory=set)  # the plans to forget together with it
+    __slots__ = ("__weakref__", "_before", "_ticks", "arrays", "dtype", "plans", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.arrays = arrays
+        self.plans: set[Key] = set()  # the plans to forget together with it
+        self._before = t
+        self._ticks: Ticks | None = None
+
+    @property
+    def t(self) -> int:
+        return self._before if self._ticks is None else self._before + self._ticks.n
+
+    @t.setter
+    def t(self, t: int) -> None:
+        if self._ticks is not None:
+            self._ticks.whole = False
+            self._ticks = None
+        self._before = t
+
+    def join(self, ticks: Ticks) -> None:
+        """From now on `t` grows with these ticks, of which there is none yet."""
+        self.t = self.t  # leaves others
+        self._ticks = ticks
 
     @classmethod
     def of(cls, p: Array, t: int, values: Mapping[str, Any], small: Shapes) -> Slot:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from equivalence import (
     make_tensor,
     numbers,
     placement,
+    run,
     same_bits,
     special,
 )
@@ -29,7 +31,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from optgen import driver
-from optgen.host import Always
 from optgen.ir import Hyper, Interval, Rule
 from optgen.kernel import Binding, Kernel
 
@@ -155,10 +156,10 @@ def test_any_grouping_of_the_tensors_gives_the_same_bits(name: str, data: st.Dat
     for piece in draw(st.permutations(pieces), "order"):
         groups.setdefault(draw(st.integers(0, 2)), []).append(piece)
     values = busy(rule.hypers)
-    Binding(kernel_of(name, dtype), [whole]).run(Always(values), [4], 1)
+    run(Binding(kernel_of(name, dtype), [whole]), values, [4], 1)
     for group in groups.values():
         binding = Binding(kernel_of(name, dtype, draw(st.sampled_from(driver.runtime().usable))), group)
-        binding.run(Always(values), [4] * len(group), draw(st.sampled_from([1, 2, 3, 7])), draw(st.integers(1, 40)))
+        run(binding, values, [4] * len(group), draw(st.sampled_from([1, 2, 3, 7])), draw(st.integers(1, 40)))
     for array, a, b in zip(rule.arrays, split, whole, strict=True):
         same_bits(a, b, f"{array}, cut at {cuts}")
 
@@ -177,9 +178,9 @@ def test_the_count_is_each_tensors_own_whatever_the_step_before_was(name: str) -
     if rule.grouped:
         return  # what a tensor gets depends on the others
     for counts in ([1, 1, 1, 1], [2, 7, 2, 900], [3, 3, 3, 3], [4, 3, 3, 3]):
-        binding.run(Always(values), counts, 2, 3)
+        run(binding, values, counts, 2, 3)
         for tensor, t in zip(single, counts, strict=True):
-            Binding(kernel, [tensor]).run(Always(values), [t], 1)
+            run(Binding(kernel, [tensor]), values, [t], 1)
         for tensor, expected in zip(arrays, single, strict=True):
             for array, a, b in zip((*rule.arrays, *rule.tensor_states), tensor, expected, strict=False):
                 same_bits(a, b, f"{array} at counts {counts}")
@@ -201,8 +202,9 @@ def test_a_gradient_of_the_same_layout_takes_the_place_of_another() -> None:
         binding = Binding(kernel, [[p.array, g.array]])
         for gradient in (other, g, other):
             expected = p.array - np.float32(0.5) * gradient.array
-            binding.set_gradient(0, gradient.array.ctypes.data)
-            binding.run(Always({"eta": (0.5,)}), [1], 1)
+            cell, offset = binding.gradient_cell(0)
+            ctypes.c_int64.from_address(cell).value = gradient.array.ctypes.data + offset
+            run(binding, {"eta": (0.5,)}, [1], 1)
             p.expect(expected, f"{rule.name} with gradients {how}")
 
 

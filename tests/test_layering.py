@@ -46,7 +46,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     "constants": ("ir host interp", ""),
     "checkpoint": ("errors ir arrays hyperparameters schedules numpy", ""),
     "group": ("ops ir host course arrays kernel", ""),
-    "plan": ("host arrays kernel group state numpy _cffi_backend", ""),
+    "roll": ("arrays numpy", ""),
+    "plan": ("host arrays kernel group roll state numpy", ""),
     "configured": ("errors names ir host emit driver hyperparameters", ""),
     "optimiser": (
         "errors ir host interp emit arrays kernel driver hyperparameters state constants checkpoint plan configured "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import warnings
 from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
@@ -17,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from rules import OWN, SUBJECTS, make
 
 import optgen
-from optgen import param, plan
+from optgen import param, plan, roll
 from optgen.errors import ArrayError, OptgenError
 from optgen.ir import Extent
 from optgen.state import Slot
@@ -444,7 +445,7 @@ def pair(name="ADAM", **keywords):
 
 
 def plan_of(opt, params):
-    return opt._plans.get(tuple(map(id, params)))
+    return opt._plans._plans.get(tuple(map(id, params)))
 
 
 def test_more_single_updates_than_there_are_plans():
@@ -467,12 +468,119 @@ def test_more_single_updates_than_there_are_plans():
 
 def test_one_parameter_in_more_lists_than_there_are_plans():
     opt, p = optgen.ADAM(), np.ones((2, 2))
-    views = [p[:] for _ in range(plan.MOST_PLANS + 50)]
-    for view in views:
-        opt.step((view,), (np.ones((2, 2)),))
-    (slot,) = opt._states.slots()
-    assert slot.t == len(views)
+    others = [np.ones(1) for _ in range(plan.MOST_PLANS + 50)]
+    for other in others:
+        opt.step((p, other), (np.ones((2, 2)), np.ones(1)))
+    slot = opt._states.slots()[0]
+    assert slot.t == len(others)
     assert len(slot.plans) == len(opt._plans) == plan.MOST_PLANS
+
+
+def test_a_view_made_anew_for_every_step_needs_no_new_plan():
+    opts, worlds = pair(), [np.arange(8.0) for _ in BACKENDS]
+    for opt, whole in zip(opts, worlds, strict=True):
+        for _ in range(5):
+            opt.step([whole[:2], whole[6:]], [np.ones(2), np.ones(2)])
+    assert worlds[0].tobytes() == worlds[1].tobytes()
+    assert len(opts[0]._plans) == 1
+
+
+@pytest.mark.parametrize("reads", [True, False], ids=["read in memory", "asked by attributes"])
+class TestRoll:
+    """What is noticed of arrays that change between two steps, however arrays are looked at."""
+
+    @pytest.fixture(autouse=True)
+    def _reads(self, reads, monkeypatch):
+        assert roll.readable()
+        monkeypatch.setattr(roll, "readable", lambda: reads)
+
+    @pytest.fixture
+    def calls(self, monkeypatch):
+        """How often lists are checked anew."""
+        found = []
+        accept = optgen.ADAM._accept
+        monkeypatch.setattr(optgen.ADAM, "_accept", lambda self, *given: found.append(1) or accept(self, *given))
+        return found
+
+    def test_the_same_lists_and_other_gradients_of_the_same_layout_are_checked_once(self, calls):
+        opt, ps = optgen.ADAM(), [np.ones((3, 4)), np.ones(5, "f"), np.ones((0, 2)), np.array(1.0)]
+        gs = [np.full_like(p, 0.5) for p in ps]
+        for given in ((ps, gs), (tuple(ps), tuple(gs)), (list(ps), [g.copy() for g in gs]), (ps, [2 * gs[0], *gs[1:]])):
+            opt.step(*given)
+        assert len(calls) == 1
+        assert [opt.state(p)["t"] for p in ps] == [4] * 4
+
+    @pytest.mark.parametrize("what", ["shape", "strides", "dtype", "writeable", "length", "gradient shape",
+                                      "gradient dtype", "gradient strides", "gradient alignment", "gradient class",
+                                      "another array", "no array", "no gradient"])  # fmt: skip
+    def test_any_change_of_an_array_is_noticed(self, what, calls):
+        opt, memory = optgen.ADAM(), np.ones(24)
+        p, q, g = np.ones((3, 4)), np.ones(2), np.full((3, 4), 0.5)
+        opt.step([p, q], [g, np.ones(2)])
+        gs = [g, np.ones(2)]
+        ps = [p, q]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # they may be set, though one should not
+            if what == "shape":
+                p.shape, g.shape = (4, 3), (4, 3)
+            elif what == "strides":
+                p.strides = (8, 24)
+            elif what == "dtype":
+                p.dtype, g.dtype = np.int64, np.int64
+            elif what == "writeable":
+                p.flags.writeable = False
+            elif what == "length":
+                ps, gs = [p], [g]
+            elif what == "gradient shape":
+                gs[0] = g.reshape(4, 3)
+            elif what == "gradient dtype":
+                gs[0] = g.astype("f")
+            elif what == "gradient strides":
+                gs[0] = np.full((4, 3), 0.5).T
+            elif what == "gradient alignment":
+                gs[0] = np.zeros(97, np.uint8)[1:].view("f8").reshape(3, 4)
+            elif what == "gradient class":
+                gs[0] = memory[:12].reshape(3, 4).view(np.ma.MaskedArray)
+            elif what == "another array":
+                ps[0] = p.copy()
+            elif what == "no array":
+                ps[0] = 3.0
+            else:
+                gs[0] = None
+        try:
+            opt.step(ps, gs)
+        except OptgenError:
+            assert what in ("shape", "strides", "dtype", "writeable", "gradient shape", "gradient dtype",
+                            "gradient class", "no array", "no gradient")  # fmt: skip
+        assert len(calls) == 2
+
+    def test_another_array_in_the_memory_of_one_that_is_no_more(self, calls):
+        opt, memory = optgen.ADAM(), bytearray(np.ones(3).tobytes())
+        p = np.frombuffer(memory)
+        opt.step([p], [np.ones(3)])
+        del p
+        p = np.frombuffer(memory)
+        opt.step([p], [np.ones(3)])
+        assert len(calls) == 2
+        assert opt.state(p)["t"] == 1
+
+    def test_a_gradient_on_what_a_step_writes_is_refused_and_nothing_bound(self, calls):
+        opt, ps = optgen.ADAM(), [np.zeros(3), np.zeros(3)]
+        gs = [np.ones(3), np.ones(3)]
+        opt.step(ps, gs)
+        with pytest.raises(ArrayError):
+            opt.step(ps, [np.full(3, 50.0), ps[0]])
+        before = [p.copy() for p in ps]
+        opt.step(ps, gs)
+        assert ps[0].tobytes() == ps[1].tobytes() != before[0].tobytes()
+        assert len(calls) == 2
+
+
+@pytest.mark.parametrize("wrong", range(1, 9))
+def test_arrays_that_are_laid_out_otherwise_are_not_read(wrong, monkeypatch):
+    words = roll._words
+    monkeypatch.setattr(roll, "_words", lambda at, n: [w ^ (n == 9 and i == wrong) for i, w in enumerate(words(at, n))])
+    assert not roll.readable.__wrapped__()
 
 
 @pytest.mark.parametrize("name", STORIES)
@@ -520,9 +628,9 @@ def test_a_plan_that_takes_the_place_of_another_is_kept_for_its_own_slots():
         plans.keep((1,), SimpleNamespace(slots=[slot]))
     assert (old.plans, new.plans) == (set(), {(1,)})
     plans.forget(old)
-    assert plans.get((1,)).slots == [new]
+    assert plans._plans.get((1,)).slots == [new]
     plans.forget(new)
-    assert plans.get((1,)) is None
+    assert plans._plans.get((1,)) is None
 
 
 def test_lists_that_share_parameters_take_turns():

@@ -122,6 +122,13 @@ def test_one_cycle_is_that_of_torch_which_begins_to_count_a_step_earlier(steps: 
     assert values(one_cycle(0.5, steps - 1, (up + 0.5) / (steps - 1)), steps) == pytest.approx(expected, rel=1e-12)
 
 
+@pytest.mark.parametrize("end", [3.0, 2.9999999999999996])
+def test_no_value_on_the_way_is_rounded_beyond_the_ends(end: float) -> None:
+    for steps in range(1, 30):
+        for schedule in (linear(3, end, steps), cosine(3, steps, end), polynomial(3, end, 2, steps)):
+            assert all(end <= value <= 3 for value in values(schedule, steps + 1))
+
+
 BY_HAND: list[tuple[Schedule, list[float]]] = [
     (constant(3), [3.0, 3.0, 3.0]),
     (linear(1, 0, 4), [1.0, 0.75, 0.5, 0.25, 0.0, 0.0]),

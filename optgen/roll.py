@@ -1,0 +1,159 @@
+"""The arrays of one list of parameters and of their gradients, as they were seen: whether two lists are still these.
+
+In: arrays whose step was checked. Out: `Roll.call`, asked before every step that is not to be checked again. The head
+of an array says all that a kernel goes by, and the runtime reads it where it lies, some nanoseconds an array; where
+Python or NumPy keep it otherwise than they have published, it is asked for attribute by attribute.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from functools import cache
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array, bounds
+
+__all__ = ["Roll"]
+
+_ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
+_HEAD = 9  # cells of 8 bytes that an array begins with
+
+
+class Roll:
+    """Parameters `ps` and gradients `gs`, and `written`, the intervals of addresses that a step writes.
+
+    `own[i]`: parameter i is known by itself and not by its memory alone, so that another array there is another one.
+    `cells[i]`: the address where a kernel finds gradient i, and what is to be added to that of its first element.
+    """
+
+    def __init__(
+        self,
+        ps: Sequence[Array],
+        own: Sequence[bool],
+        gs: Sequence[Array],
+        written: Sequence[tuple[int, int]],
+        cells: Sequence[tuple[int, int]],
+        runtime: Path,
+    ) -> None:
+        self._objects = [id(p) if alone else 0 for p, alone in zip(ps, own, strict=True)]
+        self._cells = cells
+        # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
+        # `lows` in order, and for each number of them how far the memory behind so many reaches.
+        self._spans = [(low - g.ctypes.data, high - g.ctypes.data) for g in gs for low, high in [bounds(g)]]
+        intervals = sorted(written)
+        self._lows = [low for low, _ in intervals]
+        self._reach = list(accumulate((high for _, high in intervals), max, initial=0))
+        self.call: Callable[[list[Any], list[Any]], bool]
+        if readable():
+            self._call = _function(runtime)
+            self._remember(ps, gs)
+            self.call = self._read
+        else:
+            self._params, self._grads = list(map(_param_mark, ps)), list(map(_grad_mark, gs))
+            self._addresses = [g.ctypes.data for g in gs]
+            self.call = self._ask
+
+    def _remember(self, ps: Sequence[Array], gs: Sequence[Array]) -> None:
+        """The tables of the runtime, which are laid out as its structs are."""
+        self._extents: dict[tuple[int, ...], Array] = {}  # keeps their memory alive
+
+        def head(x: Array, base: int) -> list[int]:
+            extents = (*x.shape, *x.strides)
+            kept = self._extents.setdefault(extents, np.array(extents, np.int64))
+            flags = x.flags.num & (_ALIGNED | _WRITEABLE)
+            return [id(type(x)), x.ctypes.data, base, id(x.dtype), flags, x.ndim, kept.ctypes.data]
+
+        params = [[object_, *head(p, _base(p))] for object_, p in zip(self._objects, ps, strict=True)]
+        grads = [
+            [0, *head(g, 0), *span, *cell] for g, span, cell in zip(gs, self._spans, self._cells, strict=True)
+        ]  # fmt: skip
+        # An array of every dtype that they have, so that none is another one at the same place.
+        self._dtypes = {x.dtype for x in (*ps, *gs)}
+        tables = [np.array(rows, np.int64) for rows in (params, grads, self._lows, self._reach)]
+        addresses = [table.ctypes.data for table in tables]
+        self._tables = tables
+        self._roll = np.array([len(ps), len(self._lows), *addresses], np.int64)
+        self._address = self._roll.ctypes.data
+
+    def _read(self, params: list[Any], grads: list[Any]) -> bool:
+        """Whether these are the parameters as they were, with gradients laid out as theirs were.
+
+        Other gradients than the last ones are bound in their place, unless one overlaps with what a step writes.
+        """
+        return bool(self._call(self._address, id(params), id(grads)))
+
+    def _ask(self, params: list[Any], grads: list[Any]) -> bool:
+        """As `_read`, without knowing how lists and arrays are laid out."""
+        try:
+            if list(map(_param_mark, params)) != self._params or list(map(_grad_mark, grads)) != self._grads:
+                return False
+        except AttributeError:  # something else than an array
+            return False
+        if any(known and known != id(p) for known, p in zip(self._objects, params, strict=True)):
+            return False
+        addresses = [g.ctypes.data for g in grads]
+        if addresses == self._addresses:
+            return True
+        for address, (low, high) in zip(addresses, self._spans, strict=True):
+            if self._reach[bisect_left(self._lows, address + high)] > address + low:
+                return False
+        for address, (cell, offset) in zip(addresses, self._cells, strict=True):
+            ctypes.c_int64.from_address(cell).value = address + offset
+        self._addresses = addresses
+        return True
+
+
+def _base(x: Array) -> int:
+    return 0 if x.base is None else id(x.base)
+
+
+def _grad_mark(x: Array) -> tuple[Any, ...]:
+    return type(x), x.shape, x.strides, x.dtype, x.flags.aligned
+
+
+def _param_mark(x: Array) -> tuple[Any, ...]:
+    return _grad_mark(x), x.ctypes.data, _base(x), x.flags.writeable
+
+
+@cache
+def _function(runtime: Path) -> Any:
+    # Unlike what is called through cffi, it keeps the interpreter's lock: nobody changes the lists meanwhile.
+    function = ctypes.PyDLL(str(runtime)).optgen_roll_call
+    function.argtypes = (ctypes.c_void_p,) * 3
+    function.restype = ctypes.c_int32
+    return function
+
+
+@cache
+def readable() -> bool:
+    """Whether lists and arrays lie in memory as the runtime takes for granted."""
+    plain = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+    if not plain or ctypes.sizeof(ctypes.c_void_p) != 8 or np.intp().itemsize != 8:
+        return False
+    whole = np.zeros((5, 7, 3), np.float32)
+    arrays: list[Array] = [whole, whole[1:4:2, ::-1], np.zeros((), np.float64)]
+    arrays[1].flags.writeable = False
+    head = _words(id(arrays), 4)
+    if head[1:3] != [id(list), len(arrays)] or _words(head[3], len(arrays)) != list(map(id, arrays)):
+        return False
+    return all(map(_is_laid_out, arrays))
+
+
+def _is_laid_out(x: Array) -> bool:
+    _, type_, data, rank, shape, strides, base, dtype, flags = _words(id(x), _HEAD)
+    told = (type_, data, rank & 0xFFFFFFFF, base, dtype, flags & 0xFFFFFFFF)
+    if told != (id(type(x)), x.ctypes.data, x.ndim, _base(x), id(x.dtype), x.flags.num):
+        return False
+    return (*_words(shape, x.ndim), *_words(strides, x.ndim)) == (*x.shape, *x.strides)
+
+
+def _words(address: int, count: int) -> list[int]:
+    found: list[int] = np.frombuffer(ctypes.string_at(address, 8 * count), np.int64).tolist() if count else []
+    return found
