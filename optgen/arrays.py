@@ -45,8 +45,11 @@ def as_parameter(given: object, number: int, count: int) -> Array:
     return p
 
 
-def as_gradient(given: object, p: Array, number: int, count: int, absent: str = LEAVE_OUT) -> Array:
-    """The gradient of `p` as an array: of its shape and dtype, with any strides. `absent`: what to do if it is None."""
+def as_gradient(
+    given: object, p: Array, number: int, count: int, absent: str = LEAVE_OUT, *, written: bool = False
+) -> Array:
+    """The gradient of `p` as an array: of its shape and dtype, with any strides. `absent`: what to do if it is None.
+    `written`: the step overwrites it, so it must be writable, with an element of memory for every element."""
     what = "the gradient" if count == 1 else f"gradient {number}"
     if given is None:
         raise ArrayError(f"{what} is None", hint=absent)
@@ -61,6 +64,11 @@ def as_gradient(given: object, p: Array, number: int, count: int, absent: str = 
         raise ArrayError(f"{what}: {p.dtype}, the dtype of its parameter, was expected, got {g.dtype}", hint=hint)
     if g.shape != p.shape:
         raise ArrayError(f"{what}: shape {p.shape}, that of its parameter, was expected, got {g.shape}")
+    if written and not g.flags.writeable:
+        raise ArrayError(f"{what} is read-only, and the step overwrites it", hint="give a writable array: g.copy()")
+    if written and _overlaps_itself(g):
+        hint = "the step overwrites it: give an array with an element of memory for every element, g.copy()"
+        raise ArrayError(f"{what} has elements that share memory (strides {g.strides}, shape {g.shape})", hint=hint)
     return g
 
 
@@ -118,18 +126,22 @@ def bounds(x: Array) -> tuple[int, int]:
     return low, high + x.itemsize
 
 
-def refuse_overlaps(parameters: Sequence[Array], gradients: Sequence[Array], states: Sequence[Array]) -> None:
-    """ArrayError if a step would write memory that it reads or writes elsewhere. Gradients may share with gradients."""
+def refuse_overlaps(
+    parameters: Sequence[Array], gradients: Sequence[Array], states: Sequence[Array], *, overwrites: bool = False
+) -> None:
+    """ArrayError if a step would write memory that it reads or writes elsewhere. Gradients may share with gradients,
+    unless the step `overwrites` them."""
     count = len(parameters)
     arrays = [*parameters, *states, *gradients]
-    written = count + len(states)
+    before = count + len(states)
+    written = len(arrays) if overwrites else before
 
     def name(i: int) -> str:
         if i < count:
             return "the parameter" if count == 1 else f"parameter {i}"
-        if i < written:
+        if i < before:
             return "a state of the optimiser"
-        return "the gradient" if count == 1 else f"gradient {i - written}"
+        return "the gradient" if count == 1 else f"gradient {i - before}"
 
     for i, j in _touching([bounds(x) for x in arrays], written):
         a, b = arrays[i], arrays[j]

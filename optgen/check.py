@@ -13,7 +13,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 
-from .compose import PROCEED, close
+from .compose import ACCEPT, PROCEED, close
 from .errors import Span, SpecError
 from .host import evaluate
 from .ir import (
@@ -141,8 +141,8 @@ class _Checker(Scope):
             hint = "a name is a letter, then letters, digits and underscores, in ASCII"
             hint += " or Greek" if what != "rule" else ""
             self.fault(span, f"{name!r} cannot be the name of a {what}", hint)
-        elif (name in self.given or name == PROCEED) and what != "rule":
-            meaning = self.given.get(name, "whether the step goes on")
+        elif (name in self.given or name in (PROCEED, ACCEPT)) and what != "rule":
+            meaning = self.given.get(name, "whether the step goes on" if name == PROCEED else "whether the step counts")
             self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {meaning}", RENAME)
         elif name in CALLABLE:
             self.fault(span, f"the {what} {name!r} shadows the function {name}()", RENAME)
@@ -317,15 +317,16 @@ class _Checker(Scope):
                 message = f"the state {state.name!r} is written, but never read, if {self.idle[state.name]}"
                 self.fault(state.span, message, 'a variant has only the states that it needs; add: when = "..."')
         known = {part.name for parts in (spec.hypers, spec.flags, spec.states) for part in parts} | self.given.keys()
-        known |= {PROCEED}
+        known |= {PROCEED, ACCEPT}
         for formula in spec.formulas:
             if formula.target not in self.used and formula.target not in known:
                 self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")
 
 
 def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[str], int | None]]:
-    """What each formula does for all parameters together: its reductions; and of a state of the group its value, as a
-    number by which it is `known` to be the same in two rules, whatever each parameter gives to the reductions in it."""
+    """What each formula does for all parameters together: its reductions; and of a state of the group, and of whether
+    the step counts, its value, as a number by which it is `known` to be the same in two rules, whatever each parameter
+    gives to the reductions in it."""
     states = {state.name for state in rule.states if state.extent == Extent.GROUP}
     numbers: dict[str, int] = {}
     count = 0
@@ -349,7 +350,7 @@ def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[st
     for assign in rule.body:
         value = numbers[assign.target] = number(assign.value)
         ops = [e.op for e in reduces([assign.value]) if e.over == Extent.GROUP]
-        work[assign.target] = (ops, value if assign.target in states else None)
+        work[assign.target] = (ops, value if assign.target in states | {ACCEPT} else None)
     return work
 
 

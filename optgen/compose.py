@@ -37,10 +37,11 @@ from .ir import (
 )
 from .names import numbered
 
-__all__ = ["DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
+__all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
-DELTA, PROCEED = "delta", "proceed"
-#: What an open rule may read besides: the gradient that the step was given, and the parameter as it stands.
+DELTA, PROCEED, ACCEPT = "delta", "proceed", "accept"
+#: What an open rule may read besides: the gradient that the step was given, which it may also overwrite, and the
+#: parameter as it stands.
 GIVEN_GRADIENT, NEW = "grad", "new"
 
 
@@ -63,9 +64,10 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
 
     `among`: for each part all its variants that one optimiser may use, which are to have the same names. A part's
     output is the next part's gradient; one that assigns "p" passes on how far p moved. Where `proceed` of a part is
-    false, whatever the parts behind it own stays as it is, and so does p.
+    false, whatever the parts behind it own stays as it is, and so does p. Where `accept` of a part is false, the whole
+    step is as if it had not been made; but what is assigned to `grad` the gradient is in any case.
     """
-    taken = {PARAMETER, GRADIENT, DELTA, PROCEED, GIVEN_GRADIENT, NEW, "t"}
+    taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
     names = _names(parts, among or [[part] for part in parts], taken)
     made = _Chain(len(parts), taken)
     for i, part in enumerate(parts):
@@ -86,6 +88,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         notes=first.notes if alone else "",
         matrix=matrix,
         rows=next((part.rows for part in parts if part.rows != "last"), "last"),
+        accept=made.accept.name if made.accept is not None else "",
     )
     return Composed(
         rule,
@@ -130,7 +133,7 @@ def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[st
         prefix = part.name.lower() + (str(seen[part.name]) if kinds[part.name] > 1 else "")
         found = {}
         for name in every:
-            if name in (DELTA, PARAMETER, PROCEED):
+            if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
                 continue
             new = name
             if (owners if name in mine else all_owners)[name] > 1 or (shared and name in spelled):
@@ -155,6 +158,8 @@ class _Chain:
         self.moved: Expr | None = None  # the parameter, where a part has assigned it
         self.count: Expr | None = Count()  # None until a part that was waited for asks for a count of its own
         self.holds: Expr | None = None  # whether this part takes part in the step
+        self.accept: Local | None = None  # whether the step counts
+        self.left: Expr | None = None  # what the gradient is left as
 
     def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
@@ -187,6 +192,12 @@ class _Chain:
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
             if assign.target == PROCEED:
                 proceed = known[own] = self.define("proceed" if self.alone else self.free("proceed"), value)
+            elif assign.target == ACCEPT:
+                known[own] = accept = self.define("accept" if self.alone else self.free("accept"), value)
+                both = accept if self.accept is None else Call("and", (self.accept, accept))
+                self.accept = accept if both is accept else self.define(self.free("accept"), both)
+            elif assign.target == GIVEN_GRADIENT and part.part:
+                known[own] = self.left = value
             elif assign.target in (DELTA, PARAMETER):
                 moved = assign.target == PARAMETER
                 output = known[own] = self.output(assign.target, value, last=last)
@@ -260,6 +271,8 @@ class _Chain:
         return self.define(self.free("proceed"), Call("and", (self.holds, proceed)))
 
     def finish(self) -> None:
+        if self.left is not None:
+            self.define(GRADIENT, self.left)
         if any(a.target == PARAMETER for a in self.body):
             return
         value = self.moved if self.moved is not None else _difference(Load(PARAMETER), self.gradient)

@@ -137,7 +137,9 @@ class _Planner:
             if _key(assign.value) >= 0:
                 last = self.level[assign.target] = max(self.level[assign.target], last)
         self.arrays = set(rule.arrays)
-        self.written = {name: self.level[name] for name in rule.stores if name in self.arrays}
+        # Nothing is written before it is known that the step counts.
+        counts = self.level.get(rule.accept, 0)
+        self.written = {name: max(self.level[name], counts) for name in rule.stores if name in self.arrays}
         reduced = [self.given[a.target] for a in rule.body if _of_elements(a.value)]
         self.count = max([1 + max(self.written.values()), *reduced])
         while self.put_off():

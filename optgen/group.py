@@ -1,7 +1,7 @@
 """One step of tensors with values in common: what each gives is reduced on the host, which computes the rest once.
 
-In: bindings, one for each kernel that a step needs. Out: nothing; parameters and states are changed in place, those of
-the group too. Between two stretches of the kernels' work, all threads are at rest.
+In: bindings, one for each kernel that a step needs. Out: whether the step counts; then parameters and states are
+changed in place, those of the group too. Between two stretches of the kernels' work, all threads are at rest.
 """
 
 from __future__ import annotations
@@ -30,10 +30,12 @@ def run_together(
     group: Mapping[str, Array],
     threads: int,
     grain: int | None = None,
-) -> None:
+) -> bool:
     """One step of tensors that have values in common, in one binding for each kernel; `order[b][i]` is the place of
     tensor i of binding b among all, in which order they are reduced. It is number `step` of each since it counts, and
-    number `t` of the group. `group`: the states of the group, which are updated."""
+    number `t` of the group. `group`: the states of the group, which are updated.
+
+    Whether the step counts: if the rule says that it does not, nothing has been written."""
     known: list[dict[str, Value]] = []
     runs = []
     for binding in bindings:
@@ -49,8 +51,11 @@ def run_together(
         total = _reduced([each for each in gave if each is not None], order)
         gave = [_sent(run, total) for run in runs]
     assert gave == [None] * len(gave), "the kernels of one step reduce different things"
+    if not all(map(_counts, bindings, known)):
+        return False
     for name, value in bindings[0].kernel.group.new_states(known[0]).items():
         group[name][...] = value
+    return True
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,14 @@ def _run(
                 names[assign.target] = yield _Given(FOLD_OF[assign.value.op], given)
             else:
                 names[assign.target] = evaluate(_found(assign.value, bindings), values, t, names)
+        if not _counts(binding, names):
+            return
         _show(binding, names)
+
+
+def _counts(binding: Binding, names: Mapping[str, Value]) -> bool:
+    """Whether the step counts, as far as it is known."""
+    return bool(names.get(binding.kernel.rule.accept, True))
 
 
 def _sent(run: Generator[_Given, float, None], total: float) -> _Given | None:

@@ -8,7 +8,7 @@ with as many dimensions as the parameter, of which those that do not count have 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from typing import Any, TypeAlias
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from .host import HOST, Values, evaluate
 from .ir import (
+    GRADIENT,
     PARAMETER,
     Call,
     Const,
@@ -123,18 +124,20 @@ def shape_of(extent: Extent, shape: tuple[int, ...], rows: str = "last") -> tupl
     return ()
 
 
-def step(rule: Rule, values: Values, t: int, arrays: Mapping[str, Array]) -> None:
-    """One step of one tensor, in place. `arrays` holds "p", "g" and every state: those of extent ELEMENT of one shape
-    and dtype, the compute type, the others float64, of the shape that `shape_of` gives."""
+def step(rule: Rule, values: Values, t: int, arrays: Mapping[str, Array]) -> bool:
+    """One step of one tensor, in place, as `step_group` makes it. `arrays` holds "p", "g" and every state: those of
+    extent ELEMENT of one shape and dtype, the compute type, the others float64, of the shape that `shape_of` gives."""
     group = {state.name: arrays[state.name] for state in rule.states if state.extent == Extent.GROUP}
-    step_group([(rule, values, Tensor(t, arrays))], group, values, t)
+    return step_group([(rule, values, Tensor(t, arrays))], group, values, t)
 
 
 def step_group(
     tensors: Sequence[tuple[Rule, Values, Tensor]], group: Mapping[str, Array], values: Values, t: int
-) -> None:
+) -> bool:
     """One step of all tensors, in place, each in its own variant and with its own hyperparameters. `group` holds the
     states of extent GROUP; what is computed once for all tensors has the hyperparameters `values`, and `t` for a count.
+
+    Whether the step counts: if the rule says that it does not, nothing has changed but gradients that it overwrites.
     """
     known: list[float] = []  # the values of the reductions over the group, in the order in which a step meets them
     while True:
@@ -150,9 +153,11 @@ def step_group(
         if not parts:
             break
         known.append(_over_group(parts))
+    counts = all(run.counts for run in runs)
     for run in runs:
         with np.errstate(all="ignore"):
-            run.write()
+            run.write(run.rule.stores if counts else run.rule.stores & {GRADIENT})
+    return counts
 
 
 class _Needs(Exception):
@@ -190,8 +195,12 @@ class _Step:
             # An array of the caller's would change under the feet of a later name when the arrays are written.
             self.names[assign.target] = np.copy(result) if isinstance(assign.value, Load) else result
 
-    def write(self) -> None:
-        for name in self.rule.stores:
+    @property
+    def counts(self) -> bool:
+        return not self.rule.accept or bool(self.names[self.rule.accept])
+
+    def write(self, names: Iterable[str]) -> None:
+        for name in names:
             self._array(name)[...] = self.names[name]
 
     def value(self, expr: Expr) -> Any:

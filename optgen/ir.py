@@ -250,6 +250,8 @@ class Rule:
 
     `matrix`: whether this variant is for tensors of two and more dimensions, or for the others; None if it does not
     matter. `rows`: "last" if these are the rows of the last two dimensions, "first" for slices of the first dimension.
+    `accept`: the condition on which a step counts, a value of the group; if it is false nothing is written but the
+    gradient. Empty if every step counts.
     """
 
     name: str
@@ -265,6 +267,7 @@ class Rule:
     part: str = ""
     matrix: bool | None = None
     rows: str = "last"
+    accept: str = ""
 
     @property
     def variant(self) -> str:
@@ -289,8 +292,13 @@ class Rule:
 
     @property
     def stores(self) -> frozenset[str]:
-        """The parameter and the states, as far as a step writes them."""
-        return frozenset(a.target for a in self.body) & {PARAMETER, *(state.name for state in self.states)}
+        """The parameter, the states and the gradient, as far as a step writes them."""
+        return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether a step leaves something else in the gradient than it was."""
+        return any(a.target == GRADIENT for a in self.body)
 
     @property
     def tiled(self) -> bool:
@@ -386,7 +394,7 @@ def verify(rule: Rule) -> Rule:
     Faults of a spec never get here, `check` reports them to the author; what this finds is a fault of a pass.
     """
     extents = {PARAMETER: Extent.ELEMENT, GRADIENT: Extent.ELEMENT} | {s.name: s.extent for s in rule.states}
-    stores = {PARAMETER, *(state.name for state in rule.states)}
+    stores = {PARAMETER, GRADIENT, *(state.name for state in rule.states)}
     sizes = {hyper.name: len(hyper.default) if hyper.vector else 0 for hyper in rule.hypers}
     defined: dict[str, tuple[Extent, Type]] = {}
 
@@ -437,7 +445,7 @@ def verify(rule: Rule) -> Rule:
             verify_expr(assign.value)
             extent = extent_of(assign.value)
             expect(assign.target not in defined, f"{assign.target} assigned twice")
-            expect(assign.target != GRADIENT, "the gradient is assigned")
+            expect(assign.target != GRADIENT or extent <= Extent.STEP, "the gradient is assigned elements")
             number = type_of(assign.value) is Type.REAL
             expect(number or assign.target not in stores, f"{assign.target} is assigned a condition")
             if assign.target in stores:
@@ -447,6 +455,9 @@ def verify(rule: Rule) -> Rule:
                 scalar = extent <= Extent.STEP and assign.target not in stores
                 expect(scalar, f"scalar {assign.target} is no scalar")
             defined[assign.target] = (extent, type_of(assign.value))
-    kept = {state.name for state in rule.states if Load(PARAMETER) in set(walk(state.init))}
+    condition = (Extent.GROUP, Type.BOOL)
+    known = not rule.accept or defined.get(rule.accept) == condition
+    expect(known, "whether a step counts is no condition of the group")
+    kept = {GRADIENT} | {state.name for state in rule.states if Load(PARAMETER) in set(walk(state.init))}
     expect(stores - kept <= set(defined), "a state or the parameter is never assigned")
     return rule

@@ -19,9 +19,9 @@ from .configured import Configured
 from .constants import vanishing
 from .emit.text import expression
 from .errors import ArgumentError, ArrayError, HyperparameterError, StateError
-from .host import Always, Steps, Values
+from .host import Always, Steps, Values, evaluate
 from .hyperparameters import Given, any_spelling, resolved, spellings
-from .ir import Expr, Extent, Rule
+from .ir import GRADIENT, Expr, Extent, Rule
 from .kernel import Kernel, threads
 from .plan import Plan, Plans
 from .state import Shapes, Slot, States, expect_fit, expect_number, keys_of, read_saved
@@ -89,8 +89,9 @@ class Optimiser(Configured):
 
     # ---- Steps ----
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
-        """One update of every parameter in place, in one call of the kernel.
+    def step(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+        """One update of every parameter in place, in one call of the kernel. Whether it counts: False if a rule like
+        Unscale says that these gradients are none to step with; then no parameter, state or count has changed.
 
         `params`: arrays of float32 or float64, or tracked parameters (whose `data` is such an array), of any shapes
         and strides, each once. `grads`: for each parameter an array of its shape and dtype, with any strides.
@@ -102,16 +103,16 @@ class Optimiser(Configured):
         if type(params) not in (tuple, list) or type(grads) not in (tuple, list):
             params, grads = _listed(params, "parameters"), _listed(grads, "gradients")
         if self._backend == "interpreter":
-            self._interpret(params, grads)
-            return
+            return self._interpret(params, grads)
         plan = self._plans.for_step(params, grads)
         if plan is None or (plan.grouped and self._has_others(plan)):
-            self._step_anew(params, grads)
-            return
+            return self._step_anew(params, grads)
         values = self._steps(plan.counts) if self._scheduled else self._always()
         if not self._held.issuperset(plan.dtypes):
             self._refuse_vanishing(plan.dtypes, values)
-        plan.run(values, self._states.group)
+        if not plan.run(values, self._states.group):
+            return self._refused(grads, values)
+        return True
 
     def _has_others(self, plan: Plan) -> bool:
         """Whether there are parameters besides those of a plan, which may date from a time when there were none."""
@@ -133,16 +134,26 @@ class Optimiser(Configured):
             self._refuse_other_variant(values)
         return steps
 
-    def _step_anew(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
+    def _step_anew(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
         # `ps` and `gs` must live until the plan has run: it holds addresses only.
         ps, gs, slots, values = self._accept(params, grads)
         variants = [self._variants[p.ndim >= 2] for p in ps]
         plan = Plan(self._kernel, params, ps, gs, slots, variants, threads())
         self._register(ps, slots)
         self._plans.keep(tuple(map(id, params)), plan)
-        plan.run(values, self._group(values, slots))
+        if not plan.run(values, self._group(values, slots)):
+            return self._refused(gs, values)
+        return True
 
-    def _interpret(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
+    def _refused(self, grads: Sequence[Array], values: Steps) -> bool:
+        """After a step that does not count: gradients are left as the rule leaves them, in any case."""
+        for g in grads:
+            for assign in self._rule_of(g.shape).body:
+                if assign.target == GRADIENT:
+                    g[...] = evaluate(assign.value, next(iter(values.values())), 0, {})
+        return False
+
+    def _interpret(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
         ps, gs, slots, values = self._accept(params, grads)
         self._register(ps, slots)
         group = self._group(values, slots)
@@ -152,9 +163,11 @@ class Optimiser(Configured):
         ]
         if tensors:
             t = max(slot.t for slot in slots) + 1
-            interp.step_group(tensors, group, values[t], t)
+            if not interp.step_group(tensors, group, values[t], t):
+                return False
         for slot in slots:
             slot.t += 1
+        return True
 
     def _accept(
         self, params: Sequence[Any], grads: Sequence[Any]
@@ -169,13 +182,18 @@ class Optimiser(Configured):
         count, grouped = len(params), self.rule.grouped
         ps = [as_parameter(p, i, count) for i, p in enumerate(params)]
         absent = ALL_OF_THEM if grouped else LEAVE_OUT
-        gs = [as_gradient(g, p, i, count, absent) for i, (g, p) in enumerate(zip(grads, ps, strict=True))]
+        overwrites = self.rule.overwrites
+        gs = [
+            as_gradient(g, p, i, count, absent, written=overwrites)
+            for i, (g, p) in enumerate(zip(grads, ps, strict=True))
+        ]
         rules = [self._rule_of(p.shape) for p in ps]
         found = [self._states.find(key) for key in keys_of(ps)]
         if grouped:
             self._expect_group(found)
         # Before memory is taken for new states: a refused step should not take it.
-        refuse_overlaps(ps, gs, [array for slot in found if slot for array in slot.arrays.values()])
+        refuse_overlaps(ps, gs, [array for slot in found if slot for array in slot.arrays.values()],
+                        overwrites=overwrites)  # fmt: skip
         known: list[Slot | None] = []
         pending = iter(self._states.pending)
         for i, (slot, p) in enumerate(zip(found, ps, strict=True)):

@@ -64,7 +64,8 @@ class Plan:
             runtime = self.bindings[0].kernel.runtime.path
             written = [bounds(x) for p, slot in zip(ps, slots, strict=True) for x in (p, *slot.arrays.values())]
             own_memory = [owner_of(p) is p for p in ps]
-            self._roll = Roll(ps, own_memory, gs, written, [cells[i] for i in range(len(ps))], runtime)
+            fixed = any(binding.kernel.rule.overwrites for binding in self.bindings)
+            self._roll = Roll(ps, own_memory, gs, written, [cells[i] for i in range(len(ps))], fixed, runtime)
         self._ticks = Ticks()
         self._ticks.whole = False
 
@@ -94,18 +95,21 @@ class Plan:
         for binding, own in zip(self.bindings, self.order, strict=True):
             binding.count_from([self.slots[i].t for i in own])
 
-    def run(self, values: Steps, group: Mapping[str, Array]) -> None:
-        """One step. The arrays of this plan must be alive and as they were: it was just made, or `takes` said so.
-        `group`: the states of all parameters together."""
+    def run(self, values: Steps, group: Mapping[str, Array]) -> bool:
+        """One step; False if it does not count, as the rule has it: then nothing has changed. The arrays of this plan
+        must be alive and as they were: it was just made, or `takes` said so. `group`: the states of all parameters
+        together."""
         self._settle()
         count = self._ticks.n + 1
         if self.grouped:
             t = count + max(self._begun)
-            run_together(self.bindings, self.order, values, count, t, group, self.threads)
+            if not run_together(self.bindings, self.order, values, count, t, group, self.threads):
+                return False
         else:
             for binding in self.bindings:
                 binding.run(values, count, self.threads)
         self._ticks.n = count
+        return True
 
 
 def _arrays(params: Sequence[Any]) -> list[Any]:

@@ -31,6 +31,7 @@ class Roll:
 
     `own[i]`: parameter i is known by itself and not by its memory alone, so that another array there is another one.
     `cells[i]`: the address where a kernel finds gradient i, and what is to be added to that of its first element.
+    `fixed`: other gradients are others, also if they are laid out as these.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class Roll:
         gs: Sequence[Array],
         written: Sequence[tuple[int, int]],
         cells: Sequence[tuple[int, int]],
+        fixed: bool,
         runtime: Path,
     ) -> None:
         self._objects = [id(p) if alone else 0 for p, alone in zip(ps, own, strict=True)]
         self._cells = cells
+        self._fixed = fixed
         # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
         # `lows` in order, and for each number of them how far the memory behind so many reaches.
         self._spans = [(low - g.ctypes.data, high - g.ctypes.data) for g in gs for low, high in [bounds(g)]]
@@ -79,7 +82,7 @@ class Roll:
         tables = [np.array(rows, np.int64) for rows in (params, grads, self._lows, self._reach)]
         addresses = [table.ctypes.data for table in tables]
         self._tables = tables
-        self._roll = np.array([len(ps), len(self._lows), *addresses], np.int64)
+        self._roll = np.array([len(ps), len(self._lows), *addresses, self._fixed], np.int64)
         self._address = self._roll.ctypes.data
 
     def _read(self, params: list[Any], grads: list[Any]) -> bool:
@@ -101,6 +104,8 @@ class Roll:
         addresses = [g.ctypes.data for g in grads]
         if addresses == self._addresses:
             return True
+        if self._fixed:
+            return False
         for address, (low, high) in zip(addresses, self._spans, strict=True):
             if self._reach[bisect_left(self._lows, address + high)] > address + low:
                 return False
@@ -115,11 +120,11 @@ def _base(x: Array) -> int:
 
 
 def _grad_mark(x: Array) -> tuple[Any, ...]:
-    return type(x), x.shape, x.strides, x.dtype, x.flags.aligned
+    return type(x), x.shape, x.strides, x.dtype, x.flags.aligned, x.flags.writeable
 
 
 def _param_mark(x: Array) -> tuple[Any, ...]:
-    return _grad_mark(x), x.ctypes.data, _base(x), x.flags.writeable
+    return _grad_mark(x), x.ctypes.data, _base(x)
 
 
 @cache

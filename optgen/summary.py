@@ -82,7 +82,7 @@ def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
     living = dead.run(checked).body
     if not checked.part or opened is None:
         return living
-    targets = {assign.target for assign in living} | {"delta", "p"}
+    targets = {assign.target for assign in living} | {"delta", "p", "grad"}
     return tuple(assign for assign in opened.body if assign.target in targets)
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 
-from .compose import DELTA, GIVEN_GRADIENT, NEW, PROCEED
+from .compose import ACCEPT, DELTA, GIVEN_GRADIENT, NEW, PROCEED
 from .errors import Diagnostic, Span
 from .ir import (
     GRADIENT,
@@ -226,7 +226,7 @@ class Variant:
             elif {DELTA, PARAMETER} & assigned:
                 hint = "a rule gives either delta, what is subtracted from p, or p itself"
                 self.fault(formula.span, "both 'delta' and 'p' are assigned", hint)
-        elif target in scope.states or target == PROCEED:
+        elif target in scope.states or target in (PROCEED, ACCEPT) or (target == GIVEN_GRADIENT and scope.spec.part):
             pass
         elif target in scope.given:
             self.fault(formula.span, f"{target!r} is {scope.given[target]}, which a rule does not assign", RENAME)
@@ -249,11 +249,17 @@ class Variant:
         extent, number = extent_of(value), type_of(value) is Type.REAL
         own = self.active.get(target, Extent.ELEMENT)
         before = len(self.scope.faults)
-        if target == PROCEED and number:
+        if target in (PROCEED, ACCEPT) and number:
             self.fault(span, f"{target!r} must be a condition, got a number", "compare it: x > 0")
         elif target == PROCEED and extent > Extent.TENSOR:
             message = _wrong_extent(target, Extent.TENSOR, extent, " or less")
             self.fault(span, message, "reduce what it compares: sum(x), max(x), norm(x)")
+        elif target == ACCEPT and extent != Extent.GROUP:
+            hint = "reduce what it compares over the group: max(x, group)"
+            self.fault(span, _wrong_extent(target, Extent.GROUP, extent), hint)
+        elif target == GIVEN_GRADIENT and self.scope.spec.part and not (number and extent == Extent.CONSTANT):
+            message = "'grad' is what the gradient is left as: a number or a hyperparameter was expected"
+            self.fault(span, message, "for example: grad = 0")
         elif (target in self.active or target in (DELTA, PARAMETER)) and not number:
             self.fault(span, f"{target!r} must be a number, got a condition", "write where(condition, a, b)")
         elif join(extent, own) != own:

@@ -5,8 +5,10 @@ A *subject* is what a test makes an optimiser of: the name of a rule, "ADAM", or
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from equivalence import REDUCED
 
 import optgen
@@ -30,7 +32,9 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "InvDecay": ("ADAM", "InvDecay", {}),
     "Lookahead": ("ADAM", "Lookahead", {}),
     "SignDecay": ("SignDecay", "ADAM", {}),
+    "Unscale": ("Unscale", "ADAM", {}),
     "WeightDecay": ("WeightDecay", "ADAM", {}),
+    "ZeroGrad": ("ADAM", "ZeroGrad", {}),
 }
 #: By subject the part that it is about.
 PART_OF = {f"{first}, {second}": part for part, (first, second, _) in CHAINS.items()}
@@ -110,3 +114,13 @@ def another(hyper: Hyper) -> Any:
 
 
 GROUPED = [subject for subject in SUBJECTS if any(rule.grouped for rule in rules_of(subject))]
+
+
+def same_everywhere(opts: Sequence[Any], worlds: Sequence[Sequence[Any]]) -> None:
+    """AssertionError unless optimisers have left the same bits in parameters and states, each in its own world."""
+    for ps in zip(*worlds, strict=True):
+        states = [{"p": p} | opt.state(p) for opt, p in zip(opts, ps, strict=True)]
+        for state in states[1:]:
+            assert {n: np.asarray(x).tobytes() for n, x in state.items()} == {
+                n: np.asarray(x).tobytes() for n, x in states[0].items()
+            }

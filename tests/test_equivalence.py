@@ -76,8 +76,9 @@ def placements(draw: Draw, shape: tuple[int, ...], item: int, *, still: bool = F
 
 
 @st.composite
-def layouts(draw: Draw, arrays: int, item: int, which: Any) -> list[Placement]:
-    """A placement for each array of a tensor: all dense, all the same, or each as it likes."""
+def layouts(draw: Draw, arrays: int, item: int, which: Any, still: bool) -> list[Placement]:
+    """A placement for each array of a tensor: all dense, all the same, or each as it likes; `still`: the gradient may
+    have strides of 0."""
     shape = draw(which)
     match draw(st.sampled_from(["dense", "same", "gradient", "any"])):
         case "dense":
@@ -86,9 +87,9 @@ def layouts(draw: Draw, arrays: int, item: int, which: Any) -> list[Placement]:
             return [draw(placements(shape, item))] * arrays
         case "gradient":
             places = [placement(shape, item)] * arrays
-            return [places[0], draw(placements(shape, item, still=True)), *places[2:]]
+            return [places[0], draw(placements(shape, item, still=still)), *places[2:]]
         case _:
-            return [draw(placements(shape, item, still=i == 1)) for i in range(arrays)]
+            return [draw(placements(shape, item, still=still and i == 1)) for i in range(arrays)]
 
 
 @st.composite
@@ -118,7 +119,7 @@ def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> No
     rng = np.random.default_rng(draw(st.integers(0, 2**32), "seed"))
     counts = st.just(draw(st.integers(0, 3), "t")) | st.integers(0, 2000)
     which = matrices if rule.matrix else long_shapes if kernel.course.reduces else shapes
-    places, kinds = layouts(len(rule.arrays), item, which), st.sampled_from(KINDS)
+    places, kinds = layouts(len(rule.arrays), item, which, not rule.overwrites), st.sampled_from(KINDS)
     tensors = [
         make_tensor(rule, values, draw(places), dtype, draw(kinds), rng, draw(counts))
         for _ in range(draw(st.integers(1, 4), "tensors"))

@@ -189,6 +189,50 @@ def test_a_rule_may_have_more_states_than_most() -> None:
     check_kernel(compilation.rules[0], driver.kernel(compilation, 0, "float32", None))
 
 
+# ---- More elements than 32 bits can count ----
+
+MORE = 2**31 + 5000
+PAGE = 4096
+HUGE = """
+    import ctypes, mmap
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.mmap.restype = ctypes.c_void_p
+    libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+    READ_WRITE, PRIVATE, SHARED, FIXED, ANONYMOUS, UNRESERVED = 3, 2, 1, 0x10, 0x20, 0x4000
+
+    def mapped(at, size, flags, file=-1):
+        found = libc.mmap(at, size, READ_WRITE, flags | (FIXED if at else 0), file, 0)
+        assert found not in (None, ctypes.c_void_p(-1).value), ctypes.get_errno()
+        return found
+
+    def array(at, count):
+        return np.frombuffer((ctypes.c_float * count).from_address(at), np.float32)
+
+    # p: a piece of memory many times over, whose gradient is zero; but pages of their own where it counts.
+    size = -(-4 * MORE // PAGE) * PAGE
+    piece = 2**26
+    file = os.memfd_create("piece")
+    os.ftruncate(file, piece)
+    p_at = mapped(None, size, PRIVATE | ANONYMOUS | UNRESERVED)
+    g_at = mapped(None, size, PRIVATE | ANONYMOUS | UNRESERVED)  # never written: one page of zeros
+    for begin in range(0, size, piece):
+        mapped(p_at + begin, min(piece, size - begin), SHARED, file)
+    windows = [0, 2**31 - PAGE, 2**32 - PAGE, 2**33 - PAGE, size - 2 * PAGE]  # where bytes, or elements, pass 31 bits
+    for begin in windows:
+        mapped(p_at + begin, 2 * PAGE, PRIVATE | ANONYMOUS)
+    p, g = array(p_at, MORE), array(g_at, MORE)
+    own = np.concatenate([np.arange(begin // 4, min((begin + 2 * PAGE) // 4, MORE)) for begin in windows])
+    g[own] = (own % 1000).astype("f4") + 1
+    Descent(eta=1.0).step([p], [g])
+    print(len(own) > 9000, bool((p[own] == -g[own]).all()), p[-1] == -((MORE - 1) % 1000 + 1), workers())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memory of Linux that is mapped many times over")
+def test_an_array_of_more_elements_than_31_bits_count_is_updated_to_the_last_one() -> None:
+    assert process(HUGE.replace("MORE", str(MORE)).replace("PAGE", str(PAGE))) == "True True True 3\n"
+
+
 # ---- The floating-point control state ----
 
 x86_64 = pytest.mark.skipif(platform.machine() != "x86_64", reason="reads and writes the control state of x86-64")

@@ -1,6 +1,7 @@
 """Dead code: an assignment that nothing reads and that no array takes is removed, in `body` and in `scalars`.
 
-Guarantees: what is left is needed by p or by a state, or by the group, to which tensors in another variant give too;
+Guarantees: what is left is needed by p or by a state, or to tell whether the step counts, or by the group, to which
+tensors in another variant give too;
 every value is the same to the bit.
 Does not: remove a state, even one that no longer needs to be kept (`check` refuses such a spec).
 """
@@ -16,7 +17,8 @@ __all__ = ["run"]
 
 
 def run(rule: Rule) -> Rule:
-    live = set(rule.stores) | {a.target for a in rule.body if isinstance(a.value, Reduce) and a.value.key >= 0}
+    live = {a.target for a in rule.body if isinstance(a.value, Reduce) and a.value.key >= 0}
+    live |= rule.stores | {rule.accept}
     body = _living(rule.body, live)
     return replace(rule, body=body, scalars=_living(rule.scalars, live))
 

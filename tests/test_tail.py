@@ -1,0 +1,213 @@
+"""The tail of a training step as one chain: unscale, clip, the rule, the average of weights, zeros for gradients."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import as_strided
+from rules import same_everywhere
+
+import optgen
+from optgen import driver
+from optgen.course import course
+from optgen.errors import ArrayError
+from optgen.ir import GRADIENT
+
+BACKENDS = ("kernel", "interpreter")
+PARTS: dict[str, Callable[[], Any]] = {
+    "unscale": lambda: optgen.Unscale(1024.0),
+    "clip": lambda: optgen.ClipGlobalNorm(0.5),
+    "clip by value": lambda: optgen.ClipGrad(0.25),
+    "rule": lambda: optgen.AdamW(weight_decay=0.01),
+    "average": lambda: optgen.EMA(0.9),
+    "zero": lambda: optgen.ZeroGrad(),
+}
+BAD = [np.inf, -np.inf, np.nan]
+
+
+def tail(names: Any, backend: str) -> Any:
+    return optgen.chain(*(PARTS[name]() for name in PARTS if name in names), backend=backend)
+
+
+def world(seed: int = 0, scale: float = 1.0) -> list[np.ndarray]:
+    """Arrays of several blocks, odd sizes and both dtypes."""
+    rng = np.random.default_rng(seed)
+    shapes = [(70, 33), (5,), (), (2, 3, 4), (3000,)]
+    return [np.array(scale * rng.standard_normal(shape), "f4" if i % 2 else "f8") for i, shape in enumerate(shapes)]
+
+
+def everything(opt: Any, ps: list[np.ndarray]) -> bytes:
+    return pickle.dumps([[p, opt.state(p)] for p in ps])
+
+
+SUBSETS = [names for n in range(len(PARTS)) for names in combinations([x for x in PARTS if x != "rule"], n)]
+
+
+@pytest.mark.parametrize("names", SUBSETS, ids=" ".join)
+def test_any_subset_in_one_call_is_what_the_interpreter_makes_of_it(names: tuple[str, ...]) -> None:
+    opts, worlds = [tail({*names, "rule"}, backend) for backend in BACKENDS], [world() for _ in BACKENDS]
+    for t in range(4):
+        given = world(t + 1, 512)
+        left = [[g.copy() for g in given] for _ in BACKENDS]
+        counts = [opt.step(ps, gs) for opt, ps, gs in zip(opts, worlds, left, strict=True)]
+        assert counts == [True, True]
+        for gs in left:
+            assert all((g == 0).all() if "zero" in names else (g == h).all() for g, h in zip(gs, given, strict=True))
+    same_everywhere(opts, worlds)
+
+
+def test_it_reads_the_gradients_once_for_the_norm_and_goes_over_memory_once_more() -> None:
+    opt = tail(PARTS, "kernel")
+    (lowered,) = opt._compilation.lowered
+    first, second = course(lowered).passes
+    assert (first.loads, first.stores) == ((GRADIENT,), ())
+    assert second.stores == lowered.arrays
+    alone = tail({"rule", "average", "zero"}, "kernel")
+    assert len(course(alone._compilation.lowered[0]).passes) == 1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("bad", BAD)
+@pytest.mark.parametrize(
+    "names", [SUBSETS[-1], ("unscale",), ("unscale", "clip"), ("unscale", "average")], ids=" ".join
+)
+def test_a_gradient_that_is_not_finite_skips_the_step_whole(names: Any, bad: float, backend: str) -> None:
+    opt, ps = tail({*names, "rule"}, backend), world()
+    gs = world(1)
+    assert opt.step(ps, gs) is True
+    for which, place in ((0, (69, 32)), (0, (0, 0)), (2, ()), (4, 2999)):
+        before = everything(opt, ps)
+        gs = world(2)
+        gs[which][place] = bad
+        assert opt.step(ps, gs) is False
+        assert everything(opt, ps) == before
+        assert "zero" not in names or not any(g.any() for g in gs)
+    assert opt.step(ps, world(3)) is True
+    assert {opt.state(p)["t"] for p in ps} == {2}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_first_step_that_is_skipped_leaves_a_fresh_start(backend: str) -> None:
+    made = []
+    for skipped in (0, 3):
+        opt, ps = tail(PARTS, backend), world()
+        for _ in range(skipped):
+            assert not opt.step(ps, [np.full_like(p, np.nan) for p in ps])
+        opt.step(ps, world(1))
+        made.append(everything(opt, ps))
+    assert made[0] == made[1]
+
+
+def test_states_of_every_extent_wait_for_the_verdict() -> None:
+    """States of the group, of a parameter, of rows and of elements, all known before the gradients are."""
+    text = """
+name = "Early"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+[state]
+k = { init = 0, extent = "group" }
+s = { init = 0, extent = "tensor" }
+r = { init = 0, extent = "row", when = "matrix" }
+m = { init = 0 }
+[update]
+formulas = '''
+k      = k + 1
+s      = s + norm(p)
+r      = r + sum(p, row)
+m      = m + p
+accept = norm(g, group) < 100
+delta  = eta*g + k*s*m*1e-9*(r if matrix else 1)
+'''
+"""
+    cls = driver.module_class(driver.compile_text(text, "early.toml"))
+    opts, worlds = [cls(backend=backend) for backend in BACKENDS], [world() for _ in BACKENDS]
+    for scale, expected in ((1.0, True), (100.0, False), (0.5, True)):
+        before = [everything(opt, ps) for opt, ps in zip(opts, worlds, strict=True)]
+        for opt, ps, was in zip(opts, worlds, before, strict=True):
+            assert opt.step(ps, world(1, scale)) is expected
+            assert (everything(opt, ps) == was) is not expected
+    same_everywhere(opts, worlds)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_all_parts_must_accept(backend: str) -> None:
+    text = """
+name = "Small"
+part = "gradient"
+[update]
+formulas = '''
+accept = max(abs(g), group) < 1
+delta  = g
+'''
+"""
+    small = driver.module_class(driver.compile_text(text, "small.toml"))
+    for parts in ([optgen.Unscale(2.0), small()], [small(), optgen.Unscale(2.0)]):
+        opt, p = optgen.chain(*parts, optgen.Descent(1.0), backend=backend), np.zeros(3)
+        big = parts[0].__class__ is not small
+        for g, expected in (([0.5, 0, 0], True), ([np.nan, 0, 0], False), ([4.0, 0, 0], False), ([1.5, 0, 0], big)):
+            assert opt.step([p], [np.array(g)]) is expected
+        assert p[0] == -(0.25 + 0.75 * big)
+
+
+def test_unscaling_is_that_of_torch() -> None:
+    torch = pytest.importorskip("torch")
+    for scale in (65536.0, 3.0):
+        ps, gs = [np.ones((3, 5), "f4")], [np.random.default_rng(0).standard_normal((3, 5)).astype("f4")]
+        found, inverse = torch.zeros(1), torch.tensor(scale).double().reciprocal().float()
+        theirs = [torch.from_numpy(g.copy()) for g in gs]
+        torch._amp_foreach_non_finite_check_and_unscale_(theirs, found, inverse)
+        optgen.chain(optgen.Unscale(scale), optgen.Descent(1.0)).step(ps, gs)
+        assert (ps[0] == 1 - theirs[0].numpy()).all()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+class TestZeroGrad:
+    def opt(self, backend: str) -> Any:
+        return optgen.chain(optgen.Descent(1.0), optgen.ZeroGrad(), backend=backend)
+
+    def test_gradients_are_overwritten_where_they_stand(self, backend: str) -> None:
+        opt, memory = self.opt(backend), np.arange(24.0).reshape(4, 6)
+        p, g = np.zeros((2, 3)), memory[::2, ::-2]
+        for _ in range(2):
+            opt.step([p], [g])
+        assert p.tolist() == [[-5, -3, -1], [-17, -15, -13]]
+        assert not g.any()
+        assert memory[1].all()
+
+    def test_other_gradients_than_before_are_checked(self, backend: str) -> None:
+        opt, ps = self.opt(backend), [np.zeros(3), np.zeros(3)]
+        for t in range(1, 4):
+            gs = [np.ones(3), np.ones(3)]
+            opt.step(ps, gs)
+            assert not any(g.any() for g in gs)
+            assert [p.tolist() for p in ps] == [[-t] * 3] * 2
+        one = np.ones(6)
+        with pytest.raises(ArrayError, match="gradient 0 and gradient 1 overlap in memory"):
+            opt.step(ps, [one[:3], one[2:5]])
+
+    @pytest.mark.parametrize(
+        ("gradients", "message"),
+        [
+            (lambda g: [g, g], "gradient 0 and gradient 1 overlap in memory"),
+            (lambda g: [g, np.broadcast_to(np.ones(1), 3)], "gradient 1 is read-only, and the step overwrites it"),
+            (
+                lambda g: [g, as_strided(np.ones(1), (3,), (0,))],
+                "gradient 1 has elements that share",
+            ),
+        ],
+    )
+    def test_gradients_that_cannot_be_overwritten_are_refused(self, gradients: Any, message: str, backend: str) -> None:
+        opt, ps = self.opt(backend), [np.ones(3), np.ones(3)]
+        with pytest.raises(ArrayError, match=message):
+            opt.step(ps, gradients(np.ones(3)))
+        assert [p.tolist() for p in ps] == [[1] * 3] * 2
+
+    def test_without_it_gradients_may_be_shared_and_read_only(self, backend: str) -> None:
+        opt, ps = optgen.Descent(1.0, backend=backend), [np.ones(3), np.ones(3)]
+        opt.step(ps, [np.broadcast_to(np.ones(1), 3)] * 2)
+        assert [p.tolist() for p in ps] == [[0] * 3] * 2
