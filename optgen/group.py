@@ -9,11 +9,12 @@ from __future__ import annotations
 import math
 from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
+
+import numpy as np
 
 from .arrays import Array
 from .course import load_name
-from .host import HOST, Steps, Value, Values, evaluate
+from .host import Steps, Value, Values, evaluate
 from .ir import Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
 from .kernel import Binding
 from .ops import FOLD_OF, Type
@@ -23,7 +24,7 @@ __all__ = ["run_together"]
 
 def run_together(
     bindings: Sequence[Binding],
-    order: Sequence[Sequence[int]],
+    order: Sequence[Array],
     values: Steps,
     step: int,
     t: int,
@@ -63,7 +64,7 @@ class _Given:
     """What the tensors of one kernel give to a reduction over all of them."""
 
     how: str
-    values: list[float]
+    values: Array
 
 
 def _run(
@@ -85,7 +86,7 @@ def _run(
             return
         for assign in kernel.group.works[stretch].code:
             if isinstance(assign.value, Reduce):
-                given = binding.cells[:, kernel.group.cells[assign.target]].tolist()
+                given = binding.cells[:, kernel.group.cells[assign.target]]
                 names[assign.target] = yield _Given(FOLD_OF[assign.value.op], given)
             else:
                 names[assign.target] = evaluate(_found(assign.value, bindings), values, t, names)
@@ -113,16 +114,19 @@ def _show(binding: Binding, names: Mapping[str, Value]) -> None:
             binding.group_values[at] = names[name]
 
 
-def _reduced(gave: Sequence[_Given], order: Sequence[Sequence[int]]) -> float:
-    """What all tensors gave, reduced in their order."""
+def _reduced(gave: Sequence[_Given], order: Sequence[Array]) -> float:
+    """What all tensors gave, reduced in their order, one behind the other."""
     assert len(gave) == len(order), "the kernels of one step reduce different things"
-    placed: dict[int, float] = {}
-    for each, places in zip(gave, order, strict=True):
-        placed |= dict(zip(places, each.values, strict=True))
     how = gave[0].how
     start = {"sum": 0.0, "max": -math.inf, "min": math.inf}[how]
-    take = HOST["add" if how == "sum" else how]
-    return float(reduce(take, (placed[i] for i in sorted(placed)), start))
+    values = np.full(1 + sum(map(len, order)), start)
+    for each, places in zip(gave, order, strict=True):
+        values[1 + places] = each.values
+    if how == "sum":
+        return float(np.add.accumulate(values)[-1])  # not `sum`, which adds up pairs
+    found = float(values.max() if how == "max" else values.min())
+    # Of a zero, the sign that the first one has.
+    return float(values[values == 0][0]) if found == 0 else found
 
 
 def _found(expr: Expr, bindings: Sequence[Binding]) -> Expr:

@@ -50,7 +50,7 @@ class Plan:
             members.setdefault((COMPUTE[p.dtype], variant), []).append(i)
         self.dtypes = frozenset(dtype for dtype, _ in members)
         self.bindings: list[Binding] = []
-        self.order = list(members.values())
+        self.order = [np.array(own) for own in members.values()]
         cells: dict[int, tuple[int, int]] = {}  # where the kernels find which gradient
         for (dtype, variant), own in members.items():
             chosen = kernel(dtype, variant)
@@ -93,7 +93,7 @@ class Plan:
             slot.join(self._ticks)
         self._begun = {slot.t for slot in self.slots}
         for binding, own in zip(self.bindings, self.order, strict=True):
-            binding.count_from([self.slots[i].t for i in own])
+            binding.count_from([self.slots[i].t for i in own.tolist()])
 
     def run(self, values: Steps, group: Mapping[str, Array]) -> bool:
         """One step; False if it does not count, as the rule has it: then nothing has changed. The arrays of this plan

@@ -318,7 +318,7 @@ def run(
         binding.run(Always(values), 1, threads, grain)
     elif counts:
         states = group_of(binding.kernel.rule, values) if group is None else group
-        run_together([binding], [range(len(counts))], Always(values), 1, max(counts), states, threads, grain)
+        run_together([binding], [np.arange(len(counts))], Always(values), 1, max(counts), states, threads, grain)
 
 
 # ---- Fixed rounds ----

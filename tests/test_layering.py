@@ -45,7 +45,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "state": ("errors arrays numpy", ""),
     "constants": ("ir host interp", ""),
     "checkpoint": ("errors ir arrays hyperparameters schedules numpy", ""),
-    "group": ("ops ir host course arrays kernel", ""),
+    "group": ("ops ir host course arrays kernel numpy", ""),
     "roll": ("arrays numpy", ""),
     "plan": ("host arrays kernel group roll state numpy", ""),
     "configured": ("errors names ir host emit driver hyperparameters", ""),

@@ -258,7 +258,7 @@ def test_a_group_added_up_in_another_order_is_caught(monkeypatch: pytest.MonkeyP
     kernel = driver.kernel(compilation, 0, "float32", None)
 
     def backwards(bindings: Any, order: Any, *rest: Any) -> None:
-        run_together(bindings, [list(places)[::-1] for places in order], *rest)
+        run_together(bindings, [places[::-1] for places in order], *rest)
 
     check_kernel(compilation.rules[0], kernel)
     monkeypatch.setattr(equivalence, "run_together", backwards)

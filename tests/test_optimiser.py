@@ -211,16 +211,18 @@ def test_parameters_of_all_kinds_in_one_step(subject):
     for i in range(5):
         rng = np.random.default_rng(10 + i)
         grads = [np.asarray(3 + rng.standard_normal(data(p).shape), data(p).dtype) for p in groups[0]]
-        kernel.step(groups[0], grads)
-        oracle.step(iter(groups[1]), iter(grads))
-        for opt, p, g in zip(alone, singles, grads, strict=True):
+        given = [[g.copy() for g in grads] for _ in range(3)]  # a step may overwrite them
+        kernel.step(groups[0], given[0])
+        oracle.step(iter(groups[1]), iter(given[1]))
+        for opt, p, g in zip(alone, singles, given[2], strict=True):
             opt.step((p,), (g,))
     for p, q, first in zip(*groups, before, strict=True):
         assert data(p).tobytes() == data(q).tobytes()
         assert np.any(data(p) != first) or not first.size
         assert kernel.state(p)["t"] == oracle.state(q)["t"] == 5
     apart = [data(p).tobytes() == data(r).tobytes() for p, r in zip(groups[0], singles, strict=True)]
-    assert all(apart) == (subject not in GROUPED)  # what a group has in common is of other numbers for one alone
+    # What a group has in common is of other numbers for one alone, if it is more than whether the step counts.
+    assert all(apart) == (subject not in GROUPED or "Unscale" in subject)
 
 
 @by_backend
