@@ -65,7 +65,7 @@ class Plan:
             written = [bounds(x) for p, slot in zip(ps, slots, strict=True) for x in (p, *slot.arrays.values())]
             own_memory = [owner_of(p) is p for p in ps]
             fixed = any(binding.kernel.rule.overwrites for binding in self.bindings)
-            self._roll = Roll(ps, own_memory, gs, written, [cells[i] for i in range(len(ps))], fixed, runtime)
+            self._roll = Roll(ps, own_memory, gs, gs, written, [cells[i] for i in range(len(ps))], fixed, runtime)
         self._ticks = Ticks()
         self._ticks.whole = False
 

@@ -2,7 +2,8 @@
 
 In: arrays whose step was checked. Out: `Roll.call`, asked before every step that is not to be checked again. The head
 of an array says all that a kernel goes by, and the runtime reads it where it lies, some nanoseconds an array; where
-Python or NumPy keep it otherwise than they have published, it is asked for attribute by attribute.
+Python or NumPy keep it otherwise than they have published, it is asked for attribute by attribute. `Reader` is what
+there is to know of the arrays of a library; that of NumPy stands here.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import ctypes
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -20,69 +22,97 @@ import numpy as np
 
 from .arrays import Array, bounds
 
-__all__ = ["Roll"]
+__all__ = ["NUMPY", "Head", "Reader", "Roll"]
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
-_HEAD = 9  # cells of 8 bytes that an array begins with
+_HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
+
+
+@dataclass(frozen=True)
+class Head:
+    """What an array is, as the runtime sees it: `extents` are its shape, then its strides; `more` has whatever else
+    must not change."""
+
+    data: int
+    base: int
+    dtype: int
+    more: int
+    extents: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """How the arrays of a library are looked at. `readable`: whether the runtime can, `look` then the address of the
+    function that tells of an array, 0 for NumPy's. `head` gives what that sees, and `mark` the same as anything that
+    can be compared, but for the address that `address` gives; `mark` raises AttributeError for what is no array."""
+
+    readable: Callable[[], bool]
+    look: int
+    head: Callable[[Any], Head]
+    mark: Callable[[Any], object]
+    address: Callable[[Any], int]
 
 
 class Roll:
     """Parameters `ps` and gradients `gs`, and `written`, the intervals of addresses that a step writes.
 
     `own[i]`: parameter i is known by itself and not by its memory alone, so that another array there is another one.
-    `cells[i]`: the address where a kernel finds gradient i, and what is to be added to that of its first element.
-    `fixed`: other gradients are others, also if they are laid out as these.
+    `memory[i]`: the memory of gradient i, as an array of NumPy. `cells[i]`: the address where a kernel finds it, and
+    what is to be added to that of its first element. `fixed`: other gradients are others, also if they are laid out as
+    these.
     """
 
     def __init__(
         self,
-        ps: Sequence[Array],
+        ps: Sequence[Any],
         own: Sequence[bool],
-        gs: Sequence[Array],
+        gs: Sequence[Any],
+        memory: Sequence[Array],
         written: Sequence[tuple[int, int]],
         cells: Sequence[tuple[int, int]],
         fixed: bool,
         runtime: Path,
+        reader: Reader | None = None,
     ) -> None:
+        self._reader = reader = reader or NUMPY
         self._objects = [id(p) if alone else 0 for p, alone in zip(ps, own, strict=True)]
         self._cells = cells
         self._fixed = fixed
         # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
         # `lows` in order, and for each number of them how far the memory behind so many reaches.
-        self._spans = [(low - g.ctypes.data, high - g.ctypes.data) for g in gs for low, high in [bounds(g)]]
+        self._spans = [(low - g.ctypes.data, high - g.ctypes.data) for g in memory for low, high in [bounds(g)]]
         intervals = sorted(written)
         self._lows = [low for low, _ in intervals]
         self._reach = list(accumulate((high for _, high in intervals), max, initial=0))
         self.call: Callable[[list[Any], list[Any]], bool]
-        if readable():
+        if reader.readable():
             self._call = _function(runtime)
             self._remember(ps, gs)
             self.call = self._read
         else:
-            self._params, self._grads = list(map(_param_mark, ps)), list(map(_grad_mark, gs))
-            self._addresses = [g.ctypes.data for g in gs]
+            self._params = [(reader.mark(p), reader.address(p), id(getattr(p, "base", None))) for p in ps]
+            self._grads = list(map(reader.mark, gs))
+            self._addresses = list(map(reader.address, gs))
             self.call = self._ask
 
-    def _remember(self, ps: Sequence[Array], gs: Sequence[Array]) -> None:
+    def _remember(self, ps: Sequence[Any], gs: Sequence[Any]) -> None:
         """The tables of the runtime, which are laid out as its structs are."""
         self._extents: dict[tuple[int, ...], Array] = {}  # keeps their memory alive
 
-        def head(x: Array, base: int) -> list[int]:
-            extents = (*x.shape, *x.strides)
-            kept = self._extents.setdefault(extents, np.array(extents, np.int64))
-            flags = x.flags.num & (_ALIGNED | _WRITEABLE)
-            return [id(type(x)), x.ctypes.data, base, id(x.dtype), flags, x.ndim, kept.ctypes.data]
+        def cells(x: Any) -> list[int]:
+            head = self._reader.head(x)
+            kept = self._extents.setdefault(head.extents, np.array(head.extents, np.int64))
+            known = [id(type(x)), head.data, head.base, head.dtype, head.more]
+            return [*known, len(head.extents) // 2, kept.ctypes.data]
 
-        params = [[object_, *head(p, _base(p))] for object_, p in zip(self._objects, ps, strict=True)]
-        grads = [
-            [0, *head(g, 0), *span, *cell] for g, span, cell in zip(gs, self._spans, self._cells, strict=True)
-        ]  # fmt: skip
+        params = [[object_, *cells(p)] for object_, p in zip(self._objects, ps, strict=True)]
+        grads = [[0, *cells(g), *span, *cell] for g, span, cell in zip(gs, self._spans, self._cells, strict=True)]
         # An array of every dtype that they have, so that none is another one at the same place.
         self._dtypes = {x.dtype for x in (*ps, *gs)}
         tables = [np.array(rows, np.int64) for rows in (params, grads, self._lows, self._reach)]
         addresses = [table.ctypes.data for table in tables]
         self._tables = tables
-        self._roll = np.array([len(ps), len(self._lows), *addresses, self._fixed], np.int64)
+        self._roll = np.array([len(ps), len(self._lows), *addresses, self._fixed, self._reader.look], np.int64)
         self._address = self._roll.ctypes.data
 
     def _read(self, params: list[Any], grads: list[Any]) -> bool:
@@ -94,37 +124,27 @@ class Roll:
 
     def _ask(self, params: list[Any], grads: list[Any]) -> bool:
         """As `_read`, without knowing how lists and arrays are laid out."""
+        mark, address = self._reader.mark, self._reader.address
         try:
-            if list(map(_param_mark, params)) != self._params or list(map(_grad_mark, grads)) != self._grads:
+            if list(map(mark, grads)) != self._grads or len(params) != len(self._params):
                 return False
+            for known, was, p in zip(self._objects, self._params, params, strict=True):
+                if (known and known != id(p)) or (mark(p), address(p), id(getattr(p, "base", None))) != was:
+                    return False
         except AttributeError:  # something else than an array
             return False
-        if any(known and known != id(p) for known, p in zip(self._objects, params, strict=True)):
-            return False
-        addresses = [g.ctypes.data for g in grads]
+        addresses = list(map(address, grads))
         if addresses == self._addresses:
             return True
         if self._fixed:
             return False
-        for address, (low, high) in zip(addresses, self._spans, strict=True):
-            if self._reach[bisect_left(self._lows, address + high)] > address + low:
+        for at, (low, high) in zip(addresses, self._spans, strict=True):
+            if self._reach[bisect_left(self._lows, at + high)] > at + low:
                 return False
-        for address, (cell, offset) in zip(addresses, self._cells, strict=True):
-            ctypes.c_int64.from_address(cell).value = address + offset
+        for at, (cell, offset) in zip(addresses, self._cells, strict=True):
+            ctypes.c_int64.from_address(cell).value = at + offset
         self._addresses = addresses
         return True
-
-
-def _base(x: Array) -> int:
-    return 0 if x.base is None else id(x.base)
-
-
-def _grad_mark(x: Array) -> tuple[Any, ...]:
-    return type(x), x.shape, x.strides, x.dtype, x.flags.aligned, x.flags.writeable
-
-
-def _param_mark(x: Array) -> tuple[Any, ...]:
-    return _grad_mark(x), x.ctypes.data, _base(x)
 
 
 @cache
@@ -136,18 +156,41 @@ def _function(runtime: Path) -> Any:
     return function
 
 
+# ---- Arrays of NumPy ----
+
+
+def _base(x: Array) -> int:
+    return 0 if x.base is None else id(x.base)
+
+
+def _numpy_head(x: Array) -> Head:
+    flags = x.flags.num & (_ALIGNED | _WRITEABLE)
+    return Head(x.ctypes.data, _base(x), id(x.dtype), flags, (*x.shape, *x.strides))
+
+
+def _numpy_mark(x: Array) -> tuple[Any, ...]:
+    return type(x), x.shape, x.strides, x.dtype, x.flags.aligned, x.flags.writeable
+
+
+@cache
+def lists_readable() -> bool:
+    """Whether lists lie in memory as the runtime takes for granted."""
+    plain = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
+    if not plain or ctypes.sizeof(ctypes.c_void_p) != 8:
+        return False
+    some: list[object] = [None, 1.5, "x"]
+    head = _words(id(some), 4)
+    return head[1:3] == [id(list), len(some)] and _words(head[3], len(some)) == list(map(id, some))
+
+
 @cache
 def readable() -> bool:
-    """Whether lists and arrays lie in memory as the runtime takes for granted."""
-    plain = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
-    if not plain or ctypes.sizeof(ctypes.c_void_p) != 8 or np.intp().itemsize != 8:
+    """Whether lists and arrays of NumPy lie in memory as the runtime takes for granted."""
+    if not lists_readable() or np.intp().itemsize != 8:
         return False
     whole = np.zeros((5, 7, 3), np.float32)
     arrays: list[Array] = [whole, whole[1:4:2, ::-1], np.zeros((), np.float64)]
     arrays[1].flags.writeable = False
-    head = _words(id(arrays), 4)
-    if head[1:3] != [id(list), len(arrays)] or _words(head[3], len(arrays)) != list(map(id, arrays)):
-        return False
     return all(map(_is_laid_out, arrays))
 
 
@@ -162,3 +205,6 @@ def _is_laid_out(x: Array) -> bool:
 def _words(address: int, count: int) -> list[int]:
     found: list[int] = np.frombuffer(ctypes.string_at(address, 8 * count), np.int64).tolist() if count else []
     return found
+
+
+NUMPY = Reader(lambda: readable(), 0, _numpy_head, _numpy_mark, lambda x: x.ctypes.data)
