@@ -25,7 +25,7 @@ __all__ = ["run_together"]
 def run_together(
     bindings: Sequence[Binding],
     order: Sequence[Array],
-    values: Steps,
+    values: Sequence[Steps],
     step: int,
     t: int,
     group: Mapping[str, Array],
@@ -34,7 +34,8 @@ def run_together(
 ) -> bool:
     """One step of tensors that have values in common, in one binding for each kernel; `order[b][i]` is the place of
     tensor i of binding b among all, in which order they are reduced. It is number `step` of each since it counts, and
-    number `t` of the group. `group`: the states of the group, which are updated.
+    number `t` of the group, whose hyperparameters are the first of the sets `values`. `group`: the states of the group,
+    which are updated.
 
     Whether the step counts: if the rule says that it does not, nothing has been written."""
     known: list[dict[str, Value]] = []
@@ -42,10 +43,10 @@ def run_together(
     for binding in bindings:
         binding.begin(values, step)
         program = binding.kernel.group
-        names: dict[str, Value] = dict(zip(program.scalars, binding.kernel.program.run(values[t], t), strict=True))
+        names: dict[str, Value] = dict(zip(program.scalars, binding.kernel.program.run(values[0][t], t), strict=True))
         names |= {load_name(name): float(group[name]) for name in program.states}
         known.append(names)
-        runs.append(_run(binding, bindings, names, values[t], t, threads, grain))
+        runs.append(_run(binding, bindings, names, values[0][t], t, threads, grain))
     # All kernels come to the same reductions in the same order, whatever else they do.
     gave = [next(run, None) for run in runs]
     while gave[0] is not None:

@@ -263,28 +263,30 @@ class Binding:
         """The address where the kernel finds the gradient of a row: that of its first element, and so many bytes on."""
         return self.table.ctypes.data + row * self.table.strides[0] + 8 * (_HEAD + 1), self.gradient_offsets[row]
 
-    def count_from(self, before: Sequence[int]) -> None:
-        """`before[i]` is the count of updates that tensor i has had: steps are counted from there."""
+    def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
+        """`before[i]` is the count of updates that tensor i has had: steps are counted from there. `sets[i]`: which of
+        several sets of hyperparameters it goes by."""
         ffi = self.kernel.runtime.ffi
-        self._scalars = {t: ffi.new("double[]", max(1, len(self.kernel.program))) for t in set(before)}
-        addresses = {t: int(ffi.cast("intptr_t", cells)) for t, cells in self._scalars.items()}
-        self.table[:, 2] = [addresses[t] for t in before]
+        clocks = list(zip(sets or [0] * len(before), before, strict=True))
+        self._scalars = {clock: ffi.new("double[]", max(1, len(self.kernel.program))) for clock in set(clocks)}
+        addresses = {clock: int(ffi.cast("intptr_t", cells)) for clock, cells in self._scalars.items()}
+        self.table[:, 2] = [addresses[clock] for clock in clocks]
 
-    def run(self, values: Steps, step: int, threads: int, grain: int | None = None) -> None:
+    def run(self, values: Sequence[Steps], step: int, threads: int, grain: int | None = None) -> None:
         """One step, of a rule that computes nothing for the group: number `step` since `count_from`. `values` are the
-        hyperparameters for each count.
+        sets of hyperparameters, each for each count.
 
         `grain` (units of work) forces how finely it is cut; by itself, a small step goes to one thread.
         """
         self.begin(values, step)
         self.work(0, threads, grain)
 
-    def begin(self, values: Steps, step: int) -> None:
+    def begin(self, values: Sequence[Steps], step: int) -> None:
         """What a step needs before its first stretch of work: the scalars of each count of updates."""
         program = self.kernel.program
-        for before, cells in self._scalars.items():
+        for (own, before), cells in self._scalars.items():
             t = before + step
-            cells[0 : len(program)] = program.run(values[t], t)
+            cells[0 : len(program)] = program.run(values[own][t], t)
 
     def work(self, stretch: int, threads: int, grain: int | None = None) -> None:
         """One stretch of the kernel's work, over all tensors."""

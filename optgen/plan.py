@@ -103,11 +103,11 @@ class Plan:
         count = self._ticks.n + 1
         if self.grouped:
             t = count + max(self._begun)
-            if not run_together(self.bindings, self.order, values, count, t, group, self.threads):
+            if not run_together(self.bindings, self.order, [values], count, t, group, self.threads):
                 return False
         else:
             for binding in self.bindings:
-                binding.run(values, count, self.threads)
+                binding.run([values], count, self.threads)
         self._ticks.n = count
         return True
 

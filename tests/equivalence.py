@@ -315,10 +315,10 @@ def run(
     """One step, whatever the rule is, after which tensor i has had `counts[i]` updates."""
     binding.count_from([t - 1 for t in counts])
     if not binding.kernel.rule.grouped:
-        binding.run(Always(values), 1, threads, grain)
+        binding.run([Always(values)], 1, threads, grain)
     elif counts:
         states = group_of(binding.kernel.rule, values) if group is None else group
-        run_together([binding], [np.arange(len(counts))], Always(values), 1, max(counts), states, threads, grain)
+        run_together([binding], [np.arange(len(counts))], [Always(values)], 1, max(counts), states, threads, grain)
 
 
 # ---- Fixed rounds ----

@@ -380,7 +380,7 @@ def test_the_kernel_and_the_interpreter_agree_on_every_expression(dtype: type, t
         for isa in driver.runtime().usable:
             kernel = driver.kernel(compilation, 0, dtype.__name__, None, isa)
             arrays = arrays_of(compilation.rules[0], dtype)
-            Binding(kernel, [[arrays[name] for name in compilation.rules[0].arrays]]).run(Always(VALUES), t, 1)
+            Binding(kernel, [[arrays[name] for name in compilation.rules[0].arrays]]).run([Always(VALUES)], t, 1)
             for name, (source, _, _) in zip(NAMES, TABLE, strict=True):
                 if name in arrays:
                     wrong = np.flatnonzero(~same_bits(arrays[name], expected[name]))
@@ -397,7 +397,7 @@ def test_inexact_primitives_keep_their_bound_in_every_interpretation() -> None:
         expected, arrays = ({name: x.copy() for name, x in start.items()} for _ in range(2))
         interp.step(rule, VALUES, 1, expected)
         kernel = driver.kernel(compilation, 0, dtype.__name__, None)
-        Binding(kernel, [[arrays[name] for name in rule.arrays]]).run(Always(VALUES), 1, 1)
+        Binding(kernel, [[arrays[name] for name in rule.arrays]]).run([Always(VALUES)], 1, 1)
         bound = 3 * max(op.ulps for op in OPS.values())
         for i, source in enumerate(INEXACT):
             np.testing.assert_array_max_ulp(arrays[f"e{i}"], expected[f"e{i}"], bound)

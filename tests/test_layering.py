@@ -55,6 +55,10 @@ ROOMS: dict[str, tuple[str, str]] = {
         "",
     ),
     "chains": ("errors names ir compose check driver hyperparameters configured optimiser", ""),
+    "torch": (
+        "errors host ir interp arrays kernel driver group roll chains torch numpy",
+        "",
+    ),
     "derivatives": ("errors numpy autograd", ""),
     "track": ("errors derivatives numpy autograd", ""),
     "training": ("errors track numpy", "rich"),

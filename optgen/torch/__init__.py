@@ -1,0 +1,68 @@
+"""The rules of optgen as optimisers of PyTorch: `import optgen.torch as optim` in the place of `torch.optim`.
+
+    optim.AdamW(model.parameters(), lr=1e-3)       torch's rules, with torch's signatures, flags and states
+    optim.LAMB(model.parameters(), lr=1e-3)        every other rule that ships
+    optim.load("my.toml")                          the class of a rule of one's own
+    optim.chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())
+
+All of them are subclasses of `torch.optim.Optimizer`; torch's rules of torch's own classes too. Importing this needs
+PyTorch, 2.4 or newer; each rule is made when it is first used.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.optim import Optimizer, lr_scheduler, swa_utils
+
+from .. import driver
+from ..chains import chain as _chain
+from ..errors import ArgumentError, UnknownRule
+from .adapter import Adapter, adapted, wrapped
+
+__all__ = ["Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils"]
+
+
+def load(path: str | os.PathLike[str]) -> type[Adapter]:
+    """The optimiser class of the spec at `path`. SpecError lists all its faults."""
+    compilation = driver.compile_file(Path(path))
+    return adapted(compilation, None, None, driver.module_class(compilation))
+
+
+def chain(params: Any, *parts: Any) -> Adapter:
+    """Several optimisers of optgen as one rule for these parameters, in one kernel: what `optgen.chain` makes of them.
+
+    Raises what that raises.
+    """
+    if isinstance(params, type) or hasattr(params, "rule"):
+        message = f"chain: the parameters were expected first, got {type(params).__name__}"
+        raise ArgumentError(message, hint="chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())")
+    return wrapped(params, _chain(*parts))
+
+
+def _made(name: str) -> type[Adapter]:
+    core = driver.shipped_class(name)
+    rule = core._compilation.rules[0]
+    if rule.part:
+        hint = f"optgen.torch.chain(params, optgen.{name}(), optgen.AdamW())"
+        raise ArgumentError(f"{name} is a part of chains, and no rule by itself", hint=hint)
+    theirs = getattr(torch.optim, name) if rule.origin == "torch.optim" else None
+    return adapted(core._compilation, core._module, theirs, core)
+
+
+def __getattr__(name: str) -> Any:
+    if name.startswith("_"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    try:
+        value = _made(name)
+    except UnknownRule as error:
+        raise AttributeError(str(error)) from None
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, *driver.shipped_names()])

@@ -1,0 +1,93 @@
+"""Tensors of PyTorch as memory: what a kernel may step in place, and how the runtime looks at them.
+
+In: tensors. Out: arrays of NumPy over the same memory, and a `Reader`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..arrays import Array
+from ..driver import runtime
+from ..roll import Head, Reader, lists_readable
+
+__all__ = ["DTYPES", "TENSORS", "local", "memory", "steppable"]
+
+#: What a kernel computes with, by the dtype of a parameter: complex numbers are pairs of real ones.
+DTYPES = {
+    torch.float32: "float32", torch.float64: "float64", torch.complex64: "float32", torch.complex128: "float64",
+}  # fmt: skip
+_MOST_RANK = 64
+
+
+def local(x: Any) -> Any:
+    """The tensor itself; of a DTensor, the shard that this process has."""
+    return getattr(x, "_local_tensor", x)
+
+
+def steppable(p: torch.Tensor, g: torch.Tensor) -> bool:
+    """Whether kernels step such a parameter with such a gradient."""
+    p, g = local(p), local(g)
+    dense = p.layout is torch.strided and g.layout is torch.strided
+    return dense and p.dtype in DTYPES and g.dtype is p.dtype and p.device.type == g.device.type == "cpu"
+
+
+def memory(x: torch.Tensor) -> Array:
+    """An array over the memory of a tensor; of a complex one, with a last dimension for real and imaginary parts."""
+    x = local(x).detach()
+    array: Array = (torch.view_as_real(x) if x.is_complex() else x).numpy()
+    return array
+
+
+# ---- How the runtime looks at them ----
+
+
+@cache
+def _look() -> int:
+    """The address of the function of DLPack's exchange interface that tells of a tensor; 0 if this PyTorch has none."""
+    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
+    if capsule is None or not lists_readable():
+        return 0
+    pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    words = (ctypes.c_uint64 * 7).from_address(pointer(capsule, b"dlpack_exchange_api"))
+    major = words[0] & 0xFFFFFFFF  # then come an older table, and functions that make tensors and give them away
+    return words[5] if major == 1 else 0
+
+
+@cache
+def _readable() -> bool:
+    """Whether what the runtime sees of tensors is what PyTorch says of them."""
+    if not _look():
+        return False
+    whole = torch.zeros(5, 7, 3)
+    some = [whole, whole[1:4:2].transpose(0, 1), torch.nn.Parameter(torch.zeros(2)), torch.zeros(())]
+    return all(_head(x).extents == (*x.shape, *x.stride()) for x in some)
+
+
+@cache
+def _see() -> Any:
+    function = ctypes.PyDLL(str(runtime().path)).optgen_roll_see
+    function.argtypes = (ctypes.c_void_p,) * 3
+    function.restype = ctypes.c_int32
+    return function
+
+
+def _head(x: torch.Tensor) -> Head:
+    seen = np.zeros(3 + 2 * _MOST_RANK, np.int64)
+    if not _see()(id(x), _look(), seen.ctypes.data):
+        raise BufferError(f"a tensor of up to {_MOST_RANK} dimensions was expected, got {x.dim()}")
+    dtype, more, rank = seen[:3].tolist()
+    return Head(x.data_ptr(), 0, dtype, more, tuple(seen[3 : 3 + 2 * rank].tolist()))
+
+
+def _mark(x: torch.Tensor) -> tuple[Any, ...]:
+    return type(x), x.dtype, x.shape, x.stride(), x.device, x.layout, x.is_conj(), x.is_neg()
+
+
+TENSORS = Reader(_readable, _look(), _head, _mark, lambda x: x.data_ptr())
