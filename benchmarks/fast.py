@@ -1,0 +1,94 @@
+"""What giving up equal bits would gain: kernels with contraction and reciprocals beside those that there are.
+
+    python benchmarks/fast.py [--rules ADAM,NADAM]
+
+Each rule is compiled three times from the same C: as it ships; with a*b + c rounded once; and with that, sums in any
+order and x/y as x*(1/y). All are stepped in turn in one process, by one thread, on arrays that fit into the caches,
+where arithmetic and not memory is the limit. The speed-ups are the reason why optgen has no fast mode.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from optgen import driver, toolchain
+from optgen.host import Always
+from optgen.kernel import Binding, Kernel, open_library
+
+RULES = "ADAM,NADAM,RMSProp,ADADelta,AdaBelief,Lion"
+SIZES = (2_000, 20_000, 100_000)  # elements: four arrays of the last are 1.6 MB
+REPEATS = 200
+FLAGS = {
+    "contracted": ("-ffp-contract=fast",),
+    "and reciprocals": (
+        "-ffp-contract=fast", "-fassociative-math", "-fno-signed-zeros", "-fno-trapping-math", "-freciprocal-math",
+    ),
+}  # fmt: skip
+
+
+def kernels(compilation: driver.Compilation, folder: Path) -> dict[str, Kernel]:
+    """The rule as it ships, and compiled in each faster way."""
+    run, compiler = driver.runtime(), toolchain.find_compiler()
+    made = {"exact": driver.kernel(compilation, 0, "float32", None)}
+    # What contraction needs of the instruction set; all processors with AVX2 have it.
+    source = compilation.c_source.replace('target("avx2")', 'target("avx2,fma")')
+    for i, (name, flags) in enumerate(FLAGS.items()):
+        text, library = folder / f"{compilation.stem}{i}.c", folder / f"{compilation.stem}{i}.so"
+        text.write_text(source, "utf-8")
+        common = [flag for flag in toolchain.FLAGS if flag != "-ffp-contract=off"]
+        subprocess.run([*compiler.command, *common, *flags, "-o", str(library), str(text), "-lm"], check=True)
+        made[name] = Kernel(run, open_library(run.ffi, library, "optgen_abi"), compilation.lowered[0], "float32")
+    return made
+
+
+def measure(found: dict[str, Kernel], size: int) -> tuple[dict[str, float], dict[str, float]]:
+    """Median seconds of a step of each; and how many units in the last place of the largest parameter they differ from
+    the exact one by, after one step."""
+    rule = found["exact"].rule
+    values = Always({hyper.name: hyper.default for hyper in rule.hypers})
+    arrays = {}
+    for name in found:
+        rng = np.random.default_rng(0)
+        first = [rng.standard_normal(size, dtype=np.float32) for _ in range(2)]
+        arrays[name] = [*first, *(np.zeros(size, np.float32) for _ in rule.arrays[2:])]
+    bindings = {name: Binding(kernel, [arrays[name]]) for name, kernel in found.items()}
+    for binding in bindings.values():
+        binding.run([values], 1, 1)
+    exact = arrays["exact"][0]
+    unit = np.spacing(np.abs(exact).max())
+    apart = {name: float(np.abs(own[0] - exact).max() / unit) for name, own in arrays.items()}
+    times: dict[str, list[float]] = {name: [] for name in found}
+    for t in range(2, REPEATS + 2):
+        for name, binding in bindings.items():
+            start = time.perf_counter()
+            binding.run([values], t, 1)
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(each) for name, each in times.items()}, apart
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What giving up equal bits would gain.")
+    parser.add_argument("--rules", default=RULES, help="only these, separated by commas")
+    rules = parser.parse_args().rules.split(",")
+    table = Table("rule", "elements", "exact", *(f"{name}: speed-up, ulps apart" for name in FLAGS))
+    with tempfile.TemporaryDirectory() as folder:
+        for rule in rules:
+            found = kernels(driver.compile_file(driver.shipped_names()[rule]), Path(folder))
+            for size in SIZES:
+                seconds, apart = measure(found, size)
+                others = [f"{seconds['exact'] / seconds[name]:.2f}, {apart[name]:.2g}" for name in FLAGS]
+                table.add_row(rule, f"{size:,}", f"{seconds['exact'] * 1e6:.1f} µs", *others)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    main()
