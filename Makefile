@@ -18,15 +18,15 @@ lint: $(VENV)/.lint
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
 
-bench: $(VENV)/.demo
-	$(RUN) benchmarks/step.py
-	$(RUN) benchmarks/passes.py
+bench: $(VENV)/.bench
+	$(RUN) -m optgen bench
+	$(RUN) -m benchmarks.passes
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # One environment; each purpose adds its own packages to it.
-$(VENV)/.demo $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: $(VENV)/.made pyproject.toml build_hook.py
+$(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: $(VENV)/.made pyproject.toml build_hook.py
 	@command -v $(firstword $(CC)) >/dev/null 2>&1 || { echo "optgen needs a C compiler, and there is no '$(CC)': install gcc (apt install gcc, dnf install gcc, xcode-select --install), or name yours: make CC=clang"; exit 1; }
 	$(RUN) -m pip install --quiet --editable ".[$*]"
 	@touch $@

@@ -1,6 +1,6 @@
 """What waits for a person: builds, imports, small steps, each beside the time that it must not pass.
 
-    python benchmarks/latency.py
+    python -m benchmarks.latency
 
 Builds and imports are whole processes, timed from outside; steps are medians inside one.
 """

@@ -5,7 +5,9 @@ from __future__ import annotations
 import atexit
 import shutil
 import tempfile
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import cffi
 import numpy as np
@@ -42,7 +44,7 @@ __attribute__((visibility("default"))) void stream(float *x, long n, int threads
     pthread_t others[MOST];
     int started = 0;
     array = x, count = n, next = 0;
-    while (started < threads - 1 && pthread_create(&others[started], NULL, run, NULL) == 0)
+    while (started < threads - 1 && started < (n - 1) / CHUNK && pthread_create(&others[started], NULL, run, NULL) == 0)
         ++started;
     run(NULL);
     while (started > 0)
@@ -51,17 +53,23 @@ __attribute__((visibility("default"))) void stream(float *x, long n, int threads
 """
 
 
+@cache
+def _library() -> tuple[cffi.FFI, Any]:
+    """The loop, compiled once in a process. CompilerNotFound where it cannot be."""
+    folder = tempfile.mkdtemp()
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    path = Path(folder, "stream.so")
+    toolchain.compile_library(SOURCE, path)
+    ffi = cffi.FFI()
+    ffi.cdef("void stream(float *x, long n, int threads);")
+    return ffi, ffi.dlopen(str(path))
+
+
 class Stream:
     """Runs over `elements` float32 values: 8 bytes of traffic each."""
 
     def __init__(self, elements: int) -> None:
-        folder = tempfile.mkdtemp()
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder, "stream.so")
-        toolchain.compile_library(SOURCE, path)
-        ffi = cffi.FFI()
-        ffi.cdef("void stream(float *x, long n, int threads);")
-        self.library = ffi.dlopen(str(path))
+        ffi, self.library = _library()
         self.array = np.ones(elements, np.float32)
         self.address = ffi.from_buffer("float[]", self.array)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 
-__all__ = ["BUILD", "PACKAGE", "SPECS", "TEMPLATES", "declarations"]
+__all__ = ["BUILD", "PACKAGE", "SPECS", "TEMPLATES", "benchmarks", "declarations"]
 
 PACKAGE = Path(__file__).resolve().parent
 _ROOT = PACKAGE if (PACKAGE / "templates").is_dir() else PACKAGE.parent
@@ -18,3 +21,12 @@ BUILD = _ROOT / "build"
 def declarations() -> str:
     """The C declarations of everything that Python calls or reads, for cffi."""
     return "\n".join((TEMPLATES / name).read_text("utf-8") for name in ("abi.h", "kernel.h", "runtime.h"))
+
+
+def benchmarks(room: str) -> ModuleType:
+    """A room of the benchmarks, `optgen.benchmarks.<room>`: where their folder stands beside the package, the package
+    is made to look for them there."""
+    path = sys.modules["optgen"].__path__
+    if str(_ROOT) not in path:
+        path.append(str(_ROOT))
+    return import_module(f"optgen.benchmarks.{room}")

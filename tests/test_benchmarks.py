@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import optgen
 from optgen import driver
+from optgen.resources import benchmarks
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
-
-import numpy_rules
-import step
-import stream
+numpy_rules, shapes, stream = map(benchmarks, ("numpy_rules", "shapes", "stream"))
 
 SHIPPED = [driver.compile_file(path).rules[0] for path in driver.shipped()]
 RULES = [rule.name for rule in SHIPPED if rule.origin == "Flux"]
@@ -40,8 +35,13 @@ def test_the_rival_by_hand_takes_the_same_steps(rule: str) -> None:
 
 
 def test_the_list_of_shapes_is_that_of_resnet_50() -> None:
-    shapes = step.resnet50()
-    assert (len(shapes), sum(map(math.prod, shapes))) == (161, 25_557_032)
+    resnet50 = shapes.SHAPES["resnet50"]
+    assert (len(resnet50), sum(map(math.prod, resnet50))) == (161, 25_557_032)
+
+
+def test_the_other_list_of_shapes_is_that_of_gpt_2_small() -> None:
+    gpt2 = shapes.SHAPES["gpt2"]
+    assert (len(gpt2), sum(map(math.prod, gpt2))) == (148, 124_439_808)
 
 
 def test_the_stream_goes_over_every_element_once() -> None:

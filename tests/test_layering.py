@@ -64,7 +64,8 @@ ROOMS: dict[str, tuple[str, str]] = {
     "training": ("errors track numpy", "rich"),
     "builder": ("errors render toolchain product kernel driver resources", ""),
     "doctor": ("errors render toolchain product kernel driver resources optgen", ""),
-    # The command starts with nothing but click, and takes what its subcommand needs.
+    # The command starts with nothing but click, and takes what its subcommand needs. Benchmarks are no room of optgen:
+    # `resources` finds them for it, and they may import any.
     "cli": (
         "errors optgen click",
         "names ir emit summary render toolchain product kernel driver pages markdown hyperparameters builder doctor "

@@ -1,0 +1,12 @@
+"""What optgen is measured with: `optgen bench`, and two programs for what that does not ask.
+
+    optgen bench                          rules beside the peers that are installed (bench, worker, measure, targets)
+    python -m benchmarks.passes           what chains and norms cost, in ratio to ADAM
+    python -m benchmarks.latency          what waits for a person: builds, imports, small steps
+
+One room each: `shapes` of models; `rules` that are measured, and the bytes that they must move; `peers`, an adapter for
+each of the others, with `torch_peers`, `optax_peer`, `numba_rules` and `numpy_rules` behind it; the `stream`, which is
+the limit; `measure`, which times all of them in turn; the `picture`.
+
+In a checkout this folder stands beside the package, in a wheel inside it; `optgen.resources.benchmarks` finds it.
+"""

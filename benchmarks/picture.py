@@ -1,0 +1,86 @@
+"""A picture: for each rule and number of threads, how near its step comes to the roof that memory puts over it.
+
+Across: the elements of the model. Up: the least traffic of the rule over the time of a step. The roof is the stream,
+which reads and writes as many bytes in place: high where a cache holds them, flat where none does. The title says the
+operational intensity, the operations for each byte, which is the same along a panel; so up is speed too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from optgen.errors import OptgenError
+
+from .peers import PEERS
+from .shapes import TITLES
+
+__all__ = ["draw", "expect_matplotlib"]
+
+COLUMNS = 3
+#: A mark for each peer, the same in every picture.
+MARKS = dict(zip(PEERS, ("v", "^", "D", "P", "X", "s", "*", "d"), strict=True))
+
+
+def expect_matplotlib() -> None:
+    """Before minutes are spent on what cannot be drawn."""
+    if find_spec("matplotlib") is None:
+        raise OptgenError("a picture needs matplotlib", hint="pip install 'optgen[bench]'")
+
+
+def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Writes the picture; the ending of the file says as what. OptgenError where it cannot."""
+    from matplotlib.figure import Figure
+
+    steps = [r for r in results if r["kind"] == "steps"]
+    panels: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for r in steps:
+        panels.setdefault((r["rule"], r["threads"]), []).append(r)
+    columns = min(COLUMNS, len(panels))
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(5.2 * columns, 3.8 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    handles: dict[str, Any] = {}
+    for ax, ((rule, threads), own) in zip(axes, panels.items(), strict=False):
+        _panel(ax, rule, threads, sorted(own, key=lambda r: r["elements"]))
+        drawn, labels = ax.get_legend_handles_labels()
+        handles |= dict(zip(labels, drawn, strict=True))
+    for ax in axes:  # those that are left
+        ax.set_visible(False)
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
+    try:
+        figure.savefig(path, dpi=150)
+    except (OSError, ValueError) as error:
+        hint = "name a file that ends in .png, .svg or .pdf, in a folder that is there"
+        raise OptgenError(f"{path} cannot be written: {error}", hint=hint) from None
+
+
+def _panel(ax: Any, rule: str, threads: int, results: Sequence[dict[str, Any]]) -> None:
+    """One rule: the roof as a line, optgen on it or under it, the peers as marks."""
+
+    def rates(name: str) -> tuple[list[float], list[float]]:
+        having = [r for r in results if name in r["contestants"]]
+        return (
+            [r["elements"] for r in having],
+            [r["bytes"] / r["contestants"][name]["seconds"] / 1e9 for r in having],
+        )
+
+    ax.plot(*rates("stream"), color="0.6", linewidth=5, alpha=0.5, label="stream", zorder=1)
+    ax.plot(*rates("optgen"), color="C3", marker="o", label="optgen", zorder=3)
+    for i, (key, peer) in enumerate(PEERS.items()):
+        elements, speeds = rates(key)
+        if elements:
+            colour = f"C{i if i < 3 else i + 1}"  # the red is ours
+            ax.plot(elements, speeds, MARKS[key], color=colour, markersize=6, label=peer.title, zorder=2)
+    first = results[0]
+    intensity = first["flops"] * first["elements"] / first["bytes"]
+    plural = "" if threads == 1 else "s"
+    ax.set_title(f"{rule}, {threads} thread{plural}, {intensity:.2f} operations a byte", fontsize=10)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xticks([r["elements"] for r in results], [TITLES[r["shape"]] for r in results], rotation=30, fontsize=7)
+    ax.set_xticks([], minor=True)
+    ax.set_ylabel("GB/s of the least traffic", fontsize=8)
+    ax.grid(alpha=0.3, which="both", linewidth=0.5)

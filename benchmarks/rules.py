@@ -1,0 +1,112 @@
+"""What is measured: the shipped rules with the arguments that people use, and two chains as whole training steps.
+
+The least traffic of a step is what its passes over memory must read and write: each array once a pass. It is what the
+stream is as long as, and what rates in GB/s are made of, of the peers too: bytes that a peer moves beyond that are its
+own affair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import optgen
+from optgen import driver
+from optgen.course import course
+from optgen.errors import ArgumentError
+from optgen.ir import Call, Extent, extent_of, walk
+
+from .shapes import Shapes
+
+__all__ = [
+    "ARGUMENTS", "CHAINS", "SCALE", "arrays_moved", "find", "flops", "has_state", "least_bytes", "make", "names",
+    "passes",
+]  # fmt: skip
+
+#: Where it is not the defaults that people use.
+ARGUMENTS: dict[str, dict[str, Any]] = {"SGD": {"lr": 0.01, "momentum": 0.9}}
+#: By which a loss is multiplied before its gradients are taken in half precision, and these are divided again.
+SCALE = 1024.0
+
+
+def _clipped() -> Any:
+    return optgen.chain(optgen.ClipGlobalNorm(1.0), optgen.AdamW())
+
+
+def _tail() -> Any:
+    """All that is between the gradients of a scaled loss and the next forward pass."""
+    return optgen.chain(
+        optgen.Unscale(SCALE),  # type: ignore[attr-defined]
+        optgen.ClipGlobalNorm(1.0),
+        optgen.AdamW(),
+        optgen.EMA(0.999),
+        optgen.ZeroGrad(),  # type: ignore[attr-defined]
+    )
+
+
+CHAINS: dict[str, Callable[[], Any]] = {"clip+AdamW": _clipped}
+if hasattr(optgen, "Unscale") and hasattr(optgen, "ZeroGrad"):
+    CHAINS["tail"] = _tail
+
+
+def names() -> list[str]:
+    """All rules that can be measured by themselves, and the chains."""
+    return [*(name for name, path in driver.shipped_names().items() if not _part(path)), *CHAINS]
+
+
+def _part(path: Any) -> str:
+    return driver.compile_file(path).rules[0].part
+
+
+def find(name: str) -> str:
+    """The name of a rule as it is spelt: capitals do not matter where one rule only has the name."""
+    known = names()
+    alike = [each for each in known if each.lower() == name.lower()]
+    if name in known or len(alike) == 1:
+        return name if name in known else alike[0]
+    close = alike or get_close_matches(name, known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "`optgen list` shows the rules"
+    if not alike and name.lower() in map(str.lower, driver.shipped_names()):
+        hint = "it is a part of chains, and steps nothing by itself"
+    raise ArgumentError(f"there is no rule {name!r} to be measured", hint=hint)
+
+
+def make(name: str) -> Any:
+    """A new optimiser of this rule or chain."""
+    return CHAINS[name]() if name in CHAINS else getattr(optgen, name)(**ARGUMENTS.get(name, {}))
+
+
+def _lowered(optimiser: Any, matrix: bool) -> Any:
+    return optimiser._compilation.lowered[optimiser._variants[matrix]]
+
+
+def arrays_moved(optimiser: Any, matrix: bool = False) -> int:
+    """How many arrays a step reads or writes, of a parameter of two or more dimensions or of fewer."""
+    return course(_lowered(optimiser, matrix)).traffic
+
+
+def passes(optimiser: Any, matrix: bool = False) -> int:
+    """How often a step goes over memory."""
+    return len(course(_lowered(optimiser, matrix)).passes)
+
+
+def least_bytes(optimiser: Any, shapes: Shapes) -> int:
+    """What a step on float32 parameters of these shapes must read and write."""
+    moved = {matrix: arrays_moved(optimiser, matrix) for matrix in {len(shape) >= 2 for shape in shapes}}
+    return 4 * sum(math.prod(shape) * moved[len(shape) >= 2] for shape in shapes)
+
+
+def flops(optimiser: Any) -> int:
+    """How many operations a step takes for an element of a vector, each of them counted as one."""
+    total = 0
+    for each in course(_lowered(optimiser, False)).passes:
+        found = {e for assign in (*each.body, *each.reductions) for e in walk(assign.value)}
+        total += sum(isinstance(e, Call) and extent_of(e) == Extent.ELEMENT for e in found) + len(each.reductions)
+    return total
+
+
+def has_state(optimiser: Any) -> bool:
+    """Whether it keeps anything of a parameter from step to step."""
+    return bool(optimiser.rule.states)
