@@ -57,6 +57,13 @@ assert "compiler" in refused, refused
 Signum(backend="interpreter").step([np.ones(3)], [np.ones(3)])
 optgen.chain(optgen.ClipNorm(), ADAM(), optgen.EMA(), backend="interpreter").step([np.ones(3)], [np.ones(3)])
 
-for arguments in (["list"], ["show", "adam"], ["show", "adam", "--as", "c"], ["check", "signum.toml"], ["--version"]):
+for arguments in (
+    ["list"],
+    ["show", "adam"],
+    ["show", "adam", "--as", "c"],
+    ["check", "signum.toml"],
+    ["bench", "ADAM", "--shape", "100x64", "--threads", "1", "--rounds", "1", "--peers", "numpy,torch"],
+    ["--version"],
+):
     subprocess.run(["optgen", *arguments], check=True, stdout=subprocess.DEVNULL)
 print(f"the wheel works: {len(rules)} rules, no compiler")

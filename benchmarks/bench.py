@@ -60,7 +60,11 @@ def thread_counts(text: str | None) -> list[int]:
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise ArgumentError(f"--threads: numbers with commas between them were expected, got {text!r}", hint="1,2")
-    return list(dict.fromkeys(map(int, parts)))
+    counts = list(dict.fromkeys(map(int, parts)))
+    if max(counts) > processors():
+        hint = f"take at most {processors()}: a thread without a processor measures the scheduler"
+        raise ArgumentError(f"{max(counts)} threads were asked for, and there are {processors()} processors", hint=hint)
+    return counts
 
 
 def jobs(names: Sequence[str], models: Sequence[str], peers: Sequence[str], rounds: int) -> list[Job]:
@@ -71,9 +75,6 @@ def jobs(names: Sequence[str], models: Sequence[str], peers: Sequence[str], roun
 def measured(work: Sequence[Job], threads: int) -> Iterator[Result]:
     """The results of jobs in their order, each when it is there, from a process of its own. OptgenError if it ends
     before its time, with the last words of it."""
-    if threads > processors():
-        hint = f"take at most {processors()}: a thread without a processor measures the scheduler"
-        raise OptgenError(f"{threads} threads were asked for, and there are {processors()} processors", hint=hint)
     text = json.dumps({"threads": threads, "jobs": [job.json() for job in work]})
     with tempfile.TemporaryFile() as said:
         command, pipe, variables = [sys.executable, "-c", _CHILD], subprocess.PIPE, _with_us(environment(threads))
@@ -181,12 +182,14 @@ def _notes(results: Sequence[Result]) -> Iterator[Block]:
     for (key, why), about in reasons.items():
         title = PEERS[key].title if key in PEERS else key
         rows.append([title, why if set(about) == every and len(every) > 1 else f"{', '.join(about)}: {why}"])
-    alone = [r["rule"] for r in results if not r["contestants"].keys() - {"optgen", "stream"}]
+    asked = {r["rule"] for r in results if r["peers"]}
+    beside = {r["rule"] for r in results if r["contestants"].keys() - {"optgen", "stream"}}
+    alone = asked - beside
     if rows:
         yield "\nNot measured:"
         yield Table(rows)
     if alone:
-        yield f"\nNo peer beside {', '.join(dict.fromkeys(alone))}."
+        yield f"\nNo peer that is here has {', '.join(sorted(alone, key=str.lower))}."
 
 
 def duration(seconds: float) -> str:

@@ -16,7 +16,8 @@ __all__ = ["RULES", "make"]
 
 _SGD = ARGUMENTS["SGD"]
 
-#: With the numbers of our defaults. Where two rules of ours are one of optax's, each of them has it.
+#: With the numbers of our defaults. Where two rules of ours are one of optax's, each of them has it. Its NAdam, RAdam,
+#: Rprop and Adafactor are other rules than torch's of these names.
 RULES: dict[str, Callable[[], Any]] = {
     "SGD": lambda: optax.sgd(_SGD["lr"], _SGD["momentum"]),
     "Adam": lambda: optax.adam(1e-3),
@@ -24,9 +25,7 @@ RULES: dict[str, Callable[[], Any]] = {
     "Adagrad": lambda: optax.adagrad(0.01, 0.0, 0.0),
     "Adadelta": lambda: optax.adadelta(1.0, 0.9, 1e-6),
     "Adamax": lambda: optax.adamax(2e-3),
-    "RAdam": lambda: optax.radam(1e-3),
     "RMSprop": lambda: optax.rmsprop(0.01, 0.99, eps_in_sqrt=False),
-    "Rprop": lambda: optax.rprop(0.01),
     "Yogi": lambda: optax.yogi(0.01),
     "LAMB": lambda: optax.lamb(1e-3),
     "LARS": lambda: optax.lars(0.1),

@@ -38,16 +38,19 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     panels: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for r in steps:
         panels.setdefault((r["rule"], r["threads"]), []).append(r)
-    columns = min(COLUMNS, len(panels))
+    # A row for a rule, with its numbers of threads side by side; with one number, rules stand side by side.
+    panels = dict(sorted(panels.items(), key=lambda panel: panel[0]))
+    counts = len({threads for _, threads in panels})
+    columns = counts if counts > 1 else min(COLUMNS, len(panels))
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(5.2 * columns, 3.8 * rows + 0.6), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False, sharey=True).flat
+    axes = [*figure.subplots(rows, columns, squeeze=False, sharey=True).flat]
     handles: dict[str, Any] = {}
     for ax, ((rule, threads), own) in zip(axes, panels.items(), strict=False):
         _panel(ax, rule, threads, sorted(own, key=lambda r: r["elements"]))
         drawn, labels = ax.get_legend_handles_labels()
         handles |= dict(zip(labels, drawn, strict=True))
-    for ax in axes:  # those that are left
+    for ax in axes[len(panels) :]:
         ax.set_visible(False)
     figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=5, frameon=False)
     try:

@@ -62,6 +62,7 @@ def run(job: Job, threads: int) -> dict[str, Any]:
         "passes": rules.passes(optimiser, len(shapes[0]) >= 2),
         "flops": rules.flops(optimiser),
         "rounds": rounds,
+        "peers": job.peers,
         "contestants": figures,
         "notes": notes,
     }
@@ -85,7 +86,9 @@ def apart(there: Sequence[Array], here: Sequence[Array], start: Sequence[Array])
             for left, right in ((there, here), (here, start), (here, [np.float32(0)] * len(here)))
         )
     excess = distance - size * float(np.finfo(np.float32).eps)
-    return max(0.0, excess / length) if length else excess if excess > 0 else 0.0
+    if excess <= 0:
+        return 0.0
+    return excess / length if length else excess  # NaN, where there is any
 
 
 def _times(

@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 from . import toolchain
-from .resources import BUILD, PACKAGE, TEMPLATES
+from .resources import BENCHMARKS, BUILD, PACKAGE, TEMPLATES
 
 __all__ = ["Product", "built_library", "fingerprint", "library_of"]
 
@@ -24,7 +24,7 @@ def _sources() -> bytes:
     state = hashlib.sha256()
     for root, pattern in ((PACKAGE, "**/*.py"), (TEMPLATES, "*")):
         for path in sorted(root.glob(pattern)):
-            if BUILD not in path.parents:
+            if not {BENCHMARKS, BUILD} & {*path.parents}:
                 state.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return state.digest()
 

@@ -7,13 +7,15 @@ from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["BUILD", "PACKAGE", "SPECS", "TEMPLATES", "benchmarks", "declarations"]
+__all__ = ["BENCHMARKS", "BUILD", "PACKAGE", "SPECS", "TEMPLATES", "benchmarks", "declarations"]
 
 PACKAGE = Path(__file__).resolve().parent
 _ROOT = PACKAGE if (PACKAGE / "templates").is_dir() else PACKAGE.parent
 
 SPECS = _ROOT / "specs"
 TEMPLATES = _ROOT / "templates"
+#: No part of optgen, though a wheel brings them inside it: nothing that is built depends on them.
+BENCHMARKS = _ROOT / "benchmarks"
 #: What `optgen build` makes. Nothing depends on its being there.
 BUILD = _ROOT / "build"
 
@@ -27,6 +29,6 @@ def benchmarks(room: str) -> ModuleType:
     """A room of the benchmarks, `optgen.benchmarks.<room>`: where their folder stands beside the package, the package
     is made to look for them there."""
     path = sys.modules["optgen"].__path__
-    if str(_ROOT) not in path:
-        path.append(str(_ROOT))
+    if str(BENCHMARKS.parent) not in path:
+        path.append(str(BENCHMARKS.parent))
     return import_module(f"optgen.benchmarks.{room}")

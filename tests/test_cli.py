@@ -141,7 +141,7 @@ def at_a_terminal(*arguments: str, columns: int) -> str:
 
 def test_version_and_help() -> None:
     assert said("--version") == f"optgen {optgen.__version__}\n"
-    for command in ("build", "list", "show", "new", "check", "doctor"):
+    for command in ("build", "list", "show", "new", "check", "bench", "doctor"):
         assert re.search(rf"^  {command} +\S.*[^.]\.$", said("-h"), re.MULTILINE), "one whole sentence a command"
         assert f"Usage: main {command}" in said(command, "--help")
 
@@ -433,9 +433,7 @@ COMMANDS = (GREEK.keys() - {"eps", "lam"}) | {
 
 def test_the_ir_shows_what_is_computed_where() -> None:
     blocks = said("show", "descent", "--as", "ir").split("\n\n")
-    assert blocks[0] == (
-        "Descent, checked: as the interpreter runs it\n  element  Δ ← η·g\n  element  p ← p − Δ"
-    )
+    assert blocks[0] == ("Descent, checked: as the interpreter runs it\n  element  Δ ← η·g\n  element  p ← p − Δ")
     assert blocks[1].splitlines()[0] == "Descent, lowered: scalars, in float64 on the host, once a step"
     words = "Descent, lowered: for every element, in the compute type; all else in float64"
     assert blocks[2].splitlines()[0] == words
@@ -665,8 +663,7 @@ def test_list_as_markdown_is_one_page_of_all_rules() -> None:
 def test_new_writes_a_spec_that_is_well(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert said("new", "MyRule") == (
-        "wrote myrule.toml\n"
-        "next: optgen show myrule.toml, optgen check myrule.toml, optgen.load('myrule.toml')\n"
+        "wrote myrule.toml\nnext: optgen show myrule.toml, optgen check myrule.toml, optgen.load('myrule.toml')\n"
     )
     assert said("check", "myrule.toml") == "myrule.toml: ok\n"
     assert said("show", "myrule.toml").startswith("MyRule: ")
@@ -779,7 +776,7 @@ def test_check_prints_all_faults_of_all_specs_as_a_compiler_does(mine: Path, tmp
     assert [re.sub(r".*toml:", "", line) for line in places] == [
         "3:1: unknown key 'sumary'", "7:25: unknown name 'gg'", "7:30: unknown name 'nu'",
     ]  # fmt: skip
-    assert lines[1:3] == ["  3 | sumary = \"A rule of one's own.\"", "    | ^^^^^^"]
+    assert lines[1:3] == ['  3 | sumary = "A rule of one\'s own."', "    | ^^^^^^"]
     assert f"{mine}: ok" in lines
     assert f"{missing}: a spec was expected: No such file or directory" in lines
     assert result.stderr == "error: faults in 2 of 3 specs\n"
@@ -924,6 +921,93 @@ def test_the_doctor_bears_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> 
     assert rows(result)["versions"][1].endswith("filelock 1\nto do: pip install cffi")
     words = "ModuleNotFoundError: No module named 'cffi'\nto do: pip install --force-reinstall optgen"
     assert rows(result)["built kernels"] == ("NOT OK", words)
+
+
+# optgen bench
+
+SMALLEST = ("--shape", "100x64", "--threads", "1", "--rounds", "1")
+
+
+def test_bench_shows_a_table_and_writes_all_figures(tmp_path: Path) -> None:
+    page = said("bench", "Descent", "ADAM", *SMALLEST, "--peers", "numpy", "--json", tmp_path / "figures.json")
+    assert "100 × 64 (100 tensors, 0.0064 M elements), 1 thread, medians of 1" in page
+    header, *rows = (re.split(r"  +", line.strip()) for line in page.splitlines() if line.startswith("  "))
+    assert header == ["rule", "optgen", "GB/s", "of the stream", "× NumPy"]
+    assert [(row[0], len(row)) for row in rows] == [("Descent", 5), ("ADAM", 5)]
+    document = json.loads((tmp_path / "figures.json").read_text("utf-8"))
+    assert set(document) == {"machine", "results", "targets"}
+    assert document["targets"] == []
+    for rule, result in zip(("Descent", "ADAM"), document["results"], strict=True):
+        where = (result["kind"], result["rule"], result["shape"], result["threads"], result["rounds"])
+        assert where == ("steps", rule, "100x64", 1, 1)
+        assert set(result["contestants"]) == {"optgen", "stream", "numpy"}
+        assert {"seconds", "quartiles", "ratio"} == set(result["contestants"]["numpy"])
+        assert result["bytes"] == 100 * 64 * bytes_moved(
+            driver.compile_file(driver.shipped_names()[rule]).lowered[0], 4
+        )
+
+
+def test_bench_measures_adam_by_itself_and_knows_lists_by_several_names() -> None:
+    page = said(
+        "bench", "--shape", "100 × 64", "--shape", "100X64", "--threads", "1", "--rounds", "1", "--peers", "none"
+    )
+    assert page.count("medians of 1") == 1
+    assert "\n  Adam  " in page
+
+
+def test_bench_names_an_absent_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "numba.py").write_text("raise ModuleNotFoundError('none', name='numba')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    page = said("bench", "ADAM", *SMALLEST, "--peers", "numba,numpy")
+    assert re.search(r"Not measured:\n +Numba +ADAM: numba is not installed: pip install numba\n", page)
+
+
+def test_bench_draws_a_picture(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    said("bench", "ADAM", *SMALLEST, "--peers", "none", "--picture", tmp_path / "roofline.png")
+    assert (tmp_path / "roofline.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["Adamm"], "there is no rule 'Adamm' to be measured\n  hint: did you mean 'Adam' or 'RAdam'?"),
+        (["adam"], "did you mean 'ADAM' or 'Adam'?"),
+        (["WeightDecay"], "it is a part of chains"),
+        (["--shape", "resnet"], "there is no list of shapes 'resnet'\n  hint: did you mean 'resnet50'?"),
+        (["--peers", "numpi"], "there is no peer 'numpi'\n  hint: did you mean 'numpy'?"),
+        (["--threads", "two"], "--threads: numbers with commas between them were expected, got 'two'"),
+        (["--threads", "10000"], "10000 threads were asked for"),
+        (["--json", "/nowhere/figures.json"], "/nowhere/figures.json cannot be written"),
+        (["--picture", "/nowhere/roofline.png"], "/nowhere/roofline.png cannot be written"),
+    ],
+)
+def test_bench_refuses_before_it_measures(arguments: list[str], words: str) -> None:
+    assert words in refused("bench", *arguments)
+
+
+def test_bench_has_targets_of_its_own_shapes_and_threads() -> None:
+    for more in (("--shape", "1x1M"), ("--threads", "1")):
+        assert "--targets says itself" in refused("bench", "--targets", *more, status=2)
+
+
+@pytest.mark.parametrize(("least", "word", "status"), [(0.0, "ok", 0), (1e9, "NO", 1)])
+def test_bench_judges_and_says_so_to_the_shell(
+    least: float, word: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    targets, worker = map(resources.benchmarks, ("targets", "worker"))
+    jobs = [[worker.Job("steps", "Adam", "100x64", ["numpy"], 1)]]
+    monkeypatch.setattr(targets, "batches", lambda chosen, peers, rounds: jobs)
+    monkeypatch.setattr(targets, "THREADS", 1)
+    monkeypatch.setattr(targets, "SINGLE", (("Adam", "100x64", "", least),))
+    result = run("bench", "Adam", "--targets", "--json", tmp_path / "figures.json")
+    assert result.exit_code == status
+    verdict = result.stdout.splitlines()[-3]
+    assert verdict.split()[-1] == word
+    assert "Adam, 100 × 64: the best peer, NumPy" in verdict
+    (found,) = json.loads((tmp_path / "figures.json").read_text("utf-8"))["targets"]
+    assert (found["least"], found["ok"]) == (least, word == "ok")
+    assert set(found) == {"what", "measured", "least", "unit", "most", "why", "ok"}
 
 
 # With the shell
