@@ -1,8 +1,9 @@
 """A picture: for each rule and number of threads, how near its step comes to the roof that memory puts over it.
 
-Across: the elements of the model. Up: the least traffic of the rule over the time of a step. The roof is the stream,
-which reads and writes as many bytes in place: high where a cache holds them, flat where none does. The title says the
-operational intensity, the operations for each byte, which is the same along a panel; so up is speed too.
+Across: the lists of shapes, by how many elements they have. Up: the least traffic of the rule over the time of a step.
+The roof is the stream, which reads and writes as many bytes in place: high where a cache holds them, flat where none
+does. The title says the operational intensity, the operations for each byte, which is the same along a panel; so up is
+speed too.
 """
 
 from __future__ import annotations
@@ -63,27 +64,23 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
 def _panel(ax: Any, rule: str, threads: int, results: Sequence[dict[str, Any]]) -> None:
     """One rule: the roof as a line, optgen on it or under it, the peers as marks."""
 
-    def rates(name: str) -> tuple[list[float], list[float]]:
-        having = [r for r in results if name in r["contestants"]]
-        return (
-            [r["elements"] for r in having],
-            [r["bytes"] / r["contestants"][name]["seconds"] / 1e9 for r in having],
-        )
+    def rates(name: str) -> tuple[list[int], list[float]]:
+        having = [(i, r) for i, r in enumerate(results) if name in r["contestants"]]
+        return [i for i, _ in having], [r["bytes"] / r["contestants"][name]["seconds"] / 1e9 for _, r in having]
 
-    ax.plot(*rates("stream"), color="0.6", linewidth=5, alpha=0.5, label="stream", zorder=1)
+    ax.plot(*rates("stream"), color="0.6", linewidth=5, alpha=0.5, marker="_", ms=12, label="stream", zorder=1)
     ax.plot(*rates("optgen"), color="C3", marker="o", label="optgen", zorder=3)
     for i, (key, peer) in enumerate(PEERS.items()):
-        elements, speeds = rates(key)
-        if elements:
+        places, speeds = rates(key)
+        if places:
             colour = f"C{i if i < 3 else i + 1}"  # the red is ours
-            ax.plot(elements, speeds, MARKS[key], color=colour, markersize=6, label=peer.title, zorder=2)
+            ax.plot(places, speeds, MARKS[key], color=colour, markersize=6, label=peer.title, zorder=2)
     first = results[0]
     intensity = first["flops"] * first["elements"] / first["bytes"]
     plural = "" if threads == 1 else "s"
     ax.set_title(f"{rule}, {threads} thread{plural}, {intensity:.2f} operations a byte", fontsize=10)
-    ax.set_xscale("log")
     ax.set_yscale("log")
-    ax.set_xticks([r["elements"] for r in results], [TITLES[r["shape"]] for r in results], rotation=30, fontsize=7)
-    ax.set_xticks([], minor=True)
+    ax.set_xticks(range(len(results)), [TITLES[r["shape"]] for r in results], fontsize=8)
+    ax.set_xlim(-0.5, len(results) - 0.5)
     ax.set_ylabel("GB/s of the least traffic", fontsize=8)
     ax.grid(alpha=0.3, which="both", linewidth=0.5)

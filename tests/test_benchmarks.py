@@ -86,8 +86,10 @@ def distance(peer: Any, rule: str) -> float:
 
 @pytest.mark.filterwarnings("default")  # of what peers import, and do with what they import
 @pytest.mark.parametrize("key", peers.PEERS)
-def test_a_peer_takes_the_same_steps(key: str) -> None:
+def test_a_peer_takes_the_same_steps(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = peers.PEERS[key]
+    # With another ninja than the command's, DeepSpeed would compile anew each time.
+    monkeypatch.setenv("PATH", worker.environment(1)["PATH"])
     if why := peer.absent():
         pytest.skip(why)
     having = ["Adam"] if key == SLOW else [*filter(peer.has, rules.names())]
