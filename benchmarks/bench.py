@@ -118,7 +118,7 @@ def document(results: Sequence[Result], verdicts: Sequence[dict[str, Any]] = ())
 
 
 def machine() -> dict[str, Any]:
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

@@ -17,12 +17,13 @@ RULES = {"Adam": 0.0, "AdamW": 0.01}
 
 def make(rule: str, params: Sequence[Array], mode: str) -> Contestant:
     own = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in params]
-    for p in own:
-        p.grad = torch.empty_like(p)
+    grads = [torch.empty_like(p) for p in own]
+    for p, g in zip(own, grads, strict=True):
+        p.grad = g
     optimiser = DeepSpeedCPUAdam(own, weight_decay=RULES[rule], adamw_mode=rule == "AdamW")
 
     def take(new: Sequence[Array]) -> None:
-        for p, g in zip(own, new, strict=True):
-            p.grad.copy_(torch.from_numpy(g))
+        for g, each in zip(grads, new, strict=True):
+            g.copy_(torch.from_numpy(each))
 
     return Contestant(optimiser.step, take, lambda: [p.detach().numpy() for p in own])

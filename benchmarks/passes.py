@@ -58,7 +58,8 @@ def measure(shapes: list[tuple[int, ...]]) -> list[dict[str, Any]]:
     rng = np.random.default_rng(0)
     grads = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
     elements = sum(g.size for g in grads)
-    runs, figures = {}, []
+    runs: dict[str, tuple[Any, list[Any]]] = {}
+    figures: list[dict[str, Any]] = []
     for name, (make, most) in CONTESTANTS.items():
         params = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
         opt = make()

@@ -38,11 +38,11 @@ def _clipped() -> Any:
 def _tail() -> Any:
     """All that is between the gradients of a scaled loss and the next forward pass."""
     return optgen.chain(
-        optgen.Unscale(SCALE),  # type: ignore[attr-defined]
+        optgen.Unscale(SCALE),
         optgen.ClipGlobalNorm(1.0),
         optgen.AdamW(),
         optgen.EMA(0.999),
-        optgen.ZeroGrad(),  # type: ignore[attr-defined]
+        optgen.ZeroGrad(),
     )
 
 

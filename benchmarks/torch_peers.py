@@ -40,12 +40,13 @@ WAYS: dict[str, dict[str, Any]] = {
 
 def make(rule: str, params: Sequence[Array], mode: str) -> Contestant:
     own = [torch.nn.Parameter(torch.from_numpy(p.copy())) for p in params]
-    for p in own:
-        p.grad = torch.empty_like(p)
+    grads = [torch.empty_like(p) for p in own]
+    for p, g in zip(own, grads, strict=True):
+        p.grad = g
     arguments = dict(WAYS[mode], **ARGUMENTS.get(rule, {}))
     step: Callable[[], object]
     if rule in CHAINS:
-        step = _chain(rule, torch.optim.AdamW(own, **arguments), own)
+        step = _chain(rule, torch.optim.AdamW(own, **arguments), own, grads)
     else:
         maker = getattr(torch.optim, rule)
         if mode == "compiled":
@@ -55,14 +56,13 @@ def make(rule: str, params: Sequence[Array], mode: str) -> Contestant:
         step = torch.compile(optimiser.step, fullgraph=False) if mode == "compiled" else optimiser.step
 
     def take(new: Sequence[Array]) -> None:
-        with torch.no_grad():
-            for p, g in zip(own, new, strict=True):
-                p.grad.copy_(torch.from_numpy(g))
+        for g, each in zip(grads, new, strict=True):
+            g.copy_(torch.from_numpy(each))
 
     return Contestant(step, take, lambda: [p.detach().numpy() for p in own])
 
 
-def _chain(rule: str, optimiser: Any, own: list[Any]) -> Callable[[], None]:
+def _chain(rule: str, optimiser: Any, own: list[Any], grads: list[Any]) -> Callable[[], None]:
     """The best calls that torch has for it, in a row."""
     if rule == "clip+AdamW":
 
@@ -72,7 +72,6 @@ def _chain(rule: str, optimiser: Any, own: list[Any]) -> Callable[[], None]:
 
         return clipped
 
-    grads = [p.grad for p in own]
     averages = [p.detach().clone() for p in own]
     inverse, found = torch.tensor(1 / SCALE), torch.zeros(1)
 

@@ -44,12 +44,14 @@ def test_its_excerpt_of_adam_is_what_ships():
 
 
 LINES = [line for block in blocks("") for line in block.splitlines()]
+#: What makes a command small that would take minutes.
+SMALL = {"bench": ["--shape", "100x64", "--threads", "1", "--peers", "numpy", "--rounds", "1"]}
 COMMANDS = [line.split("#")[0].split() for line in LINES if line.startswith("optgen ")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
 def test_its_commands_run(folder, command):
-    done = run(folder, sys.executable, "-m", *command)
+    done = run(folder, sys.executable, "-m", *command, *SMALL.get(command[1], []))
     assert done.returncode == 0, done.stderr + done.stdout
     assert done.stdout
 
@@ -80,6 +82,17 @@ def test_it_lists_every_rule_and_every_variable():
 def test_the_tests_that_it_names_are_there():
     for name in re.findall(r"`(tests/\w+\.py)`", README):
         assert (ROOT / name).is_file(), name
+
+
+def test_its_table_of_the_benchmark_is_what_there_is():
+    from optgen import cli
+    from optgen.resources import benchmarks
+
+    options = {name for parameter in cli.bench.params for name in parameter.opts if name.startswith("--")}
+    table = README.split("| `optgen bench [RULE]...` |")[1].split("\n\n")[0]
+    assert set(re.findall(r"^\| `(--\w+)", table, re.MULTILINE)) == options - {"--rounds"}
+    (names,) = re.findall(r"^\| `--shape NAME` \| (.*) \|$", table, re.MULTILINE)
+    assert set(re.findall(r"`(\w+)`", names)) - {"all"} == set(benchmarks("shapes").SHAPES)
 
 
 def test_its_rule_with_norms_takes_two_passes(folder):
