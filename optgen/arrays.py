@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from .errors import ArrayError
 
-__all__ = ["COMPUTE", "Array", "Layout", "as_gradient", "as_parameter", "bounds", "layout_of", "refuse_overlaps"]
+__all__ = ["COMPUTE", "SLAB", "Array", "Layout", "as_gradient", "as_parameter", "bounds", "layout_of", "refuse_overlaps"]
 
 Array: TypeAlias = NDArray[Any]
 
 COMPUTE = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
+#: Matrices of no more elements, dense behind each other, are gone through several at a time.
+SLAB = 512
 #: How hard to look for a shared element of two interleaved arrays before calling them overlapping.
 _WORK = 10_000
 #: What to do about a parameter without a gradient.
@@ -181,6 +183,7 @@ class Layout:
     `offsets` are in bytes, from the first element of each array to the first one visited; `by[d][a]` is the stride in
     bytes of array `a` along dimension `d`. `dense`: one dimension, every array aligned and without gaps; of matrices,
     which keep their dimensions, every row of every array. `slices`: the rows are slices of the first dimension.
+    `slabs`: the matrices are small, and every array is dense from the first to the last.
     """
 
     dense: bool
@@ -188,11 +191,12 @@ class Layout:
     by: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
     slices: bool = False
+    slabs: bool = False
 
     def cells(self) -> list[int]:
         """The layout as the runtime reads it."""
         return [
-            2 if self.slices else int(self.dense),
+            3 if self.slabs else 2 if self.slices else int(self.dense),
             len(self.shape),
             *self.shape,
             *(stride for row in self.by for stride in row),
@@ -215,7 +219,10 @@ def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = F
     if tiled:
         by = tuple(tuple(x.strides[d] for x in arrays) for d in range(lead.ndim))
         smooth = (by[-1] == sizes or lead.shape[-1] <= 1) and all(x.flags.aligned for x in arrays)
-        return Layout(smooth, lead.shape, by, (0,) * len(arrays), slices and lead.ndim > 2)
+        sliced = slices and lead.ndim > 2
+        small = 0 < lead.shape[-2] * lead.shape[-1] <= SLAB and lead.size > 0 and not sliced
+        slabs = small and all(x.flags.c_contiguous and x.flags.aligned for x in arrays)
+        return Layout(smooth, lead.shape, by, (0,) * len(arrays), sliced, slabs)
     if all(x.flags.c_contiguous and x.flags.aligned for x in arrays):
         return Layout(True, (lead.size,), (sizes,), (0,) * len(arrays))
     offsets = [0] * len(arrays)

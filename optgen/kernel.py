@@ -10,25 +10,26 @@ import os
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.util import module_from_spec, spec_from_file_location
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from .arrays import Array, Layout, layout_of
+from .arrays import SLAB, Array, Layout, layout_of
 from .course import Course, Group, course, group_names
 from .errors import ArgumentError, CompilerError
 from .host import Program, Steps, Value, evaluate
 from .ir import Extent, Rule
 from .ops import BLOCK, PANEL
+from .stages import stages
 
 __all__ = [
     "ABI", "ISAS", "Binding", "Kernel", "Runtime", "open_library", "processors", "threads",
     "write_declarations",
 ]  # fmt: skip
 
-ABI = 2
+ABI = 3
 #: Instruction sets, the best first.
 ISAS = ("x86_64_v4", "x86_64_v3", "baseline")
 #: The least number of elements that a thread takes at a time.
@@ -36,7 +37,7 @@ GRAIN = 32 * 1024
 #: A step of fewer elements runs in the calling thread: waking another costs more than it saves.
 SERIAL = 192 * 1024
 
-_HEAD = 4  # cells of a table row before the pointers: first, layout, scalars, space
+_HEAD = 5  # cells of a table row before the pointers: first, layout, scalars, space, slab
 
 
 def write_declarations(text: str, path: Path) -> None:
@@ -149,7 +150,7 @@ class Kernel:
         self.group = GroupProgram(self.course)
         self._library = library  # keeps `entry` alive
         self.entry = self._find(library)
-        self.stretches = _stretches(self.course, self.entry.count)
+        self.stretches = _stretches(self.course)
 
     def _find(self, library: Any) -> Any:
         string = self.runtime.ffi.string
@@ -165,15 +166,10 @@ class Kernel:
         raise CompilerError(f"the library has no kernel for {wanted}", hint="build it again: optgen build")
 
 
-def _stretches(plan: Course, count: int) -> list[tuple[int, int]]:
+def _stretches(plan: Course) -> list[tuple[int, int]]:
     """The kernel's own work, cut where the host computes something for the group."""
-    ends, done = [], 0
-    for work in plan.work:
-        if isinstance(work, Group):
-            ends.append(done)
-        else:
-            done += 1
-    return list(zip([0, *ends], [*ends, count], strict=True))
+    ends = list(accumulate(sum(len(stage.work) for stage in stretch) for stretch in stages(plan)))
+    return list(pairwise([0, *ends]))
 
 
 class GroupProgram:
@@ -208,7 +204,7 @@ class Binding:
         layouts: dict[Layout, Array] = {}
         self.gradient_offsets = []
         self.table = np.zeros((len(tensors), _HEAD + self.arrays + kernel.entry.states), np.int64)
-        sizes = []
+        sizes, slabs = [], []
         self.counts: list[dict[Extent, int]] = []
         for row, tensor in zip(self.table, tensors, strict=True):
             layout = layout_of(
@@ -221,9 +217,11 @@ class Binding:
             self.gradient_offsets.append(layout.offsets[1])
             counts = _counts(tensor[0], rule) if units == 0 else _counts(tensor[0], None)
             self.counts.append(counts)
-            sizes.append(-(-tensor[0].size // units) if units else _tiles(counts))
-        self.total = sum(sizes)
+            slabs.append(_slabs(counts) if layout.slabs else 0)
+            sizes.append(0 if layout.slabs else -(-tensor[0].size // units) if units else _tiles(counts))
+        self.total, self.slabs = sum(sizes), sum(slabs)
         self.table[:, 0] = [0, *accumulate(sizes[:-1])] if sizes else []
+        self.table[:, 4] = [0, *accumulate(slabs[:-1])] if slabs else []
         self._layouts = list(layouts.values())  # keeps their memory alive
         self.count_from([0] * len(tensors))
         self._table = ffi.cast("void *", self.table.ctypes.data)
@@ -295,7 +293,7 @@ class Binding:
             threads, grain = (threads if self.elements >= SERIAL else 1), GRAIN if kernel.entry.units == 1 else 1
         begin, end = kernel.stretches[stretch]
         kernel.runtime.library.optgen_step(
-            kernel.entry, self._table, len(self.table), self.total, self._group, begin, end, threads, grain
+            kernel.entry, self._table, len(self.table), self.total, self.slabs, self._group, begin, end, threads, grain
         )
 
 
@@ -306,6 +304,12 @@ def _tiles(counts: Mapping[Extent, int]) -> int:
         return 0
     rows, columns = counts[Extent.ROW] // matrices, counts[Extent.COLUMN] // matrices
     return matrices * -(-rows // PANEL) * -(-columns // BLOCK)
+
+
+def _slabs(counts: Mapping[Extent, int]) -> int:
+    """How many slabs there are in a parameter of small matrices."""
+    matrices = counts[Extent.MATRIX]
+    return -(-matrices // (SLAB // (counts[Extent.ELEMENT] // matrices)))
 
 
 def _counts(p: Array, tiled: Rule | None) -> dict[Extent, int]:

@@ -14,12 +14,13 @@ from functools import cache
 import jinja2
 
 from . import summary
-from .course import Between, Course, MemoryPass, course
+from .course import Course, MemoryPass, course
 from .emit import c, text
-from .emit.between import Small, between, last
+from .emit.between import Loop, between
 from .emit.places import Places
-from .ir import Flag, Hyper, Rule, State
+from .ir import Extent, Flag, Hyper, Rule, State, extent_of
 from .resources import TEMPLATES
+from .stages import Stage, crossing, stages
 
 __all__ = ["kernel_source", "module_source", "runtime_source", "spec_source"]
 
@@ -33,6 +34,7 @@ class Pass:
 
     name: str
     element: c.Element
+    slab: str = ""
 
     @property
     def by_value(self) -> list[str]:
@@ -81,15 +83,34 @@ class Pass:
     def moved_arguments(self) -> list[str]:
         return [f"{argument} + i" for argument in self.dense_arguments]
 
+    # In a slab, which has many rows and matrices, their values stand beside the elements.
+
     @property
-    def folds(self) -> list[tuple[int, c.Fold, int]]:
-        """Each reduction with its place among all, and among those of its direction."""
-        counts = {True: 0, False: 0}
-        found = []
-        for i, fold in enumerate(self.element.folds):
-            found.append((i, fold, counts[fold.down]))
-            counts[fold.down] += 1
-        return found
+    def uniform(self) -> list[tuple[str, str, str]]:
+        return [scalar for scalar in self.element.scalars if not _index(scalar[1])]
+
+    @property
+    def spread(self) -> list[tuple[str, str, str, str, str, str]]:
+        """Name, place and meaning; with what it is counted, how many there are, and how many elements each is for."""
+        return [(*scalar, *_SPREAD[_index(scalar[1])]) for scalar in self.element.scalars if _index(scalar[1])]
+
+    @property
+    def uniform_by_value(self) -> list[str]:
+        return [f"const {self.element.ctype.name} {name}" for name, _, _ in self.uniform]
+
+    @property
+    def spread_by_pointer(self) -> list[str]:
+        return [f"const {self.element.ctype.name} *restrict {name}" for name, *_ in self.spread]
+
+    @property
+    def spread_values(self) -> list[str]:
+        return [f"{name}[i]" if _index(place) else name for name, place, _ in self.element.scalars]
+
+    @property
+    def spread_arguments(self) -> list[str]:
+        names = [name for name, *_ in (*self.uniform, *self.spread, *self.element.columns)]
+        reduced = [f"of_reduced[{i}]" for i in range(len(self.element.reduced))]
+        return [*names, *reduced, *(argument.replace("at[", "of_at[") for argument in self.dense_arguments)]
 
     @property
     def found(self) -> list[str]:
@@ -106,13 +127,15 @@ class Pass:
 
 #: What the place of a value may be written with, and how a row of elements comes by it.
 FOUND = (
-    ("tensor->", "const optgen_tensor *const tensor = values->tensor;"),
+    ("of_at", "char *const *const of_at = values->tensor->at;"),
     ("of_step", "const double *const of_step = values->step;"),
     ("of_group", "const double *const of_group = values->group;"),
     ("of_tensor", "const double *const of_tensor = values->tensor->space->cells;"),
     ("of_matrices", "const double *const of_matrices = values->tensor->space->matrices;"),
     ("of_rows", "const double *const of_rows = values->tensor->space->rows;"),
     ("of_columns", "const double *const of_columns = values->tensor->space->columns;"),
+    ("of_depth", "const int64_t of_depth = values->matrices;"),
+    ("of_height", "const int64_t of_height = values->rows;"),
     ("of_width", "const int64_t of_width = values->columns;"),
     ("matrix_i", "const int64_t matrix_i = values->matrix;"),
     ("row_i", "const int64_t row_i = values->row;"),
@@ -122,12 +145,36 @@ FOUND = (
 )
 
 
+def _index(place: str) -> str:
+    """With what a value is counted that stands at this place: rows, matrices, or nothing."""
+    return next((index for index in _SPREAD if index in place), "")
+
+
+_SPREAD = {
+    "row_i": ("row_i", "of_many_rows", "of.columns"),
+    "matrix_i": ("matrix_i", "of_many_matrices", "of.rows * of.columns"),
+}
+
+
 @dataclass(frozen=True)
 class Code:
-    """What stands between two passes, as the template sees it."""
+    """What stands between two passes, as the template sees it. `slab`: as of a pass, the stage that begins here."""
 
     name: str
-    small: Small
+    loop: Loop
+    slab: str = ""
+
+
+@dataclass(frozen=True)
+class Slab:
+    """A stage as matrices go through it that are dense behind each other, as the template sees it: which values of
+    matrices, rows and columns it takes from memory and gives to it, each with its place, and which of what it reduces."""
+
+    name: str
+    local: list[Pass | Code]
+    taken: list[tuple[str, int]]
+    given: list[tuple[str, int]]
+    partials: list[int]
 
 
 @dataclass(frozen=True)
@@ -141,10 +188,15 @@ class Kernel:
     ctype: str
     passes: list[Pass]
     codes: list[Code]
+    slabs: list[Slab]
     work: list[Pass | Code]
+    moved: list[str]
     arrays: int
     states: int
     units: str
+    matrices: int
+    rows: int
+    columns: int
     partials: int
     panels: int
     reduced: int
@@ -219,7 +271,7 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule]) -> str:
     rule = checked[0]
     about = [rule.reference, "", *map(text.formula, summary.shown(rule))]
     definitions = [d for kernel in kernels for each in kernel.passes for d in each.element.definitions]
-    definitions += [d for kernel in kernels for code in kernel.codes for d in code.small.definitions]
+    definitions += [d for kernel in kernels for code in kernel.codes for d in code.loop.definitions]
     context = {
         "title": c.comment(f"{rule.name}: {rule.summary}"),
         "about": [c.comment(line) for line in about],
@@ -234,38 +286,68 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule]) -> str:
 def _kernel(rule: Rule, plan: Course, ctype: c.CType) -> Kernel:
     name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
     places = Places(plan)
+    passes: list[Pass] = []
+    codes: list[Code] = []
+    slabs: list[Slab] = []
     work: list[Pass | Code] = []
-    before: MemoryPass | None = None
-    for each in plan.work:
-        if isinstance(each, MemoryPass):
-            before = each
-            number = str(1 + sum(isinstance(w, Pass) for w in work)) if len(plan.passes) > 1 else ""
-            work.append(Pass("_".join(filter(None, (name, number))), c.element(plan, each, rule, ctype, places)))
-        elif isinstance(each, Between):
-            work.append(Code(f"{name}_between{_count(work)}", between(plan, each.code, rule, places, before)))
-    if kept := last(plan, places):
-        work.append(Code(f"{name}_between{_count(work)}", Small((), kept, ())))
-    folds = [[f.down for f in w.element.folds] for w in work if isinstance(w, Pass)]
+    all_stages = [stage for stretch in stages(plan) for stage in stretch]
+    for stage, crosses in zip(all_stages, crossing(all_stages), strict=True):
+        local: list[Pass | Code] = []
+        begins = f"{name}_slab{len(slabs) + 1}" if plan.rule.tiled and stage.local else ""
+        for each in stage.work:
+            slab = "" if local else begins
+            if isinstance(each, MemoryPass):
+                number = str(1 + len(passes)) if len(plan.passes) > 1 else ""
+                element = c.element(plan, each, rule, ctype, places)
+                passes.append(Pass("_".join(filter(None, (name, number))), element, slab))
+                local.append(passes[-1])
+            else:
+                codes.append(Code(f"{name}_between{1 + len(codes)}", between(plan, each, rule, places), slab))
+                local.append(codes[-1])
+        work += local
+        if begins:
+            taken, given = ([place for value in values for place in _kept_at(value, places)] for values in crosses)
+            slabs.append(Slab(begins, local[: len(stage.local)], taken, given, _left(stage, places)))
     return Kernel(
         name,
         ", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),
         rule.variant,
         ctype.dtype,
         ctype.name,
-        [w for w in work if isinstance(w, Pass)],
-        [w for w in work if isinstance(w, Code)],
+        passes,
+        codes,
+        slabs,
         work,
+        _moved(plan, ctype),
         len(rule.arrays),
         len(places.states),
         "0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces else "1",
-        max(down.count(False) for down in folds),
-        max(down.count(True) for down in folds),
-        max(map(len, folds)),
+        *(max(1, len(places.small[extent])) for extent in (Extent.MATRIX, Extent.ROW, Extent.COLUMN)),
+        len(places.along),
+        len(places.down),
+        max(len(each.element.folds) for each in passes),
     )
 
 
-def _count(work: Sequence[Pass | Code]) -> int:
-    return 1 + sum(isinstance(w, Code) for w in work)
+def _kept_at(name: str, places: Places) -> list[tuple[str, int]]:
+    """Among the values of what one of a matrix, a row or a column is kept, and at which place."""
+    kinds = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns"}
+    return [(kind, places.small[extent][name]) for extent, kind in kinds.items() if name in places.small[extent]]
+
+
+def _left(stage: Stage, places: Places) -> list[int]:
+    """What the passes of a stage reduce for whole tensors."""
+    reduced = [a for each in stage.local if isinstance(each, MemoryPass) for a in each.reductions]
+    return [places.along[a.target] for a in reduced if extent_of(a.value) <= Extent.TENSOR]
+
+
+def _moved(plan: Course, ctype: c.CType) -> list[str]:
+    """Where the arrays and states begin for some matrices of a tensor."""
+    kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
+    firsts = {Extent.MATRIX: "of_first_matrices", Extent.ROW: "of_first_rows", Extent.COLUMN: "of_first_columns"}
+    moves = [f" + of_first_elements * (int64_t)sizeof({ctype.name})"] * len(plan.rule.arrays)
+    moves += [f" + {firsts[extent]} * (int64_t)sizeof(double)" if extent in firsts else "" for extent in kept]
+    return [f"tensor->at[{i}]{move}" for i, move in enumerate(moves)]
 
 
 def module_source(checked: Sequence[Rule], spec_text: str, file: str, opened: Sequence[Rule] = ()) -> str:

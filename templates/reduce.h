@@ -42,17 +42,116 @@ OPTGEN_SHARED double optgen_take_min(double total, double x) { return ((x < tota
         return total;                                                                                                  \
     }                                                                                                                  \
     /* `runs` of `blocks` values each. */                                                                              \
-    OPTGEN_SHARED double optgen_runs_##NAME(const double *x, int64_t runs, int64_t blocks, int64_t stride)             \
+    OPTGEN_SHARED double optgen_runs_##NAME(const double *x, int64_t runs, int64_t blocks)                             \
     {                                                                                                                  \
         double total = START;                                                                                          \
         for (int64_t run = 0; run < runs; ++run)                                                                       \
-            total = optgen_take_##NAME(total, optgen_line_##NAME(x + run * blocks * stride, blocks, stride));          \
+            total = optgen_take_##NAME(total, optgen_line_##NAME(x + run * blocks, blocks, 1));                        \
         return total;                                                                                                  \
+    }                                                                                                                  \
+    /* Blocks of n values, fewer than there are lanes: the others hold what changes nothing, and are left out. */      \
+    OPTGEN_SHARED void optgen_short_##NAME(const double *x, int64_t count, int n, int lanes, double *ends)             \
+    {                                                                                                                  \
+        for (int64_t i = 0; i < count; ++i) {                                                                          \
+            double own[OPTGEN_LANES];                                                                                  \
+            for (int lane = 0; lane < n; ++lane)                                                                       \
+                own[lane] = optgen_take_##NAME(START, x[i * n + lane]);                                                \
+            for (int width = lanes / 2; width > 0; width /= 2)                                                         \
+                for (int lane = 0; lane < width && lane + width < n; ++lane)                                           \
+                    own[lane] = optgen_take_##NAME(own[lane], own[lane + width]);                                      \
+            ends[i] = own[0];                                                                                          \
+        }                                                                                                              \
+    }                                                                                                                  \
+    /* The rows of a slab, each a block. Those of small filters have loops of their own. */                            \
+    OPTGEN_SHARED void optgen_rows_##NAME(const double *x, int64_t rows, int64_t n, double *ends)                      \
+    {                                                                                                                  \
+        int lanes = 1;                                                                                                 \
+        while (lanes < n)                                                                                              \
+            lanes *= 2;                                                                                                \
+        if (n == 1)                                                                                                    \
+            optgen_short_##NAME(x, rows, 1, 1, ends);                                                                  \
+        else if (n == 3)                                                                                               \
+            optgen_short_##NAME(x, rows, 3, 4, ends);                                                                  \
+        else if (n <= OPTGEN_LANES)                                                                                    \
+            optgen_short_##NAME(x, rows, (int)n, lanes, ends);                                                         \
+        else                                                                                                           \
+            for (int64_t i = 0; i < rows; ++i) {                                                                       \
+                double own[OPTGEN_LANES];                                                                              \
+                optgen_begin_##NAME(own);                                                                              \
+                for (int64_t j = 0; j < n; ++j)                                                                        \
+                    own[j % OPTGEN_LANES] = optgen_take_##NAME(own[j % OPTGEN_LANES], x[i * n + j]);                   \
+                ends[i] = optgen_end_##NAME(own);                                                                      \
+            }                                                                                                          \
+    }                                                                                                                  \
+    /* Down the n columns of each matrix of a slab, panel by panel. */                                                 \
+    OPTGEN_SHARED void optgen_deep_##NAME(const double *x, int64_t matrices, int64_t rows, int64_t n, double *ends)    \
+    {                                                                                                                  \
+        for (int64_t m = 0; m < matrices; ++m)                                                                         \
+            for (int64_t j = 0; j < n; ++j) {                                                                          \
+                double total = START;                                                                                  \
+                for (int64_t i = 0; i < rows; i += OPTGEN_PANEL) {                                                     \
+                    const int64_t high = rows - i < OPTGEN_PANEL ? rows - i : OPTGEN_PANEL;                            \
+                    total = optgen_take_##NAME(total, optgen_line_##NAME(x + (m * rows + i) * n + j, high, n));        \
+                }                                                                                                      \
+                ends[m * n + j] = total;                                                                               \
+            }                                                                                                          \
+    }                                                                                                                  \
+    OPTGEN_SHARED void optgen_columns_##NAME(const double *x, int64_t matrices, int64_t rows, int64_t n, double *ends) \
+    {                                                                                                                  \
+        if (rows == 1)                                                                                                 \
+            optgen_short_##NAME(x, matrices * n, 1, 1, ends);                                                          \
+        else if (rows == 3 && n == 3)                                                                                  \
+            optgen_deep_##NAME(x, matrices, 3, 3, ends);                                                               \
+        else                                                                                                           \
+            optgen_deep_##NAME(x, matrices, rows, n, ends);                                                            \
     }
 
 OPTGEN_FOLDS(sum, 0.0)
 OPTGEN_FOLDS(max, -(double)INFINITY)
 OPTGEN_FOLDS(min, (double)INFINITY)
+
+/* Of the values in `x` each as often as there are elements beside it; or those of each matrix once for each of its rows.
+ * They come to stand in `room`, unless they stand right. Small filters have loops of their own. */
+#define OPTGEN_SPREADS(TYPE)                                                                                           \
+    OPTGEN_SHARED void optgen_repeat_##TYPE(const TYPE *restrict x, TYPE *restrict room, int64_t count, int64_t times) \
+    {                                                                                                                  \
+        for (int64_t i = 0; i < count; ++i)                                                                            \
+            for (int64_t j = 0; j < times; ++j)                                                                        \
+                room[i * times + j] = x[i];                                                                            \
+    }                                                                                                                  \
+    OPTGEN_SHARED const TYPE *optgen_each_##TYPE(const TYPE *x, TYPE *room, int64_t count, int64_t times)              \
+    {                                                                                                                  \
+        if (times == 1)                                                                                                \
+            return x;                                                                                                  \
+        if (times == 3)                                                                                                \
+            optgen_repeat_##TYPE(x, room, count, 3);                                                                   \
+        else if (times == 9)                                                                                           \
+            optgen_repeat_##TYPE(x, room, count, 9);                                                                   \
+        else                                                                                                           \
+            optgen_repeat_##TYPE(x, room, count, times);                                                               \
+        return room;                                                                                                   \
+    }
+OPTGEN_SPREADS(float)
+OPTGEN_SPREADS(double)
+
+OPTGEN_SHARED void optgen_stack(const double *restrict x, double *restrict room, int64_t matrices, int64_t rows, int64_t n)
+{
+    for (int64_t m = 0; m < matrices; ++m)
+        for (int64_t i = 0; i < rows; ++i)
+            for (int64_t j = 0; j < n; ++j)
+                room[(m * rows + i) * n + j] = x[m * n + j];
+}
+
+OPTGEN_SHARED const double *optgen_every(const double *x, double *room, int64_t matrices, int64_t rows, int64_t n)
+{
+    if (rows == 1)
+        return x;
+    if (rows == 3 && n == 3)
+        optgen_stack(x, room, matrices, 3, 3);
+    else
+        optgen_stack(x, room, matrices, rows, n);
+    return room;
+}
 
 /* The next n values of a block, of which those before were a multiple of the lanes: for each instruction set, since a
  * vector of all lanes is cut into those that a function may use. */

@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..course import Course, MemoryPass
-from ..ir import Call, Const, Expr, Extent, Load, Local, Reduce, Rule, Size, extent_of, type_of, walk
+from ..ir import Assign, Call, Const, Expr, Extent, Load, Local, Reduce, Rule, Size, extent_of, type_of, walk
 from ..ops import FOLD_OF, Type
 from .forms import Form, Power, write
-from .places import Places
+from .places import Places, is_down
 from .text import expression, formula
 
 __all__ = [
     "DEFINED", "DOUBLE", "DTYPES", "FORMS", "CType", "Element", "Fold", "Line", "Names", "comment", "definition",
-    "element", "fold_of", "literal", "suffixed", "uses",
+    "element", "literal", "suffixed", "uses",
 ]  # fmt: skip
 
 
@@ -100,10 +100,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Fold:
-    """How a reduction goes on from a block: "sum", "max" or "min"; along the run, or down the columns of its panel."""
+    """How a reduction goes on from a block: "sum", "max" or "min"; along the run, or down the columns of its panel; and
+    which one it is of all that go this way."""
 
     how: str
     down: bool
+    place: int
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,7 @@ def element(plan: Course, each: MemoryPass, checked: Rule, ctype: CType, places:
         tuple((column[e], places.of(e), _meaning(e, meanings)) for e in small if e in column),
         tuple((pointer[array], array in each.stores, rule.arrays.index(array)) for array in used),
         tuple(reduced),
-        tuple(fold_of(a.value) for a in each.reductions),
+        tuple(_fold(a, places) for a in each.reductions),
         (
             *(f"const {ctype.name} {old[array]} = *{pointer[array]};" for array in each.loads),
             *(f"const {ctype.name} {local[e]} = ({ctype.name})*{at};" for e, at in column.items()),
@@ -188,9 +190,11 @@ def element(plan: Course, each: MemoryPass, checked: Rule, ctype: CType, places:
     )
 
 
-def fold_of(value: Expr) -> Fold:
+def _fold(reduction: Assign, places: Places) -> Fold:
+    name, value = reduction.target, reduction.value
     assert isinstance(value, Reduce)
-    return Fold(FOLD_OF[value.op], value.over == Extent.COLUMN)
+    down = is_down(value)
+    return Fold(FOLD_OF[value.op], down, (places.down if down else places.along)[name])
 
 
 def _is_small(expr: Expr) -> bool:

@@ -6,10 +6,12 @@ declare the pointers that these begin with.
 
 from __future__ import annotations
 
-from ..course import Course, group_names, load_name
-from ..ir import Expr, Extent, Load, Local, Size
+from collections.abc import Iterable
 
-__all__ = ["INDEX", "Places"]
+from ..course import Course, group_names, load_name
+from ..ir import Expr, Extent, Load, Local, Reduce, Size
+
+__all__ = ["INDEX", "Places", "is_down"]
 
 #: With what the values of an extent are counted.
 INDEX = {Extent.TENSOR: "0", Extent.MATRIX: "matrix_i", Extent.ROW: "row_i", Extent.COLUMN: "column_i"}
@@ -27,6 +29,10 @@ class Places:
         kept = [state for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
         self.states = {state.name: first + i for i, state in enumerate(kept)}
         self.group = group_names(plan)
+        # What passes have reduced so far: along the rows, and down the columns.
+        reduced = [a for each in plan.passes for a in each.reductions]
+        self.along = _numbered(a.target for a in reduced if not is_down(a.value))
+        self.down = _numbered(a.target for a in reduced if is_down(a.value))
 
     def of(self, expr: Expr) -> str:
         """A small value as an expression of float64, seen from one of a row of elements."""
@@ -36,7 +42,7 @@ class Places:
             case Load():
                 if expr.extent == Extent.GROUP:
                     return f"of_group[{self.group[load_name(expr.array)]}]"
-                return f"((const double *)tensor->at[{self.states[expr.array]}])[{INDEX[expr.extent]}]"
+                return f"((const double *)of_at[{self.states[expr.array]}])[{INDEX[expr.extent]}]"
             case Local(extent=extent):
                 if extent <= Extent.STEP:
                     return f"of_step[{self.step[expr.name]}]"
@@ -46,19 +52,28 @@ class Places:
         raise AssertionError(f"{expr} is no small value")
 
     def cell(self, name: str, extent: Extent) -> str:
-        at, many = self.small[extent][name], len(self.small[extent])
+        at = self.small[extent][name]
         match extent:
             case Extent.TENSOR:
                 return f"of_tensor[{at}]"
             case Extent.MATRIX:
-                return f"of_matrices[matrix_i * {many} + {at}]"
+                return f"of_matrices[{at} * of_depth + matrix_i]"
             case Extent.ROW:
-                return f"of_rows[row_i * {many} + {at}]"
+                return f"of_rows[{at} * of_height + row_i]"
         return f"of_columns[{at} * of_width + column_i]"
 
     def contribution(self, name: str) -> str:
         """What a tensor gives to a reduction over the group."""
         return f"of_tensor[{self.small[Extent.TENSOR][name]}]"
+
+
+def is_down(value: Expr) -> bool:
+    """Whether a reduction goes down the columns."""
+    return isinstance(value, Reduce) and value.over == Extent.COLUMN
+
+
+def _numbered(names: Iterable[str]) -> dict[str, int]:
+    return {name: i for i, name in enumerate(names)}
 
 
 _COUNTS = {
