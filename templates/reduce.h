@@ -13,6 +13,34 @@ OPTGEN_SHARED double optgen_take_sum(double total, double x) { return total + x;
 OPTGEN_SHARED double optgen_take_max(double total, double x) { return ((x > total) | (x != x)) ? x : total; }
 OPTGEN_SHARED double optgen_take_min(double total, double x) { return ((x < total) | (x != x)) ? x : total; }
 
+/* What stands `stride` apart, side by side; of matrices behind each other the row that x begins with. Small filters have
+ * loops of their own. */
+OPTGEN_SHARED void optgen_pick(const double *restrict x, double *restrict row, int64_t count, int64_t stride)
+{
+    if (stride == 1)
+        memcpy(row, x, (size_t)count * sizeof *row);
+    else if (stride == 3)
+        for (int64_t i = 0; i < count; ++i)
+            row[i] = x[i * 3];
+    else
+        for (int64_t i = 0; i < count; ++i)
+            row[i] = x[i * stride];
+}
+
+OPTGEN_SHARED void optgen_pick_rows(const double *restrict x, double *restrict row, int64_t count, int64_t rows, int64_t n)
+{
+    if (rows == 1)
+        memcpy(row, x, (size_t)(count * n) * sizeof *row);
+    else if (rows == 3 && n == 3)
+        for (int64_t m = 0; m < count; ++m)
+            for (int64_t j = 0; j < 3; ++j)
+                row[m * 3 + j] = x[m * 9 + j];
+    else
+        for (int64_t m = 0; m < count; ++m)
+            for (int64_t j = 0; j < n; ++j)
+                row[m * n + j] = x[m * rows * n + j];
+}
+
 #define OPTGEN_FOLDS(NAME, START)                                                                                      \
     OPTGEN_SHARED void optgen_begin_##NAME(double *lanes)                                                              \
     {                                                                                                                  \
@@ -49,61 +77,46 @@ OPTGEN_SHARED double optgen_take_min(double total, double x) { return ((x < tota
             total = optgen_take_##NAME(total, optgen_line_##NAME(x + run * blocks, blocks, 1));                        \
         return total;                                                                                                  \
     }                                                                                                                  \
-    /* Blocks of n values, fewer than there are lanes: the others hold what changes nothing, and are left out. */      \
-    OPTGEN_SHARED void optgen_short_##NAME(const double *x, int64_t count, int n, int lanes, double *ends)             \
+    /* The next value of each of many. */                                                                              \
+    OPTGEN_SHARED void optgen_beside_##NAME(double *restrict totals, const double *restrict x, int64_t count)          \
     {                                                                                                                  \
-        for (int64_t i = 0; i < count; ++i) {                                                                          \
-            double own[OPTGEN_LANES];                                                                                  \
-            for (int lane = 0; lane < n; ++lane)                                                                       \
-                own[lane] = optgen_take_##NAME(START, x[i * n + lane]);                                                \
-            for (int width = lanes / 2; width > 0; width /= 2)                                                         \
-                for (int lane = 0; lane < width && lane + width < n; ++lane)                                           \
-                    own[lane] = optgen_take_##NAME(own[lane], own[lane + width]);                                      \
-            ends[i] = own[0];                                                                                          \
-        }                                                                                                              \
+        for (int64_t i = 0; i < count; ++i)                                                                            \
+            totals[i] = optgen_take_##NAME(totals[i], x[i]);                                                           \
     }                                                                                                                  \
-    /* The rows of a slab, each a block. Those of small filters have loops of their own. */                            \
-    OPTGEN_SHARED void optgen_rows_##NAME(const double *x, int64_t rows, int64_t n, double *ends)                      \
+    /* Each of the rows of a slab folded as a block; all rows side by side, for they are short. Lanes that a row has no\
+     * value for hold what changes nothing, and are left out. */                                                       \
+    OPTGEN_SHARED void optgen_rows_##NAME(const double *restrict x, int64_t rows, int64_t n, double *restrict ends)    \
     {                                                                                                                  \
-        int lanes = 1;                                                                                                 \
-        while (lanes < n)                                                                                              \
-            lanes *= 2;                                                                                                \
-        if (n == 1)                                                                                                    \
-            optgen_short_##NAME(x, rows, 1, 1, ends);                                                                  \
-        else if (n == 3)                                                                                               \
-            optgen_short_##NAME(x, rows, 3, 4, ends);                                                                  \
-        else if (n <= OPTGEN_LANES)                                                                                    \
-            optgen_short_##NAME(x, rows, (int)n, lanes, ends);                                                         \
-        else                                                                                                           \
-            for (int64_t i = 0; i < rows; ++i) {                                                                       \
-                double own[OPTGEN_LANES];                                                                              \
-                optgen_begin_##NAME(own);                                                                              \
-                for (int64_t j = 0; j < n; ++j)                                                                        \
-                    own[j % OPTGEN_LANES] = optgen_take_##NAME(own[j % OPTGEN_LANES], x[i * n + j]);                   \
-                ends[i] = optgen_end_##NAME(own);                                                                      \
-            }                                                                                                          \
+        const int64_t own = n < OPTGEN_LANES ? n : OPTGEN_LANES;                                                       \
+        double lanes[OPTGEN_SLAB], next[OPTGEN_SLAB];                                                                  \
+        for (int64_t i = 0; i < own * rows; ++i)                                                                       \
+            lanes[i] = START;                                                                                          \
+        for (int64_t lane = 0; lane < n; ++lane) {                                                                     \
+            optgen_pick(x + lane, next, rows, n);                                                                      \
+            optgen_beside_##NAME(lanes + lane % OPTGEN_LANES * rows, next, rows);                                      \
+        }                                                                                                              \
+        for (int64_t width = OPTGEN_LANES / 2; width > 0; width /= 2)                                                  \
+            if (width < own)                                                                                           \
+                optgen_beside_##NAME(lanes, lanes + width * rows, (own - width < width ? own - width : width) * rows); \
+        memcpy(ends, lanes, (size_t)rows * sizeof *ends);                                                              \
     }                                                                                                                  \
     /* Down the n columns of each matrix of a slab, panel by panel. */                                                 \
-    OPTGEN_SHARED void optgen_deep_##NAME(const double *x, int64_t matrices, int64_t rows, int64_t n, double *ends)    \
+    OPTGEN_SHARED void optgen_columns_##NAME(                                                                          \
+        const double *restrict x, int64_t matrices, int64_t rows, int64_t n, double *restrict ends)                    \
     {                                                                                                                  \
-        for (int64_t m = 0; m < matrices; ++m)                                                                         \
-            for (int64_t j = 0; j < n; ++j) {                                                                          \
-                double total = START;                                                                                  \
-                for (int64_t i = 0; i < rows; i += OPTGEN_PANEL) {                                                     \
-                    const int64_t high = rows - i < OPTGEN_PANEL ? rows - i : OPTGEN_PANEL;                            \
-                    total = optgen_take_##NAME(total, optgen_line_##NAME(x + (m * rows + i) * n + j, high, n));        \
-                }                                                                                                      \
-                ends[m * n + j] = total;                                                                               \
+        double panel[OPTGEN_SLAB], next[OPTGEN_SLAB];                                                                  \
+        for (int64_t j = 0; j < matrices * n; ++j)                                                                     \
+            ends[j] = START;                                                                                           \
+        for (int64_t top = 0; top < rows; top += OPTGEN_PANEL) {                                                       \
+            const int64_t bottom = rows - top < OPTGEN_PANEL ? rows : top + OPTGEN_PANEL;                              \
+            for (int64_t j = 0; j < matrices * n; ++j)                                                                 \
+                panel[j] = START;                                                                                      \
+            for (int64_t i = top; i < bottom; ++i) {                                                                   \
+                optgen_pick_rows(x + i * n, next, matrices, rows, n);                                                  \
+                optgen_beside_##NAME(panel, next, matrices * n);                                                       \
             }                                                                                                          \
-    }                                                                                                                  \
-    OPTGEN_SHARED void optgen_columns_##NAME(const double *x, int64_t matrices, int64_t rows, int64_t n, double *ends) \
-    {                                                                                                                  \
-        if (rows == 1)                                                                                                 \
-            optgen_short_##NAME(x, matrices * n, 1, 1, ends);                                                          \
-        else if (rows == 3 && n == 3)                                                                                  \
-            optgen_deep_##NAME(x, matrices, 3, 3, ends);                                                               \
-        else                                                                                                           \
-            optgen_deep_##NAME(x, matrices, rows, n, ends);                                                            \
+            optgen_beside_##NAME(ends, panel, matrices * n);                                                           \
+        }                                                                                                              \
     }
 
 OPTGEN_FOLDS(sum, 0.0)
