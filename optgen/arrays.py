@@ -18,7 +18,9 @@ from numpy.typing import NDArray
 
 from .errors import ArrayError
 
-__all__ = ["COMPUTE", "SLAB", "Array", "Layout", "as_gradient", "as_parameter", "bounds", "layout_of", "refuse_overlaps"]
+__all__ = [
+    "COMPUTE", "SLAB", "Array", "Layout", "as_gradient", "as_parameter", "bounds", "layout_of", "refuse_overlaps",
+]  # fmt: skip
 
 Array: TypeAlias = NDArray[Any]
 

@@ -6,10 +6,12 @@ Templates hold loops and the ABI; what they say of a rule comes to them in the f
 from __future__ import annotations
 
 import json
+import re
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TypeAlias
 
 import jinja2
 
@@ -17,7 +19,7 @@ from . import summary
 from .course import Course, MemoryPass, course
 from .emit import c, text
 from .emit.between import Loop, between
-from .emit.places import Places
+from .emit.places import NAMED, Places
 from .ir import Extent, Flag, Hyper, Rule, State, extent_of
 from .resources import TEMPLATES
 from .stages import Stage, crossing, stages
@@ -117,7 +119,9 @@ class Pass:
         """Declarations of that through which a row of elements finds its values, as far as it is needed."""
         places = [place for _, place, _ in (*self.element.scalars, *self.element.columns)]
         places += ["of_reduced"] if self.element.reduced else []
-        return [line for name, line in FOUND if any(name in place for place in places)]
+        kept = [f"const double *const {name} = (const double *)values->tensor->space->{many} + {at} * values->{many};"
+                for name, many, at, *_ in _found(places)]  # fmt: skip
+        return [*kept, *(line for name, line in FOUND if any(name in place for place in places))]
 
     @property
     def found_by_block(self) -> list[str]:
@@ -131,12 +135,6 @@ FOUND = (
     ("of_step", "const double *const of_step = values->step;"),
     ("of_group", "const double *const of_group = values->group;"),
     ("of_tensor", "const double *const of_tensor = values->tensor->space->cells;"),
-    ("of_matrices", "const double *const of_matrices = values->tensor->space->matrices;"),
-    ("of_rows", "const double *const of_rows = values->tensor->space->rows;"),
-    ("of_columns", "const double *const of_columns = values->tensor->space->columns;"),
-    ("of_depth", "const int64_t of_depth = values->matrices;"),
-    ("of_height", "const int64_t of_height = values->rows;"),
-    ("of_width", "const int64_t of_width = values->columns;"),
     ("matrix_i", "const int64_t matrix_i = values->matrix;"),
     ("row_i", "const int64_t row_i = values->row;"),
     ("column_i", "const int64_t column_i = values->column;"),
@@ -156,6 +154,25 @@ _SPREAD = {
 }
 
 
+#: What the numbered places are among what a tensor keeps, and how many of each there are.
+KEPT = {
+    "matrix": ("matrices", "of_depth"), "row": ("rows", "of_height"), "column": ("columns", "of_width"),
+    "partial": ("partials", "of_runs"), "panel": ("panels", "of_deep"),
+}  # fmt: skip
+Found: TypeAlias = tuple[str, str, int, str, str]
+
+
+def _found(texts: Iterable[str], kept: Container[str] = ()) -> list[Found]:
+    """The numbered places that are in these texts: name, among what, number, and how many of each there are; and with
+    what it is counted, if it is one of `kept`."""
+    names = {match[0]: match for text in texts for match in re.finditer(r"\bof_([a-z]+)(\d+)\b", text)}
+    return [
+        (name, KEPT[match[1]][0], int(match[2]), KEPT[match[1]][1],
+         ("rows" if match[1] == "partial" else KEPT[match[1]][0]) if name in kept else "")
+        for name, match in sorted(names.items())
+    ]  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Code:
     """What stands between two passes, as the template sees it. `slab`: as of a pass, the stage that begins here."""
@@ -164,17 +181,27 @@ class Code:
     loop: Loop
     slab: str = ""
 
+    @property
+    def found(self) -> list[Found]:
+        return _found(line.code for line in self.loop.lines)
+
 
 @dataclass(frozen=True)
 class Slab:
-    """A stage as matrices go through it that are dense behind each other, as the template sees it: which values of
-    matrices, rows and columns it takes from memory and gives to it, each with its place, and which of what it reduces."""
+    """A stage as matrices go through it that are dense behind each other, as the template sees it: `found` is what it
+    keeps, in memory if another stage or the whole tensor needs it."""
 
     name: str
     local: list[Pass | Code]
-    taken: list[tuple[str, int]]
-    given: list[tuple[str, int]]
-    partials: list[int]
+    kept: frozenset[str]
+
+    @property
+    def found(self) -> list[Found]:
+        texts = [line.code for each in self.local if isinstance(each, Code) for line in each.loop.lines]
+        passes = [each.element for each in self.local if isinstance(each, Pass)]
+        texts += [place for each in passes for _, place, _ in (*each.scalars, *each.columns)]
+        texts += [f"of_{'panel' if fold.down else 'partial'}{fold.place}" for each in passes for fold in each.folds]
+        return _found(texts, self.kept)
 
 
 @dataclass(frozen=True)
@@ -194,9 +221,6 @@ class Kernel:
     arrays: int
     states: int
     units: str
-    matrices: int
-    rows: int
-    columns: int
     partials: int
     panels: int
     reduced: int
@@ -306,8 +330,9 @@ def _kernel(rule: Rule, plan: Course, ctype: c.CType) -> Kernel:
                 local.append(codes[-1])
         work += local
         if begins:
-            taken, given = ([place for value in values for place in _kept_at(value, places)] for values in crosses)
-            slabs.append(Slab(begins, local[: len(stage.local)], taken, given, _left(stage, places)))
+            kept = {f"of_{kind}{places.small[extent][name]}" for name in crosses for extent, kind in NAMED.items()
+                    if name in places.small[extent]}  # fmt: skip
+            slabs.append(Slab(begins, local[: len(stage.local)], frozenset(kept | _left(stage, places))))
     return Kernel(
         name,
         ", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),
@@ -322,31 +347,23 @@ def _kernel(rule: Rule, plan: Course, ctype: c.CType) -> Kernel:
         len(rule.arrays),
         len(places.states),
         "0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces else "1",
-        *(max(1, len(places.small[extent])) for extent in (Extent.MATRIX, Extent.ROW, Extent.COLUMN)),
         len(places.along),
         len(places.down),
         max(len(each.element.folds) for each in passes),
     )
 
 
-def _kept_at(name: str, places: Places) -> list[tuple[str, int]]:
-    """Among the values of what one of a matrix, a row or a column is kept, and at which place."""
-    kinds = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns"}
-    return [(kind, places.small[extent][name]) for extent, kind in kinds.items() if name in places.small[extent]]
-
-
-def _left(stage: Stage, places: Places) -> list[int]:
+def _left(stage: Stage, places: Places) -> set[str]:
     """What the passes of a stage reduce for whole tensors."""
     reduced = [a for each in stage.local if isinstance(each, MemoryPass) for a in each.reductions]
-    return [places.along[a.target] for a in reduced if extent_of(a.value) <= Extent.TENSOR]
+    return {f"of_partial{places.along[a.target]}" for a in reduced if extent_of(a.value) <= Extent.TENSOR}
 
 
 def _moved(plan: Course, ctype: c.CType) -> list[str]:
     """Where the arrays and states begin for some matrices of a tensor."""
     kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
-    firsts = {Extent.MATRIX: "of_first_matrices", Extent.ROW: "of_first_rows", Extent.COLUMN: "of_first_columns"}
     moves = [f" + of_first_elements * (int64_t)sizeof({ctype.name})"] * len(plan.rule.arrays)
-    moves += [f" + {firsts[extent]} * (int64_t)sizeof(double)" if extent in firsts else "" for extent in kept]
+    moves += [f" + of_first_{KEPT[NAMED[e]][0]} * (int64_t)sizeof(double)" if e in NAMED else "" for e in kept]
     return [f"tensor->at[{i}]{move}" for i, move in enumerate(moves)]
 
 

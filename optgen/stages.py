@@ -2,8 +2,8 @@
 
 In: a `Course`. Out: for each stretch of it, up to where the host computes for the group, its `Stage`s. In a stage, what
 is local to a matrix - passes, and the values of matrices, rows and columns - comes before what is of whole tensors, so
-that a matrix may go through all of it by itself, and waits for the others once a stage. Every value is computed as early
-as it can be, and nothing overtakes the pass that reads what it writes.
+that a matrix may go through all of it by itself, and waits for the others once a stage. Every value is computed as
+early as it can be; passes stay in their order.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TypeAlias
 from .course import Between, Course, Group, MemoryPass, reduced_extent
 from .ir import Assign, Extent, Load, Local, Reduce, extent_of, type_of, walk
 
-__all__ = ["Small", "Stage", "crossing", "stages"]
+__all__ = ["Small", "Stage", "crossing", "in_place", "stages"]
 
 
 @dataclass(frozen=True)
@@ -44,17 +44,40 @@ class Stage:
 
 def stages(plan: Course) -> list[list[Stage]]:
     """Of each stretch the stages, in order."""
-    stretches: list[list[Work]] = [[]]
+    stretches = _stretches(plan)
+    here = in_place(plan)
+    stretches[-1] += [small for small in _kept(plan) if small.code[0].target not in here]
+    return [_staged(stretch) for stretch in stretches]
+
+
+def in_place(plan: Course) -> set[str]:
+    """The states of matrices, rows and columns whose new values take the place of the old ones as soon as they are
+    computed, since nothing that comes behind reads the old ones."""
+    works = [work for stretch in _stretches(plan) for stage in _staged(stretch) for work in stage.work]
+    code = [assign for work in works for assign in _code(work)]
+    read = {e.array: i for i, assign in enumerate(code) for e in walk(assign.value) if isinstance(e, Load)}
+    made = {assign.target: i for i, assign in enumerate(code)}
+    extents = {assign.target: extent_of(assign.value) for assign in code}
+    return {
+        state.name
+        for state in plan.rule.states
+        if Extent.TENSOR < state.extent < Extent.ELEMENT
+        and extents.get(state.name) == state.extent
+        and read.get(state.name, -1) <= made[state.name]
+    }
+
+
+def _stretches(plan: Course) -> list[list[Work]]:
+    found: list[list[Work]] = [[]]
     for work in plan.work:
         match work:
             case Group():
-                stretches.append([])
+                found.append([])
             case Between():
-                stretches[-1] += [Small(_over(assign), (assign,)) for assign in work.code]
+                found[-1] += [Small(_over(assign), (assign,)) for assign in work.code]
             case _:
-                stretches[-1].append(work)
-    stretches[-1] += _kept(plan)
-    return [_staged(stretch) for stretch in stretches]
+                found[-1].append(work)
+    return found
 
 
 def _over(assign: Assign) -> Extent:
@@ -74,8 +97,8 @@ def _kept(plan: Course) -> Iterator[Small]:
 
 
 def _staged(stretch: Sequence[Work]) -> list[Stage]:
-    """Places are counted in halves of stages: what is local to a matrix has even ones, what is of whole tensors odd ones,
-    and -1 if it waits for nothing."""
+    """Places are counted in halves of stages: what is local to a matrix has even ones, what is of whole tensors odd
+    ones, and -1 if it waits for nothing."""
     known: dict[str, int] = {}
     placed: list[tuple[int, Work]] = []
     last = looked = 0
@@ -104,7 +127,7 @@ def _read(work: Work) -> set[str]:
     """The names of the values that a piece of work is made of; of what is reduced over elements, its own: a pass has
     left it."""
     if isinstance(work, MemoryPass):
-        return _names(*work.body, *work.reductions)
+        return _names(*_code(work))
     return set().union(*({a.target} if _of_elements(a) else _names(a) for a in work.code))
 
 
@@ -116,26 +139,29 @@ def _joined(works: Sequence[Work]) -> list[Work]:
     """What follows each other and is computed for each of the same extent, as one."""
     joined: list[Work] = []
     for work in works:
-        before = joined[-1] if joined else None
-        if isinstance(work, Small) and isinstance(before, Small) and (before.over, before.keep) == (work.over, work.keep):
-            joined[-1] = Small(work.over, before.code + work.code, work.keep)
-        else:
-            joined.append(work)
+        match work, joined[-1:]:
+            case Small(over, code, keep), [Small(same, before, kept)] if (over, keep) == (same, kept):
+                joined[-1] = Small(over, before + code, keep)
+            case _:
+                joined.append(work)
     return joined
 
 
-def crossing(all_stages: Sequence[Stage]) -> list[tuple[list[str], list[str]]]:
-    """Of each stage: which values of matrices, rows and columns its local work takes from others, and which of those
-    that it computes others take."""
-    made = [{a.target for w in stage.local if isinstance(w, Small) and not w.keep for a in w.code} for stage in all_stages]
+def crossing(all_stages: Sequence[Stage]) -> list[set[str]]:
+    """Of each stage the values of matrices, rows and columns that its local work has in common with another's, or with
+    what is computed of whole tensors."""
+    small = [[w for w in stage.local if isinstance(w, Small) and not w.keep] for stage in all_stages]
+    made = [{assign.target for work in works for assign in work.code} for works in small]
     used = [set().union(*map(_read, stage.local)) for stage in all_stages]
     whole = set().union(*(_read(work) for stage in all_stages for work in stage.whole))
-    found = []
-    for i, own in enumerate(made):
-        others = set().union(*made[:i], *made[i + 1 :])
-        later = whole.union(*used[:i], *used[i + 1 :])
-        found.append((sorted(used[i] & others), sorted(own & later)))
-    return found
+    return [
+        own & whole.union(*used[:i], *used[i + 1 :]) | used[i] & set().union(*made[:i], *made[i + 1 :])
+        for i, own in enumerate(made)
+    ]
+
+
+def _code(work: Work) -> tuple[Assign, ...]:
+    return (*work.body, *work.reductions) if isinstance(work, MemoryPass) else work.code
 
 
 def _names(*code: Assign) -> set[str]:

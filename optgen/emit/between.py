@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..course import Course, reduced_extent
-from ..ir import Assign, Const, Expr, Extent, Local, Reduce, Rule, extent_of, type_of, walk
+from ..ir import Const, Expr, Extent, Local, Reduce, Rule, extent_of, type_of, walk
 from ..ops import FOLD_OF, Type
 from ..stages import Small
 from .c import DEFINED, DOUBLE, FORMS, Line, Names, definition, literal, suffixed, uses
@@ -102,9 +102,9 @@ def _reduction(
     how = FOLD_OF[value.op]
     if _of_elements(value):
         if value.over == Extent.COLUMN:
-            where = f"of_panels + {places.down[target]} * of_high * of_width + column_i"
+            where = f"of_panel{places.down[target]} + column_i"
             return [f"{place} = optgen_line_{how}({where}, of_high, of_width);"]
-        where = f"of_partials + {places.along[target]} * of_runs"
+        where = f"of_partial{places.along[target]}"
         match value.over:
             case Extent.ROW:
                 return [f"{place} = optgen_line_{how}({where} + row_i * of_blocks, of_blocks, 1);"]

@@ -10,11 +10,14 @@ from collections.abc import Iterable
 
 from ..course import Course, group_names, load_name
 from ..ir import Expr, Extent, Load, Local, Reduce, Size
+from ..stages import in_place
 
-__all__ = ["INDEX", "Places", "is_down"]
+__all__ = ["INDEX", "NAMED", "Places", "is_down"]
 
 #: With what the values of an extent are counted.
 INDEX = {Extent.TENSOR: "0", Extent.MATRIX: "matrix_i", Extent.ROW: "row_i", Extent.COLUMN: "column_i"}
+#: What the values of an extent are called, each with a number behind.
+NAMED = {Extent.MATRIX: "matrix", Extent.ROW: "row", Extent.COLUMN: "column"}
 
 
 class Places:
@@ -28,6 +31,7 @@ class Places:
         first = len(plan.rule.arrays)
         kept = [state for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
         self.states = {state.name: first + i for i, state in enumerate(kept)}
+        self.in_place = in_place(plan)
         self.group = group_names(plan)
         # What passes have reduced so far: along the rows, and down the columns.
         reduced = [a for each in plan.passes for a in each.reductions]
@@ -52,15 +56,10 @@ class Places:
         raise AssertionError(f"{expr} is no small value")
 
     def cell(self, name: str, extent: Extent) -> str:
+        if name in self.in_place:
+            return f"((double *)of_at[{self.states[name]}])[{INDEX[extent]}]"
         at = self.small[extent][name]
-        match extent:
-            case Extent.TENSOR:
-                return f"of_tensor[{at}]"
-            case Extent.MATRIX:
-                return f"of_matrices[{at} * of_depth + matrix_i]"
-            case Extent.ROW:
-                return f"of_rows[{at} * of_height + row_i]"
-        return f"of_columns[{at} * of_width + column_i]"
+        return f"of_tensor[{at}]" if extent == Extent.TENSOR else f"of_{NAMED[extent]}{at}[{INDEX[extent]}]"
 
     def contribution(self, name: str) -> str:
         """What a tensor gives to a reduction over the group."""
