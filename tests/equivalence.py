@@ -78,6 +78,30 @@ delta = where(far, u*mean(u), u + w)/max(1, norm(u, group)) + (where(r > c, r, c
 '''
 """
 
+#: States of rows and columns that something reads when their new values are known, and one that nothing does.
+LATE = """
+name = "Late"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+[state]
+r = { init = "eta", extent = "row" }
+c = { init = "0", extent = "column" }
+d = { init = "1", extent = "column" }
+b = { init = "1", extent = "matrix" }
+[update]
+formulas = '''
+n     = norm(p)
+x     = r*n
+r     = r/2 + mean(g, row)
+y     = sum(c)
+c     = c/2 + dot(g, g, column)*t
+d     = d/3 + max(p, column)
+w     = sum(d) - min(r)
+b     = b/2 + mean(c, matrix) - max(x, matrix)*w
+delta = eta*(g*x + c*b)/(1 + abs(y))
+'''
+"""
+
 
 def chains() -> dict[str, driver.Compilation]:
     """Some chains: gradients transformed before the rule, steps behind it, parameters after it, and steps held back."""
@@ -96,7 +120,7 @@ def compilations() -> dict[str, tuple[driver.Compilation, int]]:
     """Every variant of every shipped rule, of the rules above, and of some chains: the spec and the number of the
     variant."""
     specs = [driver.compile_file(path) for path in driver.shipped()]
-    specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN, REDUCED)]
+    specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN, REDUCED, LATE)]
     specs += chains().values()
     return {
         " ".join(filter(None, (spec.name, rule.variant))): (spec, i)
@@ -329,6 +353,15 @@ LENGTHS = (0, 1, 2, 3, 5, 8, 15, 16, 17, 33, 49, 100)
 #: Shapes of matrices: none at all, of one row or column, more rows than a panel and more columns than a block has.
 MATRICES = ((3, 5), (1, 1), (0, 4), (4, 0), (2, 3, 4), (2, 0, 3), (65, 3), (130, 2), (3, 1030), (2, 3, 2, 5))
 
+#: Shapes of several matrices that go in slabs, or just not: each of one element, row or column; the filters of
+#: convolutions; of as many columns as there are lanes and around; of as many elements as a slab has and one more; of
+#: more rows than a panel has; more of them than a slab takes; and none.
+SLABS = (
+    (1100, 1, 1), (7, 1, 5), (9, 5, 1), (6, 20, 3, 3), (11, 2, 5), (300, 2, 2), (12, 7, 7), (2, 31, 33), (3, 16, 32),
+    (3, 7, 32), (2, 7, 33), (5, 9, 31), (2, 1, 512), (2, 512, 1), (2, 1, 513), (2, 130, 3), (3, 0, 3), (0, 3, 3),
+    (3, 3, 0),
+)  # fmt: skip
+
 
 def _layouts(arrays: int, item: int, matrix: bool, blocks: bool) -> Iterator[tuple[str, list[list[Placement]]]]:
     """Lists of tensors by the way their arrays lie: for every tensor a placement for every array. `matrix`: of two or
@@ -344,6 +377,8 @@ def _layouts(arrays: int, item: int, matrix: bool, blocks: bool) -> Iterator[tup
 
     if matrix:
         yield "matrices", [alike(shape) for shape in MATRICES]
+        yield "many small matrices", [alike(shape) for shape in SLABS]
+        yield "the same", [alike(shape) for shape in SLABS[:9]]  # on as many threads, or as few, as the others were not
         for order, back in product(((0, 1), (1, 0)), ([], [0], [1])):
             yield "laid out otherwise", [alike((7, 9), order=order, back=back), alike((66, 3), order=order, back=back)]
         yield "with gaps", [alike((5, 7), gaps={1: 0, 0: 3}), alike((5, 7), gaps={1: 2})]
@@ -448,10 +483,10 @@ def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: i
     starts = [(1 + k) << 40 for k in range(len(sizes))]
     firsts = [sum(sizes[:k]) for k in range(len(sizes))]
     columns = zip(firsts, layouts, starts, strict=True)
-    rows = [[first, layout.ctypes.data, 0, 0, start, 2 * start] for first, layout, start in columns]
+    rows = [[first, layout.ctypes.data, 0, 0, 0, start, 2 * start] for first, layout, start in columns]
     table = np.array(rows, np.int64)
     address = ffi.cast("void *", table.ctypes.data)
-    runtime.library.optgen_step(kernel, address, len(sizes), sum(sizes), ffi.NULL, 0, 1, threads, grain)
+    runtime.library.optgen_step(kernel, address, len(sizes), sum(sizes), 0, ffi.NULL, 0, 1, threads, grain)
     assert all(second == 2 * first for first, second, _ in visits), "the arrays went out of step"
     ends = {start: start + 4 * size for start, size in zip(starts, sizes, strict=True) if size}
     reached = dict.fromkeys(ends)

@@ -23,7 +23,7 @@ enum { MOST_ARRAYS = 16, COUNT = 6 };
 static const int64_t SIZES[][COUNT] = {
     { 1, 0, 3, 17, 0, 2 }, { 0, 0, 0, 0, 0, 1 }, { 33, 5, 0, 16, 70, 64 }, { 0, 1260, 7, 0, 0, 31 },
 };
-typedef enum { DENSE, GAPS, BACKWARDS, UNALIGNED, STILL, ROWS, COLUMNS, LAYOUTS } layout;
+typedef enum { DENSE, GAPS, BACKWARDS, UNALIGNED, STILL, ROWS, COLUMNS, SLABS, LAYOUTS } layout;
 static const char *fault = "";
 static char shared[1 << 16];
 
@@ -56,6 +56,7 @@ static int64_t stride(layout kind, int a, int d, const int64_t *shape)
     case STILL: return a == 1 ? 0 : 1;
     case ROWS: return d == 0 ? shape[1] + a : 1;
     case COLUMNS: return a == 1 ? (d == 0 ? 1 : shape[0]) : (d == 0 ? shape[1] : 1);
+    case SLABS: return d == 0 ? shape[1] * shape[2] : d == 1 ? shape[2] : 1;
     default: return 1;
     }
 }
@@ -64,10 +65,10 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
                  int64_t grain)
 {
     const int64_t item = strcmp(kernel->dtype, "float32") == 0 ? 4 : 8;
-    const int arrays = kernel->arrays, pointers = arrays + kernel->states, head = 4;
-    const int rank = kind == ROWS || kind == COLUMNS ? 2 : 1, tiled = kernel->units == 0;
+    const int arrays = kernel->arrays, pointers = arrays + kernel->states, head = 5;
+    const int rank = kind == SLABS ? 3 : kind == ROWS || kind == COLUMNS ? 2 : 1, tiled = kernel->units == 0;
     const int shift = kind == UNALIGNED || has("unaligned") ? 1 : 0;
-    int64_t cells[COUNT][2 + 2 + 2 * MOST_ARRAYS], table[COUNT * (4 + MOST_ARRAYS)], total = 0;
+    int64_t cells[COUNT][2 + 3 + 3 * MOST_ARRAYS], table[COUNT * (5 + MOST_ARRAYS)], total = 0, slabs = 0;
     char *blocks[COUNT * MOST_ARRAYS];
     optgen_space spaces[COUNT];
     double scalars[64], group[64];
@@ -75,17 +76,21 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
     for (int i = 0; i < 64; ++i)
         scalars[i] = group[i] = 0.3;
     for (int k = 0; k < COUNT; ++k) {
-        const int64_t shape[2] = { sizes[k], 3 }, rows = rank == 2 ? sizes[k] : 1, columns = rank == 2 ? 3 : sizes[k];
-        const int64_t elements = rows * columns, kept = tiled ? rows * parts(columns, OPTGEN_BLOCK) : parts(elements, OPTGEN_BLOCK);
+        const int64_t shape[3] = { sizes[k], 3, 2 }, matrices = rank == 3 ? sizes[k] : 1;
+        const int64_t rows = rank == 3 ? 3 * sizes[k] : rank == 2 ? sizes[k] : 1;
+        const int64_t columns = rank == 3 ? 2 * sizes[k] : rank == 2 ? 3 : sizes[k];
+        const int64_t kept = tiled ? rows * parts(columns / (matrices ? matrices : 1), OPTGEN_BLOCK) : parts(columns * rows, OPTGEN_BLOCK);
+        const int64_t high = parts(rows / (matrices ? matrices : 1), OPTGEN_PANEL);
         int64_t *const row = table + k * (head + pointers);
         spaces[k] = (optgen_space){ numbers(of->cells), numbers(kept * kernel->partials),
-                                    numbers(parts(rows, OPTGEN_PANEL) * kernel->panels * columns), numbers(of->matrices),
+                                    numbers(high * kernel->panels * columns), numbers(matrices * of->matrices),
                                     numbers(rows * of->rows), numbers(columns * of->columns) };
         row[0] = total;
         row[1] = (int64_t)(intptr_t)cells[k];
         row[2] = (int64_t)(intptr_t)scalars;
         row[3] = (int64_t)(intptr_t)&spaces[k];
-        cells[k][0] = kind == DENSE || (tiled && kind == ROWS);
+        row[4] = slabs;
+        cells[k][0] = kind == SLABS ? 3 : kind == DENSE || (tiled && kind == ROWS);
         cells[k][1] = rank;
         memcpy(cells[k] + 2, shape, (size_t)rank * sizeof *shape);
         for (int a = 0; a < pointers; ++a) {
@@ -108,12 +113,13 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
         }
         cells[k][2] += has("too long");
         total += optgen_units(kernel, cells[k]);
+        slabs += optgen_slabs(cells[k]);
     }
-    const optgen_work wrong = { write_behind_the_end, NULL, NULL, NULL };
+    const optgen_work wrong = { write_behind_the_end, NULL, NULL, NULL, 0, NULL };
     optgen_kernel other = *kernel;
     if (has("behind"))
         other.work = &wrong, other.count = 1;
-    optgen_step(&other, table, COUNT, total, group, 0, other.count, threads, grain);
+    optgen_step(&other, table, COUNT, total, slabs, group, 0, other.count, threads, grain);
     for (int i = 0; i < COUNT * pointers && !has("shared"); ++i)
         free(blocks[i]);
     for (int k = 0; k < COUNT; ++k) {
@@ -139,7 +145,8 @@ static void *caller(void *steps)
             for (size_t s = 0; s < sizeof SIZES / sizeof *SIZES; ++s)
                 for (layout kind = DENSE; kind < LAYOUTS; ++kind)
                     for (int threads = 1; threads <= 4; threads += 3, ++*(int64_t *)steps)
-                        if (kernel->units > 0 || kind == ROWS || kind == COLUMNS) /* a tile has two dimensions */
+                        /* A tile has two dimensions; of the others none goes in slabs. */
+                        if (kernel->units > 0 ? kind != SLABS : kind >= ROWS)
                             step(kernel, &rules[r], SIZES[s], kind, threads, 1 + (int64_t)s * 3);
         next:;
         }

@@ -56,7 +56,7 @@ lengths = st.integers(0, 49) | st.sampled_from([63, 64, 65, 127, 200, 1000])
 shapes = lengths.map(lambda n: (n,)) | st.lists(st.integers(0, 9), max_size=4).map(tuple)
 long_shapes = shapes | st.sampled_from([(1024,), (1025,), (3000,), (35, 70)])
 matrices = st.lists(st.integers(0, 9), min_size=2, max_size=4).map(tuple) | st.sampled_from(
-    [(65, 4), (3, 1026), (129, 1)]
+    [(65, 4), (3, 1026), (129, 1), (600, 1, 1), (70, 3, 3), (3, 33, 15), (3, 33, 16), (4, 2, 40)]
 )
 
 
@@ -133,6 +133,29 @@ def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> No
 def test_in_all_layouts_on_all_instruction_sets(name: str) -> None:
     for kernel in all_kernels(*RULES[name]):
         check_kernel(rule_of(name), kernel)
+
+
+def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
+    """Else the rounds above would show nothing of them."""
+    kernel = kernel_of("Adafactor matrix", "float32")
+    rule = rule_of("Adafactor matrix")
+
+    def parts(shape: tuple[int, ...], **how: Any) -> tuple[int, int]:
+        places = [placement(shape, 4, **how)] * len(rule.arrays)
+        tensor = make_tensor(rule, busy(rule.hypers), places, "float32", "tiny", np.random.default_rng(0), 0)
+        binding = Binding(kernel, [tensor.all(rule)])
+        layout = driver.runtime().ffi.cast("int64_t *", int(binding.table[0, 1]))
+        library = driver.runtime().library
+        assert (library.optgen_slabs(layout), library.optgen_units(kernel.entry, layout)) == (binding.slabs, binding.total)
+        return binding.slabs, binding.total
+
+    assert parts((1100, 1, 1)) == (3, 0)
+    assert parts((57, 3, 3)) == (2, 0)
+    assert parts((2, 16, 32)) == (2, 0)
+    assert parts((2, 19, 27)) == (0, 2)  # an element too many
+    assert parts((57, 3, 3), gaps={1: 1}) == (0, 57)
+    assert parts((57, 3, 3), shift=1) == (0, 57)
+    assert parts((0, 3, 3)) == parts((3, 0, 3)) == parts((3, 3, 0)) == (0, 0)
 
 
 ELEMENTWISE = [

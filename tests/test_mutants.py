@@ -74,7 +74,7 @@ class Mutant:
 
 _spec, _c, _runtime = (partial(Mutant, into=into) for into in ("spec", "C", "runtime"))
 _MAX = r"(optgen_maxf\(float a, float b\)) \{.*\}"
-_END = r"end = begin \+ work->chunk;"
+_END = r"end = begin \+ size < total \? begin \+ size : total;"
 MUTANTS = [
     _spec("eps inside the root", rule="adam", old=r"sqrt\((v/.*\))\) \+ eps", new=r"sqrt(\1 + eps)"),
     _spec("eps left out", rule="rmsprop", old=r"acc\) \+ eps", new="acc) + 0*eps"),
@@ -121,7 +121,7 @@ MUTANTS = [
         new="lanes[2 * width - 1 - lane]",
     ),
     _c("the rest of a block left out", rule="lamb", old=r"lanes\[lane\] \+= x\[i\];", new=";"),
-    _c("the norm of another array", rule="lamb", old=r"of_partials \+ 1, ", new="of_partials + 0, "),
+    _c("the norm of another array", rule="lamb", old=r"(sum\()of_partial1\b", new=r"\1of_partial0"),
     _c("the old moment read in the second pass", rule="lamb", edit=with_stale_states),
     _c("NaN lost in a maximum", rule="sm3", old=r"\(\(x > total\) \| \(x != x\)\)", new="(x > total)"),
     _c("a panel begun with every row", rule="sm3", old=r"first \? START", new="n ? START"),
@@ -130,19 +130,31 @@ MUTANTS = [
         "a block folded in the place of the first", rule="lamb", old=r"partials \+ block \*", new="partials + 0 *"
     ),
     _runtime(
-        "the last column of a tile left out", rule="sm3", old=r"\? columns - left :", new="? columns - left - 1 :"
+        "the last column of a tile left out", rule="sm3", old=r"\? of.columns - left :", new="? of.columns - left - 1 :"
     ),
-    _runtime("every matrix has the rows of the first", rule="sm3", old=r"= matrix \* rows \+ i", new="= i"),
-    _runtime("every matrix has the columns of the first", rule="sm3", old=r"= matrix \* columns \+ left", new="= left"),
-    _runtime("a panel as long as the matrix", rule="sm3", old=r"top \+ OPTGEN_PANEL < rows \?[^;]*", new="rows"),
+    _runtime("every matrix has the rows of the first", rule="sm3", old=r"= matrix \* of.rows \+ i", new="= i"),
+    _runtime(
+        "every matrix has the columns of the first", rule="sm3", old=r"= matrix \* of.columns \+ left", new="= left"
+    ),
+    _runtime("a panel as long as the matrix", rule="sm3", old=r"top \+ OPTGEN_PANEL < of.rows \?[^;]*", new="of.rows"),
     _runtime(
         "more than 2**31 elements not updated",
         rule="adam",
-        old=r"(int64_t chunk = threads > 1)",
-        new=r"work->total = (int32_t)work->total;\n    \1",
+        old=r"(job step = .*)total, slabs",
+        new=r"\1(int32_t)total, slabs",
     ),
-    _runtime("last element of a chunk left out", rule="adam", old=_END, new="end = begin + work->chunk - 1;"),
-    _runtime("first element of a chunk twice", rule="adam", old=_END, new="end = begin + work->chunk + 1;"),
+    _runtime(
+        "last element of a chunk left out",
+        rule="adam",
+        old=_END,
+        new="end = (begin + size < total ? begin + size : total) - 1;",
+    ),
+    _runtime(
+        "first element of a chunk twice",
+        rule="adam",
+        old=_END,
+        new="end = begin + size + 1 < total ? begin + size + 1 : total;",
+    ),
     _runtime(
         "outer strides of the gradient ignored",
         rule="adam",
@@ -159,7 +171,64 @@ MUTANTS = [
         "one count of updates for all tensors",
         rule="adam",
         old=r"\{ tensor->scalars,",
-        new="{ ((const optgen_tensor *)work->tensors)->scalars,",
+        new="{ ((const optgen_tensor *)step->tensors)->scalars,",
+    ),
+    # Of slabs.
+    _c(
+        "the value of another row beside an element",
+        rule="torch_adafactor",
+        old=r"of_many_rows, of\.columns\)",
+        new="of_many_rows, of.rows)",
+    ),
+    _c("the columns of the first matrix for all", rule="sm3", old=r"= x\[m \* n \+ j\]", new="= x[j]"),
+    _c(
+        "a row of three folded from the first to the last",
+        rule="torch_adafactor",
+        old=r"width = OPTGEN_LANES / 2; width > 0; width /= 2\)(\s*\\\n\s*if)",
+        new=r"width = 1; width < OPTGEN_LANES; width *= 2)\1",
+    ),
+    _c(
+        "a lane left out where a row is no power of two",
+        rule="torch_adafactor",
+        old=r"own - width < width \? own - width : width",
+        new="own / 2",
+    ),
+    _c(
+        "a slab with panels as long as its matrices",
+        rule="torch_adafactor",
+        old=r"rows - top < OPTGEN_PANEL \? rows : top \+ OPTGEN_PANEL",
+        new="rows; top = rows",
+    ),
+    _c(
+        "the states of the first slab for all",
+        rule="sm3",
+        old=r" \+ of_first_rows \* \(int64_t\)sizeof",
+        new=" + 0 * (int64_t)sizeof",
+    ),
+    _runtime(
+        "every second slab from the first matrix",
+        rule="sm3",
+        old=r"first = slab \* each",
+        new="first = slab % 2 * each",
+    ),
+    _runtime(
+        "the last matrix of a tensor left out",
+        rule="sm3",
+        old=r"each < left \? each : left",
+        new="each < left ? each : left - 1",
+    ),
+    # Of stages.
+    _runtime(
+        "a piece of work left out",
+        rule="torch_adafactor",
+        old=r"begin_work\(step, k \+ 1\)",
+        new="begin_work(step, k + 1 + (k == 1))",
+    ),
+    _runtime(
+        "some rows left out between two passes",
+        rule="torch_adafactor",
+        old=r"share % of->parts, of->parts",
+        new="share % of->parts, of->parts + 1",
     ),
     _runtime("denormals flushed", rule="adam", old="0x1f80", new="0x9fc0"),
 ]

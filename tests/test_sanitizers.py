@@ -86,7 +86,8 @@ def memory(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 @pytest.fixture(scope="module")
 def races(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    specs = [driver.compile_file(path) for path in driver.shipped() if path.stem in ("adam", "descent", "lamb", "sm3")]
+    stems = ("adam", "descent", "lamb", "sm3", "torch_adafactor")
+    specs = [driver.compile_file(path) for path in driver.shipped() if path.stem in stems]
     return build(tmp_path_factory.mktemp("races"), "races", RACES, specs)
 
 
@@ -95,7 +96,7 @@ def expect_clean(done: subprocess.CompletedProcess[str], steps: int) -> None:
     assert done.stdout == f"{steps} steps, 3 workers\n"
 
 
-STEPS = 4 * 7 * 2  # of the harness, with one kernel: lists of sizes, layouts, numbers of threads
+STEPS = 4 * 8 * 2  # of the harness, with one kernel: lists of sizes, layouts, numbers of threads
 
 
 def test_no_kernel_reads_or_writes_outside_its_arrays(memory: Program) -> None:

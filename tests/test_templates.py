@@ -11,7 +11,7 @@ import pytest
 
 from optgen import driver, render
 from optgen.emit import c
-from optgen.emit.between import Loop, Small
+from optgen.emit.between import Loop
 from optgen.ir import Extent
 from optgen.resources import TEMPLATES
 
@@ -22,6 +22,7 @@ RULES = {compiled.name: compiled for compiled in map(driver.compile_file, driver
 TYPES = {
     "char", "const", "void", "float", "double", "int64_t", "optgen_kernel", "optgen_row", "optgen_tensor",
     "optgen_fold", "optgen_between", "optgen_values", "optgen_space", "optgen_work", "optgen_lanes",
+    "TYPE", "sizeof",
 }  # fmt: skip
 
 
@@ -69,18 +70,25 @@ def stub(reduced: bool = False) -> str:
         (("column", "of_columns[0]", "meaning"),) if reduced else (),
         (("pointer", True, 0), ("pointer_too", False, 1)),
         ("reduced",) if reduced else (),
-        (c.Fold("sum", False), c.Fold("max", True)) if reduced else (),
+        (c.Fold("sum", False, 0), c.Fold("max", True, 0)) if reduced else (),
         ("load;",),
         (c.Line("line;", "formula"),),
         ("store;",),
         ("definition;",),
     )
     each = render.Pass("kernel", element)
-    loops = tuple(Loop(over, (c.Line("line;", "formula"),)) for over in Extent if over >= Extent.TENSOR)
-    codes = [render.Code("between", Small((("scalar", "of_step[0]", "meaning"),), loops, ()))] if reduced else []
+    scalars = (("scalar", "of_step[0]", "meaning"),)
+    loops = [
+        Loop(over, scalars, (c.Line("line;", "formula"),), ())
+        for over in Extent
+        if Extent.TENSOR <= over < Extent.ELEMENT
+    ]
+    codes = [render.Code("between", loop, "slab") for loop in loops] if reduced else []
+    slabs = [render.Slab("slab", [each, *codes[1:]], frozenset({"of_partial0"}))] if reduced else []
     kernel = render.Kernel(
-        "kernel", "title", "variant", "float32", "float", [each], codes, [each, *codes], 2, 0, "1", 1, 1, 1
-    )
+        "kernel", "title", "variant", "float32", "float", [each], codes, slabs, [each, *codes], ["place"] * 2, 2, 0,
+        "1", 1, 1, 1,
+    )  # fmt: skip
     context = {"title": "title", "about": ["about"], "definitions": ["definition;"], "kernels": [kernel]}
     context |= {"targets": render.TARGETS, "abi": "abi;", "library": "library;", "reduce": "reduce;" if reduced else ""}
     return render.environment().get_template("kernel.c.jinja").render(context)
@@ -94,12 +102,15 @@ def test_the_loops_around_an_element_compute_nothing_but_places() -> None:
 
 
 def test_the_work_between_passes_computes_nothing_but_places() -> None:
-    """Which row, column or matrix; where the values of a reduction and of a panel begin."""
+    """Which row, column or matrix, and which share of them; where the values of a reduction and of a panel begin; and
+    where a slab stands in its tensor."""
     places = {
         "column + i", "reduced + i", "of_reduced + 0", "x + 0", "x + 1", "0 * OPTGEN_BLOCK", "1 * OPTGEN_BLOCK",
-        "down + 0", "0 * stride", "matrices * of", "row_i / of", "column_i / of", "n - i", "i += OPTGEN_TILE",
-        "stride + i",
+        "partials + 0", "0 * apart", "down + 0", "0 * wide", "wide + i", "n - i", "i += OPTGEN_TILE",
     }  # fmt: skip
+    places |= {"of_many * part", "of_many * (", ") / parts", "part / parts", "part + 1"}
+    places |= {"matrices * of", "rows * of", "of_height * of_blocks", "of_high * of_width"}
+    places |= {"first * of", "count * of", "0 * of_all_rows", "of_all_rows + of_first_rows"}
     assert arithmetic(stub(reduced=True)) - arithmetic(stub()) <= places
 
 
@@ -127,12 +138,19 @@ def test_reductions_only_add_and_compare() -> None:
     sums = {"total + x", "total += *", "+= * (", "] += x"}
     starts = {", - ("}
     places = {
-        "x + i", "x + run", "i * stride", "i + lane", "lane + width", "run * blocks", "blocks * stride", "layout + 2",
+        "x + i", "x + run", "i * stride", "i + lane", "lane + width", "run * blocks", "layout + 2",
         "d + 2", "rank - 1", "rank - 2", "i + OPTGEN_LANES", "i += OPTGEN_LANES", "8 * OPTGEN_LANES",
         "OPTGEN_LANES / 2", "width /= 2",
     }  # fmt: skip
+    # Of a slab: rows and columns side by side, and values beside their elements.
+    places |= {
+        "x + lane", "lanes + lane", "lane % OPTGEN_LANES", "OPTGEN_LANES * rows", "lanes + width", "width * rows",
+        "own - width", "own * rows", ") * rows", "i * n", "rows - top", "top + OPTGEN_PANEL", "top += OPTGEN_PANEL",
+        "matrices * n", "i * 3", "m * 3", "m * 9", "3 + j", "9 + j", "m * n", "m * rows", "rows * n", "n + j",
+        "rows + i", ") * n", "i * times", "times + j",
+    }  # fmt: skip
     counts = {"count + size", "size - 1", ") / size", "of / over", "elements / of"}
-    counts |= {"elements *= shape", "matrices *= shape"}
+    counts |= {"elements *= shape", "matrices *= shape", "count * n", "count * sizeof", "rows * sizeof", ") * sizeof"}
     assert found == sums | starts | places | counts
 
 
