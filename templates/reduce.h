@@ -6,6 +6,7 @@
 
 /* The same for all rules; no rule has a use for all of them. */
 #define OPTGEN_SHARED static inline __attribute__((always_inline, unused))
+#define OPTGEN_APART static __attribute__((noinline, unused))
 
 typedef double optgen_lanes __attribute__((vector_size(8 * OPTGEN_LANES), aligned(8)));
 
@@ -82,41 +83,6 @@ OPTGEN_SHARED void optgen_pick_rows(const double *restrict x, double *restrict r
     {                                                                                                                  \
         for (int64_t i = 0; i < count; ++i)                                                                            \
             totals[i] = optgen_take_##NAME(totals[i], x[i]);                                                           \
-    }                                                                                                                  \
-    /* Each of the rows of a slab folded as a block; all rows side by side, for they are short. Lanes that a row has no\
-     * value for hold what changes nothing, and are left out. */                                                       \
-    OPTGEN_SHARED void optgen_rows_##NAME(const double *restrict x, int64_t rows, int64_t n, double *restrict ends)    \
-    {                                                                                                                  \
-        const int64_t own = n < OPTGEN_LANES ? n : OPTGEN_LANES;                                                       \
-        double lanes[OPTGEN_SLAB], next[OPTGEN_SLAB];                                                                  \
-        for (int64_t i = 0; i < own * rows; ++i)                                                                       \
-            lanes[i] = START;                                                                                          \
-        for (int64_t lane = 0; lane < n; ++lane) {                                                                     \
-            optgen_pick(x + lane, next, rows, n);                                                                      \
-            optgen_beside_##NAME(lanes + lane % OPTGEN_LANES * rows, next, rows);                                      \
-        }                                                                                                              \
-        for (int64_t width = OPTGEN_LANES / 2; width > 0; width /= 2)                                                  \
-            if (width < own)                                                                                           \
-                optgen_beside_##NAME(lanes, lanes + width * rows, (own - width < width ? own - width : width) * rows); \
-        memcpy(ends, lanes, (size_t)rows * sizeof *ends);                                                              \
-    }                                                                                                                  \
-    /* Down the n columns of each matrix of a slab, panel by panel. */                                                 \
-    OPTGEN_SHARED void optgen_columns_##NAME(                                                                          \
-        const double *restrict x, int64_t matrices, int64_t rows, int64_t n, double *restrict ends)                    \
-    {                                                                                                                  \
-        double panel[OPTGEN_SLAB], next[OPTGEN_SLAB];                                                                  \
-        for (int64_t j = 0; j < matrices * n; ++j)                                                                     \
-            ends[j] = START;                                                                                           \
-        for (int64_t top = 0; top < rows; top += OPTGEN_PANEL) {                                                       \
-            const int64_t bottom = rows - top < OPTGEN_PANEL ? rows : top + OPTGEN_PANEL;                              \
-            for (int64_t j = 0; j < matrices * n; ++j)                                                                 \
-                panel[j] = START;                                                                                      \
-            for (int64_t i = top; i < bottom; ++i) {                                                                   \
-                optgen_pick_rows(x + i * n, next, matrices, rows, n);                                                  \
-                optgen_beside_##NAME(panel, next, matrices * n);                                                       \
-            }                                                                                                          \
-            optgen_beside_##NAME(ends, panel, matrices * n);                                                           \
-        }                                                                                                              \
     }
 
 OPTGEN_FOLDS(sum, 0.0)
@@ -178,7 +144,48 @@ OPTGEN_SHARED const double *optgen_every(const double *x, double *room, int64_t 
         for (int lane = 0; i < n; ++i, ++lane)                                                                         \
             lanes[lane] = optgen_take_##NAME(lanes[lane], x[i]);                                                       \
     }
+/* What a slab has reduced, for each instruction set, and once for all passes. */
+#define OPTGEN_SLABS(NAME, START, ISA, ATTRIBUTE)                                                                      \
+    /* Each of the rows of a slab folded as a block; all rows side by side, for they are short. Lanes that a row has no\
+     * value for hold what changes nothing, and are left out. */                                                       \
+    ATTRIBUTE OPTGEN_APART void optgen_rows_##NAME##_##ISA(                                                            \
+        const double *restrict x, int64_t rows, int64_t n, double *restrict ends)                                      \
+    {                                                                                                                  \
+        const int64_t own = n < OPTGEN_LANES ? n : OPTGEN_LANES;                                                       \
+        double lanes[OPTGEN_SLAB], next[OPTGEN_SLAB];                                                                  \
+        for (int64_t i = 0; i < own * rows; ++i)                                                                       \
+            lanes[i] = START;                                                                                          \
+        for (int64_t lane = 0; lane < n; ++lane) {                                                                     \
+            optgen_pick(x + lane, next, rows, n);                                                                      \
+            optgen_beside_##NAME(lanes + lane % OPTGEN_LANES * rows, next, rows);                                      \
+        }                                                                                                              \
+        for (int64_t width = OPTGEN_LANES / 2; width > 0; width /= 2)                                                  \
+            if (width < own)                                                                                           \
+                optgen_beside_##NAME(lanes, lanes + width * rows, (own - width < width ? own - width : width) * rows); \
+        memcpy(ends, lanes, (size_t)rows * sizeof *ends);                                                              \
+    }                                                                                                                  \
+    /* Down the n columns of each matrix of a slab, panel by panel. */                                                 \
+    ATTRIBUTE OPTGEN_APART void optgen_columns_##NAME##_##ISA(                                                         \
+        const double *restrict x, int64_t matrices, int64_t rows, int64_t n, double *restrict ends)                    \
+    {                                                                                                                  \
+        double panel[OPTGEN_SLAB], next[OPTGEN_SLAB];                                                                  \
+        for (int64_t j = 0; j < matrices * n; ++j)                                                                     \
+            ends[j] = START;                                                                                           \
+        for (int64_t top = 0; top < rows; top += OPTGEN_PANEL) {                                                       \
+            const int64_t bottom = rows - top < OPTGEN_PANEL ? rows : top + OPTGEN_PANEL;                              \
+            for (int64_t j = 0; j < matrices * n; ++j)                                                                 \
+                panel[j] = START;                                                                                      \
+            for (int64_t i = top; i < bottom; ++i) {                                                                   \
+                optgen_pick_rows(x + i * n, next, matrices, rows, n);                                                  \
+                optgen_beside_##NAME(panel, next, matrices * n);                                                       \
+            }                                                                                                          \
+            optgen_beside_##NAME(ends, panel, matrices * n);                                                           \
+        }                                                                                                              \
+    }
 #define OPTGEN_REDUCTIONS(ISA, ATTRIBUTE)                                                                              \
+    OPTGEN_SLABS(sum, 0.0, ISA, ATTRIBUTE)                                                                             \
+    OPTGEN_SLABS(max, -(double)INFINITY, ISA, ATTRIBUTE)                                                               \
+    OPTGEN_SLABS(min, (double)INFINITY, ISA, ATTRIBUTE)                                                                \
     OPTGEN_TAKE(max, ISA, ATTRIBUTE)                                                                                   \
     OPTGEN_TAKE(min, ISA, ATTRIBUTE)                                                                                   \
     ATTRIBUTE OPTGEN_SHARED void optgen_take_sum_##ISA(const double *x, int64_t n, double *lanes)                      \

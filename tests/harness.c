@@ -101,7 +101,7 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
                 *(reach < 0 ? &low : &high) += reach;
             }
             const size_t size = sizes[k] ? (size_t)(shift + high - low) : 0;
-            char *made = a < arrays ? malloc(size) : numbers(rows + columns);
+            char *made = a < arrays ? malloc(size) : numbers(rows + columns > 0 ? rows + columns : 1);
             if (a < arrays)
                 memset(made, 0x3e, size); /* small positive numbers in both types */
             if (has("shared")) {
