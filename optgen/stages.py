@@ -52,9 +52,10 @@ def stages(plan: Course) -> list[list[Stage]]:
 
 def in_place(plan: Course) -> set[str]:
     """The states of matrices, rows and columns whose new values take the place of the old ones as soon as they are
-    computed, since nothing that comes behind reads the old ones."""
-    works = [work for stretch in _stretches(plan) for stage in _staged(stretch) for work in stage.work]
-    code = [assign for work in works for assign in _code(work)]
+    computed, since nothing that comes behind reads the old ones, and it is known by then that the step counts."""
+    works = [[work for stage in _staged(stretch) for work in stage.work] for stretch in _stretches(plan)]
+    code = [assign for stretch in works for work in stretch for assign in _code(work)]
+    early = {assign.target for stretch in works[: _verdict(plan)] for work in stretch for assign in _code(work)}
     read = {e.array: i for i, assign in enumerate(code) for e in walk(assign.value) if isinstance(e, Load)}
     made = {assign.target: i for i, assign in enumerate(code)}
     extents = {assign.target: extent_of(assign.value) for assign in code}
@@ -62,9 +63,17 @@ def in_place(plan: Course) -> set[str]:
         state.name
         for state in plan.rule.states
         if Extent.TENSOR < state.extent < Extent.ELEMENT
+        and state.name not in early
         and extents.get(state.name) == state.extent
         and read.get(state.name, -1) <= made[state.name]
     }
+
+
+def _verdict(plan: Course) -> int:
+    """How many stretches come before it is known whether the step counts."""
+    groups = [work for work in plan.work if isinstance(work, Group)]
+    known = (any(assign.target == plan.rule.accept for assign in group.code) for group in groups)
+    return next((i for i, found in enumerate(known, 1) if found), 0)
 
 
 def _stretches(plan: Course) -> list[list[Work]]:

@@ -146,7 +146,8 @@ def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
         binding = Binding(kernel, [tensor.all(rule)])
         layout = driver.runtime().ffi.cast("int64_t *", int(binding.table[0, 1]))
         library = driver.runtime().library
-        assert (library.optgen_slabs(layout), library.optgen_units(kernel.entry, layout)) == (binding.slabs, binding.total)
+        found = library.optgen_slabs(layout), library.optgen_units(kernel.entry, layout)
+        assert found == (binding.slabs, binding.total)
         return binding.slabs, binding.total
 
     assert parts((1100, 1, 1)) == (3, 0)

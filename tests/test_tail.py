@@ -211,3 +211,23 @@ class TestZeroGrad:
         opt, ps = optgen.Descent(1.0, backend=backend), [np.ones(3), np.ones(3)]
         opt.step(ps, [np.broadcast_to(np.ones(1), 3)] * 2)
         assert [p.tolist() for p in ps] == [[0] * 3] * 2
+
+
+def test_states_of_small_matrices_wait_for_the_verdict_too() -> None:
+    shapes = [(20, 30, 3, 3), (5,), (64, 64, 1, 1), (40, 50), (7, 2, 70)]
+
+    def arrays(seed: int) -> list[np.ndarray]:
+        rng = np.random.default_rng(seed)
+        return [rng.standard_normal(shape).astype("f4") for shape in shapes]
+
+    for rule in (optgen.Adafactor, optgen.SM3):
+        opts = [optgen.chain(optgen.Unscale(4.0), rule(), backend=backend) for backend in BACKENDS]
+        worlds = [arrays(0)[:5] if rule is optgen.Adafactor else [p for p in arrays(0) if p.ndim > 1] for _ in BACKENDS]
+        for t in range(4):
+            for opt, ps in zip(opts, worlds, strict=True):
+                before = everything(opt, ps)
+                gs = [np.full_like(p, t + 0.5) * p for p in ps]
+                gs[0][3, 2, 1, 1] = np.nan if t == 2 else 1
+                assert opt.step(ps, gs) is (t != 2)
+                assert (everything(opt, ps) == before) is (t == 2)
+        same_everywhere(opts, worlds)
