@@ -68,17 +68,16 @@ def batches(chosen: Sequence[str], peers: Sequence[str], rounds: int) -> list[li
     wanted = list(peers)
     plain = [name for name in chosen if name not in rules.CHAINS]
     elementwise = [name for name in plain if rules.passes(rules.make(name)) == 1]
-    steps = [Job("steps", name, "1x25M", [], rounds) for name in elementwise]
-    steps += [Job("steps", name, "resnet50", wanted, rounds) for name in plain]
-    steps += [
+    alone = [Job("product", "Adam", "1x1M", [], rounds)]
+    others = [Job("threads", "Adam", "1x1M", [], rounds), Job("tensors", "Adam", "", [], rounds)]
+    steps = [
         Job("steps", name, shape, [only] if only else wanted, rounds)
         for name, shape, only, _ in SINGLE
         if name in chosen and (not only or only in wanted)
     ]
-    if "Adam" not in chosen:
-        return [steps]
-    steps += [Job("threads", "Adam", "1x1M", [], rounds), Job("tensors", "Adam", "", [], rounds)]
-    return [steps, [Job("product", "Adam", "1x1M", [], rounds)]]
+    steps += [Job("steps", name, "1x25M", [], rounds) for name in elementwise]
+    steps += [Job("steps", name, "resnet50", wanted, rounds) for name in plain]
+    return [alone, others + steps] if "Adam" in chosen else [steps]
 
 
 def judged(results: Sequence[Result]) -> list[Target]:

@@ -201,15 +201,18 @@ def bench(
     else:
         work = benching.jobs(chosen, benching.chosen_shapes(shapes), others, rounds or 0)
         batches = [(count, work) for count in benching.thread_counts(threads)]
-    results = _measured(batches, benching.measured)
-    verdicts = aims.judged(results) if targets else []
+    results: list[dict[str, Any]] = []
+    verdicts: list[Any] = []
+    for result in _measured(batches, benching.measured):
+        results.append(result)
+        verdicts = aims.judged(results) if targets else []
+        if table:  # each time, so that a run that is broken off leaves what it has measured
+            content = benching.document(results, [verdict.json() for verdict in verdicts])
+            table.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     _print(*benching.report(results))
     if targets:
         click.echo()
         _print(*aims.report(verdicts))
-    if table:
-        content = benching.document(results, [verdict.json() for verdict in verdicts])
-        table.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     if picture:
         benchmarks("picture").draw(results, picture)
     if not all(verdict.ok for verdict in verdicts):
@@ -222,12 +225,11 @@ def _expect_writable(path: Path) -> None:
         raise OptgenError(f"{path} cannot be written", hint="name a file in a folder that is there")
 
 
-def _measured(batches: Sequence[tuple[int, Sequence[Any]]], measured: Any) -> list[dict[str, Any]]:
-    """All results, with a bar for who watches."""
+def _measured(batches: Sequence[tuple[int, Sequence[Any]]], measured: Any) -> Iterator[dict[str, Any]]:
+    """All results as they come, with a bar for who watches."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-    results = []
     console = Console(stderr=True, quiet=not sys.stderr.isatty())
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -237,10 +239,9 @@ def _measured(batches: Sequence[tuple[int, Sequence[Any]]], measured: Any) -> li
             found = measured(work, count)
             for name in names:
                 progress.update(task, description=f"{name}, {count} thread{'' if count == 1 else 's'}")
-                results.append(next(found))
+                yield next(found)
                 progress.advance(task)
             list(found)  # until the process has ended well
-    return results
 
 
 # ---- list, show, new, check ----

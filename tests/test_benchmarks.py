@@ -436,7 +436,7 @@ def test_verdicts_of_the_other_experiments() -> None:
 
 
 def test_the_targets_ask_for_every_rule() -> None:
-    first, alone = targets.batches(rules.names(), ["torch-fused"], 3)
+    alone, first = targets.batches(rules.names(), ["torch-fused"], 3)
     assert [each.kind for each in alone] == ["product"]
     large = {each.rule for each in first if each.shape == "1x25M"}
     assert {"Adam", "Lion", "OAdam"} <= large

@@ -962,6 +962,23 @@ def test_bench_names_an_absent_peer(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert re.search(r"Not measured:\n +Numba +ADAM: numba is not installed: pip install numba\n", page)
 
 
+def test_bench_keeps_what_it_has_measured_when_it_is_broken_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = resources.benchmarks("bench")
+
+    def broken(work: Any, threads: int) -> Any:
+        yield {"kind": "first"}
+        yield 1 / 0
+
+    monkeypatch.setattr(bench, "measured", broken)
+    result = CliRunner().invoke(
+        cli.main, ["bench", "ADAM", "Adam", *SMALLEST, "--json", str(tmp_path / "figures.json")]
+    )
+    assert isinstance(result.exception, ZeroDivisionError)
+    assert json.loads((tmp_path / "figures.json").read_text("utf-8"))["results"] == [{"kind": "first"}]
+
+
 def test_bench_draws_a_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     said("bench", "ADAM", *SMALLEST, "--peers", "none", "--picture", tmp_path / "roofline.png")
