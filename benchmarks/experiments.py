@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import os
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from optgen.kernel import SERIAL
+
 from . import rules
-from .measure import ROUNDS, interleaved, ratio
+from .measure import PAUSE, ROUNDS, interleaved, ratio
 from .shapes import SHAPES
 from .worker import Job
 
-__all__ = ["run"]
+__all__ = ["run", "serve"]
 
 SMALL = 64
 FEW, MANY = 10, 10_000
 #: Side of the matrices of a product, which then takes some milliseconds on all threads.
 SIDE = 1024
+#: How many products make a turn.
+TURN = 7
+
+_CHILD = "from optgen.resources import benchmarks; benchmarks('experiments').serve()"
 
 
 def run(job: Job) -> dict[str, Any]:
@@ -82,33 +90,62 @@ def _further(times: dict[str, list[float]]) -> float:
 
 
 def product(job: Job, rounds: int) -> dict[str, Any]:
-    """A product of matrices with the threads of its own library: before optgen has started any, and between steps."""
+    """A product of matrices with the threads of its own library: in a process that has none of optgen's, and in this
+    one with a step before each. The two have turns, so that a busy machine is as busy for both."""
+    opt, params, grads = _model(job.rule, [(SERIAL * 5 // 4,)])  # for several threads, and little of the cache
+    products = _products()
+    times: dict[str, dict[str, list[float]]] = {name: {"alone": [], "between": []} for name in products}
+    command, pipe = [sys.executable, "-c", _CHILD], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8") as other:
+        assert other.stdin is not None
+        assert other.stdout is not None
+        for _ in range(rounds + 1):
+            for name, run_ in products.items():
+                print(name, SIDE, file=other.stdin, flush=True)
+                times[name]["alone"].append(float(other.stdout.readline()))
+                times[name]["between"].append(_turn(run_, lambda: opt.step(params, grads)))
+        other.stdin.close()
+    found = {name: {key: each[1:] for key, each in own.items()} for name, own in times.items()}  # less the warm-up
+    return {
+        "rule": job.rule,
+        "alone": {name: statistics.median(own["alone"]) for name, own in found.items()},
+        "between": {name: statistics.median(own["between"]) for name, own in found.items()},
+        "ratio": {name: ratio(own["alone"], own["between"]) for name, own in found.items()},
+    }
+
+
+def serve() -> None:
+    """Of each product that a line of the standard input names, with its side: the seconds, in a line."""
+    products: dict[str, Callable[[], object]] = {}
+    for line in sys.stdin:
+        name, side = line.split()
+        products = products or _products(int(side))
+        print(_turn(products[name], lambda: None), flush=True)
+
+
+def _products(side: int = 0) -> dict[str, Callable[[], object]]:
+    """By library: a product of square matrices."""
     rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal((SIDE, SIDE), dtype=np.float32) for _ in range(2))
+    a, b = (rng.standard_normal((side or SIDE,) * 2, dtype=np.float32) for _ in range(2))
     into = np.empty_like(a)
     products: dict[str, Callable[[], object]] = {"numpy": lambda: np.matmul(a, b, out=into)}
     try:
         import torch
     except ImportError:
-        pass
-    else:
-        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        x, y = torch.from_numpy(a), torch.from_numpy(b)
-        z = torch.empty_like(x)
-        products["torch"] = lambda: torch.matmul(x, y, out=z)
-    alone = {name: _products(each, rounds, lambda: None) for name, each in products.items()}
-    opt, params, grads = _model(job.rule, SHAPES[job.shape])
-    opt.step(params, grads)  # the threads are there from now on
-    between = {name: _products(each, rounds, lambda: opt.step(params, grads)) for name, each in products.items()}
-    return {"rule": job.rule, "shape": job.shape, "alone": alone, "between": between}
+        return products
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    x, y = torch.from_numpy(a), torch.from_numpy(b)
+    z = torch.empty_like(x)
+    return products | {"torch": lambda: torch.matmul(x, y, out=z)}
 
 
-def _products(run: Callable[[], object], rounds: int, step: Callable[[], object]) -> float:
-    """The median seconds of a product with a step before each, which is not timed."""
+def _turn(run: Callable[[], object], step: Callable[[], object]) -> float:
+    """The median seconds of a few products with a step before each, which is not timed."""
+    time.sleep(PAUSE)
     times = []
-    for _ in range(3 + 10 * rounds):
+    for _ in range(TURN):
         step()
         start = time.perf_counter()
         run()
         times.append(time.perf_counter() - start)
-    return statistics.median(times[3:])
+    return statistics.median(times)

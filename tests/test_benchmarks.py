@@ -428,7 +428,13 @@ def test_verdicts_of_the_other_experiments() -> None:
     found = [
         {"kind": "threads", "rule": "Adam", "shape": "1x1M", "ratio": 1.9},
         {"kind": "tensors", "rule": "Adam", "same": 151e-9, "new": 499e-9},
-        {"kind": "product", "rule": "Adam", "alone": {"numpy": 1.0}, "between": {"numpy": 1.1}},
+        {
+            "kind": "product",
+            "rule": "Adam",
+            "alone": {"numpy": 1.0},
+            "between": {"numpy": 1.1},
+            "ratio": {"numpy": 0.9},
+        },
     ]
     assert [verdict.ok for verdict in targets.judged(found)] == [True, False, True, False]
     table, _ = targets.report(targets.judged(found))
