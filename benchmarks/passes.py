@@ -49,6 +49,7 @@ CONTESTANTS: dict[str, tuple[Any, float | None]] = {
     "LARS": (lambda: optgen.LARS(), None),
     "NovoGrad": (lambda: optgen.NovoGrad(), None),
     "Adafactor": (lambda: optgen.Adafactor(), None),
+    "SM3": (lambda: optgen.SM3(), None),
     "Prodigy": (lambda: optgen.Prodigy(), None),
 }
 
