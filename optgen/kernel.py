@@ -30,8 +30,8 @@ __all__ = [
 ]  # fmt: skip
 
 ABI = 3
-#: Instruction sets, the best first.
-ISAS = ("x86_64_v4", "x86_64_v3", "baseline")
+#: Instruction sets, the best first; the last one is that of all other processors than x86-64.
+ISAS = ("x86_64_v4", "x86_64_v3", "x86_64_v2", "baseline")
 #: The least number of elements that a thread takes at a time.
 GRAIN = 32 * 1024
 #: A step of fewer elements runs in the calling thread: waking another costs more than it saves.
@@ -92,7 +92,7 @@ class Runtime:
     @property
     def usable(self) -> tuple[str, ...]:
         """The instruction sets of this processor, the best first."""
-        return ISAS[ISAS.index(self.isa) :]
+        return ISAS[ISAS.index(self.isa) :] if self.isa == ISAS[-1] else ISAS[ISAS.index(self.isa) : -1]
 
 
 def choose_isa(usable: Sequence[str]) -> str:

@@ -27,7 +27,9 @@ from .stages import Stage, crossing, stages
 __all__ = ["kernel_source", "module_source", "runtime_source", "spec_source"]
 
 #: The instruction sets that kernels are compiled for: the macro that must be defined, the name, the attribute.
-TARGETS = (("", "baseline", ""), ("OPTGEN_V3", "x86_64_v3", "OPTGEN_V3"), ("OPTGEN_V4", "x86_64_v4", "OPTGEN_V4"))
+TARGETS = (
+    ("baseline", "OPTGEN_PLAIN"), ("x86_64_v2", "OPTGEN_V2"), ("x86_64_v3", "OPTGEN_V3"), ("x86_64_v4", "OPTGEN_V4"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -200,7 +200,12 @@ OPTGEN_SHARED const double *optgen_every(const double *x, double *room, int64_t 
             lanes[lane] += x[i];                                                                                       \
     }
 
-OPTGEN_REDUCTIONS(baseline, )
+#ifdef OPTGEN_PLAIN
+OPTGEN_REDUCTIONS(baseline, OPTGEN_PLAIN)
+#endif
+#ifdef OPTGEN_V2
+OPTGEN_REDUCTIONS(x86_64_v2, OPTGEN_V2)
+#endif
 #ifdef OPTGEN_V3
 OPTGEN_REDUCTIONS(x86_64_v3, OPTGEN_V3)
 #endif

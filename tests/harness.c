@@ -131,7 +131,7 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
 
 static void *caller(void *steps)
 {
-    static const char *const isas[] = { "x86_64_v4", "x86_64_v3", "baseline" };
+    static const char *const isas[] = { "x86_64_v4", "x86_64_v3", "x86_64_v2", "baseline" };
     for (size_t r = 0; r < sizeof rules / sizeof *rules; ++r)
         for (const optgen_kernel *kernel = rules[r].kernels(); kernel->work; ++kernel) {
             int usable = 0;

@@ -250,7 +250,8 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Muta
         runtime = None
         if mutant.into == "runtime":
             runtime = open_runtime(mutant.applied("runtime", render.runtime_source()), folder / "runtime.so")
-        return open_kernel(source, folder / "rule.so", lowered, "float32", "baseline", mutant.flags, runtime)
+        isa = driver.runtime().usable[-1]
+        return open_kernel(source, folder / "rule.so", lowered, "float32", isa, mutant.flags, runtime)
 
     driver.runtime()
     jobs: dict[Mutant, Future[Kernel]] = {}

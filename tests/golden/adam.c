@@ -110,6 +110,11 @@ const optgen_kernel *optgen_kernels(void);
 #define OPTGEN_EXPORT __attribute__((visibility("default")))
 
 /* The same loops, compiled for each instruction set. */
+#if defined(__x86_64__)
+#define OPTGEN_V2 __attribute__((target("sse4.2,popcnt")))
+#else
+#define OPTGEN_PLAIN
+#endif
 #if defined(__x86_64__) && defined(__clang__)
 #define OPTGEN_V3 __attribute__((target("avx2")))
 #define OPTGEN_V4 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"), min_vector_width(512)))
@@ -191,11 +196,20 @@ OPTGEN_INLINE void adam_f32_row(
         adam_f32_strided(at, by, n, beta1, k1, beta2, k2, k3, k4, eps, eta);
 }
 
-static void adam_f32_baseline(
+#ifdef OPTGEN_PLAIN
+OPTGEN_PLAIN static void adam_f32_baseline(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
     adam_f32_row(at, by, n, values);
 }
+#endif
+#ifdef OPTGEN_V2
+OPTGEN_V2 static void adam_f32_x86_64_v2(
+    char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
+{
+    adam_f32_row(at, by, n, values);
+}
+#endif
 #ifdef OPTGEN_V3
 OPTGEN_V3 static void adam_f32_x86_64_v3(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
@@ -284,11 +298,20 @@ OPTGEN_INLINE void adam_f64_row(
         adam_f64_strided(at, by, n, beta1, k1, beta2, k2, k3, k4, eps, eta);
 }
 
-static void adam_f64_baseline(
+#ifdef OPTGEN_PLAIN
+OPTGEN_PLAIN static void adam_f64_baseline(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
     adam_f64_row(at, by, n, values);
 }
+#endif
+#ifdef OPTGEN_V2
+OPTGEN_V2 static void adam_f64_x86_64_v2(
+    char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
+{
+    adam_f64_row(at, by, n, values);
+}
+#endif
 #ifdef OPTGEN_V3
 OPTGEN_V3 static void adam_f64_x86_64_v3(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
@@ -307,9 +330,16 @@ OPTGEN_V4 static void adam_f64_x86_64_v4(
 OPTGEN_EXPORT int32_t optgen_abi(void) { return OPTGEN_ABI; }
 
 /* The work of each kernel, in order. */
+#ifdef OPTGEN_PLAIN
 static const optgen_work adam_f32_work_baseline[] = {
     { adam_f32_baseline, NULL, NULL, NULL, 0, NULL },
 };
+#endif
+#ifdef OPTGEN_V2
+static const optgen_work adam_f32_work_x86_64_v2[] = {
+    { adam_f32_x86_64_v2, NULL, NULL, NULL, 0, NULL },
+};
+#endif
 #ifdef OPTGEN_V3
 static const optgen_work adam_f32_work_x86_64_v3[] = {
     { adam_f32_x86_64_v3, NULL, NULL, NULL, 0, NULL },
@@ -320,9 +350,16 @@ static const optgen_work adam_f32_work_x86_64_v4[] = {
     { adam_f32_x86_64_v4, NULL, NULL, NULL, 0, NULL },
 };
 #endif
+#ifdef OPTGEN_PLAIN
 static const optgen_work adam_f64_work_baseline[] = {
     { adam_f64_baseline, NULL, NULL, NULL, 0, NULL },
 };
+#endif
+#ifdef OPTGEN_V2
+static const optgen_work adam_f64_work_x86_64_v2[] = {
+    { adam_f64_x86_64_v2, NULL, NULL, NULL, 0, NULL },
+};
+#endif
 #ifdef OPTGEN_V3
 static const optgen_work adam_f64_work_x86_64_v3[] = {
     { adam_f64_x86_64_v3, NULL, NULL, NULL, 0, NULL },
@@ -335,14 +372,24 @@ static const optgen_work adam_f64_work_x86_64_v4[] = {
 #endif
 
 static const optgen_kernel kernels[] = {
+#ifdef OPTGEN_PLAIN
     { "", "float32", "baseline", 4, 0, 1, 0, 0, 0, 1, adam_f32_work_baseline },
+#endif
+#ifdef OPTGEN_V2
+    { "", "float32", "x86_64_v2", 4, 0, 1, 0, 0, 0, 1, adam_f32_work_x86_64_v2 },
+#endif
 #ifdef OPTGEN_V3
     { "", "float32", "x86_64_v3", 4, 0, 1, 0, 0, 0, 1, adam_f32_work_x86_64_v3 },
 #endif
 #ifdef OPTGEN_V4
     { "", "float32", "x86_64_v4", 4, 0, 1, 0, 0, 0, 1, adam_f32_work_x86_64_v4 },
 #endif
+#ifdef OPTGEN_PLAIN
     { "", "float64", "baseline", 4, 0, 1, 0, 0, 0, 1, adam_f64_work_baseline },
+#endif
+#ifdef OPTGEN_V2
+    { "", "float64", "x86_64_v2", 4, 0, 1, 0, 0, 0, 1, adam_f64_work_x86_64_v2 },
+#endif
 #ifdef OPTGEN_V3
     { "", "float64", "x86_64_v3", 4, 0, 1, 0, 0, 0, 1, adam_f64_work_x86_64_v3 },
 #endif

@@ -111,6 +111,11 @@ const optgen_kernel *optgen_kernels(void);
 #define OPTGEN_EXPORT __attribute__((visibility("default")))
 
 /* The same loops, compiled for each instruction set. */
+#if defined(__x86_64__)
+#define OPTGEN_V2 __attribute__((target("sse4.2,popcnt")))
+#else
+#define OPTGEN_PLAIN
+#endif
 #if defined(__x86_64__) && defined(__clang__)
 #define OPTGEN_V3 __attribute__((target("avx2")))
 #define OPTGEN_V4 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl"), min_vector_width(512)))
@@ -195,11 +200,20 @@ OPTGEN_INLINE void adamw_f32_row(
         adamw_f32_strided(at, by, n, beta1, k1, beta2, k2, k3, k4, eps, eta, decay);
 }
 
-static void adamw_f32_baseline(
+#ifdef OPTGEN_PLAIN
+OPTGEN_PLAIN static void adamw_f32_baseline(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
     adamw_f32_row(at, by, n, values);
 }
+#endif
+#ifdef OPTGEN_V2
+OPTGEN_V2 static void adamw_f32_x86_64_v2(
+    char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
+{
+    adamw_f32_row(at, by, n, values);
+}
+#endif
 #ifdef OPTGEN_V3
 OPTGEN_V3 static void adamw_f32_x86_64_v3(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
@@ -292,11 +306,20 @@ OPTGEN_INLINE void adamw_f64_row(
         adamw_f64_strided(at, by, n, beta1, k1, beta2, k2, k3, k4, eps, eta, decay);
 }
 
-static void adamw_f64_baseline(
+#ifdef OPTGEN_PLAIN
+OPTGEN_PLAIN static void adamw_f64_baseline(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
     adamw_f64_row(at, by, n, values);
 }
+#endif
+#ifdef OPTGEN_V2
+OPTGEN_V2 static void adamw_f64_x86_64_v2(
+    char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
+{
+    adamw_f64_row(at, by, n, values);
+}
+#endif
 #ifdef OPTGEN_V3
 OPTGEN_V3 static void adamw_f64_x86_64_v3(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
@@ -388,11 +411,20 @@ OPTGEN_INLINE void adamw_coupled_f32_row(
         adamw_coupled_f32_strided(at, by, n, beta1, k1, beta2, k2, k3, k4, eps, eta, k5);
 }
 
-static void adamw_coupled_f32_baseline(
+#ifdef OPTGEN_PLAIN
+OPTGEN_PLAIN static void adamw_coupled_f32_baseline(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
     adamw_coupled_f32_row(at, by, n, values);
 }
+#endif
+#ifdef OPTGEN_V2
+OPTGEN_V2 static void adamw_coupled_f32_x86_64_v2(
+    char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
+{
+    adamw_coupled_f32_row(at, by, n, values);
+}
+#endif
 #ifdef OPTGEN_V3
 OPTGEN_V3 static void adamw_coupled_f32_x86_64_v3(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
@@ -485,11 +517,20 @@ OPTGEN_INLINE void adamw_coupled_f64_row(
         adamw_coupled_f64_strided(at, by, n, beta1, k1, beta2, k2, k3, k4, eps, eta, k5);
 }
 
-static void adamw_coupled_f64_baseline(
+#ifdef OPTGEN_PLAIN
+OPTGEN_PLAIN static void adamw_coupled_f64_baseline(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
     adamw_coupled_f64_row(at, by, n, values);
 }
+#endif
+#ifdef OPTGEN_V2
+OPTGEN_V2 static void adamw_coupled_f64_x86_64_v2(
+    char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
+{
+    adamw_coupled_f64_row(at, by, n, values);
+}
+#endif
 #ifdef OPTGEN_V3
 OPTGEN_V3 static void adamw_coupled_f64_x86_64_v3(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
@@ -508,9 +549,16 @@ OPTGEN_V4 static void adamw_coupled_f64_x86_64_v4(
 OPTGEN_EXPORT int32_t optgen_abi(void) { return OPTGEN_ABI; }
 
 /* The work of each kernel, in order. */
+#ifdef OPTGEN_PLAIN
 static const optgen_work adamw_f32_work_baseline[] = {
     { adamw_f32_baseline, NULL, NULL, NULL, 0, NULL },
 };
+#endif
+#ifdef OPTGEN_V2
+static const optgen_work adamw_f32_work_x86_64_v2[] = {
+    { adamw_f32_x86_64_v2, NULL, NULL, NULL, 0, NULL },
+};
+#endif
 #ifdef OPTGEN_V3
 static const optgen_work adamw_f32_work_x86_64_v3[] = {
     { adamw_f32_x86_64_v3, NULL, NULL, NULL, 0, NULL },
@@ -521,9 +569,16 @@ static const optgen_work adamw_f32_work_x86_64_v4[] = {
     { adamw_f32_x86_64_v4, NULL, NULL, NULL, 0, NULL },
 };
 #endif
+#ifdef OPTGEN_PLAIN
 static const optgen_work adamw_f64_work_baseline[] = {
     { adamw_f64_baseline, NULL, NULL, NULL, 0, NULL },
 };
+#endif
+#ifdef OPTGEN_V2
+static const optgen_work adamw_f64_work_x86_64_v2[] = {
+    { adamw_f64_x86_64_v2, NULL, NULL, NULL, 0, NULL },
+};
+#endif
 #ifdef OPTGEN_V3
 static const optgen_work adamw_f64_work_x86_64_v3[] = {
     { adamw_f64_x86_64_v3, NULL, NULL, NULL, 0, NULL },
@@ -534,9 +589,16 @@ static const optgen_work adamw_f64_work_x86_64_v4[] = {
     { adamw_f64_x86_64_v4, NULL, NULL, NULL, 0, NULL },
 };
 #endif
+#ifdef OPTGEN_PLAIN
 static const optgen_work adamw_coupled_f32_work_baseline[] = {
     { adamw_coupled_f32_baseline, NULL, NULL, NULL, 0, NULL },
 };
+#endif
+#ifdef OPTGEN_V2
+static const optgen_work adamw_coupled_f32_work_x86_64_v2[] = {
+    { adamw_coupled_f32_x86_64_v2, NULL, NULL, NULL, 0, NULL },
+};
+#endif
 #ifdef OPTGEN_V3
 static const optgen_work adamw_coupled_f32_work_x86_64_v3[] = {
     { adamw_coupled_f32_x86_64_v3, NULL, NULL, NULL, 0, NULL },
@@ -547,9 +609,16 @@ static const optgen_work adamw_coupled_f32_work_x86_64_v4[] = {
     { adamw_coupled_f32_x86_64_v4, NULL, NULL, NULL, 0, NULL },
 };
 #endif
+#ifdef OPTGEN_PLAIN
 static const optgen_work adamw_coupled_f64_work_baseline[] = {
     { adamw_coupled_f64_baseline, NULL, NULL, NULL, 0, NULL },
 };
+#endif
+#ifdef OPTGEN_V2
+static const optgen_work adamw_coupled_f64_work_x86_64_v2[] = {
+    { adamw_coupled_f64_x86_64_v2, NULL, NULL, NULL, 0, NULL },
+};
+#endif
 #ifdef OPTGEN_V3
 static const optgen_work adamw_coupled_f64_work_x86_64_v3[] = {
     { adamw_coupled_f64_x86_64_v3, NULL, NULL, NULL, 0, NULL },
@@ -562,28 +631,48 @@ static const optgen_work adamw_coupled_f64_work_x86_64_v4[] = {
 #endif
 
 static const optgen_kernel kernels[] = {
+#ifdef OPTGEN_PLAIN
     { "", "float32", "baseline", 4, 0, 1, 0, 0, 0, 1, adamw_f32_work_baseline },
+#endif
+#ifdef OPTGEN_V2
+    { "", "float32", "x86_64_v2", 4, 0, 1, 0, 0, 0, 1, adamw_f32_work_x86_64_v2 },
+#endif
 #ifdef OPTGEN_V3
     { "", "float32", "x86_64_v3", 4, 0, 1, 0, 0, 0, 1, adamw_f32_work_x86_64_v3 },
 #endif
 #ifdef OPTGEN_V4
     { "", "float32", "x86_64_v4", 4, 0, 1, 0, 0, 0, 1, adamw_f32_work_x86_64_v4 },
 #endif
+#ifdef OPTGEN_PLAIN
     { "", "float64", "baseline", 4, 0, 1, 0, 0, 0, 1, adamw_f64_work_baseline },
+#endif
+#ifdef OPTGEN_V2
+    { "", "float64", "x86_64_v2", 4, 0, 1, 0, 0, 0, 1, adamw_f64_work_x86_64_v2 },
+#endif
 #ifdef OPTGEN_V3
     { "", "float64", "x86_64_v3", 4, 0, 1, 0, 0, 0, 1, adamw_f64_work_x86_64_v3 },
 #endif
 #ifdef OPTGEN_V4
     { "", "float64", "x86_64_v4", 4, 0, 1, 0, 0, 0, 1, adamw_f64_work_x86_64_v4 },
 #endif
+#ifdef OPTGEN_PLAIN
     { "coupled", "float32", "baseline", 4, 0, 1, 0, 0, 0, 1, adamw_coupled_f32_work_baseline },
+#endif
+#ifdef OPTGEN_V2
+    { "coupled", "float32", "x86_64_v2", 4, 0, 1, 0, 0, 0, 1, adamw_coupled_f32_work_x86_64_v2 },
+#endif
 #ifdef OPTGEN_V3
     { "coupled", "float32", "x86_64_v3", 4, 0, 1, 0, 0, 0, 1, adamw_coupled_f32_work_x86_64_v3 },
 #endif
 #ifdef OPTGEN_V4
     { "coupled", "float32", "x86_64_v4", 4, 0, 1, 0, 0, 0, 1, adamw_coupled_f32_work_x86_64_v4 },
 #endif
+#ifdef OPTGEN_PLAIN
     { "coupled", "float64", "baseline", 4, 0, 1, 0, 0, 0, 1, adamw_coupled_f64_work_baseline },
+#endif
+#ifdef OPTGEN_V2
+    { "coupled", "float64", "x86_64_v2", 4, 0, 1, 0, 0, 0, 1, adamw_coupled_f64_work_x86_64_v2 },
+#endif
 #ifdef OPTGEN_V3
     { "coupled", "float64", "x86_64_v3", 4, 0, 1, 0, 0, 0, 1, adamw_coupled_f64_work_x86_64_v3 },
 #endif
