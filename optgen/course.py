@@ -22,6 +22,7 @@ from .ir import (
     Local,
     Reduce,
     Rule,
+    Size,
     children,
     extent_of,
     join,
@@ -31,7 +32,8 @@ from .ir import (
 )  # fmt: skip
 
 __all__ = [
-    "Between", "Course", "Group", "MemoryPass", "course", "group_names", "load_name", "reduced_extent",
+    "Between", "Course", "Exchange", "Group", "MemoryPass", "course", "group_names", "joined", "load_name",
+    "reduced_extent",
 ]  # fmt: skip
 
 
@@ -61,7 +63,15 @@ class Group:
     code: tuple[Assign, ...]
 
 
-Work: TypeAlias = MemoryPass | Between | Group
+@dataclass(frozen=True)
+class Exchange:
+    """What the shards of a tensor put together on the host, where tensors lie in shards: the reductions over a tensor,
+    of which the kernel has computed the part that is here, and how large the whole is."""
+
+    code: tuple[Assign, ...]
+
+
+Work: TypeAlias = MemoryPass | Between | Group | Exchange
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,13 @@ class Course:
 def reduced_extent(expr: Reduce) -> Extent:
     """The extent of what is reduced."""
     return reduce(join, map(extent_of, expr.args), Extent.CONSTANT)
+
+
+def joined(value: Expr) -> bool:
+    """Whether each shard of a tensor has but its part of a value, of the tensor or of what it gives to the group."""
+    if isinstance(value, Size):
+        return value.over == Extent.TENSOR
+    return isinstance(value, Reduce) and value.over <= Extent.TENSOR < reduced_extent(value)
 
 
 def load_name(state: str) -> str:
@@ -242,15 +259,24 @@ class _Planner:
             elif self.level[name] == k:
                 turn[name] = self.turn_after(value, turn, host=extent_of(value) == Extent.GROUP)
         for i in range(1 + max([*turn.values(), *gives.values()], default=-1)):
-            code, group = [], []
+            code, exchanged, group = [], [], []
             for assign in small:
-                hosted = extent_of(assign.value) == Extent.GROUP
-                if gives.get(assign.target) == i or (not hosted and turn.get(assign.target) == i):
+                name, value = assign.target, assign.value
+                hosted = extent_of(value) == Extent.GROUP
+                here = turn.get(name) == i
+                joint = here and self.exchanged(value)
+                if joint:
+                    exchanged.append(assign)
+                # How large the whole is, no kernel can know.
+                computed = here and not hosted and not (joint and isinstance(value, Size))
+                if gives.get(name) == i or computed:
                     code.append(assign)
-                if hosted and turn.get(assign.target) == i:
+                if hosted and here:
                     group.append(assign)
             if code:
                 yield Between(tuple(code))
+            if exchanged:
+                yield Exchange(tuple(exchanged))
             if group:
                 yield Group(tuple(group))
 
@@ -259,8 +285,13 @@ class _Planner:
         turns = [0]
         for name in _locals(value):
             if name in turn:
-                turns.append(turn[name] + (not host and extent_of(self.values[name]) == Extent.GROUP))
+                hosted = extent_of(self.values[name]) == Extent.GROUP or self.exchanged(self.values[name])
+                turns.append(turn[name] + (not host and hosted))
         return max(turns)
+
+    def exchanged(self, value: Expr) -> bool:
+        """Whether the shards of a tensor must put a value of the tensor together."""
+        return self.rule.sharded and joined(value) and extent_of(value) == Extent.TENSOR
 
 
 def _locals(expr: Expr) -> list[str]:

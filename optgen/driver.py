@@ -11,7 +11,7 @@ import linecache
 import re
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import cache, cached_property
 from importlib.util import module_from_spec, spec_from_file_location
@@ -27,7 +27,7 @@ from .errors import ArgumentError, OptgenError, UnknownRule
 from .ir import Rule, verify
 from .kernel import ABI, Kernel, Runtime, open_library, read_declarations
 from .parse import parse
-from .passes import lower
+from .passes import lower, shards
 from .product import built_library, fingerprint
 from .resources import BUILD, SPECS, declarations
 
@@ -40,13 +40,15 @@ __all__ = [
 @dataclass(frozen=True)
 class Compilation:
     """One spec on its way: its `open` rules and the closed `rules`, checked, a variant each, the default flags first;
-    then these `lowered`, and the texts. `stem` is what its files are called."""
+    then these `lowered`, and the texts. `stem` is what its files are called. `sharded`: whether it is for tensors that
+    lie in shards."""
 
     file: str
     text: str
     stem: str
     open: tuple[Rule, ...]
     rules: tuple[Rule, ...]
+    sharded: bool = False
 
     @property
     def name(self) -> str:
@@ -54,7 +56,15 @@ class Compilation:
 
     @cached_property
     def lowered(self) -> tuple[Rule, ...]:
-        return tuple(map(lower, self.rules))
+        lowered = tuple(map(lower, self.rules))
+        return tuple(map(shards.run, lowered)) if self.sharded else lowered
+
+    @cached_property
+    def in_shards(self) -> Compilation:
+        """The same for tensors that lie in shards; itself, if no variant needs more than the shard that is here."""
+        if self.sharded or not any(map(shards.needed, self.lowered)):
+            return self
+        return replace(self, stem=f"{self.stem}_shards", sharded=True)
 
     @cached_property
     def c_source(self) -> str:
@@ -149,7 +159,8 @@ def runtime() -> Runtime:
 def kernel(compilation: Compilation, variant: int, dtype: str, module: str | None, isa: str | None = None) -> Kernel:
     """The kernel of one variant in "float32" or "float64"; `module` is the file of its optimiser class, if built."""
     run = runtime()
-    path = built_library(Path(module).with_suffix(".json"), compilation.fingerprint) if module else None
+    built = module is not None and not compilation.sharded  # `optgen build` makes none for shards: few need them
+    path = built_library(Path(str(module)).with_suffix(".json"), compilation.fingerprint) if built else None
     if path is None:
         path = toolchain.cached_library(compilation.c_source, compilation.stem, ABI)
     return Kernel(run, open_library(run.ffi, path, "optgen_abi"), compilation.lowered[variant], dtype, isa)

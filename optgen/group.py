@@ -7,19 +7,29 @@ changed in place, those of the group too. Between two stretches of the kernels' 
 from __future__ import annotations
 
 import math
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from .arrays import Array
-from .course import load_name
+from .course import Group, joined, load_name
 from .host import Steps, Value, Values, evaluate
-from .ir import Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
+from .ir import Assign, Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
 from .kernel import Binding
 from .ops import FOLD_OF, Type
 
-__all__ = ["run_together"]
+__all__ = ["Shards", "run_together"]
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Of the tensors of a binding, which may be shards that other processes have the rest of. `counts`: how many values
+    of each extent the whole tensors have. `joined(folds, parts)`: what whole tensors give, a row each, to reductions
+    that are so folded, a column each, if those here give `parts`. All processes call it, and get the same bits."""
+
+    counts: Sequence[Mapping[Extent, int]]
+    joined: Callable[[Sequence[str], Array], Array]
 
 
 def run_together(
@@ -31,22 +41,28 @@ def run_together(
     group: Mapping[str, Array],
     threads: int,
     grain: int | None = None,
+    shards: Sequence[Shards] | None = None,
 ) -> bool:
     """One step of tensors that have values in common, in one binding for each kernel; `order[b][i]` is the place of
     tensor i of binding b among all, in which order they are reduced. It is number `step` of each since it counts, and
     number `t` of the group, whose hyperparameters are the first of the sets `values`. `group`: the states of the group,
-    which are updated.
+    which are updated. `shards`: of each binding, where tensors lie in shards.
 
     Whether the step counts: if the rule says that it does not, nothing has been written."""
     known: list[dict[str, Value]] = []
     runs = []
-    for binding in bindings:
+    counts = [each.counts for each in shards or bindings]
+
+    def size(of: Extent) -> float:
+        return float(sum(own[of] for each in counts for own in each))
+
+    for i, binding in enumerate(bindings):
         binding.begin(values, step)
         program = binding.kernel.group
         names: dict[str, Value] = dict(zip(program.scalars, binding.kernel.program.run(values[0][t], t), strict=True))
         names |= {load_name(name): float(group[name]) for name in program.states}
         known.append(names)
-        runs.append(_run(binding, bindings, names, values[0][t], t, threads, grain))
+        runs.append(_run(binding, size, names, values[0][t], t, threads, grain, shards[i] if shards else None))
     # All kernels come to the same reductions in the same order, whatever else they do.
     gave = [next(run, None) for run in runs]
     while gave[0] is not None:
@@ -70,12 +86,13 @@ class _Given:
 
 def _run(
     binding: Binding,
-    bindings: Sequence[Binding],
+    size: Callable[[Extent], float],
     names: dict[str, Value],
     values: Values,
     t: int,
     threads: int,
     grain: int | None,
+    shards: Shards | None,
 ) -> Generator[_Given, float, None]:
     """The whole work of one kernel and what the host computes between its stretches, which goes to `names`. It stops at
     every reduction over the group, and goes on with the result."""
@@ -85,15 +102,35 @@ def _run(
         binding.work(stretch, threads, grain)
         if stretch == len(kernel.group.works):
             return
-        for assign in kernel.group.works[stretch].code:
+        work = kernel.group.works[stretch]
+        if shards is not None:
+            _join(binding, work.code, shards)
+        for assign in work.code if isinstance(work, Group) else ():
             if isinstance(assign.value, Reduce):
                 given = binding.cells[:, kernel.group.cells[assign.target]]
                 names[assign.target] = yield _Given(FOLD_OF[assign.value.op], given)
             else:
-                names[assign.target] = evaluate(_found(assign.value, bindings), values, t, names)
+                names[assign.target] = evaluate(_found(assign.value, size), values, t, names)
         if not _counts(binding, names):
             return
         _show(binding, names)
+
+
+def _join(binding: Binding, code: Sequence[Assign], shards: Shards) -> None:
+    """Puts what the shards have of these values together, in the cells of the tensors, all in one exchange."""
+    cells = binding.kernel.group.cells
+    partial = []
+    for assign in code:
+        if not joined(assign.value):
+            continue
+        if isinstance(assign.value, Size):
+            of = assign.value.of
+            binding.cells[:, cells[assign.target]] = [counts[of] for counts in shards.counts]
+        elif isinstance(assign.value, Reduce):
+            partial.append((cells[assign.target], FOLD_OF[assign.value.op]))
+    if partial:
+        at, folds = map(list, zip(*partial, strict=True))
+        binding.cells[:, at] = shards.joined(folds, binding.cells[:, at])
 
 
 def _counts(binding: Binding, names: Mapping[str, Value]) -> bool:
@@ -130,11 +167,11 @@ def _reduced(gave: Sequence[_Given], order: Sequence[Array]) -> float:
     return float(values[values == 0][0]) if found == 0 else found
 
 
-def _found(expr: Expr, bindings: Sequence[Binding]) -> Expr:
+def _found(expr: Expr, size: Callable[[Extent], float]) -> Expr:
     """`expr` with numbers and names for what only the whole group knows."""
     match expr:
         case Load():
             return Local(load_name(expr.array), Extent.GROUP, Type.REAL)
         case Size():
-            return Const(float(sum(counts[expr.of] for binding in bindings for counts in binding.counts)))
-    return rebuilt(expr, tuple(_found(arg, bindings) for arg in children(expr)))
+            return Const(size(expr.of))
+    return rebuilt(expr, tuple(_found(arg, size) for arg in children(expr)))

@@ -251,7 +251,8 @@ class Rule:
     `matrix`: whether this variant is for tensors of two and more dimensions, or for the others; None if it does not
     matter. `rows`: "last" if these are the rows of the last two dimensions, "first" for slices of the first dimension.
     `accept`: the condition on which a step counts, a value of the group; if it is false nothing is written but the
-    gradient. Empty if every step counts.
+    gradient. Empty if every step counts. `sharded`: whether tensors may be the shards of larger ones, of which this
+    rule then reduces all; a pass says so.
     """
 
     name: str
@@ -268,6 +269,7 @@ class Rule:
     matrix: bool | None = None
     rows: str = "last"
     accept: str = ""
+    sharded: bool = False
 
     @property
     def variant(self) -> str:

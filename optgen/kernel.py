@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from .arrays import SLAB, Array, Layout, layout_of
-from .course import Course, Group, course, group_names
+from .course import Course, Exchange, Group, course, group_names
 from .errors import ArgumentError, CompilerError
 from .host import Program, Steps, Value, evaluate
 from .ir import Extent, Rule
@@ -25,7 +25,7 @@ from .ops import BLOCK, PANEL
 from .stages import stages
 
 __all__ = [
-    "ABI", "ISAS", "Binding", "Kernel", "Runtime", "open_library", "processors", "threads",
+    "ABI", "ISAS", "Binding", "Kernel", "Runtime", "counts_of", "open_library", "processors", "threads",
     "write_declarations",
 ]  # fmt: skip
 
@@ -167,7 +167,7 @@ class Kernel:
 
 
 def _stretches(plan: Course) -> list[tuple[int, int]]:
-    """The kernel's own work, cut where the host computes something for the group."""
+    """The kernel's own work, cut where the host computes something."""
     ends = list(accumulate(sum(len(stage.work) for stage in stretch) for stretch in stages(plan)))
     return list(pairwise([0, *ends]))
 
@@ -180,7 +180,7 @@ class GroupProgram:
         self.places = group_names(plan)
         self.scalars = [a.target for a in plan.scalars]
         self.states = [state.name for state in plan.rule.states if state.extent == Extent.GROUP]
-        self.works = [work for work in plan.work if isinstance(work, Group)]
+        self.works = [work for work in plan.work if isinstance(work, Group | Exchange)]
         self.cells = {name: i for i, name in enumerate(plan.small(Extent.TENSOR))}
         self.values = {a.target: a.value for a in plan.rule.body}
 
@@ -215,7 +215,7 @@ class Binding:
             offsets = [*layout.offsets, *(0,) * kernel.entry.states]
             row[_HEAD:] = [x.ctypes.data + offset for x, offset in zip(tensor, offsets, strict=True)]
             self.gradient_offsets.append(layout.offsets[1])
-            counts = _counts(tensor[0], rule) if units == 0 else _counts(tensor[0], None)
+            counts = counts_of(tensor[0].shape, rule if units == 0 else None)
             self.counts.append(counts)
             slabs.append(_slabs(counts) if layout.slabs else 0)
             sizes.append(0 if layout.slabs else -(-tensor[0].size // units) if units else _tiles(counts))
@@ -312,12 +312,13 @@ def _slabs(counts: Mapping[Extent, int]) -> int:
     return -(-matrices // (SLAB // (counts[Extent.ELEMENT] // matrices)))
 
 
-def _counts(p: Array, tiled: Rule | None) -> dict[Extent, int]:
+def counts_of(shape: tuple[int, ...], tiled: Rule | None) -> dict[Extent, int]:
     """How many values of each extent a parameter has; `tiled`: the rule, if it knows of rows and columns."""
-    of = {Extent.TENSOR: 1, Extent.MATRIX: 1, Extent.ROW: 1, Extent.COLUMN: p.size, Extent.ELEMENT: p.size}
+    size = math.prod(shape)
+    of = {Extent.TENSOR: 1, Extent.MATRIX: 1, Extent.ROW: 1, Extent.COLUMN: size, Extent.ELEMENT: size}
     if tiled is not None:
         first = tiled.rows == "first"
-        matrices = 1 if first else math.prod(p.shape[:-2])
-        rows, columns = (p.shape[0], math.prod(p.shape[1:])) if first else p.shape[-2:]
+        matrices = 1 if first else math.prod(shape[:-2])
+        rows, columns = (shape[0], math.prod(shape[1:])) if first else shape[-2:]
         of |= {Extent.MATRIX: matrices, Extent.ROW: matrices * rows, Extent.COLUMN: matrices * columns}
     return of

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from .course import Between, Course, Group, MemoryPass, reduced_extent
+from .course import Between, Course, Exchange, Group, MemoryPass, reduced_extent
 from .ir import Assign, Extent, Load, Local, Reduce, extent_of, type_of, walk
 
 __all__ = ["Small", "Stage", "crossing", "in_place", "stages"]
@@ -71,8 +71,8 @@ def in_place(plan: Course) -> set[str]:
 
 def _verdict(plan: Course) -> int:
     """How many stretches come before it is known whether the step counts."""
-    groups = [work for work in plan.work if isinstance(work, Group)]
-    known = (any(assign.target == plan.rule.accept for assign in group.code) for group in groups)
+    hosted = [work for work in plan.work if isinstance(work, Group | Exchange)]
+    known = (any(assign.target == plan.rule.accept for assign in work.code) for work in hosted)
     return next((i for i, found in enumerate(known, 1) if found), 0)
 
 
@@ -80,7 +80,7 @@ def _stretches(plan: Course) -> list[list[Work]]:
     found: list[list[Work]] = [[]]
     for work in plan.work:
         match work:
-            case Group():
+            case Group() | Exchange():
                 found.append([])
             case Between():
                 found[-1] += [Small(_over(assign), (assign,)) for assign in work.code]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from ..ir import Rule
-from . import cse, dead, fold, hoist, powers, reductions
+from . import cse, dead, fold, hoist, powers, reductions, shards
 
-__all__ = ["PIPELINE", "lower"]
+__all__ = ["PIPELINE", "lower", "shards"]
 
 PIPELINE = (reductions.run, powers.run, fold.run, hoist.run, cse.run, dead.run)
 
