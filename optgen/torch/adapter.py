@@ -21,6 +21,7 @@ from ..driver import Compilation
 from ..errors import ArgumentError, ArrayError, StateError
 from ..host import Always, Steps, Values, evaluate
 from ..ir import Extent, Rule
+from .mesh import aligned, expect_whole, small_like
 from .plan import Member, TensorPlan
 from .tensors import DTYPES, local, memory, steppable
 
@@ -136,6 +137,12 @@ class Adapter(Optimizer):
             return plan
         owners = [i for i, group in enumerate(self.param_groups) for _ in group["params"]]
         members, places, rest = [], [], []
+        overwrites = any(rule.overwrites for rule in self._compilation.rules)
+        pairs = enumerate(zip(params, grads, strict=True))
+        grads = [g if g is None else aligned(p, g, i, overwrites) for i, (p, g) in pairs]
+        for i, (p, g, own) in enumerate(zip(params, grads, owners, strict=True)):
+            if g is not None and (steppable(p, g) or self._theirs is None):
+                expect_whole(self._compilation.rules[self._variant(p, own, i)], p, i, steppable(p, g))
         for i, (p, g, own) in enumerate(zip(params, grads, owners, strict=True)):
             if g is None:
                 continue
@@ -262,8 +269,7 @@ class Adapter(Optimizer):
         tensors = {name: local(kept[self._states.get(name, name)]) for name in elements}
         # float64 stays what it is, in place.
         arrays = {name: memory(x if x.dtype is torch.float64 else x.float()) for name, x in tensors.items()}
-        assert p.grad is not None
-        arrays |= {"p": memory(wide), "g": memory(local(p.grad).float())}
+        arrays |= {"p": memory(wide), "g": memory(local(aligned(p, p.grad, 0, False)).float())}
         interp.step(rule, values, count, arrays)
         for name, x in tensors.items():
             x.copy_(torch.from_numpy(arrays[name]))
@@ -348,7 +354,7 @@ def _tensors(raw: Iterable[Iterable[Any]]) -> bool:
 def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any) -> torch.Tensor:
     """A state filled with a number or an array: laid out as the parameter is, or small, of this shape and float64."""
     if shape is not None:
-        return torch.full(shape, float(value), dtype=torch.float64)
+        return small_like(p, shape, float(value))
     with torch.no_grad():
         made = torch.zeros_like(p, memory_format=torch.preserve_format)
         if isinstance(value, float):

@@ -20,6 +20,7 @@ from ..group import run_together
 from ..host import Steps
 from ..kernel import Binding, threads
 from ..roll import Roll
+from .mesh import cut, shards_of
 from .tensors import DTYPES, TENSORS, local, memory
 
 __all__ = ["Member", "TensorPlan"]
@@ -67,7 +68,8 @@ class TensorPlan:
         number = len(members)
         ps = [as_parameter(memory(member.p), i, number) for i, member in enumerate(members)]
         # A gradient with a conjugation that is still to be made is made now, and looked at again the next time.
-        self._lazy = any(member.g.is_conj() or member.g.is_neg() for member in members)
+        # So is one that had to be laid out as its parameter is.
+        self._lazy = any(x.g.is_conj() or x.g.is_neg() or x.g is not x.p.grad for x in members)
         made = [local(member.g).resolve_conj().resolve_neg() for member in members]
         gs = [as_gradient(memory(g), p, i, number) for i, (g, p) in enumerate(zip(made, ps, strict=True))]
         states = [[memory(member.state[name]) for name in member.names] for member in members]
@@ -80,11 +82,17 @@ class TensorPlan:
         self._order = [np.array(own) for own in groups.values()]
         self._bindings = []
         cells: dict[int, tuple[int, int]] = {}
+        cuts = any(map(cut, self.tensors))
+        compilation = compilation.in_shards if cuts else compilation
         for (dtype, variant), own in groups.items():
             binding = Binding(kernel(compilation, variant, dtype, module), [(ps[i], gs[i], *states[i]) for i in own])
             self._bindings.append(binding)
             cells |= {i: binding.gradient_cell(row) for row, i in enumerate(own)}
-        self._grouped = any(binding.kernel.rule.grouped for binding in self._bindings)
+        self._shards = None
+        if cuts:
+            pairs = zip(self._bindings, groups.values(), strict=True)
+            self._shards = [shards_of([self.tensors[i] for i in own], binding.kernel) for binding, own in pairs]
+        self._grouped = compilation.sharded or any(binding.kernel.rule.grouped for binding in self._bindings)
         written = [bounds(x) for p, arrays in zip(ps, states, strict=True) for x in (p, *arrays)]
         fixed = self._lazy or any(binding.kernel.rule.overwrites for binding in self._bindings)
         self._roll = Roll(
@@ -153,7 +161,9 @@ class TensorPlan:
         count = self._n + 1
         if self._grouped:
             t = count + max(self._begun)
-            if not run_together(self._bindings, self._order, values, count, t, group, self._threads):
+            if not run_together(
+                self._bindings, self._order, values, count, t, group, self._threads, shards=self._shards
+            ):
                 return False
         else:
             for binding in self._bindings:
