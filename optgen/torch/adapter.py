@@ -33,6 +33,7 @@ _STATES = {"Adagrad": {"state_sum": "sum"}}
 #: Rules whose states have no count in PyTorch: whether there has been a step shows in them.
 _UNCOUNTED = {"SGD"}
 STEP = "step"
+_OF_ALL = "of_all_parameters"
 
 
 class Adapter(Optimizer):
@@ -283,6 +284,8 @@ class Adapter(Optimizer):
         saved = super().state_dict() | {"rule": self._compilation.name}
         if self._group:
             saved["group"] = {name: float(value) for name, value in self._group.items()}
+            for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
+                group[_OF_ALL] = saved["group"]
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -300,7 +303,8 @@ class Adapter(Optimizer):
             for name, value in state_dict["state"].get(i, {}).items():
                 if name in small:  # which PyTorch rounds to the dtype of the parameter
                     self.state[p][name] = value.detach().double().clone()
-        group = state_dict.get("group")
+        kept = [group.pop(_OF_ALL, None) for group in self.param_groups]
+        group = state_dict.get("group", kept[0])
         self._group = {name: np.array(value) for name, value in group.items()} if group else None
         self._plan = self._plans = self._raw = None
 
