@@ -72,24 +72,23 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     dims = set(cut(p).values())
     if not dims:
         return
-    for extent in _extents(rule):
-        if extent > Extent.TENSOR and dims & _inner(extent, rule.rows, p.dim()):
+    reduced = _reduced(rule)
+    for extent in sorted(reduced | {state.extent for state in rule.states}):
+        if Extent.TENSOR < extent < Extent.ELEMENT and dims & _inner(extent, rule.rows, p.dim()):
             what = {Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices"}[extent]
             message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} reduces over its {what}, which are cut: "
             message += f"it is sharded along dimension {', '.join(map(str, sorted(dims)))}"
             hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate()), "
             raise ArrayError(message, hint=hint + "or step it with another rule")
-        if not kernels and extent <= Extent.TENSOR:
-            message = f"parameter {i}: {rule.name} reduces over tensors, and takes no shards of {p.dtype}"
-            raise ArrayError(message, hint="keep the parameters in float32: fully_shard's mp_policy computes in less")
+    if not kernels and min(reduced, default=Extent.ELEMENT) <= Extent.TENSOR:
+        message = f"parameter {i}: {rule.name} reduces over tensors, and takes no shards of {p.dtype}"
+        raise ArrayError(message, hint="keep the parameters in float32: fully_shard's mp_policy computes in less")
 
 
-def _extents(rule: Rule) -> set[Extent]:
-    """What the rule has values of that are made of several elements."""
-    found = {state.extent for state in rule.states}
-    for e in (e for assign in rule.body for e in walk(assign.value)):
-        found |= {e.over} if isinstance(e, Reduce) else {e.over, e.of} if isinstance(e, Size) else set()
-    return found - {Extent.ELEMENT}
+def _reduced(rule: Rule) -> set[Extent]:
+    """Over what the rule reduces or counts."""
+    values = (e for assign in rule.body for e in walk(assign.value))
+    return {e.over for e in values if isinstance(e, Reduce | Size)}
 
 
 def _inner(extent: Extent, rows: str, rank: int) -> set[int]:
