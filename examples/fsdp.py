@@ -85,6 +85,7 @@ def main() -> None:
         for step in range(0, STEPS, 10):
             print(f"step {step:3}: loss {(curve + resumed)[step]:.3f}")
         print(f"step {STEPS - 1:3}: loss {resumed[-1]:.3f}, on {dist.get_world_size()} processes")
+    dist.barrier()  # nobody leaves while another one still talks
     dist.destroy_process_group()
     if resumed != expected:
         raise SystemExit("the resumed run went another way")

@@ -160,9 +160,10 @@ def _reduced(gave: Sequence[_Given], order: Sequence[Array]) -> float:
     values = np.full(1 + sum(map(len, order)), start)
     for each, places in zip(gave, order, strict=True):
         values[1 + places] = each.values
-    if how == "sum":
-        return float(np.add.accumulate(values)[-1])  # not `sum`, which adds up pairs
-    found = float(values.max() if how == "max" else values.min())
+    with np.errstate(all="ignore"):
+        if how == "sum":
+            return float(np.add.accumulate(values)[-1])  # not `sum`, which adds up pairs
+        found = float(values.max() if how == "max" else values.min())
     # Of a zero, the sign that the first one has.
     return float(values[values == 0][0]) if found == 0 else found
 

@@ -407,7 +407,7 @@ def test_a_layout_of_matrices_keeps_rows_and_columns(arrays: list[Array]) -> Non
     assert walked(slices, arrays) == together
     assert slices.shape[0] == arrays[0].shape[0]
     assert slices.slices == (len(slices.shape) > 2)  # of more dimensions only where slices do not lie in one piece
-    assert slices.cells()[0] == (2 if slices.slices else slices.dense)
+    assert slices.cells()[0] == (3 if slices.slabs else 2 if slices.slices else slices.dense)
     for each in (layout, slices):
         if each.dense and together:
             width = each.shape[-1]

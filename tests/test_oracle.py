@@ -117,8 +117,10 @@ def test_every_rule_of_the_seed_has_a_reference() -> None:
 TABLES = (("test_library_torch", "NUMBERS"), ("test_library_optax", "THEIRS"), ("reference_more", "MORE"))
 #: The parts that are compared in functions of their own in test_parts, and not in its table.
 APART = {
-    "EMA": "test_an_average_of_the_parameter_is_kept_and_changes_nothing",
-    "ClipGlobalNorm": "test_a_global_norm_is_of_all_parameters",
+    "EMA": ("test_parts", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),
+    "ClipGlobalNorm": ("test_parts", "test_a_global_norm_is_of_all_parameters"),
+    "Unscale": ("test_tail", "test_unscaling_by_hand"),
+    "ZeroGrad": ("test_tail", "test_zeros_by_hand"),
 }
 
 
@@ -152,10 +154,9 @@ def test_every_spec_is_compared_with_what_owes_it_nothing() -> None:
             found = {name.id for name in ast.walk(value) if isinstance(name, ast.Name)} & set(SPECS)
         assert found
         known |= found
-    tree = parsed("test_parts")
-    known |= made_in(assigned(tree, "CASES"))
-    functions = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
-    for part, test in APART.items():
+    known |= made_in(assigned(parsed("test_parts"), "CASES"))
+    for part, (module, test) in APART.items():
+        functions = {node.name: node for node in parsed(module).body if isinstance(node, ast.FunctionDef)}
         assert part in made_in(functions[test])
         known.add(part)
     assert known >= set(SPECS), f"no independent source: {set(SPECS) - known}"

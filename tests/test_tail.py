@@ -166,6 +166,26 @@ def test_unscaling_is_that_of_torch() -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_unscaling_by_hand(backend: str) -> None:
+    for scale in (65536.0, 3.0):
+        opt, p = optgen.chain(optgen.Unscale(scale), optgen.Descent(0.5), backend=backend), np.array([1.0, -2.0])
+        for g in ([scale, 2 * scale], [-5.0, 1e300], [0.0, 5e-324]):
+            expected = [x - y * (1 / scale) * 0.5 for x, y in zip(p.tolist(), g, strict=True)]
+            assert opt.step([p], [np.array(g)]) is True
+            assert p.tolist() == expected
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_zeros_by_hand(backend: str) -> None:
+    opt, p, g = optgen.chain(optgen.Descent(0.5), optgen.ZeroGrad(), backend=backend), np.zeros(3), np.zeros(3)
+    for t in range(1, 4):
+        g += [2.0, -4.0, np.pi]  # as a backward adds to it
+        opt.step([p], [g])
+        assert (p == -t * np.array([1.0, -2.0, np.pi / 2])).all()
+        assert g.tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 class TestZeroGrad:
     def opt(self, backend: str) -> Any:
         return optgen.chain(optgen.Descent(1.0), optgen.ZeroGrad(), backend=backend)
