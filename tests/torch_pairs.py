@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
+torch.set_num_threads(1)  # the tensors are tiny, and tests run beside each other
 
 #: The rules that PyTorch has too.
 NAMES = [

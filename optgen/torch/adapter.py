@@ -45,6 +45,8 @@ _SCHEDULERS = "use one of torch.optim.lr_scheduler"
 class Adapter(Optimizer):
     """Base of all optimisers of `optgen.torch`, which are made from rules."""
 
+    param_groups: list[dict[str, Any]]
+
     _compilation: ClassVar[Compilation]
     _module: ClassVar[str | None]
     _theirs: ClassVar[type[Optimizer] | None]  # PyTorch's class for the rule
@@ -76,7 +78,7 @@ class Adapter(Optimizer):
             return self._watched(closure)
         return self._step(closure)
 
-    step.hooked = True  # type: ignore[attr-defined]  # PyTorch need not wrap it once more
+    step.hooked = True  # PyTorch need not wrap it once more
 
     def _step(self, closure: Callable[[], Any] | None = None) -> Any:
         loss = None
@@ -352,7 +354,7 @@ class Adapter(Optimizer):
         # PyTorch's own loop, over nothing but these.
         theirs: Any = self._theirs.step
         theirs = theirs.__wrapped__ if getattr(theirs, "hooked", False) else theirs
-        here: list[dict[str, Any]] = self.param_groups
+        here = self.param_groups
         chosen = {id(params[i]) for i in places}
         one_by_one: dict[str, Any] = {key: False for key in ("foreach", "fused") if key in self.defaults}
         self.param_groups = [
