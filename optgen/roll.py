@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from .arrays import Array, bounds
 
-__all__ = ["NUMPY", "Head", "Reader", "Roll"]
+__all__ = ["NUMPY", "Head", "Reader", "Roll", "lists_readable", "same_objects"]
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
 _HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
@@ -154,6 +155,17 @@ def _function(runtime: Path) -> Any:
     function.argtypes = (ctypes.c_void_p,) * 3
     function.restype = ctypes.c_int32
     return function
+
+
+@cache
+def same_objects(runtime: Path) -> Callable[[list[Any], list[Any]], bool]:
+    """A function that says whether two lists hold the very same objects."""
+    if not lists_readable():
+        return lambda one, other: len(one) == len(other) and all(map(is_, one, other))
+    function = ctypes.PyDLL(str(runtime)).optgen_roll_same
+    function.argtypes = (ctypes.c_void_p,) * 2
+    function.restype = ctypes.c_int32
+    return lambda one, other: bool(function(id(one), id(other)))
 
 
 # ---- Arrays of NumPy ----

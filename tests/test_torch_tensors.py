@@ -27,6 +27,7 @@ from torch_pairs import (  # noqa: E402
 )
 
 import optgen  # noqa: E402
+from optgen import driver, roll  # noqa: E402
 from optgen.errors import ArrayError  # noqa: E402
 from optgen.torch.tensors import TENSORS  # noqa: E402
 
@@ -192,6 +193,18 @@ def test_empty_parameters_and_single_elements() -> None:
         there.step()
         here.step()
         scales.compare(tensors_of(here, copies), tensors_of(there, params))
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_lists_of_the_same_objects(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not readable:
+        monkeypatch.setattr(roll, "lists_readable", lambda: False)
+    same = roll.same_objects.__wrapped__(driver.runtime().path)
+    a, b, c = torch.ones(1), torch.ones(1), 1.5
+    assert same([a, b, c], [a, b, c])
+    assert same([], [])
+    assert not same([a, b], [b, a])
+    assert not same([a], [a, b])
 
 
 # ---- Autograd ----

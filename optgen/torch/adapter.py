@@ -88,7 +88,9 @@ class Adapter(Optimizer):
         found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found is not None and float(found):  # what a GradScaler has found
             return loss
-        params = [p for group in self.param_groups for p in group["params"]]
+        params: list[torch.Tensor] = []
+        for group in self.param_groups:
+            params += group["params"]
         grads = [p.grad for p in params]
         if scale is not None:
             with torch.no_grad():

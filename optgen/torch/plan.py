@@ -19,7 +19,7 @@ from ..driver import Compilation, kernel
 from ..group import run_together
 from ..host import Steps
 from ..kernel import Binding, threads
-from ..roll import Roll
+from ..roll import Roll, same_objects
 from .tensors import DTYPES, TENSORS, count_dtype, increment_version, local, memory, unresolved
 
 __all__ = ["Member", "TensorPlan"]
@@ -93,7 +93,7 @@ class TensorPlan:
         fixed = self._lazy or self._overwrites
         self._kept = [member.state[name] for member in members for name in member.names]
         if members:
-            runtime = self._bindings[0].kernel.runtime.path
+            self._runtime = runtime = self._bindings[0].kernel.runtime.path
             self._roll = Roll(
                 [local(p) for p in self.tensors], [True] * number, made, gs, written, [cells[i] for i in range(number)],
                 fixed, runtime, TENSORS,
@@ -124,16 +124,15 @@ class TensorPlan:
     def _counts_on(self, states: Mapping[Any, dict[str, Any]]) -> bool:
         """Whether the states are those that kernels are bound to; counts are begun anew if they are not as left."""
         seen = list(chain.from_iterable(map(dict.values, states.values())))
-        same = len(seen) == len(self._seen) and all(map(is_, seen, self._seen))
-        if same and (not self._clocked or np.array_equal(self._steps, self._expected)):
+        same = same_objects(self._runtime)(seen, self._seen)
+        if same and (not self._clocked or self._steps.tobytes() == self._expected.tobytes()):
             return True
         for member in self.members:
             if not member.names and not self._clocked:
                 continue
             if member.state is not states.get(member.p) or not all(name in member.state for name in member.names):
                 return False
-        own = [member.state[name] for member in self.members for name in member.names]
-        if not all(map(is_, own, self._kept)):
+        if not all(map(is_, (member.state[name] for member in self.members for name in member.names), self._kept)):
             return False
         if self._seen:  # else it has just begun
             for member in self.members:
