@@ -4,7 +4,8 @@
 
 All that is compared runs in turn in one process, on the same tensors, with two threads on either side; a ratio is the
 median over the rounds of the ratio within a round. PyTorch's fused, foreach and for-loop implementations are the peers,
-where a rule has them.
+where a rule has them. Leave the machine alone meanwhile: PyTorch's threads wait for each other, and where another
+process takes one of their processors its steps take many times as long.
 """
 
 from __future__ import annotations
@@ -98,8 +99,8 @@ def compare(name: str, arguments: dict[str, Any], shapes: list[tuple[int, ...]],
 
 
 def python_share(fresh: int = 400) -> float:
-    """Median seconds of a step of AdamW on 161 tensors of four elements, each time with gradients of other memory: there
-    is next to nothing to compute."""
+    """Median seconds of a step of AdamW on 161 tensors of four elements, each time with gradients of other memory:
+    there is next to nothing to compute."""
     params = parameters([(4,)] * 161)
     optimiser = optim.AdamW(params)
     times = []
@@ -176,7 +177,7 @@ def main() -> None:
         if wanted.only not in (None, of):
             continue
         report[of] = {}
-        for name, arguments in ((name, RULES[name]) for name in wanted.rules):
+        for name in wanted.rules:
             found = report[of][name] = compare(name, RULES[name], shapes, repeats)
             peer, ratio, least = judged(found, of)
             fails = least is not None and ratio < least
