@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from operator import is_
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ import numpy as np
 
 from .arrays import Array, bounds
 
-__all__ = ["NUMPY", "Head", "Reader", "Roll"]
+__all__ = ["NUMPY", "Head", "Reader", "Roll", "lists_readable", "same_objects"]
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
 _HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
@@ -59,7 +60,7 @@ class Roll:
     `own[i]`: parameter i is known by itself and not by its memory alone, so that another array there is another one.
     `memory[i]`: the memory of gradient i, as an array of NumPy. `cells[i]`: the address where a kernel finds it, and
     what is to be added to that of its first element. `fixed`: other gradients are others, also if they are laid out as
-    these.
+    these. No gradients at all: then `call` is given none either, and looks at `ps` alone.
     """
 
     def __init__(
@@ -84,7 +85,7 @@ class Roll:
         intervals = sorted(written)
         self._lows = [low for low, _ in intervals]
         self._reach = list(accumulate((high for _, high in intervals), max, initial=0))
-        self.call: Callable[[list[Any], list[Any]], bool]
+        self.call: Callable[[list[Any], list[Any] | None], bool]
         if reader.readable():
             self._call = _function(runtime)
             self._remember(ps, gs)
@@ -115,25 +116,25 @@ class Roll:
         self._roll = np.array([len(ps), len(self._lows), *addresses, self._fixed, self._reader.look], np.int64)
         self._address = self._roll.ctypes.data
 
-    def _read(self, params: list[Any], grads: list[Any]) -> bool:
+    def _read(self, params: list[Any], grads: list[Any] | None) -> bool:
         """Whether these are the parameters as they were, with gradients laid out as theirs were.
 
         Other gradients than the last ones are bound in their place, unless one overlaps with what a step writes.
         """
-        return bool(self._call(self._address, id(params), id(grads)))
+        return bool(self._call(self._address, id(params), 0 if grads is None else id(grads)))
 
-    def _ask(self, params: list[Any], grads: list[Any]) -> bool:
+    def _ask(self, params: list[Any], grads: list[Any] | None) -> bool:
         """As `_read`, without knowing how lists and arrays are laid out."""
         mark, address = self._reader.mark, self._reader.address
         try:
-            if list(map(mark, grads)) != self._grads or len(params) != len(self._params):
+            if list(map(mark, grads or [])) != self._grads or len(params) != len(self._params):
                 return False
             for known, was, p in zip(self._objects, self._params, params, strict=True):
                 if (known and known != id(p)) or (mark(p), address(p), id(getattr(p, "base", None))) != was:
                     return False
         except AttributeError:  # something else than an array
             return False
-        addresses = list(map(address, grads))
+        addresses = list(map(address, grads or []))
         if addresses == self._addresses:
             return True
         if self._fixed:
@@ -154,6 +155,17 @@ def _function(runtime: Path) -> Any:
     function.argtypes = (ctypes.c_void_p,) * 3
     function.restype = ctypes.c_int32
     return function
+
+
+@cache
+def same_objects(runtime: Path) -> Callable[[list[Any], list[Any]], bool]:
+    """A function that says whether two lists hold the very same objects."""
+    if not lists_readable():
+        return lambda one, other: len(one) == len(other) and all(map(is_, one, other))
+    function = ctypes.PyDLL(str(runtime)).optgen_roll_same
+    function.argtypes = (ctypes.c_void_p,) * 2
+    function.restype = ctypes.c_int32
+    return lambda one, other: bool(function(id(one), id(other)))
 
 
 # ---- Arrays of NumPy ----

@@ -57,7 +57,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     ),
     "chains": ("errors names ir compose check driver hyperparameters configured optimiser", ""),
     "torch": (
-        "errors host ir interp arrays kernel driver group roll chains torch numpy",
+        "errors host ir interp emit arrays kernel driver hyperparameters constants group roll chains torch numpy",
         "",
     ),
     "derivatives": ("errors numpy autograd", ""),

@@ -33,7 +33,16 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_its_python_runs_from_top_to_bottom(folder):
-    (folder / "readme.py").write_text("\n".join(blocks("python")), "utf-8")
+    plain = [block for block in blocks("python") if "optgen.torch" not in block]
+    (folder / "readme.py").write_text("\n".join(plain), "utf-8")
+    done = run(folder, sys.executable, "-W", "error", "readme.py")
+    assert done.returncode == 0, done.stderr
+
+
+def test_its_python_for_pytorch_runs(folder):
+    pytest.importorskip("torch")
+    (block,) = [block for block in blocks("python") if "optgen.torch" in block]
+    (folder / "readme.py").write_text(f"import optgen\n{block}\nassert loss < 1\nboth.step(), mine.step()\n", "utf-8")
     done = run(folder, sys.executable, "-W", "error", "readme.py")
     assert done.returncode == 0, done.stderr
 

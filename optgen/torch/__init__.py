@@ -21,7 +21,7 @@ from torch.optim import Optimizer, lr_scheduler, swa_utils
 from .. import driver
 from ..chains import chain as _chain
 from ..errors import ArgumentError, UnknownRule
-from .adapter import Adapter, adapted, wrapped
+from .adapter import Adapter, adapted, of_spec, wrapped
 
 __all__ = ["Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils"]
 
@@ -29,7 +29,7 @@ __all__ = ["Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils"]
 def load(path: str | os.PathLike[str]) -> type[Adapter]:
     """The optimiser class of the spec at `path`. SpecError lists all its faults."""
     compilation = driver.compile_file(Path(path))
-    return adapted(compilation, None, None, driver.module_class(compilation))
+    return of_spec(compilation.text, compilation.file)
 
 
 def chain(params: Any, *parts: Any) -> Adapter:

@@ -149,4 +149,5 @@ def _gathered(parts: Array, group: Any, size: int) -> Array:
     mine = torch.from_numpy(np.ascontiguousarray(parts))
     everyone = torch.empty((size, *mine.shape), dtype=mine.dtype)
     dist.all_gather(list(everyone), mine, group=group)
-    return everyone.numpy()
+    found: Array = everyone.numpy()
+    return found

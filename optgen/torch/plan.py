@@ -19,9 +19,9 @@ from ..driver import Compilation, kernel
 from ..group import run_together
 from ..host import Steps
 from ..kernel import Binding, threads
-from ..roll import Roll
+from ..roll import Roll, same_objects
 from .mesh import cut, shards_of
-from .tensors import DTYPES, TENSORS, local, memory
+from .tensors import DTYPES, TENSORS, count_dtype, increment_version, local, memory, unresolved
 
 __all__ = ["Member", "TensorPlan"]
 
@@ -40,8 +40,8 @@ class Member:
 
 
 class TensorPlan:
-    """`members` are the parameters of a step, `places` where they stand among all of the optimiser; `rest` are those
-    that are stepped by something else, and all others must have no gradient.
+    """`members` are the parameters of a step, `places` where they stand among all `params` of the optimiser; `rest` are
+    those that are stepped by something else, and all others must have no gradient.
 
     `clocked`: the states have a count, "step", of which one tensor for all is kept here.
     """
@@ -53,12 +53,14 @@ class TensorPlan:
         members: Sequence[Member],
         places: Sequence[int],
         rest: Sequence[int],
-        count: int,
+        params: Sequence[Any],
+        grads: Sequence[Any],
         clocked: bool,
     ) -> None:
         self.members = members
         self.rest = list(rest)
-        self._count = count
+        self._rest = [_kind(params[i], grads[i]) for i in rest]
+        self._count = count = len(params)
         self._places = None if len(places) == count else list(places)
         self._idle = sorted(set(range(count)) - set(places) - set(rest))
         self.tensors = [member.p for member in members]
@@ -69,7 +71,8 @@ class TensorPlan:
         ps = [as_parameter(memory(member.p), i, number) for i, member in enumerate(members)]
         # A gradient with a conjugation that is still to be made is made now, and looked at again the next time.
         # So is one that had to be laid out as its parameter is.
-        self._lazy = any(x.g.is_conj() or x.g.is_neg() or x.g is not x.p.grad for x in members)
+        self._lazy = any(_is_lazy(member.g) or member.g is not member.p.grad for member in members)
+        self._unresolved = [i for i, member in enumerate(members) if unresolved(local(member.g))]
         made = [local(member.g).resolve_conj().resolve_neg() for member in members]
         gs = [as_gradient(memory(g), p, i, number) for i, (g, p) in enumerate(zip(made, ps, strict=True))]
         states = [[memory(member.state[name]) for name in member.names] for member in members]
@@ -93,13 +96,19 @@ class TensorPlan:
             pairs = zip(self._bindings, groups.values(), strict=True)
             self._shards = [shards_of([self.tensors[i] for i in own], binding.kernel) for binding, own in pairs]
         self._grouped = compilation.sharded or any(binding.kernel.rule.grouped for binding in self._bindings)
+        self._overwrites = any(binding.kernel.rule.overwrites for binding in self._bindings)
         written = [bounds(x) for p, arrays in zip(ps, states, strict=True) for x in (p, *arrays)]
-        fixed = self._lazy or any(binding.kernel.rule.overwrites for binding in self._bindings)
-        self._roll = Roll(
-            [local(p) for p in self.tensors], [True] * number, made, gs, written, [cells[i] for i in range(number)],
-            fixed, self._bindings[0].kernel.runtime.path, TENSORS,
-        )  # fmt: skip
+        fixed = self._lazy or self._overwrites
         self._kept = [member.state[name] for member in members for name in member.names]
+        if members:
+            self._runtime = runtime = self._bindings[0].kernel.runtime.path
+            self._roll = Roll(
+                [local(p) for p in self.tensors], [True] * number, made, gs, written, [cells[i] for i in range(number)],
+                fixed, runtime, TENSORS,
+            )  # fmt: skip
+            # A state may be given other memory without being another tensor.
+            self._memory = list(map(local, self._kept))
+            self._states = Roll(self._memory, [True] * len(self._memory), [], [], [], [], False, runtime, TENSORS)
         self._start()
 
     # ---- Counts ----
@@ -109,8 +118,8 @@ class TensorPlan:
         begun = [member.before for member in self.members]
         if self._clocked:
             begun = [int(member.state["step"]) if "step" in member.state else 0 for member in self.members]
-            dtype = torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
-            steps = torch.tensor(begun, dtype=dtype)
+            with torch.inference_mode(False):
+                steps = torch.tensor(begun, dtype=count_dtype())
             for member, step in zip(self.members, steps.unbind(), strict=True):
                 member.state["step"] = step
             self._steps: Array = steps.numpy()
@@ -123,14 +132,15 @@ class TensorPlan:
     def _counts_on(self, states: Mapping[Any, dict[str, Any]]) -> bool:
         """Whether the states are those that kernels are bound to; counts are begun anew if they are not as left."""
         seen = list(chain.from_iterable(map(dict.values, states.values())))
-        same = len(seen) == len(self._seen) and all(map(is_, seen, self._seen))
-        if same and (not self._clocked or np.array_equal(self._steps, self._expected)):
+        same = same_objects(self._runtime)(seen, self._seen)
+        if same and (not self._clocked or self._steps.tobytes() == self._expected.tobytes()):
             return True
         for member in self.members:
+            if not member.names and not self._clocked:
+                continue
             if member.state is not states.get(member.p) or not all(name in member.state for name in member.names):
                 return False
-        own = [member.state[name] for member in self.members for name in member.names]
-        if not all(map(is_, own, self._kept)):
+        if not all(map(is_, (member.state[name] for member in self.members for name in member.names), self._kept)):
             return False
         if self._seen:  # else it has just begun
             for member in self.members:
@@ -145,14 +155,22 @@ class TensorPlan:
         """Whether all parameters of the optimiser are as they were, with gradients laid out as theirs were, or none."""
         if len(params) != self._count or any(grads[i] is not None for i in self._idle):
             return False
+        for i, kind in zip(self.rest, self._rest, strict=True):
+            if grads[i] is None or _kind(params[i], grads[i]) != kind:
+                return False
+        if not self.members:
+            return True
         if self._places is not None:
             params, grads = [params[i] for i in self._places], [grads[i] for i in self._places]
+        if self._unresolved and any(_is_lazy(grads[i]) for i in self._unresolved):
+            return False
         if self._locals:
             params, grads = list(map(local, params)), list(map(local, grads))
         try:
-            return self._roll.call(params, grads) and self._counts_on(states)
+            fit = self._roll.call(params, grads) and self._states.call(self._memory, None)
         except (RuntimeError, BufferError):  # a tensor of which there is nothing to see, such as a sparse one
             return False
+        return fit and self._counts_on(states)
 
     def run(self, values: Sequence[Steps], states: Mapping[Any, dict[str, Any]], group: Mapping[str, Array]) -> bool:
         """One step; False if it does not count, as the rule has it. The plan was just made, or `takes` said so."""
@@ -172,6 +190,17 @@ class TensorPlan:
         if self._clocked:
             self._steps += 1
             self._expected += 1
-        # Autograd is told, so that a backward through the old values is refused.
-        torch.autograd.graph.increment_version(self.tensors)
+        increment_version(self.tensors)
+        if self._overwrites:
+            increment_version([member.p.grad for member in self.members])
         return True
+
+
+def _is_lazy(g: torch.Tensor | None) -> bool:
+    """Whether a gradient is a view that is still to be conjugated or negated."""
+    return g is not None and (g.is_conj() or g.is_neg())
+
+
+def _kind(p: torch.Tensor, g: torch.Tensor) -> tuple[Any, ...]:
+    """What decides how a parameter is stepped that kernels do not step."""
+    return id(p), p.dtype, p.shape, g.dtype, g.layout, g.device

@@ -6,6 +6,7 @@ In: tensors. Out: arrays of NumPy over the same memory, and a `Reader`.
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,17 @@ from ..arrays import Array
 from ..driver import runtime
 from ..roll import Head, Reader, lists_readable
 
-__all__ = ["DTYPES", "TENSORS", "local", "memory", "steppable"]
+__all__ = [
+    "DTYPES",
+    "TENSORS",
+    "count_dtype",
+    "increment_version",
+    "local",
+    "memory",
+    "steppable",
+    "unresolved",
+    "wide",
+]
 
 #: What a kernel computes with, by the dtype of a parameter: complex numbers are pairs of real ones.
 DTYPES = {
@@ -42,6 +53,34 @@ def memory(x: torch.Tensor) -> Array:
     x = local(x).detach()
     array: Array = (torch.view_as_real(x) if x.is_complex() else x).numpy()
     return array
+
+
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """The tensor itself, or if it has 16 bits, the same numbers in float32."""
+    x = local(x).detach()
+    return x.float() if x.dtype in (torch.bfloat16, torch.float16) else x
+
+
+def count_dtype() -> torch.dtype:
+    """The dtype in which PyTorch counts steps."""
+    return torch.float64 if torch.get_default_dtype() == torch.float64 else torch.float32
+
+
+def unresolved(g: torch.Tensor) -> bool:
+    """Whether a gradient laid out as this one may be a view that is still to be conjugated or negated, which memory
+    does not show. PyTorch negates by a view nothing but imaginary parts, and these lie two apart."""
+    if g.is_complex():
+        return True
+    return all(stride % 2 == 0 for stride, extent in zip(g.stride(), g.shape, strict=True) if extent > 1)
+
+
+def increment_version(tensors: Sequence[torch.Tensor]) -> None:
+    """Tells autograd that these were changed in place, so that a backward through the old values is refused."""
+    try:
+        torch.autograd.graph.increment_version(tensors)
+    except TypeError:  # a PyTorch that takes one at a time
+        for x in tensors:
+            torch.autograd.graph.increment_version(x)
 
 
 # ---- How the runtime looks at them ----

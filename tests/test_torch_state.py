@@ -1,0 +1,287 @@
+"""State dicts: of PyTorch's layout, from one to the other in the middle of a run, and checked when they are loaded."""
+
+from __future__ import annotations
+
+import copy
+import io
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins  # noqa: E402
+
+import optgen  # noqa: E402
+from optgen.errors import StateError  # noqa: E402
+
+SHAPES = ((3, 4), (5,), ())
+ULPS = 32 * 2.0**-24
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in NAMES),
+    ("SGD", {"momentum": 0.9, "nesterov": True}),
+    ("AdamW", {"amsgrad": True, "maximize": True}),
+    ("RMSprop", {"momentum": 0.9, "centered": True}),
+    ("ASGD", {"t0": 2}),
+]
+
+
+def titled(case: tuple[str, dict[str, Any]]) -> str:
+    return ", ".join([case[0], *case[1]])
+
+
+def saved(optimiser: Any) -> Any:
+    """Through a file, as a checkpoint goes."""
+    file = io.BytesIO()
+    torch.save(optimiser.state_dict(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def steps(optimiser: Any, params: list[Any], begin: int, end: int) -> None:
+    for t in range(begin, end):
+        give([params], t)
+        optimiser.step()
+
+
+@pytest.mark.parametrize("case", VARIANTS, ids=titled)
+def test_the_layout_is_that_of_pytorch(case: tuple[str, dict[str, Any]]) -> None:
+    name, arguments = case
+    params = parameters(shapes=SHAPES)
+    copies = twins(params)
+    there, here = theirs(name, params, **arguments), ours(name, copies, **arguments)
+    steps(there, params, 0, 2)
+    steps(here, copies, 0, 2)
+    expected, got = there.state_dict(), here.state_dict()
+    assert got["rule"] == name
+    assert set(got) == {*expected, "rule"}
+    for one, other in zip(got["param_groups"], expected["param_groups"], strict=True):
+        assert one == other | {key: one[key] for key in ("foreach", "fused") if key in one}
+    assert set(got["state"]) == set(expected["state"])
+    for number, state in expected["state"].items():
+        assert set(got["state"][number]) == set(state)
+        for key, value in state.items():
+            own = got["state"][number][key]
+            assert own.shape == value.shape, key
+            assert own.dtype in (value.dtype, torch.float64), key
+            assert own.stride() == value.stride(), key
+
+
+@pytest.mark.parametrize("case", VARIANTS, ids=titled)
+def test_a_run_changes_from_pytorch_to_here_and_back(case: tuple[str, dict[str, Any]]) -> None:
+    name, arguments = case
+    params = parameters(shapes=SHAPES)
+    copies = twins(params)
+    whole = theirs(name, params, **arguments)
+    scales = Scales(ULPS)
+    current = theirs(name, copies, **arguments)
+    for turn in range(4):
+        for t in range(5 * turn, 5 * turn + 5):
+            give([params, copies], t)
+            whole.step()
+            current.step()
+            scales.compare(tensors_of(current, copies), tensors_of(whole, params))
+        make = ours if turn % 2 == 0 else theirs
+        following = make(name, copies, **arguments)
+        following.load_state_dict(saved(current))
+        current = following
+
+
+@pytest.mark.parametrize(
+    "name", [*NAMES, "ADAM", "LAMB", "Prodigy", "ScheduleFreeAdamW", "SM3", "NovoGrad", "DAdaptAdamW"]
+)
+def test_a_resumed_run_is_the_same_bit_for_bit(name: str) -> None:
+    params = parameters(shapes=[(3, 4), (5, 2)])
+    copies = twins(params)
+    whole, first = getattr(optim, name)(params), getattr(optim, name)(copies)
+    steps(whole, params, 0, 9)
+    steps(first, copies, 0, 4)
+    second = getattr(optim, name)(copies)
+    second.load_state_dict(saved(first))
+    steps(second, copies, 4, 9)
+    assert same_bits(tensors_of(second, copies), tensors_of(whole, params))
+
+
+def test_a_chain_is_resumed() -> None:
+    def made(given: Any) -> Any:
+        parts = optgen.ClipGlobalNorm(0.5), optgen.AccumGrad(2), optgen.ADAM(0.1), optgen.EMA(rho=0.9)
+        return optim.chain(given, *parts)
+
+    params = parameters(shapes=SHAPES)
+    copies = twins(params)
+    whole, first = made(params), made(copies)
+    steps(whole, params, 0, 7)
+    steps(first, copies, 0, 3)
+    second = made(copies)
+    second.load_state_dict(saved(first))
+    steps(second, copies, 3, 7)
+    assert same_bits(tensors_of(second, copies), tensors_of(whole, params))
+    other = optim.chain(copies, optgen.ADAM(0.1), optgen.EMA(rho=0.9))
+    with pytest.raises(StateError, match="ADAM_EMA was expected"):
+        other.load_state_dict(saved(first))
+
+
+def test_a_load_copies_nothing_that_it_need_not_and_shares_no_count() -> None:
+    params = parameters(shapes=SHAPES)
+    copies = twins(params)
+    first, second = optim.AdamW(params), optim.AdamW(copies)
+    steps(first, params, 0, 3)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    steps(second, copies, 3, 5)
+    assert first.state[params[0]]["step"] == 3
+    assert second.state[copies[0]]["step"] == 5
+    steps(first, params, 3, 4)
+    assert first.state[params[0]]["step"] == 4
+
+
+def test_counts_may_differ_between_parameters() -> None:
+    params = parameters(shapes=SHAPES)
+    copies = twins(params)
+    there, here = theirs("AdamW", params), ours("AdamW", copies)
+    for given, optimiser in ((params, there), (copies, here)):
+        for t in range(4):
+            give([given], t)
+            given[t % 3].grad = None
+            optimiser.step()
+    assert [int(here.state[p]["step"]) for p in copies] == [2, 3, 3]
+    following = ours("AdamW", copies)
+    following.load_state_dict(saved(here))
+    scales = Scales(ULPS)
+    for t in range(3):
+        give([params, copies], t)
+        there.step()
+        following.step()
+        scales.compare(tensors_of(following, copies), tensors_of(there, params))
+
+
+# ---- What does not fit ----
+
+
+def checkpoint(name: str, params: list[Any] | None = None, **arguments: Any) -> Any:
+    params = params or parameters(shapes=SHAPES)
+    optimiser = getattr(optim, name)(params, **arguments)
+    steps(optimiser, params, 0, 2)
+    return optimiser.state_dict()
+
+
+def refused(optimiser: Any, state: Any, match: str) -> None:
+    """Raises, and leaves the optimiser as it was."""
+    params = [p for group in optimiser.param_groups for p in group["params"]]
+    steps(optimiser, params, 0, 1)
+    before, groups = tensors_of(optimiser, params), copy.deepcopy(optimiser.state_dict()["param_groups"])
+    with pytest.raises(StateError, match=match):
+        optimiser.load_state_dict(state)
+    assert same_bits(tensors_of(optimiser, params), before)
+    assert optimiser.state_dict()["param_groups"] == groups
+    steps(optimiser, params, 1, 2)
+
+
+def test_other_shapes_are_refused() -> None:
+    state = checkpoint("AdamW")
+    other = optim.AdamW(parameters(shapes=[(3, 4), (6,), ()]))
+    refused(other, state, r"parameter 1: exp_avg: shape \(6,\) was expected, got shape \(5,\)")
+
+
+def test_another_order_is_refused() -> None:
+    state = checkpoint("AdamW")
+    other = optim.AdamW(parameters(shapes=[(5,), (3, 4), ()]))
+    refused(other, state, r"parameter 0: exp_avg(.|\n)*order")
+
+
+def test_another_order_of_names_is_refused() -> None:
+    def named(names: str) -> Any:
+        return list(zip(names, parameters(shapes=[(3,), (3,)]), strict=True))
+
+    params = named("ab")
+    optimiser = optim.AdamW(params)
+    steps(optimiser, [p for _, p in params], 0, 1)
+    state = optimiser.state_dict()
+    refused(optim.AdamW(named("ba")), state, r"parameter 0 \(b\)(.|\n)*got one of a")
+    optim.AdamW(named("ab")).load_state_dict(state)
+    optim.AdamW([p for _, p in named("ba")]).load_state_dict(state)  # there are no names to compare
+
+
+def test_another_dtype_is_refused() -> None:
+    state = checkpoint("AdamW", parameters(torch.float64, SHAPES))
+    refused(optim.AdamW(parameters(shapes=SHAPES)), state, "parameter 0: exp_avg: torch.float32(.|\n)*torch.float64")
+
+
+def test_another_number_of_parameters_or_groups_is_refused() -> None:
+    state = checkpoint("AdamW")
+    refused(optim.AdamW(parameters(shapes=SHAPES[:2])), state, "doesn't match the size of optimizer's group")
+    params = parameters(shapes=SHAPES)
+    groups = optim.AdamW([{"params": params[:1]}, {"params": params[1:]}])
+    refused(groups, state, "different number of parameter groups")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("Adam", "RMSprop"), ("Adam", "RAdam"), ("RAdam", "NAdam"), ("AdamW", "Adam"),
+                        ("Adam", "AdamW"), ("Adadelta", "RMSprop"), ("LAMB", "ADAM"), ("SGD", "Adagrad")],
+)  # fmt: skip
+def test_the_state_of_another_rule_is_refused(name: str, other: str) -> None:
+    state = checkpoint(name)
+    refused(getattr(optim, other)(parameters(shapes=SHAPES)), state, f"a state of {other} was expected")
+
+
+@pytest.mark.parametrize(
+    ("name", "other"), [("Adam", "RMSprop"), ("Adam", "RAdam"), ("NAdam", "Adam"), ("Adam", "AdamW"), ("AdamW", "Adam"),
+                        ("Adadelta", "RMSprop"), ("SGD", "Adagrad"), ("ASGD", "SGD"), ("Rprop", "SGD")],
+)  # fmt: skip
+def test_the_state_of_another_rule_of_pytorch_is_refused(name: str, other: str) -> None:
+    params = parameters(shapes=SHAPES)
+    optimiser = theirs(name, params)
+    steps(optimiser, params, 0, 2)
+    if (name, other) == ("AdamW", "Adam"):  # which is one with a flag set, there and here
+        optim.Adam(twins(params)).load_state_dict(optimiser.state_dict())
+        return
+    refused(getattr(optim, other)(twins(params)), optimiser.state_dict(), "group 0|parameter 0")
+
+
+def test_hooks_of_state_dicts_see_what_is_loaded() -> None:
+    params = parameters(shapes=SHAPES)
+    optimiser = optim.AdamW(params)
+    steps(optimiser, params, 0, 2)
+    calls: list[str] = []
+    optimiser.register_state_dict_pre_hook(lambda o: calls.append("before saving"))
+    optimiser.register_state_dict_post_hook(lambda o, state: calls.append("after saving"))
+    state = optimiser.state_dict()
+    other = optim.AdamW(twins(params))
+
+    def renamed(o: Any, given: Any) -> Any:  # what comes in does not fit; the hook makes it fit
+        calls.append("before loading")
+        return given["mine"]
+
+    other.register_load_state_dict_pre_hook(renamed)
+    other.register_load_state_dict_post_hook(lambda o: calls.append(f"loaded {int(o.state[o_first(o)]['step'])}"))
+    other.load_state_dict({"mine": state})
+    assert calls == ["before saving", "after saving", "before loading", "loaded 2"]
+    assert not any("expect" in str(hook) for hook in other._optimizer_load_state_dict_pre_hooks.values())
+
+
+def o_first(optimiser: Any) -> Any:
+    return optimiser.param_groups[0]["params"][0]
+
+
+def test_small_states_stay_whole_where_pytorch_rounds_them() -> None:
+    params = parameters(shapes=SHAPES)
+    optimiser = optim.NAdam(params)
+    steps(optimiser, params, 0, 3)
+    other = optim.NAdam(twins(params))
+    other.load_state_dict(optimiser.state_dict())
+    (p, q), key = (params[0], o_first(other)), "mu_product"
+    assert other.state[q][key].dtype is torch.float64
+    assert torch.equal(other.state[q][key], optimiser.state[p][key])
+    assert other.state[q][key] is not optimiser.state[p][key]
+
+
+def test_the_state_of_a_lightning_like_checkpoint_with_more_keys() -> None:
+    """Groups may have keys of schedulers and of the user."""
+    params = parameters(shapes=SHAPES)
+    optimiser = optim.AdamW(params)
+    optimiser.param_groups[0]["name"] = "all"
+    torch.optim.lr_scheduler.OneCycleLR(optimiser, 0.1, total_steps=5)
+    steps(optimiser, params, 0, 1)
+    other = optim.AdamW(twins(params))
+    other.load_state_dict(optimiser.state_dict())
+    assert other.param_groups[0]["name"] == "all"
+    assert other.param_groups[0]["max_lr"] == 0.1

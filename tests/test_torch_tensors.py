@@ -1,0 +1,488 @@
+"""What tensors an optimiser steps: strides, dtypes, sparse gradients, what shares memory, and what autograd sees.
+
+Among them the faults that other implementations have had.
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from torch_pairs import (  # noqa: E402
+    NAMES,
+    Scales,
+    give,
+    optim,
+    ours,
+    parameters,
+    same_bits,
+    tensors_of,
+    theirs,
+    twins,
+)
+
+import optgen  # noqa: E402
+from optgen import driver, roll  # noqa: E402
+from optgen.errors import ArrayError  # noqa: E402
+from optgen.torch.tensors import TENSORS  # noqa: E402
+
+ULPS = 32 * 2.0**-24
+DENSE_OWN = ["ADAM", "LAMB", "Lion", "Prodigy"]
+
+
+@pytest.fixture(params=["looked at in memory", "asked"])
+def reader(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    """How the runtime learns of tensors: an older PyTorch has no table of functions for it."""
+    if request.param == "asked":
+        monkeypatch.setattr("optgen.torch.plan.TENSORS", replaced(TENSORS))
+    elif not TENSORS.readable():
+        pytest.skip("this PyTorch has no table of functions")
+    return str(request.param)
+
+
+def replaced(reader: Any) -> Any:
+    from dataclasses import replace
+
+    return replace(reader, readable=lambda: False, look=0)
+
+
+# ---- Strides ----
+
+
+def laid_out(x: Any, how: str) -> Any:
+    """The same elements in other memory."""
+    if how == "transposed":
+        return x.mT.contiguous().mT
+    if how == "strided":
+        whole = torch.zeros(*x.shape[:-1], 2 * x.shape[-1] + 1, dtype=x.dtype)
+        view = whole[..., 1::2]
+        view.copy_(x)
+        return view
+    if how == "offset":
+        whole = torch.zeros(x.numel() + 3, dtype=x.dtype)
+        view = whole[3:].view(x.shape)
+        view.copy_(x)
+        return view
+    if how == "channels last":
+        return x.contiguous(memory_format=torch.channels_last)
+    return x.contiguous()
+
+
+LAYOUTS = ["contiguous", "transposed", "strided", "offset", "channels last"]
+
+
+@pytest.mark.parametrize("name", ["AdamW", "SGD", "Adafactor", "LAMB", "RMSprop"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("of_gradient", LAYOUTS)
+def test_strides_of_gradients_may_differ_from_those_of_parameters(name: str, layout: str, of_gradient: str) -> None:
+    """Torch's fused kernels updated wrong elements here."""
+    torch.manual_seed(0)
+    shape = (3, 4, 5, 6)
+    start = torch.randn(shape)
+    plain = torch.nn.Parameter(start.clone())
+    memory = laid_out(start, layout)
+    p = torch.nn.Parameter(memory)
+    pointer = p.data_ptr()
+    arguments = {"momentum": 0.9} if name == "SGD" else {}
+    one, other = getattr(optim, name)([plain], **arguments), getattr(optim, name)([p], **arguments)
+    for _ in range(3):
+        g = torch.randn(shape)
+        plain.grad, p.grad = g, laid_out(g, of_gradient)
+        one.step()
+        other.step()
+    assert p.data_ptr() == pointer
+    assert torch.equal(memory, p.detach()), "a parameter that is not contiguous is updated in place"
+    torch.testing.assert_close(p, plain, rtol=1e-6, atol=1e-7)
+    if layout == "strided":  # what lies between the elements has not been touched
+        assert not memory._base[..., ::2].any()
+
+
+def test_layouts_may_change_between_steps(reader: str) -> None:
+    torch.manual_seed(0)
+    p, q = (torch.nn.Parameter(torch.ones(4, 5)) for _ in range(2))
+    here, there = optim.AdamW([p]), theirs("AdamW", [q])
+    for how in ("contiguous", "transposed", "transposed", "strided", "contiguous", "offset", "offset"):
+        g = torch.randn(4, 5)
+        p.grad, q.grad = laid_out(g, how), g
+        here.step()
+        there.step()
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-7)
+
+
+def test_memory_of_a_parameter_may_be_exchanged(reader: str) -> None:
+    params = parameters(shapes=[(3, 4), (5,)])
+    copies = twins(params)
+    there, here = theirs("AdamW", params), ours("AdamW", copies)
+    scales = Scales(ULPS)
+    for t in range(6):
+        give([params, copies], t)
+        if t == 2:
+            for p in (params[0], copies[0]):
+                p.data = p.data.clone() * 2
+        if t == 3:
+            for p in (params[0], copies[0]):
+                p.data = p.data.t().contiguous().t()
+        there.step()
+        here.step()
+        scales.compare(tensors_of(here, copies), tensors_of(there, params))
+
+
+def test_states_may_be_exchanged_cleared_and_given_other_memory(reader: str) -> None:
+    params = parameters(shapes=[(3, 4), (5,)])
+    copies = twins(params)
+    there, here = theirs("AdamW", params), ours("AdamW", copies)
+    scales = Scales(ULPS)
+
+    def change(optimiser: Any, given: list[Any], t: int) -> None:
+        state = optimiser.state[given[0]]
+        if t == 1:
+            state["exp_avg"] = torch.full((3, 4), 0.5)
+        if t == 2:
+            state["exp_avg"].mul_(0.25)
+        if t == 3:
+            state["exp_avg_sq"].data = state["exp_avg_sq"].data.clone().mul_(2)
+        if t == 4:
+            state["step"].fill_(30)
+        if t == 5:
+            state["step"] = torch.tensor(2.0)
+        if t == 6:
+            optimiser.state.clear()
+        if t == 7:
+            del optimiser.state[given[1]]
+        if t == 8:
+            optimiser.state[given[0]] = {key: value.clone() for key, value in state.items()}
+
+    for t in range(10):
+        give([params, copies], t)
+        change(there, params, t)
+        change(here, copies, t)
+        there.step()
+        here.step()
+        scales.compare(tensors_of(here, copies), tensors_of(there, params))
+
+
+def test_a_view_that_is_yet_to_be_conjugated_or_negated(reader: str) -> None:
+    torch.manual_seed(0)
+    z, w = (torch.nn.Parameter(torch.ones(3, dtype=torch.complex64)) for _ in range(2))
+    a, b = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
+    here, there = optim.SGD([z, a], lr=0.1, momentum=0.5), theirs("SGD", [w, b], lr=0.1, momentum=0.5)
+    for t in range(6):
+        g = torch.randn(3, dtype=torch.complex64)
+        small = torch.randn(1, dtype=torch.complex64)
+        given = (g.conj(), small.conj().imag) if t in (1, 2, 4) else (g, small.imag)
+        z.grad, a.grad = given
+        w.grad, b.grad = given[0].resolve_conj().clone(), given[1].resolve_neg().clone()
+        here.step()
+        there.step()
+        torch.testing.assert_close(z, w, rtol=1e-6, atol=1e-7)
+        torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-7)
+
+
+def test_empty_parameters_and_single_elements() -> None:
+    params = parameters(shapes=[(0,), (0, 3), (), (1,), (2,), (3,)])
+    copies = twins(params)
+    there, here = theirs("AdamW", params), ours("AdamW", copies)
+    scales = Scales(ULPS)
+    for t in range(3):
+        give([params, copies], t)
+        there.step()
+        here.step()
+        scales.compare(tensors_of(here, copies), tensors_of(there, params))
+
+
+@pytest.mark.parametrize("readable", [True, False])
+def test_lists_of_the_same_objects(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not readable:
+        monkeypatch.setattr(roll, "lists_readable", lambda: False)
+    same = roll.same_objects.__wrapped__(driver.runtime().path)
+    a, b, c = torch.ones(1), torch.ones(1), 1.5
+    assert same([a, b, c], [a, b, c])
+    assert same([], [])
+    assert not same([a, b], [b, a])
+    assert not same([a], [a, b])
+
+
+# ---- Autograd ----
+
+
+@pytest.mark.parametrize("name", ["AdamW", "LAMB", "Prodigy"])
+def test_a_backward_through_old_values_raises(name: str) -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimiser = getattr(optim, name)([p])
+    loss = (p * p).sum()
+    p.grad = torch.ones(3)
+    version = p._version
+    optimiser.step()
+    assert p._version > version
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_a_gradient_that_is_overwritten_has_a_new_version() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimiser = optim.chain([p], optgen.AdamW(), optgen.ZeroGrad())
+    p.grad = torch.ones(3)
+    version = p.grad._version
+    optimiser.step()
+    assert not p.grad.any()
+    assert p.grad._version > version
+
+
+def test_a_gradient_that_has_a_graph_of_its_own() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    optimiser = optim.SGD([p], lr=1.0)
+    (p.grad,) = torch.autograd.grad((p**3).sum(), p, create_graph=True)
+    assert p.grad.requires_grad
+    optimiser.step()
+    assert torch.equal(p, torch.full((3,), -2.0))
+    assert p.requires_grad
+    assert p.is_leaf
+
+
+def test_tensors_of_inference_mode() -> None:
+    with torch.inference_mode():
+        frozen = torch.nn.Parameter(torch.ones(3))
+        frozen.grad = torch.ones(3)
+    optimiser = optim.AdamW([frozen])
+    with pytest.raises(ArrayError, match="parameter 0 was made in inference mode"):
+        optimiser.step()
+    assert torch.equal(frozen, torch.ones(3))
+    with torch.inference_mode():
+        optimiser.step()
+    assert not torch.equal(frozen, torch.ones(3))
+
+
+# ---- Dtypes ----
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", NAMES)
+def test_sixteen_bits_are_stepped_as_by_the_loop_of_pytorch(name: str, dtype: Any) -> None:
+    shapes = [(3, 4), (1,), (2,), (3,), ()]
+    params = parameters(dtype, shapes)
+    copies = twins(params)
+    arguments = {"eps": 1e-2} if name in ("Adam", "AdamW", "NAdam", "RAdam", "RMSprop", "Adagrad", "Adamax") else {}
+    there, here = theirs(name, params, lr=0.1, **arguments), ours(name, copies, lr=0.1, **arguments)
+    for t in range(3):
+        for p, q in zip(params, copies, strict=True):
+            p.grad = torch.full_like(p, 0.25 * (t + 1))
+            q.grad = p.grad.clone()
+        there.step()
+        here.step()
+        assert same_bits(tensors_of(here, copies), tensors_of(there, params))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", DENSE_OWN)
+def test_sixteen_bits_of_other_rules_are_computed_in_thirty_two(name: str, dtype: Any) -> None:
+    params = parameters(dtype, [(3, 4), (1,), (2,), (3,)])
+    wide = [torch.nn.Parameter(p.detach().float()) for p in params]
+    more = {"eps": 1e-3} if name in ("ADAM",) else {}
+    here, there = getattr(optim, name)(params, lr=0.1, **more), getattr(optim, name)(wide, lr=0.1, **more)
+    give([params], 0)
+    for p, q in zip(params, wide, strict=True):
+        q.grad = p.grad.float()
+    version = params[0]._version
+    here.step()
+    there.step()
+    assert params[0]._version > version
+    for p, q in zip(params, wide, strict=True):
+        assert torch.equal(p, q.to(dtype))
+        for key, value in here.state[p].items():
+            assert value.dtype in (dtype, torch.float32 if key == "step" else torch.float64)
+            assert torch.equal(value, there.state[q][key].to(value.dtype)), key
+    here.step()
+    assert here.state[params[0]]["step"] == 2
+
+
+def test_a_chain_over_mixed_dtypes_sees_all_of_them() -> None:
+    mixed = [torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(5, dtype=torch.bfloat16)),
+             torch.nn.Parameter(torch.ones(3, dtype=torch.float64))]  # fmt: skip
+    optimiser = optim.chain(mixed, optgen.ClipGlobalNorm(0.5), optgen.SGD(1.0, momentum=0.5))
+    for p in mixed:
+        p.grad = torch.ones_like(p)
+    for _ in range(2):
+        optimiser.step()
+    share = 0.5 / (12**0.5 + 1e-6)
+    for p in mixed:
+        expected = 1 - share * 2.5
+        torch.testing.assert_close(p.detach().double(), torch.full(p.shape, expected).double(), rtol=1e-2, atol=1e-6)
+    assert optimiser.state[mixed[0]]["step"] == optimiser.state[mixed[1]]["step"] == 2
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", ["Adam", "AdamW", "SGD", "LAMB"])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_tiny_tensors_of_sixteen_bits_are_updated(name: str, dtype: Any, size: int) -> None:
+    p = torch.nn.Parameter(torch.ones(size, dtype=dtype))
+    optimiser = getattr(optim, name)([p], lr=0.5, **({"eps": 1e-2} if name != "SGD" else {}))
+    p.grad = torch.ones_like(p)
+    optimiser.step()
+    assert (p < 1).all()
+
+
+def test_not_a_number_is_the_same_at_every_position() -> None:
+    """Vectorised kernels of others let a NaN pass by AMSGrad's maximum at some positions, and not at others."""
+    for size in (1, 7, 16, 33):
+        p = torch.nn.Parameter(torch.ones(size))
+        optimiser = optim.AdamW([p], amsgrad=True)
+        for _ in range(3):
+            p.grad = torch.full((size,), float("nan"))
+            optimiser.step()
+        assert p.isnan().all()
+        assert optimiser.state[p]["max_exp_avg_sq"].isnan().all()
+
+
+def test_a_dtype_that_is_not_supported_says_which_are() -> None:
+    p = torch.zeros(3, dtype=torch.int64)
+    p.grad = torch.ones_like(p)
+    for name in ("AdamW", "LAMB"):
+        with pytest.raises(ArrayError, match=r"parameter 0: .*bfloat16.* was expected, got torch.int64"):
+            getattr(optim, name)([p]).step()
+
+
+def test_another_device_says_what_to_use() -> None:
+    p = torch.nn.Parameter(torch.zeros(3, device="meta"))
+    p.grad = torch.zeros(3, device="meta")
+    with pytest.raises(ArrayError, match=r"parameter 0 is on meta(.|\n)*torch.optim.AdamW"):
+        optim.AdamW([p]).step()
+    with pytest.raises(ArrayError, match=r"parameter 0 \(w\) is on meta(.|\n)*CPU"):
+        optim.LAMB([("w", p)]).step()
+
+
+def test_rows_of_complex_numbers_are_refused() -> None:
+    z = torch.nn.Parameter(torch.ones(3, 4, dtype=torch.complex64))
+    z.grad = torch.ones_like(z)
+    with pytest.raises(ArrayError, match="parameter 0: SM3 does not support complex"):
+        optim.SM3([z]).step()
+
+
+@pytest.mark.parametrize("name", ["ADAM", "ADAGrad", "Lion", "Prodigy"])
+def test_complex_parameters_are_pairs_of_numbers(name: str) -> None:
+    torch.manual_seed(0)
+    z = torch.nn.Parameter(torch.randn(4, dtype=torch.complex64))
+    pairs = torch.nn.Parameter(torch.view_as_real(z.detach()).clone())
+    here, there = getattr(optim, name)([z]), getattr(optim, name)([pairs])
+    for _ in range(3):
+        g = torch.randn(4, dtype=torch.complex64)
+        z.grad, pairs.grad = g, torch.view_as_real(g)
+        here.step()
+        there.step()
+        assert torch.equal(torch.view_as_real(z.detach()), pairs)
+
+
+# ---- Sparse gradients ----
+
+
+def sparse(seed: int) -> Any:
+    make = torch.Generator().manual_seed(seed)
+    rows = torch.tensor([[0, 2, 2]])
+    return torch.sparse_coo_tensor(rows, torch.randn(3, 4, generator=make), (5, 4), check_invariants=True)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")
+@pytest.mark.parametrize("name", ["SGD", "Adagrad"])
+def test_sparse_gradients_as_pytorch_steps_them(name: str) -> None:
+    params = parameters(shapes=[(5, 4), (3,)])
+    copies = twins(params)
+    arguments = {"momentum": 0.9} if name == "SGD" else {}
+    there, here = theirs(name, params, **arguments), ours(name, copies, **arguments)
+    scales = Scales(ULPS)
+    for t in range(5):
+        give([params, copies], t)
+        if t != 3:  # dense in between
+            params[0].grad, copies[0].grad = sparse(t), sparse(t)
+        there.step()
+        here.step()
+        for state in (there.state[params[0]], here.state[copies[0]]):
+            if t < 3 and "momentum_buffer" in state and state["momentum_buffer"].is_sparse:
+                state["momentum_buffer"] = state["momentum_buffer"].to_dense()
+        scales.compare(tensors_of(here, copies), tensors_of(there, params))
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("SGD", "Adagrad")])
+def test_other_rules_refuse_sparse_gradients_as_pytorch_does(name: str) -> None:
+    errors = []
+    for make in (theirs, ours):
+        params = parameters(shapes=[(3,), (5, 4)])
+        before = [p.detach().clone() for p in params]
+        optimiser = make(name, params)
+        give([params], 0)
+        params[1].grad = sparse(0)
+        with pytest.raises(RuntimeError) as caught:
+            optimiser.step()
+        errors.append(str(caught.value))
+        assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+    assert errors[0] == errors[1]
+
+
+def test_rules_of_optgen_refuse_sparse_gradients() -> None:
+    params = parameters(shapes=[(3,), (5, 4)])
+    optimiser = optim.LAMB(params)
+    give([params], 0)
+    params[1].grad = sparse(0)
+    with pytest.raises(ArrayError, match=r"parameter 1.*sparse"):
+        optimiser.step()
+    assert not optimiser.state
+
+
+# ---- Memory ----
+
+
+def test_what_overlaps_is_refused() -> None:
+    whole = torch.zeros(6)
+    p, q = torch.nn.Parameter(whole[:4]), torch.nn.Parameter(whole[2:])
+    p.grad, q.grad = torch.ones(4), torch.ones(4)
+    with pytest.raises(ArrayError, match="parameter 0 and parameter 1 overlap"):
+        optim.AdamW([p, q]).step()
+    r = torch.nn.Parameter(torch.ones(4))
+    r.grad = r.detach()
+    with pytest.raises(ArrayError, match="overlap"):
+        optim.AdamW([r]).step()
+
+
+def test_a_gradient_that_comes_to_overlap_is_refused_and_one_that_is_freed_is_not(reader: str) -> None:
+    p = torch.nn.Parameter(torch.ones(4))
+    optimiser = optim.AdamW([p])
+    for _ in range(5):
+        p.grad = torch.ones(4)  # the memory of one of before, or other
+        optimiser.step()
+        p.grad = None
+    p.grad = p.detach()
+    with pytest.raises(ArrayError, match="overlap"):
+        optimiser.step()
+    p.grad = torch.ones(4)
+    optimiser.step()
+    assert optimiser.state[p]["step"] == 6
+
+
+def _steps_in(queue: Any, payload: bytes) -> None:
+    optimiser = torch.load(io.BytesIO(payload), weights_only=False)
+    (p,) = optimiser.param_groups[0]["params"]
+    p.grad = torch.ones_like(p)
+    optimiser.step()
+    queue.put((p.detach().tolist(), int(optimiser.state[p]["step"])))
+
+
+def test_an_optimiser_goes_to_another_process() -> None:
+    p = torch.nn.Parameter(torch.ones(4))
+    optimiser = optim.AdamW([p])
+    p.grad = torch.ones(4)
+    optimiser.step()
+    file = io.BytesIO()
+    torch.save(optimiser, file)
+    context = multiprocessing.get_context("spawn")
+    queue = context.Queue()
+    process = context.Process(target=_steps_in, args=(queue, file.getvalue()))
+    process.start()
+    values, count = queue.get(timeout=60)
+    process.join()
+    p.grad = torch.ones(4)
+    optimiser.step()
+    assert values == p.detach().tolist()
+    assert count == 2
