@@ -141,7 +141,7 @@ MUTANTS = [
         "more than 2**31 elements not updated",
         rule="adam",
         old=r"(job step = .*)total, slabs",
-        new=r"\1(int32_t)total, slabs",
+        new=r"\1(uint32_t)total, slabs",
     ),
     _runtime(
         "last element of a chunk left out",
