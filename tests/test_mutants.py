@@ -178,7 +178,7 @@ MUTANTS = [
         "the value of another row beside an element",
         rule="torch_adafactor",
         old=r"of_many_rows, of\.columns\)",
-        new="of_many_rows, of.rows)",
+        new="of_many_rows, 1)",
     ),
     _c("the columns of the first matrix for all", rule="sm3", old=r"= x\[m \* n \+ j\]", new="= x[j]"),
     _c(
