@@ -1,8 +1,10 @@
-"""What optgen is measured with: `optgen bench`, and two programs for what that does not ask.
+"""What optgen is measured with: `optgen bench`, and programs for what that does not ask.
 
     optgen bench                          rules beside the peers that are installed (bench, worker, measure, targets)
     python -m benchmarks.passes           what chains and norms cost, in ratio to ADAM
     python -m benchmarks.latency          what waits for a person: builds, imports, small steps
+    python -m benchmarks.torch_adapter    what a step costs through PyTorch's interface
+    python -m benchmarks.fast             what a fast mode would gain
 
 One room each: `shapes` of models; `rules` that are measured, and the bytes that they must move; `peers`, an adapter for
 each of the others, with `torch_peers`, `optax_peer`, `numba_rules` and `numpy_rules` behind it; the `stream`, which is

@@ -1,6 +1,6 @@
 """What giving up equal bits would gain: kernels with contraction and reciprocals beside those that there are.
 
-    python benchmarks/fast.py [--rules ADAM,NADAM]
+    python -m benchmarks.fast [--rules ADAM,NADAM]
 
 Each rule is compiled three times from the same C: as it ships; with a*b + c rounded once; and with that, sums in any
 order and x/y as x*(1/y). All are stepped in turn in one process, by one thread, on arrays that fit into the caches,

@@ -1,6 +1,6 @@
 """What a step costs through PyTorch's interface, against PyTorch's own optimisers, and in the loop of a real model.
 
-    python benchmarks/torch_adapter.py [--json FILE] [--only LIST] [--rules NAME ...]
+    python -m benchmarks.torch_adapter [--json FILE] [--only LIST] [--rules NAME ...]
 
 All that is compared runs in turn in one process, on the same tensors, with two threads on either side; a ratio is the
 median over the rounds of the ratio within a round. PyTorch's fused, foreach and for-loop implementations are the peers,
@@ -28,9 +28,10 @@ os.environ.setdefault("OPTGEN_NUM_THREADS", "2")
 import torch
 from rich.console import Console
 from rich.table import Table
-from step import SHAPES
 
 import optgen.torch as optim
+
+from .shapes import SHAPES
 
 THREADS = int(os.environ["OPTGEN_NUM_THREADS"])
 ROUNDS = 9
@@ -40,7 +41,7 @@ RULES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 #: The lists of tensors, how often a step is repeated in a round, and the least ratio to whichever peers.
 LISTS: dict[str, tuple[list[tuple[int, ...]], int]] = {
-    "ResNet-50": (SHAPES["ResNet-50"], 1),
+    "ResNet-50": (SHAPES["resnet50"], 1),
     "512 × 4096": ([(4096,)] * 512, 3),
     "100 × 64": ([(64,)] * 100, 20),
 }
