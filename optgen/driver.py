@@ -22,6 +22,7 @@ from typing import Any
 from . import toolchain
 from .check import check_open
 from .compose import close
+from .constants import Constants
 from .emit.text import expression
 from .errors import ArgumentError, OptgenError, UnknownRule
 from .ir import Rule, verify
@@ -58,6 +59,10 @@ class Compilation:
     def lowered(self) -> tuple[Rule, ...]:
         lowered = tuple(map(lower, self.rules))
         return tuple(map(shards.run, lowered)) if self.sharded else lowered
+
+    @cached_property
+    def constants(self) -> tuple[Constants, ...]:
+        return tuple(map(Constants, self.lowered))
 
     @cached_property
     def in_shards(self) -> Compilation:

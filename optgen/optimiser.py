@@ -257,9 +257,9 @@ class Optimiser(Configured):
         new = set(dtypes) - self._held
         if not new:
             return
-        rules = [self._compilation.lowered[i] for i in set(self._variants.values())]
+        constants = [self._compilation.constants[i] for i in set(self._variants.values())]
         for given, dtype in product(values.values(), new):
-            if found := vanishing(rules, given, dtype):
+            if found := vanishing(constants, given, dtype):
                 message = f"{type(self).__name__}: {expression(found[0])} = {found[1]:g} would be 0 in {dtype}"
                 raise HyperparameterError(message, hint="take a larger value, or parameters of float64")
         self._held.update(new)

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 
 from .arrays import COMPUTE, Array, bounds
-from .group import run_together
+from .bound import Bound
 from .host import Steps
-from .kernel import Binding, Kernel
-from .roll import Roll
+from .ir import Rule
+from .kernel import Kernel
+from .roll import NUMPY, Gradients, Roll
 from .state import Key, Slot, Ticks, owner_of
 
 __all__ = ["Plan", "Plans"]
@@ -44,28 +45,20 @@ class Plan:
         threads: int,
     ) -> None:
         self.slots = slots
-        self.threads = threads
-        members: dict[tuple[str, int], list[int]] = {}
-        for i, (p, variant) in enumerate(zip(ps, variants, strict=True)):
-            members.setdefault((COMPUTE[p.dtype], variant), []).append(i)
-        self.dtypes = frozenset(dtype for dtype, _ in members)
-        self.bindings: list[Binding] = []
-        self.order = [np.array(own) for own in members.values()]
-        cells: dict[int, tuple[int, int]] = {}  # where the kernels find which gradient
-        for (dtype, variant), own in members.items():
-            chosen = kernel(dtype, variant)
-            states = chosen.rule.tensor_states
-            binding = Binding(chosen, [(ps[i], gs[i], *(slots[i].arrays[name] for name in states)) for i in own])
-            self.bindings.append(binding)
-            cells |= {i: binding.gradient_cell(row) for row, i in enumerate(own)}
-        self.grouped = any(binding.kernel.rule.grouped for binding in self.bindings)
+        keys = [(COMPUTE[p.dtype], variant) for p, variant in zip(ps, variants, strict=True)]
+        self.dtypes = frozenset(dtype for dtype, _ in keys)
+
+        def arrays(i: int, rule: Rule) -> tuple[Array, ...]:
+            return ps[i], gs[i], *(slots[i].arrays[name] for name in rule.tensor_states)
+
+        self._bound = Bound(kernel, keys, arrays, threads)
+        self.grouped = self._bound.grouped
         self.plain = all(isinstance(p, np.ndarray) for p in params)
         if ps:
-            runtime = self.bindings[0].kernel.runtime.path
             written = [bounds(x) for p, slot in zip(ps, slots, strict=True) for x in (p, *slot.arrays.values())]
-            own_memory = [owner_of(p) is p for p in ps]
-            fixed = any(binding.kernel.rule.overwrites for binding in self.bindings)
-            self._roll = Roll(ps, own_memory, gs, gs, written, [cells[i] for i in range(len(ps))], fixed, runtime)
+            gradients = Gradients(gs, gs, written, self._bound.cells, fixed=self._bound.overwrites)
+            runtime = self._bound.bindings[0].kernel.runtime.path
+            self._roll = Roll(ps, [owner_of(p) is p for p in ps], runtime, NUMPY, gradients)
         self._ticks = Ticks()
         self._ticks.whole = False
 
@@ -82,7 +75,7 @@ class Plan:
     def counts(self) -> set[int]:
         """The counts of updates that the slots are at."""
         self._settle()
-        return {t + self._ticks.n for t in self._begun}
+        return {t + self._ticks.n for t in self._bound.before}
 
     def _settle(self) -> None:
         """Makes the slots count together, if any of them was elsewhere since the last step."""
@@ -91,9 +84,7 @@ class Plan:
         self._ticks = Ticks()
         for slot in self.slots:
             slot.join(self._ticks)
-        self._begun = {slot.t for slot in self.slots}
-        for binding, own in zip(self.bindings, self.order, strict=True):
-            binding.count_from([self.slots[i].t for i in own.tolist()])
+        self._bound.count_from([slot.t for slot in self.slots])
 
     def run(self, values: Steps, group: Mapping[str, Array]) -> bool:
         """One step; False if it does not count, as the rule has it: then nothing has changed. The arrays of this plan
@@ -101,13 +92,8 @@ class Plan:
         together."""
         self._settle()
         count = self._ticks.n + 1
-        if self.grouped:
-            t = count + max(self._begun)
-            if not run_together(self.bindings, self.order, [values], count, t, group, self.threads):
-                return False
-        else:
-            for binding in self.bindings:
-                binding.run([values], count, self.threads)
+        if not self._bound.run([values], count, group):
+            return False
         self._ticks.n = count
         return True
 

@@ -23,7 +23,7 @@ import numpy as np
 
 from .arrays import Array, bounds
 
-__all__ = ["NUMPY", "Head", "Reader", "Roll", "lists_readable", "same_objects"]
+__all__ = ["NUMPY", "Gradients", "Head", "Reader", "Roll", "lists_readable", "same_objects"]
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
 _HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
@@ -54,35 +54,39 @@ class Reader:
     address: Callable[[Any], int]
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """Gradients as they are given, and the `memory` of each as an array of NumPy. `written`: the intervals of addresses
+    that a step writes. `cells[i]`: the address where a kernel finds gradient i, and what is to be added to that of its
+    first element. `fixed`: others are not taken in their place, also if they are laid out as these."""
+
+    given: Sequence[Any]
+    memory: Sequence[Array]
+    written: Sequence[tuple[int, int]]
+    cells: Sequence[tuple[int, int]]
+    fixed: bool
+
+
 class Roll:
-    """Parameters `ps` and gradients `gs`, and `written`, the intervals of addresses that a step writes.
+    """Parameters `ps`, and their gradients; without any, `call` is given none either, and looks at `ps` alone.
 
     `own[i]`: parameter i is known by itself and not by its memory alone, so that another array there is another one.
-    `memory[i]`: the memory of gradient i, as an array of NumPy. `cells[i]`: the address where a kernel finds it, and
-    what is to be added to that of its first element. `fixed`: other gradients are others, also if they are laid out as
-    these. No gradients at all: then `call` is given none either, and looks at `ps` alone.
+    `runtime`: the library of the runtime.
     """
 
     def __init__(
-        self,
-        ps: Sequence[Any],
-        own: Sequence[bool],
-        gs: Sequence[Any],
-        memory: Sequence[Array],
-        written: Sequence[tuple[int, int]],
-        cells: Sequence[tuple[int, int]],
-        fixed: bool,
-        runtime: Path,
-        reader: Reader | None = None,
+        self, ps: Sequence[Any], own: Sequence[bool], runtime: Path, reader: Reader, gradients: Gradients | None = None
     ) -> None:
-        self._reader = reader = reader or NUMPY
+        self._reader = reader
         self._objects = [id(p) if alone else 0 for p, alone in zip(ps, own, strict=True)]
-        self._cells = cells
-        self._fixed = fixed
+        gradients = gradients or Gradients((), (), (), (), fixed=False)
+        gs, self._cells, self._fixed = gradients.given, gradients.cells, gradients.fixed
         # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
         # `lows` in order, and for each number of them how far the memory behind so many reaches.
-        self._spans = [(low - g.ctypes.data, high - g.ctypes.data) for g in memory for low, high in [bounds(g)]]
-        intervals = sorted(written)
+        self._spans = [
+            (low - g.ctypes.data, high - g.ctypes.data) for g in gradients.memory for low, high in [bounds(g)]
+        ]
+        intervals = sorted(gradients.written)
         self._lows = [low for low, _ in intervals]
         self._reach = list(accumulate((high for _, high in intervals), max, initial=0))
         self.call: Callable[[list[Any], list[Any] | None], bool]

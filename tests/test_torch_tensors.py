@@ -446,6 +446,28 @@ def test_what_overlaps_is_refused() -> None:
         optim.AdamW([r]).step()
 
 
+def test_gradients_that_a_step_overwrites_are_apart_from_each_other_and_of_their_own_memory() -> None:
+    params = [torch.nn.Parameter(torch.zeros(3)) for _ in range(2)]
+    optimiser = optim.chain(params, optgen.Descent(1.0), optgen.ZeroGrad())
+    shared, other = torch.ones(3), torch.ones(3)
+    for grads, message in (
+        ((shared, shared), "gradient 0 and gradient 1 overlap"),
+        ((shared, torch.ones(1).expand(3)), "gradient 1 has elements that share memory"),
+        ((shared, params[0].detach()), "overlap"),
+    ):
+        for p, g in zip(params, grads, strict=True):
+            p.grad = g
+        with pytest.raises(ArrayError, match=message):
+            optimiser.step()
+        assert not optimiser.state
+        assert [p.tolist() for p in params] == [[0] * 3] * 2
+    params[0].grad, params[1].grad = shared, other
+    optimiser.step()
+    assert [p.tolist() for p in params] == [[-1] * 3] * 2
+    assert not shared.any()
+    assert not other.any()
+
+
 def test_a_gradient_that_comes_to_overlap_is_refused_and_one_that_is_freed_is_not(reader: str) -> None:
     p = torch.nn.Parameter(torch.ones(4))
     optimiser = optim.AdamW([p])

@@ -25,7 +25,7 @@ from ..host import Always, Steps, Values, evaluate
 from ..hyperparameters import checked
 from ..ir import GRADIENT, Call, Expr, Extent, Hyper, Local, Rule, Scalar, State, extent_of, walk
 from .mesh import aligned, expect_whole, small_like
-from .plan import Member, TensorPlan
+from .plan import Member, TensorPlan, accepted
 from .tensors import DTYPES, count_dtype, increment_version, local, memory, steppable, wide
 
 __all__ = ["Adapter", "adapted", "of_spec", "wrapped"]
@@ -180,10 +180,10 @@ class Adapter(Optimizer):
         self, group: Mapping[str, Any], sets: Sequence[Steps], variants: Mapping[bool, int] | None, i: int
     ) -> None:
         """HyperparameterError if a constant of the rule is not zero, but would be in the dtype of a parameter."""
-        rules = [self._compilation.lowered[place] for place in set((variants or {}).values())]
+        constants = [self._compilation.constants[place] for place in set((variants or {}).values())]
         dtypes = {DTYPES.get(p.dtype, "float32") for p in group["params"]}
         for dtype, steps in zip(("float32", "float64"), sets, strict=True):
-            if dtype in dtypes and (found := vanishing(rules, steps[1], dtype)):
+            if dtype in dtypes and (found := vanishing(constants, steps[1], dtype)):
                 message = f"{self._compilation.name}, group {i}: {expression(found[0])} = {found[1]:g} would be 0"
                 raise HyperparameterError(f"{message} in {dtype}", hint="take a larger value, or parameters of float64")
 
@@ -230,6 +230,7 @@ class Adapter(Optimizer):
         found = [(i, self._variant(params[i], owners[i], i)) for i in places]
         for i, variant in found:
             self._expect_states(params[i], self._compilation.rules[variant], i)
+        taken = accepted([params[i] for i in places], [grads[i] for i in places], overwrites=overwrites)
         clocked = self._compilation.name not in _UNCOUNTED
         members = []
         for i, variant in found:
@@ -238,7 +239,7 @@ class Adapter(Optimizer):
             before = self._begin(p, rule, self._sets[which][1])
             kept = self.state[p] if names or clocked else {}  # PyTorch has no entry then
             members.append(Member(p, grads[i], variant, which, kept, names, before))
-        plan = TensorPlan(self._compilation, self._module, members, places, rest, params, grads, clocked)
+        plan = TensorPlan(self._compilation, self._module, members, taken, places, rest, params, grads, clocked)
         while len(plans) >= 16 + len(params):
             del plans[next(iter(plans))]
         plans[key] = self._plan = plan

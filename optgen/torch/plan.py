@@ -7,23 +7,24 @@ checks, and `run`, the step.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from operator import is_
 from typing import Any
 
-import numpy as np
 import torch
 
 from ..arrays import Array, as_gradient, as_parameter, bounds, refuse_overlaps
+from ..bound import Bound
 from ..driver import Compilation, kernel
-from ..group import run_together
+from ..errors import ArrayError
 from ..host import Steps
-from ..kernel import Binding, threads
-from ..roll import Roll, same_objects
+from ..kernel import threads
+from ..roll import Gradients, Roll, same_objects
 from .mesh import cut, shards_of
 from .tensors import DTYPES, TENSORS, count_dtype, increment_version, local, memory, unresolved
 
-__all__ = ["Member", "TensorPlan"]
+__all__ = ["Member", "Taken", "TensorPlan", "accepted"]
 
 
 class Member:
@@ -39,11 +40,39 @@ class Member:
         self.state, self.names, self.before = state, names, before
 
 
+@dataclass(frozen=True)
+class Taken:
+    """Gradients as `tensors` that have memory of their own, and arrays over that of parameters and gradients."""
+
+    tensors: Sequence[torch.Tensor]
+    ps: Sequence[Array]
+    gs: Sequence[Array]
+
+
+def accepted(params: Sequence[torch.Tensor], grads: Sequence[torch.Tensor], *, overwrites: bool) -> Taken:
+    """What a step reads and writes; ArrayError if that overlaps, or cannot be written. `overwrites`: gradients are
+    written too."""
+    number = len(params)
+    ps = [as_parameter(memory(p), i, number) for i, p in enumerate(params)]
+    made = [local(g).resolve_conj().resolve_neg() for g in grads]
+    gs = [
+        as_gradient(memory(g), p, i, number, written=overwrites)
+        for i, (g, p) in enumerate(zip(made, ps, strict=True))
+    ]  # fmt: skip
+    for i, (g, x) in enumerate(zip(grads, made, strict=True)):
+        if overwrites and x is not local(g):
+            message = f"gradient {i} is a conjugated or negated view, and the step overwrites it"
+            raise ArrayError(message, hint="p.grad = p.grad.resolve_conj().resolve_neg() before it")
+    refuse_overlaps(ps, gs, [], overwrites=overwrites)
+    return Taken(made, ps, gs)
+
+
 class TensorPlan:
     """`members` are the parameters of a step, `places` where they stand among all `params` of the optimiser; `rest` are
     those that are stepped by something else, and all others must have no gradient.
 
-    `clocked`: the states have a count, "step", of which one tensor for all is kept here.
+    `taken`: parameters and gradients as `accepted` has found them. `clocked`: the states have a count, "step", of
+    which one tensor for all is kept here.
     """
 
     def __init__(
@@ -51,6 +80,7 @@ class TensorPlan:
         compilation: Compilation,
         module: str | None,
         members: Sequence[Member],
+        taken: Taken,
         places: Sequence[int],
         rest: Sequence[int],
         params: Sequence[Any],
@@ -66,49 +96,34 @@ class TensorPlan:
         self.tensors = [member.p for member in members]
         self._locals = any(local(p) is not p for p in self.tensors)
         self._clocked = clocked
-        self._threads = threads()
-        number = len(members)
-        ps = [as_parameter(memory(member.p), i, number) for i, member in enumerate(members)]
         # A gradient with a conjugation that is still to be made is made now, and looked at again the next time.
         # So is one that had to be laid out as its parameter is.
-        self._lazy = any(_is_lazy(member.g) or member.g is not member.p.grad for member in members)
+        lazy = any(_is_lazy(member.g) or member.g is not member.p.grad for member in members)
         self._unresolved = [i for i, member in enumerate(members) if unresolved(local(member.g))]
-        made = [local(member.g).resolve_conj().resolve_neg() for member in members]
-        gs = [as_gradient(memory(g), p, i, number) for i, (g, p) in enumerate(zip(made, ps, strict=True))]
-        states = [[memory(member.state[name]) for name in member.names] for member in members]
-        refuse_overlaps(ps, gs, [array for arrays in states for array in arrays])
-        self._keep = made if self._lazy else None
+        self._keep = taken.tensors if lazy else None
 
-        groups: dict[tuple[str, int], list[int]] = {}
-        for i, member in enumerate(members):
-            groups.setdefault((DTYPES[member.p.dtype], member.variant), []).append(i)
-        self._order = [np.array(own) for own in groups.values()]
-        self._bindings = []
-        cells: dict[int, tuple[int, int]] = {}
         cuts = any(map(cut, self.tensors))
         compilation = compilation.in_shards if cuts else compilation
-        for (dtype, variant), own in groups.items():
-            binding = Binding(kernel(compilation, variant, dtype, module), [(ps[i], gs[i], *states[i]) for i in own])
-            self._bindings.append(binding)
-            cells |= {i: binding.gradient_cell(row) for row, i in enumerate(own)}
-        self._shards = None
+        states = [[memory(member.state[name]) for name in member.names] for member in members]
+        self._bound = Bound(
+            lambda dtype, variant: kernel(compilation, variant, dtype, module),
+            [(DTYPES[member.p.dtype], member.variant) for member in members],
+            lambda i, _: (taken.ps[i], taken.gs[i], *states[i]),
+            threads(),
+        )
         if cuts:
-            pairs = zip(self._bindings, groups.values(), strict=True)
-            self._shards = [shards_of([self.tensors[i] for i in own], binding.kernel) for binding, own in pairs]
-        self._grouped = compilation.sharded or any(binding.kernel.rule.grouped for binding in self._bindings)
-        self._overwrites = any(binding.kernel.rule.overwrites for binding in self._bindings)
-        written = [bounds(x) for p, arrays in zip(ps, states, strict=True) for x in (p, *arrays)]
-        fixed = self._lazy or self._overwrites
+            pairs = zip(self._bound.bindings, self._bound.order, strict=True)
+            self._bound.shards = [shards_of([self.tensors[i] for i in own], each.kernel) for each, own in pairs]
         self._kept = [member.state[name] for member in members for name in member.names]
         if members:
-            self._runtime = runtime = self._bindings[0].kernel.runtime.path
-            self._roll = Roll(
-                [local(p) for p in self.tensors], [True] * number, made, gs, written, [cells[i] for i in range(number)],
-                fixed, runtime, TENSORS,
-            )  # fmt: skip
+            refuse_overlaps(taken.ps, taken.gs, [array for arrays in states for array in arrays])
+            written = [bounds(x) for p, arrays in zip(taken.ps, states, strict=True) for x in (p, *arrays)]
+            gradients = Gradients(taken.tensors, taken.gs, written, self._bound.cells, lazy or self._bound.overwrites)
+            self._runtime = runtime = self._bound.bindings[0].kernel.runtime.path
+            self._roll = Roll(list(map(local, self.tensors)), [True] * len(members), runtime, TENSORS, gradients)
             # A state may be given other memory without being another tensor.
             self._memory = list(map(local, self._kept))
-            self._states = Roll(self._memory, [True] * len(self._memory), [], [], [], [], False, runtime, TENSORS)
+            self._states = Roll(self._memory, [True] * len(self._memory), runtime, TENSORS)
         self._start()
 
     # ---- Counts ----
@@ -124,9 +139,8 @@ class TensorPlan:
                 member.state["step"] = step
             self._steps: Array = steps.numpy()
             self._expected = self._steps.copy()
-        self._begun, self._n = begun, 0
-        for binding, own in zip(self._bindings, self._order, strict=True):
-            binding.count_from([begun[i] for i in own], [self.members[i].own for i in own])
+        self._n = 0
+        self._bound.count_from(begun, [member.own for member in self.members])
         self._seen: list[Any] = []
 
     def _counts_on(self, states: Mapping[Any, dict[str, Any]]) -> bool:
@@ -177,21 +191,14 @@ class TensorPlan:
         if not self._seen:
             self._counts_on(states)
         count = self._n + 1
-        if self._grouped:
-            t = count + max(self._begun)
-            if not run_together(
-                self._bindings, self._order, values, count, t, group, self._threads, shards=self._shards
-            ):
-                return False
-        else:
-            for binding in self._bindings:
-                binding.run(values, count, self._threads)
+        if not self._bound.run(values, count, group):
+            return False
         self._n = count
         if self._clocked:
             self._steps += 1
             self._expected += 1
         increment_version(self.tensors)
-        if self._overwrites:
+        if self._bound.overwrites:
             increment_version([member.p.grad for member in self.members])
         return True
 
