@@ -7,8 +7,8 @@
     python -m benchmarks.fast             what a fast mode would gain
 
 One room each: `shapes` of models; `rules` that are measured, and the bytes that they must move; `peers`, an adapter for
-each of the others, with `torch_peers`, `optax_peer`, `numba_rules` and `numpy_rules` behind it; the `stream`, which is
-the limit; `measure`, which times all of them in turn; the `picture`.
+each of the others, with `torch_peers`, `deepspeed_peer`, `optax_peer`, `numba_peer` and `numpy_peer` behind it; the
+`stream`, which is the limit; `steps` and `experiments`, which `measure` times in turn; the `picture`.
 
 In a checkout this folder stands beside the package, in a wheel inside it; `optgen.resources.benchmarks` finds it.
 """

@@ -21,7 +21,8 @@ from torch.optim import Optimizer, lr_scheduler, swa_utils
 from .. import driver
 from ..chains import chain as _chain
 from ..errors import ArgumentError, UnknownRule
-from .adapter import Adapter, adapted, of_spec, wrapped
+from .adapter import Adapter
+from .classes import adapted, of_spec, wrapped
 
 __all__ = ["Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils"]
 

@@ -16,11 +16,12 @@ import torch
 
 from ..arrays import Array, as_gradient, as_parameter, bounds, refuse_overlaps
 from ..bound import Bound
-from ..driver import Compilation, kernel
+from ..driver import kernel
 from ..errors import ArrayError
 from ..host import Steps
 from ..kernel import threads
 from ..roll import Gradients, Roll, same_objects
+from .kind import STEP, Kind
 from .mesh import cut, shards_of
 from .tensors import DTYPES, TENSORS, count_dtype, increment_version, local, memory, unresolved
 
@@ -71,21 +72,18 @@ class TensorPlan:
     """`members` are the parameters of a step, `places` where they stand among all `params` of the optimiser; `rest` are
     those that are stepped by something else, and all others must have no gradient.
 
-    `taken`: parameters and gradients as `accepted` has found them. `clocked`: the states have a count, "step", of
-    which one tensor for all is kept here.
+    `taken`: parameters and gradients as `accepted` has found them.
     """
 
     def __init__(
         self,
-        compilation: Compilation,
-        module: str | None,
+        kind: Kind,
         members: Sequence[Member],
         taken: Taken,
         places: Sequence[int],
         rest: Sequence[int],
         params: Sequence[Any],
         grads: Sequence[Any],
-        clocked: bool,
     ) -> None:
         self.members = members
         self.rest = list(rest)
@@ -95,7 +93,7 @@ class TensorPlan:
         self._idle = sorted(set(range(count)) - set(places) - set(rest))
         self.tensors = [member.p for member in members]
         self._locals = any(local(p) is not p for p in self.tensors)
-        self._clocked = clocked
+        self._clocked = kind.counted  # then the states have a count, of which one tensor for all is kept here
         # A gradient with a conjugation that is still to be made is made now, and looked at again the next time.
         # So is one that had to be laid out as its parameter is.
         lazy = any(_is_lazy(member.g) or member.g is not member.p.grad for member in members)
@@ -103,10 +101,10 @@ class TensorPlan:
         self._keep = taken.tensors if lazy else None
 
         cuts = any(map(cut, self.tensors))
-        compilation = compilation.in_shards if cuts else compilation
+        compilation = kind.compilation.in_shards if cuts else kind.compilation
         states = [[memory(member.state[name]) for name in member.names] for member in members]
         self._bound = Bound(
-            lambda dtype, variant: kernel(compilation, variant, dtype, module),
+            lambda dtype, variant: kernel(compilation, variant, dtype, kind.module),
             [(DTYPES[member.p.dtype], member.variant) for member in members],
             lambda i, _: (taken.ps[i], taken.gs[i], *states[i]),
             threads(),
@@ -132,11 +130,11 @@ class TensorPlan:
         """Counts from where the states are, in a tensor of this plan."""
         begun = [member.before for member in self.members]
         if self._clocked:
-            begun = [int(member.state["step"]) if "step" in member.state else 0 for member in self.members]
+            begun = [int(member.state[STEP]) if STEP in member.state else 0 for member in self.members]
             with torch.inference_mode(False):
                 steps = torch.tensor(begun, dtype=count_dtype())
             for member, step in zip(self.members, steps.unbind(), strict=True):
-                member.state["step"] = step
+                member.state[STEP] = step
             self._steps: Array = steps.numpy()
             self._expected = self._steps.copy()
         self._n = 0

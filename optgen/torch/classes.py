@@ -1,0 +1,112 @@
+"""Classes of optimisers for PyTorch, made from rules and from optimisers of optgen.
+
+In: a compiled rule, or an optimiser. Out: a class that derives from `Adapter`; for PyTorch's own rules from PyTorch's
+class too, whose constructor it keeps.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Any
+
+from torch.optim import Optimizer
+
+from ..driver import Compilation, compile_text, module_class
+from ..errors import ArgumentError
+from .adapter import Adapter
+from .groups import NO_SCHEDULE, SCHEDULERS
+from .kind import OWN_WAYS, STEP, Kind
+
+__all__ = ["adapted", "of_spec", "wrapped"]
+
+#: What PyTorch calls a hyperparameter or a state that a spec calls otherwise.
+_HYPERS = {"eta": "lr"}
+_STATES = {"Adagrad": {"state_sum": "sum"}}
+
+
+def adapted(
+    compilation: Compilation, module: str | None, theirs: type[Optimizer] | None, core: Any, name: str = ""
+) -> type[Adapter]:
+    """The class of a rule; `theirs` is PyTorch's, if PyTorch has this rule, `core` the class that optgen has."""
+    rule = compilation.rules[0]
+    taken = {hyper.name for hyper in rule.hypers}
+    hypers = {name: other if (other := _HYPERS.get(name, name)) not in taken else name for name in taken}
+    hypers = {hyper.name: hypers[hyper.name] for hyper in rule.hypers}
+    keys = (*hypers.values(), *(flag.name for flag in rule.flags if flag.when is None))
+    known = inspect.signature(theirs).parameters if theirs is not None else {}
+    # In PyTorch a state may be called as the count is called there.
+    states = {STEP: f"{STEP}_state"} if theirs is None else _STATES.get(rule.name, {})
+    keys = (*keys, *(flag for flag in OWN_WAYS if flag in known))
+    kind = Kind(compilation, module, theirs, hypers, states, keys)
+    attributes: dict[str, Any] = {"_kind": kind, "__doc__": core.__doc__, "__module__": __package__}
+    if theirs is None:
+        attributes["__init__"] = _constructor(core, hypers)
+    bases = (Adapter,) if theirs is None else (Adapter, theirs)
+    return type(name or rule.name, bases, attributes)
+
+
+@cache
+def of_spec(text: str, file: str) -> type[Adapter]:
+    """The class of a spec that does not ship; the same one each time."""
+    compilation = compile_text(text, file)
+    made = adapted(compilation, None, None, module_class(compilation))
+    made._revival = (_of_spec, (text, file))
+    return made
+
+
+def _of_spec(text: str, file: str) -> Adapter:
+    cls = of_spec(text, file)
+    return cls.__new__(cls)
+
+
+def _constructor(core: Any, hypers: Mapping[str, str]) -> Callable[..., None]:
+    """Of a rule of optgen's own: the parameters, then what its class takes, by the names that groups have."""
+    own = [p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend")]
+    theirs = [p.replace(name=hypers.get(p.name, p.name)) for p in own]
+    first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    signature = inspect.Signature([first, *theirs])
+    spelled = {new: old for old, new in hypers.items()}
+
+    def __init__(self: Adapter, *args: Any, **kwargs: Any) -> None:
+        try:
+            bound = signature.bind(*args, **kwargs)
+        except TypeError as error:
+            raise ArgumentError(f"{type(self).__name__}: {error}", hint=f"{type(self).__name__}{signature}") from None
+        given = dict(bound.arguments)
+        params = given.pop("params")
+        Optimizer.__init__(self, params, defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), hypers))
+
+    __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()]
+    )
+    return __init__
+
+
+def defaults_of(core: Any, hypers: Mapping[str, str]) -> dict[str, Any]:
+    """The hyperparameters and flags of an optimiser of optgen, as a group has them. ArgumentError for a schedule, which
+    is a learning-rate scheduler's here."""
+    defaults: dict[str, Any] = {}
+    for hyper in core._compilation.rules[0].hypers:
+        values = core._values[hyper.name]
+        if any(map(callable, values)):
+            raise ArgumentError(f"{hyper.name}: {NO_SCHEDULE}", hint=SCHEDULERS)
+        defaults[hypers[hyper.name]] = values if hyper.vector else values[0]
+    decided = core._decided
+    flags = {flag.name for flag in core._compilation.rules[0].flags}  # a chain has those of its parts beside it
+    return defaults | {k: v for k, v in core._flags.items() if k not in decided and k in flags}
+
+
+def wrapped(params: Any, core: Any) -> Adapter:
+    """An optimiser of optgen, with its hyperparameters, for tensors of PyTorch."""
+    made = _revived(core)
+    Optimizer.__init__(made, params, defaults_of(core, made._kind.hypers))
+    return made
+
+
+def _revived(core: Any) -> Adapter:
+    cls = adapted(core._compilation, core._module, None, type(core), type(core).__name__)
+    made: Adapter = cls.__new__(cls)
+    made._revival = (_revived, (core,))
+    return made
