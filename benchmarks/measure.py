@@ -1,9 +1,9 @@
 """Times of several contestants, taken in turn: what disturbs one of them disturbs the others as much.
 
 In a round each has its turn once, and begins it anew: a pause, in which the threads of the others go to sleep (OpenMP's
-spin for some milliseconds after their work), one call that is not timed, then as many as it takes for the clock to be
-exact. Each round begins with another contestant. A ratio of two is the median over the rounds of the ratio within a
-round; it holds on other machines, times do not.
+spin for some milliseconds after their work), a few calls that are not timed, in which what fits into the caches comes
+there again, then as many as it takes for the clock to be exact. Each round begins with another contestant. A ratio of
+two is the median over the rounds of the ratio within a round; it holds on other machines, times do not.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def interleaved(
         for name in names[first:] + names[:first]:
             step = steps[name]
             time.sleep(PAUSE)
-            if before:
-                before(name)
-            step()
+            for _ in range(max(1, calls[name] // 4)):
+                if before:
+                    before(name)
+                step()
             if before:
                 before(name)
             start = time.perf_counter()

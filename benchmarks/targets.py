@@ -63,13 +63,13 @@ class Target:
 
 
 def batches(chosen: Sequence[str], peers: Sequence[str], rounds: int) -> list[list[Job]]:
-    """The jobs for these rules, each list for a process of its own: the product of matrices wants one in which no
-    other library has threads."""
+    """The jobs for these rules, each list for a process of its own: the product of matrices and the experiments with
+    threads want one in which no other library has any."""
     wanted = list(peers)
     plain = [name for name in chosen if name not in rules.CHAINS]
     elementwise = [name for name in plain if rules.passes(rules.make(name)) == 1]
     alone = [Job("product", "Adam", "", [], rounds)]
-    others = [Job("threads", "Adam", "1x1M", [], rounds), Job("tensors", "Adam", "", [], rounds)]
+    own = [Job("threads", "Adam", "1x1M", [], rounds), Job("tensors", "Adam", "", [], rounds)]
     steps = [
         Job("steps", name, shape, [only] if only else wanted, rounds)
         for name, shape, only, _ in SINGLE
@@ -77,7 +77,7 @@ def batches(chosen: Sequence[str], peers: Sequence[str], rounds: int) -> list[li
     ]
     steps += [Job("steps", name, "1x25M", [], rounds) for name in elementwise]
     steps += [Job("steps", name, "resnet50", wanted, rounds) for name in plain]
-    return [alone, others + steps] if "Adam" in chosen else [steps]
+    return [alone, own, steps] if "Adam" in chosen else [steps]
 
 
 def judged(results: Sequence[Result]) -> list[Target]:

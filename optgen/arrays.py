@@ -19,12 +19,15 @@ from numpy.typing import NDArray
 from .errors import ArrayError
 
 __all__ = [
-    "COMPUTE", "SLAB", "Array", "Layout", "as_gradient", "as_parameter", "bounds", "layout_of", "refuse_overlaps",
+    "COMPUTE", "SLAB", "Array", "Layout", "as_gradient", "as_parameter", "bounds", "empty_beside", "layout_of",
+    "refuse_overlaps",
 ]  # fmt: skip
 
 Array: TypeAlias = NDArray[Any]
 
 COMPUTE = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
+#: Bytes of a line of the cache.
+LINE = 64
 #: Matrices of no more elements, dense behind each other, are gone through several at a time.
 SLAB = 512
 #: How hard to look for a shared element of two interleaved arrays before calling them overlapping.
@@ -115,6 +118,16 @@ def _overlaps_itself(x: Array) -> bool:
             return True
         reach += stride * (extent - 1)
     return False
+
+
+def empty_beside(x: Array) -> Array:
+    """An array laid out as `x`, whose elements stand in lines of the cache as those of `x` do: where a vector of one
+    lies within a line, so does that of the other. Its values are whatever was there."""
+    plain = np.empty_like(x, order="K", subok=False)
+    if plain.nbytes <= 16 * LINE or (plain.ctypes.data - x.ctypes.data) % LINE == 0:
+        return plain
+    room = np.empty(plain.nbytes + LINE, np.uint8)
+    return np.ndarray(x.shape, x.dtype, room, (x.ctypes.data - room.ctypes.data) % LINE, plain.strides)
 
 
 def bounds(x: Array) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from .arrays import Array
+from .arrays import Array, empty_beside
 from .errors import ArrayError, StateError
 
 __all__ = ["Key", "Shapes", "Slot", "States", "Ticks", "expect_fit", "expect_number", "keys_of", "read_saved"]
@@ -73,7 +73,7 @@ class Slot:
         """A slot for `p`: for each name an array laid out as `p` is, or of float64 and the shape that `small` gives,
         filled with a number or an array of its shape."""
         arrays = {
-            name: np.empty(small[name], np.float64) if name in small else np.empty_like(p, order="K", subok=False)
+            name: np.empty(small[name], np.float64) if name in small else empty_beside(p)
             for name in values
         }
         slot = cls(p.shape, str(p.dtype), t, arrays)

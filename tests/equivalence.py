@@ -445,6 +445,7 @@ def check_all(rule: Rule, kernel: Kernel) -> None:
     """Every fixed round: the kernel on all layouts, and its runtime on sizes small and large."""
     check_kernel(rule, kernel)
     check_runtime(kernel.runtime, [5, 0, 7, 200], 3, 3)
+    check_runtime(kernel.runtime, [5, 0, 700, 1000], 3, 300, dense=True)
     check_runtime(kernel.runtime, [2**31 + 5, 0, 2**33, 3], 1, 2**28 + 1)
 
 
@@ -467,9 +468,10 @@ def check_positions(rule: Rule, kernel: Kernel) -> None:
             same_bits(placed.array, first, f"{name} by position, {kind} numbers")
 
 
-def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: int) -> None:
+def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: int, *, dense: bool = False) -> None:
     """Cuts a step over tensors of these sizes (of any size: nothing is read) and sees that every element gets its
-    turn once, with the element of the second array that goes with it."""
+    turn once, with the element of the second array that goes with it; and that long rows of dense tensors, none of
+    which begins with a line of the cache, go on at one."""
     ffi = runtime.ffi
     visits: list[tuple[int, int, int]] = []
 
@@ -479,8 +481,8 @@ def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: i
     callback = ffi.callback("optgen_row", row)
     work = ffi.new("optgen_work[1]", [{"row": callback}])
     kernel = ffi.new("optgen_kernel *", {"arrays": 2, "units": 1, "count": 1, "work": work})
-    layouts = [np.array([0, 1, size, 4, 8], np.int64) for size in sizes]
-    starts = [(1 + k) << 40 for k in range(len(sizes))]
+    layouts = [np.array([int(dense), 1, size, 4, 8], np.int64) for size in sizes]
+    starts = [((1 + k) << 40) + 4 * (1 + k % 15) for k in range(len(sizes))]
     firsts = [sum(sizes[:k]) for k in range(len(sizes))]
     columns = zip(firsts, layouts, starts, strict=True)
     rows = [[first, layout.ctypes.data, 0, 0, 0, start, 2 * start] for first, layout, start in columns]
@@ -489,11 +491,12 @@ def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: i
     runtime.library.optgen_step(kernel, address, len(sizes), sum(sizes), 0, ffi.NULL, 0, 1, threads, grain)
     assert all(second == 2 * first for first, second, _ in visits), "the arrays went out of step"
     ends = {start: start + 4 * size for start, size in zip(starts, sizes, strict=True) if size}
-    reached = dict.fromkeys(ends)
+    reached = {start: start for start in ends}
     for first, _, n in sorted(visits):
         assert n > 0, "an empty row"
-        start = first >> 40 << 40
-        assert first == (reached[start] or start), "an element was left out, or came twice"
+        start = starts[(first >> 40) - 1]
+        assert first == reached[start], "an element was left out, or came twice"
+        assert not dense or n <= 256 or first % 64 == 0, "a long row does not begin with a line of the cache"
         reached[start] = first + 4 * n
     assert reached == ends, "an element was left out"
 

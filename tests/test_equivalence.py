@@ -238,6 +238,7 @@ def test_a_gradient_of_the_same_layout_takes_the_place_of_another() -> None:
 def test_every_element_has_its_turn_once(threads: int, grain: int) -> None:
     for sizes in ([1], [5, 7], [0, 5, 0, 0, 1, 200, 7, 0], [0, 999, 1, 1000]):
         check_runtime(driver.runtime(), sizes, threads, grain)
+        check_runtime(driver.runtime(), [30 * size for size in sizes], threads, 30 * grain, dense=True)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

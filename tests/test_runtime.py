@@ -91,6 +91,26 @@ def test_the_pool_sleeps_between_steps() -> None:
     assert process(script) == "True 3\n"
 
 
+@pytest.mark.skipif(sys.platform != "linux" or kernel.processors() < 2, reason="needs Linux and two processors")
+def test_workers_keep_from_the_processor_of_the_thread_that_steps() -> None:
+    """Some systems wake a worker there, and leave it there, waiting, for many steps."""
+    script = """
+        every = os.sched_getaffinity(0)
+        before = set(os.listdir("/proc/self/task"))
+        run = Run(20)
+        for cpu in (min(every), max(every)):
+            os.sched_setaffinity(0, {cpu}) # which moves it there
+            os.sched_setaffinity(0, every)
+            run.steps(3)
+            for worker in set(os.listdir("/proc/self/task")) - before:
+                allowed = os.sched_getaffinity(int(worker))
+                print(len(every - allowed), allowed <= every)
+        os.sched_setaffinity(0, {cpu}) # there is no other one left
+        print(run.steps(3).right())
+    """
+    assert process(script, threads=3) == 4 * "1 True\n" + "True\n"
+
+
 def test_steps_go_on_after_a_fork_in_the_child_and_in_the_parent() -> None:
     script = """
         run = Run(100).steps(2)

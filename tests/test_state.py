@@ -145,6 +145,20 @@ def test_to_look_at_the_state_of_a_group_is_not_to_begin_it(backend):
     assert opt.state(p)["d"] == opt.state(np.ones(2))["d"] == opt.state_dict()["group"]["d"] == 0.5
 
 
+@pytest.mark.parametrize("offset", [0, 4, 16, 60])
+def test_the_arrays_of_a_state_stand_in_lines_of_the_cache_as_their_parameter(offset):
+    """Else the vectors of a kernel, which lie within lines of the parameter, would lie across those of the states."""
+    room = np.zeros(5064, np.uint8)
+    p = room[-room.ctypes.data % 64 + offset :][:4000].view(np.float32).reshape(25, 40)
+    opt = optgen.ADAM()
+    for x in (p, p.T):
+        opt.step([x], [np.ones_like(x)])
+        for name in ("m", "v"):
+            state = opt.state(x)[name]
+            assert (state.shape, state.strides, state.dtype) == (x.shape, x.strides, x.dtype)
+            assert state.ctypes.data % 64 == offset
+
+
 @by_backend
 def test_the_arrays_of_a_state_are_live(backend):
     opt, p = optgen.Momentum(eta=1.0, backend=backend), np.ones(2)
