@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +18,7 @@ import numpy as np
 from optgen.kernel import SERIAL
 
 from . import rules
-from .measure import PAUSE, ROUNDS, interleaved, ratio
+from .measure import ROUNDS, interleaved, ratio
 from .shapes import SHAPES
 from .worker import Job
 
@@ -25,6 +28,10 @@ SMALL = 64
 FEW, MANY = 10, 10_000
 #: Side of the matrices of a product, which then takes some milliseconds on all threads.
 SIDE = 1024
+#: What is stepped between products: enough for several threads, and little of the cache.
+BETWEEN = [(SERIAL * 5 // 4,)]
+#: Seconds until the threads of OpenBLAS no longer look for work, as they do for a tenth of one.
+REST = 0.2
 #: How many products make a turn.
 TURN = 7
 
@@ -90,58 +97,93 @@ def _further(times: dict[str, list[float]]) -> float:
 
 
 def product(job: Job, rounds: int) -> dict[str, Any]:
-    """A product of matrices with the threads of its own library: in a process that has none of optgen's, and in this
-    one with a step before each. The two have turns, so that a busy machine is as busy for both."""
-    opt, params, grads = _model(job.rule, [(SERIAL * 5 // 4,)])  # for several threads, and little of the cache
-    products = _products()
-    times: dict[str, dict[str, list[float]]] = {name: {"alone": [], "between": []} for name in products}
-    command, pipe = [sys.executable, "-c", _CHILD], subprocess.PIPE
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8") as other:
-        assert other.stdin is not None
-        assert other.stdout is not None
-        for _ in range(rounds + 1):
-            for name, run_ in products.items():
-                print(name, SIDE, file=other.stdin, flush=True)
-                times[name]["alone"].append(float(other.stdout.readline()))
-                times[name]["between"].append(_turn(run_, lambda: opt.step(params, grads)))
-        other.stdin.close()
-    found = {name: {key: each[1:] for key, each in own.items()} for name, own in times.items()}  # less the warm-up
+    """A product of matrices with the threads of its own library, after a step on as many threads, and after a step on
+    one, where there are none of optgen's to disturb it. Each has a process of its own, for libraries leave threads
+    behind that look for work; and the two have turns, so that a busy machine is as busy for both."""
+    threads = {"alone": "1", "between": os.environ["OPTGEN_NUM_THREADS"]}
+    times: dict[str, dict[str, list[float]]] = {}
+    for library in [name for name in _PRODUCTS if importlib.util.find_spec(name)]:
+        with ExitStack() as stack:
+            asked = {key: stack.enter_context(_asked(job.rule, library, count)) for key, count in threads.items()}
+            turns = [{key: ask() for key, ask in asked.items()} for _ in range(rounds + 1)]
+        times[library] = {key: [turn[key] for turn in turns[1:]] for key in threads}  # less the warm-up
     return {
         "rule": job.rule,
-        "alone": {name: statistics.median(own["alone"]) for name, own in found.items()},
-        "between": {name: statistics.median(own["between"]) for name, own in found.items()},
-        "ratio": {name: ratio(own["alone"], own["between"]) for name, own in found.items()},
+        "alone": {name: statistics.median(own["alone"]) for name, own in times.items()},
+        "between": {name: statistics.median(own["between"]) for name, own in times.items()},
+        "ratio": {name: ratio(own["alone"], own["between"]) for name, own in times.items()},
     }
 
 
+@contextmanager
+def _asked(rule: str, library: str, threads: str) -> Iterator[Callable[[], float]]:
+    """A function that asks a process with so many threads of optgen for the seconds of a product."""
+    environment, pipe = {**os.environ, "OPTGEN_NUM_THREADS": threads}, subprocess.PIPE
+    command = [sys.executable, "-c", _CHILD, rule, library, str(SIDE)]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment) as other:
+        given, answer = other.stdin, other.stdout
+        assert given is not None
+        assert answer is not None
+
+        def ask() -> float:
+            print(file=given, flush=True)
+            return float(answer.readline())
+
+        yield ask
+        given.close()
+
+
 def serve() -> None:
-    """Of each product that a line of the standard input names, with its side: the seconds, in a line."""
-    products: dict[str, Callable[[], object]] = {}
-    for line in sys.stdin:
-        name, side = line.split()
-        products = products or _products(int(side))
-        print(_turn(products[name], lambda: None), flush=True)
+    """For each line of the standard input: the seconds of a product after a step, in a line. In the arguments: the
+    rule, the library, the side of the matrices."""
+    rule, library, side = sys.argv[1:]
+    run_ = _PRODUCTS[library](int(side))
+    opt, params, grads = _model(rule, BETWEEN)
+    for _ in range(2):  # all threads are there then
+        opt.step(params, grads)
+        run_()
+    _tell_apart()
+    for _ in sys.stdin:
+        print(_turn(run_, lambda: opt.step(params, grads)), flush=True)
 
 
-def _products(side: int = 0) -> dict[str, Callable[[], object]]:
-    """By library: a product of square matrices."""
+def _matrices(side: int) -> tuple[Any, Any, Any]:
     rng = np.random.default_rng(0)
-    a, b = (rng.standard_normal((side or SIDE,) * 2, dtype=np.float32) for _ in range(2))
-    into = np.empty_like(a)
-    products: dict[str, Callable[[], object]] = {"numpy": lambda: np.matmul(a, b, out=into)}
-    try:
-        import torch
-    except ImportError:
-        return products
+    a, b = (rng.standard_normal((side, side), dtype=np.float32) for _ in range(2))
+    return a, b, np.empty_like(a)
+
+
+def _of_numpy(side: int) -> Callable[[], object]:
+    a, b, into = _matrices(side)
+    return lambda: np.matmul(a, b, out=into)
+
+
+def _of_torch(side: int) -> Callable[[], object]:
+    import torch
+
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    x, y = torch.from_numpy(a), torch.from_numpy(b)
-    z = torch.empty_like(x)
-    return products | {"torch": lambda: torch.matmul(x, y, out=z)}
+    a, b, into = map(torch.from_numpy, _matrices(side))
+    return lambda: torch.matmul(a, b, out=into)
+
+
+#: By library: a product of square matrices of some side.
+_PRODUCTS = {"numpy": _of_numpy, "torch": _of_torch}
+
+
+def _tell_apart() -> None:
+    """Binds the main thread of this process to one processor, and all others to the rest: some systems wake a thread
+    on the processor of another, and leave it there, waiting, while one is idle. Only on Linux."""
+    tasks = Path("/proc/self/task")
+    processors = sorted(os.sched_getaffinity(0)) if tasks.exists() else []
+    for task in tasks.iterdir() if len(processors) > 1 else ():
+        own = int(task.name) == os.getpid()
+        with suppress(ProcessLookupError):  # it has ended meanwhile
+            os.sched_setaffinity(int(task.name), processors[:1] if own else processors[1:])
 
 
 def _turn(run: Callable[[], object], step: Callable[[], object]) -> float:
     """The median seconds of a few products with a step before each, which is not timed."""
-    time.sleep(PAUSE)
+    time.sleep(REST)
     times = []
     for _ in range(TURN):
         step()
