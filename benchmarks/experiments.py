@@ -45,21 +45,28 @@ def run(job: Job) -> dict[str, Any]:
     return kinds[job.kind](job, job.rounds or ROUNDS)
 
 
-def _model(rule: str, shapes: list[tuple[int, ...]]) -> tuple[Any, list[Any], list[Any]]:
+def _arrays(shapes: list[tuple[int, ...]]) -> tuple[list[Any], list[Any]]:
+    """Parameters and gradients."""
     rng = np.random.default_rng(0)
-    params = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
-    return rules.make(rule), params, [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
+    params, grads = ([rng.standard_normal(shape, dtype=np.float32) for shape in shapes] for _ in range(2))
+    return params, grads
+
+
+def _model(rule: str, shapes: list[tuple[int, ...]]) -> tuple[Any, list[Any], list[Any]]:
+    return rules.make(rule), *_arrays(shapes)
 
 
 def threads(job: Job, rounds: int) -> dict[str, Any]:
-    """A step on one thread and on two. An optimiser keeps the number that there was when it first stepped a list."""
+    """A step on one thread and on two, of the same parameters. An optimiser keeps the number of threads that there was
+    when it first stepped a list."""
+    params, grads = _arrays(SHAPES[job.shape])
     steps: dict[str, Callable[[], object]] = {}
     before = os.environ.get("OPTGEN_NUM_THREADS", "")
     for count in ("1", "2"):
         os.environ["OPTGEN_NUM_THREADS"] = count
-        opt, params, grads = _model(job.rule, SHAPES[job.shape])
+        opt = rules.make(job.rule)
         opt.step(params, grads)
-        steps[count] = lambda opt=opt, params=params, grads=grads: opt.step(params, grads)  # type: ignore[misc]
+        steps[count] = lambda opt=opt: opt.step(params, grads)  # type: ignore[misc]
     os.environ["OPTGEN_NUM_THREADS"] = before
     times = interleaved(steps, rounds)
     seconds = {count: statistics.median(each) for count, each in times.items()}

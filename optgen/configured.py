@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from .driver import Compilation
 from .emit.text import expression
 from .errors import ArgumentError, HyperparameterError
-from .host import evaluate
+from .host import Always, Steps, evaluate
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
 from .ir import Expr, Rule
 from .names import canonical
@@ -29,6 +29,7 @@ class Configured:
     _spellings: ClassVar[Spellings]
 
     _values: MutableMapping[str, tuple[Given, ...]]
+    _always: Steps
     _scheduled: bool  # whether a value is a function of the step
     _flags: dict[str, bool]
     _backend: str
@@ -66,6 +67,7 @@ class Configured:
         # Not by attribute: those are hyperparameters.
         self.__dict__.update(
             _values=values,
+            _always=Always(values),  # type: ignore[arg-type]  # to be asked while none is a function
             _scheduled=any(map(callable, sum(values.values(), ()))),
             _flags=flags,
             _decided=decided,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import operator
+import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
@@ -21,6 +22,11 @@ Value: TypeAlias = float | bool
 Values: TypeAlias = Mapping[str, tuple[float, ...]]
 #: These by the count of updates that a step is for a parameter.
 Steps: TypeAlias = Mapping[int, Values]
+#: Where a value goes, what computes it, and what takes its arguments from the cells.
+Instruction: TypeAlias = tuple[int, Callable[..., Value], Callable[[list[Value]], Sequence[Value]]]
+
+#: How many sets of hyperparameters a program remembers.
+MOST_KNOWN = 64
 
 
 class Always(dict[int, Values]):
@@ -127,8 +133,16 @@ def evaluate(expr: Expr, values: Values, t: int, names: Mapping[str, Value]) -> 
     raise AssertionError(f"{expr} has no value on the host")
 
 
+def _taking(places: Sequence[int]) -> Callable[[list[Value]], Sequence[Value]]:
+    """A function that takes what stands in these places."""
+    if len(places) == 1:
+        return operator.itemgetter(slice(places[0], places[0] + 1))
+    return operator.itemgetter(*places) if places else lambda _: ()
+
+
 class Program:
-    """`scalars` of a lowered rule as a straight line of instructions: a step should not cost more than it must.
+    """`scalars` of a lowered rule as a straight line of instructions: a step should not cost more than it must, so what
+    does not depend on the count is computed once for each set of hyperparameters.
 
     `run(values, t)` gives the value of each name in `wanted`, in that order.
     """
@@ -136,37 +150,57 @@ class Program:
     def __init__(self, scalars: Sequence[Assign], wanted: Sequence[str]) -> None:
         self._cells: list[Value] = [0.0]  # the first is t
         self._inputs: list[tuple[int, str, int]] = []
-        self._code: list[tuple[int, Callable[..., Value], tuple[int, ...]]] = []
-        self._known: dict[Expr, int] = {Count(): 0}
+        self._steady: list[Instruction] = []
+        self._moving: list[Instruction] = []
+        self._moved = {0}  # the cells that depend on the count
+        self._places: dict[Expr, int] = {Count(): 0}
         names: dict[str, int] = {}
         for assign in scalars:
             names[assign.target] = self._place(assign.value, names)
-        self._wanted = [names[name] for name in wanted]
+        self._wanted = _taking([names[name] for name in wanted])
+        self._count = len(wanted)
+        self._pack = struct.Struct(f"{len(self._inputs)}d").pack  # which tells zeros apart
+        self._known: dict[bytes, list[Value]] = {}
 
     def _place(self, expr: Expr, names: Mapping[str, int]) -> int:
         """The cell that will hold the value of `expr`."""
         if isinstance(expr, Local):
             return names[expr.name]
-        if expr in self._known:
-            return self._known[expr]
+        if expr in self._places:
+            return self._places[expr]
         arguments = tuple(self._place(arg, names) for arg in expr.args) if isinstance(expr, Call) else ()
-        cell = self._known[expr] = len(self._cells)
+        cell = self._places[expr] = len(self._cells)
         self._cells.append(expr.value if isinstance(expr, Const) else 0.0)
         if isinstance(expr, Scalar):
             self._inputs.append((cell, expr.hyper, max(0, expr.index - 1)))
         elif isinstance(expr, Call):
-            self._code.append((cell, HOST[expr.op], arguments))
+            moves = not self._moved.isdisjoint(arguments)
+            if moves:
+                self._moved.add(cell)
+            (self._moving if moves else self._steady).append((cell, HOST[expr.op], _taking(arguments)))
         return cell
 
     def __len__(self) -> int:
         """How many values `run` gives."""
-        return len(self._wanted)
+        return self._count
 
-    def run(self, values: Values, t: int) -> list[Value]:
-        cells = self._cells.copy()
+    def run(self, values: Values, t: int) -> Sequence[Value]:
+        given = [values[hyper][index] for _, hyper, index in self._inputs]
+        known = self._known.get(self._pack(*given))
+        cells = self._begun(given) if known is None else known.copy()
         cells[0] = float(t)
-        for cell, hyper, index in self._inputs:
-            cells[cell] = values[hyper][index]
-        for cell, operation, arguments in self._code:
-            cells[cell] = operation(*[cells[i] for i in arguments])
-        return [cells[i] for i in self._wanted]
+        for cell, operation, arguments in self._moving:
+            cells[cell] = operation(*arguments(cells))
+        return self._wanted(cells)
+
+    def _begun(self, given: Sequence[float]) -> list[Value]:
+        """The cells as far as they do not depend on the count."""
+        cells = self._cells.copy()
+        for (cell, _, _), value in zip(self._inputs, given, strict=True):
+            cells[cell] = value
+        for cell, operation, arguments in self._steady:
+            cells[cell] = operation(*arguments(cells))
+        if len(self._known) >= MOST_KNOWN:  # schedules give other ones for each step
+            self._known = {}
+        self._known[self._pack(*given)] = cells.copy()
+        return cells

@@ -19,7 +19,7 @@ from .configured import Configured
 from .constants import vanishing
 from .emit.text import expression
 from .errors import ArgumentError, ArrayError, HyperparameterError, StateError
-from .host import Always, Steps, Values, evaluate
+from .host import Steps, Values, evaluate
 from .hyperparameters import Given, any_spelling, resolved, spellings
 from .ir import GRADIENT, Expr, Extent, Rule
 from .kernel import Kernel, threads
@@ -107,7 +107,7 @@ class Optimiser(Configured):
         plan = self._plans.for_step(params, grads)
         if plan is None or (plan.grouped and self._has_others(plan)):
             return self._step_anew(params, grads)
-        values = self._steps(plan.counts) if self._scheduled else self._always()
+        values = self._steps(plan.counts) if self._scheduled else self._always
         if not self._held.issuperset(plan.dtypes):
             self._refuse_vanishing(plan.dtypes, values)
         if not plan.run(values, self._states.group):
@@ -120,10 +120,7 @@ class Optimiser(Configured):
 
     def _values_of(self, slots: Sequence[Slot]) -> Steps:
         """The hyperparameters by the count of a step, for slots that are at any."""
-        return self._steps({slot.t for slot in slots}) if self._scheduled else self._always()
-
-    def _always(self) -> Steps:
-        return Always(self._values)  # type: ignore[arg-type]  # none is a function
+        return self._steps({slot.t for slot in slots}) if self._scheduled else self._always
 
     def _steps(self, counts: Set[int]) -> Steps:
         """As `_values_of` for so many updates before: schedules are called here, and what they give is checked."""

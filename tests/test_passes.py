@@ -192,12 +192,25 @@ def test_a_lowered_rule_keeps_the_promises_of_all_passes(rule: Rule) -> None:
 @given(rules())
 def test_the_program_of_the_host_gives_what_its_evaluator_gives(rule: Rule) -> None:
     scalars = lower(rule).scalars
-    for t in (1, 3):
+    targets = [assign.target for assign in scalars]
+    program, copy = Program(scalars, targets), Program(scalars, targets[:1])
+    others = {name: tuple(-x for x in each) for name, each in VALUES.items()}
+    for values, t in ((VALUES, 1), (VALUES, 3), (others, 3), (VALUES, 2)):
         names: dict[str, Any] = {}
         for assign in scalars:
-            names[assign.target] = evaluate(assign.value, VALUES, t, names)
-        found = Program(scalars, list(names)).run(VALUES, t)
-        assert list(map(repr, found)) == list(map(repr, names.values()))
+            names[assign.target] = evaluate(assign.value, values, t, names)
+        assert list(map(repr, program.run(values, t))) == list(map(repr, names.values()))
+        assert list(map(repr, copy.run(values, t))) == list(map(repr, names.values()))[:1]
+
+
+def test_a_program_tells_hyperparameters_apart_by_the_sign_of_a_zero_and_forgets_the_oldest() -> None:
+    rule = rule_of(states("m + 1/eta + 0*g", "v"))
+    (value,) = (a.value for a in rule.body if a.target == "m")
+    (inverse,) = (e for e in walk(value) if isinstance(e, Call) and e.op == "div")
+    program = Program([Assign("inverse", inverse)], ["inverse"])
+    for eta in (0.0, -0.0, *map(float, range(1, 100)), -0.0, 0.0):
+        (found,) = program.run({"eta": (eta,)}, 1)
+        assert repr(found) == repr(math.copysign(math.inf, eta) if eta == 0 else 1 / eta)
 
 
 def assert_lowered(rule: Rule) -> None:
