@@ -13,14 +13,15 @@ from .arrays import Array
 from .group import Shards, run_together
 from .host import Steps
 from .ir import Rule
-from .kernel import Binding, Kernel
+from .kernel import Binding, Kernel, Team
 
 __all__ = ["Bound"]
 
 
 class Bound:
     """`keys[i]`: compute type and variant of tensor i, for which `kernel` gives the kernel; what it raises goes on.
-    `arrays(i, rule)`: its arrays as the kernel of this rule takes them. `threads`: how many a step may use.
+    `arrays(i, rule)`: its arrays as the kernel of this rule takes them. `threads`: how many a step may use; of
+    `team`, if there is one.
 
     `order[b]` are the places of the tensors of binding b among all; `cells[i]` is where a kernel finds gradient i.
     """
@@ -31,13 +32,14 @@ class Bound:
         keys: Sequence[tuple[str, int]],
         arrays: Callable[[int, Rule], Sequence[Array]],
         threads: int,
+        team: Team | None = None,
     ) -> None:
         members: dict[tuple[str, int], list[int]] = {}
         for i, key in enumerate(keys):
             members.setdefault(key, []).append(i)
         kernels = [kernel(*key) for key in members]
         self.bindings = [
-            Binding(each, [arrays(i, each.rule) for i in own])
+            Binding(each, [arrays(i, each.rule) for i in own], team)
             for each, own in zip(kernels, members.values(), strict=True)
         ]
         self.order = [np.array(own) for own in members.values()]

@@ -25,7 +25,7 @@ from .ops import BLOCK, PANEL
 from .stages import stages
 
 __all__ = [
-    "ABI", "ISAS", "Binding", "Kernel", "Runtime", "counts_of", "open_library", "processors", "threads",
+    "ABI", "ISAS", "Binding", "Kernel", "Runtime", "Team", "counts_of", "open_library", "processors", "threads",
     "write_declarations",
 ]  # fmt: skip
 
@@ -190,12 +190,31 @@ class GroupProgram:
                 for name in self.states if name in self.values}  # fmt: skip
 
 
+class Team:
+    """Threads of another library, to do steps in the place of the runtime's own: so that those which are awake from its
+    own work take up a step at once, and do not look for work on the processors where others step. `parallel`, `number`:
+    the addresses of what OpenMP calls GOMP_parallel and omp_get_thread_num.
+
+    After a fork there are none in the child, whose steps go to the runtime's own threads.
+    """
+
+    def __init__(self, parallel: int, number: int) -> None:
+        self.parallel, self.number = parallel, number
+        self.gone = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave)
+
+    def _leave(self) -> None:
+        self.gone = True
+
+
 class Binding:
     """Tensors of one kernel as the runtime's table. Row i: the parameter, its gradient, its states, those that have a
-    value for each element first."""
+    value for each element first. `team`: whose threads step them, if not the runtime's own."""
 
-    def __init__(self, kernel: Kernel, tensors: Sequence[Sequence[Array]]) -> None:
+    def __init__(self, kernel: Kernel, tensors: Sequence[Sequence[Array]], team: Team | None = None) -> None:
         self.kernel = kernel
+        self._lender, self._team = team, _team(kernel.runtime.ffi, team)
         ffi, rule = kernel.runtime.ffi, kernel.rule
         self.arrays = len(rule.arrays)
         units = kernel.entry.units
@@ -293,8 +312,18 @@ class Binding:
             threads, grain = (threads if self.elements >= SERIAL else 1), GRAIN if kernel.entry.units == 1 else 1
         begin, end = kernel.stretches[stretch]
         kernel.runtime.library.optgen_step(
-            kernel.entry, self._table, len(self.table), self.total, self.slabs, self._group, begin, end, threads, grain
-        )
+            kernel.entry, self._table, len(self.table), self.total, self.slabs, self._group, begin, end, threads, grain,
+            kernel.runtime.ffi.NULL if self._lender is None or self._lender.gone else self._team,
+        )  # fmt: skip
+
+
+def _team(ffi: Any, team: Team | None) -> Any:
+    """What the runtime calls a team."""
+    if team is None:
+        return ffi.NULL
+    of = ffi.typeof("optgen_team")
+    calls = {name: ffi.cast(field.type, getattr(team, name)) for name, field in of.fields}
+    return ffi.new("optgen_team *", calls)
 
 
 def _tiles(counts: Mapping[Extent, int]) -> int:

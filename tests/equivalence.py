@@ -488,7 +488,7 @@ def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: i
     rows = [[first, layout.ctypes.data, 0, 0, 0, start, 2 * start] for first, layout, start in columns]
     table = np.array(rows, np.int64)
     address = ffi.cast("void *", table.ctypes.data)
-    runtime.library.optgen_step(kernel, address, len(sizes), sum(sizes), 0, ffi.NULL, 0, 1, threads, grain)
+    runtime.library.optgen_step(kernel, address, len(sizes), sum(sizes), 0, ffi.NULL, 0, 1, threads, grain, ffi.NULL)
     assert all(second == 2 * first for first, second, _ in visits), "the arrays went out of step"
     ends = {start: start + 4 * size for start, size in zip(starts, sizes, strict=True) if size}
     reached = {start: start for start in ends}

@@ -119,7 +119,7 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
     optgen_kernel other = *kernel;
     if (has("behind"))
         other.work = &wrong, other.count = 1;
-    optgen_step(&other, table, COUNT, total, slabs, group, 0, other.count, threads, grain);
+    optgen_step(&other, table, COUNT, total, slabs, group, 0, other.count, threads, grain, NULL);
     for (int i = 0; i < COUNT * pointers && !has("shared"); ++i)
         free(blocks[i]);
     for (int k = 0; k < COUNT; ++k) {

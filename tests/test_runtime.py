@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,7 +22,18 @@ from equivalence import check_kernel, same_bits
 
 from optgen import driver, interp, kernel, toolchain
 from optgen.errors import ArgumentError, CompilerError
-from optgen.kernel import SERIAL, Kernel, choose_isa, open_library, read_declarations, threads, write_declarations
+from optgen.host import Always
+from optgen.kernel import (
+    SERIAL,
+    Binding,
+    Kernel,
+    Team,
+    choose_isa,
+    open_library,
+    read_declarations,
+    threads,
+    write_declarations,
+)
 from optgen.resources import declarations
 
 ROOT = Path(driver.__file__).parents[1]
@@ -198,6 +210,53 @@ def test_optimisers_stepped_by_several_threads_at_once_are_right(monkeypatch: py
         for k, found in enumerate(pool.map(work, range(8))):
             for array, right in zip(found, expected(k), strict=True):
                 same_bits(array, right, f"optimiser {k}")
+
+
+# ---- Threads of another library ----
+
+
+@pytest.mark.parametrize("come", [1, 2, 3])
+@pytest.mark.parametrize("name", ["ADAM", "LAMB"])
+def test_a_team_does_the_steps_in_the_place_of_the_pool(name: str, come: int) -> None:
+    """Though fewer threads come than were asked for, as libraries may have it."""
+    ffi, local = driver.runtime().ffi, threading.local()
+    asked = []
+
+    def as_number(i: int, run: Any, data: Any) -> None:
+        local.number = i
+        run(data)
+
+    @ffi.callback("void(void(*)(void *), void *, unsigned, unsigned)")
+    def parallel(run: Any, data: Any, count: int, flags: int) -> None:
+        asked.append((count, flags))
+        with ThreadPoolExecutor(come) as pool:
+            for done in [pool.submit(as_number, i, run, data) for i in range(come)]:
+                done.result()
+
+    number = ffi.callback("int(void)", lambda: local.number)
+    team = Team(*(int(ffi.cast("intptr_t", call)) for call in (parallel, number)))
+    compilation = driver.compile_file(driver.shipped_names()[name])
+    kernel_ = driver.kernel(compilation, 0, "float64", None)
+    values = Always({hyper.name: hyper.default for hyper in kernel_.rule.hypers})
+    rng = np.random.default_rng(0)
+    start = [rng.standard_normal(SIZE) for _ in kernel_.rule.arrays]
+    arrays = {each: [x**2 for x in start] for each in (None, team)}
+    bindings = {each: Binding(kernel_, [arrays[each]], each) for each in arrays}
+    before = driver.runtime().library.optgen_workers()
+    for t in (1, 2):
+        bindings[team].run([values], t, 3)
+    assert driver.runtime().library.optgen_workers() == before
+    assert asked == [(3, 0)] * 2
+    for t in (1, 2):
+        bindings[None].run([values], t, 3)
+    for own, other in zip(*arrays.values(), strict=True):
+        same_bits(own, other, name)
+    team._leave()  # as a fork makes it
+    for each in arrays:
+        bindings[each].run([values], 3, 3)
+    assert len(asked) == 2
+    for own, other in zip(*arrays.values(), strict=True):
+        same_bits(own, other, name)
 
 
 def test_a_rule_may_have_more_states_than_most() -> None:

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import copy
 import io
+import os
 import pickle
+import subprocess
+import sys
+import textwrap
 import warnings
 from typing import Any
 
@@ -19,6 +23,7 @@ from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits,
 import optgen  # noqa: E402
 from optgen import driver  # noqa: E402
 from optgen.errors import ArgumentError, HyperparameterError  # noqa: E402
+from optgen.torch import threads as torch_threads  # noqa: E402
 
 ULPS = 32 * 2.0**-24
 LIBRARY = [name for name, path in driver.shipped_names().items() if not driver.compile_file(path).rules[0].part]
@@ -624,3 +629,52 @@ def test_a_step_that_does_not_count_leaves_everything() -> None:
 def test_a_chain_needs_the_parameters_first() -> None:
     with pytest.raises(ArgumentError, match="parameters"):
         optim.chain(optgen.ClipNorm(1.0), optgen.AdamW())
+
+
+# ---- Threads ----
+
+LARGE = """
+    import os
+    import torch
+    import optgen.torch as optim
+    from optgen import driver
+    torch.set_num_threads(2)
+    workers = driver.runtime().library.optgen_workers
+    p = torch.nn.Parameter(torch.ones(1 << 20))
+    p.grad = torch.ones_like(p)
+    here = optim.SGD([p], lr=0.5)
+    here.step()
+"""
+
+
+def printed(script: str, **environment: str) -> str:
+    """What a process with such variables prints; it must end well, and in time."""
+    text = textwrap.dedent(LARGE) + textwrap.dedent(script)
+    before = {name: value for name, value in os.environ.items() if name != "OPTGEN_NUM_THREADS"}
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=100,
+                          env=before | environment)  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
+
+
+team = pytest.mark.skipif(torch_threads._TEAM is None, reason="PyTorch's threads are not those of GNU's OpenMP")
+
+
+@team
+@pytest.mark.parametrize(("wanted", "workers"), [("", 0), ("2", 0), ("3", 2), ("1", 0)])
+def test_steps_run_on_the_threads_of_pytorch(wanted: str, workers: int) -> None:
+    """Unless a number is asked for that is not theirs."""
+    assert printed("print(workers(), (p == 0.5).all().item())", OPTGEN_NUM_THREADS=wanted) == f"{workers} True\n"
+
+
+@team
+def test_in_a_process_that_was_forked_they_run_on_threads_of_their_own() -> None:
+    """Those of OpenMP are not there, and it would wait for them for ever."""
+    script = """
+        child = os.fork()
+        here.step()
+        if child == 0:
+            os._exit(0 if workers() == 1 and (p.detach().numpy() == 0).all() else 1) # not an operation of its own
+        print(os.waitpid(child, 0)[1], workers())
+    """
+    assert printed(script) == "0 0\n"

@@ -19,11 +19,11 @@ from ..bound import Bound
 from ..driver import kernel
 from ..errors import ArrayError
 from ..host import Steps
-from ..kernel import threads
 from ..roll import Gradients, Roll, same_objects
 from .kind import STEP, Kind
 from .mesh import cut, shards_of
 from .tensors import DTYPES, TENSORS, count_dtype, increment_version, local, memory, unresolved
+from .threads import threads
 
 __all__ = ["Member", "Taken", "TensorPlan", "accepted"]
 
@@ -107,7 +107,7 @@ class TensorPlan:
             lambda dtype, variant: kernel(compilation, variant, dtype, kind.module),
             [(DTYPES[member.p.dtype], member.variant) for member in members],
             lambda i, _: (taken.ps[i], taken.gs[i], *states[i]),
-            threads(),
+            *threads(),
         )
         if cuts:
             pairs = zip(self._bound.bindings, self._bound.order, strict=True)

@@ -1,0 +1,40 @@
+"""Whose threads do the steps, and how many: PyTorch's own, where they can be had.
+
+Beside a second pool, those that are awake from the backward pass before a step would hold on to the processors that it
+needs, looking for work for some milliseconds.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+
+import torch
+
+from .. import kernel
+from ..kernel import Team
+
+__all__ = ["threads"]
+
+
+def _found() -> Team | None:
+    """The threads of the OpenMP that PyTorch was linked with, if it calls them as GNU's does."""
+    path = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_global_deps.so")
+    try:
+        library = ctypes.CDLL(path)
+        calls = library.GOMP_parallel, library.omp_get_thread_num
+    except (OSError, AttributeError):
+        return None
+    parallel, number = (ctypes.cast(call, ctypes.c_void_p).value for call in calls)
+    return Team(parallel, number) if parallel and number else None
+
+
+_TEAM = _found()
+
+
+def threads() -> tuple[int, Team | None]:
+    """How many threads a step may use: OPTGEN_NUM_THREADS, or as many as PyTorch does; and whose they are. A team of
+    another size than PyTorch's would have its threads end and start again with every step."""
+    own = torch.get_num_threads()
+    wanted = kernel.threads() if os.environ.get("OPTGEN_NUM_THREADS") else own
+    return wanted, _TEAM if wanted == own else None
