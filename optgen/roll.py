@@ -11,7 +11,7 @@ from __future__ import annotations
 import ctypes
 import sys
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -23,7 +23,7 @@ import numpy as np
 
 from .arrays import Array, bounds
 
-__all__ = ["NUMPY", "Gradients", "Head", "Reader", "Roll", "lists_readable", "same_objects"]
+__all__ = ["NUMPY", "Gradients", "Head", "Reader", "Roll", "Values", "lists_readable"]
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
 _HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
@@ -161,15 +161,36 @@ def _function(runtime: Path) -> Any:
     return function
 
 
+class Values:
+    """The values of some dictionaries, as they are now: `same` tells whether they are still the very same objects."""
+
+    def __init__(self, dicts: Iterable[dict[Any, Any]], runtime: Path) -> None:
+        self._kept = [value for each in dicts for value in each.values()]
+        self._table = np.array(list(map(id, self._kept)), np.int64)
+        if lists_readable():
+            self._call = _values(runtime)
+            self._given = self._table.ctypes.data, len(self._kept), _NEXT
+            self.same = self._read
+        else:
+            self.same = self._ask
+
+    def _read(self, dicts: list[dict[Any, Any]]) -> bool:
+        return bool(self._call(id(dicts), *self._given))
+
+    def _ask(self, dicts: list[dict[Any, Any]]) -> bool:
+        found = [value for each in dicts for value in each.values()]
+        return len(found) == len(self._kept) and all(map(is_, found, self._kept))
+
+
+_NEXT = ctypes.cast(ctypes.pythonapi.PyDict_Next, ctypes.c_void_p).value
+
+
 @cache
-def same_objects(runtime: Path) -> Callable[[list[Any], list[Any]], bool]:
-    """A function that says whether two lists hold the very same objects."""
-    if not lists_readable():
-        return lambda one, other: len(one) == len(other) and all(map(is_, one, other))
-    function = ctypes.PyDLL(str(runtime)).optgen_roll_same
-    function.argtypes = (ctypes.c_void_p,) * 2
+def _values(runtime: Path) -> Any:
+    function = ctypes.PyDLL(str(runtime)).optgen_roll_values
+    function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
     function.restype = ctypes.c_int32
-    return lambda one, other: bool(function(id(one), id(other)))
+    return function
 
 
 # ---- Arrays of NumPy ----

@@ -196,15 +196,17 @@ def test_empty_parameters_and_single_elements() -> None:
 
 
 @pytest.mark.parametrize("readable", [True, False])
-def test_lists_of_the_same_objects(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_values_of_dictionaries_are_the_same_objects_or_not(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not readable:
         monkeypatch.setattr(roll, "lists_readable", lambda: False)
-    same = roll.same_objects.__wrapped__(driver.runtime().path)
     a, b, c = torch.ones(1), torch.ones(1), 1.5
-    assert same([a, b, c], [a, b, c])
-    assert same([], [])
-    assert not same([a, b], [b, a])
-    assert not same([a], [a, b])
+    known = roll.Values([{"a": a, "b": b}, {}, {"c": c}], driver.runtime().path)
+    assert known.same([{"a": a, "b": b}, {"c": c}])
+    assert known.same([{}, {"of another name": a, "b": b, "c": c}])
+    for other in ([{"a": b, "b": a}, {"c": c}], [{"a": a, "b": b}], [{"a": a, "b": b}, {"c": c, "d": c}],
+                  [{"a": a, "b": b}, {"c": 1.5 + a.sum().item() - 1}], []):  # fmt: skip
+        assert not known.same(other)
+    assert roll.Values([], driver.runtime().path).same([{}])
 
 
 # ---- Autograd ----

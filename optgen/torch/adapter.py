@@ -8,6 +8,7 @@ gradients) goes through PyTorch's own loop where there is one, and else through 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import numpy as np
@@ -29,6 +30,9 @@ __all__ = ["Adapter"]
 
 #: Where the states of all parameters together are kept in a saved group.
 _OF_ALL = "of_all_parameters"
+
+
+_grad = attrgetter("grad")
 
 
 class Adapter(Optimizer):
@@ -73,7 +77,7 @@ class Adapter(Optimizer):
         params: list[torch.Tensor] = []
         for group in self.param_groups:
             params += group["params"]
-        grads = [p.grad for p in params]
+        grads = list(map(_grad, params))
         if scale is not None:
             with torch.no_grad():
                 torch._foreach_div_([g for g in grads if g is not None], float(scale))

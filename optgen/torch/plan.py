@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 from operator import is_
 from typing import Any
 
@@ -19,7 +18,7 @@ from ..bound import Bound
 from ..driver import kernel
 from ..errors import ArrayError
 from ..host import Steps
-from ..roll import Gradients, Roll, same_objects
+from ..roll import Gradients, Roll, Values
 from .kind import STEP, Kind
 from .mesh import cut, shards_of
 from .tensors import DTYPES, TENSORS, count_dtype, increment_version, local, memory, unresolved
@@ -139,12 +138,11 @@ class TensorPlan:
             self._expected = self._steps.copy()
         self._n = 0
         self._bound.count_from(begun, [member.own for member in self.members])
-        self._seen: list[Any] = []
+        self._seen: Values | None = None
 
     def _counts_on(self, states: Mapping[Any, dict[str, Any]]) -> bool:
         """Whether the states are those that kernels are bound to; counts are begun anew if they are not as left."""
-        seen = list(chain.from_iterable(map(dict.values, states.values())))
-        same = same_objects(self._runtime)(seen, self._seen)
+        same = self._seen is not None and self._seen.same(list(states.values()))
         if same and (not self._clocked or self._steps.tobytes() == self._expected.tobytes()):
             return True
         for member in self.members:
@@ -154,11 +152,11 @@ class TensorPlan:
                 return False
         if not all(map(is_, (member.state[name] for member in self.members for name in member.names), self._kept)):
             return False
-        if self._seen:  # else it has just begun
+        if self._seen is not None:  # else it has just begun
             for member in self.members:
                 member.before = 1
             self._start()
-        self._seen = list(chain.from_iterable(map(dict.values, states.values())))
+        self._seen = Values(states.values(), self._runtime)
         return True
 
     # ---- Steps ----
@@ -186,7 +184,7 @@ class TensorPlan:
 
     def run(self, values: Sequence[Steps], states: Mapping[Any, dict[str, Any]], group: Mapping[str, Array]) -> bool:
         """One step; False if it does not count, as the rule has it. The plan was just made, or `takes` said so."""
-        if not self._seen:
+        if self._seen is None:
             self._counts_on(states)
         count = self._n + 1
         if not self._bound.run(values, count, group):
