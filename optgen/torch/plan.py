@@ -178,7 +178,7 @@ class TensorPlan:
             params, grads = list(map(local, params)), list(map(local, grads))
         try:
             fit = self._roll.call(params, grads) and self._states.call(self._memory, None)
-        except (RuntimeError, BufferError):  # a tensor of which there is nothing to see, such as a sparse one
+        except RuntimeError:  # a tensor of which there is nothing to see, such as a sparse one
             return False
         return fit and self._counts_on(states)
 

@@ -6,6 +6,8 @@ In: tensors. Out: arrays of NumPy over the same memory, and a `Reader`.
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from typing import Any
@@ -86,17 +88,34 @@ def increment_version(tensors: Sequence[torch.Tensor]) -> None:
 # ---- How the runtime looks at them ----
 
 
+#: What PyTorch's stable C interface tells of a tensor, in the order in which the runtime asks for it.
+_TOLD = ("layout", "device_type", "dtype", "dim", "sizes", "strides", "data_ptr")
+
+
 @cache
+def _looking() -> Array | None:
+    """What the runtime looks at tensors with: where an object has its tensor, what is told of a strided one on the CPU,
+    and the functions that tell; None if this PyTorch has not all of that."""
+    suffix = ".dylib" if sys.platform == "darwin" else ".so"
+    try:
+        library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", f"libtorch_cpu{suffix}"))
+        functions = [ctypes.cast(library[f"aoti_torch_get_{told}"], ctypes.c_void_p).value for told in _TOLD]
+        strided, cpu = library.aoti_torch_layout_strided(), library.aoti_torch_device_type_cpu()
+    except (OSError, AttributeError):
+        return None
+    some = [torch.zeros(1), torch.nn.Parameter(torch.zeros(1))]
+    places = [at for at in range(16, 64, 8) if all(_word(id(x) + at) == x._cdata for x in some)]
+    return np.array([places[0], strided, cpu, *functions], np.int64) if places and lists_readable() else None
+
+
+def _word(address: int) -> int:
+    return ctypes.c_uint64.from_address(address).value
+
+
 def _look() -> int:
-    """The address of the function of DLPack's exchange interface that tells of a tensor; 0 if this PyTorch has none."""
-    capsule = getattr(torch.Tensor, "__dlpack_c_exchange_api__", None)
-    if capsule is None or not lists_readable():
-        return 0
-    pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    pointer.restype, pointer.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
-    words = (ctypes.c_uint64 * 7).from_address(pointer(capsule, b"dlpack_exchange_api"))
-    major = words[0] & 0xFFFFFFFF  # then come an older table, and functions that make tensors and give them away
-    return words[5] if major == 1 else 0
+    """The address of all that; 0 if there is nothing."""
+    looking = _looking()
+    return 0 if looking is None else looking.ctypes.data
 
 
 @cache
@@ -105,8 +124,11 @@ def _readable() -> bool:
     if not _look():
         return False
     whole = torch.zeros(5, 7, 3)
-    some = [whole, whole[1:4:2].transpose(0, 1), torch.nn.Parameter(torch.zeros(2)), torch.zeros(())]
-    return all(_head(x).extents == (*x.shape, *x.stride()) for x in some)
+    double = torch.zeros((), dtype=torch.float64)
+    some = [whole, whole[1:4:2].transpose(0, 1), torch.nn.Parameter(torch.zeros(2)), double]
+    heads = list(map(_head, some))
+    same = all((h.data, *h.extents) == (x.data_ptr(), *x.shape, *x.stride()) for h, x in zip(heads, some, strict=True))
+    return same and [h.dtype == heads[0].dtype for h in heads] == [True, True, True, False]
 
 
 @cache
@@ -121,8 +143,8 @@ def _head(x: torch.Tensor) -> Head:
     seen = np.zeros(3 + 2 * _MOST_RANK, np.int64)
     if not _see()(id(x), _look(), seen.ctypes.data):
         raise BufferError(f"a tensor of up to {_MOST_RANK} dimensions was expected, got {x.dim()}")
-    dtype, more, rank = seen[:3].tolist()
-    return Head(x.data_ptr(), 0, dtype, more, tuple(seen[3 : 3 + 2 * rank].tolist()))
+    data, dtype, rank = seen[:3].tolist()
+    return Head(data, 0, dtype, 0, tuple(seen[3 : 3 + 2 * rank].tolist()))
 
 
 def _mark(x: torch.Tensor) -> tuple[Any, ...]:
