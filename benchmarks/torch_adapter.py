@@ -31,6 +31,7 @@ from rich.table import Table
 
 import optgen.torch as optim
 
+from .measure import interleaved, ratio
 from .shapes import SHAPES
 
 THREADS = int(os.environ["OPTGEN_NUM_THREADS"])
@@ -39,11 +40,11 @@ RULES: dict[str, dict[str, Any]] = {
     "SGD": {"momentum": 0.9}, "Adam": {}, "AdamW": {}, "Adagrad": {}, "Adadelta": {}, "Adamax": {}, "NAdam": {},
     "RAdam": {}, "RMSprop": {}, "Rprop": {}, "ASGD": {}, "Adafactor": {},
 }  # fmt: skip
-#: The lists of tensors, how often a step is repeated in a round, and the least ratio to whichever peers.
-LISTS: dict[str, tuple[list[tuple[int, ...]], int]] = {
-    "ResNet-50": (SHAPES["resnet50"], 1),
-    "512 × 4096": ([(4096,)] * 512, 3),
-    "100 × 64": ([(64,)] * 100, 20),
+#: The lists of tensors.
+LISTS: dict[str, list[tuple[int, ...]]] = {
+    "ResNet-50": SHAPES["resnet50"],
+    "512 × 4096": SHAPES["512x4096"],
+    "100 × 64": SHAPES["100x64"],
 }
 #: What decides about a list: the least ratio to torch fused, and to the best peer of rules that have no fused one.
 LEAST = {"ResNet-50": (1.0, 1.5), "512 × 4096": (3.0, 3.0), "100 × 64": (10.0, None)}
@@ -51,11 +52,10 @@ PYTHON_SHARE = 60e-6  # of a step on 161 tensors with fresh gradients
 LOOP = 1.1  # a step between two backwards, in ratio to one that comes alone
 
 
-def seconds(call: Callable[[], Any], repeats: int) -> float:
+def seconds(call: Callable[[], Any]) -> float:
     start = time.perf_counter()
-    for _ in range(repeats):
-        call()
-    return (time.perf_counter() - start) / repeats
+    call()
+    return time.perf_counter() - start
 
 
 def parameters(shapes: list[tuple[int, ...]]) -> list[Any]:
@@ -76,26 +76,15 @@ def peers(name: str, arguments: dict[str, Any], params: list[Any]) -> dict[str, 
     return {way: cls(params, **arguments, **how) for way, how in ways.items()}
 
 
-def compare(name: str, arguments: dict[str, Any], shapes: list[tuple[int, ...]], repeats: int) -> dict[str, Any]:
+def compare(name: str, arguments: dict[str, Any], shapes: list[tuple[int, ...]]) -> dict[str, Any]:
     """Median seconds of a step of each, and the ratios to ours."""
     params = parameters(shapes)
     runs = {"optgen": getattr(optim, name)(params, **arguments), **peers(name, arguments, params)}
     for optimiser in runs.values():
         optimiser.step()
         optimiser.step()
-    # What needs far longer is measured less often.
-    once = {way: seconds(optimiser.step, 1) for way, optimiser in runs.items()}
-    slow = {way for way, taken in once.items() if taken > 10 * once["optgen"]}
-    times: dict[str, list[float]] = {way: [] for way in runs}
-    for i in range(ROUNDS):
-        for way, optimiser in runs.items():
-            if way not in slow or i < 2:
-                times[way].append(seconds(optimiser.step, 1 if way in slow else repeats))
-    ratios = {
-        way: statistics.median(other / own for other, own in zip(taken, times["optgen"], strict=False))
-        for way, taken in times.items()
-        if way != "optgen"
-    }
+    times = interleaved({way: optimiser.step for way, optimiser in runs.items()}, ROUNDS)
+    ratios = {way: ratio(taken, times["optgen"]) for way, taken in times.items() if way != "optgen"}
     return {"seconds": {way: statistics.median(taken) for way, taken in times.items()}, "ratios": ratios}
 
 
@@ -111,7 +100,7 @@ def python_share(fresh: int = 400) -> float:
         optimiser.zero_grad(set_to_none=True)
         for p, g in zip(params, grads, strict=True):
             p.grad = g
-        times.append(seconds(optimiser.step, 1))
+        times.append(seconds(optimiser.step))
         kept = [*kept, grads][-2:]  # so that the memory is not that of the step before
     return statistics.median(times)
 
@@ -134,10 +123,10 @@ def loop_of_a_model() -> dict[str, Any]:
             start = time.perf_counter()
             optimiser.zero_grad()
             model(x).square().mean().backward()
-            within = seconds(optimiser.step, 1)
+            within = seconds(optimiser.step)
             turn = time.perf_counter() - start
             time.sleep(0.01)  # until no thread of PyTorch's waits for work any longer
-            before = seconds(optimiser.step, 1)
+            before = seconds(optimiser.step)
             if i >= 2:
                 inside[way].append(within)
                 alone[way].append(before)
@@ -174,12 +163,12 @@ def main() -> None:
     }  # fmt: skip
     table = Table("what", "measured", "at least", "a step", title=f"torch {torch.__version__}, {THREADS} threads")
     missed = 0
-    for of, (shapes, repeats) in LISTS.items():
+    for of, shapes in LISTS.items():
         if wanted.only not in (None, of):
             continue
         report[of] = {}
         for name in wanted.rules:
-            found = report[of][name] = compare(name, RULES[name], shapes, repeats)
+            found = report[of][name] = compare(name, RULES[name], shapes)
             peer, ratio, least = judged(found, of)
             fails = least is not None and ratio < least
             missed += fails
