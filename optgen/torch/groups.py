@@ -33,6 +33,7 @@ class Groups:
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._raw: list[list[Any]] | None = None
+        self._moving = False  # whether there are tensors among these, which may change where they stand
         self.sets: Sequence[Steps] = ()
         self.variants: tuple[dict[bool, int] | None, ...] = ()
 
@@ -41,7 +42,7 @@ class Groups:
         ArgumentError for what a rule of optgen's own does not allow."""
         kind = self._kind
         raw = [[group[key] for key in kind.keys] for group in groups]
-        if self._raw is not None and raw == self._raw and not _tensors(raw):
+        if not self._moving and raw == self._raw:
             return False
         raw = [[tuple(x) if type(x) is list else x for x in each] for each in raw]
         sets: list[Steps] = []
@@ -56,7 +57,7 @@ class Groups:
         if len(groups) > 1:
             self._refuse_different(sets)
         changed = tuple(variants) != self.variants
-        self._raw, self.sets, self.variants = raw, sets, tuple(variants)
+        self._raw, self._moving, self.sets, self.variants = raw, _tensors(raw), sets, tuple(variants)
         return changed
 
     def _values(self, group: Mapping[str, Any], dtype: torch.dtype, i: int) -> Values:
@@ -155,5 +156,5 @@ def _of_all(rules: tuple[Rule, ...]) -> tuple[str, ...]:
 
 
 def _tensors(raw: Iterable[Iterable[Any]]) -> bool:
-    """Whether a tensor is among the values, which may have changed where it stands."""
+    """Whether a tensor is among the values."""
     return any(isinstance(x, torch.Tensor) for values in raw for v in values for x in (v if type(v) is tuple else (v,)))
