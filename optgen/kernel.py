@@ -29,7 +29,7 @@ __all__ = [
     "write_declarations",
 ]  # fmt: skip
 
-ABI = 3
+ABI = 4
 #: Instruction sets, the best first; the last one is that of all other processors than x86-64.
 ISAS = ("x86_64_v4", "x86_64_v3", "x86_64_v2", "baseline")
 #: The least number of elements that a thread takes at a time.

@@ -20,7 +20,7 @@
 #include <string.h>
 
 /* What a kernel library and the runtime agree on. Plain declarations: cffi reads this text too. */
-#define OPTGEN_ABI 3
+#define OPTGEN_ABI 4
 
 /* The one order of reductions. A tensor is one run of elements, or where rows matter a run for each row. Runs are cut
  * into blocks, which are folded by themselves; down the columns, so many rows are folded at a time. */
