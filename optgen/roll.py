@@ -162,31 +162,36 @@ def _function(runtime: Path) -> Any:
 
 
 class Values:
-    """The values of some dictionaries, as they are now: `same` tells whether they are still the very same objects."""
+    """The values of some dictionaries, as they are now: `same` tells whether they are still the very same objects. What
+    is no dictionary counts as an empty one."""
 
-    def __init__(self, dicts: Iterable[dict[Any, Any]], runtime: Path) -> None:
-        self._kept = [value for each in dicts for value in each.values()]
+    def __init__(self, dicts: Iterable[object], runtime: Path) -> None:
+        self._kept = _values_of(dicts)
         self._table = np.array(list(map(id, self._kept)), np.int64)
         if lists_readable():
-            self._call = _values(runtime)
+            self._call = _comparing(runtime)
             self._given = self._table.ctypes.data, len(self._kept), _NEXT
             self.same = self._read
         else:
             self.same = self._ask
 
-    def _read(self, dicts: list[dict[Any, Any]]) -> bool:
+    def _read(self, dicts: list[object]) -> bool:
         return bool(self._call(id(dicts), *self._given))
 
-    def _ask(self, dicts: list[dict[Any, Any]]) -> bool:
-        found = [value for each in dicts for value in each.values()]
+    def _ask(self, dicts: list[object]) -> bool:
+        found = _values_of(dicts)
         return len(found) == len(self._kept) and all(map(is_, found, self._kept))
+
+
+def _values_of(dicts: Iterable[object]) -> list[Any]:
+    return [value for each in dicts if isinstance(each, dict) for value in each.values()]
 
 
 _NEXT = ctypes.cast(ctypes.pythonapi.PyDict_Next, ctypes.c_void_p).value
 
 
 @cache
-def _values(runtime: Path) -> Any:
+def _comparing(runtime: Path) -> Any:
     function = ctypes.PyDLL(str(runtime)).optgen_roll_values
     function.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int64, ctypes.c_void_p)
     function.restype = ctypes.c_int32

@@ -668,6 +668,32 @@ def test_steps_run_on_the_threads_of_pytorch(wanted: str, workers: int) -> None:
 
 
 @team
+def test_they_are_as_many_as_pytorch_has_now() -> None:
+    script = """
+        torch.set_num_threads(1)
+        here.step()
+        print(here._plan._bound._threads, (p == 0).all().item())
+    """
+    assert printed(script) == "1 True\n"
+
+
+def test_defaults_of_pytorch_do_not_matter() -> None:
+    script = """
+        from optgen.torch.tensors import _readable
+        _readable.cache_clear()
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float64)
+        q = torch.nn.Parameter(torch.ones(3, dtype=torch.float32, device="cpu"))
+        q.grad = torch.ones_like(q)
+        for each in (optim.SGD([q]), optim.Adam([q]), optim.LAMB([q])):
+            each.step()
+            each.step()
+        print(_readable(), q.device, q.dtype)
+    """
+    assert printed(script) == "True cpu torch.float32\n"
+
+
+@team
 def test_in_a_process_that_was_forked_they_run_on_threads_of_their_own() -> None:
     """Those of OpenMP are not there, and it would wait for them for ever."""
     script = """

@@ -207,6 +207,7 @@ def test_values_of_dictionaries_are_the_same_objects_or_not(readable: bool, monk
                   [{"a": a, "b": b}, {"c": 1.5 + a.sum().item() - 1}], []):  # fmt: skip
         assert not known.same(other)
     assert roll.Values([], driver.runtime().path).same([{}])
+    assert roll.Values([1.5, {"a": a}, None], driver.runtime().path).same([{"a": a}, "of something else"])
 
 
 # ---- Autograd ----

@@ -299,7 +299,7 @@ class Adapter(Optimizer):
         if counts:
             increment_version([p for p, *_ in chosen])
             for (p, *_), (_, _, tensor) in zip(chosen, tensors, strict=True):
-                self.state[p][STEP] = torch.tensor(float(tensor.t), dtype=count_dtype())
+                self.state[p][STEP] = torch.tensor(float(tensor.t), dtype=count_dtype(), device="cpu")
 
     # ---- States ----
 

@@ -103,7 +103,7 @@ def small_like(p: Any, shape: tuple[int, ...], value: float) -> torch.Tensor:
     """A state of lesser extent than an element, float64. That of rows, columns or matrices of a parameter in shards is
     in shards too, so that a checkpoint finds its parts; that of the tensor is the same everywhere."""
     if not shape or not cut(p):
-        return torch.full(shape, value, dtype=torch.float64)
+        return torch.full(shape, value, dtype=torch.float64, device="cpu")
     from torch.distributed.tensor import full
 
     return full(shape, value, dtype=torch.float64, device_mesh=p.device_mesh, placements=p.placements)
@@ -147,7 +147,7 @@ def _gathered(parts: Array, group: Any, size: int) -> Array:
     import torch.distributed as dist
 
     mine = torch.from_numpy(np.ascontiguousarray(parts))
-    everyone = torch.empty((size, *mine.shape), dtype=mine.dtype)
+    everyone = torch.empty((size, *mine.shape), dtype=mine.dtype, device=mine.device)
     dist.all_gather(list(everyone), mine, group=group)
     found: Array = everyone.numpy()
     return found

@@ -99,6 +99,7 @@ class TensorPlan:
         self._unresolved = [i for i, member in enumerate(members) if unresolved(local(member.g))]
         self._keep = taken.tensors if lazy else None
 
+        self._threads = torch.get_num_threads()
         cuts = any(map(cut, self.tensors))
         compilation = kind.compilation.in_shards if cuts else kind.compilation
         states = [[memory(member.state[name]) for name in member.names] for member in members]
@@ -131,7 +132,7 @@ class TensorPlan:
         if self._clocked:
             begun = [int(member.state[STEP]) if STEP in member.state else 0 for member in self.members]
             with torch.inference_mode(False):
-                steps = torch.tensor(begun, dtype=count_dtype())
+                steps = torch.tensor(begun, dtype=count_dtype(), device="cpu")
             for member, step in zip(self.members, steps.unbind(), strict=True):
                 member.state[STEP] = step
             self._steps: Array = steps.numpy()
@@ -163,6 +164,8 @@ class TensorPlan:
 
     def takes(self, params: list[Any], grads: list[Any], states: Mapping[Any, dict[str, Any]]) -> bool:
         """Whether all parameters of the optimiser are as they were, with gradients laid out as theirs were, or none."""
+        if torch.get_num_threads() != self._threads:  # whose threads may be those of the steps
+            return False
         if len(params) != self._count or any(grads[i] is not None for i in self._idle):
             return False
         for i, kind in zip(self.rest, self._rest, strict=True):

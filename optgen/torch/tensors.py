@@ -103,9 +103,14 @@ def _looking() -> Array | None:
         strided, cpu = library.aoti_torch_layout_strided(), library.aoti_torch_device_type_cpu()
     except (OSError, AttributeError):
         return None
-    some = [torch.zeros(1), torch.nn.Parameter(torch.zeros(1))]
+    some = [_zeros(1), torch.nn.Parameter(_zeros(1))]
     places = [at for at in range(16, 64, 8) if all(_word(id(x) + at) == x._cdata for x in some)]
     return np.array([places[0], strided, cpu, *functions], np.int64) if places and lists_readable() else None
+
+
+def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
+    """Of this dtype and on the CPU, whatever is made elsewhere by default."""
+    return torch.zeros(shape, dtype=dtype, device="cpu")
 
 
 def _word(address: int) -> int:
@@ -123,9 +128,8 @@ def _readable() -> bool:
     """Whether what the runtime sees of tensors is what PyTorch says of them."""
     if not _look():
         return False
-    whole = torch.zeros(5, 7, 3)
-    double = torch.zeros((), dtype=torch.float64)
-    some = [whole, whole[1:4:2].transpose(0, 1), torch.nn.Parameter(torch.zeros(2)), double]
+    whole, double = _zeros(5, 7, 3), _zeros(dtype=torch.float64)
+    some = [whole, whole[1:4:2].transpose(0, 1), torch.nn.Parameter(_zeros(2)), double]
     heads = list(map(_head, some))
     same = all((h.data, *h.extents) == (x.data_ptr(), *x.shape, *x.stride()) for h, x in zip(heads, some, strict=True))
     return same and [h.dtype == heads[0].dtype for h in heads] == [True, True, True, False]
