@@ -43,7 +43,8 @@ PRODUCT = 0.95
 
 @dataclass(frozen=True)
 class Target:
-    """`measured` is to be at least `least`; of nanoseconds, at most. NaN where it could not be measured, with `why`."""
+    """`measured` is to be at least `least`; of nanoseconds, at most. `why`: what keeps it from there, if something is
+    known to; or why it is NaN, and could not be measured."""
 
     what: str
     measured: float
@@ -92,18 +93,20 @@ def _steps(r: Result) -> Iterator[Target]:
     if r["shape"] == "1x25M":
         yield Target(f"{where}: of the stream", stream, OF_THE_STREAM, why=r["notes"].get("stream", ""))
         return
+    limit = f"optgen is at {stream:.2f} of the stream" if stream >= OF_THE_STREAM else ""
     singles = [(only, least) for rule, shape, only, least in SINGLE if (rule, shape) == (r["rule"], r["shape"])]
     for only, least in singles:
         if only and only not in found:
             yield Target(f"{where}: {PEERS[only].title}", math.nan, least, "×", why=r["notes"].get(only, ""))
         elif found:
             best = only or min(found, key=found.__getitem__)
-            yield Target(f"{where}: {_named(best, only)}", found[best], least, "×")
+            yield Target(f"{where}: {_named(best, only)}", found[best], least, "×", why=limit)
     if r["shape"] == "resnet50" and found:
         best = min(found, key=found.__getitem__)
-        yield Target(f"{where}: {_named(best, '')}", found[best], FUSED if "torch-fused" in found else NOT_FUSED, "×")
+        yield Target(f"{where}: {_named(best, '')}", found[best], FUSED if "torch-fused" in found else NOT_FUSED, "×",
+                     why=limit)  # fmt: skip
         if "torch-foreach" in found and rules.has_state(rules.make(r["rule"])):
-            yield Target(f"{where}: {PEERS['torch-foreach'].title}", found["torch-foreach"], FOREACH, "×")
+            yield Target(f"{where}: {PEERS['torch-foreach'].title}", found["torch-foreach"], FOREACH, "×", why=limit)
 
 
 def _named(key: str, only: str) -> str:
@@ -132,15 +135,15 @@ _VERDICTS = {"steps": _steps, "threads": _threads, "tensors": _tensors, "product
 
 
 def report(targets: Sequence[Target]) -> Iterator[Block]:
-    rows = [(t.what, _measured(t), _least(t), "ok" if t.ok else "NO") for t in targets]
-    yield Table(rows, ("what", "measured", "at least", "ok"))
+    rows = [(t.what, _measured(t), _least(t), "ok" if t.ok else "NO", "" if t.ok else t.why) for t in targets]
+    yield Table(rows, ("what", "measured", "at least", "ok", "why"))
     missed = sum(not t.ok for t in targets)
     yield f"\n{len(targets) - missed} of {len(targets)} reached"
 
 
 def _measured(t: Target) -> str:
     if math.isnan(t.measured):
-        return t.why or "not measured"
+        return "not measured"
     return f"{t.measured:.0f} ns" if t.most else _ratio(t.measured, t)
 
 

@@ -420,8 +420,14 @@ def test_what_could_not_be_measured_is_not_reached() -> None:
     assert not verdict.ok
     assert verdict.json()["measured"] is None
     table, summary = targets.report([verdict])
-    assert table.rows[0][1:] == (absent["torch-fused"], "1.50 ×", "NO")
+    assert table.rows[0][1:] == ("not measured", "1.50 ×", "NO", absent["torch-fused"])
     assert summary.endswith("0 of 1 reached")
+
+
+def test_what_is_missed_at_the_limit_says_so() -> None:
+    near, far = (result("SGD", "resnet50", stream=stream, torch_foreach=3.0) for stream in (1.02, 0.8))
+    table, _ = targets.report(targets.judged([near, far]))
+    assert [row[-1] for row in table.rows] == ["", "optgen is at 1.02 of the stream", "", ""]
 
 
 def test_verdicts_of_the_other_experiments() -> None:
@@ -438,7 +444,7 @@ def test_verdicts_of_the_other_experiments() -> None:
     ]
     assert [verdict.ok for verdict in targets.judged(found)] == [True, False, True, False]
     table, _ = targets.report(targets.judged(found))
-    assert table.rows[1][1:] == ("151 ns", "at most 150 ns", "NO")
+    assert table.rows[1][1:] == ("151 ns", "at most 150 ns", "NO", "")
 
 
 def test_the_targets_ask_for_every_rule() -> None:
