@@ -41,7 +41,8 @@ def as_parameter(given: object, number: int, count: int) -> Array:
     what = "the parameter" if count == 1 else f"parameter {number}"
     p = given if isinstance(given, np.ndarray) else getattr(given, "data", None)
     if not isinstance(p, np.ndarray):
-        raise ArrayError(f"{what}: a NumPy array or param(...) was expected, got {_kind(given)}")
+        message = f"{what}: a NumPy array or param(...) was expected, got {_kind(given)}"
+        raise ArrayError(message, hint=_kind_hint(given))
     p = _plain(p, what)
     if not p.flags.writeable:
         hint = "a step changes the parameter in place: give a writable array, for example p.copy()"
@@ -64,7 +65,7 @@ def as_gradient(
         # Its own memory, which lives as long as the caller holds it, and not a copy that nobody holds.
         given = np.frombuffer(given, given.dtype).reshape(()) if given.dtype in COMPUTE else np.asarray(given)
     if not isinstance(given, np.ndarray):
-        raise ArrayError(f"{what}: a NumPy array was expected, got {_kind(given)}")
+        raise ArrayError(f"{what}: a NumPy array was expected, got {_kind(given)}", hint=_kind_hint(given))
     g = _plain(given, what)
     if g.dtype != p.dtype:
         hint = f"convert it: g.astype(np.{p.dtype})"
@@ -92,6 +93,12 @@ def _kind(given: object) -> str:
     return {"list": "a list", "tuple": "a tuple", "NoneType": "None", "float": "a number", "int": "a number"}.get(
         name, f"a {type(given).__module__}.{name}".replace("builtins.", "")
     )
+
+
+def _kind_hint(given: object) -> str | None:
+    if type(given).__module__.partition(".")[0] == "torch":
+        return "optgen.torch has the same rules for tensors of PyTorch"
+    return None
 
 
 def _dtype(dtype: np.dtype[Any]) -> str:

@@ -22,7 +22,7 @@ from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits,
 
 import optgen  # noqa: E402
 from optgen import driver  # noqa: E402
-from optgen.errors import ArgumentError, HyperparameterError  # noqa: E402
+from optgen.errors import ArgumentError, ArrayError, HyperparameterError  # noqa: E402
 from optgen.torch import threads as torch_threads  # noqa: E402
 
 ULPS = 32 * 2.0**-24
@@ -80,11 +80,26 @@ def test_the_rules_of_pytorch_are_instances_of_its_classes(name: str) -> None:
     assert inspect.signature(here) == inspect.signature(there)
 
 
+def test_what_optgen_has_no_rule_for_is_pytorchs_own() -> None:
+    from optgen.torch import LBFGS
+
+    assert LBFGS is torch.optim.LBFGS
+    assert optim.SparseAdam is torch.optim.SparseAdam
+    assert optim.lr_scheduler is torch.optim.lr_scheduler
+
+
 def test_a_name_that_is_no_rule_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="AdamWW"):
         optim.AdamWW  # noqa: B018
     assert "LAMB" in dir(optim)
     assert "load" in dir(optim)
+
+
+def test_tensors_given_to_a_rule_for_arrays_are_shown_the_way() -> None:
+    p = torch.nn.Parameter(torch.ones(3))
+    for given in ([p], [p.detach().numpy()]):
+        with pytest.raises(ArrayError, match=r"optgen\.torch has the same rules for tensors of PyTorch"):
+            optgen.AdamW().step(given, [torch.ones(3)])
 
 
 def test_a_part_says_that_it_belongs_into_a_chain() -> None:

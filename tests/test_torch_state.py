@@ -237,6 +237,48 @@ def test_the_state_of_another_rule_of_pytorch_is_refused(name: str, other: str) 
     refused(getattr(optim, other)(twins(params)), optimiser.state_dict(), "group 0|parameter 0")
 
 
+@pytest.mark.parametrize(
+    ("name", "absent"),
+    [("AdamW", "exp_avg"), ("AdamW", "step"), ("Adagrad", "sum"), ("LAMB", "m"), ("LAMB", "step"), ("Lion", "m")],
+)
+def test_a_state_that_is_not_whole_is_refused(name: str, absent: str) -> None:
+    params = parameters()
+    optimiser = ours(name, params)
+    give([params], 0)
+    optimiser.step()
+    saved = copy.deepcopy(optimiser.state_dict())
+    del saved["state"][1][absent]
+    before = copy.deepcopy(optimiser.state_dict())
+    with pytest.raises(StateError, match=f"parameter 1: its state '{absent}' of {name} is not there"):
+        optimiser.load_state_dict(saved)
+    assert same_bits(list(optimiser.state_dict()["state"].values()), list(before["state"].values()))
+    del saved["state"][1]  # which has not been stepped
+    optimiser.load_state_dict(saved)
+    give([params], 1)
+    optimiser.step()
+
+
+def test_momentum_need_not_have_begun() -> None:
+    params = parameters()
+    here, there = ours("SGD", params, momentum=0.9), theirs("SGD", twins(params), momentum=0.9)
+    give([params], 0)
+    here.step()
+    saved = here.state_dict()
+    for kept in saved["state"].values():
+        kept["momentum_buffer"] = None
+    here.load_state_dict(saved)
+    there.load_state_dict(saved)
+
+
+@pytest.mark.parametrize("given", [{}, {"weight": 1.0}, [], None])
+def test_what_is_no_state_of_an_optimiser_is_refused(given: Any) -> None:
+    for name in ("AdamW", "LAMB"):
+        with pytest.raises((StateError, AttributeError, TypeError)) as found:
+            ours(name, parameters()).load_state_dict(given)
+        if isinstance(given, dict):
+            assert "a state dict of an optimiser, with state and param_groups, was expected" in str(found.value)
+
+
 def test_hooks_of_state_dicts_see_what_is_loaded() -> None:
     params = parameters(shapes=SHAPES)
     optimiser = optim.AdamW(params)

@@ -5,8 +5,9 @@
     optim.load("my.toml")                          the class of a rule of one's own
     optim.chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())
 
-All of them are subclasses of `torch.optim.Optimizer`; torch's rules of torch's own classes too. Importing this needs
-PyTorch, 2.4 or newer; each rule is made when it is first used.
+All of them are subclasses of `torch.optim.Optimizer`; torch's rules of torch's own classes too. What torch.optim has
+besides, such as LBFGS, is torch's own. Importing this needs PyTorch, 2.4 or newer; each rule is made when it is first
+used.
 """
 
 from __future__ import annotations
@@ -57,10 +58,13 @@ def _made(name: str) -> type[Adapter]:
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value: Any
     try:
         value = _made(name)
     except UnknownRule as error:
-        raise AttributeError(str(error)) from None
+        value = vars(torch.optim).get(name)  # an optimiser that optgen has no rule for, or a module
+        if value is None:
+            raise AttributeError(str(error)) from None
     globals()[name] = value
     return value
 

@@ -298,8 +298,9 @@ class Adapter(Optimizer):
             x.copy_(in_place)
         if counts:
             increment_version([p for p, *_ in chosen])
-            for (p, *_), (_, _, tensor) in zip(chosen, tensors, strict=True):
-                self.state[p][STEP] = torch.tensor(float(tensor.t), dtype=count_dtype(), device="cpu")
+        for (p, *_), (_, _, tensor) in zip(chosen, tensors, strict=True):
+            t = tensor.t if counts else tensor.t - 1
+            self.state[p][STEP] = torch.tensor(float(t), dtype=count_dtype(), device="cpu")
 
     # ---- States ----
 

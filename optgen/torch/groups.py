@@ -60,6 +60,10 @@ class Groups:
         self._raw, self._moving, self.sets, self.variants = raw, _tensors(raw), sets, tuple(variants)
         return changed
 
+    def variants_of(self, group: Mapping[str, Any], i: int) -> dict[bool, int]:
+        """The variants of the rule that a saved group, number `i`, stepped with, by whether a parameter is a matrix."""
+        return self._variants_of(group, self._values(group, torch.float64, i))
+
     def _values(self, group: Mapping[str, Any], dtype: torch.dtype, i: int) -> Values:
         """A None stands for the machine epsilon of the dtype, as in PyTorch's Adafactor."""
         eps = torch.finfo(dtype).eps

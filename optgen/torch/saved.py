@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from .. import interp
 from ..errors import StateError
 from ..ir import Extent, State
+from .groups import Groups
 from .kind import OWN_WAYS, STEP, Kind
 
 __all__ = ["expect_fit", "expect_state"]
@@ -45,6 +46,9 @@ def expect_fit(
 ) -> None:
     """StateError unless a saved state is of this rule, and of the parameters in the groups `own`. `called`: what
     parameter i is called, counted over all groups."""
+    if not (isinstance(saved, Mapping) and {"state", "param_groups"} <= saved.keys()):
+        got = ", ".join(map(str, list(saved)[:3])) or "nothing" if isinstance(saved, Mapping) else type(saved).__name__
+        raise StateError(f"a state dict of an optimiser, with state and param_groups, was expected, got {got}")
     name, groups = kind.name, saved["param_groups"]
     if saved.get("rule", name) != name:
         raise StateError(f"a state of {name} was expected, got one of {saved['rule']}")
@@ -60,7 +64,9 @@ def expect_fit(
         _expect_rule(kind, defaults, group, i)
     named = {key: state for rule in kind.rules for state, key in kind.own_states(rule)}
     number = 0
-    for group, other in zip(own, groups, strict=True):
+    reader = Groups(kind)
+    for i, (group, other) in enumerate(zip(own, groups, strict=True)):
+        needed = _needed(kind, reader.variants_of(other, i))
         names, saved_names = group.get("param_names"), other.get("param_names")
         for j, (p, q) in enumerate(zip(group["params"], other["params"], strict=True)):
             what = called(number)
@@ -68,7 +74,12 @@ def expect_fit(
             if names and saved_names and names[j] != saved_names[j]:
                 message = f"{what}: a state of that name was expected, got one of {saved_names[j]}"
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
-            for key, value in saved["state"].get(q, {}).items():
+            kept = saved["state"].get(q) or {}
+            for key in needed[p.dim() >= 2] if kept else ():
+                if kept.get(key) is None:
+                    hint = "a parameter that was stepped has all its states; was it saved as a whole?"
+                    raise StateError(f"{what}: its state {key!r} of {name} is not there", hint=hint)
+            for key, value in kept.items():
                 if key == STEP or value is None:
                     continue
                 if key not in named:
@@ -76,6 +87,15 @@ def expect_fit(
                 shape = interp.shape_of(named[key].extent, tuple(p.shape), kind.rules[0].rows)
                 given = value.cpu() if isinstance(value, torch.Tensor) else value
                 expect_state(f"{what}: {key}", named[key], given, shape, p.dtype)
+
+
+def _needed(kind: Kind, variants: Mapping[bool, int] | None) -> dict[bool, list[str]]:
+    """What a state must have, by whether the parameter is a matrix. Momentum may come and go, so a rule that does not
+    count may have begun without."""
+    needed: dict[bool, list[str]] = {False: [], True: []}
+    for matrix, variant in (variants or {}).items() if kind.counted else ():
+        needed[matrix] = [STEP, *(key for _, key in kind.own_states(kind.rules[variant]))]
+    return needed
 
 
 def _expect_rule(kind: Kind, defaults: Mapping[str, Any], saved: Mapping[str, Any], i: int) -> None:
