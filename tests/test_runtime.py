@@ -117,10 +117,15 @@ def test_workers_keep_from_the_processor_of_the_thread_that_steps() -> None:
             for worker in set(os.listdir("/proc/self/task")) - before:
                 allowed = os.sched_getaffinity(int(worker))
                 print(len(every - allowed), allowed <= every)
-        os.sched_setaffinity(0, {cpu}) # there is no other one left
-        print(run.steps(3).right())
+        def steps(allowed):
+            os.sched_setaffinity(0, allowed)
+            run.steps(3)
+            own = set(os.listdir("/proc/self/task")) - before
+            return {frozenset(os.sched_getaffinity(int(worker))) for worker in own}
+        print(steps({cpu}) == {frozenset({cpu})}) # there is no other one left
+        print(all(len(each) == len(every) - 1 for each in steps(every)), run.right())
     """
-    assert process(script, threads=3) == 4 * "1 True\n" + "True\n"
+    assert process(script, threads=3) == 4 * "1 True\n" + "True\nTrue True\n"
 
 
 def test_steps_go_on_after_a_fork_in_the_child_and_in_the_parent() -> None:

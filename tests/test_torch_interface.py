@@ -12,6 +12,7 @@ import textwrap
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -242,6 +243,34 @@ def test_betas_may_be_a_list_that_changes_in_place() -> None:
         optimiser.param_groups[0]["betas"][0] = 0.1 * t
 
     run(here, there, copies, params, after=after)
+
+
+@pytest.mark.parametrize("name", ["SGD", "ADAM"])
+def test_a_learning_rate_may_be_an_array_that_changes_in_place(name: str) -> None:
+    lr, p = np.array(1.0), torch.nn.Parameter(torch.zeros(3))
+    optimiser = getattr(optim, name)([p], lr=0.5)
+    optimiser.param_groups[0]["lr"] = lr
+    p.grad = torch.ones(3)
+    optimiser.step()
+    lr[...] = 10
+    optimiser.step()
+    torch.testing.assert_close(p.detach(), torch.full((3,), -11.0))
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "Lion"])
+def test_a_parameter_may_go_to_another_group(name: str) -> None:
+    a, b, c = (torch.nn.Parameter(torch.zeros(3)) for _ in range(3))
+    optimiser = getattr(optim, name)([{"params": [a], "lr": 1.0}, {"params": [b], "lr": 0.01}])
+    other = getattr(optim, name)([c], lr=0.01)
+    for lr in (0.01, 1.0):
+        for p in (a, b, c):
+            p.grad = torch.ones(3)
+        other.param_groups[0]["lr"] = lr
+        optimiser.step()
+        other.step()
+        if lr < 1:
+            optimiser.param_groups[0]["params"].append(optimiser.param_groups[1]["params"].pop())
+    assert torch.equal(b, c)
 
 
 def test_betas_may_be_tensors() -> None:
@@ -706,6 +735,24 @@ def test_defaults_of_pytorch_do_not_matter() -> None:
         print(_readable(), q.device, q.dtype)
     """
     assert printed(script) == "True cpu torch.float32\n"
+
+
+@team
+def test_no_thread_of_pytorch_ends_though_a_step_has_less_to_do_than_all_could() -> None:
+    script = """
+        torch.set_num_threads(8)
+        other = torch.ones(1 << 22)
+        q = torch.nn.Parameter(torch.ones(200_000))
+        q.grad = torch.ones_like(q)
+        less = optim.SGD([q], lr=0.5)
+        found = []
+        for _ in range(20):
+            other.add_(1)
+            less.step()
+            found.append(frozenset(os.listdir("/proc/self/task")))
+        print(len(set(found[1:])))
+    """
+    assert printed(script) == "1\n"
 
 
 @team

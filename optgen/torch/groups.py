@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from types import UnionType
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..constants import vanishing
@@ -33,16 +35,19 @@ class Groups:
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._raw: list[list[Any]] | None = None
-        self._moving = False  # whether there are tensors among these, which may change where they stand
+        self._sizes: list[int] = []
+        self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
         self.sets: Sequence[Steps] = ()
         self.variants: tuple[dict[bool, int] | None, ...] = ()
 
     def read(self, groups: Sequence[Mapping[str, Any]]) -> bool:
-        """Looks at the groups; whether another variant is chosen than before. Raises HyperparameterError or
+        """Looks at the groups; whether a parameter has another variant or group than before. HyperparameterError or
         ArgumentError for what a rule of optgen's own does not allow."""
         kind = self._kind
         raw = [[group[key] for key in kind.keys] for group in groups]
-        if not self._moving and raw == self._raw:
+        sizes = [len(group["params"]) for group in groups]  # by these a parameter may have gone to another group
+        regrouped = sizes != self._sizes
+        if not self._moving and raw == self._raw and not regrouped:
             return False
         raw = [[tuple(x) if type(x) is list else x for x in each] for each in raw]
         sets: list[Steps] = []
@@ -56,8 +61,9 @@ class Groups:
                 self._refuse_vanishing(group, sets[-2:], variants[-1], i)
         if len(groups) > 1:
             self._refuse_different(sets)
-        changed = tuple(variants) != self.variants
-        self._raw, self._moving, self.sets, self.variants = raw, _tensors(raw), sets, tuple(variants)
+        changed = regrouped or tuple(variants) != self.variants
+        self._raw, self._sizes, self._moving = raw, sizes, _has(torch.Tensor | np.ndarray, raw)
+        self.sets, self.variants = sets, tuple(variants)
         return changed
 
     def variants_of(self, group: Mapping[str, Any], i: int) -> dict[bool, int]:
@@ -113,7 +119,7 @@ def expect_group(kind: Kind, group: Mapping[str, Any], i: int) -> None:
     """HyperparameterError or ArgumentError for what a new group, number `i`, may not say."""
     for hyper in kind.rules[0].hypers:
         key = kind.hypers[hyper.name]
-        if key in group and not _tensors([[group[key]]]):
+        if key in group and not _has(torch.Tensor, [[group[key]]]):
             _expect_value(kind, hyper, group[key], i)
 
 
@@ -159,6 +165,6 @@ def _of_all(rules: tuple[Rule, ...]) -> tuple[str, ...]:
     return tuple(hyper.name for hyper in rules[0].hypers if hyper.name in found)
 
 
-def _tensors(raw: Iterable[Iterable[Any]]) -> bool:
-    """Whether a tensor is among the values."""
-    return any(isinstance(x, torch.Tensor) for values in raw for v in values for x in (v if type(v) is tuple else (v,)))
+def _has(kinds: type | UnionType, raw: Iterable[Iterable[Any]]) -> bool:
+    """Whether something of these kinds is among the values."""
+    return any(isinstance(x, kinds) for values in raw for v in values for x in (v if type(v) is tuple else (v,)))
