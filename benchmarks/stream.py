@@ -16,6 +16,7 @@ import cffi
 import numpy as np
 
 from optgen import toolchain
+from optgen.arrays import LINE
 from optgen.kernel import threads
 
 # Chunks are given out one by one, so that a thread that is held up does not hold up the pass; and threads are started
@@ -54,9 +55,6 @@ __attribute__((visibility("default"))) void stream(float *x, long n, int threads
         pthread_join(others[--started], NULL);
 }
 """
-
-LINE = 64
-
 
 @cache
 def _library() -> tuple[cffi.FFI, Any]:

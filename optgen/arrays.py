@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from .errors import ArrayError
 
 __all__ = [
-    "COMPUTE", "SLAB", "Array", "Layout", "as_gradient", "as_parameter", "bounds", "empty_beside", "layout_of",
+    "COMPUTE", "LINE", "SLAB", "Array", "Layout", "as_gradient", "as_parameter", "bounds", "empty_beside", "layout_of",
     "refuse_overlaps",
 ]  # fmt: skip
 

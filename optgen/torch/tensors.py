@@ -24,6 +24,7 @@ __all__ = [
     "TENSORS",
     "count_dtype",
     "increment_version",
+    "library_of_torch",
     "local",
     "memory",
     "steppable",
@@ -96,9 +97,8 @@ _TOLD = ("layout", "device_type", "dtype", "dim", "sizes", "strides", "data_ptr"
 def _looking() -> Array | None:
     """What the runtime looks at tensors with: where an object has its tensor, what is told of a strided one on the CPU,
     and the functions that tell; None if this PyTorch has not all of that."""
-    suffix = ".dylib" if sys.platform == "darwin" else ".so"
     try:
-        library = ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", f"libtorch_cpu{suffix}"))
+        library = library_of_torch("torch_cpu")
         functions = [ctypes.cast(library[f"aoti_torch_get_{told}"], ctypes.c_void_p).value for told in _TOLD]
         strided, cpu = library.aoti_torch_layout_strided(), library.aoti_torch_device_type_cpu()
     except (OSError, AttributeError):
@@ -106,6 +106,12 @@ def _looking() -> Array | None:
     some = [_zeros(1), torch.nn.Parameter(_zeros(1))]
     places = [at for at in range(16, 64, 8) if all(_word(id(x) + at) == x._cdata for x in some)]
     return np.array([places[0], strided, cpu, *functions], np.int64) if places and lists_readable() else None
+
+
+def library_of_torch(name: str) -> ctypes.CDLL:
+    """A library that PyTorch brings and has loaded; OSError if it has none of that name."""
+    suffix = ".dylib" if sys.platform == "darwin" else ".so"
+    return ctypes.CDLL(os.path.join(os.path.dirname(torch.__file__), "lib", f"lib{name}{suffix}"))
 
 
 def _zeros(*shape: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:

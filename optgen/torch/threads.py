@@ -13,15 +13,15 @@ import torch
 
 from .. import kernel
 from ..kernel import Team
+from .tensors import library_of_torch
 
 __all__ = ["threads"]
 
 
 def _found() -> Team | None:
     """The threads of the OpenMP that PyTorch was linked with, if it calls them as GNU's does."""
-    path = os.path.join(os.path.dirname(torch.__file__), "lib", "libtorch_global_deps.so")
     try:
-        library = ctypes.CDLL(path)
+        library = library_of_torch("torch_global_deps")
         calls = library.GOMP_parallel, library.omp_get_thread_num
     except (OSError, AttributeError):
         return None
