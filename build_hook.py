@@ -15,20 +15,23 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
+from optgen.compiler import catalogue
+
 
 class KernelBuildHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
         sys.path.insert(0, self.root)
-        from optgen import builder, driver, toolchain
+        from optgen.compiler import build as builder
+        from optgen.compiler import toolchain
+        from optgen.compiler.manifest import Product
         from optgen.errors import OptgenError
-        from optgen.product import Product
 
         folder = Path(self.root, "build")
         try:
             compiler = toolchain.find_compiler()
-            jobs = list(builder.jobs(list(driver.shipped())))
+            jobs = list(builder.jobs(list(catalogue.shipped())))
             folder.mkdir(exist_ok=True)
             with toolchain.sole_builder(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
                 for _ in pool.map(lambda job: builder.build(job, folder, compiler), jobs):

@@ -16,10 +16,10 @@ from importlib import metadata
 from itertools import groupby
 from typing import Any
 
-from optgen import driver
+from optgen.cli.pages import Block, Table
 from optgen.errors import ArgumentError, OptgenError
-from optgen.kernel import processors
-from optgen.pages import Block, Table
+from optgen.runtime import library
+from optgen.runtime.machine import processors
 
 from . import rules, shapes
 from .peers import PEERS
@@ -126,7 +126,7 @@ def machine() -> dict[str, Any]:
             versions[name] = None
     return {
         "architecture": platform.machine(),
-        "isa": driver.runtime().isa,
+        "isa": library.runtime().isa,
         "processors": processors(),
         "python": platform.python_version(),
         "versions": versions,

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from optgen.kernel import SERIAL
+from optgen.runtime.binding import SERIAL
 
 from . import rules
 from .measure import ROUNDS, interleaved, ratio

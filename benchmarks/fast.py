@@ -20,9 +20,12 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from optgen import driver, toolchain
-from optgen.host import Always
-from optgen.kernel import Binding, Kernel, open_library
+from optgen.compiler import catalogue, driver, toolchain
+from optgen.ir.evaluate import Always
+from optgen.runtime import library
+from optgen.runtime.binding import Binding
+from optgen.runtime.kernel import Kernel, kernel_of
+from optgen.runtime.library import open_library
 
 RULES = "ADAM,NADAM,RMSProp,ADADelta,AdaBelief,Lion"
 SIZES = (2_000, 20_000, 100_000)  # elements: four arrays of the last are 1.6 MB
@@ -37,16 +40,16 @@ FLAGS = {
 
 def kernels(compilation: driver.Compilation, folder: Path) -> dict[str, Kernel]:
     """The rule as it ships, and compiled in each faster way."""
-    run, compiler = driver.runtime(), toolchain.find_compiler()
-    made = {"exact": driver.kernel(compilation, 0, "float32", None)}
+    run, compiler = library.runtime(), toolchain.find_compiler()
+    made = {"exact": kernel_of(compilation, 0, "float32", None)}
     # What contraction needs of the instruction set; all processors with AVX2 have it.
     source = compilation.c_source.replace('target("avx2")', 'target("avx2,fma")')
     for i, (name, flags) in enumerate(FLAGS.items()):
-        text, library = folder / f"{compilation.stem}{i}.c", folder / f"{compilation.stem}{i}.so"
+        text, built = folder / f"{compilation.stem}{i}.c", folder / f"{compilation.stem}{i}.so"
         text.write_text(source, "utf-8")
         common = [flag for flag in toolchain.FLAGS if flag != "-ffp-contract=off"]
-        subprocess.run([*compiler.command, *common, *flags, "-o", str(library), str(text), "-lm"], check=True)
-        made[name] = Kernel(run, open_library(run.ffi, library, "optgen_abi"), compilation.lowered[0], "float32")
+        subprocess.run([*compiler.command, *common, *flags, "-o", str(built), str(text), "-lm"], check=True)
+        made[name] = Kernel(run, open_library(run.ffi, built, "optgen_abi"), compilation.lowered[0], "float32")
     return made
 
 
@@ -82,7 +85,7 @@ def main() -> None:
     table = Table("rule", "elements", "exact", *(f"{name}: speed-up, ulps apart" for name in FLAGS))
     with tempfile.TemporaryDirectory() as folder:
         for rule in rules:
-            found = kernels(driver.compile_file(driver.shipped_names()[rule]), Path(folder))
+            found = kernels(driver.compile_file(catalogue.shipped_names()[rule]), Path(folder))
             for size in SIZES:
                 seconds, apart = measure(found, size)
                 others = [f"{seconds['exact'] / seconds[name]:.2f}, {apart[name]:.2g}" for name in FLAGS]

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from optgen import ADAM, update
-from optgen.resources import BUILD
+from optgen.paths import BUILD
 
 
 def process(*arguments: str, repeats: int = 1, **environment: str) -> float:

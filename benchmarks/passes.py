@@ -23,8 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 import optgen
-from optgen import driver
-from optgen.kernel import threads
+from optgen.runtime import library
+from optgen.runtime.machine import threads
 
 from . import rules
 from .shapes import SHAPES, TITLES
@@ -98,7 +98,7 @@ def main() -> int:
     arguments = parser.parse_args()
     console = Console()
     console.print(
-        f"{platform.machine()}, {driver.runtime().isa}, {threads()} threads, float32, median of {REPEATS}; "
+        f"{platform.machine()}, {library.runtime().isa}, {threads()} threads, float32, median of {REPEATS}; "
         f"NumPy {np.__version__}, Python {platform.python_version()}"
     )
     found: dict[str, Any] = {}

@@ -13,10 +13,10 @@ from difflib import get_close_matches
 from typing import Any
 
 import optgen
-from optgen import driver
-from optgen.course import course
+from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError
-from optgen.ir import Call, Extent, extent_of, walk
+from optgen.ir.expr import Call, Extent, extent_of, walk
+from optgen.lowering.sweeps import sweeps_of
 
 from .shapes import Shapes
 
@@ -53,7 +53,7 @@ if hasattr(optgen, "Unscale") and hasattr(optgen, "ZeroGrad"):
 
 def names() -> list[str]:
     """All rules that can be measured by themselves, and the chains."""
-    return [*(name for name, path in driver.shipped_names().items() if not _part(path)), *CHAINS]
+    return [*(name for name, path in catalogue.shipped_names().items() if not _part(path)), *CHAINS]
 
 
 def _part(path: Any) -> str:
@@ -68,7 +68,7 @@ def find(name: str) -> str:
         return name if name in known else alike[0]
     close = alike or get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "`optgen list` shows the rules"
-    if not alike and name.lower() in map(str.lower, driver.shipped_names()):
+    if not alike and name.lower() in map(str.lower, catalogue.shipped_names()):
         hint = "it is a part of chains, and steps nothing by itself"
     raise ArgumentError(f"there is no rule {name!r} to be measured", hint=hint)
 
@@ -84,12 +84,12 @@ def _lowered(optimiser: Any, matrix: bool) -> Any:
 
 def arrays_moved(optimiser: Any, matrix: bool = False) -> int:
     """How many arrays a step reads or writes, of a parameter of two or more dimensions or of fewer."""
-    return course(_lowered(optimiser, matrix)).traffic
+    return sweeps_of(_lowered(optimiser, matrix)).traffic
 
 
 def passes(optimiser: Any, matrix: bool = False) -> int:
     """How often a step goes over memory."""
-    return len(course(_lowered(optimiser, matrix)).passes)
+    return len(sweeps_of(_lowered(optimiser, matrix)).sweeps)
 
 
 def least_bytes(optimiser: Any, shapes: Shapes) -> int:
@@ -101,7 +101,7 @@ def least_bytes(optimiser: Any, shapes: Shapes) -> int:
 def flops(optimiser: Any) -> int:
     """How many operations a step takes for an element of a vector, each of them counted as one."""
     total = 0
-    for each in course(_lowered(optimiser, False)).passes:
+    for each in sweeps_of(_lowered(optimiser, False)).sweeps:
         found = {e for assign in (*each.body, *each.reductions) for e in walk(assign.value)}
         total += sum(isinstance(e, Call) and extent_of(e) == Extent.ELEMENT for e in found) + len(each.reductions)
     return total

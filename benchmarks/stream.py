@@ -15,9 +15,9 @@ from typing import Any
 import cffi
 import numpy as np
 
-from optgen import toolchain
-from optgen.arrays import LINE
-from optgen.kernel import threads
+from optgen.compiler import toolchain
+from optgen.runtime.arrays import LINE
+from optgen.runtime.machine import threads
 
 # Chunks are given out one by one, so that a thread that is held up does not hold up the pass; and threads are started
 # anew for each, so that it shares nothing with optgen's runtime. That takes microseconds of milliseconds.

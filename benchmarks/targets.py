@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from optgen.pages import Block, Table
+from optgen.cli.pages import Block, Table
 
 from . import rules
 from .bench import Result, duration

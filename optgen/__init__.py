@@ -17,58 +17,58 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import os
 
-    from .chains import Optimiser as Optimiser
-    from .chains import chain as chain
     from .errors import OptgenError as OptgenError
     from .errors import SpecError as SpecError
-    from .schedules import constant as constant
-    from .schedules import cosine as cosine
-    from .schedules import exponential as exponential
-    from .schedules import inverse_time as inverse_time
-    from .schedules import join as join
-    from .schedules import linear as linear
-    from .schedules import one_cycle as one_cycle
-    from .schedules import piecewise as piecewise
-    from .schedules import polynomial as polynomial
-    from .schedules import warmup as warmup
-    from .track import Gradients as Gradients
-    from .track import Param as Param
-    from .track import Params as Params
-    from .track import gradient as gradient
-    from .track import param as param
-    from .training import epochs as epochs
-    from .training import stop as stop
-    from .training import throttle as throttle
-    from .training import train as train
-    from .training import update as update
+    from .optimiser.chain import Optimiser as Optimiser
+    from .optimiser.chain import chain as chain
+    from .optimiser.schedules import constant as constant
+    from .optimiser.schedules import cosine as cosine
+    from .optimiser.schedules import exponential as exponential
+    from .optimiser.schedules import inverse_time as inverse_time
+    from .optimiser.schedules import join as join
+    from .optimiser.schedules import linear as linear
+    from .optimiser.schedules import one_cycle as one_cycle
+    from .optimiser.schedules import piecewise as piecewise
+    from .optimiser.schedules import polynomial as polynomial
+    from .optimiser.schedules import warmup as warmup
+    from .training.autodiff import Gradients as Gradients
+    from .training.autodiff import Param as Param
+    from .training.autodiff import Params as Params
+    from .training.autodiff import gradient as gradient
+    from .training.autodiff import param as param
+    from .training.loop import epochs as epochs
+    from .training.loop import stop as stop
+    from .training.loop import throttle as throttle
+    from .training.loop import train as train
+    from .training.loop import update as update
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "OptgenError": "errors",
     "SpecError": "errors",
-    "Optimiser": "chains",
-    "chain": "chains",
-    "constant": "schedules",
-    "cosine": "schedules",
-    "exponential": "schedules",
-    "inverse_time": "schedules",
-    "join": "schedules",
-    "linear": "schedules",
-    "one_cycle": "schedules",
-    "piecewise": "schedules",
-    "polynomial": "schedules",
-    "warmup": "schedules",
-    "Gradients": "track",
-    "Param": "track",
-    "Params": "track",
-    "gradient": "track",
-    "param": "track",
-    "epochs": "training",
-    "stop": "training",
-    "throttle": "training",
-    "train": "training",
-    "update": "training",
+    "Optimiser": "optimiser.chain",
+    "chain": "optimiser.chain",
+    "constant": "optimiser.schedules",
+    "cosine": "optimiser.schedules",
+    "exponential": "optimiser.schedules",
+    "inverse_time": "optimiser.schedules",
+    "join": "optimiser.schedules",
+    "linear": "optimiser.schedules",
+    "one_cycle": "optimiser.schedules",
+    "piecewise": "optimiser.schedules",
+    "polynomial": "optimiser.schedules",
+    "warmup": "optimiser.schedules",
+    "Gradients": "training.autodiff",
+    "Param": "training.autodiff",
+    "Params": "training.autodiff",
+    "gradient": "training.autodiff",
+    "param": "training.autodiff",
+    "epochs": "training.loop",
+    "stop": "training.loop",
+    "throttle": "training.loop",
+    "train": "training.loop",
+    "update": "training.loop",
 }
 
 
@@ -83,8 +83,9 @@ def load(path: str | os.PathLike[str]) -> Any:
     if "\n" in str(path):
         errors = import_module(".errors", __name__)
         raise errors.ArgumentError("load: the path of a spec was expected, got its text", hint="write it to a file")
-    driver = import_module(".driver", __name__)
-    return driver.module_class(driver.compile_file(Path(path)))
+    driver = import_module(".compiler.driver", __name__)
+    classes = import_module(".optimiser.classes", __name__)
+    return classes.module_class(driver.compile_file(Path(path)))
 
 
 def __getattr__(name: str) -> Any:
@@ -95,10 +96,9 @@ def __getattr__(name: str) -> Any:
     elif name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:
-        # Not `from . import driver`, which would ask this very function for the name `driver`.
-        driver, errors = import_module(".driver", __name__), import_module(".errors", __name__)
+        classes, errors = import_module(".optimiser.classes", __name__), import_module(".errors", __name__)
         try:
-            value = driver.shipped_class(name)
+            value = classes.shipped_class(name)
         except errors.UnknownRule as error:
             raise AttributeError(str(error)) from None
     globals()[name] = value
@@ -110,4 +110,4 @@ def __dir__() -> list[str]:
 
 
 def _rules() -> list[str]:
-    return list(import_module(".driver", __name__).shipped_names())
+    return list(import_module(".compiler.catalogue", __name__).shipped_names())

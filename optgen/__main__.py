@@ -1,3 +1,3 @@
-from optgen.cli import main
+from .cli.commands import main
 
 main()

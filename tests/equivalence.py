@@ -16,12 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 import optgen
-from optgen import driver, interp, toolchain
-from optgen.group import run_together
-from optgen.host import Always
-from optgen.ir import GRADIENT, Extent, Hyper, Rule
-from optgen.kernel import Binding, Kernel, Runtime, open_library, read_declarations
-from optgen.resources import declarations
+from optgen import interpreter as interp
+from optgen.compiler import catalogue, driver, toolchain
+from optgen.compiler.declarations import read_declarations
+from optgen.ir.evaluate import Always
+from optgen.ir.expr import GRADIENT, Extent
+from optgen.ir.rule import Hyper, Rule
+from optgen.paths import declarations
+from optgen.runtime import library
+from optgen.runtime.binding import Binding
+from optgen.runtime.group_step import run_together
+from optgen.runtime.kernel import Kernel, kernel_of
+from optgen.runtime.library import Runtime, open_library
 
 Array = NDArray[Any]
 Values = Mapping[str, tuple[float, ...]]
@@ -119,7 +125,7 @@ def chains() -> dict[str, driver.Compilation]:
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:
     """Every variant of every shipped rule, of the rules above, and of some chains: the spec and the number of the
     variant."""
-    specs = [driver.compile_file(path) for path in driver.shipped()]
+    specs = [driver.compile_file(path) for path in catalogue.shipped()]
     specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN, REDUCED, LATE)]
     specs += chains().values()
     return {
@@ -507,7 +513,7 @@ def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: i
 def open_kernel(source: str, path: Path, lowered: Rule, dtype: str, isa: str, flags: tuple[str, ...] = (),
                 runtime: Runtime | None = None) -> Kernel:  # fmt: skip
     """The kernel in `source`, compiled to `path`."""
-    runtime = runtime or driver.runtime()
+    runtime = runtime or library.runtime()
     toolchain.compile_library(source, path, None, flags)
     return Kernel(runtime, open_library(runtime.ffi, path, "optgen_abi"), lowered, dtype, isa)
 
@@ -520,5 +526,5 @@ def open_runtime(source: str, path: Path) -> Runtime:
 
 def all_kernels(spec: driver.Compilation, variant: int) -> Iterator[Kernel]:
     """The kernels of a variant that run here."""
-    for dtype, isa in chain.from_iterable([(d, i) for i in driver.runtime().usable] for d in DTYPES):
-        yield driver.kernel(spec, variant, dtype, None, isa)
+    for dtype, isa in chain.from_iterable([(d, i) for i in library.runtime().usable] for d in DTYPES):
+        yield kernel_of(spec, variant, dtype, None, isa)

@@ -33,7 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 import optgen
 import optgen.torch as optim
 from optgen.errors import ArrayError
-from optgen.torch.mesh import aligned
+from optgen.torch.sharding import aligned
 
 #: Of these, two and four processes get shards of unequal sizes, and some none of (1,).
 SHAPES = ((5, 3), (1,), (7,), (4, 2, 3), (6, 2))

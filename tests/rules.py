@@ -12,10 +12,11 @@ import numpy as np
 from equivalence import REDUCED
 
 import optgen
-from optgen import driver
-from optgen.ir import Hyper, Rule
+from optgen.compiler import catalogue, driver
+from optgen.ir.rule import Hyper, Rule
+from optgen.optimiser import classes
 
-SPECS = {spec.name: spec for spec in map(driver.compile_file, driver.shipped())}
+SPECS = {spec.name: spec for spec in map(driver.compile_file, catalogue.shipped())}
 RULES = [name for name, spec in SPECS.items() if not spec.rules[0].part]
 PARTS = [name for name in SPECS if name not in RULES]
 
@@ -71,7 +72,7 @@ def make(subject: str, backend: str = "kernel", **given: Any) -> Any:
     """An optimiser of this subject, or of a rule of the tests' own; `given`: of a chain, the arguments of the part that
     it is about."""
     if subject in OWN:
-        return driver.module_class(driver.compile_text(OWN[subject], "test.toml"))(**given, backend=backend)
+        return classes.module_class(driver.compile_text(OWN[subject], "test.toml"))(**given, backend=backend)
     if subject in SPECS:
         return getattr(optgen, subject)(**given, backend=backend)
     part = PART_OF[subject]

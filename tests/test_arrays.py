@@ -19,19 +19,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
-from optgen import driver, param
-from optgen.arrays import (
-    Layout,
-    _overlaps_itself,
-    as_gradient,
-    as_parameter,
-    bounds,
-    layout_of,
-    refuse_overlaps,
-)
+from optgen import param
 from optgen.errors import ArrayError
+from optgen.optimiser import classes
+from optgen.runtime.arrays import _overlaps_itself, as_gradient, as_parameter, bounds, refuse_overlaps
+from optgen.runtime.layout import Layout, layout_of
 
-ADAM = driver.shipped_class("ADAM")
+ADAM = classes.shipped_class("ADAM")
 BACKENDS = ("kernel", "interpreter")
 F4 = np.float32
 

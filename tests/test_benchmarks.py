@@ -16,10 +16,11 @@ import numpy as np
 import pytest
 
 import optgen
-from optgen import driver, product
+from optgen.compiler import catalogue, driver
+from optgen.compiler import manifest as product
 from optgen.errors import ArgumentError, OptgenError
-from optgen.kernel import processors
-from optgen.resources import benchmarks
+from optgen.paths import benchmarks
+from optgen.runtime.machine import processors
 
 bench, experiments, measure, numpy_rules, peers, rules, shapes, steps, stream, targets, worker = map(
     benchmarks,
@@ -29,7 +30,7 @@ bench, experiments, measure, numpy_rules, peers, rules, shapes, steps, stream, t
     ),
 )  # fmt: skip
 
-SHIPPED = [driver.compile_file(path).rules[0] for path in driver.shipped()]
+SHIPPED = [driver.compile_file(path).rules[0] for path in catalogue.shipped()]
 SEED = [rule.name for rule in SHIPPED if rule.origin == "Flux"]
 SMALL = [(8,), (5, 7), (3, 4), (1,)]
 

@@ -27,7 +27,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from optgen import builder, cli, driver, resources, toolchain
+from optgen import paths as resources
+from optgen.cli import commands as cli
+from optgen.compiler import build as builder
+from optgen.compiler import catalogue, toolchain
 
 ROOT = Path(cli.__file__).parents[1]
 PLAIN = """
@@ -200,8 +203,8 @@ def test_one_spec_given_twice_is_built_once(spec: Path, out: Path, compiler: Cal
 
 
 def test_without_specs_every_one_that_ships_is_built_into_files_of_its_own() -> None:
-    stems = [job.stem for job in builder.jobs(list(driver.shipped()))]
-    assert stems == ["runtime", *(path.stem for path in driver.shipped())]
+    stems = [job.stem for job in builder.jobs(list(catalogue.shipped()))]
+    assert stems == ["runtime", *(path.stem for path in catalogue.shipped())]
     assert len({stem.lower() for stem in stems}) == len(stems)
 
 

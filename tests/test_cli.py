@@ -17,14 +17,20 @@ import pytest
 from click.testing import CliRunner, Result
 
 import optgen
-from optgen import cli, doctor, driver, kernel, markdown, pages, product, render, resources, toolchain
-from optgen.check import check
-from optgen.emit import latex, text
+from optgen import paths as resources
+from optgen.cli import commands as cli
+from optgen.cli import doctor, markdown, pages
+from optgen.codegen import spec_source
+from optgen.compiler import catalogue, driver, toolchain
+from optgen.compiler import manifest as product
+from optgen.language.check import check
+from optgen.language.parse import parse
+from optgen.language.vocabulary import CALLABLE, GIVEN
+from optgen.lowering.pipeline import lower
 from optgen.names import GREEK
-from optgen.parse import parse
-from optgen.passes import lower
-from optgen.summary import EXACT, bytes_moved, exactness, inexact, shown
-from optgen.variant import CALLABLE, GIVEN
+from optgen.notation import latex, text
+from optgen.notation.facts import EXACT, bytes_moved, exactness, inexact, shown
+from optgen.runtime import kernel, library, machine
 
 ROOT = Path(cli.__file__).parents[1]
 SPEC = """
@@ -184,7 +190,7 @@ def test_list_has_a_row_for_every_shipped_rule_in_the_group_of_its_origin() -> N
     for group in table.values():
         assert group[0] == ["rule", "states", "kept", "moved", "passes", "summary"]
     expected: dict[str, list[str]] = {title: [] for title in table}
-    for path in driver.shipped():
+    for path in catalogue.shipped():
         rule = driver.compile_file(path).rules[0]
         title = "Parts of chains" if rule.part else rule.origin.replace("Flux", "Flux (the seed's names)")
         expected[title].append(rule.name)
@@ -219,7 +225,7 @@ def test_a_pipe_gets_plain_rows_that_are_not_wrapped(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FORCE_COLOR", "1")
     shown = said("list")
     assert "\x1b" not in shown
-    assert len(shown.splitlines()) == len(driver.shipped()) + 5 * 3 + len(pages.LEGEND)
+    assert len(shown.splitlines()) == len(catalogue.shipped()) + 5 * 3 + len(pages.LEGEND)
     assert all(line == line.rstrip() for line in shown.splitlines())
 
 
@@ -231,7 +237,7 @@ def test_a_terminal_gets_rows_that_fit(columns: int) -> None:
     assert max(map(len, lines)) <= columns
     if columns >= 80:  # names are whole
         words = {line.split()[0] for line in lines if line.split()}
-        assert words >= driver.shipped_names().keys()
+        assert words >= catalogue.shipped_names().keys()
 
 
 # optgen show
@@ -254,9 +260,9 @@ def test_show_finds_a_shipped_rule(name: str, begins: str) -> None:
 
 
 def test_every_rule_is_found_by_its_name_and_by_its_file() -> None:
-    for name, path in driver.shipped_names().items():
+    for name, path in catalogue.shipped_names().items():
         assert cli._find(name).name == name
-        if path.stem.upper() not in driver.shipped_names():
+        if path.stem.upper() not in catalogue.shipped_names():
             assert cli._find(path.stem.upper()).name == name
 
 
@@ -412,7 +418,7 @@ def test_latex_is_of_the_variant() -> None:
 
 
 def test_the_latex_of_every_variant_is_of_what_it_shows() -> None:
-    for path in driver.shipped():
+    for path in catalogue.shipped():
         compilation = driver.compile_file(path)
         for variant, (rule, opened) in enumerate(zip(compilation.rules, compilation.open, strict=True)):
             source = pages.source(compilation, variant)
@@ -521,7 +527,7 @@ def test_the_passes_show_what_the_host_computes_for_all_tensors_and_what_is_read
 
 
 def test_the_passes_of_every_variant_are_shown_with_all_that_is_computed() -> None:
-    for path in driver.shipped():
+    for path in catalogue.shipped():
         compilation = driver.compile_file(path)
         for variant, low in enumerate(compilation.lowered):
             blocks = list(pages.passes(compilation, variant))
@@ -654,7 +660,7 @@ def test_markdown_keeps_paragraphs_and_hides_nothing(mine: Path) -> None:
 
 def test_list_as_markdown_is_one_page_of_all_rules() -> None:
     page = said("list", "--as", "markdown")
-    assert page == markdown.rules_page(map(driver.compile_file, driver.shipped()))
+    assert page == markdown.rules_page(map(driver.compile_file, catalogue.shipped()))
 
 
 # optgen new
@@ -681,7 +687,7 @@ def test_new_writes_parts_of_chains(part: str, tmp_path: Path) -> None:
 
 def test_new_explains_every_table_and_given_name() -> None:
     for part in ("", "gradient", "parameter"):
-        source = render.spec_source("Mine", part, "mine.toml", "Descent")
+        source = spec_source.spec_source("Mine", part, "mine.toml", "Descent")
         words = {*GIVEN, *CALLABLE, "[flags]", "[state]", "[hyperparameters]", "requires", "when", "extent", "notes"}
         for word in words - {"delta" if part == "parameter" else ""}:
             assert re.search(rf"(?<!\w){re.escape(word)}(?!\w)", source), word
@@ -807,7 +813,7 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "built"
     for room in (resources, driver, product, doctor):
         monkeypatch.setattr(room, "BUILD", folder)
-    monkeypatch.setattr(driver, "runtime", driver.runtime.__wrapped__)
+    monkeypatch.setattr(driver, "runtime", library.runtime.__wrapped__)
     return folder
 
 
@@ -822,13 +828,13 @@ def test_the_doctor_finds_all_well(built: Path, cache: Path) -> None:
     for name in ("numpy", "cffi"):
         assert f"{name} {metadata.version(name)}" in table["versions"][1]
     assert table["versions"][1].startswith(f"optgen {optgen.__version__}, python 3.")
-    usable = driver.runtime().usable
+    usable = library.runtime().usable
     assert table["instruction set"][1] == f"{usable[0]}, the best of {', '.join(usable)}"
     assert table["cache folder"][1].startswith(f"{cache}: 1 libraries, 0.")
 
 
 def test_the_doctor_counts_what_is_built_and_current(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = len(driver.shipped()) + 1
+    count = len(catalogue.shipped()) + 1
     found, advice = rows(run("doctor"))["built kernels"][1].splitlines()
     assert found == f"0 of {count} built and current in {built}; the others are compiled on first use"
     assert advice == f"to do: optgen build --out {built} makes them now"
@@ -870,12 +876,12 @@ def test_the_doctor_finds_a_compiler_that_does_not_compile(
 
 
 def test_the_doctor_says_why_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "processors", kernel.threads)
+    monkeypatch.setattr(kernel, "processors", machine.threads)
     why = "the processors that this process may run on"
-    assert rows(run("doctor"))["threads"] == ("ok", f"{kernel.threads()}: {why}")
+    assert rows(run("doctor"))["threads"] == ("ok", f"{machine.threads()}: {why}")
     monkeypatch.setattr(kernel, "processors", lambda: 1000)
     why = "the quota of the control group; 1000 processors by affinity"
-    assert rows(run("doctor"))["threads"] == ("ok", f"{kernel.threads()}: {why}")
+    assert rows(run("doctor"))["threads"] == ("ok", f"{machine.threads()}: {why}")
     monkeypatch.setenv("OPTGEN_NUM_THREADS", "7")
     assert rows(run("doctor"))["threads"] == ("ok", "7: as OPTGEN_NUM_THREADS says")
     monkeypatch.setenv("OPTGEN_NUM_THREADS", "many")
@@ -885,7 +891,7 @@ def test_the_doctor_says_why_so_many_threads(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_doctor_says_which_instruction_set_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    least = driver.runtime().usable[-1]
+    least = library.runtime().usable[-1]
     monkeypatch.setenv("OPTGEN_ISA", least)
     assert rows(run("doctor"))["instruction set"][1].startswith(f"{least}, OPTGEN_ISA of ")
     monkeypatch.setenv("OPTGEN_ISA", "mmx")
@@ -944,7 +950,7 @@ def test_bench_shows_a_table_and_writes_all_figures(tmp_path: Path) -> None:
         assert set(result["contestants"]) == {"optgen", "stream", "numpy"}
         assert {"seconds", "quartiles", "ratio"} == set(result["contestants"]["numpy"])
         assert result["bytes"] == 100 * 64 * bytes_moved(
-            driver.compile_file(driver.shipped_names()[rule]).lowered[0], 4
+            driver.compile_file(catalogue.shipped_names()[rule]).lowered[0], 4
         )
 
 

@@ -11,12 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from optgen import driver, interp
-from optgen.check import check_open
-from optgen.compose import Composed, close, compose
-from optgen.ir import Count, Extent, Load, Rule, Scalar, State, loads, verify, walk
-from optgen.parse import parse
-from optgen.passes import lower
+from optgen import interpreter as interp
+from optgen.compiler import catalogue, driver
+from optgen.ir.compose import Composed, close, compose
+from optgen.ir.expr import Count, Extent, Load, Scalar, walk
+from optgen.ir.rule import Rule, State, loads
+from optgen.ir.verify import verify
+from optgen.language.check import check_open
+from optgen.language.parse import parse
+from optgen.lowering.pipeline import lower
 
 Array = NDArray[np.float64]
 
@@ -363,7 +366,7 @@ def test_the_variants_of_one_optimiser_have_the_same_names() -> None:
 
 # ---- The shipped rules ----
 
-SPECS = [driver.compile_file(path) for path in driver.shipped()]
+SPECS = [driver.compile_file(path) for path in catalogue.shipped()]
 
 
 def test_every_pair_of_shipped_rules_is_a_rule_in_every_variant() -> None:

@@ -9,17 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from optgen import driver, markdown
+from optgen.cli import markdown
+from optgen.compiler import catalogue, driver
 
 DOCS = Path(__file__).parents[1] / "docs"
-RULES = {name: driver.compile_file(path) for name, path in driver.shipped_names().items()}
+RULES = {name: driver.compile_file(path) for name, path in catalogue.shipped_names().items()}
 COMMAND = "optgen list --as markdown > docs/rules.md"
 
 
 @pytest.fixture(scope="module")
 def page() -> str:
     """The page of all rules as it would be written now."""
-    return markdown.rules_page(map(driver.compile_file, driver.shipped()))
+    return markdown.rules_page(map(driver.compile_file, catalogue.shipped()))
 
 
 def test_the_page_of_rules_is_what_the_specs_give_now(page: str) -> None:

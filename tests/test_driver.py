@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from optgen import builder, driver, errors
+from optgen import errors
+from optgen.compiler import build as builder
+from optgen.compiler import catalogue, driver
+from optgen.optimiser import classes
 
 ROOT = Path(__file__).parents[1]
 WITHOUT_COMPILER = {"CC": "/nonexistent", "PATH": "/nonexistent"}
@@ -106,20 +109,20 @@ def test_the_build_folder_may_be_deleted_at_any_time(checkout, tmp_path):
 
 
 def test_a_spec_is_called_as_its_rule():
-    for path in driver.shipped():
+    for path in catalogue.shipped():
         assert driver.compile_file(path).stem == path.stem
 
 
 def test_the_names_of_the_rules_are_read_without_reading_the_rest():
-    names = {driver.compile_file(path).name: path for path in driver.shipped()}
-    assert driver.shipped_names() == names
+    names = {driver.compile_file(path).name: path for path in catalogue.shipped()}
+    assert catalogue.shipped_names() == names
     assert len({path.stem.lower() for path in names.values()}) == len(names)
 
 
 @pytest.mark.parametrize("name", ["Nosuchrule", "adam", "AdAm", "../specs/adam", ""])
 def test_an_unknown_rule_is_refused(name):
     with pytest.raises(errors.UnknownRule, match=r"optgen has no rule.*\n.*`optgen list`"):
-        driver.shipped_class(name)
+        classes.shipped_class(name)
 
 
 def test_a_file_that_is_no_spec_is_refused_by_its_path(tmp_path):
@@ -151,11 +154,11 @@ def test_the_faults_of_all_specs_of_a_build_come_together(tmp_path):
 
 
 def test_the_docstring_shows_what_each_flag_changes():
-    lines = [line.strip() for line in driver.shipped_class("ADAMW").__doc__.splitlines()]
+    lines = [line.strip() for line in classes.shipped_class("ADAMW").__doc__.splitlines()]
     usual, coupled = lines.index("Δ ← step + decay·p"), lines.index("with coupled=True:")
     assert lines[coupled + 2 : coupled + 4] == ["Δ ← step + η·decay·p", ""]
     assert usual < coupled
-    assert "with" not in " ".join(driver.shipped_class("ADAM").__doc__.split()[:40])
+    assert "with" not in " ".join(classes.shipped_class("ADAM").__doc__.split()[:40])
 
 
 @pytest.mark.parametrize(
@@ -163,4 +166,4 @@ def test_the_docstring_shows_what_each_flag_changes():
 )
 def test_a_rule_spelled_otherwise_is_suggested(name, meant):
     with pytest.raises(errors.UnknownRule, match=f"did you mean {meant!r}"):
-        driver.shipped_class(name)
+        classes.shipped_class(name)

@@ -30,9 +30,11 @@ from equivalence import (
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optgen import driver
-from optgen.ir import Hyper, Interval, Rule
-from optgen.kernel import Binding, Kernel
+from optgen.ir.rule import Hyper, Interval, Rule
+from optgen.runtime import library
+from optgen.runtime.binding import Binding
+from optgen.runtime.kernel import Kernel
+from optgen.runtime.kernel import kernel_of as compiled_kernel
 
 Draw = Any
 RULES = compilations()
@@ -47,7 +49,7 @@ def rule_of(name: str) -> Rule:
 
 def kernel_of(name: str, dtype: str, isa: str | None = None) -> Kernel:
     spec, variant = RULES[name]
-    return driver.kernel(spec, variant, dtype, None, isa)
+    return compiled_kernel(spec, variant, dtype, None, isa)
 
 
 # ---- What may come ----
@@ -114,11 +116,11 @@ def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> No
     rule, draw = rule_of(name), data.draw
     dtype = draw(st.sampled_from(DTYPES), "dtype")
     item = np.dtype(dtype).itemsize
-    kernel = kernel_of(name, dtype, draw(st.sampled_from(driver.runtime().usable), "isa"))
+    kernel = kernel_of(name, dtype, draw(st.sampled_from(library.runtime().usable), "isa"))
     values = draw(hyperparameters(rule.hypers) | st.just(busy(rule.hypers)), "values")
     rng = np.random.default_rng(draw(st.integers(0, 2**32), "seed"))
     counts = st.just(draw(st.integers(0, 3), "t")) | st.integers(0, 2000)
-    which = matrices if rule.matrix else long_shapes if kernel.course.reduces else shapes
+    which = matrices if rule.matrix else long_shapes if kernel.sweeps.reduces else shapes
     places, kinds = layouts(len(rule.arrays), item, which, not rule.overwrites), st.sampled_from(KINDS)
     tensors = [
         make_tensor(rule, values, draw(places), dtype, draw(kinds), rng, draw(counts))
@@ -144,9 +146,9 @@ def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
         places = [placement(shape, 4, **how)] * len(rule.arrays)
         tensor = make_tensor(rule, busy(rule.hypers), places, "float32", "tiny", np.random.default_rng(0), 0)
         binding = Binding(kernel, [tensor.all(rule)])
-        layout = driver.runtime().ffi.cast("int64_t *", int(binding.table[0, 1]))
-        library = driver.runtime().library
-        found = library.optgen_slabs(layout), library.optgen_units(kernel.entry, layout)
+        layout = library.runtime().ffi.cast("int64_t *", int(binding.table[0, 1]))
+        calls = library.runtime().library
+        found = calls.optgen_slabs(layout), calls.optgen_units(kernel.entry, layout)
         assert found == (binding.slabs, binding.total)
         return binding.slabs, binding.total
 
@@ -160,7 +162,7 @@ def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
 
 
 ELEMENTWISE = [
-    name for name in RULES if not rule_of(name).small_states and not kernel_of(name, "float32").course.reduces
+    name for name in RULES if not rule_of(name).small_states and not kernel_of(name, "float32").sweeps.reduces
 ]
 
 
@@ -183,7 +185,7 @@ def test_any_grouping_of_the_tensors_gives_the_same_bits(name: str, data: st.Dat
     values = busy(rule.hypers)
     run(Binding(kernel_of(name, dtype), [whole]), values, [4], 1)
     for group in groups.values():
-        binding = Binding(kernel_of(name, dtype, draw(st.sampled_from(driver.runtime().usable))), group)
+        binding = Binding(kernel_of(name, dtype, draw(st.sampled_from(library.runtime().usable))), group)
         run(binding, values, [4] * len(group), draw(st.sampled_from([1, 2, 3, 7])), draw(st.integers(1, 40)))
     for array, a, b in zip(rule.arrays, split, whole, strict=True):
         same_bits(a, b, f"{array}, cut at {cuts}")
@@ -237,13 +239,13 @@ def test_a_gradient_of_the_same_layout_takes_the_place_of_another() -> None:
 @pytest.mark.parametrize("grain", [1, 3, 1000])
 def test_every_element_has_its_turn_once(threads: int, grain: int) -> None:
     for sizes in ([1], [5, 7], [0, 5, 0, 0, 1, 200, 7, 0], [0, 999, 1, 1000]):
-        check_runtime(driver.runtime(), sizes, threads, grain)
-        check_runtime(driver.runtime(), [30 * size for size in sizes], threads, 30 * grain, dense=True)
+        check_runtime(library.runtime(), sizes, threads, grain)
+        check_runtime(library.runtime(), [30 * size for size in sizes], threads, 30 * grain, dense=True)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_sizes_have_64_bits(threads: int) -> None:
-    check_runtime(driver.runtime(), [2**31 + 5, 0, 2**33, 3, 2**32], threads, 2**28 + 1)
+    check_runtime(library.runtime(), [2**31 + 5, 0, 2**33, 3, 2**32], threads, 2**28 + 1)
 
 
 # ---- The comparison itself ----

@@ -18,12 +18,17 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from optgen import driver, interp
-from optgen.emit import c, latex, text
-from optgen.host import HOST, Always, evaluate
-from optgen.ir import Call, Const, Expr, Extent, Load, Local, Rule, Scalar, children
-from optgen.kernel import Binding
-from optgen.ops import LARGEST_POWER, OPS, Type, power_steps
+from optgen import interpreter as interp
+from optgen.codegen import c_language as c
+from optgen.compiler import catalogue, driver
+from optgen.ir.evaluate import HOST, Always, evaluate
+from optgen.ir.expr import Call, Const, Expr, Extent, Load, Local, Scalar, children
+from optgen.ir.primitives import LARGEST_POWER, OPS, Type, power_steps
+from optgen.ir.rule import Rule
+from optgen.notation import latex, text
+from optgen.runtime import library
+from optgen.runtime.binding import Binding
+from optgen.runtime.kernel import kernel_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
 DTYPES = (np.float32, np.float64)
@@ -270,7 +275,7 @@ def well_formed(source: str) -> bool:
     return not opened and re.search(r"([_^])\{[^{}]*\}\1", source) is None
 
 
-@pytest.mark.parametrize("path", driver.shipped(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", catalogue.shipped(), ids=lambda path: path.stem)
 def test_the_latex_of_every_shipped_rule_is_well_formed(path: Any) -> None:
     for rule in driver.compile_file(path).rules:
         assert well_formed(latex.rule(rule))
@@ -377,8 +382,8 @@ def test_the_interpreter_and_the_host_and_python_agree_on_every_expression(t: in
 def test_the_kernel_and_the_interpreter_agree_on_every_expression(dtype: type, t: int) -> None:
     for compilation in COMPILED:
         expected = interpreted(compilation, dtype, t)
-        for isa in driver.runtime().usable:
-            kernel = driver.kernel(compilation, 0, dtype.__name__, None, isa)
+        for isa in library.runtime().usable:
+            kernel = kernel_of(compilation, 0, dtype.__name__, None, isa)
             arrays = arrays_of(compilation.rules[0], dtype)
             Binding(kernel, [[arrays[name] for name in compilation.rules[0].arrays]]).run([Always(VALUES)], t, 1)
             for name, (source, _, _) in zip(NAMES, TABLE, strict=True):
@@ -396,7 +401,7 @@ def test_inexact_primitives_keep_their_bound_in_every_interpretation() -> None:
         start = {name: rng.uniform(0.5, 4, 1000).astype(dtype) for name in rule.arrays}
         expected, arrays = ({name: x.copy() for name, x in start.items()} for _ in range(2))
         interp.step(rule, VALUES, 1, expected)
-        kernel = driver.kernel(compilation, 0, dtype.__name__, None)
+        kernel = kernel_of(compilation, 0, dtype.__name__, None)
         Binding(kernel, [[arrays[name] for name in rule.arrays]]).run([Always(VALUES)], 1, 1)
         bound = 3 * max(op.ulps for op in OPS.values())
         for i, source in enumerate(INEXACT):

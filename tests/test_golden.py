@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 from equivalence import DTYPES, check_kernel, compilations, open_kernel
 
-from optgen import driver, render, toolchain
-from optgen.kernel import Kernel, open_library
-from optgen.resources import SPECS
-from optgen.toolchain import FLAGS, find_compiler
+from optgen.codegen import runtime_source
+from optgen.compiler import driver, toolchain
+from optgen.compiler.toolchain import FLAGS, find_compiler
+from optgen.paths import SPECS
+from optgen.runtime import library
+from optgen.runtime.kernel import Kernel
+from optgen.runtime.library import open_library
 
 GOLDEN = Path(__file__).parent / "golden"
 NAMES = ("descent", "adam", "adamw")
@@ -42,10 +45,10 @@ def test_the_c_is_the_golden_one(name: str, request: pytest.FixtureRequest) -> N
 @pytest.mark.parametrize("name", NAMES)
 def test_the_golden_c_equals_the_interpreter(name: str, tmp_path: Path) -> None:
     compilation = driver.compile_file(SPECS / f"{name}.toml")
-    runtime = driver.runtime()
-    library = tmp_path / "golden.so"
-    toolchain.compile_library((GOLDEN / f"{name}.c").read_text("utf-8"), library)
-    opened = open_library(runtime.ffi, library, "optgen_abi")
+    runtime = library.runtime()
+    built = tmp_path / "golden.so"
+    toolchain.compile_library((GOLDEN / f"{name}.c").read_text("utf-8"), built)
+    opened = open_library(runtime.ffi, built, "optgen_abi")
     for rule, lowered in zip(compilation.rules, compilation.lowered, strict=True):
         for dtype in DTYPES:
             for isa in runtime.usable:
@@ -84,7 +87,7 @@ def all_sources() -> dict[str, str]:
 
 @pytest.mark.parametrize("name", ["gcc", "clang"])
 def test_no_compiler_warns(name: str) -> None:
-    sources = all_sources() | {"runtime": render.runtime_source()}
+    sources = all_sources() | {"runtime": runtime_source.runtime_source()}
     warnings = say(compiler(name), sources, *STRICT, "-fsyntax-only")
     assert not any(warnings.values()), "\n".join(warnings.values())
 
@@ -120,6 +123,6 @@ def test_clang_makes_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("CC", compiler("clang"))
     for name in ("amsgrad", "nadam"):
         spec = driver.compile_file(SPECS / f"{name}.toml")
-        for isa in driver.runtime().usable:
+        for isa in library.runtime().usable:
             path = tmp_path / f"{name}-{isa}.so"
             check_kernel(spec.rules[0], open_kernel(spec.c_source, path, spec.lowered[0], "float32", isa))

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 import optgen
-from optgen import driver
-from optgen.course import Group, course
+from optgen.compiler import driver
+from optgen.lowering.sweeps import Group, sweeps_of
+from optgen.optimiser import classes
 
 SHAPES = ((2, 3), (4,), (3, 2, 70), (), (1100,))
 
@@ -27,7 +28,7 @@ formulas = '''
 {formulas}
 '''
 """
-    return driver.module_class(driver.compile_text(text, "r.toml"))
+    return classes.module_class(driver.compile_text(text, "r.toml"))
 
 
 MIXED = {
@@ -88,7 +89,7 @@ def test_so_do_the_parts_of_chains(parts: Callable[[], tuple[Any, ...]]) -> None
 def test_reductions_over_the_group_come_in_the_order_of_their_keys() -> None:
     for formulas in MIXED.values():
         for lowered in rule(formulas)._compilation.lowered:
-            works = [work for work in course(lowered).work if isinstance(work, Group)]
+            works = [work for work in sweeps_of(lowered).work if isinstance(work, Group)]
             keys = [a.value.key for work in works for a in work.code if hasattr(a.value, "key")]
             assert keys == sorted(set(keys)) == list(range(len(keys)))
             assert keys

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 import optgen
-from optgen import driver
-from optgen.check import ARGUMENTS
+from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError, HyperparameterError, StateError
+from optgen.language.check import ARGUMENTS
 from optgen.names import greek
-from optgen.optimiser import Optimiser
-from optgen.schedules import cosine, linear, one_cycle, warmup
+from optgen.optimiser.base import Optimiser
+from optgen.optimiser.schedules import cosine, linear, one_cycle, warmup
 
-SPECS = [driver.compile_file(path) for path in driver.shipped()]
+SPECS = [driver.compile_file(path) for path in catalogue.shipped()]
 RULES = [spec.name for spec in SPECS]
 HYPERS = [(spec.name, hyper) for spec in SPECS for hyper in spec.rules[0].hypers]
 

@@ -15,8 +15,11 @@ import pytest
 from numpy.typing import NDArray
 
 import optgen
-from optgen import driver, interp, ops
-from optgen.ir import Extent, Rule
+from optgen import interpreter as interp
+from optgen.compiler import driver
+from optgen.ir import primitives as ops
+from optgen.ir.expr import Extent
+from optgen.ir.rule import Rule
 
 Array = NDArray[Any]
 

@@ -12,38 +12,32 @@ from dataclasses import replace
 
 import pytest
 
-from optgen import driver
-from optgen.check import check
-from optgen.ir import (
-    Assign,
+from optgen.compiler import catalogue, driver
+from optgen.ir.expr import (
     Call,
     Const,
     Count,
     Expr,
     Extent,
-    Flag,
-    Hyper,
-    Interval,
     Load,
     Local,
     Reduce,
-    Rule,
     Scalar,
     Size,
-    State,
     extent_of,
     join,
-    loads,
     rebuilt,
     reduces,
     type_of,
-    verify,
     walk,
 )
-from optgen.ops import Type
-from optgen.parse import parse
-from optgen.passes import lower
-from optgen.resources import PACKAGE
+from optgen.ir.primitives import Type
+from optgen.ir.rule import Assign, Flag, Hyper, Interval, Rule, State, loads
+from optgen.ir.verify import verify
+from optgen.language.check import check
+from optgen.language.parse import parse
+from optgen.lowering.pipeline import lower
+from optgen.paths import PACKAGE
 
 RANGE = Interval(0.0, math.inf, True, False)
 X = Local("x", Extent.ELEMENT, Type.REAL)
@@ -200,7 +194,7 @@ def test_verify_takes_what_has_the_extents_that_it_should_have(rule: Rule) -> No
 
 
 def test_every_variant_of_every_shipped_rule_is_right() -> None:
-    for path in driver.shipped():
+    for path in catalogue.shipped():
         for rule in driver.compile_file(path).rules:
             assert verify(rule) is rule
 

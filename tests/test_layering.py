@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from optgen.resources import PACKAGE
+from optgen.paths import PACKAGE
 
 #: Each room, in order, with the rooms and the packages that it may import; then what it may import inside a function,
 #: where it is optional or costs much and is not always needed. A room imports nothing from further down this table.
@@ -30,7 +30,7 @@ ROOMS: dict[str, tuple[str, str]] = {
     "passes": ("names ops ir host passes", ""),
     "interp": ("ops ir host numpy", ""),
     "constants": ("ir host", ""),
-    "course": ("ir", ""),
+    "sweeps_of": ("ir", ""),
     "stages": ("ir course", ""),
     "emit": ("names ops ir course stages emit", ""),
     "summary": ("ops ir course passes emit", ""),

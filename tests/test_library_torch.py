@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import optgen
-from optgen import driver
+from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError
 
 torch = pytest.importorskip("torch")
@@ -259,7 +259,7 @@ def test_nesterov_alone_contradicts_other_arguments() -> None:
 def test_every_variant_is_tried(name: str) -> None:
     made = [getattr(optgen, name)(**arguments, backend="interpreter") for rule, arguments in ACCEPTED if rule == name]
     tried = {tuple((flag.name, flag.value) for flag in optimiser.rule.flags) for optimiser in made}
-    rules = driver.compile_file(driver.shipped_names()[name]).rules
+    rules = driver.compile_file(catalogue.shipped_names()[name]).rules
     assert tried == {tuple((flag.name, flag.value) for flag in rule.flags) for rule in rules}
 
 

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 import optgen
-from optgen import driver, render
+from optgen.codegen import module_source, spec_source
+from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError, SpecError
 
 SPEC = """
@@ -169,7 +170,7 @@ def documented(body: str, **tables: str) -> str:
     text = 'name = "Said"\n' + tables.pop("top", "")
     text += "".join(f"\n[{name}]\n{entries}\n" for name, entries in tables.items())
     compilation = driver.compile_text(f"{text}\n[update]\nformulas = '''\n{body}\n'''\n", "said.toml")
-    source = render.module_source(compilation.rules, compilation.text, compilation.file, compilation.open)
+    source = module_source.module_source(compilation.rules, compilation.text, compilation.file, compilation.open)
     names: dict[str, object] = {"__file__": "said.py"}
     exec(source, names)
     return inspect.getdoc(names["Said"]) or ""
@@ -275,7 +276,7 @@ def test_a_part_of_chains_says_what_comes_in_and_what_goes_on():
 
 
 def test_the_docstring_of_every_shipped_rule_says_all_of_it():
-    for name, path in driver.shipped_names().items():
+    for name, path in catalogue.shipped_names().items():
         rules = driver.compile_file(path).rules
         doc = " ".join((inspect.getdoc(getattr(optgen, name)) or "").replace("\\", "").split())
         for words in (rules[0].summary, rules[0].notes, rules[0].reference, rules[0].origin):
@@ -307,7 +308,7 @@ def trained(opt) -> list[float]:
 @pytest.mark.parametrize("part", ["", "gradient", "parameter"])
 def test_a_new_spec_trains(part, backend, tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(render.spec_source("Mine", part, path.name, "Descent"), "utf-8")
+    path.write_text(spec_source.spec_source("Mine", part, path.name, "Descent"), "utf-8")
     opt = optgen.load(path)(backend=backend)
     other = optgen.Descent(0.05, backend=backend)
     if part:
@@ -318,7 +319,7 @@ def test_a_new_spec_trains(part, backend, tmp_path):
 
 def test_the_average_of_a_new_part_follows_the_parameter(tmp_path):
     path = tmp_path / "mine.toml"
-    path.write_text(render.spec_source("Mine", "parameter", path.name, "Descent"), "utf-8")
+    path.write_text(spec_source.spec_source("Mine", "parameter", path.name, "Descent"), "utf-8")
     opt = optgen.chain(optgen.Descent(1), optgen.load(path)(rho=0.75))
     p = np.zeros(2)
     for expected in (-0.25, -0.6875):

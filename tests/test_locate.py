@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from optgen.errors import Span
-from optgen.locate import Path, locate, span_at
+from optgen.language.positions import Path, locate, span_at
 
 #: A document, a path, the text of its key, the text of its value.
 FORMS: list[tuple[str, str, Path, str, str]] = [

@@ -21,13 +21,16 @@ import numpy as np
 import pytest
 from equivalence import PLAIN, Array, check_all, check_kernel, open_kernel, open_runtime
 
-from optgen import driver, render
-from optgen import kernel as binding
-from optgen.arrays import Layout, layout_of
-from optgen.emit import c
-from optgen.group import run_together
-from optgen.kernel import Kernel
-from optgen.resources import SPECS
+from optgen.codegen import c_language as c
+from optgen.codegen import kernel_source as render
+from optgen.codegen import runtime_source
+from optgen.compiler import driver
+from optgen.paths import SPECS
+from optgen.runtime import kernel as binding
+from optgen.runtime import library
+from optgen.runtime.group_step import run_together
+from optgen.runtime.kernel import Kernel, kernel_of
+from optgen.runtime.layout import Layout, layout_of
 
 
 def replaced(text: str, old: str, new: str) -> str:
@@ -261,10 +264,10 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Muta
         folder.mkdir()
         runtime = None
         if mutant.into == "runtime":
-            runtime = open_runtime(mutant.applied("runtime", render.runtime_source()), folder / "runtime.so")
+            runtime = open_runtime(mutant.applied("runtime", runtime_source.runtime_source()), folder / "runtime.so")
         return open_kernel(source, folder / "rule.so", lowered, "float32", least, mutant.flags, runtime)
 
-    least = driver.runtime().usable[-1]
+    least = library.runtime().usable[-1]
     targets = [target for target in render.TARGETS if target[0] == least]
     jobs: dict[Mutant, Future[Kernel]] = {}
     with ThreadPoolExecutor() as pool:
@@ -282,7 +285,7 @@ def rule_of(mutant: Mutant) -> Any:
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda m: m.fault)
 def test_the_fault_is_caught(mutant: Mutant, kernels: Callable[[Mutant], Kernel]) -> None:
-    if "-mfma" in mutant.flags and "x86_64_v3" not in driver.runtime().usable:
+    if "-mfma" in mutant.flags and "x86_64_v3" not in library.runtime().usable:
         pytest.skip("this processor has no fused multiplication and addition")
     if mutant.fault == "denormals flushed" and platform.machine() != "x86_64":
         pytest.skip("the fault is put into the control state of x86-64")
@@ -320,7 +323,7 @@ def from_the_first_byte(arrays: list[Array], **how: bool) -> Layout:
 @pytest.mark.parametrize("fault", [as_the_parameter, dense_if_the_parameter_is, from_the_first_byte])
 def test_a_layout_that_does_not_look_at_the_gradient_is_caught(fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     compilation = driver.compile_text(spec("adam"), "sound.toml")
-    kernel = driver.kernel(compilation, 0, "float32", None)
+    kernel = kernel_of(compilation, 0, "float32", None)
     check_kernel(compilation.rules[0], kernel)
     monkeypatch.setattr(binding, "layout_of", fault)
     with pytest.raises(AssertionError):
@@ -329,7 +332,7 @@ def test_a_layout_that_does_not_look_at_the_gradient_is_caught(fault: Any, monke
 
 def test_counts_of_the_step_before_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     compilation = driver.compile_text(spec("adam"), "sound.toml")
-    kernel = driver.kernel(compilation, 0, "float32", None)
+    kernel = kernel_of(compilation, 0, "float32", None)
     run = kernel.program.run
     monkeypatch.setattr(kernel.program, "run", lambda values, t: run(values, max(1, t - 1)))
     with pytest.raises(AssertionError):
@@ -338,7 +341,7 @@ def test_counts_of_the_step_before_are_caught(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_group_added_up_in_another_order_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
     compilation = driver.compile_text(spec("prodigy"), "sound.toml")
-    kernel = driver.kernel(compilation, 0, "float32", None)
+    kernel = kernel_of(compilation, 0, "float32", None)
 
     def backwards(bindings: Any, order: Any, *rest: Any) -> None:
         run_together(bindings, [places[::-1] for places in order], *rest)

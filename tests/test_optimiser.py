@@ -15,10 +15,11 @@ import pytest
 from rules import DESCENDING, GROUPED, PARTS, SPECS, SUBJECTS, another, make, part_of, variants
 
 import optgen
-from optgen import driver, param
+from optgen import param
+from optgen.compiler import driver
 from optgen.errors import ArgumentError, ArrayError
-from optgen.ir import Extent
-from optgen.optimiser import Optimiser
+from optgen.ir.expr import Extent
+from optgen.optimiser.base import Optimiser
 
 BACKENDS = ("kernel", "interpreter")
 

@@ -12,8 +12,8 @@ import pytest
 from reference import RULES, trajectory
 from rules import PARTS, SPECS
 
-from optgen import interp
-from optgen.ir import Rule
+from optgen import interpreter as interp
+from optgen.ir.rule import Rule
 
 Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = 250

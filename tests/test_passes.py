@@ -13,44 +13,46 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from optgen import driver, interp
-from optgen.check import check
-from optgen.emit.text import expression
-from optgen.host import Program, evaluate
-from optgen.ir import (
+from optgen import interpreter as interp
+from optgen.compiler import catalogue, driver
+from optgen.ir.evaluate import Program, evaluate
+from optgen.ir.expr import (
     PARAMETER,
-    Assign,
     Call,
     Const,
     Count,
     Expr,
     Extent,
-    Hyper,
-    Interval,
     Load,
     Local,
     Reduce,
-    Rule,
     Scalar,
     Size,
-    State,
     children,
     extent_of,
     join,
     rebuilt,
     type_of,
     varies_within,
-    verify,
     walk,
 )
-from optgen.ops import OPS, REDUCTIONS, Type
-from optgen.parse import parse
-from optgen.passes import PIPELINE, cse, dead, fold, hoist, lower, powers, reductions
+from optgen.ir.primitives import OPS, REDUCTIONS, Type
+from optgen.ir.rule import Assign, Hyper, Interval, Rule, State
+from optgen.ir.verify import verify
+from optgen.language.check import check
+from optgen.language.parse import parse
+from optgen.lowering import constant_folding as fold
+from optgen.lowering import cse, hoist
+from optgen.lowering import dead_code as dead
+from optgen.lowering import expand_powers as powers
+from optgen.lowering import expand_reductions as reductions
+from optgen.lowering.pipeline import PIPELINE, lower
+from optgen.notation.text import expression
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Pass = Callable[[Rule], Rule]
 PASSES = [reductions, powers, fold, hoist, cse, dead]
-SHIPPED = [rule for path in driver.shipped() for rule in driver.compile_file(path).rules]
+SHIPPED = [rule for path in catalogue.shipped() for rule in driver.compile_file(path).rules]
 
 
 def rule_of(formulas: str, *names: str) -> Rule:

@@ -18,10 +18,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from rules import OWN, SUBJECTS, make
 
 import optgen
-from optgen import param, plan, roll
+from optgen import param
 from optgen.errors import ArrayError, OptgenError
-from optgen.ir import Extent
-from optgen.state import Slot
+from optgen.ir.expr import Extent
+from optgen.optimiser.state import Slot
+from optgen.runtime import guard as roll
+from optgen.runtime import plan
 
 BACKENDS = ("kernel", "interpreter")
 

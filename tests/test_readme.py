@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from optgen.compiler import catalogue
+
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 
@@ -77,9 +79,9 @@ def test_its_message_is_the_one_that_comes(folder):
 
 
 def test_it_lists_every_rule_and_every_variable():
-    from optgen import driver
+    from optgen.compiler import driver
 
-    for path in driver.shipped():
+    for path in catalogue.shipped():
         assert driver.compile_file(path).name in README
     sources = "\n".join(path.read_text("utf-8") for path in (ROOT / "optgen").rglob("*.py"))
     variables = set(re.findall(r"""environ\S*?["'](OPTGEN_\w+)["']""", sources))
@@ -94,8 +96,8 @@ def test_the_tests_that_it_names_are_there():
 
 
 def test_its_table_of_the_benchmark_is_what_there_is():
-    from optgen import cli
-    from optgen.resources import benchmarks
+    from optgen.cli import commands as cli
+    from optgen.paths import benchmarks
 
     options = {name for parameter in cli.bench.params for name in parameter.opts if name.startswith("--")}
     table = README.split("| `optgen bench [RULE]...` |")[1].split("\n\n")[0]
@@ -113,20 +115,20 @@ def test_its_rule_with_norms_takes_two_passes(folder):
 
 
 def test_its_table_of_rules_is_what_ships():
-    from optgen import driver
+    from optgen.compiler import driver
 
     origins = r"Flux|torch\.optim|Optimisers\.jl|optax|parts of chains"
     rows = re.findall(rf"^\| ({origins})\b[^|]*\| (.*) \|$", README, re.MULTILINE)
     table = {origin: set(re.findall(r"[A-Z]\w+", names.split("`")[1])) for origin, names in rows}
     found = {}
-    for path in driver.shipped():
+    for path in catalogue.shipped():
         rule = driver.compile_file(path).rules[0]
         found.setdefault("parts of chains" if rule.part else rule.origin, set()).add(rule.name)
     assert table == found
 
 
 def test_its_rule_with_a_flag_has_a_state_in_one_variant_only(folder):
-    from optgen import driver
+    from optgen.compiler import driver
 
     (heavy,) = [block for block in blocks("toml") if 'name = "Heavy"' in block]
     rules = driver.compile_text(heavy, "heavy.toml").rules

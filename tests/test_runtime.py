@@ -20,21 +20,19 @@ import numpy as np
 import pytest
 from equivalence import check_kernel, same_bits
 
-from optgen import driver, interp, kernel, toolchain
+from optgen import interpreter as interp
+from optgen.codegen import abi
+from optgen.compiler import catalogue, driver, toolchain
+from optgen.compiler.declarations import read_declarations, write_declarations
 from optgen.errors import ArgumentError, CompilerError
-from optgen.host import Always
-from optgen.kernel import (
-    SERIAL,
-    Binding,
-    Kernel,
-    Team,
-    choose_isa,
-    open_library,
-    read_declarations,
-    threads,
-    write_declarations,
-)
-from optgen.resources import declarations
+from optgen.ir.evaluate import Always
+from optgen.optimiser import classes
+from optgen.paths import declarations
+from optgen.runtime import kernel, library, machine
+from optgen.runtime.binding import SERIAL, Binding, Team
+from optgen.runtime.kernel import Kernel, kernel_of
+from optgen.runtime.library import open_library
+from optgen.runtime.machine import choose_isa, threads
 
 ROOT = Path(driver.__file__).parents[1]
 MAPS = Path("/proc/self/maps")
@@ -45,8 +43,8 @@ PRELUDE = f"""
     import os, signal, sys, threading, time
     import numpy as np
     from optgen import driver
-    Descent = driver.shipped_class("Descent")
-    workers = lambda: driver.runtime().library.optgen_workers()
+    Descent = classes.shipped_class("Descent")
+    workers = lambda: library.runtime().library.optgen_workers()
 
     class Run:
         def __init__(self, start):
@@ -103,7 +101,7 @@ def test_the_pool_sleeps_between_steps() -> None:
     assert process(script) == "True 3\n"
 
 
-@pytest.mark.skipif(sys.platform != "linux" or kernel.processors() < 2, reason="needs Linux and two processors")
+@pytest.mark.skipif(sys.platform != "linux" or machine.processors() < 2, reason="needs Linux and two processors")
 def test_workers_keep_from_the_processor_of_the_thread_that_steps() -> None:
     """Some systems wake a worker there, and leave it there, waiting, for many steps."""
     script = """
@@ -168,7 +166,7 @@ def test_a_fork_while_another_thread_steps() -> None:
 
 def test_a_fork_before_the_first_step() -> None:
     script = """
-        driver.runtime()
+        library.runtime()
         child = os.fork()
         run = Run(9).steps(2)
         if child == 0:
@@ -193,7 +191,7 @@ def test_signals_of_the_process_are_left_to_its_own_threads() -> None:
 
 def test_optimisers_stepped_by_several_threads_at_once_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTGEN_NUM_THREADS", "3")
-    cls = driver.shipped_class("ADAM")
+    cls = classes.shipped_class("ADAM")
     rule = cls().rule
     rng = np.random.default_rng(0)
     start, gradient = rng.standard_normal(SIZE), rng.standard_normal(SIZE)
@@ -224,7 +222,7 @@ def test_optimisers_stepped_by_several_threads_at_once_are_right(monkeypatch: py
 @pytest.mark.parametrize("name", ["ADAM", "LAMB"])
 def test_a_team_does_the_steps_in_the_place_of_the_pool(name: str, come: int) -> None:
     """Though fewer threads come than were asked for, as libraries may have it."""
-    ffi, local = driver.runtime().ffi, threading.local()
+    ffi, local = library.runtime().ffi, threading.local()
     asked = []
 
     def as_number(i: int, run: Any, data: Any) -> None:
@@ -240,17 +238,17 @@ def test_a_team_does_the_steps_in_the_place_of_the_pool(name: str, come: int) ->
 
     number = ffi.callback("int(void)", lambda: local.number)
     team = Team(*(int(ffi.cast("intptr_t", call)) for call in (parallel, number)))
-    compilation = driver.compile_file(driver.shipped_names()[name])
-    kernel_ = driver.kernel(compilation, 0, "float64", None)
+    compilation = driver.compile_file(catalogue.shipped_names()[name])
+    kernel_ = kernel_of(compilation, 0, "float64", None)
     values = Always({hyper.name: hyper.default for hyper in kernel_.rule.hypers})
     rng = np.random.default_rng(0)
     start = [rng.standard_normal(SIZE) for _ in kernel_.rule.arrays]
     arrays = {each: [x**2 for x in start] for each in (None, team)}
     bindings = {each: Binding(kernel_, [arrays[each]], each) for each in arrays}
-    before = driver.runtime().library.optgen_workers()
+    before = library.runtime().library.optgen_workers()
     for t in (1, 2):
         bindings[team].run([values], t, 3)
-    assert driver.runtime().library.optgen_workers() == before
+    assert library.runtime().library.optgen_workers() == before
     assert asked == [(3, 0)] * 2
     for t in (1, 2):
         bindings[None].run([values], t, 3)
@@ -270,7 +268,7 @@ def test_a_rule_may_have_more_states_than_most() -> None:
     formulas = "\n".join(f"{name} = 0.5*{name} + g" for name in names)
     spec = f'name = "Many"\n[state]\n{states}\n[update]\nformulas = """\n{formulas}\ndelta = s7 + s99\n"""\n'
     compilation = driver.compile_text(spec, "many.toml")
-    check_kernel(compilation.rules[0], driver.kernel(compilation, 0, "float32", None))
+    check_kernel(compilation.rules[0], kernel_of(compilation, 0, "float32", None))
 
 
 # ---- More elements than 32 bits can count ----
@@ -354,7 +352,7 @@ def test_denormals_and_rounding_are_right_and_the_state_of_the_caller_is_as_foun
 ) -> None:
     monkeypatch.setenv("OPTGEN_NUM_THREADS", str(count))
     tiny = np.finfo(dtype).smallest_subnormal
-    opt = driver.shipped_class("Descent")(eta=1.0)
+    opt = classes.shipped_class("Descent")(eta=1.0)
     p, g = np.full(SIZE, 9 * tiny, dtype), np.full(SIZE, 2 * tiny, dtype)
     p[::2], g[::2] = 1, np.finfo(dtype).eps / 8
     expected = p - g
@@ -393,7 +391,7 @@ def test_loading_a_library_does_not_change_the_control_state(control: ctypes.CDL
     before = control.get() & ~STATUS
     path = tmp_path / "adam.so"
     toolchain.compile_library(driver.compile_file(ROOT / "specs" / "adam.toml").c_source, path)
-    open_library(driver.runtime().ffi, path, "optgen_abi")
+    open_library(library.runtime().ffi, path, "optgen_abi")
     assert control.get() & ~STATUS == before
 
 
@@ -403,7 +401,7 @@ def test_loading_a_library_does_not_change_the_control_state(control: ctypes.CDL
 @pytest.mark.parametrize("value", ["0", "-1", "257", "two", "1.5", " 2", "²"])
 def test_a_number_of_threads_that_is_none_is_an_error(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTGEN_NUM_THREADS", value)
-    opt, p = driver.shipped_class("Descent")(), np.ones(3)
+    opt, p = classes.shipped_class("Descent")(), np.ones(3)
     with pytest.raises(ArgumentError) as caught:
         opt.step([p], [np.ones(3)])
     assert caught.value.message == (
@@ -436,9 +434,9 @@ def test_the_number_of_threads_is_what_is_asked_for_or_what_the_process_may_use(
     }
     for text, count in cases.items():
         limit.unlink(missing_ok=True) if text is None else limit.write_text(text)
-        kernel._available.cache_clear()
+        machine._available.cache_clear()
         assert threads() == count, text
-    kernel._available.cache_clear()
+    machine._available.cache_clear()
 
 
 def test_an_instruction_set_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,11 +451,11 @@ def test_an_instruction_set_that_is_not_there_is_an_error(monkeypatch: pytest.Mo
 
 def test_the_instruction_set_is_the_best_or_the_one_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OPTGEN_ISA", raising=False)
-    usable = driver.runtime().usable
+    usable = library.runtime().usable
     assert usable[-1] == ("x86_64_v2" if platform.machine() == "x86_64" else "baseline")
     assert choose_isa(usable) == usable[0]
     compilation = driver.compile_file(ROOT / "specs" / "descent.toml")
-    found = driver.kernel(compilation, 0, "float64", None)
+    found = kernel_of(compilation, 0, "float64", None)
     for isa in usable:
         monkeypatch.setenv("OPTGEN_ISA", isa)
         assert Kernel(found.runtime, found._library, found.rule, "float64").isa == isa
@@ -483,7 +481,7 @@ def test_a_library_of_another_interface_is_refused(ffi: Any, tmp_path: Path) -> 
     toolchain.compile_library(LIBRARY, path)
     with pytest.raises(CompilerError) as caught:
         open_library(ffi, path, "optgen_abi")
-    assert caught.value.message == f"{path}: kernels of interface {kernel.ABI} were expected, got 7"
+    assert caught.value.message == f"{path}: kernels of interface {abi.ABI} were expected, got 7"
     assert caught.value.hint == "build it again with this version of optgen: optgen build"
 
 
@@ -501,7 +499,7 @@ def test_what_is_no_library_of_ours_is_refused(ffi: Any, tmp_path: Path) -> None
 @pytest.mark.skipif(not MAPS.exists(), reason="the system does not say what is loaded")
 def test_a_library_is_never_unloaded_for_a_thread_may_be_in_it(ffi: Any, tmp_path: Path) -> None:
     path = tmp_path / "kept.so"
-    toolchain.compile_library(LIBRARY.replace("7", str(kernel.ABI)), path)
+    toolchain.compile_library(LIBRARY.replace("7", str(abi.ABI)), path)
     opened = open_library(ffi, path, "optgen_abi")
     assert str(path) in MAPS.read_text()
     del opened
@@ -510,7 +508,7 @@ def test_a_library_is_never_unloaded_for_a_thread_may_be_in_it(ffi: Any, tmp_pat
 
 
 def test_a_kernel_that_a_library_lacks_is_an_error() -> None:
-    found = driver.kernel(driver.compile_file(ROOT / "specs" / "descent.toml"), 0, "float64", None)
+    found = kernel_of(driver.compile_file(ROOT / "specs" / "descent.toml"), 0, "float64", None)
     adamw = driver.compile_file(ROOT / "specs" / "adamw.toml").lowered[1]
     with pytest.raises(CompilerError) as caught:
         Kernel(found.runtime, found._library, adamw, "float64", found.runtime.usable[-1])

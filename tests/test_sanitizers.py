@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 from equivalence import REDUCED
 
-from optgen import driver, render
-from optgen.course import course
-from optgen.ir import Extent
-from optgen.resources import TEMPLATES
-from optgen.toolchain import FLAGS, find_compiler
+from optgen.codegen import runtime_source
+from optgen.compiler import catalogue, driver
+from optgen.compiler.toolchain import FLAGS, find_compiler
+from optgen.ir.expr import Extent
+from optgen.lowering.sweeps import sweeps_of
+from optgen.paths import TEMPLATES
+from optgen.runtime import library
 
 HARNESS = Path(__file__).with_name("harness.c")
 MEMORY = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
@@ -50,7 +52,7 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
         pytest.skip(f"the compiler has no {sanitizer[0]}: {linked.stderr.decode().strip().splitlines()[-1]}")
 
     names = [
-        (spec.stem, rule, course(low)) for spec in specs for rule, low in zip(spec.rules, spec.lowered, strict=True)
+        (spec.stem, rule, sweeps_of(low)) for spec in specs for rule, low in zip(spec.rules, spec.lowered, strict=True)
     ]
     lines = [f"const optgen_kernel *{spec.stem}_kernels(void);" for spec in specs]
     kept = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN)
@@ -59,7 +61,7 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
         for stem, rule, plan in names
     ]
     (folder / "rules.h").write_text("\n".join([*lines, "static const rule rules[] = {", *rows, "};", ""]))
-    sources = {"runtime": render.runtime_source()} | {spec.stem: spec.c_source for spec in specs}
+    sources = {"runtime": runtime_source.runtime_source()} | {spec.stem: spec.c_source for spec in specs}
 
     def compile_one(stem: str) -> str:
         source, target = folder / f"{stem}.c", folder / f"{stem}.o"
@@ -80,14 +82,14 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    specs = [*map(driver.compile_file, driver.shipped()), driver.compile_text(REDUCED, "reduced.toml")]
+    specs = [*map(driver.compile_file, catalogue.shipped()), driver.compile_text(REDUCED, "reduced.toml")]
     return build(tmp_path_factory.mktemp("memory"), "memory", MEMORY, specs)
 
 
 @pytest.fixture(scope="module")
 def races(tmp_path_factory: pytest.TempPathFactory) -> Program:
     stems = ("adam", "descent", "lamb", "sm3", "torch_adafactor")
-    specs = [driver.compile_file(path) for path in driver.shipped() if path.stem in stems]
+    specs = [driver.compile_file(path) for path in catalogue.shipped() if path.stem in stems]
     return build(tmp_path_factory.mktemp("races"), "races", RACES, specs)
 
 
@@ -100,11 +102,11 @@ STEPS = 4 * 8 * 2  # of the harness, with one kernel: lists of sizes, layouts, n
 
 
 def test_no_kernel_reads_or_writes_outside_its_arrays(memory: Program) -> None:
-    expect_clean(memory.run(1), memory.kernels * len(driver.runtime().usable) * STEPS)
+    expect_clean(memory.run(1), memory.kernels * len(library.runtime().usable) * STEPS)
 
 
 def test_callers_at_once_do_not_race(races: Program) -> None:
-    expect_clean(races.run(4), 4 * races.kernels * len(driver.runtime().usable) * STEPS)
+    expect_clean(races.run(4), 4 * races.kernels * len(library.runtime().usable) * STEPS)
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optgen import schedules
 from optgen.errors import ArgumentError, HyperparameterError, OptgenError, StateError
-from optgen.schedules import (
+from optgen.optimiser import schedules
+from optgen.optimiser.schedules import (
     Schedule,
     constant,
     cosine,

@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from optgen import driver, interp
-from optgen.course import Exchange, Group, course
-from optgen.group import Shards, run_together
-from optgen.host import Always
-from optgen.ir import verify
-from optgen.kernel import Binding, counts_of
-from optgen.passes import shards
+from optgen import interpreter as interp
+from optgen.compiler import catalogue, driver
+from optgen.ir.evaluate import Always
+from optgen.ir.verify import verify
+from optgen.lowering import name_sizes as shards
+from optgen.lowering.sweeps import Exchange, Group, sweeps_of
+from optgen.runtime.binding import Binding
+from optgen.runtime.group_step import Shards, run_together
+from optgen.runtime.kernel import kernel_of
+from optgen.runtime.layout import counts_of
 
 RULE = """
 name = "R"
@@ -69,7 +72,7 @@ def test_shards_reduce_as_the_whole_does(formulas: str) -> None:
     parts = list(pairwise(CUT))
     params = [whole["p"][low:high].copy() for low, high in parts]
     states = [np.zeros(()) for _ in parts]
-    kernel = driver.kernel(spec.in_shards, 0, "float64", None)
+    kernel = kernel_of(spec.in_shards, 0, "float64", None)
     joined = joiner(len(parts))
     for t in (1, 2):
         whole["g"] = rng.standard_normal(SHAPE)
@@ -108,18 +111,18 @@ def test_a_rule_that_reduces_over_no_tensor_is_the_same_in_shards() -> None:
 
 def test_only_what_shards_must_tell_each_other_is_exchanged() -> None:
     spec = compiled("v = v + size\na = norm(g)\nb = norm(a*g, group)\ndelta = eta*g/a/b + size*v*p")
-    plan = course(spec.in_shards.lowered[0])
+    plan = sweeps_of(spec.in_shards.lowered[0])
     kinds = [type(work).__name__ for work in plan.work]
-    assert kinds == ["Exchange", "Between", "MemoryPass", "Between", "Exchange", "Between", "MemoryPass", "Between",
-                     "Group", "MemoryPass"]  # fmt: skip
+    assert kinds == ["Exchange", "Between", "Sweep", "Between", "Exchange", "Between", "Sweep", "Between",
+                     "Group", "Sweep"]  # fmt: skip
     exchanged = [assign.value for work in plan.work if isinstance(work, Exchange) for assign in work.code]
     assert len(exchanged) == 2  # the size, once; and the square of the norm
-    assert not any(isinstance(work, Exchange) for work in course(spec.lowered[0]).work)
+    assert not any(isinstance(work, Exchange) for work in sweeps_of(spec.lowered[0]).work)
     assert sum(isinstance(work, Group) for work in plan.work) == 1
 
 
 def test_the_pass_is_sound() -> None:
-    for spec in map(driver.compile_file, driver.shipped()):
+    for spec in map(driver.compile_file, catalogue.shipped()):
         for rule in spec.lowered:
             if shards.needed(rule):
                 verify(shards.run(rule))

@@ -17,13 +17,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from optgen import driver, interp
-from optgen.check import ARGUMENTS, C_KEYWORDS, check, check_open
+from optgen import interpreter as interp
+from optgen.compiler import driver
+from optgen.compiler.toolchain import FLAGS, find_compiler
 from optgen.errors import Diagnostic, Span, SpecError
-from optgen.ir import Call, Const, Extent, Load, Local, Reduce, Rule, Scalar, extent_of
-from optgen.ops import Type
-from optgen.parse import parse
-from optgen.toolchain import FLAGS, find_compiler
+from optgen.ir.expr import Call, Const, Extent, Load, Local, Reduce, Scalar, extent_of
+from optgen.ir.primitives import Type
+from optgen.ir.rule import Rule
+from optgen.language.check import ARGUMENTS, C_KEYWORDS, check, check_open
+from optgen.language.parse import parse
+from optgen.optimiser import classes
 
 #: What may follow the name of a hyperparameter, and of a state.
 ONE, GROUP = "{ default = 1, range = '[0, 1]' }", "{ init = 0, extent = 'group' }"
@@ -1047,7 +1050,7 @@ def test_no_text_of_a_spec_gets_into_python_but_in_strings(text: str, plain: dri
     assert shape(ast.parse(compiled.python_source)) == shape(ast.parse(plain.python_source))
     bad = {c for c in compiled.python_source if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp")}
     assert bad == {"\n"}
-    cls = driver.module_class(compiled)
+    cls = classes.module_class(compiled)
     assert cls.rule.fget(cls(backend="interpreter")).summary == text.strip()
 
 
@@ -1085,7 +1088,7 @@ def test_no_name_that_a_spec_may_use_is_one_that_the_python_module_needs(what: s
             "flag": spec(f"delta = eta*g*(1 if {name} else 2)", flags=f"{name} = {{ default = true }}"),
             "state": spec(f"{name} = {name} + g\ndelta = eta*{name}", states=f"{name} = {{ init = 1 }}"),
         }[what]
-        opt = driver.module_class(driver.compile_text(text, "names.toml"))(backend="interpreter")
+        opt = classes.module_class(driver.compile_text(text, "names.toml"))(backend="interpreter")
         p = np.zeros(3)
         opt.step([p], [np.ones(3)])
         assert p.tolist() == [-0.1 if what != "state" else -0.2] * 3

@@ -18,7 +18,7 @@ from rules import GROUPED, OWN, RULES, SPECS, SUBJECTS, another, make, part_of, 
 import optgen
 from optgen import param
 from optgen.errors import ArgumentError, ArrayError, HyperparameterError, StateError
-from optgen.ir import Extent
+from optgen.ir.expr import Extent
 
 DTYPES = ("float32", "float64")
 BACKENDS = ("kernel", "interpreter")

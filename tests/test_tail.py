@@ -13,10 +13,11 @@ from numpy.lib.stride_tricks import as_strided
 from rules import same_everywhere
 
 import optgen
-from optgen import driver
-from optgen.course import course
+from optgen.compiler import driver
 from optgen.errors import ArrayError
-from optgen.ir import GRADIENT
+from optgen.ir.expr import GRADIENT
+from optgen.lowering.sweeps import sweeps_of
+from optgen.optimiser import classes
 
 BACKENDS = ("kernel", "interpreter")
 PARTS: dict[str, Callable[[], Any]] = {
@@ -64,11 +65,11 @@ def test_any_subset_in_one_call_is_what_the_interpreter_makes_of_it(names: tuple
 def test_it_reads_the_gradients_once_for_the_norm_and_goes_over_memory_once_more() -> None:
     opt = tail(PARTS, "kernel")
     (lowered,) = opt._compilation.lowered
-    first, second = course(lowered).passes
+    first, second = sweeps_of(lowered).sweeps
     assert (first.loads, first.stores) == ((GRADIENT,), ())
     assert second.stores == lowered.arrays
     alone = tail({"rule", "average", "zero"}, "kernel")
-    assert len(course(alone._compilation.lowered[0]).passes) == 1
+    assert len(sweeps_of(alone._compilation.lowered[0]).sweeps) == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -124,7 +125,7 @@ accept = norm(g, group) < 100
 delta  = eta*g + k*s*m*1e-9*(r if matrix else 1)
 '''
 """
-    cls = driver.module_class(driver.compile_text(text, "early.toml"))
+    cls = classes.module_class(driver.compile_text(text, "early.toml"))
     opts, worlds = [cls(backend=backend) for backend in BACKENDS], [world() for _ in BACKENDS]
     for scale, expected in ((1.0, True), (100.0, False), (0.5, True)):
         before = [everything(opt, ps) for opt, ps in zip(opts, worlds, strict=True)]
@@ -145,7 +146,7 @@ accept = max(abs(g), group) < 1
 delta  = g
 '''
 """
-    small = driver.module_class(driver.compile_text(text, "small.toml"))
+    small = classes.module_class(driver.compile_text(text, "small.toml"))
     for parts in ([optgen.Unscale(2.0), small()], [small(), optgen.Unscale(2.0)]):
         opt, p = optgen.chain(*parts, optgen.Descent(1.0), backend=backend), np.zeros(3)
         big = parts[0].__class__ is not small

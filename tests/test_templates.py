@@ -9,14 +9,16 @@ from pathlib import Path
 import jinja2
 import pytest
 
-from optgen import driver, render
-from optgen.emit import c
-from optgen.emit.between import Loop
-from optgen.ir import Extent
-from optgen.resources import TEMPLATES
+from optgen.codegen import c_language as c
+from optgen.codegen import jinja
+from optgen.codegen import kernel_source as render
+from optgen.codegen.small_loops import Loop
+from optgen.compiler import catalogue, driver
+from optgen.ir.expr import Extent
+from optgen.paths import TEMPLATES
 
 ALL = sorted(TEMPLATES.iterdir())
-RULES = {compiled.name: compiled for compiled in map(driver.compile_file, driver.shipped())}
+RULES = {compiled.name: compiled for compiled in map(driver.compile_file, catalogue.shipped())}
 
 #: Words of C before a star that declares a pointer.
 TYPES = {
@@ -91,7 +93,7 @@ def stub(reduced: bool = False) -> str:
     )  # fmt: skip
     context = {"title": "title", "about": ["about"], "definitions": ["definition;"], "kernels": [kernel]}
     context |= {"targets": render.TARGETS, "abi": "abi;", "library": "library;", "reduce": "reduce;" if reduced else ""}
-    return render.environment().get_template("kernel.c.jinja").render(context)
+    return jinja.environment().get_template("kernel.c.jinja").render(context)
 
 
 def test_the_loops_around_an_element_compute_nothing_but_places() -> None:
@@ -162,9 +164,9 @@ def test_the_search_finds_a_formula_in_a_loop(change: str) -> None:
 
 @pytest.mark.parametrize("path", [p for p in ALL if p.suffix == ".jinja"], ids=by_name)
 def test_a_template_that_lacks_a_value_is_an_error(path: Path) -> None:
-    assert render.environment().undefined is jinja2.StrictUndefined
+    assert jinja.environment().undefined is jinja2.StrictUndefined
     with pytest.raises(jinja2.UndefinedError):
-        render.environment().get_template(path.name).render()
+        jinja.environment().get_template(path.name).render()
 
 
 def test_every_file_of_the_templates_is_one_that_is_used() -> None:

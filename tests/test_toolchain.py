@@ -22,9 +22,8 @@ import filelock
 import platformdirs
 import pytest
 
-from optgen import toolchain
-from optgen.errors import CacheError, CompilerError, CompilerNotFound
-from optgen.toolchain import (
+from optgen.compiler import toolchain
+from optgen.compiler.toolchain import (
     FLAGS,
     Compiler,
     cache_folder,
@@ -35,6 +34,7 @@ from optgen.toolchain import (
     library_key,
     write_atomically,
 )
+from optgen.errors import CacheError, CompilerError, CompilerNotFound
 
 SOURCE = '__attribute__((visibility("default"))) int answer(void) { return 42; }\n'
 ROOT = Path(toolchain.__file__).parents[1]

@@ -17,17 +17,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch.optim import lr_scheduler  # noqa: E402
-from torch.optim.optimizer import register_optimizer_step_post_hook  # noqa: E402
-from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins  # noqa: E402
+from torch.optim import lr_scheduler
+from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
 
-import optgen  # noqa: E402
-from optgen import driver  # noqa: E402
-from optgen.errors import ArgumentError, ArrayError, HyperparameterError  # noqa: E402
-from optgen.torch import threads as torch_threads  # noqa: E402
+import optgen
+from optgen.compiler import (
+    catalogue,
+    driver,
+)
+from optgen.errors import ArgumentError, ArrayError, HyperparameterError
+from optgen.torch import threads as torch_threads
 
 ULPS = 32 * 2.0**-24
-LIBRARY = [name for name, path in driver.shipped_names().items() if not driver.compile_file(path).rules[0].part]
+LIBRARY = [name for name, path in catalogue.shipped_names().items() if not driver.compile_file(path).rules[0].part]
 SMALL = ((3, 4), (5,))
 
 
@@ -55,7 +58,7 @@ def run(here: Any, there: Any, copies: list[Any], params: list[Any], steps: int 
 @pytest.mark.parametrize("name", LIBRARY)
 def test_every_rule_of_the_library_steps_tensors(name: str) -> None:
     matrices = not any(rule.matrix is None or not rule.matrix for rule in driver.compile_file(
-        driver.shipped_names()[name]).rules)  # fmt: skip
+        catalogue.shipped_names()[name]).rules)  # fmt: skip
     params = parameters(shapes=[(3, 4)] if matrices else SMALL)
     optimiser = getattr(optim, name)(params)
     assert isinstance(optimiser, torch.optim.Optimizer)
@@ -683,7 +686,7 @@ LARGE = """
     import optgen.torch as optim
     from optgen import driver
     torch.set_num_threads(2)
-    workers = driver.runtime().library.optgen_workers
+    workers = library.runtime().library.optgen_workers
     p = torch.nn.Parameter(torch.ones(1 << 20))
     p.grad = torch.ones_like(p)
     here = optim.SGD([p], lr=0.5)

@@ -10,9 +10,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_pairs import NAMES, optim, ours, theirs  # noqa: E402
+from torch_pairs import NAMES, optim, ours, theirs
 
-import optgen  # noqa: E402
+import optgen
 
 RATES = {
     "SGD": 0.05, "Adadelta": 1.0, "Adagrad": 0.02, "RMSprop": 1e-3, "RAdam": 0.03, "Rprop": 1e-3, "ASGD": 0.5,

@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins  # noqa: E402
+from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
 
-import optgen  # noqa: E402
-from optgen.errors import StateError  # noqa: E402
+import optgen
+from optgen.errors import StateError
 
 SHAPES = ((3, 4), (5,), ())
 ULPS = 32 * 2.0**-24

@@ -13,7 +13,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_pairs import (  # noqa: E402
+from torch_pairs import (
     NAMES,
     Scales,
     give,
@@ -26,10 +26,11 @@ from torch_pairs import (  # noqa: E402
     twins,
 )
 
-import optgen  # noqa: E402
-from optgen import driver, roll  # noqa: E402
-from optgen.errors import ArrayError  # noqa: E402
-from optgen.torch.tensors import TENSORS  # noqa: E402
+import optgen
+from optgen.errors import ArrayError
+from optgen.runtime import guard as roll
+from optgen.runtime import library
+from optgen.torch.tensors import TENSORS
 
 ULPS = 32 * 2.0**-24
 DENSE_OWN = ["ADAM", "LAMB", "Lion", "Prodigy"]
@@ -201,14 +202,14 @@ def test_values_of_dictionaries_are_the_same_objects_or_not(readable: bool, monk
     if not readable:
         monkeypatch.setattr(roll, "lists_readable", lambda: False)
     a, b, c = torch.ones(1), torch.ones(1), 1.5
-    known = roll.Values([{"a": a, "b": b}, {}, {"c": c}], driver.runtime().path)
+    known = roll.Values([{"a": a, "b": b}, {}, {"c": c}], library.runtime().path)
     assert known.same([{"a": a, "b": b}, {"c": c}])
     assert known.same([{}, {"of another name": a, "b": b, "c": c}])
     for other in ([{"a": b, "b": a}, {"c": c}], [{"a": a, "b": b}], [{"a": a, "b": b}, {"c": c, "d": c}],
                   [{"a": a, "b": b}, {"c": 1.5 + a.sum().item() - 1}], []):  # fmt: skip
         assert not known.same(other)
-    assert roll.Values([], driver.runtime().path).same([{}])
-    assert roll.Values([1.5, {"a": a}, None], driver.runtime().path).same([{"a": a}, "of something else"])
+    assert roll.Values([], library.runtime().path).same([{}])
+    assert roll.Values([1.5, {"a": a}, None], library.runtime().path).same([{"a": a}, "of something else"])
 
 
 # ---- Autograd ----

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from optgen.errors import TrackError
-from optgen.track import Gradients, Param, Params, Tracked, gradient, param
+from optgen.training.autodiff import Gradients, Param, Params, Tracked, gradient, param
 
 # ---- gradients against central differences -------------------------------------------------------------------------
 

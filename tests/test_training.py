@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from optgen.errors import ArgumentError, ArrayError, TrackError
-from optgen.track import Param, Params, gradient, param
-from optgen.training import epochs, stop, throttle, train, update
+from optgen.training.autodiff import Param, Params, gradient, param
+from optgen.training.loop import epochs, stop, throttle, train, update
 
 
 class Descent:

@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch.optim import Optimizer, lr_scheduler, swa_utils
 
-from .. import driver
-from ..chains import chain as _chain
+from ..compiler import catalogue, driver
 from ..errors import ArgumentError, UnknownRule
-from .adapter import Adapter
+from ..optimiser import classes
+from ..optimiser.chain import chain as _chain
 from .classes import adapted, of_spec, wrapped
+from .optimizer import Adapter
 
 __all__ = ["Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils"]
 
@@ -46,7 +47,7 @@ def chain(params: Any, *parts: Any) -> Adapter:
 
 
 def _made(name: str) -> type[Adapter]:
-    core = driver.shipped_class(name)
+    core = classes.shipped_class(name)
     rule = core._compilation.rules[0]
     if rule.part:
         hint = f"optgen.torch.chain(params, optgen.{name}(), optgen.AdamW())"
@@ -70,4 +71,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *driver.shipped_names()])
+    return sorted([*__all__, *catalogue.shipped_names()])

@@ -13,11 +13,12 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-from ..driver import Compilation, compile_text, module_class
+from ..compiler.driver import Compilation, compile_text
 from ..errors import ArgumentError
-from .adapter import Adapter
-from .groups import NO_SCHEDULE, SCHEDULERS
-from .kind import OWN_WAYS, STEP, Kind
+from ..optimiser.classes import module_class
+from .naming import OWN_WAYS, STEP, Kind
+from .optimizer import Adapter
+from .param_groups import NO_SCHEDULE, SCHEDULERS
 
 __all__ = ["adapted", "of_spec", "wrapped"]
 

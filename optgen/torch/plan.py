@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from ..arrays import Array, as_gradient, as_parameter, bounds, refuse_overlaps
-from ..bound import Bound
-from ..driver import kernel
 from ..errors import ArrayError
-from ..host import Steps
-from ..roll import Gradients, Roll, Values
-from .kind import STEP, Kind
-from .mesh import cut, shards_of
+from ..ir.evaluate import Steps
+from ..runtime.arrays import Array, as_gradient, as_parameter, bounds, refuse_overlaps
+from ..runtime.bound import Bound
+from ..runtime.guard import Gradients, Roll, Values
+from ..runtime.kernel import kernel_of as kernel
+from .naming import STEP, Kind
+from .sharding import cut, shards_of
 from .tensors import DTYPES, TENSORS, count_dtype, increment_version, local, memory, unresolved
 from .threads import threads
 

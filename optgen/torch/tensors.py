@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..arrays import Array
-from ..driver import runtime
-from ..roll import Head, Reader, lists_readable
+from ..runtime.arrays import Array
+from ..runtime.guard import Head, Reader, lists_readable
+from ..runtime.library import runtime
 
 __all__ = [
     "DTYPES",

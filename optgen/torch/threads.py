@@ -11,8 +11,8 @@ import os
 
 import torch
 
-from .. import kernel
-from ..kernel import Team
+from ..runtime import machine
+from ..runtime.binding import Team
 from .tensors import library_of_torch
 
 __all__ = ["threads"]
@@ -36,5 +36,5 @@ def threads() -> tuple[int, Team | None]:
     """How many threads a step may use: OPTGEN_NUM_THREADS, or as many as PyTorch does; and whose they are. A team of
     another size than PyTorch's would have its threads end and start again with every step."""
     own = torch.get_num_threads()
-    wanted = kernel.threads() if os.environ.get("OPTGEN_NUM_THREADS") else own
+    wanted = machine.threads() if os.environ.get("OPTGEN_NUM_THREADS") else own
     return wanted, _TEAM if wanted == own else None

@@ -1,0 +1,5 @@
+"""The command `optgen`."""
+
+from .commands import main
+
+__all__ = ["main"]

@@ -1,0 +1,116 @@
+"""What works on this machine: each thing that optgen needs, looked at, and what to do where it is missing.
+
+In: nothing. Out: a `Finding` for each thing. No fault stops the others from being looked at.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from .. import __version__
+from ..codegen import runtime_source
+from ..compiler import catalogue, toolchain
+from ..compiler import manifest as product
+from ..errors import CompilerNotFound, OptgenError
+from ..paths import BUILD
+from ..runtime import library, machine
+
+__all__ = ["Finding", "examine"]
+
+SEE_COMPILER = "see the compiler"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Whether one thing is well, what was found, and what to do about it."""
+
+    subject: str
+    well: bool
+    found: str
+    advice: str
+
+
+def examine() -> Iterator[Finding]:
+    looks: dict[str, Callable[[], tuple[bool, str, str]]] = {
+        "versions": _versions,
+        "compiler": _compiler,
+        "instruction set": _instructions,
+        "threads": _threads,
+        "cache folder": _cache,
+        "built kernels": _kernels,
+    }
+    for subject, look in looks.items():
+        try:
+            yield Finding(subject, *look())
+        except OptgenError as error:
+            yield Finding(subject, False, error.message, error.hint or "")
+        except (ImportError, OSError) as error:
+            yield Finding(subject, False, f"{type(error).__name__}: {error}", "pip install --force-reinstall optgen")
+
+
+def _versions() -> tuple[bool, str, str]:
+    found, missing = [f"optgen {__version__}", f"python {platform.python_version()}"], []
+    for name in ("numpy", "cffi", "jinja2", "platformdirs", "filelock"):
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    return not missing, ", ".join(found), f"pip install {' '.join(missing)}" if missing else ""
+
+
+def _compiler() -> tuple[bool, str, str]:
+    compiler = toolchain.find_compiler()
+    with TemporaryDirectory() as folder:  # that it runs says nothing yet about its headers and its linker
+        toolchain.compile_library(runtime_source.runtime_source(), Path(folder) / "runtime.so", compiler)
+    return True, f"{shlex.join(compiler.command)}: {compiler.version}", ""
+
+
+def _instructions() -> tuple[bool, str, str]:
+    try:
+        usable = library.runtime().usable
+    except CompilerNotFound:
+        return False, "not known: optgen's runtime is not built", SEE_COMPILER
+    chosen = machine.choose_isa(usable)
+    why = "OPTGEN_ISA" if os.environ.get("OPTGEN_ISA") else "the best"
+    return True, f"{chosen}, {why} of {', '.join(usable)}", ""
+
+
+def _threads() -> tuple[bool, str, str]:
+    count, affinity = machine.threads(), machine.processors()
+    if os.environ.get("OPTGEN_NUM_THREADS"):
+        why = "as OPTGEN_NUM_THREADS says"
+    elif count < affinity:
+        why = f"the quota of the control group; {affinity} processors by affinity"
+    else:
+        why = "the processors that this process may run on"
+    return True, f"{count}: {why}", ""
+
+
+def _cache() -> tuple[bool, str, str]:
+    folder = toolchain.cache_folder()
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False, f"{folder} cannot be written", toolchain.ELSEWHERE
+    sizes = [path.stat().st_size for path in folder.glob("*/*") if path.is_file()]
+    return True, f"{folder}: {len(list(folder.glob('*/*.so')))} libraries, {sum(sizes) / 1e6:.1f} MB", ""
+
+
+def _kernels() -> tuple[bool, str, str]:
+    stems = {path.stem: path.read_text("utf-8") for path in catalogue.shipped()} | {"runtime": ""}
+    records = {stem: product.built_library(BUILD / f"{stem}.json", product.fingerprint(text))
+               for stem, text in stems.items()}  # fmt: skip
+    absent = [stem for stem, library in records.items() if library is None]
+    found = f"{len(stems) - len(absent)} of {len(stems)} built and current in {BUILD}"
+    if not absent:
+        return True, found, ""
+    try:
+        toolchain.find_compiler()
+    except OptgenError:
+        return False, f"{found}, and no compiler to make {', '.join(absent)}", SEE_COMPILER
+    return True, f"{found}; the others are compiled on first use", f"optgen build --out {BUILD} makes them now"

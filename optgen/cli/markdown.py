@@ -1,0 +1,166 @@
+"""Rules as pages of documentation, in the Markdown that GitHub and GitLab show.
+
+In: compilations, and which variant is meant. Out: Markdown; whatever a spec says is text in it, and nothing but text.
+Formulas stand in a fence, for between dollar signs Markdown would take backslashes before punctuation from them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from ..compiler.driver import Compilation
+from ..ir.rule import Assign, Flag, Rule
+from ..notation import facts as summary
+from ..notation import latex, text
+from . import pages
+
+__all__ = ["page", "rules_page"]
+
+#: What has a meaning in Markdown or HTML, anywhere or at the beginning of a line.
+_SPECIAL = re.compile(r"[\\*_\[\]<>#~$&]|^[-+=]|(?<=^\d)[.)]|(?<=^\d\d)[.)]")
+_LINKS = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
+_LINKED = re.compile(r"(arXiv|doi):([\w./-]*\w)")
+INTRODUCTION = """\
+# The rules
+
+<!-- Made by `optgen list --as markdown > docs/rules.md`; a change belongs into the specs. -->
+
+The rules that come with optgen: what a step computes, in this order, with which hyperparameters, flags and states, and
+what it costs. A rule is as its community has it, so some names there are twice, up to capitals: their notes say how the
+rules differ. `optgen show NAME` shows a rule at a terminal, and with `--flag` each of its variants."""
+
+
+def rules_page(compilations: Iterable[Compilation]) -> str:
+    """All rules on one page, in groups, with a table of contents."""
+    found = pages.groups(compilations)
+    legend = "\n".join(f"- {column}: {_plain(words)}" for column, words in pages.LEGEND)
+    parts = [INTRODUCTION, "## Contents", legend]
+    for title, members in found.items():
+        parts += [f"### {_link(title, _group(title))}", _table(pages.COLUMNS, map(_row, members))]
+    for title, members in found.items():
+        parts += [_anchor(_group(title)), f"## {_plain(title)}"]
+        for each in members:
+            parts += [_anchor(f"rule-{each.stem}"), page(each, 0, 3).rstrip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(compilation: Compilation) -> tuple[str, ...]:
+    name, states, *others = pages.cells(compilation)
+    return _link(name, f"rule-{compilation.stem}"), _plain(states), *map(_plain, others)
+
+
+def _group(title: str) -> str:
+    return "-".join(["rules", *re.findall(r"\w+", title.lower())])
+
+
+def page(compilation: Compilation, variant: int, level: int = 1) -> str:
+    """One variant of a rule; with what choices of flags change, if it is the default one."""
+    rule = compilation.rules[variant]
+    lines = summary.formulas(compilation.rules, compilation.open)
+    changes = list(summary.changes(compilation.rules, lines)) if variant == 0 else []
+    bodies = summary.bodies(compilation.rules, compilation.open)
+    every = [assign for body in bodies for assign in body] if changes else bodies[variant]
+    shapes = len({each.matrix for each in compilation.rules})
+    head = "#" * level
+    parts = [f"{head} {_plain(rule.name)}", _plain(rule.summary)]
+    if shapes == 2:
+        parts.append(f"For {summary.MATRICES if rule.matrix else summary.NO_MATRICES}:")
+    parts.append(_math(rule, bodies[variant]))
+    for each in changes:
+        new = [bodies[each.variant][i] for i in each.formulas]
+        parts += [f"{each.words[0].upper()}{each.words[1:]}:", _math(rule, new)]
+    meanings = _plain(summary.meanings(rule, every))
+    parts.append(f"A part of chains: {meanings}." if rule.part else f"Here {meanings}.")
+    sections = {
+        "Hyperparameters": _hyperparameters(rule),
+        "Flags": _table(("", "default", "requires", "meaning"), map(_flag, rule.flags)),
+        "State": _table(("", "kept", "starts as", "meaning", ""), _states(compilation, variant)),
+        "Cost": "\n\n".join(_costs(compilation, variant, changes)),
+        "Notes": _plain(rule.notes),
+        "Reference": _LINKED.sub(_linked, _plain(rule.reference)),
+    }
+    for title, content in sections.items():
+        parts += [f"{head}# {title}", content] if content else []
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _math(rule: Rule, body: Sequence[Assign]) -> str:
+    r"""A display of formulas. GitHub does not allow `\operatorname`."""
+    display = latex.rule(replace(rule, body=tuple(body))).removeprefix("\\[\n").removesuffix("\n\\]")
+    return f"```math\n{display}\n```".replace(r"\operatorname", r"\mathrm")
+
+
+def _hyperparameters(rule: Rule) -> str:
+    rows = [
+        (_code(hyper.name), ", ".join(map(text.number, hyper.default)), hyper.range, _plain(hyper.doc))
+        for hyper in rule.hypers
+    ]
+    return _table(("", "default", "range", "meaning"), rows)
+
+
+def _flag(flag: Flag) -> tuple[str, ...]:
+    default = "on" if flag.default else "off"
+    if flag.when is not None:
+        default = f"on if {text.expression(flag.when)}"
+    return _code(flag.name), _plain(default), _code(flag.requires), _plain(flag.doc)
+
+
+def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]:
+    """Those of the variant; of the default one, those of all others too, with which of them have it."""
+    rules = compilation.rules if variant == 0 else compilation.rules[variant : variant + 1]
+    for state in {state.name: state for rule in rules for state in rule.states}.values():
+        kept = summary.kept(state.extent, rules[0].rows)
+        starts = _plain(text.expression(state.init))
+        yield _code(state.name), kept, starts, _plain(state.doc), _plain(summary.only(state.name, rules))
+
+
+def _costs(compilation: Compilation, variant: int, changes: Iterable[summary.Change]) -> Iterator[str]:
+    """What a step costs, and by which choices it costs something else."""
+    usual = pages.cells(compilation, variant)[2:5]
+    shape = f", for {summary.MATRICES}" if len({rule.matrix for rule in compilation.rules}) == 2 else ""
+    rows = [(f"by default{shape}", *usual)]
+    for each in changes:
+        cost = pages.cells(compilation, each.variant)[2:5]
+        rows += [(each.words, *cost)] if cost != usual else []
+    if len(rows) == 1:
+        rows = [usual]
+    headers = ("bytes of state per element", "bytes moved per element", "passes over memory")
+    yield _table(("", *headers) if len(rows[0]) == 4 else headers, [tuple(map(_plain, row)) for row in rows])
+    words = summary.exactness(compilation.lowered[variant])
+    yield f"{_plain(words[0].upper() + words[1:])}."
+
+
+# ---- Markdown ----
+
+
+def _plain(words: str) -> str:
+    """Text as it is, but for what stands between backticks, which is code; without characters that hide."""
+    seen = "".join(c if c.isprintable() else " " for c in words)
+    pieces = re.split(r"(`[^`]+`)", " ".join(seen.split()))
+    return "".join(p if p[:1] == "`" and p[-1:] == "`" else _SPECIAL.sub(r"\\\g<0>", p) for p in pieces)
+
+
+def _code(words: str) -> str:
+    return f"`{words}`" if words and words.isprintable() and "`" not in words else _plain(words)
+
+
+def _link(words: str, anchor: str) -> str:
+    return f"[{_plain(words)}](#{anchor})"
+
+
+def _anchor(name: str) -> str:
+    return f'<a id="{name}"></a>'
+
+
+def _linked(match: re.Match[str]) -> str:
+    return f"[{match[0]}](<{_LINKS[match[1]]}{match[2]}>)"
+
+
+def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Rows under headers, without columns that are empty; nothing where there are no rows."""
+    found = [headers, *rows]
+    columns = [i for i in range(len(headers)) if any(row[i] for row in found[1:])]
+    lines = ["".join(f"| {row[i].replace('|', chr(92) + '|')} " for i in columns) + "|" for row in found]
+    return "\n".join([lines[0], "| --- " * len(columns) + "|", *lines[1:]]) if columns else ""

@@ -1,0 +1,268 @@
+"""Pages about rules for a terminal: what `optgen list` and `optgen show` say.
+
+In: compilations, and which variant is meant. Out: lines and `Table`s, which `cli` fits to the terminal. What is said of
+a rule is read off it by `summary`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from ..compiler.driver import Compilation
+from ..ir.expr import Count, Expr, Extent, Local, Reduce, Scalar, extent_of, replaced, type_of
+from ..ir.rule import Assign, Flag, Rule, State, loads
+from ..lowering.sweeps import Group, Sweep, reduced_extent, sweeps_of
+from ..names import greek
+from ..notation import facts as summary
+from ..notation import latex, text
+
+__all__ = ["COLUMNS", "LEGEND", "Block", "Table", "cells", "groups", "ir", "listing", "passes", "show", "source"]
+
+#: The communities whose names and arithmetic rules have, in the order in which they are listed.
+ORIGINS = {
+    "Flux": "Flux (the seed's names)",
+    "torch.optim": "torch.optim",
+    "Optimisers.jl": "Optimisers.jl",
+    "optax": "optax",
+}
+OTHERS, PARTS = "Others", "Parts of chains"
+COLUMNS = ("rule", "states", "kept", "moved", "passes", "summary")
+LEGEND = (
+    ("states", "in brackets what they have a number for, if it is not every element; group: all parameters together"),
+    ("kept", "bytes of state per element, float32/float64; states of fewer numbers than elements count as nothing"),
+    ("moved", "bytes that a step reads and writes per element, float32/float64"),
+    ("passes", "how often a step goes over memory"),
+    ("rule", "with flags, as it is by default and for matrices; a part of chains as if it were alone"),
+)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells, under headers or without any, `indent` blanks from the edge."""
+
+    rows: Sequence[Sequence[str]]
+    headers: Sequence[str] = ()
+    indent: int = 2
+
+
+Block: TypeAlias = str | Table
+
+
+# ---- optgen list ----
+
+
+def groups(compilations: Iterable[Compilation]) -> dict[str, list[Compilation]]:
+    """The rules by whose they are; parts of chains come last."""
+    found: dict[str, list[Compilation]] = {title: [] for title in ORIGINS.values()}
+    parts: list[Compilation] = []
+    for each in compilations:
+        rule = each.rules[0]
+        members = parts if rule.part else found.setdefault(ORIGINS.get(rule.origin, rule.origin) or OTHERS, [])
+        members.append(each)
+    return {title: members for title, members in (found | {PARTS: parts}).items() if members}
+
+
+def listing(compilations: Iterable[Compilation]) -> Iterator[Block]:
+    """A table for each group, and what the columns mean."""
+    for title, members in groups(compilations).items():
+        yield title
+        yield Table([cells(each) for each in members], COLUMNS)
+        yield ""
+    yield Table(LEGEND)
+
+
+def cells(compilation: Compilation, variant: int = 0) -> tuple[str, ...]:
+    """The row of a variant of a rule."""
+    rule, low = compilation.rules[variant], compilation.lowered[variant]
+    kept, moved = ("/".join(str(count(low, size)) for size in (4, 8)) for count in _COUNTS)
+    states = ", ".join(map(_state, rule.states)) or "none"
+    return rule.name, states, kept, moved, str(summary.passes(low)), rule.summary
+
+
+_COUNTS = (summary.bytes_kept, summary.bytes_moved)
+
+
+def _state(state: State) -> str:
+    return state.name if state.extent == Extent.ELEMENT else f"{state.name} ({_word(state.extent)})"
+
+
+def _word(extent: Extent) -> str:
+    return extent.name.lower()
+
+
+# ---- optgen show ----
+
+
+def show(compilation: Compilation, variant: int) -> Iterator[Block]:
+    """All about one variant of a rule."""
+    rule, low = compilation.rules[variant], compilation.lowered[variant]
+    body = _shown(compilation, variant)
+    yield f"{rule.name}: {rule.summary}" if rule.summary else rule.name
+    yield ""
+    yield Table([(text.formula(assign),) for assign in body])
+    if rule.part:
+        yield Table([(f"\nA part of chains: {summary.meanings(rule, body)}.",)])
+    if rule.hypers:
+        yield "\nHyperparameters"
+        spelled = any(greek(hyper.name) != hyper.name for hyper in rule.hypers)
+        yield Table([
+            (greek(hyper.name), *["" if greek(hyper.name) == hyper.name else hyper.name] * spelled,
+             ", ".join(map(text.number, hyper.default)), f"in {hyper.range}", hyper.doc)
+            for hyper in rule.hypers
+        ])  # fmt: skip
+    if flags := [*map(_flag, rule.flags), *_shape(compilation, rule)]:
+        yield "\nFlags"
+        yield Table(flags)
+    yield "\nState"
+    small = any(state.extent < Extent.ELEMENT for state in rule.states)
+    yield Table([
+        (state.name, *[summary.kept(state.extent, rule.rows)] * small,
+         f"starts as {text.expression(state.init)}", state.doc)
+        for state in rule.states
+    ] or [("none",)])  # fmt: skip
+    yield "\nCost"
+    yield Table([(line,) for line in _cost(low)])
+    sections = {"Exactness": summary.exactness(low), "Notes": _line(rule.notes), "Origin": rule.origin}
+    for title, words in (sections | {"Reference": rule.reference}).items():
+        if words:
+            yield f"\n{title}"
+            yield Table([(words,)])
+
+
+def _shown(compilation: Compilation, variant: int) -> tuple[Assign, ...]:
+    return summary.shown(compilation.rules[variant], compilation.open[variant])
+
+
+def _line(words: str) -> str:
+    return " ".join(words.split())
+
+
+def _flag(flag: Flag) -> tuple[str, ...]:
+    """A flag with its value in this variant, what decides it, and what it requires."""
+    decided = "by default" if flag.value is flag.default else "not the default"
+    if flag.when is not None:
+        decided = f"on by default if {text.expression(flag.when)}"
+    words = [flag.doc, f"requires {flag.requires}" if flag.requires else ""]
+    return flag.name, "on" if flag.value else "off", decided, "; ".join(filter(None, words))
+
+
+def _shape(compilation: Compilation, rule: Rule) -> Iterator[tuple[str, ...]]:
+    """The given flag of a rule with two shapes of parameters."""
+    if len({each.matrix for each in compilation.rules}) == 2:
+        words = summary.MATRICES if rule.matrix else summary.NO_MATRICES
+        yield "matrix", "on" if rule.matrix else "off", "by the parameter", f"this is for {words}"
+
+
+def _cost(low: Rule) -> tuple[str, str]:
+    kept, moved = ((count(low, 4), count(low, 8)) for count in _COUNTS)
+    state = "no state per element"
+    if kept[0]:
+        state = f"{kept[0]} bytes of state per element in float32, {kept[1]} in float64"
+    numbers = Counter(state.extent for state in low.small_states)
+    if numbers:
+        state += f"; numbers: {', '.join(f'{count} per {_word(extent)}' for extent, count in numbers.items())}"
+    return state, f"{moved[0]} bytes moved per element in float32, {moved[1]} in float64, in {_times(low)}"
+
+
+def _times(low: Rule) -> str:
+    count = summary.passes(low)
+    return f"{count} pass over memory" if count == 1 else f"{count} passes over memory"
+
+
+def source(compilation: Compilation, variant: int) -> str:
+    """The LaTeX of a variant."""
+    return latex.rule(replace(compilation.rules[variant], body=_shown(compilation, variant))) + "\n"
+
+
+def ir(compilation: Compilation, variant: int) -> Iterator[Block]:
+    """The IR of a variant, as it was checked and as it is lowered."""
+    checked, low = compilation.rules[variant], compilation.lowered[variant]
+    blocks = (
+        (f"{checked.name}, checked: as the interpreter runs it", checked.body),
+        (f"\n{low.name}, lowered: scalars, in float64 on the host, once a step", low.scalars),
+        (f"\n{low.name}, lowered: for every element, in the compute type; all else in float64", low.body),
+    )
+    for title, block in blocks:
+        yield title
+        rows = [(_word(extent_of(assign.value)), text.formula(assign)) for assign in block]
+        yield Table(rows or [("none",)])
+    names = (*low.arrays, *(state.name for state in low.small_states))
+    for verb, arrays in (("loads", loads(low)), ("stores", low.stores)):
+        yield f"\n{verb}: {', '.join(name for name in names if name in arrays)}"
+
+
+# ---- optgen show --as passes ----
+
+
+def passes(compilation: Compilation, variant: int) -> Iterator[Block]:
+    """The course of a step: its passes over memory, and what is computed before, between and after them."""
+    low = compilation.lowered[variant]
+    small = {state.name: state.extent for state in low.small_states}
+    # What is only a hyperparameter, or t, is written as such; what is made of them has a line.
+    plain: dict[Expr, Expr] = {
+        Local(a.target, extent_of(a.value), type_of(a.value)): a.value
+        for a in low.scalars
+        if isinstance(a.value, Scalar | Count)
+    }
+
+    def line(assign: Assign) -> str:
+        return text.formula(Assign(assign.target, replaced(assign.value, plain)))
+
+    yield f"{low.name}: a step in {_times(low)}"
+    if scalars := [(line(a),) for a in low.scalars if a.value not in plain.values()]:
+        yield "\nOnce a step, on the host, in float64"
+        yield Table(scalars)
+    number = 0
+    written: set[str] = set()
+    for work in sweeps_of(low).work:
+        if isinstance(work, Sweep):
+            number += 1
+            yield f"\nPass {number}, over every element"
+            yield _together({
+                "reads": [", ".join(f"{name} (new)" if name in written else name for name in work.loads)],
+                "computes": list(map(line, work.body)),
+                "writes": [", ".join(work.stores)] if work.stores else [],
+                "reduces": [
+                    line(a) + ", for each tensor" * (extent_of(a.value) == Extent.TENSOR) for a in work.reductions
+                ],
+            })  # fmt: skip
+            written |= set(work.stores)
+            continue
+        grouped = isinstance(work, Group)
+        code = [a for a in work.code if grouped == (extent_of(a.value) == Extent.GROUP) and not _reduces_elements(a)]
+        if code:
+            yield f"\n{'Then' if number else 'First'}, {'on the host' if grouped else 'by the kernel'}, in float64"
+            yield _by_extent([(extent_of(a.value), line(a)) for a in code])
+    # A state that takes a scalar needs nothing of the passes.
+    if last := [a for a in low.body if a.target in small and extent_of(a.value) <= Extent.STEP]:
+        yield "\nLast, in float64"
+        yield _by_extent([(small[a.target], line(a)) for a in last])
+    yield "\nAltogether"
+    yield Table([(_cost(low)[1],)])
+
+
+def _for_each(extent: Extent) -> str:
+    return "for all tensors together" if extent == Extent.GROUP else f"for each {_word(extent)}"
+
+
+def _reduces_elements(assign: Assign) -> bool:
+    """Whether this only takes up what the pass before has reduced."""
+    return isinstance(assign.value, Reduce) and reduced_extent(assign.value) == Extent.ELEMENT
+
+
+def _by_extent(lines: Iterable[tuple[Extent, str]]) -> Table:
+    """Lines in order, with the extent in front of each run of one."""
+    rows: list[tuple[str, str]] = []
+    before = None
+    for extent, line in lines:
+        rows.append(("" if extent == before else _for_each(extent), line))
+        before = extent
+    return Table(rows)
+
+
+def _together(lines: dict[str, list[str]]) -> Table:
+    """Lines with the heading of each list in front of its first one."""
+    return Table([("" if i else f"{title:8}", line) for title, found in lines.items() for i, line in enumerate(found)])

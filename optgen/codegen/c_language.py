@@ -1,0 +1,149 @@
+"""Lowered rule to C: the statements that update one element. The loops around them are the template's.
+
+In: a lowered rule and a compute type. Out: an `Element`. No text of a spec gets into C but through here: names are
+made safe and unique by `Names`, text in comments by `comment`, numbers by `literal`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+import unicodedata
+from dataclasses import dataclass
+
+from ..ir.expr import Call, Expr, walk
+from ..notation.printer import Form, Power
+
+__all__ = [
+    "DEFINED",
+    "DOUBLE",
+    "DTYPES",
+    "FORMS",
+    "SINGLE",
+    "CType",
+    "Names",
+    "comment",
+    "definition",
+    "literal",
+    "suffixed",
+    "uses",
+]
+
+
+@dataclass(frozen=True)
+class CType:
+    """A compute type: NumPy's name, C's name, the suffix of its literals and functions, the `struct` code."""
+
+    dtype: str
+    name: str
+    suffix: str
+    code: str
+
+    @property
+    def short(self) -> str:
+        return {"float32": "f32", "float64": "f64"}[self.dtype]
+
+
+SINGLE, DOUBLE = CType("float32", "float", "f", "f"), CType("float64", "double", "", "d")
+DTYPES = (SINGLE, DOUBLE)
+
+_P = Power
+#: `{f}` is the suffix of math.h's functions for the type.
+FORMS: dict[str, Form] = {
+    "neg": Form("-{0}", _P.SIGN, (_P.RAISE,)),
+    "add": Form("{0} + {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
+    "sub": Form("{0} - {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
+    "mul": Form("{0} * {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "div": Form("{0} / {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "powi": Form("pow{{f}}({0}, {1})"),  # never of an element: the pass `powers` has made products of it
+    "pow": Form("pow{{f}}({0}, {1})"),
+    "sqrt": Form("sqrt{{f}}({0})"),
+    "exp": Form("exp{{f}}({0})"),
+    "log": Form("log{{f}}({0})"),
+    "abs": Form("fabs{{f}}({0})"),
+    "sign": Form("optgen_sign{{f}}({0})"),
+    "floor": Form("floor{{f}}({0})"),
+    "min": Form("optgen_min{{f}}({0}, {1})"),
+    "max": Form("optgen_max{{f}}({0}, {1})"),
+    "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "le": Form("{0} <= {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "gt": Form("{0} > {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "ge": Form("{0} >= {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "eq": Form("{0} == {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "ne": Form("{0} != {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    # Of single bits: both sides are always computed, which a vector does anyway.
+    "and": Form("{0} & {1}", _P.AND, (_P.ATOM, _P.ATOM)),
+    "or": Form("{0} | {1}", _P.OR, (_P.ATOM, _P.ATOM)),
+    "not": Form("!{0}", _P.SIGN, (_P.ATOM,)),
+    "where": Form("{0} ? {1} : {2}", _P.CHOICE, (_P.ATOM, _P.OR, _P.OR)),
+}
+
+#: What C's library has not, or not with these NaNs and zeros.
+DEFINED = {
+    "min": "return ((b < a) | (b != b)) ? b : a;",
+    "max": "return ((b > a) | (b != b)) ? b : a;",
+    "sign": "return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? 0 : a;",
+}
+
+#: Names that the templates use around formulas; those of functions that they call, of their own and of C's library;
+#: and all that look like the macros and types of a header, since a system may have more of those than ours.
+_RESERVED = re.compile(
+    r"i|n|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor)f?"
+    r"|values|tensor|of|of_\w*[^_]|matrix_i|row_i|column_i|total"
+    r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
+)
+
+
+def literal(value: float, ctype: CType) -> str:
+    """The number that `value` is once it is rounded to the type, in as few digits as give it back exactly."""
+    bits = struct.pack(ctype.code, value)
+    (rounded,) = struct.unpack(ctype.code, bits)
+    if math.isinf(rounded):
+        return "-INFINITY" if rounded < 0 else "INFINITY"
+    digits = next(text for n in range(1, 18) if _reads_as(text := f"{rounded:.{n}g}", bits, ctype))
+    return (digits if any(c in digits for c in ".e") else f"{digits}.0") + ctype.suffix
+
+
+def _reads_as(digits: str, bits: bytes, ctype: CType) -> bool:
+    """Whether a C compiler makes `bits` of the number `digits`."""
+    near = float(digits)
+    if ctype.dtype == "float64":
+        return struct.pack(ctype.code, near) == bits
+    # C rounds the decimal number once, `float` and `pack` round it twice: which is the same if no neighbour of what
+    # `float` gives would go to another float32.
+    around = (math.nextafter(near, -math.inf), near, math.nextafter(near, math.inf))
+    return all(struct.pack(ctype.code, x) == bits for x in (around if near else (near,)))
+
+
+def comment(text: str) -> str:
+    """`text` as it may stand inside a C comment: nothing in it ends the comment or hides from the reader."""
+    plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    return plain.replace("*/", "* /").replace("/*", "/ *")
+
+
+def uses(value: Expr, op: str) -> bool:
+    return any(isinstance(e, Call) and e.op == op for e in walk(value))
+
+
+def suffixed(text: str, ctype: CType) -> str:
+    return text.replace("{f}", ctype.suffix)
+
+
+def definition(op: str, ctype: CType) -> str:
+    takes = "a, b" if "b" in DEFINED[op] else "a"
+    arguments = ", ".join(f"{ctype.name} {name}" for name in takes.split(", "))
+    return f"static inline {ctype.name} optgen_{op}{ctype.suffix}({arguments}) {{ {DEFINED[op]} }}"
+
+
+class Names:
+    """C names, each given once; a name that is reserved or taken gets underscores behind it."""
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def make(self, name: str) -> str:
+        while name in self.taken or _RESERVED.fullmatch(name):
+            name += "_"
+        self.taken.add(name)
+        return name

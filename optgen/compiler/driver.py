@@ -1,0 +1,115 @@
+"""Spec to rule to kernel to optimiser class: each stage made once, kept, and there to be looked at.
+
+In: the text of a spec. Out: a `Compilation`, its `Kernel`s, its optimiser class.
+A library is taken from where `optgen build` put it if it was made from this very spec by this very compiler of ours,
+and else from the per-user cache, which compiles it on first use.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from pathlib import Path
+
+from ..errors import ArgumentError, OptgenError
+from ..ir.compose import close
+from ..ir.rule import Rule
+from ..ir.verify import verify
+from ..language.check import check_open
+from ..language.parse import parse
+from ..lowering import name_sizes as shards
+from ..lowering.pipeline import lower
+from ..notation.text import expression
+from ..paths import SPECS
+from .manifest import fingerprint
+
+__all__ = ["Compilation", "compile_file", "compile_text"]
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """One spec on its way: its `open` rules and the closed `rules`, checked, a variant each, the default flags first;
+    then these `lowered`, and the texts. `stem` is what its files are called. `sharded`: whether it is for tensors that
+    lie in shards."""
+
+    file: str
+    text: str
+    stem: str
+    open: tuple[Rule, ...]
+    rules: tuple[Rule, ...]
+    sharded: bool = False
+
+    @property
+    def name(self) -> str:
+        return self.rules[0].name
+
+    @cached_property
+    def lowered(self) -> tuple[Rule, ...]:
+        lowered = tuple(map(lower, self.rules))
+        return tuple(map(shards.run, lowered)) if self.sharded else lowered
+
+    @cached_property
+    def in_shards(self) -> Compilation:
+        """The same for tensors that lie in shards; itself, if no variant needs more than the shard that is here."""
+        if self.sharded or not any(map(shards.needed, self.lowered)):
+            return self
+        return replace(self, stem=f"{self.stem}_shards", sharded=True)
+
+    @cached_property
+    def c_source(self) -> str:
+        from ..codegen.kernel_source import kernel_source
+
+        return kernel_source(self.rules, self.lowered)
+
+    @cached_property
+    def python_source(self) -> str:
+        from ..codegen.module_source import module_source
+
+        return module_source(self.rules, self.text, self.file, self.open)
+
+    @property
+    def fingerprint(self) -> str:
+        return fingerprint(self.text)
+
+    def variants(self, flags: Mapping[str, bool]) -> dict[bool, int]:
+        """The positions, among `rules` and `lowered`, of the variants with these flags: by whether a parameter is a
+        matrix. ArgumentError if the flags contradict each other, by what they require."""
+        found: dict[bool, int] = {}
+        for i, rule in enumerate(self.rules):
+            if {flag.name: flag.value for flag in rule.flags} == flags:
+                for matrix in (True, False) if rule.matrix is None else (rule.matrix,):
+                    found[matrix] = i
+        if not found:
+            needs = [f"{f.name} requires {f.requires}" for f in self.rules[0].flags if f.requires and flags[f.name]]
+            given = ", ".join(f"{name}={value}" for name, value in flags.items())
+            decided = [f"{f.name} is set where {expression(f.when)}" for f in self.rules[0].flags if f.when]
+            message = f"{self.name}: the flags contradict each other: {'; '.join(needs)}; got {given}"
+            raise ArgumentError(message, hint="; ".join(decided) or None)
+        return found
+
+    def variant(self, flags: Mapping[str, bool]) -> int:
+        """The position of the variant with these flags; that for matrices, if there are two."""
+        found = self.variants(flags)
+        return found.get(True, found.get(False, 0))
+
+
+@cache
+def compile_text(text: str, file: str, stem: str = "") -> Compilation:
+    """The spec `text`, checked. SpecError lists all its faults; `file` is its name in them. `stem`: what its files are
+    called, if not after the rule."""
+    rules = check_open(parse(text, file))
+    return Compilation(file, text, stem or rules[0].name.lower(), rules, tuple(verify(close(rule)) for rule in rules))
+
+
+def compile_file(path: Path) -> Compilation:
+    """The spec at `path`; an OptgenError if the file cannot be read."""
+    try:
+        text = path.read_text("utf-8-sig")  # some editors begin a file with a mark
+    except UnicodeDecodeError as error:
+        raise OptgenError(f"{path}: a spec in UTF-8 was expected, byte {error.start} is none") from None
+    except OSError as error:
+        hint = "give the path of a .toml file"
+        raise OptgenError(f"{path}: a spec was expected: {error.strerror}", hint=hint) from None
+    # Two shipped rules may differ in nothing but capitals; their files do not.
+    return compile_text(text, path.name, path.stem if path.resolve().parent == SPECS else "")

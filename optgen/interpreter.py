@@ -1,0 +1,358 @@
+"""The reference interpreter, the oracle: runs a checked rule, before any pass, with NumPy.
+
+It shares with the kernels the names of the primitives and the arithmetic of scalars (`host`), and nothing else.
+Slow and plain on purpose: one array for every operation, each rounded to the compute type. Values of lesser extent
+than an element are float64: Python numbers for a step, a group and a tensor, and for rows, columns and matrices arrays
+with as many dimensions as the parameter, of which those that do not count have length 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .ir.evaluate import HOST, Values, evaluate
+from .ir.expr import (
+    GRADIENT,
+    PARAMETER,
+    Call,
+    Const,
+    Count,
+    Expr,
+    Extent,
+    Load,
+    Local,
+    Reduce,
+    Scalar,
+    Size,
+    extent_of,
+    join,
+    type_of,
+)
+from .ir.primitives import BLOCK, FOLD_OF, LANES, PANEL, Type, power_steps
+from .ir.rule import Rule
+
+__all__ = ["NUMPY", "Tensor", "initial_state", "shape_of", "step", "step_group"]
+
+Array: TypeAlias = NDArray[Any]
+
+
+def _powi(x: Array, n: Array) -> Array:
+    powers = {1: x}
+    for i, j in power_steps(int(n)):
+        powers[i + j] = powers[i] * powers[j]
+    return powers[int(n)]
+
+
+NUMPY: dict[str, Callable[..., Any]] = {
+    "neg": np.negative,
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "div": np.divide,
+    "powi": _powi,
+    "pow": np.power,
+    "sqrt": np.sqrt,
+    "exp": np.exp,
+    "log": np.log,
+    "abs": np.absolute,
+    "sign": np.sign,
+    "floor": np.floor,
+    # np.minimum and np.maximum take either zero of two, by position and processor; these take the first.
+    "min": lambda a, b: np.where((b < a) | np.isnan(b), b, a),
+    "max": lambda a, b: np.where((b > a) | np.isnan(b), b, a),
+    "lt": np.less,
+    "le": np.less_equal,
+    "gt": np.greater,
+    "ge": np.greater_equal,
+    "eq": np.equal,
+    "ne": np.not_equal,
+    "and": np.logical_and,
+    "or": np.logical_or,
+    "not": np.logical_not,
+    "where": np.where,
+}
+
+#: Of each way to fold values: what it starts from, and how it takes one more.
+FOLDS: dict[str, tuple[float, Callable[[Any, Any], Any]]] = {
+    "sum": (0.0, NUMPY["add"]),
+    "max": (-np.inf, NUMPY["max"]),
+    "min": (np.inf, NUMPY["min"]),
+}
+
+
+@dataclass
+class Tensor:
+    """One parameter of a step: its `t`, this update included, and "p", "g" and every state but those of the group."""
+
+    t: int
+    arrays: Mapping[str, Array]
+
+
+def initial_state(rule: Rule, values: Values, p: Array | None = None) -> dict[str, Any]:
+    """What each state starts as, in float64: a number; or for an expression of the parameter, an array like `p`."""
+    initial = {}
+    for state in rule.states:
+        if any(e == Load(PARAMETER) for e in _leaves(state.init)):
+            place = np.zeros(0) if p is None else p
+            run = _Step(rule, values, 0, {PARAMETER: place}, {}, [])
+            with np.errstate(all="ignore"):
+                initial[state.name] = run.value(state.init)
+        else:
+            initial[state.name] = float(evaluate(state.init, values, 0, {}))
+    return initial
+
+
+def shape_of(extent: Extent, shape: tuple[int, ...], rows: str = "last") -> tuple[int, ...]:
+    """The shape of a state of this extent, for a parameter of this shape: as many dimensions, or none at all."""
+    count = len(shape)
+    first = rows == "first"
+    match extent:
+        case Extent.ELEMENT:
+            return shape
+        case Extent.ROW:
+            return (shape[0], *(1,) * (count - 1)) if first else (*shape[:-1], 1)
+        case Extent.COLUMN:
+            return (1, *shape[1:]) if first else (*shape[:-2], 1, shape[-1])
+        case Extent.MATRIX:
+            return (1,) * count if first else (*shape[:-2], 1, 1)
+    return ()
+
+
+def step(rule: Rule, values: Values, t: int, arrays: Mapping[str, Array]) -> bool:
+    """One step of one tensor, in place, as `step_group` makes it. `arrays` holds "p", "g" and every state: those of
+    extent ELEMENT of one shape and dtype, the compute type, the others float64, of the shape that `shape_of` gives."""
+    group = {state.name: arrays[state.name] for state in rule.states if state.extent == Extent.GROUP}
+    return step_group([(rule, values, Tensor(t, arrays))], group, values, t)
+
+
+def step_group(
+    tensors: Sequence[tuple[Rule, Values, Tensor]], group: Mapping[str, Array], values: Values, t: int
+) -> bool:
+    """One step of all tensors, in place, each in its own variant and with its own hyperparameters. `group` holds the
+    states of extent GROUP; what is computed once for all tensors has the hyperparameters `values`, and `t` for a count.
+
+    Whether the step counts: if the rule says that it does not, nothing has changed but gradients that it overwrites.
+    """
+    known: list[float] = []  # the values of the reductions over the group, in the order in which a step meets them
+    while True:
+        runs, parts = [], []
+        for rule, own, tensor in tensors:
+            run = _Step(rule, own, tensor.t, tensor.arrays, {}, list(known), group, (values, t))
+            runs.append(run)
+            try:
+                with np.errstate(all="ignore"):
+                    run.run()
+            except _Needs as needed:
+                parts.append(needed)
+        if not parts:
+            break
+        known.append(_over_group(parts))
+    counts = all(run.counts for run in runs)
+    for run in runs:
+        with np.errstate(all="ignore"):
+            run.write(run.rule.stores if counts else run.rule.stores & {GRADIENT})
+    return counts
+
+
+class _Needs(Exception):
+    def __init__(self, fold: str, value: float) -> None:
+        self.fold, self.value = fold, value
+
+
+def _over_group(parts: Sequence[_Needs]) -> float:
+    start, take = FOLDS[parts[0].fold]
+    total: Any = start
+    with np.errstate(all="ignore"):
+        for part in parts:
+            total = take(total, np.float64(part.value))
+    return float(total)
+
+
+@dataclass
+class _Step:
+    """What the expressions of one step of one tensor are evaluated with."""
+
+    rule: Rule
+    values: Values
+    t: int
+    arrays: Mapping[str, Array]
+    names: dict[str, Any]
+    known: list[float]
+    group: Mapping[str, Array] | None = None
+    once: tuple[Values, int] | None = None  # what a value of the group is computed with
+
+    def run(self) -> None:
+        for assign in self.rule.body:
+            # What all tensors have together is computed once, from the group's own scalars.
+            shared = self.group is not None and assign.target in self.group
+            result = (self._once() if shared else self).value(assign.value)
+            # An array of the caller's would change under the feet of a later name when the arrays are written.
+            self.names[assign.target] = np.copy(result) if isinstance(assign.value, Load) else result
+
+    @property
+    def counts(self) -> bool:
+        return not self.rule.accept or bool(self.names[self.rule.accept])
+
+    def write(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._array(name)[...] = self.names[name]
+
+    def value(self, expr: Expr) -> Any:
+        """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""
+        match expr:
+            case Const() | Scalar():
+                return evaluate(expr, self.values, 0, {})
+            case Count():
+                return float(self.t)
+            case Size():
+                return self._count(expr.of, expr.over)
+            case Load():
+                array = self._array(expr.array)
+                return float(array) if expr.extent <= Extent.TENSOR else array
+            case Local():
+                return self.names[expr.name]
+            case Reduce():
+                return self.reduce(expr)
+            case Call():
+                if expr.extent <= Extent.TENSOR:
+                    run = self._once() if expr.extent == Extent.GROUP else self
+                    return HOST[expr.op](*map(run.value, expr.args))
+                if expr.extent < Extent.ELEMENT:
+                    gives = [bool if type_of(expr) is Type.BOOL else float]
+                    return np.vectorize(HOST[expr.op], otypes=gives)(*map(self.value, expr.args))
+                return NUMPY[expr.op](*map(self.operand, expr.args))
+        raise AssertionError(f"{expr} has no value")
+
+    def _once(self) -> _Step:
+        """For a value of the group: the same step, with the group's hyperparameters and count for what is a scalar."""
+        if self.once is None or self.once == (self.values, self.t):
+            return self
+        values, t = self.once
+        again = _Step(self.rule, values, t, self.arrays, dict(self.names), self.known, self.group)
+        for assign in self.rule.body:
+            if extent_of(assign.value) <= Extent.STEP and assign.target in self.names:
+                again.names[assign.target] = again.value(assign.value)
+        return again
+
+    def operand(self, expr: Expr) -> Any:
+        """A value as an operand among elements: here a number of the host is rounded to the compute type, once."""
+        value = self.value(expr)
+        if extent_of(expr) == Extent.ELEMENT or type_of(expr) is Type.BOOL:
+            return value
+        dtype = self.arrays[PARAMETER].dtype
+        return dtype.type(value) if isinstance(value, float) else value.astype(dtype)
+
+    def _array(self, name: str) -> Array:
+        return self.group[name] if self.group is not None and name in self.group else self.arrays[name]
+
+    # ---- Reductions ----
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.arrays[PARAMETER].shape
+
+    def reduce(self, expr: Reduce) -> Any:
+        of = reduce(join, map(extent_of, expr.args))
+        args = [self._widened(arg, of) for arg in expr.args]
+        x = args[0]
+        if expr.op in ("dot", "norm"):
+            x = args[0] * args[-1]
+        total = self._fold(FOLD_OF[expr.op], x, of, expr.over)
+        if expr.op == "norm":
+            return HOST["sqrt"](total) if isinstance(total, float) else np.sqrt(total)
+        if expr.op == "mean":
+            count = self._count(of, expr.over)
+            return HOST["div"](total, count) if isinstance(total, float) else total / count
+        return total
+
+    def _widened(self, expr: Expr, of: Extent) -> Array:
+        """A value as float64, for each of extent `of` one; an element is one of the compute type before."""
+        value = self.operand(expr) if of == Extent.ELEMENT else self.value(expr)
+        return np.broadcast_to(np.asarray(value, np.float64), shape_of(of, self.shape, self.rule.rows))
+
+    def _count(self, of: Extent, over: Extent) -> float:
+        """How many values of extent `of` there are in each of extent `over`."""
+        each = int(np.prod(shape_of(of, self.shape, self.rule.rows)))
+        if over == Extent.GROUP:
+            return self._over_group("sum", float(each))
+        among = int(np.prod(shape_of(over, self.shape, self.rule.rows)))
+        return float(each // among) if among else 0.0
+
+    def _over_group(self, fold: str, value: float) -> float:
+        if not self.known:
+            raise _Needs(fold, value)
+        return self.known.pop(0)
+
+    def _fold(self, fold: str, x: Array, of: Extent, over: Extent) -> Any:
+        """`x`, of extent `of`, folded to one value for each of extent `over`."""
+        if over == Extent.GROUP:
+            return self._over_group(fold, self._fold(fold, x, of, Extent.TENSOR) if of > Extent.TENSOR else float(x))
+        start, take = FOLDS[fold]
+        target = shape_of(over, self.shape, self.rule.rows)
+        if not self.rule.tiled:
+            return float(_fold_blocks(x.reshape(1, -1), start, take)[0])
+        if self.rule.rows == "first":
+            x = x.reshape(1, x.shape[0], int(np.prod(x.shape[1:])))
+        else:
+            x = x.reshape(int(np.prod(x.shape[:-2])), *x.shape[-2:])
+        if over == Extent.COLUMN:
+            return _fold_columns(x, start, take).reshape(target)
+        rows: Array
+        if of == Extent.ELEMENT:
+            rows = _fold_blocks(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), start, take).reshape(x.shape[:2])
+            if over == Extent.ROW:
+                return rows.reshape(target)
+        else:
+            rows = x.reshape(x.shape[0], x.shape[1] * x.shape[2])
+        # Rows of a matrix in order, or of all matrices.
+        count = int(np.prod(target))
+        result = _in_order(rows.reshape(count, rows.size // max(1, count)), start, take)
+        return result.reshape(target) if over > Extent.TENSOR else float(result[0])
+
+
+def _in_order(lines: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
+    """Each line folded from its first value to its last."""
+    total = np.full(lines.shape[0], start)
+    for column in lines.T:
+        total = take(total, column)
+    return total
+
+
+def _fold_blocks(runs: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
+    """Each row of `runs` folded in blocks and lanes."""
+    count, length = runs.shape
+    blocks = -(-length // BLOCK)
+    # What a short block lacks is filled with what changes nothing.
+    size = BLOCK if blocks > 1 else -(-length // LANES) * LANES
+    padded = np.full((count, blocks * size), start)
+    padded[:, :length] = runs
+    lanes = padded.reshape(count * blocks, size // LANES, LANES)
+    total = np.full((count * blocks, LANES), start)
+    for k in range(size // LANES):
+        total = take(total, lanes[:, k])
+    width = LANES
+    while width > 1:
+        width //= 2
+        total = take(total[:, :width], total[:, width : 2 * width])
+    return _in_order(total.reshape(count, blocks), start, take)
+
+
+def _fold_columns(x: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
+    """Each column of each matrix folded, panel by panel."""
+    result = np.full((x.shape[0], x.shape[2]), start)
+    for top in range(0, x.shape[1], PANEL):
+        panel = np.full((x.shape[0], x.shape[2]), start)
+        for i in range(top, min(top + PANEL, x.shape[1])):
+            panel = take(panel, x[:, i])
+        result = take(result, panel)
+    return result
+
+
+def _leaves(expr: Expr) -> list[Expr]:
+    return [expr] if not isinstance(expr, Call) else [leaf for arg in expr.args for leaf in _leaves(arg)]

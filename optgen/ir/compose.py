@@ -1,0 +1,283 @@
+"""Open rules to one closed rule: the parts of a chain become one body, in which each part's step is the next one's g.
+
+In: open rules, each in the variant that is wanted. Out: a closed `Rule`, the same kind of thing for one part as for
+many, and under which names it has the parts' hyperparameters and states. A name of these that only one part has stays
+as it is; others get the part's name in front.
+
+What one may change: how parts are joined. That `delta` is subtracted from the parameter stands here, and only here.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+
+from ..names import numbered
+from .expr import (
+    GRADIENT,
+    PARAMETER,
+    Call,
+    Const,
+    Count,
+    Expr,
+    Extent,
+    Load,
+    Local,
+    Reduce,
+    Scalar,
+    children,
+    extent_of,
+    rebuilt,
+    type_of,
+)
+from .rule import Assign, Rule, State
+
+__all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
+
+DELTA, PROCEED, ACCEPT = "delta", "proceed", "accept"
+#: What an open rule may read besides: the gradient that the step was given, which it may also overwrite, and the
+#: parameter as it stands.
+GIVEN_GRADIENT, NEW = "grad", "new"
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A closed rule, and for each part the name here of each of its hyperparameters and states."""
+
+    rule: Rule
+    hypers: tuple[Mapping[str, str], ...]
+    states: tuple[Mapping[str, str], ...]
+
+
+def close(rule: Rule) -> Rule:
+    """One open rule as a closed one: a chain of one, which keeps its choice of flags and what it is."""
+    return replace(compose([rule], rule.name).rule, flags=rule.flags, part=rule.part)
+
+
+def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = ()) -> Composed:
+    """The closed rule `name` that runs the open rules `parts` one behind the other.
+
+    `among`: for each part all its variants that one optimiser may use, which are to have the same names. A part's
+    output is the next part's gradient; one that assigns "p" passes on how far p moved. Where `proceed` of a part is
+    false, whatever the parts behind it own stays as it is, and so does p. Where `accept` of a part is false, the whole
+    step is as if it had not been made; but what is assigned to `grad` the gradient is in any case.
+    """
+    taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
+    names = _names(parts, among or [[part] for part in parts], taken)
+    made = _Chain(len(parts), taken)
+    for i, part in enumerate(parts):
+        made.append(part, names[i], last=i + 1 == len(parts))
+    hypers = tuple(replace(hyper, name=names[i][hyper.name]) for i, part in enumerate(parts) for hyper in part.hypers)
+    first = parts[0]
+    alone = len(parts) == 1
+    matrix = next((part.matrix for part in parts if part.matrix is not None), None)
+    rule = Rule(
+        name,
+        first.summary if alone else "; then ".join(f"{part.name}: {part.summary.removesuffix('.')}" for part in parts),
+        first.reference if alone else "; ".join(filter(None, (part.reference for part in parts))),
+        hypers,
+        (),
+        tuple(made.states),
+        tuple(made.body) if matrix is None else _keyed(made.body),
+        origin=first.origin if alone else "",
+        notes=first.notes if alone else "",
+        matrix=matrix,
+        rows=next((part.rows for part in parts if part.rows != "last"), "last"),
+        accept=made.accept.name if made.accept is not None else "",
+    )
+    return Composed(
+        rule,
+        tuple({hyper.name: names[i][hyper.name] for hyper in part.hypers} for i, part in enumerate(parts)),
+        tuple({state.name: names[i][state.name] for state in part.states} for i, part in enumerate(parts)),
+    )
+
+
+def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
+    """The body with a number for each reduction over the group, in the order in which a step meets them: tensors in
+    other variants take part in them, whatever becomes of them in this one."""
+    keys = itertools.count()
+
+    def keyed(expr: Expr) -> Expr:
+        expr = rebuilt(expr, tuple(map(keyed, children(expr))))
+        if isinstance(expr, Reduce) and expr.over == Extent.GROUP:
+            return replace(expr, key=next(keys))
+        return expr
+
+    return tuple(Assign(assign.target, keyed(assign.value)) for assign in body)
+
+
+def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[str]) -> list[dict[str, str]]:
+    """For each part, what its hyperparameters, states and locals are called in the chain."""
+    # Of a hyperparameter and of a state the names are for users; a local makes way for them.
+    public, own = [], []
+    for rules in among:
+        defined = [h.name for rule in rules for h in rule.hypers] + [s.name for rule in rules for s in rule.states]
+        public.append(list(dict.fromkeys(defined)))
+        own.append(list(dict.fromkeys([*defined, *(a.target for rule in rules for a in rule.body)])))
+    owners, all_owners = Counter(chain.from_iterable(public)), Counter(chain.from_iterable(own))
+    # `beta1` may be a value of `beta`.
+    spelled = {f"{h.name}{i + 1}" for part in parts for h in part.hypers for i in range(len(h.default)) if h.vector}
+    shared = len(parts) > 1
+    taken |= {name for name, count in owners.items() if count == 1}
+    taken |= {name for name, count in all_owners.items() if count == 1} | spelled
+    kinds = Counter(part.name for part in parts)
+    seen: Counter[str] = Counter()
+    names = []
+    for part, mine, every in zip(parts, public, own, strict=True):
+        seen[part.name] += 1
+        prefix = part.name.lower() + (str(seen[part.name]) if kinds[part.name] > 1 else "")
+        found = {}
+        for name in every:
+            if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
+                continue
+            new = name
+            if (owners if name in mine else all_owners)[name] > 1 or (shared and name in spelled):
+                new = f"{prefix}_{name}"
+                new = numbered(f"{new}_", taken) if new in taken else new
+                taken.add(new)
+            found[name] = new
+        names.append(found)
+    return names
+
+
+class _Chain:
+    """The body so far, and what the next part finds: its gradient, the parameter as it stands, its count."""
+
+    def __init__(self, count: int, taken: set[str]) -> None:
+        self.alone = count == 1
+        self.taken = taken
+        self.body: list[Assign] = []
+        self.states: list[State] = []
+        self.gradient: Expr = Load(GRADIENT)
+        self.given: Expr = Load(GRADIENT)  # the gradient before any part; behind one that waits, what it waited for
+        self.moved: Expr | None = None  # the parameter, where a part has assigned it
+        self.count: Expr | None = Count()  # None until a part that was waited for asks for a count of its own
+        self.holds: Expr | None = None  # whether this part takes part in the step
+        self.accept: Local | None = None  # whether the step counts
+        self.left: Expr | None = None  # what the gradient is left as
+
+    def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
+        self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
+        stored = {state.name: state for state in part.states}
+        known: dict[Expr, Expr] = {}  # what this part's own names are now
+
+        def read(expr: Expr) -> Expr:
+            if expr in known:
+                return known[expr]
+            match expr:
+                case Load() if expr.array in stored:
+                    return Load(names[expr.array], expr.extent)
+                case Load(array="g"):
+                    return self.gradient
+                case Load(array="grad"):
+                    return self.given
+                case Load(array="new"):
+                    return self.stepped()
+                case Count():
+                    return self.counted()
+                case Scalar():
+                    return Scalar(names[expr.hyper], expr.index)
+            return rebuilt(expr, tuple(map(read, children(expr))))
+
+        output: Expr | None = None
+        proceed: Expr | None = None
+        moved = False
+        for assign in part.body:
+            value = read(assign.value)
+            own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
+            if assign.target == PROCEED:
+                proceed = known[own] = self.define("proceed" if self.alone else self.free("proceed"), value)
+            elif assign.target == ACCEPT:
+                known[own] = accept = self.define("accept" if self.alone else self.free("accept"), value)
+                both = accept if self.accept is None else Call("and", (self.accept, accept))
+                self.accept = accept if both is accept else self.define(self.free("accept"), both)
+            elif assign.target == GIVEN_GRADIENT and part.part:
+                known[own] = self.left = value
+            elif assign.target in (DELTA, PARAMETER):
+                moved = assign.target == PARAMETER
+                output = known[own] = self.output(assign.target, value, last=last)
+            elif assign.target in stored:
+                extent = stored[assign.target].extent
+                if self.holds is not None:
+                    value = Call("where", (self.holds, value, Load(names[assign.target], extent)))
+                known[own] = self.define(names[assign.target], value)
+            else:
+                known[own] = self.define(names[assign.target], value)
+        assert output is not None, f"{part.name} has no output"
+        self.pass_on(output, moved)
+        if proceed is not None and not last:
+            self.wait(proceed)
+        elif proceed is not None:
+            self.holds = self._both(proceed)
+        if last:
+            self.finish()
+
+    def renamed(self, expr: Expr, names: Mapping[str, str]) -> Expr:
+        if isinstance(expr, Scalar):
+            return Scalar(names[expr.hyper], expr.index)
+        return rebuilt(expr, tuple(self.renamed(arg, names) for arg in children(expr)))
+
+    def define(self, name: str, value: Expr) -> Local:
+        self.body.append(Assign(name, value))
+        return Local(name, extent_of(value), type_of(value))
+
+    def free(self, name: str) -> str:
+        return numbered(name, self.taken)
+
+    def output(self, target: str, value: Expr, *, last: bool) -> Expr:
+        """What a part gives, for each element: the last one under the name that the author gave it."""
+        if extent_of(value) < Extent.ELEMENT and not last:
+            value = Call("where", (Call("eq", (Load(PARAMETER), Load(PARAMETER))), value, value))
+        if target == PARAMETER:
+            # Written where it stands if nothing changes it any more.
+            return self.define(PARAMETER if last and self.holds is None else self.free("p"), value)
+        return self.define(DELTA if last else self.free("g"), value)
+
+    def stepped(self) -> Expr:
+        """The parameter as it stands after the parts so far."""
+        if self.moved is None:
+            self.moved = self.define(self.free("p"), _difference(Load(PARAMETER), self.gradient))
+        return self.moved
+
+    def pass_on(self, output: Expr, moved: bool) -> None:
+        if not moved:
+            self.gradient, self.moved = output, None
+            return
+        self.moved = output
+        self.gradient = _difference(Load(PARAMETER), output)
+
+    def wait(self, proceed: Expr) -> None:
+        """What stands behind a part with a condition has a count and a condition of its own."""
+        self.holds, self.count, self.given = self._both(proceed), None, self.gradient
+
+    def counted(self) -> Expr:
+        """The count of updates of the part at hand."""
+        if self.count is None:
+            assert self.holds is not None
+            name = self.free("updates")
+            old = Load(name, Extent.TENSOR)
+            self.states.append(State(name, Const(0.0), "count of the updates that were not held back", Extent.TENSOR))
+            self.count = self.define(name, Call("where", (self.holds, Call("add", (old, Const(1.0))), old)))
+        return self.count
+
+    def _both(self, proceed: Expr) -> Expr:
+        if self.holds is None:
+            return proceed
+        return self.define(self.free("proceed"), Call("and", (self.holds, proceed)))
+
+    def finish(self) -> None:
+        if self.left is not None:
+            self.define(GRADIENT, self.left)
+        if any(a.target == PARAMETER for a in self.body):
+            return
+        value = self.moved if self.moved is not None else _difference(Load(PARAMETER), self.gradient)
+        if self.holds is not None:
+            value = Call("where", (self.holds, value, Load(PARAMETER)))
+        self.define(PARAMETER, value)
+
+
+def _difference(a: Expr, b: Expr) -> Expr:
+    return Call("sub", (a, b))

@@ -1,0 +1,207 @@
+"""Arithmetic on the host: everything of extent CONSTANT, STEP or GROUP, in float64, in this one place.
+
+The interpreter and the kernels both take their scalars from here, so that `beta[1]**t` has one value. Each primitive
+follows IEEE 754, as NumPy does: a division by zero is an infinity or a NaN, never an exception.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
+
+from .expr import Call, Const, Count, Expr, Local, Scalar
+from .primitives import power_steps
+from .rule import Assign
+
+__all__ = ["HOST", "Always", "Program", "Steps", "Value", "Values", "evaluate"]
+
+Value: TypeAlias = float | bool
+#: The values of the hyperparameters, by name; one number or several.
+Values: TypeAlias = Mapping[str, tuple[float, ...]]
+#: These by the count of updates that a step is for a parameter.
+Steps: TypeAlias = Mapping[int, Values]
+#: Where a value goes, what computes it, and what takes its arguments from the cells.
+Instruction: TypeAlias = tuple[int, Callable[..., Value], Callable[[list[Value]], Sequence[Value]]]
+
+#: How many sets of hyperparameters a program remembers.
+MOST_KNOWN = 64
+
+
+class Always(dict[int, Values]):
+    """The same hyperparameters whatever the count."""
+
+    def __init__(self, values: Values) -> None:
+        super().__init__({1: values})
+
+    def __missing__(self, t: int) -> Values:
+        return self[1]
+
+
+def _div(a: float, b: float) -> float:
+    try:
+        return a / b
+    except ZeroDivisionError:
+        if a == 0 or math.isnan(a):
+            return math.nan
+        return math.copysign(math.inf, a) * math.copysign(1.0, b)
+
+
+def _pow(a: float, b: float) -> float:
+    try:
+        return math.pow(a, b)
+    except OverflowError:
+        return -math.inf if a < 0 and b % 2 == 1 else math.inf
+    except ValueError:  # a zero to a negative power, or a negative number to a fraction
+        if a != 0:
+            return math.nan
+        return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
+
+
+def _powi(a: float, b: float) -> float:
+    powers = {1: a}
+    for i, j in power_steps(int(b)):
+        powers[i + j] = powers[i] * powers[j]
+    return powers[int(b)]
+
+
+def _exp(a: float) -> float:
+    try:
+        return math.exp(a)
+    except OverflowError:
+        return math.inf
+
+
+def _log(a: float) -> float:
+    if a > 0:
+        return math.log(a)
+    return -math.inf if a == 0 else math.nan
+
+
+def _sign(a: float) -> float:
+    return 1.0 if a > 0 else -1.0 if a < 0 else 0.0 if a == 0 else a
+
+
+def _floor(a: float) -> float:
+    # A whole number of Python has no minus zero, and no infinity.
+    return math.copysign(float(math.floor(a)), a) if math.isfinite(a) else a
+
+
+HOST: dict[str, Callable[..., Value]] = {
+    "neg": operator.neg,
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "div": _div,
+    "powi": _powi,
+    "pow": _pow,
+    "sqrt": lambda a: math.sqrt(a) if a >= 0 else math.nan,
+    "exp": _exp,
+    "log": _log,
+    "abs": abs,
+    "sign": _sign,
+    "floor": _floor,
+    "min": lambda a, b: b if b < a or b != b else a,
+    "max": lambda a, b: b if b > a or b != b else a,
+    "lt": operator.lt,
+    "le": operator.le,
+    "gt": operator.gt,
+    "ge": operator.ge,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "and": lambda a, b: a and b,
+    "or": lambda a, b: a or b,
+    "not": operator.not_,
+    "where": lambda condition, a, b: a if condition else b,
+}
+
+
+def evaluate(expr: Expr, values: Values, t: int, names: Mapping[str, Value]) -> Value:
+    """The value of an expression of extent STEP or less; `names` are the values of the locals in it."""
+    match expr:
+        case Const():
+            return expr.value
+        case Scalar():
+            return values[expr.hyper][max(0, expr.index - 1)]
+        case Count():
+            return float(t)
+        case Local():
+            return names[expr.name]
+        case Call():
+            return HOST[expr.op](*(evaluate(arg, values, t, names) for arg in expr.args))
+    raise AssertionError(f"{expr} has no value on the host")
+
+
+def _taking(places: Sequence[int]) -> Callable[[list[Value]], Sequence[Value]]:
+    """A function that takes what stands in these places."""
+    if len(places) == 1:
+        return operator.itemgetter(slice(places[0], places[0] + 1))
+    return operator.itemgetter(*places) if places else lambda _: ()
+
+
+class Program:
+    """`scalars` of a lowered rule as a straight line of instructions: a step should not cost more than it must, so what
+    does not depend on the count is computed once for each set of hyperparameters.
+
+    `run(values, t)` gives the value of each name in `wanted`, in that order.
+    """
+
+    def __init__(self, scalars: Sequence[Assign], wanted: Sequence[str]) -> None:
+        self._cells: list[Value] = [0.0]  # the first is t
+        self._inputs: list[tuple[int, str, int]] = []
+        self._steady: list[Instruction] = []
+        self._moving: list[Instruction] = []
+        self._moved = {0}  # the cells that depend on the count
+        self._places: dict[Expr, int] = {Count(): 0}
+        names: dict[str, int] = {}
+        for assign in scalars:
+            names[assign.target] = self._place(assign.value, names)
+        self._wanted = _taking([names[name] for name in wanted])
+        self._count = len(wanted)
+        self._pack = struct.Struct(f"{len(self._inputs)}d").pack  # which tells zeros apart
+        self._known: dict[bytes, list[Value]] = {}
+
+    def _place(self, expr: Expr, names: Mapping[str, int]) -> int:
+        """The cell that will hold the value of `expr`."""
+        if isinstance(expr, Local):
+            return names[expr.name]
+        if expr in self._places:
+            return self._places[expr]
+        arguments = tuple(self._place(arg, names) for arg in expr.args) if isinstance(expr, Call) else ()
+        cell = self._places[expr] = len(self._cells)
+        self._cells.append(expr.value if isinstance(expr, Const) else 0.0)
+        if isinstance(expr, Scalar):
+            self._inputs.append((cell, expr.hyper, max(0, expr.index - 1)))
+        elif isinstance(expr, Call):
+            moves = not self._moved.isdisjoint(arguments)
+            if moves:
+                self._moved.add(cell)
+            (self._moving if moves else self._steady).append((cell, HOST[expr.op], _taking(arguments)))
+        return cell
+
+    def __len__(self) -> int:
+        """How many values `run` gives."""
+        return self._count
+
+    def run(self, values: Values, t: int) -> Sequence[Value]:
+        given = [values[hyper][index] for _, hyper, index in self._inputs]
+        known = self._known.get(self._pack(*given))
+        cells = self._begun(given) if known is None else known.copy()
+        cells[0] = float(t)
+        for cell, operation, arguments in self._moving:
+            cells[cell] = operation(*arguments(cells))
+        return self._wanted(cells)
+
+    def _begun(self, given: Sequence[float]) -> list[Value]:
+        """The cells as far as they do not depend on the count."""
+        cells = self._cells.copy()
+        for (cell, _, _), value in zip(self._inputs, given, strict=True):
+            cells[cell] = value
+        for cell, operation, arguments in self._steady:
+            cells[cell] = operation(*arguments(cells))
+        if len(self._known) >= MOST_KNOWN:  # schedules give other ones for each step
+            self._known = {}
+        self._known[self._pack(*given)] = cells.copy()
+        return cells

@@ -1,0 +1,255 @@
+"""The typed intermediate representation. Frozen; never strings; text exists only before `parse` and after `emit`.
+
+    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
+                    rows)
+    hyper    = Hyper(name, default+, vector, ranges+, doc)    run-time argument; a number, or several: beta[1], beta[2]
+    flag     = Flag(name, default, doc, value, when, requires) compile-time choice; `value` is this variant's
+    state    = State(name, init, doc, extent)                 values kept from step to step, as many as its extent has
+    assign   = Assign(target, value)                          target: a state, "p", or a new local name
+    expr     = Const(value)                                   a literal
+             | Scalar(hyper, index)                           a hyperparameter; of several values, index from 1; else 0
+             | Count()                                        t, the updates of this parameter, this one included
+             | Size(over, of)                                 how many values of extent `of` there are in each of `over`
+             | Load(array, extent)                            "p", "g" or a state, as it was before the step
+             | Local(name, extent, type)                      the value of an earlier assignment (or hoisted scalar)
+             | Call(op, args+)                                op: a row of ops.OPS
+             | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
+
+    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
+               inferred: that of a Call is the least that is not below any of its arguments (`join`)
+
+`body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
+is float64, and rounded once to the compute type where it meets one of extent ELEMENT. `scalars` is empty until the
+pass `hoist` moves everything of extent CONSTANT or STEP there: it is computed on the host, once a step.
+
+A rule as `check` first makes it is *open*: it assigns "delta" or "p", and may read "grad" and "new" as if they were
+arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others;
+everything else knows closed rules only.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import reduce
+from typing import TypeAlias
+
+from .primitives import OPS, Type
+
+__all__ = [
+    "GRADIENT",
+    "PARAMETER",
+    "Call",
+    "Const",
+    "Count",
+    "Expr",
+    "Extent",
+    "Load",
+    "Local",
+    "Reduce",
+    "Scalar",
+    "Size",
+    "children",
+    "extent_of",
+    "join",
+    "rebuilt",
+    "reduces",
+    "replaced",
+    "type_of",
+    "varies_within",
+    "walk",
+]
+
+
+PARAMETER, GRADIENT = "p", "g"
+
+
+class Extent(IntEnum):
+    """How many values there are: one while the hyperparameters stay, one a step, ... or one for every element.
+
+    GROUP: one a step for all its tensors. TENSOR: one for each tensor. MATRIX: one for each matrix of the last two
+    dimensions. ROW, COLUMN: one for each row or column of such a matrix; of these two, neither is below the other.
+    """
+
+    CONSTANT = 0
+    STEP = 1
+    GROUP = 2
+    TENSOR = 3
+    MATRIX = 4
+    ROW = 5
+    COLUMN = 6
+    ELEMENT = 7
+
+    @property
+    def words(self) -> str:
+        """What has one value of this extent, for messages."""
+        return _WORDS[self]
+
+
+_WORDS = {
+    Extent.CONSTANT: "a constant",
+    Extent.STEP: "one value a step",
+    Extent.GROUP: "one value for all parameters (group)",
+    Extent.TENSOR: "one value for each parameter (tensor)",
+    Extent.MATRIX: "one value for each matrix (matrix)",
+    Extent.ROW: "one value for each row (row)",
+    Extent.COLUMN: "one value for each column (column)",
+    Extent.ELEMENT: "one value for each element (element)",
+}
+
+
+def join(a: Extent, b: Extent) -> Extent:
+    """The least extent that is below neither: a row and a column meet in an element."""
+    return Extent.ELEMENT if {a, b} == {Extent.ROW, Extent.COLUMN} else max(a, b)
+
+
+@dataclass(frozen=True)
+class Const:
+    value: float
+
+    # 0 and -0 are equal numbers, but not the same literal: a pass must never take one for the other.
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Const) and self._key == other._key
+
+    def __hash__(self) -> int:
+        return hash(self._key)
+
+    @property
+    def _key(self) -> tuple[float, float]:
+        return self.value, math.copysign(1.0, self.value)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    hyper: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Count:
+    pass
+
+
+@dataclass(frozen=True)
+class Size:
+    over: Extent
+    of: Extent = Extent.ELEMENT
+
+
+@dataclass(frozen=True)
+class Load:
+    array: str
+    extent: Extent = Extent.ELEMENT
+
+
+@dataclass(frozen=True)
+class Local:
+    name: str
+    extent: Extent
+    type: Type
+
+
+@dataclass(frozen=True)
+class Call:
+    op: str
+    args: tuple[Expr, ...]
+    extent: Extent = field(init=False, compare=False, repr=False)
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "extent", reduce(join, map(extent_of, self.args), Extent.CONSTANT))
+        object.__setattr__(self, "_hash", hash((self.op, self.args)))
+
+    # Kept, since the hash of a deep expression would go through all of it each time.
+    def __hash__(self) -> int:
+        return self._hash
+
+    # Hashes of text differ from process to process, so a kept one must not travel.
+    def __reduce__(self) -> tuple[object, ...]:
+        return Call, (self.op, self.args)
+
+
+@dataclass(frozen=True)
+class Reduce:
+    """`key`: which reduction over the group this is, where tensors in two variants take part in it; else -1."""
+
+    op: str
+    args: tuple[Expr, ...]
+    over: Extent
+    key: int = -1
+    _hash: int = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.op, self.args, self.over, self.key)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Reduce, (self.op, self.args, self.over, self.key)
+
+
+Expr: TypeAlias = Const | Scalar | Count | Size | Load | Local | Call | Reduce
+
+
+def extent_of(expr: Expr) -> Extent:
+    match expr:
+        case Const() | Scalar():
+            return Extent.CONSTANT
+        case Count():
+            return Extent.STEP
+        case Size():
+            return Extent.GROUP if expr.over == Extent.GROUP else Extent.TENSOR
+        case Load() | Local() | Call():
+            return expr.extent
+        case Reduce():
+            return expr.over
+
+
+def type_of(expr: Expr) -> Type:
+    match expr:
+        case Local():
+            return expr.type
+        case Call():
+            return OPS[expr.op].gives
+        case _:
+            return Type.REAL
+
+
+def children(expr: Expr) -> tuple[Expr, ...]:
+    return expr.args if isinstance(expr, Call | Reduce) else ()
+
+
+def rebuilt(expr: Expr, args: tuple[Expr, ...]) -> Expr:
+    """`expr` with other arguments; the same object where nothing changed."""
+    if isinstance(expr, Call) and args != expr.args:
+        return Call(expr.op, args)
+    if isinstance(expr, Reduce) and args != expr.args:
+        return Reduce(expr.op, args, expr.over, expr.key)
+    return expr
+
+
+def replaced(expr: Expr, known: dict[Expr, Expr]) -> Expr:
+    """`expr` with other leaves in the place of those in `known`."""
+    return known[expr] if expr in known else rebuilt(expr, tuple(replaced(arg, known) for arg in children(expr)))
+
+
+def walk(expr: Expr) -> Iterator[Expr]:
+    """`expr` and everything below it, arguments before what is made of them."""
+    for child in children(expr):
+        yield from walk(child)
+    yield expr
+
+
+def reduces(exprs: Iterable[Expr]) -> list[Reduce]:
+    """All reductions in `exprs`, inner ones first."""
+    return [e for expr in exprs for e in walk(expr) if isinstance(e, Reduce)]
+
+
+def varies_within(extent: Extent, over: Extent) -> bool:
+    """Whether values of this extent, more than one of them, are what a reduction over `over` can take."""
+    if over in (Extent.ROW, Extent.COLUMN):
+        return extent == Extent.ELEMENT
+    return extent > over and over in (Extent.GROUP, Extent.TENSOR, Extent.MATRIX)

@@ -1,0 +1,189 @@
+"""The typed intermediate representation. Frozen; never strings; text exists only before `parse` and after `emit`.
+
+    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
+                    rows)
+    hyper    = Hyper(name, default+, vector, ranges+, doc)    run-time argument; a number, or several: beta[1], beta[2]
+    flag     = Flag(name, default, doc, value, when, requires) compile-time choice; `value` is this variant's
+    state    = State(name, init, doc, extent)                 values kept from step to step, as many as its extent has
+    assign   = Assign(target, value)                          target: a state, "p", or a new local name
+    expr     = Const(value)                                   a literal
+             | Scalar(hyper, index)                           a hyperparameter; of several values, index from 1; else 0
+             | Count()                                        t, the updates of this parameter, this one included
+             | Size(over, of)                                 how many values of extent `of` there are in each of `over`
+             | Load(array, extent)                            "p", "g" or a state, as it was before the step
+             | Local(name, extent, type)                      the value of an earlier assignment (or hoisted scalar)
+             | Call(op, args+)                                op: a row of ops.OPS
+             | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
+
+    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
+               inferred: that of a Call is the least that is not below any of its arguments (`join`)
+
+`body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
+is float64, and rounded once to the compute type where it meets one of extent ELEMENT. `scalars` is empty until the
+pass `hoist` moves everything of extent CONSTANT or STEP there: it is computed on the host, once a step.
+
+A rule as `check` first makes it is *open*: it assigns "delta" or "p", and may read "grad" and "new" as if they were
+arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others;
+everything else knows closed rules only.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, walk
+
+__all__ = ["Assign", "Flag", "Hyper", "Interval", "Rule", "State", "kernel_scalars", "loads"]
+
+
+@dataclass(frozen=True)
+class Assign:
+    target: str
+    value: Expr
+
+
+@dataclass(frozen=True)
+class Interval:
+    """The values a hyperparameter may take: `[0, 1)` has its lower end closed and its upper end open, and
+    `[1, inf), whole` has whole numbers only."""
+
+    low: float
+    high: float
+    low_closed: bool
+    high_closed: bool
+    whole: bool = False
+
+    def __contains__(self, x: float) -> bool:
+        above = self.low <= x if self.low_closed else self.low < x
+        below = x <= self.high if self.high_closed else x < self.high
+        return above and below and (not self.whole or math.isinf(x) or x == math.floor(x))
+
+    def __str__(self) -> str:
+        ends = ("[" if self.low_closed else "(", "]" if self.high_closed else ")")
+        return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}{', whole' * self.whole}"
+
+
+@dataclass(frozen=True)
+class Hyper:
+    """`ranges`: for each value the one that it must be in."""
+
+    name: str
+    default: tuple[float, ...]
+    vector: bool
+    ranges: tuple[Interval, ...]
+    doc: str
+
+    @property
+    def range(self) -> str:
+        """The ranges in words: one that all values have once, else all of them."""
+        texts = list(map(str, self.ranges))
+        if len(set(texts)) == 1:
+            return texts[0]
+        return f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+@dataclass(frozen=True)
+class Flag:
+    """`when`: a condition of hyperparameters that decides where the caller does not; then `default` is its value for
+    their defaults. `requires`: what other flags must be where this one is set, in words."""
+
+    name: str
+    default: bool
+    doc: str
+    value: bool
+    when: Expr | None = None
+    requires: str = ""
+
+
+@dataclass(frozen=True)
+class State:
+    name: str
+    init: Expr
+    doc: str
+    extent: Extent = Extent.ELEMENT
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`part`: "" for a rule, else "gradient" or "parameter", the two kinds of parts that are none by themselves.
+
+    `matrix`: whether this variant is for tensors of two and more dimensions, or for the others; None if it does not
+    matter. `rows`: "last" if these are the rows of the last two dimensions, "first" for slices of the first dimension.
+    `accept`: the condition on which a step counts, a value of the group; if it is false nothing is written but the
+    gradient. Empty if every step counts. `sharded`: whether tensors may be the shards of larger ones, of which this
+    rule then reduces all; a pass says so.
+    """
+
+    name: str
+    summary: str
+    reference: str
+    hypers: tuple[Hyper, ...]
+    flags: tuple[Flag, ...]
+    states: tuple[State, ...]
+    body: tuple[Assign, ...]
+    scalars: tuple[Assign, ...] = ()
+    origin: str = ""
+    notes: str = ""
+    part: str = ""
+    matrix: bool | None = None
+    rows: str = "last"
+    accept: str = ""
+    sharded: bool = False
+
+    @property
+    def variant(self) -> str:
+        """The flags that are set, joined by underscores; empty for the variant without any."""
+        return "_".join([flag.name for flag in self.flags if flag.value] + ["matrix"] * bool(self.matrix))
+
+    @property
+    def arrays(self) -> tuple[str, ...]:
+        """All arrays with a value for every element, in the order in which a kernel takes them."""
+        return (PARAMETER, GRADIENT, *(state.name for state in self.states if state.extent == Extent.ELEMENT))
+
+    @property
+    def small_states(self) -> tuple[State, ...]:
+        """The states of lesser extent than ELEMENT, which are float64."""
+        return tuple(state for state in self.states if state.extent < Extent.ELEMENT)
+
+    @property
+    def tensor_states(self) -> tuple[str, ...]:
+        """The states that each tensor has, in the order in which a kernel takes them: those of elements first."""
+        small = (state.name for state in self.small_states if state.extent > Extent.GROUP)
+        return (*self.arrays[2:], *small)
+
+    @property
+    def stores(self) -> frozenset[str]:
+        """The parameter, the states and the gradient, as far as a step writes them."""
+        return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether a step leaves something else in the gradient than it was."""
+        return any(a.target == GRADIENT for a in self.body)
+
+    @property
+    def tiled(self) -> bool:
+        """Whether a step knows of rows and columns, so that it goes over matrices."""
+        tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
+        return any(getattr(e, "over", None) in tiles for a in self.body for e in walk(a.value)) or any(
+            state.extent in tiles for state in self.states
+        )
+
+    @property
+    def grouped(self) -> bool:
+        """Whether a value of a step depends on all its tensors together."""
+        return any(state.extent == Extent.GROUP for state in self.states) or any(
+            getattr(e, "over", None) == Extent.GROUP for a in self.body for e in walk(a.value)
+        )
+
+
+def loads(rule: Rule) -> frozenset[str]:
+    """The arrays whose old value a step reads; and the states of lesser extent."""
+    return frozenset(e.array for a in rule.body for e in walk(a.value) if isinstance(e, Load))
+
+
+def kernel_scalars(rule: Rule) -> tuple[Assign, ...]:
+    """The scalars that `body` of a lowered rule reads: what a kernel takes, in this order."""
+    read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)}
+    return tuple(a for a in rule.scalars if a.target in read)

@@ -1,0 +1,368 @@
+"""`SpecAst` to `Rule`s: names, types and extents. Every fault is collected, over all variants, and raised once.
+
+In: the syntax tree of a spec, with the faults of its form. Out: one checked `Rule` for each choice of flags, the
+defaults first; open, as parts of chains are, or closed. A rule that asks whether the parameter is a matrix has each of
+these twice, for matrices first. What is not checked here: whether a rule converges, or divides by zero.
+"""
+
+from __future__ import annotations
+
+import itertools
+import keyword
+import math
+import re
+from collections.abc import Iterator, Mapping
+
+from ..errors import Span, SpecError
+from ..ir.compose import ACCEPT, PROCEED, close
+from ..ir.evaluate import evaluate
+from ..ir.expr import Call, Expr, Extent, Local, Reduce, children, reduces, type_of
+from ..ir.primitives import Type
+from ..ir.rule import Flag, Hyper, Interval, Rule
+from ..ir.verify import verify
+from ..names import is_name
+from .elaborate import Scope, Variant
+from .syntax import Choice, FlagAst, HyperAst, Invoke, Item, Name, Operation, SpecAst, Term
+from .vocabulary import C_KEYWORDS, CALLABLE, MATRIX, OVER, RENAME
+
+__all__ = ["ARGUMENTS", "MOST_REDUCTIONS", "check", "check_open"]
+
+MOST_FLAGS = 6
+MOST_REDUCTIONS = 32
+
+#: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
+ARGUMENTS = frozenset({
+    "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "copy", "rule", "spec", "bind",
+    "parts", "parameters",
+})  # fmt: skip
+_RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])\s*(,\s*whole)?")
+
+
+def check(spec: SpecAst) -> tuple[Rule, ...]:
+    """The closed rule in all its variants, that of the default flags first; SpecError lists every fault of the spec."""
+    return tuple(verify(close(rule)) for rule in check_open(spec))
+
+
+def check_open(spec: SpecAst) -> tuple[Rule, ...]:
+    """The same, as parts of chains."""
+    checker = _Checker(spec)
+    checker.find_shapes()
+    checker.check_names()
+    hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
+    checker.decide_defaults(hypers)
+    rules = [checker.variant(hypers, choice) for choice in checker.choices()]
+    checker.check_uses()
+    checker.check_groups(tuple(filter(None, rules)))
+    checker.check_reductions(tuple(filter(None, rules)))
+    if checker.faults:
+        raise SpecError(spec.file, spec.text, checker.faults)
+    return tuple(filter(None, rules))
+
+
+def interval(text: str) -> Interval | None:
+    """`[0, 1)` or `[1, inf), whole` as an Interval; None if the text is none."""
+    match = _RANGE.fullmatch(text.strip())
+    try:
+        low, high = (float(match[2]), float(match[3])) if match else (math.nan, math.nan)
+    except ValueError:
+        return None
+    if match is None or not low <= high:
+        return None
+    return Interval(low, high, match[1] == "[", match[4] == "]", match[5] is not None)
+
+
+class _Checker(Scope):
+    """The names of a spec, its variants, and at the end whether every name is of use."""
+
+    conditions: dict[str, Expr | None]  # of the flags that hyperparameters decide
+    defaults: dict[str, bool]
+    tiled: bool  # whether it knows of rows, columns or matrices
+
+    def find_shapes(self) -> None:
+        """Whether there is a variant for matrices, and another one for the rest."""
+        spec = self.spec
+        terms = [formula.value for formula in spec.formulas]
+        terms += [state.when for state in spec.states if state.when is not None]
+        self.by_matrix = any(map(_mentions_matrix, terms))
+        self.tiled = any(map(_tiled, terms)) or any(OVER.get(s.extent, 0) >= Extent.MATRIX for s in spec.states)
+        if spec.rows != "last" and not self.tiled and not spec.faults:
+            message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
+            self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
+
+    def check_names(self) -> None:
+        spec = self.spec
+        if spec.name:
+            self.check_name(spec.name, spec.name_span, "rule")
+        seen: dict[str, str] = {}
+        vectors = {h.name: len(h.default or ()) for h in spec.hypers if h.vector}
+        numbered = {f"{name}{i}": f"{name}[{i}]" for name, size in vectors.items() for i in range(1, size + 1)}
+        for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags), ("state", spec.states)):
+            for part in parts:
+                self.check_name(part.name, part.span, what)
+                if part.name in seen:
+                    message = f"the {what} {part.name!r} shadows the {seen[part.name]} of that name"
+                    self.fault(part.span, message, RENAME)
+                elif part.name in numbered:
+                    message = f"{part.name!r} is how callers may write {numbered[part.name]}"
+                    self.fault(part.span, message, RENAME)
+                elif what != "state" and part.name in ARGUMENTS:
+                    self.fault(part.span, f"{part.name!r} is a name that every optimiser has for itself", RENAME)
+                seen.setdefault(part.name, what)
+        if len(spec.flags) > MOST_FLAGS:
+            message = f"at most {MOST_FLAGS} flags were expected, got {len(spec.flags)}"
+            hint = "every choice of flags is a kernel of its own: make two rules"
+            self.fault(spec.flags[MOST_FLAGS].span, message, hint)
+        called: dict[str, tuple[FlagAst, ...]] = {}
+        flags = spec.flags[:MOST_FLAGS]
+        for count in range(1, len(flags) + 1):
+            for chosen in itertools.combinations(flags, count):
+                for shape in ("", "_matrix") if self.by_matrix else ("",):
+                    name = "_".join(flag.name for flag in chosen) + shape
+                    other = called.setdefault(name, chosen)
+                    if other is not chosen:
+                        longest = max((*other, *chosen), key=lambda flag: len(flag.name))
+                        message = f"two variants would be called {name!r}"
+                        hint = "variants are called by the flags that are set: rename this one"
+                        self.fault(longest.span, message, hint)
+
+    def check_name(self, name: str, span: Span, what: str) -> None:
+        if not is_name(name):
+            hint = "a name is a letter, then letters, digits and underscores, in ASCII"
+            hint += " or Greek" if what != "rule" else ""
+            self.fault(span, f"{name!r} cannot be the name of a {what}", hint)
+        elif (name in self.given or name in (PROCEED, ACCEPT)) and what != "rule":
+            meaning = self.given.get(name, "whether the step goes on" if name == PROCEED else "whether the step counts")
+            self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {meaning}", RENAME)
+        elif name in CALLABLE:
+            self.fault(span, f"the {what} {name!r} shadows the function {name}()", RENAME)
+        elif keyword.iskeyword(name) or name in C_KEYWORDS:
+            hint = "write lam, or λ in quotes" if name == "lambda" else RENAME
+            self.fault(span, f"{name!r} is a keyword of C or Python, no name for a {what}", hint)
+
+    def hyper(self, ast: HyperAst) -> Hyper | None:
+        default = ast.default or ()
+        if not ast.ranges:
+            self.fault(ast.span, f"hyperparameter {ast.name!r} has no range", 'for example: range = "[0, inf)"')
+            return None
+        if len(ast.ranges) > 1 and default and len(ast.ranges) != len(default):
+            values = f"{len(default)} values" if ast.vector else "one value"
+            message = f"{ast.name!r} has {values}, got {len(ast.ranges)} ranges"
+            self.fault(ast.ranges[0][1], message, "give one range for all values, or a list with one for each")
+            return None
+        ranges = []
+        for text, span in ast.ranges:
+            found = interval(text)
+            if found is None:
+                self.fault(span, f"a range was expected, got {text!r}", 'for example: "[0, 1)", "(0, inf)"')
+                return None
+            ranges.append(found)
+        ranges *= len(default) if len(ranges) == 1 else 1
+        for i, (value, within) in enumerate(zip(default, ranges, strict=False)):
+            if value not in within or not math.isfinite(value):
+                name = f"{ast.name}[{i + 1}]" if ast.vector else ast.name
+                message = f"the default {value:g} of {name!r} is out of its range {within}"
+                self.fault(ast.default_span, message, "change the default or the range")
+                return None
+        return Hyper(ast.name, default, ast.vector, tuple(ranges), ast.doc)
+
+    def decide_defaults(self, hypers: tuple[Hyper, ...]) -> None:
+        """The default of each flag, for those that hyperparameters decide for the defaults of these."""
+        flags = self.spec.flags
+        self.defaults = {flag.name: flag.default is True for flag in flags}
+        self.conditions = {flag.name: self.condition(flag) for flag in flags if not isinstance(flag.default, bool)}
+        values = {hyper.name: hyper.default for hyper in hypers}
+        known = len(values) == len(self.hypers) and all(values.values())  # none is at fault
+        for name, condition in self.conditions.items():
+            if condition is not None and known:
+                self.defaults[name] = bool(evaluate(condition, values, 0, {}))
+
+    def condition(self, flag: FlagAst) -> Expr | None:
+        """The condition of hyperparameters that decides about a flag."""
+        term = flag.default
+        assert not isinstance(term, bool)
+        for name in _terms(term):
+            if isinstance(name, Name | Item) and name.name not in self.hypers:
+                self.fault(name.span, *self.no_condition(flag, name.name))
+                return None
+        condition = Variant(self, {MATRIX: False}).expr(term)
+        if condition is not None and type_of(condition) is not Type.BOOL:
+            self.fault(term.span, *self.no_condition(flag))
+            return None
+        return condition
+
+    def no_condition(self, flag: FlagAst, name: str = "") -> tuple[str, str]:
+        """What to say where something else decides about a flag."""
+        message = f"the default of {flag.name!r} must be true, false, or a condition of hyperparameters"
+        if name in self.flags | {MATRIX}:
+            return message, 'what other flags must be is said by: requires = "..."'
+        return message, 'for example: "momentum != 0"'
+
+    def choices(self) -> list[dict[str, bool]]:
+        """All choices of flags that do not contradict each other, with the given flag `matrix` among them."""
+        flags = self.spec.flags[:MOST_FLAGS]
+        turns = itertools.product((False, True), repeat=len(flags))
+        turned = [
+            self.defaults | {f.name: self.defaults[f.name] != turn for f, turn in zip(flags, each, strict=True)}
+            for each in turns
+        ]
+        found = [choice for choice in turned if all(self.allows(flag, choice) for flag in flags)]
+        for flag in flags:
+            if flag.requires is None:
+                continue
+            if not any(choice[flag.name] for choice in found):
+                message = f"{flag.name!r} can never be set, since it requires {flag.requires_text}"
+                self.fault(flag.requires.span, message, "let it require what the other flags allow")
+            elif not self.allows(flag, self.defaults) and None not in self.conditions.values():
+                message = f"{flag.name!r} is set by default, and what it requires is not: {flag.requires_text}"
+                self.fault(flag.requires.span, message, "let the defaults agree with each other")
+        shapes = (True, False) if self.by_matrix else (self.tiled,)
+        return [{**choice, MATRIX: shape} for shape in shapes for choice in found]
+
+    def allows(self, flag: FlagAst, choice: Mapping[str, bool]) -> bool:
+        """Whether a flag that is set has what it requires; also where that cannot be told, with the fault noted."""
+        if flag.requires is None:
+            return True
+        # What only others require is not used by that.
+        scope = Variant(self, {name: value for name, value in choice.items() if name != flag.name}, uses=False)
+        return scope.decide(flag.requires) is not False or not choice[flag.name]
+
+    def variant(self, hypers: tuple[Hyper, ...], choice: Mapping[str, bool]) -> Rule | None:
+        """The rule with these flags; None if a fault was found."""
+        before = len(self.faults)
+        spec = self.spec
+        variant = Variant(self, choice)
+        flags = tuple(
+            Flag(f.name, self.defaults[f.name], f.doc, choice[f.name], self.conditions.get(f.name), f.requires_text)
+            for f in spec.flags
+        )
+        states = tuple(filter(None, map(variant.state, spec.states)))
+        variant.active = {state.name: state.extent for state in states}
+        variant.begun = True
+        for formula in spec.formulas:
+            variant.assign(formula)
+        variant.finish()
+        if len(self.faults) > before:
+            return None
+        return Rule(
+            spec.name, spec.summary, spec.reference, hypers, flags, states, tuple(variant.body), (), spec.origin,
+            spec.notes, spec.part, choice[MATRIX] if self.by_matrix or self.tiled else None, spec.rows,
+        )  # fmt: skip
+
+    def check_reductions(self, rules: tuple[Rule, ...]) -> None:
+        """A pass keeps a block of each reduction at hand, so there can be only so many."""
+        count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
+        if count > MOST_REDUCTIONS:
+            message = f"at most {MOST_REDUCTIONS} reductions were expected, got {count}"
+            self.fault(self.spec.formulas_span, message, "make two rules, and a chain of them")
+
+    def check_groups(self, rules: tuple[Rule, ...]) -> None:
+        """A step may have matrices and other parameters: what they have together must be one thing for both."""
+        others = {tuple(flag.value for flag in rule.flags): rule for rule in rules if rule.matrix is False}
+        for rule in rules if others else ():
+            other = others.get(tuple(flag.value for flag in rule.flags))
+            if rule.matrix and other is not None:
+                self.check_pair(rule, other)
+
+    def check_pair(self, rule: Rule, other: Rule) -> None:
+        """The states of the group and the reductions over it, in a variant for matrices and in that for others."""
+        apart = {s.name for s in set(rule.states) ^ set(other.states) if s.extent == Extent.GROUP}
+        for state in self.spec.states:
+            if state.name in apart:
+                message = f"{state.name!r} is one for all parameters, got another one for matrices than for others"
+                self.fault(state.span, message, 'choose by no matrix in its "when" and "init"')
+        known: dict[object, int] = {}
+        work = [_group_work(each, known) for each in (rule, other)]
+        for formula in self.spec.formulas:
+            (ops, value), (other_ops, other_value) = (each.get(formula.target, ([], None)) for each in work)
+            if ops != other_ops:
+                got = f"{', '.join(ops) or 'none'} for matrices and {', '.join(other_ops) or 'none'} for others"
+                message = f"the same reductions over the group were expected for every parameter, got {got}"
+                hint = "choose inside of one reduction: norm(a if matrix else b, group)"
+                self.fault(formula.value.span, message, hint)
+                break  # those behind it are counted from it
+            if value != other_value and formula.target not in apart:
+                message = f"{formula.target!r} is one for all parameters, got another one for matrices than for others"
+                self.fault(formula.value.span, message, "choose by matrix inside of reductions over the group only")
+
+    def check_uses(self) -> None:
+        """Every name that the spec defines must be read in some variant, and every state written."""
+        spec = self.spec
+        if spec.faults and not spec.formulas:
+            return  # it would be said of everything
+        self.used |= spec.unused | spec.unassigned
+        self.written |= spec.unassigned
+        for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags)):
+            for part in parts:
+                if part.name not in self.used:
+                    message = f"the {what} {part.name!r} is never used"
+                    self.fault(part.span, message, "use it in a formula, or remove it")
+        for state in spec.states:
+            if state.name not in self.written and state.name not in self.remembered:
+                hint = f"add a formula: {state.name} = ..."
+                self.fault(state.span, f"the state {state.name!r} is never written", hint)
+            elif state.name not in self.used:
+                self.fault(state.span, f"the state {state.name!r} is written, but never read", "remove it")
+            elif state.name in self.idle and not spec.faults:
+                message = f"the state {state.name!r} is written, but never read, if {self.idle[state.name]}"
+                self.fault(state.span, message, 'a variant has only the states that it needs; add: when = "..."')
+        known = {part.name for parts in (spec.hypers, spec.flags, spec.states) for part in parts} | self.given.keys()
+        known |= {PROCEED, ACCEPT}
+        for formula in spec.formulas:
+            if formula.target not in self.used and formula.target not in known:
+                self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")
+
+
+def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[str], int | None]]:
+    """What each formula does for all parameters together: its reductions; and of a state of the group, and of whether
+    the step counts, its value, as a number by which it is `known` to be the same in two rules, whatever each parameter
+    gives to the reductions in it."""
+    states = {state.name for state in rule.states if state.extent == Extent.GROUP}
+    numbers: dict[str, int] = {}
+    count = 0
+
+    def number(expr: Expr) -> int:
+        nonlocal count
+        below = tuple(map(number, children(expr)))
+        key: object = expr
+        match expr:
+            case Local():
+                return numbers[expr.name]
+            case Call():
+                key = (expr.op, below)
+            case Reduce(over=Extent.GROUP):
+                key, count = (expr.op, count), count + 1
+            case Reduce():
+                key = (expr.op, expr.over, below)
+        return known.setdefault(key, len(known))
+
+    work: dict[str, tuple[list[str], int | None]] = {}
+    for assign in rule.body:
+        value = numbers[assign.target] = number(assign.value)
+        ops = [e.op for e in reduces([assign.value]) if e.over == Extent.GROUP]
+        work[assign.target] = (ops, value if assign.target in states | {ACCEPT} else None)
+    return work
+
+
+def _terms(term: Term) -> Iterator[Term]:
+    """A term and all below it."""
+    yield term
+    for part in getattr(term, "args", ()):
+        yield from _terms(part)
+    if isinstance(term, Choice):
+        for part in (term.test, term.then, term.other):
+            yield from _terms(part)
+
+
+def _mentions_matrix(term: Term) -> bool:
+    """Whether a choice is made by the given flag `matrix`, which elsewhere is the name of an extent."""
+    tests = [choice.test for choice in _terms(term) if isinstance(choice, Choice)]
+    tests += [term] if isinstance(term, Name | Operation) else []
+    found = [part for test in tests for part in _terms(test) if isinstance(part, Name) and part.name == MATRIX]
+    reduced = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
+    return any(name not in reduced for name in found)
+
+
+def _tiled(term: Term) -> bool:
+    """Whether something is reduced over rows, columns or matrices."""
+    last = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
+    return any(isinstance(name, Name) and OVER.get(name.name, 0) >= Extent.MATRIX for name in last)

@@ -1,0 +1,294 @@
+"""Spec file to `SpecAst`: the form of a spec, with the place of every part. What the names mean is for `check`.
+
+In: the text of a TOML file. Out: a `SpecAst`, whose `faults` lists all that is wrong with the form.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import tomllib
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any
+
+from ..errors import Diagnostic, Span, SpecError
+from ..names import canonical
+from .formula import kind, read_expression, read_formulas, words
+from .positions import Path, Positions, locate, span_at
+from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
+
+__all__ = ["parse"]
+
+LARGEST_SPEC = 64 * 1024
+#: What a part of a chain may be that is no rule by itself.
+PARTS = ("", "gradient", "parameter")
+#: How many values a state has.
+EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
+#: What is taken for a range that cannot be read, so that nothing more is said of it.
+WHOLE = "[-inf, inf]"
+#: Where rows are: in the last two dimensions, or each a slice of the first one.
+ROWS = ("last", "first")
+
+
+def parse(text: str, file: str) -> SpecAst:
+    """The parts of the spec `text`; `file` is the name used in messages.
+
+    Raises `SpecError` at once where there is nothing to go on with: an empty file, one too large, malformed TOML.
+    """
+    text = text.replace("\r\n", "\n")  # as tomllib reads it
+    if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
+        fault = Diagnostic(Span(1, 1), "a spec in UTF-8 was expected, this text has half a character in it")
+        raise SpecError(file, "", [fault])
+    spec = SpecAst(file, text)
+    if len(text) > LARGEST_SPEC:
+        size = f"a spec of at most {LARGEST_SPEC // 1024} KiB was expected, this one has {len(text) / 1024:.0f} KiB"
+        raise SpecError(file, text[:200], [Diagnostic(Span(1, 1), size, "a rule is a page of text; split it in two")])
+    if not text.strip():
+        hint = "see the README for a rule to start from"
+        fault = Diagnostic(Span(1, 1), "a spec was expected, the file is empty", hint)
+        raise SpecError(file, text, [fault])
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SpecError(file, text, [_toml_fault(text, str(error))]) from None
+    except ValueError:  # Python reads no whole number of so many digits
+        number = re.search(r"[0-9_]{4000,}", text)
+        place = span_at(text, *number.span()) if number else Span(1, 1)
+        raise SpecError(file, text, [Diagnostic(place, _TOO_LARGE)]) from None
+    except RecursionError:
+        fault = Diagnostic(Span(1, 1), "TOML nested too deeply to read", "a spec has tables of one level")
+        raise SpecError(file, text, [fault]) from None
+    _Document(spec, locate(text)).read(document)
+    return spec
+
+
+def _toml_fault(text: str, message: str) -> Diagnostic:
+    if place := re.search(r"\(at line (\d+), column (\d+)\)", message):
+        span = Span(int(place[1]), int(place[2]))
+    else:  # "(at end of document)"
+        span = span_at(text, len(text.rstrip("\n")), len(text))
+    reason = re.sub(r" \(at [^)]*\)", "", message)
+    letter = text.split("\n")[span.line - 1][span.column - 1 : span.column]
+    hint = None if letter.isascii() else f'TOML wants quotes around it, also in a key: "{letter}" = ...'
+    if "invalid value" in reason.lower() and letter.isascii() and letter.isalpha():
+        hint = 'TOML writes true and false, numbers, and text in quotes: "..."'
+    return Diagnostic(span, f"malformed TOML: {reason[:1].lower()}{reason[1:]}", hint)
+
+
+class _Document:
+    """Reads the tables of a document into `spec`; each `read_*` takes one of them."""
+
+    def __init__(self, spec: SpecAst, places: Mapping[Path, Positions]) -> None:
+        self.spec = spec
+        self.places = places
+
+    def fault(self, span: Span, message: str, hint: str | None = None) -> None:
+        self.spec.faults.append(Diagnostic(span, message, hint))
+
+    def key_span(self, path: Path) -> Span:
+        place = self.places.get(path)
+        # A table made only by dotted keys has no place of its own: take the first key inside.
+        if place is None:
+            inside = [p.key for at, p in self.places.items() if at[: len(path)] == path]
+            return span_at(self.spec.text, *min(inside)) if inside else Span(1, 1)
+        return span_at(self.spec.text, *place.key)
+
+    def value_span(self, path: Path) -> Span:
+        place = self.places.get(path)
+        return span_at(self.spec.text, *place.value) if place else self.key_span(path)
+
+    def read(self, document: dict[str, Any]) -> None:
+        known = (
+            "name", "summary", "reference", "origin", "notes", "part", "hyperparameters", "flags", "state", "update"
+        )  # fmt: skip
+        self.refuse_unknown((), document, known)
+        spec = self.spec
+        spec.name = self.text((), document, "name", required=True)
+        spec.name_span = self.value_span(("name",))
+        spec.summary = self.text((), document, "summary")
+        spec.reference = self.text((), document, "reference")
+        spec.origin = self.text((), document, "origin")
+        spec.notes = self.text((), document, "notes")
+        spec.part = self.choice((), document, "part", PARTS)
+        for name, path, table in self.entries(document, "hyperparameters", "eta = { default = 0.1 }"):
+            self.read_hyper(name, path, table)
+        for name, path, table in self.entries(document, "flags", "nesterov = { default = false }"):
+            self.read_flag(name, path, table)
+        for name, path, table in self.entries(document, "state", 'm = { init = "0" }'):
+            self.read_state(name, path, table)
+        self.read_update(document)
+
+    def refuse_unknown(self, path: Path, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        for key in table:
+            if key not in known:
+                expected = ", ".join(known)
+                self.fault(self.key_span((*path, key)), f"unknown key {key!r}", f"expected one of: {expected}")
+
+    def text(self, path: Path, table: Mapping[str, Any], key: str, *, required: bool = False) -> str:
+        value = table.get(key)
+        if value is None:
+            if required:
+                self.fault(self.key_span(path) if path else Span(1, 1), f"{key!r} is missing", f'add: {key} = "..."')
+            return ""
+        if not isinstance(value, str):
+            self.fault(self.value_span((*path, key)), f"{key!r} must be text, got {kind(value)}", "put it in quotes")
+            return ""
+        if required and not value.strip():
+            self.fault(self.value_span((*path, key)), f"{key!r} is empty")
+        return value.strip()
+
+    def choice(self, path: Path, table: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
+        """A text that is one of `choices`, of which the first is what holds where there is none."""
+        value = self.text(path, table, key)
+        if isinstance(table.get(key), str) and value not in choices:
+            close = get_close_matches(value, choices, 1)
+            hint = f"did you mean {close[0]!r}?" if close else None
+            expected = ", ".join(filter(None, choices))
+            self.fault(self.value_span((*path, key)), f"{key!r} must be one of {expected}, got {value!r}", hint)
+        return value if value in choices else choices[0]
+
+    def entries(self, document: dict[str, Any], key: str, example: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
+        """The named entries of one table, each a table itself."""
+        table = document.get(key, {})
+        if not isinstance(table, dict):
+            self.fault(self.value_span((key,)), f"{key!r} must be a table, got {kind(table)}", f"write: [{key}]")
+            return
+        seen: dict[str, str] = {}
+        for spelled, entry in table.items():
+            path: Path = (key, spelled)
+            name = canonical(spelled)
+            if name in seen:
+                message = f"{spelled!r} is the name {name!r}, which {seen[name]!r} already has"
+                self.fault(self.key_span(path), message, "one name, one entry: rename or remove one of them")
+            elif not isinstance(entry, dict):
+                message = f"{spelled!r} must be a table in braces, got {kind(entry)}"
+                self.fault(self.value_span(path), message, f"for example: {example}")
+            else:
+                yield name, path, entry
+            seen.setdefault(name, spelled)
+
+    def read_hyper(self, name: str, path: Path, table: dict[str, Any]) -> None:
+        self.refuse_unknown(path, table, ("default", "range", "doc"))
+        value = table.get("default")
+        vector = isinstance(value, list)
+        default: tuple[float, ...] | None = None
+        if value is None:
+            self.fault(self.key_span(path), f"hyperparameter {name!r} has no default", "add: default = ...")
+        elif _is_number(value):
+            default = (_real(value),)
+        elif isinstance(value, list) and len(value) >= 2 and all(map(_is_number, value)):
+            default = tuple(map(_real, value))
+        else:
+            message = f"a default must be a number, or a list of two or more, got {kind(value)}"
+            self.fault(self.value_span((*path, "default")), message)
+        span = self.key_span(path)
+        default_span = self.value_span((*path, "default")) if "default" in table else span
+        ranges = self.ranges(path, table)
+        doc = self.text(path, table, "doc")
+        self.spec.hypers.append(HyperAst(name, span, default, default_span, vector, ranges, doc))
+
+    def ranges(self, path: Path, table: dict[str, Any]) -> tuple[tuple[str, Span], ...]:
+        """The range of all values, or one for each, with their places; none if there is none."""
+        given = table.get("range")
+        span = self.value_span((*path, "range"))
+        if not isinstance(given, list):
+            text = self.text(path, table, "range")
+            if text or given is None or isinstance(given, str):
+                return ((text, span),) if text else ()
+        elif len(given) >= 2 and all(isinstance(each, str) for each in given):
+            return tuple((each, self.value_span((*path, "range", i))) for i, each in enumerate(given))
+        else:
+            hint = 'for example: ["[0, 1)", "(1, inf)"]'
+            self.fault(span, "a range must be text, or a list of two or more texts", hint)
+        return ((WHOLE, span),)
+
+    def read_flag(self, name: str, path: Path, table: dict[str, Any]) -> None:
+        self.refuse_unknown(path, table, ("default", "requires", "doc"))
+        default = table.get("default", False)
+        if isinstance(default, str):
+            default = self.expression((*path, "default"), table) or Broken(self.key_span(path))
+        elif not isinstance(default, bool):
+            message = f"the default of a flag must be true or false, got {kind(default)}"
+            self.fault(self.value_span((*path, "default")), message, 'or a condition in quotes: "momentum != 0"')
+            default = False
+        requires = None
+        if "requires" in table:
+            requires = self.expression((*path, "requires"), table) or Broken(self.key_span(path))
+        text = table["requires"].strip() if isinstance(table.get("requires"), str) else ""
+        doc = self.text(path, table, "doc")
+        self.spec.flags.append(FlagAst(name, self.key_span(path), default, requires, text, doc))
+
+    def read_state(self, name: str, path: Path, table: dict[str, Any]) -> None:
+        self.refuse_unknown(path, table, ("init", "extent", "when", "doc"))
+        span = self.key_span(path)
+        init: Term = Broken(span)
+        if "init" not in table:
+            self.fault(span, f"state {name!r} has no initial value", 'add: init = "0"')
+        elif _is_number(table["init"]):
+            place, value = self.value_span((*path, "init")), _real(table["init"])
+            init = Number(place, value, isinstance(table["init"], int))
+            if not math.isfinite(value):
+                self.fault(place, "the initial value of a state must be finite")
+                init = Broken(place)
+        else:
+            init = self.expression((*path, "init"), table) or init
+        when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
+        extent = self.choice(path, table, "extent", EXTENTS)
+        extent_span = self.value_span((*path, "extent")) if "extent" in table else span
+        self.spec.states.append(StateAst(name, span, init, when, extent, extent_span, self.text(path, table, "doc")))
+
+    def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
+        """The one expression that the text under `path` holds."""
+        key = str(path[-1])
+        source = self.text(path[:-1], table, key, required=True)
+        if not source:
+            return None
+        place = self.places[path].value
+        start = self.spec.text.find(source, *place)
+        if start < 0:
+            self.fault(self.value_span(path), "an expression with escapes in its text", _NO_ESCAPES)
+            self.spec.unused |= words(source)
+            return None
+        return read_expression(self.spec, source, start)
+
+    def read_update(self, document: dict[str, Any]) -> None:
+        table = document.get("update")
+        example = "write:\n        [update]\n        formulas = '''\n        delta = eta*g\n        '''"
+        if table is None:
+            self.fault(Span(1, 1), "the table [update] is missing", example)
+            return
+        if not isinstance(table, dict):
+            self.fault(self.value_span(("update",)), f"'update' must be a table, got {kind(table)}", example)
+            return
+        self.refuse_unknown(("update",), table, ("formulas", "rows"))
+        self.spec.rows = self.choice(("update",), table, "rows", ROWS)
+        self.spec.rows_span = self.value_span(("update", "rows"))
+        self.spec.formulas_span = self.key_span(("update",))
+        source = self.text(("update",), table, "formulas", required=True)
+        if not source:
+            return
+        path: Path = ("update", "formulas")
+        self.spec.formulas_span = self.key_span(path)
+        start = self.spec.text.find(source, *self.places[path].value)
+        if start < 0:
+            self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)
+            self.spec.unassigned |= words(source)
+            return
+        self.spec.formulas.extend(read_formulas(self.spec, source, start))
+
+
+_TOO_LARGE = "a number too large for float64"
+_NO_ESCAPES = "write it between ''' and ''', where backslashes have no meaning"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _real(value: int | float) -> float:
+    """The number as float64; infinity, which no range lets a default be, where it is too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf

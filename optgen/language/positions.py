@@ -1,0 +1,147 @@
+"""Where each key and each value of a TOML document stands. `tomllib` gives values without places; this gives places.
+
+In: the text of a document that `tomllib` has accepted. Out: `{path: Positions}`, a path being the tuple of keys (and
+array positions) down to the value. It knows only as much of the grammar as it takes to skip over a value.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+
+from ..errors import Span
+
+__all__ = ["Path", "Positions", "locate", "span_at"]
+
+Path = tuple[str | int, ...]
+
+_BLANK = re.compile(r"[ \t]*")
+_BLANK_LINES = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
+_SCALAR = re.compile(r"[^,\]}#\r\n]*[^,\]}#\r\n\s]")
+_STRINGS = (
+    re.compile(r'"""(?:[^\\]|\\.)*?"{3,5}', re.DOTALL),
+    re.compile(r"'''.*?'{3,5}", re.DOTALL),
+    re.compile(r'"(?:[^"\\\n]|\\.)*"'),
+    re.compile(r"'[^'\n]*'"),
+)
+
+
+@dataclass(frozen=True)
+class Positions:
+    """Offsets into the text: where the key starts and ends, where its value starts and ends."""
+
+    key: tuple[int, int]
+    value: tuple[int, int]
+
+
+def span_at(text: str, start: int, end: int) -> Span:
+    """Line and column of the characters `start` to `end`; a stretch over several lines is cut at the first."""
+    line_start = text.rfind("\n", 0, start) + 1
+    line_end = text.find("\n", start)
+    end = min(end, len(text) if line_end < 0 else line_end)
+    return Span(text.count("\n", 0, start) + 1, start - line_start + 1, max(1, end - start))
+
+
+def locate(text: str) -> dict[Path, Positions]:
+    """The places of all keys and values of a valid TOML document; of tables, the key is the last name of the header."""
+    return _Scanner(text).document()
+
+
+class _Scanner:
+    """A cursor `at` over the text; each method reads one thing and leaves the cursor behind it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.at = 0
+        self.places: dict[Path, Positions] = {}
+        self.rows: dict[Path, int] = {}
+
+    def document(self) -> dict[Path, Positions]:
+        table: Path = ()
+        while self.skip(_BLANK_LINES) < len(self.text):
+            if self.text[self.at] == "[":
+                table = self.header()
+            else:
+                self.pair(table)
+        return self.places
+
+    def header(self) -> Path:
+        double = self.text.startswith("[[", self.at)
+        self.at += 2 if double else 1
+        path, key = self.dotted_key()
+        self.skip(_BLANK)
+        self.at += 2 if double else 1
+        if double:
+            row = self.rows[path] = self.rows.get(path, -1) + 1
+            path = (*path, row)
+        self.places.setdefault(path, Positions(key, key))
+        return path
+
+    def pair(self, table: Path) -> None:
+        names, key = self.dotted_key()
+        self.skip(_BLANK)
+        self.at += 1  # the equals sign
+        self.skip(_BLANK)
+        path = (*table, *names)
+        value = self.value(path)
+        self.places[path] = Positions(key, value)
+
+    def dotted_key(self) -> tuple[Path, tuple[int, int]]:
+        names: list[str] = []
+        while True:
+            self.skip(_BLANK)
+            start = self.at
+            string = self.string()
+            if string is not None:
+                names.append(_unquoted(string))
+            else:
+                self.skip(_BARE_KEY)
+                names.append(self.text[start : self.at])
+            key = (start, self.at)
+            self.skip(_BLANK)
+            if self.text[self.at : self.at + 1] != ".":
+                return tuple(names), key
+            self.at += 1
+
+    def value(self, path: Path) -> tuple[int, int]:
+        start = self.at
+        if self.string() is not None:
+            pass
+        elif self.text[self.at] == "[":
+            self.at += 1
+            row = 0
+            while self.text[self.skip(_BLANK_LINES)] != "]":
+                place = self.value((*path, row))
+                self.places[(*path, row)] = Positions(place, place)
+                row += 1
+                if self.text[self.skip(_BLANK_LINES)] == ",":
+                    self.at += 1
+            self.at += 1
+        elif self.text[self.at] == "{":
+            self.at += 1
+            while self.text[self.skip(_BLANK_LINES)] != "}":
+                self.pair(path)
+                if self.text[self.skip(_BLANK_LINES)] == ",":
+                    self.at += 1
+            self.at += 1
+        else:
+            self.skip(_SCALAR)
+        return start, self.at
+
+    def string(self) -> str | None:
+        for pattern in _STRINGS:
+            if match := pattern.match(self.text, self.at):
+                self.at = match.end()
+                return match.group()
+        return None
+
+    def skip(self, pattern: re.Pattern[str]) -> int:
+        match = pattern.match(self.text, self.at)
+        self.at = match.end() if match else self.at
+        return self.at
+
+
+def _unquoted(string: str) -> str:
+    return str(tomllib.loads(f"key = {string}")["key"])

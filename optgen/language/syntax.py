@@ -1,0 +1,147 @@
+"""The syntax tree of a spec: what `parse` makes of a file and `check` gives a meaning. Every part knows its place.
+
+    spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
+                       formulas*, faults*)
+    term     = Number | Name | Item | Operation | Invoke | Choice | Broken
+
+A `Broken` term stands where a fault was reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from ..errors import Diagnostic, Span
+
+__all__ = [
+    "Broken", "Choice", "FlagAst", "FormulaAst", "HyperAst", "Invoke", "Item", "Name", "Number", "Operation", "SpecAst",
+    "StateAst", "Term",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Number:
+    span: Span
+    value: float
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Name:
+    span: Span
+    name: str
+    spelled: str
+
+
+@dataclass(frozen=True)
+class Item:
+    """`beta[1]`: one of the values of a hyperparameter."""
+
+    span: Span
+    name: str
+    spelled: str
+    index: int
+
+
+@dataclass(frozen=True)
+class Operation:
+    """An operator, by the name of its primitive."""
+
+    span: Span
+    op: str
+    args: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Invoke:
+    """A function called by name; whether there is such a function is for `check` to say."""
+
+    span: Span
+    function: str
+    args: tuple[Term, ...]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """`then if test else other`, with a test of flags only: decided when a variant is made."""
+
+    span: Span
+    test: Term
+    then: Term
+    other: Term
+
+
+@dataclass(frozen=True)
+class Broken:
+    """Where a fault was reported; nothing more is said about it."""
+
+    span: Span
+
+
+Term: TypeAlias = Number | Name | Item | Operation | Invoke | Choice | Broken
+
+
+@dataclass(frozen=True)
+class HyperAst:
+    name: str
+    span: Span
+    default: tuple[float, ...] | None
+    default_span: Span
+    vector: bool
+    ranges: tuple[tuple[str, Span], ...]  # one for all values, or one for each
+    doc: str
+
+
+@dataclass(frozen=True)
+class FlagAst:
+    name: str
+    span: Span
+    default: bool | Term  # a term is a condition of hyperparameters
+    requires: Term | None
+    requires_text: str
+    doc: str
+
+
+@dataclass(frozen=True)
+class StateAst:
+    name: str
+    span: Span
+    init: Term
+    when: Term | None
+    extent: str
+    extent_span: Span
+    doc: str
+
+
+@dataclass(frozen=True)
+class FormulaAst:
+    target: str
+    span: Span
+    value: Term
+
+
+@dataclass
+class SpecAst:
+    """One spec as it is written. `faults` is empty if its form is right."""
+
+    file: str
+    text: str
+    name: str = ""
+    name_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    summary: str = ""
+    reference: str = ""
+    origin: str = ""
+    notes: str = ""
+    part: str = ""
+    rows: str = "last"
+    rows_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    hypers: list[HyperAst] = field(default_factory=list)
+    flags: list[FlagAst] = field(default_factory=list)
+    states: list[StateAst] = field(default_factory=list)
+    formulas: list[FormulaAst] = field(default_factory=list)
+    formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    # What could not be read may mean anything: nothing is said about names that it may assign, or may use.
+    unassigned: set[str] = field(default_factory=set)
+    unused: set[str] = field(default_factory=set)
+    faults: list[Diagnostic] = field(default_factory=list)

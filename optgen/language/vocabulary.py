@@ -1,0 +1,78 @@
+"""One variant of a rule, a choice of its flags: terms become typed expressions, names get their meaning.
+
+In: the syntax tree of a spec, through the `Scope` that all its variants share, and a choice. Out: states and a body, as
+`check` puts them into a `Rule`; the faults, and which names were used, go to the scope.
+"""
+
+from __future__ import annotations
+
+from ..ir.compose import DELTA, GIVEN_GRADIENT, NEW
+from ..ir.expr import (
+    GRADIENT,
+    PARAMETER,
+    Extent,
+)
+from ..ir.primitives import FUNCTIONS, REDUCTIONS
+
+__all__ = [
+    "CALLABLE",
+    "C_KEYWORDS",
+    "GIVEN",
+    "GIVEN_TO_PARTS",
+    "INITIAL",
+    "MATRIX",
+    "MOST_SUGGESTIONS",
+    "NOT_YET",
+    "OVER",
+    "RENAME",
+]
+
+
+#: The flag that every spec has: whether the parameter has two dimensions or more.
+MATRIX = "matrix"
+#: How a reduction is told over what it goes.
+OVER = {extent.name.lower(): extent for extent in Extent if Extent.GROUP <= extent < Extent.ELEMENT}
+GIVEN = {
+    PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
+    "size": "the number of elements", **dict.fromkeys(OVER, "an extent"),
+}  # fmt: skip
+#: Over what a reduction goes, in words.
+OVER_WORDS = {
+    Extent.GROUP: "all parameters", Extent.TENSOR: "a parameter", Extent.MATRIX: "a matrix", Extent.ROW: "a row",
+    Extent.COLUMN: "a column",
+}  # fmt: skip
+#: What a part of a chain assigns, by its kind; a rule ("") may assign either.
+OUTPUTS = {"": (DELTA, PARAMETER), "gradient": (DELTA,), "parameter": (PARAMETER,)}
+NO_OUTPUT = {
+    "": ("no formula gives 'delta', what is subtracted from p, or 'p' itself", "for example: delta = eta*g"),
+    "gradient": ("no formula gives 'delta', what goes on in the gradient's place", "for example: delta = g*omega"),
+    "parameter": ("no formula gives 'p', the new parameter", "for example: p = where(t > 1, new, p)"),
+}
+#: Given to the parts of chains.
+GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}
+CALLABLE = (*FUNCTIONS, *(name for name in REDUCTIONS if name not in FUNCTIONS))
+C_KEYWORDS = frozenset({
+    "alignas", "alignof", "asm", "auto", "bool", "break", "case", "char", "const", "constexpr", "continue", "default",
+    "do", "double", "else", "enum", "extern", "false", "float", "for", "goto", "if", "inline", "int", "long", "nullptr",
+    "register", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "struct", "switch",
+    "thread_local", "true", "typedef", "typeof", "union", "unsigned", "void", "volatile", "while",
+})  # fmt: skip
+#: What people ask for, by the names that other libraries have for it.
+NOT_YET = {
+    name: what
+    for what, names in (
+        ("products and decompositions of matrices", "matmul transpose svd qr inv det trace eigh cholesky"),
+        ("random numbers", "random rand randn normal uniform bernoulli"),
+        ("what depends on the place of an element", "sort argsort argmax argmin median quantile topk cumsum roll"),
+        ("a function of this kind", "sin cos tan tanh erf sigmoid softmax round ceil"),
+        ("another look at the loss", "loss value gradient grad hessian"),
+    )
+    for name in names.split()
+}
+#: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.
+MOST_SUGGESTIONS = 50
+RENAME = "choose another name"
+INITIAL = (
+    "an initial value must be a number, made of numbers, hyperparameters and p only",
+    "nothing else is known before the first step",
+)

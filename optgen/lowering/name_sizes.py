@@ -1,0 +1,33 @@
+"""For tensors in shards: how large a tensor is becomes a value with a name, which no shard can know by itself.
+
+Guarantees: `size` and the other counts of a tensor stand nowhere but as the whole value of an assignment.
+Does not: say how the shards put values together (`course` and `group` do).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..ir.expr import Expr, Extent, Local, Reduce, Size, replaced, walk
+from ..ir.primitives import Type
+from ..ir.rule import Assign, Rule
+from ..names import numbered
+
+__all__ = ["needed", "run"]
+
+
+def needed(rule: Rule) -> bool:
+    """Whether a lowered rule needs anything of a whole tensor."""
+    found = (e for assign in rule.body for e in walk(assign.value))
+    return any(isinstance(e, Reduce | Size) and e.over == Extent.TENSOR for e in found)
+
+
+def run(rule: Rule) -> Rule:
+    taken = {a.target for a in (*rule.body, *rule.scalars)} | set(rule.arrays) | {s.name for s in rule.states}
+    sizes = dict.fromkeys(
+        e for a in rule.body for e in walk(a.value) if isinstance(e, Size) and e.over == Extent.TENSOR
+    )
+    known: dict[Expr, Expr] = {e: Local(numbered("n", taken), Extent.TENSOR, Type.REAL) for e in sizes}
+    named = [Assign(local.name, e) for e, local in known.items() if isinstance(local, Local)]
+    body = (*named, *(Assign(a.target, replaced(a.value, known)) for a in rule.body))
+    return replace(rule, body=body, sharded=True)

@@ -1,0 +1,22 @@
+"""The pipeline of passes: a checked rule in, the rule that is emitted out. Every pass only preserves values."""
+
+from __future__ import annotations
+
+from ..ir.rule import Rule
+from . import constant_folding as fold
+from . import cse, hoist
+from . import dead_code as dead
+from . import expand_powers as powers
+from . import expand_reductions as reductions
+from . import name_sizes as shards
+
+__all__ = ["PIPELINE", "lower", "shards"]
+
+PIPELINE = (reductions.run, powers.run, fold.run, hoist.run, cse.run, dead.run)
+
+
+def lower(rule: Rule) -> Rule:
+    """`rule` after all passes, in order: same bits, less work."""
+    for run in PIPELINE:
+        rule = run(rule)
+    return rule

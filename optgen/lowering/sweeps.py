@@ -1,0 +1,306 @@
+"""The course of a step: which passes over memory a lowered rule needs, and what is computed between them.
+
+In: a lowered rule. Out: its `Sweeps`, work in order. A value that is reduced over elements is known when a pass over
+them is through, so what depends on it waits for the next one; and nothing waits for anything else. Of a value that
+several passes need, only what memory holds is kept: a state that was written is read again, anything else computed
+again from it, to the same bits. Reductions over the group come in the order of their keys, since tensors in another
+variant, with a course of its own, take part in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from typing import TypeAlias
+
+from ..ir.expr import Expr, Extent, Load, Local, Reduce, Size, children, extent_of, join, rebuilt, walk
+from ..ir.rule import Assign, Rule, kernel_scalars
+
+__all__ = [
+    "Between",
+    "Exchange",
+    "Group",
+    "Sweep",
+    "Sweeps",
+    "group_names",
+    "joined",
+    "load_name",
+    "reduced_extent",
+    "sweeps_of",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One pass over all elements of all tensors. `loads`: the arrays that it reads; `body`: what it computes for each
+    element; `stores`: the arrays that it writes; `reductions`: what it adds up, each into a value of lesser extent."""
+
+    loads: tuple[str, ...]
+    body: tuple[Assign, ...]
+    stores: tuple[str, ...]
+    reductions: tuple[Assign, ...]
+
+
+@dataclass(frozen=True)
+class Between:
+    """What is computed for each tensor, matrix, row and column between two passes: by the kernel, in float64. A
+    reduction of elements in it takes up what the pass before has added up."""
+
+    code: tuple[Assign, ...]
+
+
+@dataclass(frozen=True)
+class Group:
+    """What is computed once for all tensors, on the host: the reductions, of what each tensor gives, and the rest."""
+
+    code: tuple[Assign, ...]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """What the shards of a tensor put together on the host, where tensors lie in shards: the reductions over a tensor,
+    of which the kernel has computed the part that is here, and how large the whole is."""
+
+    code: tuple[Assign, ...]
+
+
+Work: TypeAlias = Sweep | Between | Group | Exchange
+
+
+@dataclass(frozen=True)
+class Sweeps:
+    """A lowered rule as work in order; `scalars` are known before all of it, in this order for a kernel."""
+
+    rule: Rule
+    scalars: tuple[Assign, ...]
+    work: tuple[Work, ...]
+
+    @property
+    def sweeps(self) -> tuple[Sweep, ...]:
+        return tuple(work for work in self.work if isinstance(work, Sweep))
+
+    @property
+    def reduces(self) -> bool:
+        """Whether a pass adds anything up, so that elements have to be visited in blocks."""
+        return any(each.reductions for each in self.sweeps)
+
+    def small(self, extent: Extent) -> tuple[str, ...]:
+        """The values of this extent, in the order in which they are kept."""
+        names = []
+        for work in self.work:
+            block = work.reductions if isinstance(work, Sweep) else work.code
+            for assign in block:
+                own = extent_of(assign.value)
+                # What a tensor gives to a reduction over all of them is kept with the tensor.
+                own = Extent.TENSOR if own == Extent.GROUP and not isinstance(work, Group) else own
+                if own == extent and assign.target not in names:
+                    names.append(assign.target)
+        return tuple(names)
+
+    @property
+    def traffic(self) -> int:
+        """How often a value of an element is read or written in a step."""
+        return sum(len(each.loads) + len(each.stores) for each in self.sweeps)
+
+
+def reduced_extent(expr: Reduce) -> Extent:
+    """The extent of what is reduced."""
+    return reduce(join, map(extent_of, expr.args), Extent.CONSTANT)
+
+
+def joined(value: Expr) -> bool:
+    """Whether each shard of a tensor has but its part of a value, of the tensor or of what it gives to the group."""
+    if isinstance(value, Size):
+        return value.over == Extent.TENSOR
+    return isinstance(value, Reduce) and value.over <= Extent.TENSOR < reduced_extent(value)
+
+
+def load_name(state: str) -> str:
+    """What the old value of a state of the group is called among the values of the group; no name of a rule."""
+    return f"#{state}"
+
+
+def group_names(plan: Sweeps) -> dict[str, int]:
+    """The values of the group that there are in a step, old states and what the host computes, each with a place."""
+    read = {e for a in plan.rule.body for e in walk(a.value)}
+    names = [load_name(e.array) for e in read if isinstance(e, Load) and e.extent == Extent.GROUP]
+    names += [a.target for work in plan.work if isinstance(work, Group) for a in work.code]
+    return {name: i for i, name in enumerate(sorted(set(names)))}
+
+
+def sweeps_of(rule: Rule) -> Sweeps:
+    """The course of a lowered rule."""
+    return _Planner(rule).sweeps()
+
+
+class _Planner:
+    """`level` of a value: after how many passes it can be known. `written`: in which pass an array is written."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self.values = {a.target: a.value for a in rule.body}
+        self.level: dict[str, int] = {}
+        self.given: dict[str, int] = {}  # of a reduction, after how many passes its tensors have given to it
+        last = 0
+        for assign in rule.body:
+            self.level[assign.target] = self.given[assign.target] = self.known_after(assign.value)
+            if _key(assign.value) >= 0:
+                last = self.level[assign.target] = max(self.level[assign.target], last)
+        self.arrays = set(rule.arrays)
+        # Nothing is written before it is known that the step counts.
+        counts = self.level.get(rule.accept, 0)
+        self.written = {name: max(self.level[name], counts) for name in rule.stores if name in self.arrays}
+        reduced = [self.given[a.target] for a in rule.body if _of_elements(a.value)]
+        self.count = max([1 + max(self.written.values()), *reduced])
+        while self.put_off():
+            pass
+
+    def known_after(self, expr: Expr) -> int:
+        own = 1 if _of_elements(expr) else 0
+        return own + max((self.level.get(e.name, 0) for e in walk(expr) if isinstance(e, Local)), default=0)
+
+    def put_off(self) -> bool:
+        """Whether a pass still reads the old value of an array that one before it has written; then it is no longer."""
+        for k in range(self.count):
+            for name in self.needs(k)[2]:
+                if self.written.get(name, k) < k:
+                    self.written[name] = k
+                    return True
+        return False
+
+    def roots(self, k: int) -> list[str]:
+        """What pass k is for: arrays to write, values to add up."""
+        return [
+            a.target
+            for a in self.rule.body
+            if self.written.get(a.target) == k or (_of_elements(a.value) and self.given[a.target] == k + 1)
+        ]
+
+    def needs(self, k: int) -> tuple[set[str], set[str], set[str]]:
+        """Of pass k: the values that it computes; the arrays of which it reads the new value, which a pass before has
+        written; and those of which it reads the old one."""
+        computed: set[str] = set()
+        new: set[str] = set()
+        old: set[str] = set()
+        pending = self.roots(k)
+        while pending:
+            name = pending.pop()
+            if name in computed:
+                continue
+            computed.add(name)
+            for e in walk(self.values[name]):
+                if isinstance(e, Load) and e.extent == Extent.ELEMENT:
+                    old.add(e.array)
+                elif isinstance(e, Local) and self.is_of_elements(e.name):
+                    if self.written.get(e.name, k) < k:
+                        new.add(e.name)
+                    else:
+                        pending.append(e.name)
+        return computed, new, old
+
+    def is_of_elements(self, name: str) -> bool:
+        return name in self.values and extent_of(self.values[name]) == Extent.ELEMENT
+
+    def sweeps(self) -> Sweeps:
+        work: list[Work] = []
+        # A state that is assigned a scalar has its value already.
+        small = [
+            a
+            for a in self.rule.body
+            if Extent.STEP < extent_of(a.value) < Extent.ELEMENT and a.target not in self.arrays
+        ]
+        for k in range(self.count + 1):
+            work += self.between(small, k)
+            if k < self.count:
+                work.append(self.sweep(k))
+        return Sweeps(self.rule, kernel_scalars(self.rule), tuple(work))
+
+    def sweep(self, k: int) -> Sweep:
+        computed, new, old = self.needs(k)
+
+        def read(expr: Expr) -> Expr:
+            if isinstance(expr, Local) and expr.name in new:
+                return Load(expr.name)
+            return rebuilt(expr, tuple(map(read, children(expr))))
+
+        body: list[Assign] = []
+        reductions: list[Assign] = []
+        for assign in self.rule.body:
+            if assign.target in computed:
+                into = reductions if _of_elements(assign.value) else body
+                into.append(Assign(assign.target, read(assign.value)))
+        stores = tuple(name for name in self.rule.arrays if self.written.get(name) == k)
+        return Sweep(
+            tuple(name for name in self.rule.arrays if name in old | new), tuple(body), stores, tuple(reductions)
+        )
+
+    def between(self, small: Sequence[Assign], k: int) -> Iterator[Work]:
+        """What is known after k passes and is not of elements: that of tensors by the kernel, that of the group by the
+        host, in turns."""
+        turn: dict[str, int] = {}
+        gives: dict[str, int] = {}  # when tensors give to a reduction over the group
+        last = 0
+        for assign in small:
+            name, value = assign.target, assign.value
+            if _gives(value):
+                if self.given[name] == k:
+                    gives[name] = self.turn_after(value, turn, host=False)
+                if self.level[name] == k:
+                    turn[name] = gives.get(name, 0)
+                    if _key(value) >= 0:
+                        last = turn[name] = max(turn[name], last)
+            elif self.level[name] == k:
+                turn[name] = self.turn_after(value, turn, host=extent_of(value) == Extent.GROUP)
+        for i in range(1 + max([*turn.values(), *gives.values()], default=-1)):
+            code, exchanged, group = [], [], []
+            for assign in small:
+                name, value = assign.target, assign.value
+                hosted = extent_of(value) == Extent.GROUP
+                here = turn.get(name) == i
+                joint = here and self.exchanged(value)
+                if joint:
+                    exchanged.append(assign)
+                # How large the whole is, no kernel can know.
+                computed = here and not hosted and not (joint and isinstance(value, Size))
+                if gives.get(name) == i or computed:
+                    code.append(assign)
+                if hosted and here:
+                    group.append(assign)
+            if code:
+                yield Between(tuple(code))
+            if exchanged:
+                yield Exchange(tuple(exchanged))
+            if group:
+                yield Group(tuple(group))
+
+    def turn_after(self, value: Expr, turn: dict[str, int], *, host: bool) -> int:
+        """The first turn in which all that `value` is made of is known; in a turn, the host comes last."""
+        turns = [0]
+        for name in _locals(value):
+            if name in turn:
+                hosted = extent_of(self.values[name]) == Extent.GROUP or self.exchanged(self.values[name])
+                turns.append(turn[name] + (not host and hosted))
+        return max(turns)
+
+    def exchanged(self, value: Expr) -> bool:
+        """Whether the shards of a tensor must put a value of the tensor together."""
+        return self.rule.sharded and joined(value) and extent_of(value) == Extent.TENSOR
+
+
+def _locals(expr: Expr) -> list[str]:
+    return [e.name for e in walk(expr) if isinstance(e, Local)]
+
+
+def _of_elements(expr: Expr) -> bool:
+    """Whether a value is added up over elements, for which it takes a pass."""
+    return isinstance(expr, Reduce) and reduced_extent(expr) == Extent.ELEMENT
+
+
+def _gives(expr: Expr) -> bool:
+    """Whether each tensor has something to give to a value of the group."""
+    return isinstance(expr, Reduce) and expr.over == Extent.GROUP
+
+
+def _key(expr: Expr) -> int:
+    return expr.key if isinstance(expr, Reduce) else -1

@@ -1,0 +1,182 @@
+"""What a rule is, costs and means, read off its IR: numbers and words for `optgen list`, `optgen show`, docstrings and
+documentation.
+
+In: rules, checked or lowered. Out: formulas to show, choices that change them, numbers, words. How these are laid out
+is the business of `render` and `pages`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+from ..ir.expr import Call, Count, Extent, Load, Reduce, Size, walk
+from ..ir.primitives import OPS
+from ..ir.rule import Assign, Rule
+from ..lowering import dead_code as dead
+from ..lowering.sweeps import sweeps_of
+from . import text
+
+__all__ = [
+    "EXACT", "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "exactness",
+    "formulas", "inexact", "kept", "meanings", "only", "passes", "shown",
+]  # fmt: skip
+
+EXACT = "exact: equal to the interpreter bit for bit"
+MATRICES = "parameters of two or more dimensions"
+NO_MATRICES = "parameters of fewer than two dimensions"
+_KEPT = {
+    Extent.ELEMENT: "shaped as p",
+    Extent.ROW: "one for each row",
+    Extent.COLUMN: "one for each column",
+    Extent.MATRIX: "one for each matrix",
+    Extent.TENSOR: "one number",
+    Extent.GROUP: "one number for all parameters",
+}
+
+
+# ---- Cost ----
+
+
+def bytes_moved(lowered: Rule, itemsize: int) -> int:
+    """Bytes that a step of the lowered rule reads and writes for every element, of `itemsize` bytes each.
+
+    This, and not the arithmetic, is what a step costs on tensors that no cache holds.
+    """
+    return sweeps_of(lowered).traffic * itemsize
+
+
+def bytes_kept(rule: Rule, itemsize: int) -> int:
+    """Bytes of state for every element. A state of lesser extent, a number for each row or tensor, counts as none."""
+    return sum(state.extent == Extent.ELEMENT for state in rule.states) * itemsize
+
+
+def passes(lowered: Rule) -> int:
+    """How often a step of the lowered rule goes over memory."""
+    return len(sweeps_of(lowered).sweeps)
+
+
+def inexact(rule: Rule) -> dict[str, int]:
+    """The primitives of elements that no library rounds correctly, each with its bound in ulps.
+
+    Not those of a step (`beta**t`): interpreter and kernel take these from the same place, so they have the same bits.
+    """
+    calls = [e for a in rule.body for e in walk(a.value) if isinstance(e, Call) and e.extent is Extent.ELEMENT]
+    return {call.op: OPS[call.op].ulps for call in calls if not OPS[call.op].exact}
+
+
+def exactness(rule: Rule) -> str:
+    """How near the kernel of `rule` is to the interpreter, in words."""
+    bounds = [f"{op} within {ulps} ulps" for op, ulps in inexact(rule).items()]
+    return f"inexact: {', '.join(bounds)}; all else is exact" if bounds else EXACT
+
+
+# ---- Formulas ----
+
+
+def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
+    """The formulas of a variant, without those whose value nothing reads in it.
+
+    Of a part of chains, those of its `opened` rule: alone it has no other parts whose gradient and parameter it could
+    read.
+    """
+    living = dead.run(checked).body
+    if not checked.part or opened is None:
+        return living
+    targets = {assign.target for assign in living} | {"delta", "p", "grad"}
+    return tuple(assign for assign in opened.body if assign.target in targets)
+
+
+def formulas(rules: Sequence[Rule], opened: Sequence[Rule] = ()) -> list[list[str]]:
+    """Of each variant, its `shown` formulas as plain text."""
+    return [[text.formula(assign) for assign in body] for body in bodies(rules, opened)]
+
+
+def bodies(rules: Sequence[Rule], opened: Sequence[Rule] = ()) -> list[tuple[Assign, ...]]:
+    """Of each variant, the formulas that are `shown`."""
+    return [shown(rule, opened[i] if opened else None) for i, rule in enumerate(rules)]
+
+
+def meanings(rule: Rule, body: Iterable[Assign]) -> str:
+    """What the given names in `body` mean, in words."""
+    found = {e for assign in body for e in walk(assign.value)}
+    words = {
+        "": ["g is the gradient", "p the parameter"],
+        "gradient": ["g is what comes in, a gradient or the step of the parts before", "Δ what goes on in its place",
+                     "p the parameter"],
+        "parameter": ["p is the parameter before the step", "new as the parts before leave it"],
+    }[rule.part]  # fmt: skip
+    others = {
+        Load("grad"): "grad the gradient before all parts",
+        Count(): "t the count of its updates",
+        Size(Extent.TENSOR): "size the number of its elements",
+    }
+    words += [meaning for name, meaning in others.items() if name in found]
+    reduces = any(isinstance(e, Reduce) for e in found)
+    return ", ".join(words) + "; reductions go over a whole parameter, unless they name something else" * reduces
+
+
+# ---- Variants ----
+
+
+@dataclass(frozen=True)
+class Change:
+    """What one choice changes in the formulas of the default variant: which flags are turned to make it; whether it is
+    for parameters that are no matrices; the position of the variant; those of its formulas that the default has not."""
+
+    flags: tuple[tuple[str, bool], ...]
+    no_matrix: bool
+    variant: int
+    formulas: tuple[int, ...]
+
+    @property
+    def words(self) -> str:
+        choice = ", ".join(f"{name}={value}" for name, value in self.flags)
+        return ", ".join(filter(None, (f"with {choice}" if choice else "", f"for {NO_MATRICES}" * self.no_matrix)))
+
+
+def changes(rules: Sequence[Rule], lines: Sequence[Sequence[str]]) -> Iterator[Change]:
+    """What the shape of a parameter and each flag change. `lines`: the formulas of each variant.
+
+    A flag that others have to allow is turned together with those; its formulas are all that the default has not.
+    """
+    usual = {rule.matrix: set(lines[i]) for i, rule in enumerate(rules) if not _turned(rule)}
+    choices: list[tuple[tuple[str, bool], ...]] = [()]
+    for flag in rules[0].flags:
+        turning = [choice for choice in map(_turned, rules) if flag.name in dict(choice)]
+        choices += [min(turning, key=len)] if turning else []
+    for choice in dict.fromkeys(choices):
+        seen = set(lines[0])
+        for i, rule in enumerate(rules):
+            if _turned(rule) == choice:
+                seen |= usual[rule.matrix] if choice else set()
+                new = tuple(k for k, line in enumerate(lines[i]) if line not in seen)
+                seen |= set(lines[i])
+                if new:
+                    yield Change(choice, rule.matrix != rules[0].matrix, i, new)
+
+
+def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
+    """The flags of a variant that are not as they are by default."""
+    return tuple((flag.name, flag.value) for flag in rule.flags if flag.value is not flag.default)
+
+
+def kept(extent: Extent, rows: str = "last") -> str:
+    """How many values a state of this extent has, in words."""
+    slices = " (a slice of the first dimension)" if extent == Extent.ROW and rows == "first" else ""
+    return _KEPT[extent] + slices
+
+
+def only(state: str, rules: Sequence[Rule]) -> str:
+    """Which variants have a state, in words; empty if all have it."""
+    having = [any(each.name == state for each in rule.states) for rule in rules]
+    if all(having):
+        return ""
+    for i, flag in enumerate(rules[0].flags):
+        for value in (True, False):
+            if having == [rule.flags[i].value is value for rule in rules]:
+                return f"only with {flag.name}={value}"
+    for matrix, words in ((True, MATRICES), (False, NO_MATRICES)):
+        if having == [rule.matrix is matrix for rule in rules]:
+            return f"only for {words}"
+    return "not in every variant"

@@ -1,0 +1,105 @@
+"""Expressions to plain text with the signs of mathematics, for comments, docstrings and the terminal."""
+
+from __future__ import annotations
+
+import math
+
+from ..ir.expr import Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Size
+from ..ir.rule import Assign
+from ..names import greek
+from .printer import Form, Power, write
+
+__all__ = ["FORMS", "expression", "formula", "number"]
+
+_P = Power
+FORMS: dict[str, Form] = {
+    "neg": Form("−{0}", _P.SIGN, (_P.RAISE,)),
+    "add": Form("{0} + {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
+    "sub": Form("{0} − {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
+    "mul": Form("{0}·{1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "div": Form("{0}/{1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "powi": Form("{0}^{1}", _P.RAISE, (_P.ATOM, _P.ATOM)),
+    "pow": Form("{0}^{1}", _P.RAISE, (_P.ATOM, _P.ATOM)),
+    "sqrt": Form("√{0}", _P.RAISE, (_P.ATOM,)),
+    "exp": Form("exp({0})"),
+    "log": Form("log({0})"),
+    "abs": Form("|{0}|"),
+    "sign": Form("sign({0})"),
+    "floor": Form("⌊{0}⌋"),
+    "min": Form("min({0}, {1})"),
+    "max": Form("max({0}, {1})"),
+    "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "le": Form("{0} ≤ {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "gt": Form("{0} > {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "ge": Form("{0} ≥ {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "eq": Form("{0} = {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "ne": Form("{0} ≠ {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
+    "and": Form("{0} and {1}", _P.AND, (_P.AND, _P.NOT)),
+    "or": Form("{0} or {1}", _P.OR, (_P.OR, _P.AND)),
+    "not": Form("not {0}", _P.NOT, (_P.COMPARE,)),
+    "where": Form("({1} if {0} else {2})", _P.ATOM, (_P.OR, _P.OR, _P.CHOICE)),
+}
+_SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
+_SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def number(value: float) -> str:
+    """A number as short as it can be written: 1, 0.5, 1e-08."""
+    return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+
+
+def expression(expr: Expr) -> str:
+    return write(expr, FORMS, _atom, special=_superscript, reduced=_reduced)[0]
+
+
+def formula(assign: Assign) -> str:
+    """`m ← β₁·m + (1 − β₁)·g`."""
+    return f"{_name(assign.target)} ← {expression(assign.value)}"
+
+
+def _atom(expr: Expr) -> tuple[str, Power]:
+    match expr:
+        case Const():
+            text = number(abs(expr.value))
+            if math.copysign(1.0, expr.value) < 0:
+                return f"−{text}", Power.SIGN
+            return text, Power.RAISE if "e" in text else Power.ATOM  # 1e-08² would be another number
+        case Scalar():
+            index = str(expr.index).translate(_SUBSCRIPTS) if expr.index else ""
+            return greek(expr.hyper) + index, Power.ATOM
+        case Count():
+            return "t", Power.ATOM
+        case Load():
+            return greek(expr.array), Power.ATOM
+        case Size():
+            return "size" if (expr.over, expr.of) == (Extent.TENSOR, Extent.ELEMENT) else _count(expr), Power.ATOM
+        case Local():
+            return _name(expr.name), Power.ATOM
+    raise AssertionError(expr)
+
+
+def _count(size: Size) -> str:
+    return f"count({size.of.name.lower()}s in a {size.over.name.lower()})"
+
+
+def _reduced(expr: Reduce) -> Form:
+    """`norm(g)` over a tensor, `norm(g, row)` over anything else."""
+    places = ", ".join(f"{{{i}}}" for i in range(len(expr.args)))
+    over = "" if expr.over == Extent.TENSOR else f", {expr.over.name.lower()}"
+    if expr.op == "norm" and not over:
+        return Form("‖{0}‖")
+    return Form(f"{expr.op}({places}{over})")
+
+
+def _superscript(call: Call) -> Form | None:
+    """A power by t or by a whole number is written with a raised exponent."""
+    exponent = call.args[-1]
+    if call.op in ("pow", "powi") and isinstance(exponent, Count):
+        return Form("{0}ᵗ", Power.RAISE, (Power.ATOM, Power.CHOICE))
+    if call.op == "powi" and isinstance(exponent, Const):
+        return Form("{0}" + number(exponent.value).translate(_SUPERSCRIPTS), Power.RAISE, (Power.ATOM, Power.CHOICE))
+    return None
+
+
+def _name(name: str) -> str:
+    return "Δ" if name == "delta" else greek(name)

@@ -1,0 +1,5 @@
+"""The object a user holds."""
+
+from .base import Optimiser
+
+__all__ = ["Optimiser"]

@@ -1,0 +1,74 @@
+"""What of an optimiser is saved, but for the states of its parameters (`state`): which rule it is, its hyperparameters,
+and what all parameters have in common.
+
+In: what a state dict holds, from a file, and perhaps from somebody else. Out: values that have been checked, or an
+error that says what was expected and what came. Nothing here is changed or called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..errors import StateError
+from ..ir.rule import Hyper
+from ..runtime.arrays import Array
+from .hyperparameters import Given, checked
+from .schedules import from_plain, is_schedule, plain
+
+__all__ = ["FORMAT", "expect_same", "read_group", "read_value", "saved_value"]
+
+FORMAT = 1
+KEYS = ("format", "rule", "flags", "hyperparameters", "parameters")
+#: How a state dict says that a hyperparameter is a function that it cannot hold.
+FUNCTION = "a function of the step"
+
+
+def expect_same(saved: Any, rule: str, flags: Mapping[str, bool], names: Iterable[str]) -> None:
+    """StateError unless `saved` is a state dict of this rule, with these flags and names of hyperparameters."""
+    if not isinstance(saved, Mapping) or not set(KEYS) <= set(saved):
+        raise StateError(f"what state_dict() gives was expected, with {', '.join(KEYS)}")
+    if saved["format"] != FORMAT:
+        raise StateError(f"a state of format {FORMAT} was expected, got {saved['format']!r}")
+    if saved["rule"] != rule:
+        raise StateError(f"a state of {rule} was expected, got one of {saved['rule']}")
+    if saved["flags"] != flags:
+        raise StateError(f"a state with the flags {flags} was expected, got {saved['flags']}")
+    given, names = saved["hyperparameters"], list(names)
+    if not isinstance(given, Mapping) or set(given) != set(names):
+        got = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
+        raise StateError(f"the hyperparameters {', '.join(names) or 'none'} were expected, got {got or 'none'}")
+
+
+def saved_value(hyper: Hyper, values: tuple[Given, ...]) -> Any:
+    """A hyperparameter as it is saved: schedules as plain containers, other functions as a word."""
+    saved = [plain(value) if is_schedule(value) else FUNCTION if callable(value) else value for value in values]
+    return tuple(saved) if hyper.vector else saved[0]
+
+
+def read_value(hyper: Hyper, saved: Any, own: tuple[Given, ...]) -> tuple[Given, ...]:
+    """A hyperparameter from what was saved; for a function that could not be, there must be one among `own`."""
+    many = hyper.vector and isinstance(saved, list | tuple)
+    values: list[Any] = []
+    for i, value in enumerate(saved if many else [saved]):
+        if isinstance(value, str) and value == FUNCTION:
+            if i >= len(own) or not callable(own[i]):
+                hint = f"set opt.{hyper.name} to that function, and load again"
+                raise StateError(f"{hyper.name}: the saved value is {FUNCTION}, which a state cannot hold", hint=hint)
+            value = own[i]
+        values.append(from_plain(value) if isinstance(value, Mapping) else value)
+    return checked(hyper, tuple(values) if many else values[0])
+
+
+def read_group(saved: Any, names: Iterable[str], *, begun: bool) -> dict[str, Array]:
+    """The states of all parameters together (copies). There are none before the first step, if nothing has `begun`."""
+    expected = set(names) if begun else set()
+    if not isinstance(saved, Mapping) or set(saved) not in (expected, set(names)):
+        got = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else type(saved).__name__
+        raise StateError(f"the states {', '.join(names) or 'none'} of the group were expected, got {got or 'none'}")
+    for name, value in saved.items():
+        if not isinstance(value, np.ndarray) or value.shape != () or value.dtype != np.float64:
+            raise StateError(f"{name}: an array of (), float64 was expected, got {value!r}")
+    return {name: value.copy() for name, value in saved.items()}

@@ -1,0 +1,245 @@
+"""The states of an optimiser: one slot a parameter, found by the memory that the parameter is, held weakly.
+
+A parameter is a place in the memory of its owner, the object that memory lives and dies with: two views of one place,
+even made anew for every step, are one parameter with one state, which goes away with the owner. Saved states that no
+parameter has taken up yet wait in `pending`, and are taken up in order by parameters that are stepped for the first
+time.
+"""
+
+from __future__ import annotations
+
+import operator
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..errors import ArrayError, StateError
+from ..runtime.arrays import Array, empty_beside
+
+__all__ = ["Key", "Shapes", "Slot", "States", "Ticks", "expect_fit", "expect_number", "keys_of", "read_saved"]
+
+Key: TypeAlias = tuple[Any, ...]
+#: The states that have not a value for each element, and the shapes that they have.
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+#: Counts are exact in float64, in which the scalars of a step are computed.
+MOST_UPDATES = 2**53
+
+
+class Ticks:
+    """Steps that slots have in common since one plan took them all: counted once, and not slot by slot. `whole`: none
+    of them has gone its own way since."""
+
+    __slots__ = ("n", "whole")
+
+    def __init__(self) -> None:
+        self.n = 0
+        self.whole = True
+
+
+class Slot:
+    """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
+    parameter, or of float64 where there is not a value for each element."""
+
+    __slots__ = ("__weakref__", "_before", "_ticks", "arrays", "dtype", "plans", "shape")
+
+    def __init__(self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array]) -> None:
+        self.shape = shape
+        self.dtype = dtype
+        self.arrays = arrays
+        self.plans: set[Key] = set()  # the plans to forget together with it
+        self._before = t
+        self._ticks: Ticks | None = None
+
+    @property
+    def t(self) -> int:
+        return self._before if self._ticks is None else self._before + self._ticks.n
+
+    @t.setter
+    def t(self, t: int) -> None:
+        if self._ticks is not None:
+            self._ticks.whole = False
+            self._ticks = None
+        self._before = t
+
+    def join(self, ticks: Ticks) -> None:
+        """From now on `t` grows with these ticks, of which there is none yet."""
+        self.t = self.t  # leaves others
+        self._ticks = ticks
+
+    @classmethod
+    def of(cls, p: Array, t: int, values: Mapping[str, Any], small: Shapes) -> Slot:
+        """A slot for `p`: for each name an array laid out as `p` is, or of float64 and the shape that `small` gives,
+        filled with a number or an array of its shape."""
+        arrays = {name: np.empty(small[name], np.float64) if name in small else empty_beside(p) for name in values}
+        slot = cls(p.shape, str(p.dtype), t, arrays)
+        slot.fill(t, values)
+        return slot
+
+    def fill(self, t: int, values: Mapping[str, Any]) -> None:
+        self.t = t
+        with np.errstate(all="ignore"):  # a number may be an infinity in float32
+            for name, array in self.arrays.items():
+                array[...] = values[name]
+
+    def copy(self) -> Slot:
+        return Slot(self.shape, self.dtype, self.t, {name: array.copy("K") for name, array in self.arrays.items()})
+
+    def saved(self) -> dict[str, Any]:
+        """The slot as it stands in a state dict; arrays are copied."""
+        state = {name: array.copy() for name, array in self.arrays.items()}
+        return {"shape": self.shape, "dtype": self.dtype, "t": self.t, "state": state}
+
+
+def owner_of(p: Array) -> Any:
+    """The object whose life is the life of the memory of `p`: the last of its bases that can be watched."""
+    owner: Any = p
+    while (base := owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)) is not None:
+        try:
+            weakref.ref(base)
+        except TypeError:
+            break
+        owner = base
+    return owner
+
+
+def key_of(p: Array, owner: object) -> Key:
+    return (id(owner), p.ctypes.data, p.shape, p.strides, p.dtype.str)
+
+
+def keys_of(ps: Sequence[Array]) -> list[Key]:
+    """What each parameter is found by; ArrayError if two are the same."""
+    keys = [key_of(p, owner_of(p)) for p in ps]
+    first: dict[Key, int] = {}
+    for i, key in enumerate(keys):
+        if first.setdefault(key, i) != i:
+            message = f"parameter {first[key]} and parameter {i} are the same array"
+            raise ArrayError(message, hint="give each parameter once")
+    return keys
+
+
+class States:
+    """Slots by parameter, in the order in which the parameters were first stepped.
+
+    `forget` is called with each slot that goes away. Whatever allocates memory may run the garbage collector, and with
+    it `_drop`: nothing here goes over a dictionary that may change meanwhile.
+    """
+
+    def __init__(self, forget: Callable[[Slot], None]) -> None:
+        self._slots: dict[Key, Slot] = {}
+        self._owners: dict[int, tuple[weakref.ref[Any], list[Key]]] = {}
+        self._forget = forget
+        self.pending: list[Slot] = []
+        self.group: dict[str, Array] = {}  # states of all parameters together
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    def find(self, key: Key) -> Slot | None:
+        return self._slots.get(key)
+
+    def slots(self) -> list[Slot]:
+        return list(self._slots.values())
+
+    def add(self, p: Array, slot: Slot) -> None:
+        """`slot` becomes the state of `p`, which has none."""
+        owner = owner_of(p)
+        self._add(owner, key_of(p, owner), slot)
+
+    def _add(self, owner: Any, key: Key, slot: Slot) -> None:
+        if id(owner) not in self._owners:
+            self._owners[id(owner)] = (weakref.ref(owner, _Dropper(self, id(owner))), [])
+        self._owners[id(owner)][1].append(key)
+        self._slots[key] = slot
+
+    def _drop(self, owner: int) -> None:
+        """Forgets all parameters in the memory of an object that is no more."""
+        for key in self._owners.pop(owner)[1]:
+            self._forget(self._slots.pop(key))
+
+    def saved(self) -> list[dict[str, Any]]:
+        """All slots in order, and behind them what is still pending; arrays are copied."""
+        return [slot.saved() for slot in (*self.slots(), *self.pending)]
+
+    def copy_to(self, other: States) -> None:
+        """The same parameters with copies of their slots."""
+        for key, slot in self._slots.copy().items():
+            owner = self._owners[key[0]][0]() if key[0] in self._owners else None
+            if owner is not None:
+                other._add(owner, key, slot.copy())
+        other.pending = self.pending.copy()  # nothing writes to these slots
+        other.group = {name: array.copy() for name, array in self.group.items()}
+
+
+class _Dropper:
+    """Called when an owner dies; it must not keep the states alive itself."""
+
+    def __init__(self, states: States, owner: int) -> None:
+        self.states = weakref.ref(states)
+        self.owner = owner
+
+    def __call__(self, _: object) -> None:
+        states = self.states()
+        if states is not None:
+            states._drop(self.owner)
+
+
+# ---- Saved states ----
+
+
+def expect_number(saved: int, present: int) -> None:
+    """StateError unless there are as many saved parameters as present ones."""
+    if saved != present:
+        raise StateError(f"saved states of {present} parameters were expected, got {saved}")
+
+
+def expect_fit(saved: Slot, shape: tuple[int, ...], dtype: str, which: int) -> None:
+    """StateError unless `saved` is of this shape and dtype, those of parameter `which`."""
+    if (saved.shape, saved.dtype) != (shape, dtype):
+        expected, got = f"{shape}, {dtype}", f"{saved.shape}, {saved.dtype}"
+        hint = "give the parameters in the order in which they were first stepped"
+        raise StateError(f"parameter {which}: a saved state of {expected} was expected, got {got}", hint=hint)
+
+
+Fields: TypeAlias = Callable[[tuple[int, ...]], tuple[Sequence[str], Shapes]]
+
+
+def read_saved(entries: object, fields: Fields) -> list[Slot]:
+    """The saved parameters of a state dict, with copies of their arrays; a StateError says which is not one.
+
+    `fields` gives the names of the states of a parameter of some shape, and the shapes of those that are small. An
+    entry has "shape", "dtype", the count "t", and "state": for each name an array, of that shape and dtype if it is not
+    small.
+    """
+    if not isinstance(entries, list | tuple):
+        raise StateError(f"a list of saved parameters was expected, got {type(entries).__name__}")
+    return [_read_entry(entry, fields, f"saved parameter {i}") for i, entry in enumerate(entries)]
+
+
+def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
+    if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
+        raise StateError(f"{which}: shape, dtype, t and state were expected")
+    state, dtype = entry["state"], str(entry["dtype"])
+    try:
+        shape = tuple(map(operator.index, entry["shape"]))
+    except TypeError:
+        raise StateError(f"{which}: a tuple of numbers was expected as shape, got {entry['shape']!r}") from None
+    try:
+        t = operator.index(entry["t"])
+    except TypeError:
+        t = -1
+    if not 0 <= t <= MOST_UPDATES:
+        raise StateError(f"{which}: a count of updates was expected as t, got {entry['t']!r}")
+    names, small = fields(shape)
+    if not isinstance(state, Mapping) or set(state) != set(names):
+        got = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+        raise StateError(f"{which}: the states {', '.join(names) or 'none'} were expected, got {got or 'none'}")
+    for name, array in state.items():
+        own = (small[name], "float64") if name in small else (shape, dtype)
+        expected = f"{which}: {name} as an array of {own[0]}, {own[1]} was expected"
+        if not isinstance(array, np.ndarray):
+            raise StateError(f"{expected}, got {type(array).__name__}")
+        if (array.shape, str(array.dtype)) != own:
+            raise StateError(f"{expected}, got {array.shape}, {array.dtype}")
+    return Slot(shape, dtype, t, {name: np.array(state[name], order="K") for name in names})

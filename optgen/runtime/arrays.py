@@ -1,0 +1,200 @@
+"""The arrays of a step: what may be stepped, where its memory lies, and in what layout a kernel goes over it.
+
+In: parameters and gradients as they were given. Out: plain arrays that any backend may write, or an `ArrayError` that
+names the one at fault. Nothing here writes to an array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import ArrayError
+
+__all__ = [
+    "COMPUTE",
+    "LEAVE_OUT",
+    "LINE",
+    "Array",
+    "as_gradient",
+    "as_parameter",
+    "bounds",
+    "empty_beside",
+    "refuse_overlaps",
+]
+
+
+Array: TypeAlias = NDArray[Any]
+
+COMPUTE = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
+#: Bytes of a line of the cache.
+LINE = 64
+#: How hard to look for a shared element of two interleaved arrays before calling them overlapping.
+_WORK = 10_000
+#: What to do about a parameter without a gradient.
+LEAVE_OUT = "leave its parameter out of this step, or give zeros"
+
+
+def as_parameter(given: object, number: int, count: int) -> Array:
+    """The array behind a parameter: a writable array of float32 or float64, or what `param` made of one."""
+    what = "the parameter" if count == 1 else f"parameter {number}"
+    p = given if isinstance(given, np.ndarray) else getattr(given, "data", None)
+    if not isinstance(p, np.ndarray):
+        message = f"{what}: a NumPy array or param(...) was expected, got {_kind(given)}"
+        raise ArrayError(message, hint=_kind_hint(given))
+    p = _plain(p, what)
+    if not p.flags.writeable:
+        hint = "a step changes the parameter in place: give a writable array, for example p.copy()"
+        raise ArrayError(f"{what} is read-only", hint=hint)
+    if _overlaps_itself(p):
+        hint = "give an array with an element of memory for every element, for example p.copy()"
+        raise ArrayError(f"{what} has elements that share memory (strides {p.strides}, shape {p.shape})", hint=hint)
+    return p
+
+
+def as_gradient(
+    given: object, p: Array, number: int, count: int, absent: str = LEAVE_OUT, *, written: bool = False
+) -> Array:
+    """The gradient of `p` as an array: of its shape and dtype, with any strides. `absent`: what to do if it is None.
+    `written`: the step overwrites it, so it must be writable, with an element of memory for every element."""
+    what = "the gradient" if count == 1 else f"gradient {number}"
+    if given is None:
+        raise ArrayError(f"{what} is None", hint=absent)
+    if isinstance(given, np.generic):  # what NumPy makes of an operation on arrays without dimensions
+        # Its own memory, which lives as long as the caller holds it, and not a copy that nobody holds.
+        given = np.frombuffer(given, given.dtype).reshape(()) if given.dtype in COMPUTE else np.asarray(given)
+    if not isinstance(given, np.ndarray):
+        raise ArrayError(f"{what}: a NumPy array was expected, got {_kind(given)}", hint=_kind_hint(given))
+    g = _plain(given, what)
+    if g.dtype != p.dtype:
+        hint = f"convert it: g.astype(np.{p.dtype})"
+        raise ArrayError(f"{what}: {p.dtype}, the dtype of its parameter, was expected, got {g.dtype}", hint=hint)
+    if g.shape != p.shape:
+        raise ArrayError(f"{what}: shape {p.shape}, that of its parameter, was expected, got {g.shape}")
+    if written and not g.flags.writeable:
+        raise ArrayError(f"{what} is read-only, and the step overwrites it", hint="give a writable array: g.copy()")
+    if written and _overlaps_itself(g):
+        hint = "the step overwrites it: give an array with an element of memory for every element, g.copy()"
+        raise ArrayError(f"{what} has elements that share memory (strides {g.strides}, shape {g.shape})", hint=hint)
+    return g
+
+
+def _plain(x: Array, what: str) -> Array:
+    if x.dtype not in COMPUTE or not x.dtype.isnative:
+        raise ArrayError(f"{what}: float32 or float64 was expected, got {_dtype(x.dtype)}", hint=_dtype_hint(x.dtype))
+    if isinstance(x, np.ma.MaskedArray):
+        raise ArrayError(f"{what}: a plain array was expected, got a masked array", hint="give x.filled(0) or x.data")
+    return x if type(x) is np.ndarray else x.view(np.ndarray)
+
+
+def _kind(given: object) -> str:
+    name = type(given).__name__
+    return {"list": "a list", "tuple": "a tuple", "NoneType": "None", "float": "a number", "int": "a number"}.get(
+        name, f"a {type(given).__module__}.{name}".replace("builtins.", "")
+    )
+
+
+def _kind_hint(given: object) -> str | None:
+    if type(given).__module__.partition(".")[0] == "torch":
+        return "optgen.torch has the same rules for tensors of PyTorch"
+    return None
+
+
+def _dtype(dtype: np.dtype[Any]) -> str:
+    if not dtype.isnative:
+        return f"{dtype.newbyteorder('=')} with its bytes swapped ({dtype.str})"
+    return {"O": "objects", "c": f"complex numbers ({dtype})", "b": "truth values"}.get(dtype.kind, str(dtype))
+
+
+def _dtype_hint(dtype: np.dtype[Any]) -> str:
+    if not dtype.isnative:
+        return "convert it: x.astype(x.dtype.newbyteorder('='))"
+    if dtype.kind == "c":
+        return "step the real and the imaginary part as two parameters: z.real and z.imag"
+    return "convert it and keep the result: x = x.astype(np.float32)"
+
+
+def _overlaps_itself(x: Array) -> bool:
+    """Whether two elements may be the same memory: false if each stride leaps over all that smaller strides reach."""
+    if x.size <= 1 or x.flags.c_contiguous or x.flags.f_contiguous:
+        return False
+    reach = x.itemsize
+    for stride, extent in sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
+        if stride < reach:
+            return True
+        reach += stride * (extent - 1)
+    return False
+
+
+def empty_beside(x: Array) -> Array:
+    """An array laid out as `x`, whose elements stand in lines of the cache as those of `x` do: where a vector of one
+    lies within a line, so does that of the other. Its values are whatever was there."""
+    plain = np.empty_like(x, order="K", subok=False)
+    if plain.nbytes <= 16 * LINE or (plain.ctypes.data - x.ctypes.data) % LINE == 0:
+        return plain
+    room = np.empty(plain.nbytes + LINE, np.uint8)
+    return np.ndarray(x.shape, x.dtype, room, (x.ctypes.data - room.ctypes.data) % LINE, plain.strides)
+
+
+def bounds(x: Array) -> tuple[int, int]:
+    """Address of the first byte of `x`, and of the one behind its last."""
+    if x.size == 0:
+        return x.ctypes.data, x.ctypes.data
+    low = high = x.ctypes.data
+    for stride, extent in zip(x.strides, x.shape, strict=True):
+        if stride < 0:
+            low += stride * (extent - 1)
+        else:
+            high += stride * (extent - 1)
+    return low, high + x.itemsize
+
+
+def refuse_overlaps(
+    parameters: Sequence[Array], gradients: Sequence[Array], states: Sequence[Array], *, overwrites: bool = False
+) -> None:
+    """ArrayError if a step would write memory that it reads or writes elsewhere. Gradients may share with gradients,
+    unless the step `overwrites` them."""
+    count = len(parameters)
+    arrays = [*parameters, *states, *gradients]
+    before = count + len(states)
+    written = len(arrays) if overwrites else before
+
+    def name(i: int) -> str:
+        if i < count:
+            return "the parameter" if count == 1 else f"parameter {i}"
+        if i < before:
+            return "a state of the optimiser"
+        return "the gradient" if count == 1 else f"gradient {i - before}"
+
+    for i, j in _touching([bounds(x) for x in arrays], written):
+        a, b = arrays[i], arrays[j]
+        if not _share(a, b):
+            continue
+        if j < count and a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides:
+            raise ArrayError(f"{name(i)} and {name(j)} are the same array", hint="give each parameter once")
+        hint = "a step writes one while it reads or writes the other: give one of them memory of its own, .copy()"
+        raise ArrayError(f"{name(i)} and {name(j)} overlap in memory", hint=hint)
+
+
+def _touching(intervals: Sequence[tuple[int, int]], written: int) -> Iterator[tuple[int, int]]:
+    """Pairs i < j of intervals with an address in common, of which the first at least is one of the `written`."""
+    active: list[int] = []
+    for i in sorted(range(len(intervals)), key=intervals.__getitem__):
+        low, high = intervals[i]
+        if low == high:
+            continue
+        active = [j for j in active if intervals[j][1] > low]
+        for j in active:
+            if min(i, j) < written:
+                yield min(i, j), max(i, j)
+        active.append(i)
+
+
+def _share(a: Array, b: Array) -> bool:
+    try:
+        return bool(np.shares_memory(a, b, max_work=_WORK))  # type: ignore[arg-type]
+    except np.exceptions.TooHardError:
+        return True

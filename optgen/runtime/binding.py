@@ -1,0 +1,181 @@
+"""Binding: from arrays to one call of a compiled kernel. In: a kernel library and arrays that `arrays` has accepted.
+
+A `Binding` is a table of pointers that stays valid while the arrays live; who holds it must see to that.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from ..ir.evaluate import Steps
+from ..ir.expr import Extent
+from ..ir.primitives import BLOCK, PANEL
+from .arrays import Array
+from .kernel import Kernel
+from .layout import SLAB, Layout, counts_of, layout_of
+
+__all__ = ["GRAIN", "SERIAL", "Binding", "Team"]
+
+
+#: The least number of elements that a thread takes at a time.
+GRAIN = 32 * 1024
+#: A step of fewer elements runs in the calling thread: waking another costs more than it saves.
+SERIAL = 192 * 1024
+
+_HEAD = 5  # cells of a table row before the pointers: first, layout, scalars, space, slab
+
+
+class Team:
+    """Threads of another library, to do steps in the place of the runtime's own: so that those which are awake from its
+    own work take up a step at once, and do not look for work on the processors where others step. `parallel`, `number`:
+    the addresses of what OpenMP calls GOMP_parallel and omp_get_thread_num.
+
+    After a fork there are none in the child, whose steps go to the runtime's own threads.
+    """
+
+    def __init__(self, parallel: int, number: int) -> None:
+        self.parallel, self.number = parallel, number
+        self.gone = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._leave)
+
+    def _leave(self) -> None:
+        self.gone = True
+
+
+class Binding:
+    """Tensors of one kernel as the runtime's table. Row i: the parameter, its gradient, its states, those that have a
+    value for each element first. `team`: whose threads step them, if not the runtime's own."""
+
+    def __init__(self, kernel: Kernel, tensors: Sequence[Sequence[Array]], team: Team | None = None) -> None:
+        self.kernel = kernel
+        self._lender, self._team = team, _team(kernel.runtime.ffi, team)
+        ffi, rule = kernel.runtime.ffi, kernel.rule
+        self.arrays = len(rule.arrays)
+        units = kernel.entry.units
+        slices = rule.rows == "first"
+        self.elements = sum(tensor[0].size for tensor in tensors)
+        layouts: dict[Layout, Array] = {}
+        self.gradient_offsets = []
+        self.table = np.zeros((len(tensors), _HEAD + self.arrays + kernel.entry.states), np.int64)
+        sizes, slabs = [], []
+        self.counts: list[dict[Extent, int]] = []
+        for row, tensor in zip(self.table, tensors, strict=True):
+            layout = layout_of(
+                tensor[: self.arrays], ordered=units != 1, tiled=units == 0, slices=slices and units == 0
+            )
+            cells = layouts.setdefault(layout, np.array(layout.cells(), np.int64))
+            row[1] = cells.ctypes.data
+            offsets = [*layout.offsets, *(0,) * kernel.entry.states]
+            row[_HEAD:] = [x.ctypes.data + offset for x, offset in zip(tensor, offsets, strict=True)]
+            self.gradient_offsets.append(layout.offsets[1])
+            counts = counts_of(tensor[0].shape, rule if units == 0 else None)
+            self.counts.append(counts)
+            slabs.append(_slabs(counts) if layout.slabs else 0)
+            sizes.append(0 if layout.slabs else -(-tensor[0].size // units) if units else _tiles(counts))
+        self.total, self.slabs = sum(sizes), sum(slabs)
+        self.table[:, 0] = [0, *accumulate(sizes[:-1])] if sizes else []
+        self.table[:, 4] = [0, *accumulate(slabs[:-1])] if slabs else []
+        self._layouts = list(layouts.values())  # keeps their memory alive
+        self.count_from([0] * len(tensors))
+        self._table = ffi.cast("void *", self.table.ctypes.data)
+        # What is computed once for all tensors, as the kernel reads it.
+        self.group_values = np.zeros(max(1, len(kernel.group.places)))
+        self._group = ffi.cast("void *", self.group_values.ctypes.data)
+        self.cells = np.zeros((len(tensors), 1))
+        if kernel.entry.count > len(kernel.sweeps.sweeps):
+            self._make_space()
+
+    def _make_space(self) -> None:
+        """The memory in which tensors keep values between the passes of a step."""
+        entry, small = self.kernel.entry, self.kernel.sweeps.small
+        many = {extent: len(small(extent)) for extent in Extent}
+        self.cells = np.zeros((len(self.counts), max(1, many[Extent.TENSOR])))
+        sizes = []
+        for n in self.counts:
+            matrices, rows, columns = n[Extent.MATRIX], n[Extent.ROW], n[Extent.COLUMN]
+            if entry.units == 0:
+                high = -(-rows // max(1, matrices) // PANEL) if matrices else 0
+                wide = columns // max(1, matrices)
+                partials, panels = rows * -(-wide // BLOCK) * entry.partials, columns * high * entry.panels
+            else:
+                partials, panels = -(-n[Extent.ELEMENT] // BLOCK) * entry.partials, 0
+            sizes.append((partials, panels, matrices * many[Extent.MATRIX], rows * many[Extent.ROW],
+                          columns * many[Extent.COLUMN]))  # fmt: skip
+        self._memory = np.empty(sum(map(sum, sizes)))
+        # The addresses, for each tensor: its cells, then the five above.
+        spaces = np.zeros((len(sizes), 6), np.int64)
+        spaces[:, 0] = self.cells.ctypes.data + np.arange(len(sizes)) * self.cells.strides[0]
+        begins = [0, *accumulate(size for each in sizes for size in each)][:-1]
+        spaces[:, 1:] = self._memory.ctypes.data + 8 * np.array(begins, np.int64).reshape(-1, 5)
+        self._spaces = spaces
+        self.table[:, 3] = spaces.ctypes.data + np.arange(len(sizes)) * spaces.strides[0]
+
+    def gradient_cell(self, row: int) -> tuple[int, int]:
+        """The address where the kernel finds the gradient of a row: that of its first element, and so many bytes on."""
+        return self.table.ctypes.data + row * self.table.strides[0] + 8 * (_HEAD + 1), self.gradient_offsets[row]
+
+    def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
+        """`before[i]` is the count of updates that tensor i has had: steps are counted from there. `sets[i]`: which of
+        several sets of hyperparameters it goes by."""
+        ffi = self.kernel.runtime.ffi
+        clocks = list(zip(sets or [0] * len(before), before, strict=True))
+        self._scalars = {clock: ffi.new("double[]", max(1, len(self.kernel.program))) for clock in set(clocks)}
+        addresses = {clock: int(ffi.cast("intptr_t", cells)) for clock, cells in self._scalars.items()}
+        self.table[:, 2] = [addresses[clock] for clock in clocks]
+
+    def run(self, values: Sequence[Steps], step: int, threads: int, grain: int | None = None) -> None:
+        """One step, of a rule that computes nothing for the group: number `step` since `count_from`. `values` are the
+        sets of hyperparameters, each for each count.
+
+        `grain` (units of work) forces how finely it is cut; by itself, a small step goes to one thread.
+        """
+        self.begin(values, step)
+        self.work(0, threads, grain)
+
+    def begin(self, values: Sequence[Steps], step: int) -> None:
+        """What a step needs before its first stretch of work: the scalars of each count of updates."""
+        program = self.kernel.program
+        for (own, before), cells in self._scalars.items():
+            t = before + step
+            cells[0 : len(program)] = program.run(values[own][t], t)
+
+    def work(self, stretch: int, threads: int, grain: int | None = None) -> None:
+        """One stretch of the kernel's work, over all tensors."""
+        kernel = self.kernel
+        if grain is None:
+            threads, grain = (threads if self.elements >= SERIAL else 1), GRAIN if kernel.entry.units == 1 else 1
+        begin, end = kernel.stretches[stretch]
+        kernel.runtime.library.optgen_step(
+            kernel.entry, self._table, len(self.table), self.total, self.slabs, self._group, begin, end, threads, grain,
+            kernel.runtime.ffi.NULL if self._lender is None or self._lender.gone else self._team,
+        )  # fmt: skip
+
+
+def _team(ffi: Any, team: Team | None) -> Any:
+    """What the runtime calls a team."""
+    if team is None:
+        return ffi.NULL
+    of = ffi.typeof("optgen_team")
+    calls = {name: ffi.cast(field.type, getattr(team, name)) for name, field in of.fields}
+    return ffi.new("optgen_team *", calls)
+
+
+def _tiles(counts: Mapping[Extent, int]) -> int:
+    """How many tiles there are in a parameter of matrices."""
+    matrices = counts[Extent.MATRIX]
+    if not matrices:
+        return 0
+    rows, columns = counts[Extent.ROW] // matrices, counts[Extent.COLUMN] // matrices
+    return matrices * -(-rows // PANEL) * -(-columns // BLOCK)
+
+
+def _slabs(counts: Mapping[Extent, int]) -> int:
+    """How many slabs there are in a parameter of small matrices."""
+    matrices = counts[Extent.MATRIX]
+    return -(-matrices // (SLAB // (counts[Extent.ELEMENT] // matrices)))

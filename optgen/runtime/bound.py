@@ -1,0 +1,73 @@
+"""The tensors of a step, bound to as many kernels as they need: one for each compute type and variant of the rule.
+
+In: of each tensor its arrays, and which kernel it needs. Out: a `Bound`, whose `run` is one step of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from ..ir.evaluate import Steps
+from ..ir.rule import Rule
+from .arrays import Array
+from .binding import Binding, Team
+from .group_step import Shards, run_together
+from .kernel import Kernel
+
+__all__ = ["Bound"]
+
+
+class Bound:
+    """`keys[i]`: compute type and variant of tensor i, for which `kernel` gives the kernel; what it raises goes on.
+    `arrays(i, rule)`: its arrays as the kernel of this rule takes them. `threads`: how many a step may use; of
+    `team`, if there is one.
+
+    `order[b]` are the places of the tensors of binding b among all; `cells[i]` is where a kernel finds gradient i.
+    """
+
+    def __init__(
+        self,
+        kernel: Callable[[str, int], Kernel],
+        keys: Sequence[tuple[str, int]],
+        arrays: Callable[[int, Rule], Sequence[Array]],
+        threads: int,
+        team: Team | None = None,
+    ) -> None:
+        members: dict[tuple[str, int], list[int]] = {}
+        for i, key in enumerate(keys):
+            members.setdefault(key, []).append(i)
+        kernels = [kernel(*key) for key in members]
+        self.bindings = [
+            Binding(each, [arrays(i, each.rule) for i in own], team)
+            for each, own in zip(kernels, members.values(), strict=True)
+        ]
+        self.order = [np.array(own) for own in members.values()]
+        rows = zip(self.bindings, members.values(), strict=True)
+        found = {i: binding.gradient_cell(row) for binding, own in rows for row, i in enumerate(own)}
+        self.cells = [found[i] for i in range(len(keys))]
+        self.grouped = any(binding.kernel.rule.grouped for binding in self.bindings)
+        self.overwrites = any(binding.kernel.rule.overwrites for binding in self.bindings)
+        self.shards: Sequence[Shards] | None = None  # of each binding, where tensors lie in shards
+        self._threads = threads
+        self.count_from([0] * len(keys))
+
+    def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
+        """`before[i]` is the count of updates that tensor i has had; `sets[i]`: which of several sets of
+        hyperparameters it goes by."""
+        self.before = set(before)
+        for binding, own in zip(self.bindings, self.order, strict=True):
+            binding.count_from([before[i] for i in own], None if sets is None else [sets[i] for i in own])
+
+    def run(self, values: Sequence[Steps], step: int, group: Mapping[str, Array]) -> bool:
+        """Step number `step` since `count_from`, with these sets of hyperparameters; `group`: the states of all tensors
+        together. False if it does not count, as the rule has it: then nothing has changed."""
+        if self.grouped or self.shards is not None:
+            t = step + max(self.before)
+            return run_together(
+                self.bindings, self.order, values, step, t, group, self._threads, shards=self.shards
+            )  # fmt: skip
+        for binding in self.bindings:
+            binding.run(values, step, self._threads)
+        return True

@@ -1,0 +1,91 @@
+"""Binding: from arrays to one call of a compiled kernel. In: a kernel library and arrays that `arrays` has accepted.
+
+A `Binding` is a table of pointers that stays valid while the arrays live; who holds it must see to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from itertools import accumulate, pairwise
+from pathlib import Path
+from typing import Any
+
+from ..codegen.abi import ABI
+from ..compiler import toolchain
+from ..compiler.driver import Compilation
+from ..compiler.manifest import built_library
+from ..errors import CompilerError
+from ..ir.evaluate import Program, Value, evaluate
+from ..ir.expr import Extent
+from ..ir.rule import Rule
+from ..lowering.stages import stages
+from ..lowering.sweeps import Exchange, Group, Sweeps, group_names, sweeps_of
+from .library import Runtime, open_library, runtime
+from .machine import choose_isa
+
+__all__ = ["GroupProgram", "Kernel", "kernel_of"]
+
+
+class Kernel:
+    """One variant of a rule, compiled, for one compute type ("float32" or "float64") and one instruction set."""
+
+    def __init__(self, runtime: Runtime, library: Any, rule: Rule, dtype: str, isa: str | None = None) -> None:
+        self.runtime = runtime
+        self.dtype = dtype
+        self.isa = isa or choose_isa(runtime.usable)
+        self.rule = rule
+        self.sweeps = sweeps_of(rule)
+        self.program = Program(rule.scalars, [a.target for a in self.sweeps.scalars])
+        self.group = GroupProgram(self.sweeps)
+        self._library = library  # keeps `entry` alive
+        self.entry = self._find(library)
+        self.stretches = _stretches(self.sweeps)
+
+    def _find(self, library: Any) -> Any:
+        string = self.runtime.ffi.string
+        kernels = library.optgen_kernels()
+        i = 0
+        while kernels[i].work:
+            entry = kernels[i]
+            found = tuple(string(text).decode() for text in (entry.variant, entry.dtype, entry.isa))
+            if found == (self.rule.variant, self.dtype, self.isa):
+                return kernels + i
+            i += 1
+        wanted = " ".join(filter(None, (self.rule.name, self.rule.variant, self.dtype, self.isa)))
+        raise CompilerError(f"the library has no kernel for {wanted}", hint="build it again: optgen build")
+
+
+def _stretches(plan: Sweeps) -> list[tuple[int, int]]:
+    """The kernel's own work, cut where the host computes something."""
+    ends = list(accumulate(sum(len(stage.work) for stage in stretch) for stretch in stages(plan)))
+    return list(pairwise([0, *ends]))
+
+
+class GroupProgram:
+    """The work of the host in one step, of which the tensors' own part is done by the kernel. `places`: where a kernel
+    reads which value; that of a state before the step is called by `load_name`."""
+
+    def __init__(self, plan: Sweeps) -> None:
+        self.places = group_names(plan)
+        self.scalars = [a.target for a in plan.scalars]
+        self.states = [state.name for state in plan.rule.states if state.extent == Extent.GROUP]
+        self.works = [work for work in plan.work if isinstance(work, Group | Exchange)]
+        self.cells = {name: i for i, name in enumerate(plan.small(Extent.TENSOR))}
+        self.values = {a.target: a.value for a in plan.rule.body}
+
+    def new_states(self, names: Mapping[str, Value]) -> dict[str, Value]:
+        """The states of the group after the step; `names` has all values that were computed."""
+        return {name: evaluate(self.values[name], {}, 0, names) if name not in names else names[name]
+                for name in self.states if name in self.values}  # fmt: skip
+
+
+@cache
+def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | None, isa: str | None = None) -> Kernel:
+    """The kernel of one variant in "float32" or "float64"; `module` is the file of its optimiser class, if built."""
+    run = runtime()
+    built = module is not None and not compilation.sharded  # `optgen build` makes none for shards: few need them
+    path = built_library(Path(str(module)).with_suffix(".json"), compilation.fingerprint) if built else None
+    if path is None:
+        path = toolchain.cached_library(compilation.c_source, compilation.stem, ABI)
+    return Kernel(run, open_library(run.ffi, path, "optgen_abi"), compilation.lowered[variant], dtype, isa)

@@ -1,0 +1,119 @@
+"""The arrays of a step: what may be stepped, where its memory lies, and in what layout a kernel goes over it.
+
+In: parameters and gradients as they were given. Out: plain arrays that any backend may write, or an `ArrayError` that
+names the one at fault. Nothing here writes to an array.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from numpy.lib.stride_tricks import as_strided
+
+from ..ir.expr import Extent
+from ..ir.rule import Rule
+from .arrays import Array
+
+__all__ = ["SLAB", "Layout", "counts_of", "layout_of"]
+
+
+#: Matrices of no more elements, dense behind each other, are gone through several at a time.
+SLAB = 512
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a kernel goes over some arrays of one shape: the dimensions left after merging, the last one innermost.
+
+    `offsets` are in bytes, from the first element of each array to the first one visited; `by[d][a]` is the stride in
+    bytes of array `a` along dimension `d`. `dense`: one dimension, every array aligned and without gaps; of matrices,
+    which keep their dimensions, every row of every array. `slices`: the rows are slices of the first dimension.
+    `slabs`: the matrices are small, and every array is dense from the first to the last.
+    """
+
+    dense: bool
+    shape: tuple[int, ...]
+    by: tuple[tuple[int, ...], ...]
+    offsets: tuple[int, ...]
+    slices: bool = False
+    slabs: bool = False
+
+    def cells(self) -> list[int]:
+        """The layout as the runtime reads it."""
+        return [
+            3 if self.slabs else 2 if self.slices else int(self.dense),
+            len(self.shape),
+            *self.shape,
+            *(stride for row in self.by for stride in row),
+        ]
+
+
+def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = False, slices: bool = False) -> Layout:
+    """The layout of arrays of one shape, the first of which leads: its smallest stride becomes the innermost.
+
+    `ordered`: the elements are visited in the order of their indices instead, as a reduction must. `tiled`: so are rows
+    and columns, which stay what they are; `slices` if these rows are the slices of the first dimension.
+    """
+    lead = arrays[0]
+    if slices and lead.ndim > 2:
+        flat = [_as_matrix(x) for x in arrays]
+        matrices = [x for x in flat if x is not None]
+        if len(matrices) == len(arrays):  # each slice lies in one piece
+            return layout_of(matrices, tiled=True)
+    sizes = tuple(x.itemsize for x in arrays)
+    if tiled:
+        by = tuple(tuple(x.strides[d] for x in arrays) for d in range(lead.ndim))
+        smooth = (by[-1] == sizes or lead.shape[-1] <= 1) and all(x.flags.aligned for x in arrays)
+        sliced = slices and lead.ndim > 2
+        small = 0 < lead.shape[-2] * lead.shape[-1] <= SLAB and lead.size > 0 and not sliced
+        slabs = small and all(x.flags.c_contiguous and x.flags.aligned for x in arrays)
+        return Layout(smooth, lead.shape, by, (0,) * len(arrays), sliced, slabs)
+    if all(x.flags.c_contiguous and x.flags.aligned for x in arrays):
+        return Layout(True, (lead.size,), (sizes,), (0,) * len(arrays))
+    offsets = [0] * len(arrays)
+    dimensions: list[tuple[int, tuple[int, ...]]] = []
+    for d, extent in enumerate(lead.shape):
+        strides = tuple(x.strides[d] for x in arrays)
+        if extent == 1:
+            continue
+        if strides[0] < 0 and not ordered:  # from the other end, so that a reversed array may still be dense
+            offsets = [o + s * (extent - 1) for o, s in zip(offsets, strides, strict=True)]
+            strides = tuple(-s for s in strides)
+        dimensions.append((extent, strides))
+    if not ordered:
+        dimensions.sort(key=lambda dimension: -dimension[1][0])
+    merged: list[tuple[int, tuple[int, ...]]] = []
+    for extent, strides in dimensions:
+        if merged and merged[-1][1] == tuple(s * extent for s in strides):
+            merged[-1] = (merged[-1][0] * extent, strides)
+        else:
+            merged.append((extent, strides))
+    if not merged:
+        merged = [(lead.size, sizes)]
+    shape, by = zip(*merged, strict=True)
+    dense = len(shape) == 1 and by[0] == sizes and all(x.flags.aligned for x in arrays)
+    return Layout(dense, tuple(shape), tuple(by), tuple(offsets))
+
+
+def _as_matrix(x: Array) -> Array | None:
+    """The same memory with a row for each slice of the first dimension; None if the elements do not lie so."""
+    inner = [(n, stride) for n, stride in zip(x.shape[1:], x.strides[1:], strict=True) if n != 1]
+    if any(outer[1] != n * stride for outer, (n, stride) in pairwise(inner)):
+        return None
+    shape = (x.shape[0], math.prod(x.shape[1:]))
+    return as_strided(x, shape, (x.strides[0], inner[-1][1] if inner else x.itemsize))
+
+
+def counts_of(shape: tuple[int, ...], tiled: Rule | None) -> dict[Extent, int]:
+    """How many values of each extent a parameter has; `tiled`: the rule, if it knows of rows and columns."""
+    size = math.prod(shape)
+    of = {Extent.TENSOR: 1, Extent.MATRIX: 1, Extent.ROW: 1, Extent.COLUMN: size, Extent.ELEMENT: size}
+    if tiled is not None:
+        first = tiled.rows == "first"
+        matrices = 1 if first else math.prod(shape[:-2])
+        rows, columns = (shape[0], math.prod(shape[1:])) if first else shape[-2:]
+        of |= {Extent.MATRIX: matrices, Extent.ROW: matrices * rows, Extent.COLUMN: matrices * columns}
+    return of

@@ -1,0 +1,63 @@
+"""Spec to rule to kernel to optimiser class: each stage made once, kept, and there to be looked at.
+
+In: the text of a spec. Out: a `Compilation`, its `Kernel`s, its optimiser class.
+A library is taken from where `optgen build` put it if it was made from this very spec by this very compiler of ours,
+and else from the per-user cache, which compiles it on first use.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ..codegen.abi import ABI, ISAS
+from ..compiler import toolchain
+from ..compiler.declarations import read_declarations
+from ..compiler.manifest import built_library, fingerprint
+from ..errors import CompilerError
+from ..paths import BUILD, declarations
+
+__all__ = ["Runtime", "open_library", "runtime"]
+
+
+@cache
+def runtime() -> Runtime:
+    """The runtime of this process. CompilerNotFound if it was never built and there is no compiler to build it."""
+    path = built_library(BUILD / "runtime.json", fingerprint(""))
+    parsed = path.with_name("declarations.py") if path else None
+    if path is None:
+        from ..codegen.runtime_source import runtime_source
+
+        path = toolchain.cached_library(runtime_source(), "runtime", ABI)
+    return Runtime(read_declarations(declarations(), parsed), path)
+
+
+def open_library(ffi: Any, path: Path, abi: str) -> Any:
+    """The shared library at `path`, if the number that its function `abi` gives is ours; else CompilerError."""
+    try:
+        # Never unloaded: at the end of the process its threads may still be in there, at work or asleep.
+        library = ffi.dlopen(str(path), os.RTLD_NOW | os.RTLD_NODELETE)
+        found = getattr(library, abi)()
+    except (OSError, AttributeError, getattr(ffi, "error", OSError)) as error:  # the last of an FFI made by a module
+        raise CompilerError(f"{path} cannot be loaded: {error}", hint="delete it and build again") from None
+    if found != ABI:
+        message = f"{path}: kernels of interface {ABI} were expected, got {found}"
+        raise CompilerError(message, hint="build it again with this version of optgen: optgen build")
+    return library
+
+
+class Runtime:
+    """The one runtime of this process: the pool of threads, and what the processor has."""
+
+    def __init__(self, ffi: Any, path: Path) -> None:
+        self.ffi = ffi
+        self.path = path
+        self.library = open_library(ffi, path, "optgen_runtime_abi")
+        self.isa: str = ffi.string(self.library.optgen_isa()).decode()
+
+    @property
+    def usable(self) -> tuple[str, ...]:
+        """The instruction sets of this processor, the best first."""
+        return ISAS[ISAS.index(self.isa) :] if self.isa == ISAS[-1] else ISAS[ISAS.index(self.isa) : -1]

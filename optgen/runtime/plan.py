@@ -1,0 +1,144 @@
+"""A list of parameters and gradients that was checked once, bound to kernels: what one step after another needs.
+
+In: arrays that `arrays` has accepted, with their slots. Out: `takes`, whether the next step may go without checks,
+and `run`, the step. A plan keeps the states alive, and is forgotten with the first of them; it keeps no parameter and
+no gradient alive. Of these it knows addresses, so every step makes sure that the arrays are still what they were; and
+that is all it does for each of them, while they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..ir.evaluate import Steps
+from ..ir.rule import Rule
+from ..optimiser.state import Key, Slot, Ticks, owner_of
+from .arrays import COMPUTE, Array, bounds
+from .bound import Bound
+from .guard import NUMPY, Gradients, Roll
+from .kernel import Kernel
+
+__all__ = ["Plan", "Plans"]
+
+#: How many lists of parameters an optimiser remembers; one each for who updates 1024 parameters one by one.
+MOST_PLANS = 1024
+
+
+class Plan:
+    """One checked list: `params` as they were given, `ps` the arrays behind them, their gradients `gs` and `slots`.
+
+    `kernel` gives the kernel of a dtype and a variant; what it raises goes through. `variants` says for each parameter
+    in which one it is updated. `threads` is how many a step may use.
+    """
+
+    def __init__(
+        self,
+        kernel: Callable[[str, int], Kernel],
+        params: Sequence[Any],
+        ps: Sequence[Array],
+        gs: Sequence[Array],
+        slots: Sequence[Slot],
+        variants: Sequence[int],
+        threads: int,
+    ) -> None:
+        self.slots = slots
+        keys = [(COMPUTE[p.dtype], variant) for p, variant in zip(ps, variants, strict=True)]
+        self.dtypes = frozenset(dtype for dtype, _ in keys)
+
+        def arrays(i: int, rule: Rule) -> tuple[Array, ...]:
+            return ps[i], gs[i], *(slots[i].arrays[name] for name in rule.tensor_states)
+
+        self._bound = Bound(kernel, keys, arrays, threads)
+        self.grouped = self._bound.grouped
+        self.plain = all(isinstance(p, np.ndarray) for p in params)
+        if ps:
+            written = [bounds(x) for p, slot in zip(ps, slots, strict=True) for x in (p, *slot.arrays.values())]
+            gradients = Gradients(gs, gs, written, self._bound.cells, fixed=self._bound.overwrites)
+            runtime = self._bound.bindings[0].kernel.runtime.path
+            self._roll = Roll(ps, [owner_of(p) is p for p in ps], runtime, NUMPY, gradients)
+        self._ticks = Ticks()
+        self._ticks.whole = False
+
+    def takes(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+        """Whether these are the parameters of this plan as they were, with gradients laid out as its own were."""
+        if not self.slots:
+            return not params and not grads
+        arrays = params if self.plain else _arrays(params)
+        if type(arrays) is not list:
+            arrays = list(arrays)
+        return self._roll.call(arrays, grads if type(grads) is list else list(grads))
+
+    @property
+    def counts(self) -> set[int]:
+        """The counts of updates that the slots are at."""
+        self._settle()
+        return {t + self._ticks.n for t in self._bound.before}
+
+    def _settle(self) -> None:
+        """Makes the slots count together, if any of them was elsewhere since the last step."""
+        if self._ticks.whole:
+            return
+        self._ticks = Ticks()
+        for slot in self.slots:
+            slot.join(self._ticks)
+        self._bound.count_from([slot.t for slot in self.slots])
+
+    def run(self, values: Steps, group: Mapping[str, Array]) -> bool:
+        """One step; False if it does not count, as the rule has it: then nothing has changed. The arrays of this plan
+        must be alive and as they were: it was just made, or `takes` said so. `group`: the states of all parameters
+        together."""
+        self._settle()
+        count = self._ticks.n + 1
+        if not self._bound.run([values], count, group):
+            return False
+        self._ticks.n = count
+        return True
+
+
+def _arrays(params: Sequence[Any]) -> list[Any]:
+    return [p if isinstance(p, np.ndarray) else getattr(p, "data", None) for p in params]
+
+
+class Plans:
+    """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest."""
+
+    def __init__(self) -> None:
+        self._plans: dict[Key, Plan] = {}
+        self._last: Plan | None = None
+
+    def for_step(self, params: Sequence[Any], grads: Sequence[Any]) -> Plan | None:
+        """The plan by which these may be stepped without checks, if there is one."""
+        last = self._last
+        if last is not None and last.takes(params, grads):
+            return last
+        plan = self._plans.get(tuple(map(id, params)))
+        if plan is None or plan is last or not plan.takes(params, grads):
+            return None
+        self._last = plan
+        return plan
+
+    def __len__(self) -> int:
+        return len(self._plans)
+
+    def keep(self, key: Key, plan: Plan) -> None:
+        self._drop(key)
+        while len(self._plans) >= MOST_PLANS:
+            self._drop(next(iter(self._plans)))
+        self._plans[key] = self._last = plan
+        for slot in plan.slots:
+            slot.plans.add(key)
+
+    def forget(self, slot: Slot) -> None:
+        """Drops the plans with this slot, so that they do not keep its memory."""
+        for key in list(slot.plans):
+            self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        plan = self._plans.pop(key, None)
+        if plan is self._last:
+            self._last = None
+        for slot in plan.slots if plan else ():
+            slot.plans.discard(key)

@@ -1,0 +1,71 @@
+"""What an optimiser class for PyTorch is of: a rule, and how PyTorch calls what is in it.
+
+In: a compiled rule. Out: a `Kind`, which does not change while optimisers of it step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch.optim import Optimizer
+
+from ..compiler.driver import Compilation
+from ..ir.expr import Extent
+from ..ir.rule import Rule, State
+
+__all__ = ["OWN_WAYS", "STEP", "Kind"]
+
+#: What PyTorch calls the count of updates among the states.
+STEP = "step"
+#: Flags of PyTorch's rules with which PyTorch computes a step itself.
+OWN_WAYS = ("capturable", "differentiable")
+#: Rules whose states have no count in PyTorch: whether there has been a step shows in them.
+_UNCOUNTED = {"SGD"}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """`module`: the file of optgen's own class, if it was built. `theirs`: PyTorch's class, if PyTorch has this rule.
+    `hypers`: by its name in the spec, what a group calls a hyperparameter; `states`: where a state has another name
+    than in the spec. `keys`: what of a group decides about a step."""
+
+    compilation: Compilation
+    module: str | None
+    theirs: type[Optimizer] | None
+    hypers: dict[str, str]
+    states: dict[str, str]
+    keys: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        return self.compilation.name
+
+    @property
+    def rules(self) -> tuple[Rule, ...]:
+        return self.compilation.rules
+
+    @property
+    def grouped(self) -> bool:
+        """Whether a value of a step depends on all parameters together."""
+        return any(rule.grouped for rule in self.rules)
+
+    @property
+    def overwrites(self) -> bool:
+        """Whether a step leaves something else in the gradients than they were."""
+        return any(rule.overwrites for rule in self.rules)
+
+    @property
+    def counted(self) -> bool:
+        """Whether the states have a count."""
+        return self.name not in _UNCOUNTED
+
+    def key(self, state: str) -> str:
+        """What a state of the spec is called."""
+        return self.states.get(state, state)
+
+    def own_states(self, rule: Rule) -> Iterator[tuple[State, str]]:
+        """The states that each parameter has in a variant, and what they are called."""
+        for state in rule.states:
+            if state.extent > Extent.GROUP:
+                yield state, self.key(state.name)

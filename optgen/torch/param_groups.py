@@ -1,0 +1,171 @@
+"""What the groups of an optimiser say: the hyperparameters that its parameters go by, and the variants of the rule.
+
+In: `param_groups`, at every step. Out: `Groups.sets` and `Groups.variants`, found anew only if something has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
+from types import UnionType
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ArgumentError, HyperparameterError
+from ..ir.evaluate import Always, Steps, Values, evaluate
+from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
+from ..ir.rule import Hyper, Rule
+from ..notation.text import expression
+from ..optimiser.hyperparameters import checked
+from ..runtime.underflow import constants_of, vanishing
+from .naming import OWN_WAYS, Kind
+from .tensors import DTYPES
+
+__all__ = ["NO_SCHEDULE", "SCHEDULERS", "Groups", "expect_group"]
+
+NO_SCHEDULE = "a number was expected, got a schedule"
+SCHEDULERS = "use one of torch.optim.lr_scheduler"
+
+
+class Groups:
+    """`sets`: of each group the hyperparameters for float32, then those for float64. `variants`: of each group the
+    variant of the rule, by whether a parameter is a matrix; None for a group that PyTorch's own loop steps."""
+
+    def __init__(self, kind: Kind) -> None:
+        self._kind = kind
+        self._raw: list[list[Any]] | None = None
+        self._sizes: list[int] = []
+        self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
+        self.sets: Sequence[Steps] = ()
+        self.variants: tuple[dict[bool, int] | None, ...] = ()
+
+    def read(self, groups: Sequence[Mapping[str, Any]]) -> bool:
+        """Looks at the groups; whether a parameter has another variant or group than before. HyperparameterError or
+        ArgumentError for what a rule of optgen's own does not allow."""
+        kind = self._kind
+        raw = [[group[key] for key in kind.keys] for group in groups]
+        sizes = [len(group["params"]) for group in groups]  # by these a parameter may have gone to another group
+        regrouped = sizes != self._sizes
+        if not self._moving and raw == self._raw and not regrouped:
+            return False
+        raw = [[tuple(x) if type(x) is list else x for x in each] for each in raw]
+        sets: list[Steps] = []
+        variants: list[dict[bool, int] | None] = []
+        for i, group in enumerate(groups):
+            for dtype in (torch.float32, torch.float64):
+                sets.append(Always(self._values(group, dtype, i)))
+            own_way = kind.theirs is not None and any(group.get(flag) for flag in OWN_WAYS)
+            variants.append(None if own_way else self._variants_of(group, sets[-1][1]))
+            if kind.theirs is None:
+                self._refuse_vanishing(group, sets[-2:], variants[-1], i)
+        if len(groups) > 1:
+            self._refuse_different(sets)
+        changed = regrouped or tuple(variants) != self.variants
+        self._raw, self._sizes, self._moving = raw, sizes, _has(torch.Tensor | np.ndarray, raw)
+        self.sets, self.variants = sets, tuple(variants)
+        return changed
+
+    def variants_of(self, group: Mapping[str, Any], i: int) -> dict[bool, int]:
+        """The variants of the rule that a saved group, number `i`, stepped with, by whether a parameter is a matrix."""
+        return self._variants_of(group, self._values(group, torch.float64, i))
+
+    def _values(self, group: Mapping[str, Any], dtype: torch.dtype, i: int) -> Values:
+        """A None stands for the machine epsilon of the dtype, as in PyTorch's Adafactor."""
+        eps = torch.finfo(dtype).eps
+        values = {}
+        for hyper in self._kind.rules[0].hypers:
+            given = group[self._kind.hypers[hyper.name]]
+            each = given if hyper.vector else (given,)
+            found = tuple(eps if x is None else _number(x) for x in each)
+            if self._kind.theirs is None:  # PyTorch looks at its own when the optimiser is made, and never again
+                _expect_value(self._kind, hyper, found if hyper.vector else found[0], i)
+            values[hyper.name] = found
+        return values
+
+    def _variants_of(self, group: Mapping[str, Any], values: Values) -> dict[bool, int]:
+        flags = {}
+        for flag in self._kind.rules[0].flags:
+            given = group.get(flag.name)
+            if given is None:
+                given = flag.default if flag.when is None else evaluate(flag.when, values, 0, {})
+            flags[flag.name] = bool(given)
+        return self._kind.compilation.variants(flags)
+
+    def _refuse_vanishing(
+        self, group: Mapping[str, Any], sets: Sequence[Steps], variants: Mapping[bool, int] | None, i: int
+    ) -> None:
+        """HyperparameterError if a constant of the rule is not zero, but would be in the dtype of a parameter."""
+        constants = [constants_of(self._kind.compilation)[place] for place in set((variants or {}).values())]
+        dtypes = {DTYPES.get(p.dtype, "float32") for p in group["params"]}
+        for dtype, steps in zip(("float32", "float64"), sets, strict=True):
+            if dtype in dtypes and (found := vanishing(constants, steps[1], dtype)):
+                message = f"{self._kind.name}, group {i}: {expression(found[0])} = {found[1]:g} would be 0"
+                raise HyperparameterError(f"{message} in {dtype}", hint="take a larger value, or parameters of float64")
+
+    def _refuse_different(self, sets: Sequence[Steps]) -> None:
+        """ArgumentError if groups differ in a value that a rule needs once for all parameters."""
+        for name in _of_all(self._kind.rules):
+            first = sets[0][1][name]
+            for i in range(1, len(sets) // 2):
+                if sets[2 * i][1][name] != first:
+                    key, (one, other) = self._kind.hypers[name], (_shown(first), _shown(sets[2 * i][1][name]))
+                    message = f"{self._kind.name}: {key} is one for all parameters, got {one} in group 0"
+                    hint = f"give all groups the same {key}, or make an optimiser for each"
+                    raise ArgumentError(f"{message} and {other} in group {i}", hint=hint)
+
+
+def expect_group(kind: Kind, group: Mapping[str, Any], i: int) -> None:
+    """HyperparameterError or ArgumentError for what a new group, number `i`, may not say."""
+    for hyper in kind.rules[0].hypers:
+        key = kind.hypers[hyper.name]
+        if key in group and not _has(torch.Tensor, [[group[key]]]):
+            _expect_value(kind, hyper, group[key], i)
+
+
+def _expect_value(kind: Kind, hyper: Hyper, value: Any, i: int) -> None:
+    """HyperparameterError or ArgumentError unless a group may have such a value."""
+    where = f"{kind.name}, group {i}, {kind.hypers[hyper.name]}"
+    try:
+        values = checked(hyper, value)
+    except (HyperparameterError, ArgumentError) as error:
+        raise type(error)(f"{where}: {error.message}", hint=error.hint) from None
+    if any(map(callable, values)):
+        raise ArgumentError(f"{where}: {NO_SCHEDULE}", hint=SCHEDULERS)
+
+
+def _number(x: Any) -> float:
+    return float(x.detach() if isinstance(x, torch.Tensor) else x)
+
+
+def _shown(values: tuple[float, ...]) -> str:
+    return str(values[0] if len(values) == 1 else values)
+
+
+@cache
+def _of_all(rules: tuple[Rule, ...]) -> tuple[str, ...]:
+    """The hyperparameters of which a value is made that all parameters have together."""
+    found: set[str] = set()
+    for rule in rules:
+        known = {assign.target: assign.value for assign in (*rule.scalars, *rule.body)}
+
+        def gather(expr: Expr, known: Mapping[str, Expr] = known) -> None:
+            for part in walk(expr):
+                if isinstance(part, Scalar):
+                    found.add(part.hyper)
+                elif isinstance(part, Local) and part.extent <= Extent.STEP and part.name in known:
+                    gather(known[part.name])
+
+        for assign in rule.body:
+            for part in walk(assign.value):
+                if extent_of(part) == Extent.GROUP and isinstance(part, Call):
+                    for arg in part.args:
+                        if extent_of(arg) <= Extent.STEP:
+                            gather(arg)
+    return tuple(hyper.name for hyper in rules[0].hypers if hyper.name in found)
+
+
+def _has(kinds: type | UnionType, raw: Iterable[Iterable[Any]]) -> bool:
+    """Whether something of these kinds is among the values."""
+    return any(isinstance(x, kinds) for values in raw for v in values for x in (v if type(v) is tuple else (v,)))

@@ -1,0 +1,155 @@
+"""Tensors in shards: whether a rule can step them, and what the shards of a tensor have to tell each other.
+
+In: parameters and gradients, of which some are DTensors, laid out over a mesh of processes. Out: gradients laid out as
+their parameters are, errors, and `shards_of`, with which a step reduces over whole tensors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import ArrayError
+from ..interpreter import FOLDS
+from ..ir.expr import Extent, Reduce, Size, walk
+from ..ir.rule import Rule
+from ..runtime.arrays import Array
+from ..runtime.group_step import Shards
+from ..runtime.kernel import Kernel
+from ..runtime.layout import counts_of
+
+__all__ = ["aligned", "cut", "expect_whole", "shards_of", "small_like"]
+
+
+def cut(p: Any) -> dict[int, int]:
+    """The dimensions of the mesh along which a parameter lies in shards, each with the dimension of the parameter that
+    it cuts. A mesh of one process cuts nothing."""
+    mesh = getattr(p, "device_mesh", None)
+    if mesh is None:
+        return {}
+    return {i: each.dim % p.dim() for i, each in enumerate(p.placements) if _cuts(each) and mesh.size(i) > 1}
+
+
+def _cuts(placement: Any) -> bool:
+    return not placement.is_replicate() and not placement.is_partial()
+
+
+def aligned(p: Any, g: Any, i: int, overwrites: bool) -> Any:
+    """The gradient `g` of parameter i, laid out as the parameter is: itself, or what the processes make of it together.
+
+    `overwrites`: whether the rule writes into it. ArrayError if one of the two is a DTensor and the other is not, or if
+    the gradient would be written, but lies otherwise.
+    """
+    mesh, other = getattr(p, "device_mesh", None), getattr(g, "device_mesh", None)
+    if mesh is None and other is None:
+        return g
+    if mesh is None or other is None or mesh != other:
+        message = f"parameter {i}: a gradient on the mesh of the parameter was expected, got {_where(other)}"
+        raise ArrayError(message, hint=f"give it as a DTensor on {_where(mesh)}")
+    if any(placement.is_partial() for placement in p.placements):
+        message = f"parameter {i}: shards or replicas were expected, got the placements {p.placements}"
+        raise ArrayError(message, hint="redistribute the parameter before it is given to the optimiser")
+    if g.placements == p.placements:
+        return g
+    if overwrites:
+        message = f"parameter {i}: a gradient placed as {p.placements} was expected, got {g.placements}"
+        raise ArrayError(message, hint="the rule writes into gradients: p.grad = p.grad.redistribute(...) before it")
+    with torch.no_grad():
+        return g.redistribute(mesh, p.placements)
+
+
+def _where(mesh: Any) -> str:
+    return "no DTensor" if mesh is None else str(mesh)
+
+
+# ---- Rows, columns and matrices ----
+
+
+def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
+    """ArrayError if the shards of parameter i cut what the rule reduces. Norms over the tensor, and over all
+    parameters, are put together by kernels alone; `kernels`: whether one steps the parameter."""
+    dims = set(cut(p).values())
+    if not dims:
+        return
+    reduced = _reduced(rule)
+    for extent in sorted(reduced | {state.extent for state in rule.states}):
+        if Extent.TENSOR < extent < Extent.ELEMENT and dims & _inner(extent, rule.rows, p.dim()):
+            what = {Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices"}[extent]
+            message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} reduces over its {what}, which are cut: "
+            message += f"it is sharded along dimension {', '.join(map(str, sorted(dims)))}"
+            hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate()), "
+            raise ArrayError(message, hint=hint + "or step it with another rule")
+    if not kernels and min(reduced, default=Extent.ELEMENT) <= Extent.TENSOR:
+        message = f"parameter {i}: {rule.name} reduces over tensors, and takes no shards of {p.dtype}"
+        raise ArrayError(message, hint="keep the parameters in float32: fully_shard's mp_policy computes in less")
+
+
+def _reduced(rule: Rule) -> set[Extent]:
+    """Over what the rule reduces or counts."""
+    values = (e for assign in rule.body for e in walk(assign.value))
+    return {e.over for e in values if isinstance(e, Reduce | Size)}
+
+
+def _inner(extent: Extent, rows: str, rank: int) -> set[int]:
+    """The dimensions of a parameter that are within one row, column or matrix of it."""
+    first = rows == "first"
+    across = set(range(1, rank)) if first else {rank - 1}
+    down = {0} if first else {rank - 2}
+    return {Extent.ROW: across, Extent.COLUMN: down, Extent.MATRIX: across | down}[extent]
+
+
+def small_like(p: Any, shape: tuple[int, ...], value: float) -> torch.Tensor:
+    """A state of lesser extent than an element, float64. That of rows, columns or matrices of a parameter in shards is
+    in shards too, so that a checkpoint finds its parts; that of the tensor is the same everywhere."""
+    if not shape or not cut(p):
+        return torch.full(shape, value, dtype=torch.float64, device="cpu")
+    from torch.distributed.tensor import full
+
+    return full(shape, value, dtype=torch.float64, device_mesh=p.device_mesh, placements=p.placements)
+
+
+# ---- Reductions over whole tensors ----
+
+
+def shards_of(params: Sequence[Any], kernel: Kernel) -> Shards:
+    """What a step must know of the tensors of one binding, of which some are in shards."""
+    shapes = [(*p.shape, 2) if p.is_complex() else tuple(p.shape) for p in params]
+    counts = [counts_of(shape, kernel.rule if kernel.entry.units == 0 else None) for shape in shapes]
+    rows: dict[tuple[Any, int], list[int]] = {}
+    for i, p in enumerate(params):
+        for along in cut(p):
+            rows.setdefault((p.device_mesh, along), []).append(i)
+    groups = [(mesh.get_group(along), mesh.size(along), own) for (mesh, along), own in rows.items()]
+
+    def joined(folds: Sequence[str], parts: Array) -> Array:
+        whole = parts.copy()
+        for group, size, own in groups:
+            gathered = _gathered(whole[own], group, size)
+            for k, how in enumerate(folds):
+                take = FOLDS[how][1]
+                total = gathered[0, :, k]
+                with np.errstate(all="ignore"):
+                    for part in gathered[1:, :, k]:
+                        total = take(total, part)
+                whole[own, k] = total
+        return whole
+
+    return Shards(counts, joined)
+
+
+def _gathered(parts: Array, group: Any, size: int) -> Array:
+    """What each process of the group has, in the order of their ranks.
+
+    They are not reduced on their way: so every process adds them up in one order, to the same bits whatever the
+    backend does, and a NaN is not lost in a maximum.
+    """
+    import torch.distributed as dist
+
+    mine = torch.from_numpy(np.ascontiguousarray(parts))
+    everyone = torch.empty((size, *mine.shape), dtype=mine.dtype, device=mine.device)
+    dist.all_gather(list(everyone), mine, group=group)
+    found: Array = everyone.numpy()
+    return found
