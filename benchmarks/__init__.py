@@ -10,5 +10,5 @@ One room each: `shapes` of models; `rules` that are measured, and the bytes that
 each of the others, with `torch_peers`, `deepspeed_peer`, `optax_peer`, `numba_peer` and `numpy_peer` behind it; the
 `stream`, which is the limit; `steps` and `experiments`, which `measure` times in turn; the `picture`.
 
-In a checkout this folder stands beside the package, in a wheel inside it; `optgen.resources.benchmarks` finds it.
+In a checkout this folder stands beside the package, in a wheel inside it; `optgen.paths.benchmarks` finds it.
 """

@@ -35,7 +35,7 @@ DEFAULT_RULES = ("Adam",)
 DEFAULT_SHAPES = ("100x64", "1x1M", "resnet50", "1x25M")
 PACKAGES = ("numpy", "torch", "deepspeed", "jax", "optax", "numba")
 
-_CHILD = "from optgen.resources import benchmarks; benchmarks('worker').main()"
+_CHILD = "from optgen.paths import benchmarks; benchmarks('worker').main()"
 
 Result = dict[str, Any]
 

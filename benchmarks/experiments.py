@@ -35,7 +35,7 @@ REST = 0.2
 #: How many products make a turn.
 TURN = 7
 
-_CHILD = "from optgen.resources import benchmarks; benchmarks('experiments').serve()"
+_CHILD = "from optgen.paths import benchmarks; benchmarks('experiments').serve()"
 
 
 def run(job: Job) -> dict[str, Any]:

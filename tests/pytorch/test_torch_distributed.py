@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch")
 if not torch.distributed.is_available():
     pytest.skip("this PyTorch has no torch.distributed", allow_module_level=True)
 
-RANKS = Path(__file__).with_name("ranks.py")
+RANKS = Path(__file__).parents[1] / "support" / "ranks.py"
 LIMIT = 120.0  # seconds; a process that waits in vain for another one gives up sooner
 
 CHECKS = {
@@ -76,7 +76,7 @@ def test_processes(faults: dict[tuple[int, str], str], size: int, name: str) -> 
 
 
 def test_the_example_trains_in_shards(tmp_path: Path) -> None:
-    example = Path(__file__).parents[1] / "examples" / "fsdp.py"
+    example = Path(__file__).parents[2] / "examples" / "fsdp.py"
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     text = output_of([*launcher, str(example)], tmp_path / "log")
     assert "on 2 processes" in text, text

@@ -37,7 +37,7 @@ from optgen.compiler.toolchain import (
 from optgen.errors import CacheError, CompilerError, CompilerNotFound
 
 SOURCE = '__attribute__((visibility("default"))) int answer(void) { return 42; }\n'
-ROOT = Path(toolchain.__file__).parents[1]
+ROOT = Path(toolchain.__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -85,7 +85,7 @@ def contents(folder: Path) -> set[str]:
 
 
 def in_another_process() -> subprocess.Popen[bytes]:
-    program = f"from optgen.toolchain import cached_library; print(cached_library({SOURCE!r}, 'answer', 1))"
+    program = f"from optgen.compiler.toolchain import cached_library; print(cached_library({SOURCE!r}, 'answer', 1))"
     return subprocess.Popen(
         [sys.executable, "-c", program],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -188,7 +188,7 @@ def test_the_key_changes_with_the_flags_and_the_machine(monkeypatch: pytest.Monk
 
 
 def test_the_key_is_the_same_in_every_process() -> None:
-    code = "from optgen.toolchain import *; print(library_key('source', Compiler(('cc',), 'v'), 1))"
+    code = "from optgen.compiler.toolchain import *; print(library_key('source', Compiler(('cc',), 'v'), 1))"
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "7"}
     there = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert there.stdout.strip() == library_key("source", Compiler(("cc",), "v"), 1)
@@ -585,7 +585,7 @@ def test_a_lock_that_would_outlive_its_owner_is_refused(monkeypatch: pytest.Monk
 
 def test_the_room_loads_only_what_it_needs_at_once() -> None:
     code = (
-        "import sys, optgen.toolchain\n"
+        "import sys, optgen.compiler.toolchain\n"
         "print({'numpy', 'cffi', 'filelock', 'platformdirs', 'jinja2'} & set(sys.modules) or 'none')"
     )
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}

@@ -12,7 +12,7 @@ import pytest
 from optgen.cli import markdown
 from optgen.compiler import catalogue, driver
 
-DOCS = Path(__file__).parents[1] / "docs"
+DOCS = Path(__file__).parents[2] / "docs"
 RULES = {name: driver.compile_file(path) for name, path in catalogue.shipped_names().items()}
 COMMAND = "optgen list --as markdown > docs/rules.md"
 

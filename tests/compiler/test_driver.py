@@ -15,7 +15,7 @@ from optgen.compiler import build as builder
 from optgen.compiler import catalogue, driver
 from optgen.optimiser import classes
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 WITHOUT_COMPILER = {"CC": "/nonexistent", "PATH": "/nonexistent"}
 
 

@@ -32,7 +32,7 @@ from optgen.cli import commands as cli
 from optgen.compiler import build as builder
 from optgen.compiler import catalogue, toolchain
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(cli.__file__).parents[2]
 PLAIN = """
 name = "{name}"
 summary = "Downhill."

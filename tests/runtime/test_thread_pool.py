@@ -34,7 +34,7 @@ from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import open_library
 from optgen.runtime.machine import choose_isa, threads
 
-ROOT = Path(driver.__file__).parents[1]
+ROOT = Path(driver.__file__).parents[2]
 MAPS = Path("/proc/self/maps")
 SIZE = SERIAL + 1  # enough for more than one thread
 

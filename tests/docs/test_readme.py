@@ -12,7 +12,7 @@ import pytest
 
 from optgen.compiler import catalogue
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
 
 

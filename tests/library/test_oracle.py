@@ -126,7 +126,7 @@ APART = {
 
 def parsed(module: str) -> ast.Module:
     """The source of a file of tests, which is not imported: it may need more than there is here."""
-    return ast.parse((Path(__file__).parent / f"{module}.py").read_text("utf-8"))
+    return ast.parse((Path(__file__).parents[1] / "support" / f"{module}.py").read_text("utf-8"))
 
 
 def assigned(tree: ast.Module, name: str) -> ast.expr:

@@ -188,7 +188,7 @@ def test_arrays_that_are_too_hard_to_tell_apart_are_refused(monkeypatch: pytest.
     p = np.ndarray((3, 3, 3), F4, room, 0, (36, 96, 208))
     g = np.ndarray((3, 3, 3), F4, room, 84, (140, 172, 204))
     refuse_overlaps([p], [g], [])
-    monkeypatch.setattr("optgen.arrays._WORK", 1)
+    monkeypatch.setattr("optgen.runtime.arrays._WORK", 1)
     with pytest.raises(ArrayError, match="the parameter and the gradient overlap in memory"):
         refuse_overlaps([p], [g], [])
 

@@ -288,7 +288,7 @@ def test_an_expression_is_walked_from_the_inside_and_rebuilt_only_where_it_chang
 def test_an_expression_from_another_process_is_the_same_expression() -> None:
     expr = Reduce("sum", (RULE.body[1].value,), Extent.ROW)
     program = f"import pickle, sys; x = pickle.loads(bytes.fromhex('{pickle.dumps(expr).hex()}')); " + (
-        "from optgen.ir import *; from optgen.ops import Type; "
+        "from optgen.ir.expr import *; from optgen.ir.rule import *; from optgen.ir.primitives import Type; "
         "y = Call('add', (Load('m'), Local('x', Extent.ELEMENT, Type.REAL))); "
         "print(x in {Reduce('sum', (y,), Extent.ROW)} and x.args[0] in {y})"
     )

@@ -32,7 +32,7 @@ from optgen.notation import latex, text
 from optgen.notation.facts import EXACT, bytes_moved, exactness, inexact, shown
 from optgen.runtime import kernel, library, machine
 
-ROOT = Path(cli.__file__).parents[1]
+ROOT = Path(cli.__file__).parents[2]
 SPEC = """
 name = "Mine"
 summary = "A rule of one's own."

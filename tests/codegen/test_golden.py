@@ -1,6 +1,6 @@
 """The generated C: what it is to the letter (of a few rules), that it is right, and what compilers say of it (of all).
 
-After a change that is meant to change it: `pytest tests/test_golden.py --update-goldens`, and read the difference.
+After a change that is meant to change it: `pytest tests/codegen/test_golden.py --update-goldens`, and read the difference.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def test_the_c_is_the_golden_one(name: str, request: pytest.FixtureRequest) -> N
         path.write_text(generated, "utf-8")
     golden = path.read_text("utf-8") if path.exists() else ""
     lines = (golden.splitlines(keepends=True), generated.splitlines(keepends=True))
-    difference = "".join(unified_diff(*lines, f"tests/golden/{name}.c", "generated now"))
+    difference = "".join(unified_diff(*lines, f"tests/codegen/golden/{name}.c", "generated now"))
     if difference:
         pytest.fail(f"{difference}\nif this is what you meant: pytest {__file__} --update-goldens", pytrace=False)
 
