@@ -6,7 +6,7 @@
     python -m benchmarks.torch_adapter    what a step costs through PyTorch's interface
     python -m benchmarks.fast             what a fast mode would gain
 
-One room each: `shapes` of models; `rules` that are measured, and the bytes that they must move; `peers`, an adapter for
+Modules: `shapes` of models; `rules` that are measured, and the bytes that they must move; `peers`, an adapter for
 each of the others, with `torch_peers`, `deepspeed_peer`, `optax_peer`, `numba_peer` and `numpy_peer` behind it; the
 `stream`, which is the limit; `steps` and `experiments`, which `measure` times in turn; the `picture`.
 

@@ -22,9 +22,9 @@ from optgen.runtime import library
 from optgen.runtime.machine import processors
 
 from . import rules, shapes
+from .jobs import Job, environment
 from .peers import PEERS
 from .shapes import TITLES
-from .worker import Job, environment
 
 __all__ = [
     "DEFAULT_RULES", "DEFAULT_SHAPES", "chosen_rules", "chosen_shapes", "document", "duration", "jobs", "machine",

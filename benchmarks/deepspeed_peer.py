@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-from .peers import Array, Contestant
+from .contestant import Array, Contestant
 
 __all__ = ["RULES", "make"]
 

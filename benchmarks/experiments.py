@@ -18,9 +18,9 @@ import numpy as np
 from optgen.runtime.binding import SERIAL
 
 from . import rules
+from .jobs import Job
 from .measure import ROUNDS, interleaved, ratio
 from .shapes import SHAPES
-from .worker import Job
 
 __all__ = ["run", "serve"]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from .peers import Array, Contestant, copy_all
+from .contestant import Array, Contestant, copy_all
 from .rules import ARGUMENTS
 
 __all__ = ["RULES", "make"]

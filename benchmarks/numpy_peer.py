@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from . import numpy_rules
-from .peers import Array, Contestant, copy_all
+from .contestant import Array, Contestant, copy_all
 from .rules import ARGUMENTS
 
 __all__ = ["RULES", "make"]

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import optax
 
-from .peers import Array, Contestant
+from .contestant import Array, Contestant
 from .rules import ARGUMENTS
 
 __all__ = ["RULES", "make"]

@@ -7,7 +7,7 @@ its arrays. Nothing of a peer is imported before it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module
@@ -18,38 +18,28 @@ import numpy as np
 from optgen.errors import ArgumentError
 
 from . import rules
+from .contestant import Array, Contestant, copy_all
 
-__all__ = ["PEERS", "Array", "Contestant", "Peer", "choose", "ours"]
-
-Array = np.ndarray[Any, Any]
-
-
-@dataclass(frozen=True)
-class Contestant:
-    """`take` gives the gradients of the steps from now on, which it copies; `params` is what the parameters are now."""
-
-    step: Callable[[], object]
-    take: Callable[[Sequence[Array]], None]
-    params: Callable[[], list[Array]]
+__all__ = ["PEERS", "Peer", "choose", "ours"]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """`room`: the room of its adapter, which has `RULES`, the rules that it has, and `make(rule, params, mode)`;
+    """`module`: its adapter, which has `RULES`, the rules that it has, and `make(rule, params, mode)`;
     `needs`: the modules without which it is absent, each with the package that brings it."""
 
     title: str
-    room: str
+    module: str
     needs: Mapping[str, str]
     mode: str = ""
 
     def absent(self) -> str:
         """Why it is not there, and what to do; empty if it is."""
-        for module, package in self.needs.items():
+        for name, package in self.needs.items():
             try:
-                import_module(module)
+                import_module(name)
             except ModuleNotFoundError as error:
-                if (error.name or "").split(".")[0] != module.split(".")[0]:
+                if (error.name or "").split(".")[0] != name.split(".")[0]:
                     return f"{package} cannot be imported: {error}"
                 return f"{package} is not installed: pip install {package}"
             except Exception as error:  # a peer may fail in any way that it likes
@@ -66,7 +56,7 @@ class Peer:
         return made
 
     def _adapter(self) -> Any:
-        return import_module(f".{self.room}", __package__)
+        return import_module(f".{self.module}", __package__)
 
 
 #: By the names that a command line takes.
@@ -102,8 +92,3 @@ def ours(rule: str, params: Sequence[Array]) -> Contestant:
     optimiser = rules.make(rule)
     own, grads = [p.copy() for p in params], [np.empty_like(p) for p in params]
     return Contestant(lambda: optimiser.step(own, grads), lambda new: copy_all(new, grads), lambda: own)
-
-
-def copy_all(source: Sequence[Array], target: Sequence[Array]) -> None:
-    for a, b in zip(source, target, strict=True):
-        np.copyto(b, a)

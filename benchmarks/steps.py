@@ -18,11 +18,12 @@ import numpy as np
 from optgen.errors import CompilerError
 
 from . import rules
+from .contestant import Array, Contestant
+from .jobs import Job
 from .measure import ROUNDS, interleaved, summary
-from .peers import PEERS, Array, Contestant, ours
+from .peers import PEERS, ours
 from .shapes import SHAPES, Shapes
 from .stream import Stream
-from .worker import Job
 
 __all__ = ["apart", "run", "trial"]
 

@@ -56,6 +56,7 @@ __attribute__((visibility("default"))) void stream(float *x, long n, int threads
 }
 """
 
+
 @cache
 def _library() -> tuple[cffi.FFI, Any]:
     """The loop, compiled once in a process. CompilerNotFound where it cannot be."""

@@ -15,9 +15,9 @@ from optgen.cli.pages import Block, Table
 
 from . import rules
 from .bench import Result, duration
+from .jobs import Job
 from .peers import PEERS
 from .shapes import TITLES
-from .worker import Job
 
 __all__ = ["THREADS", "Target", "batches", "judged", "report"]
 

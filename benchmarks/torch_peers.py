@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from .peers import Array, Contestant
+from .contestant import Array, Contestant
 from .rules import ARGUMENTS, CHAINS, SCALE
 
 __all__ = ["RULES", "make"]

@@ -6,4 +6,4 @@ import pytest
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--update-goldens", action="store_true", help="write tests/codegen/golden anew from what is generated now")
+    parser.addoption("--update-goldens", action="store_true", help="write the golden C anew")

@@ -22,11 +22,11 @@ from optgen.errors import ArgumentError, OptgenError
 from optgen.paths import benchmarks
 from optgen.runtime.machine import processors
 
-bench, experiments, measure, numpy_rules, peers, rules, shapes, steps, stream, targets, worker = map(
+bench, experiments, jobs, measure, numpy_rules, peers, rules, shapes, steps, stream, targets = map(
     benchmarks,
     (
-        "bench", "experiments", "measure", "numpy_rules", "peers", "rules", "shapes", "steps", "stream", "targets",
-        "worker",
+        "bench", "experiments", "jobs", "measure", "numpy_rules", "peers", "rules", "shapes", "steps", "stream",
+        "targets",
     ),
 )  # fmt: skip
 
@@ -90,7 +90,7 @@ def distance(peer: Any, rule: str) -> float:
 def test_a_peer_takes_the_same_steps(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
     peer = peers.PEERS[key]
     # With another ninja than the command's, DeepSpeed would compile anew each time.
-    monkeypatch.setenv("PATH", worker.environment(1)["PATH"])
+    monkeypatch.setenv("PATH", jobs.environment(1)["PATH"])
     if why := peer.absent():
         pytest.skip(why)
     having = ["Adam"] if key == SLOW else [*filter(peer.has, rules.names())]
@@ -222,7 +222,7 @@ FIELDS = {"rule", "shape", "tensors", "elements", "bytes", "passes", "flops", "r
 
 
 def job(*keys: str, rule: str = "Adam") -> dict[str, Any]:
-    result: dict[str, Any] = json.loads(json.dumps(steps.run(worker.Job("steps", rule, "small", list(keys), 3), 1)))
+    result: dict[str, Any] = json.loads(json.dumps(steps.run(jobs.Job("steps", rule, "small", list(keys), 3), 1)))
     return result
 
 
@@ -320,13 +320,13 @@ def test_how_far_apart_two_paths_are() -> None:
 
 
 def test_a_process_measures_on_its_number_of_threads() -> None:
-    (found,) = bench.measured([worker.Job("steps", "Descent", "100x64", [], 1)], 1)
+    (found,) = bench.measured([jobs.Job("steps", "Descent", "100x64", [], 1)], 1)
     assert (found["kind"], found["threads"], found["rule"]) == ("steps", 1, "Descent")
 
 
 def test_a_process_that_fails_is_quoted() -> None:
     with pytest.raises(OptgenError, match=r"ended with status 1:\n[^$]*KeyError: 'no such shape'"):
-        list(bench.measured([worker.Job("steps", "Descent", "no such shape", [], 1)], 1))
+        list(bench.measured([jobs.Job("steps", "Descent", "no such shape", [], 1)], 1))
 
 
 def test_more_threads_than_processors_are_refused() -> None:
@@ -335,7 +335,7 @@ def test_more_threads_than_processors_are_refused() -> None:
 
 
 def test_libraries_are_told_the_number_of_threads() -> None:
-    variables = worker.environment(3)
+    variables = jobs.environment(3)
     for name in ("OPTGEN", "OMP", "MKL", "OPENBLAS", "NUMBA"):
         assert variables[f"{name}_NUM_THREADS"] == "3"
 
@@ -375,7 +375,7 @@ def tiny(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("kind", ["threads", "tensors", "product"])
 def test_an_experiment_leads_to_verdicts(kind: str, tiny: None) -> None:
-    found = experiments.run(worker.Job(kind, "Adam", "small", [], 2))
+    found = experiments.run(jobs.Job(kind, "Adam", "small", [], 2))
     verdicts = targets.judged([json.loads(json.dumps(found | {"kind": kind, "threads": 2}))])
     assert verdicts
     assert all(math.isfinite(verdict.measured) for verdict in verdicts)

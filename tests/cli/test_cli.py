@@ -1019,8 +1019,8 @@ def test_bench_has_targets_of_its_own_shapes_and_threads() -> None:
 def test_bench_judges_and_says_so_to_the_shell(
     least: float, word: str, status: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    targets, worker = map(resources.benchmarks, ("targets", "worker"))
-    jobs = [[worker.Job("steps", "Adam", "100x64", ["numpy"], 1)]]
+    targets, jobs_ = map(resources.benchmarks, ("targets", "jobs"))
+    jobs = [[jobs_.Job("steps", "Adam", "100x64", ["numpy"], 1)]]
     monkeypatch.setattr(targets, "batches", lambda chosen, peers, rounds: jobs)
     monkeypatch.setattr(targets, "THREADS", 1)
     monkeypatch.setattr(targets, "SINGLE", (("Adam", "100x64", "", least),))

@@ -1,6 +1,6 @@
 """The generated C: what it is to the letter (of a few rules), that it is right, and what compilers say of it (of all).
 
-After a change that is meant to change it: `pytest tests/codegen/test_golden.py --update-goldens`, and read the difference.
+After an intended change: `pytest tests/codegen/test_golden.py --update-goldens`, and read the difference.
 """
 
 from __future__ import annotations

@@ -117,16 +117,17 @@ def test_every_rule_of_the_seed_has_a_reference() -> None:
 TABLES = (("test_library_torch", "NUMBERS"), ("test_library_optax", "THEIRS"), ("reference_more", "MORE"))
 #: The parts that are compared in functions of their own in test_parts, and not in its table.
 APART = {
-    "EMA": ("test_parts", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),
-    "ClipGlobalNorm": ("test_parts", "test_a_global_norm_is_of_all_parameters"),
-    "Unscale": ("test_tail", "test_unscaling_by_hand"),
-    "ZeroGrad": ("test_tail", "test_zeros_by_hand"),
+    "EMA": ("test_chain", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),
+    "ClipGlobalNorm": ("test_chain", "test_a_global_norm_is_of_all_parameters"),
+    "Unscale": ("test_loss_scaling", "test_unscaling_by_hand"),
+    "ZeroGrad": ("test_loss_scaling", "test_zeros_by_hand"),
 }
 
 
 def parsed(module: str) -> ast.Module:
     """The source of a file of tests, which is not imported: it may need more than there is here."""
-    return ast.parse((Path(__file__).parents[1] / "support" / f"{module}.py").read_text("utf-8"))
+    (path,) = Path(__file__).parents[1].rglob(f"{module}.py")
+    return ast.parse(path.read_text("utf-8"))
 
 
 def assigned(tree: ast.Module, name: str) -> ast.expr:
@@ -154,7 +155,7 @@ def test_every_spec_is_compared_with_what_owes_it_nothing() -> None:
             found = {name.id for name in ast.walk(value) if isinstance(name, ast.Name)} & set(SPECS)
         assert found
         known |= found
-    known |= made_in(assigned(parsed("test_parts"), "CASES"))
+    known |= made_in(assigned(parsed("test_chain"), "CASES"))
     for part, (module, test) in APART.items():
         functions = {node.name: node for node in parsed(module).body if isinstance(node, ast.FunctionDef)}
         assert part in made_in(functions[test])
