@@ -1,4 +1,5 @@
-# Two commands from a fresh clone: `make demo` trains with every rule, `make test` runs the tests.
+# Two commands from a fresh clone: `make demo` trains with every rule, `make test` runs the tests of every rule.
+# `make test-all` runs those too that search long: sanitizers, mutants, many cases of one property.
 # Both make their own environment in .venv; they need Python 3.11 or newer, make, and a C compiler.
 
 PYTHON ?= python3
@@ -6,13 +7,21 @@ CC     ?= cc
 VENV   := .venv
 RUN    := $(VENV)/bin/python
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-slow test-all lint bench clean
 
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
 
+PYTEST := $(RUN) -m pytest --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
+
 test: $(VENV)/.test
-	$(RUN) -m pytest --numprocesses auto --dist loadfile
+	$(PYTEST) -m "not slow"
+
+test-slow: $(VENV)/.test
+	$(PYTEST) -m slow
+
+test-all: $(VENV)/.test
+	$(PYTEST)
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff check .

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference import trajectory
-from reference_more import MORE, TOLERANCE, assert_same_path, gradients, start
+from flux_by_hand import trajectory
+from papers_by_hand import MORE, TOLERANCE, assert_same_path, gradients, start
 
 import optgen
 

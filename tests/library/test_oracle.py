@@ -1,4 +1,4 @@
-"""The interpreter in float64 against trajectories that owe it nothing: `reference.py`, and torch if there is one."""
+"""The interpreter in float64 against trajectories that owe it nothing: `flux_by_hand.py`, and torch if there is one."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from reference import RULES, trajectory
+from flux_by_hand import RULES, trajectory
 from rules import PARTS, SPECS
 
 from optgen import interpreter as interp
@@ -114,7 +114,7 @@ def test_every_rule_of_the_seed_has_a_reference() -> None:
 
 
 #: Where else rules are compared with what somebody else wrote: the file, and the table that names them.
-TABLES = (("test_library_torch", "NUMBERS"), ("test_library_optax", "THEIRS"), ("reference_more", "MORE"))
+TABLES = (("test_library_torch", "NUMBERS"), ("test_library_optax", "THEIRS"), ("papers_by_hand", "MORE"))
 #: The parts that are compared in functions of their own in test_parts, and not in its table.
 APART = {
     "EMA": ("test_chain", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),

@@ -1,4 +1,4 @@
-"""The parts of chains, each in a chain, against trajectories by hand: what a part does, over `reference.py`'s rules.
+"""The parts of chains, each in a chain, against trajectories by hand: what a part does, over `flux_by_hand.py`'s rules.
 
 A hand holds one parameter, as a flat list of numbers: `hand(p, g)` gives the parameter after one more step.
 """
@@ -14,15 +14,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
-from reference_more import Array, assert_same_path, gradients, start
+import flux_by_hand
+from papers_by_hand import Array, assert_same_path, gradients, start
 
 import optgen
 from optgen import errors
 
 SHAPES = ((8,), (3, 4), (), (2, 3, 2), (1, 5))
 STEPS = 120
-SEED_RULES = tuple(reference.RULES)
+SEED_RULES = tuple(flux_by_hand.RULES)
 Vector = list[float]
 Hand = Callable[[Vector, Vector], Vector]
 
@@ -89,7 +89,7 @@ def same(a: Any, b: Any) -> bool:
 
 def rule(name: str, **hyper: Any) -> Hand:
     """A rule of the seed by hand, alone."""
-    return reference.RULES[name](**hyper).step
+    return flux_by_hand.RULES[name](**hyper).step
 
 
 def before(transform: Hand, hand: Hand) -> Hand:
@@ -528,7 +528,7 @@ def test_parameters_that_are_stepped_at_other_times_accumulate_by_themselves() -
 def test_accumulation_as_the_last_part_steps_as_seldom() -> None:
     """The mean of the steps then, and the rule before it goes on in between."""
     opt, p, q = chain(optgen.Momentum(), optgen.AccumGrad(3)), start(), start()
-    hand, steps = reference.Momentum(), []
+    hand, steps = flux_by_hand.Momentum(), []
     for i, (g,) in enumerate(gradients_of(30, ((8,),)), 1):
         opt.step([p], [g])
         steps.append(-np.array(hand.step([0.0] * 8, g.tolist())))
@@ -602,7 +602,7 @@ def test_an_average_behind_lookahead_is_of_where_lookahead_leads() -> None:
 def test_an_average_before_lookahead_is_of_where_the_rule_leads() -> None:
     grads, p = gradients_of(60, ((8,),)), start()
     opt = chain(optgen.Momentum(), optgen.EMA(0.8), optgen.Lookahead(5))
-    fast, q, slow = reference.Momentum(), start().tolist(), start().tolist()
+    fast, q, slow = flux_by_hand.Momentum(), start().tolist(), start().tolist()
     average = q
     for t, (g,) in enumerate(grads, 1):
         opt.step([p], [g])
@@ -676,7 +676,7 @@ def test_a_global_norm_is_that_of_torch() -> None:
 def test_a_global_norm_may_stand_behind_a_rule() -> None:
     """Of the steps then; and behind parts with states of their own."""
     grads, shapes = gradients_of(60), SHAPES
-    hands = [reference.ADAM(eta=0.1) for _ in shapes]
+    hands = [flux_by_hand.ADAM(eta=0.1) for _ in shapes]
     qs = [p.ravel().tolist() for p in start_of()]
     expected = []
     for gs in grads:
@@ -765,7 +765,7 @@ def test_flags_of_parts_are_kept() -> None:
 def test_hyperparameters_change_while_it_runs() -> None:
     """By part, and by name where only one part has it; from the next step on."""
     opt = chain(optgen.WeightDecay(0.01), optgen.Momentum(0.01))
-    lam, momentum = 0.01, reference.Momentum()
+    lam, momentum = 0.01, flux_by_hand.Momentum()
     p, q = start(), start().tolist()
     for t, (g,) in enumerate(gradients_of(40, ((8,),))):
         if t == 10:

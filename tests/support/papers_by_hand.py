@@ -1,4 +1,4 @@
-"""More rules by hand, in the manner of `reference.py`: pure Python, each in another form than its specification.
+"""More rules by hand, in the manner of `flux_by_hand.py`: pure Python, each in another form than its specification.
 
 Beside them what all tests of trajectories need: gradients that look for trouble, and how far a path may stray.
 """
@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import reference
-from reference import ADAM, Rule, average
+import flux_by_hand
+from flux_by_hand import ADAM, Rule, average
 
 Array = np.ndarray[Any, np.dtype[Any]]
 TOLERANCE = 1e-12
@@ -66,7 +66,7 @@ class OAdam(ADAM):
 
 
 @dataclass(kw_only=True)
-class RMSProp(reference.RMSProp):
+class RMSProp(flux_by_hand.RMSProp):
     """Graves' centred form: the variance by a recurrence of its own, which never takes squares of means from it."""
 
     centred: bool = False
