@@ -1,4 +1,4 @@
-"""Rules of Optimisers.jl against trajectories that owe them nothing: `reference_more.py`, and torch if there is one."""
+"""Rules of Optimisers.jl against trajectories that owe them nothing: `papers_by_hand.py`, and torch if there is one."""
 
 from __future__ import annotations
 
