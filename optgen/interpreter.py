@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -31,7 +30,7 @@ from .ir.expr import (
     Scalar,
     Size,
     extent_of,
-    join,
+    reduced_extent,
     type_of,
 )
 from .ir.primitives import BLOCK, FOLD_OF, LANES, PANEL, Type, power_steps
@@ -258,7 +257,7 @@ class _Step:
         return self.arrays[PARAMETER].shape
 
     def reduce(self, expr: Reduce) -> Any:
-        of = reduce(join, map(extent_of, expr.args))
+        of = reduced_extent(expr)
         args = [self._widened(arg, of) for arg in expr.args]
         x = args[0]
         if expr.op in ("dot", "norm"):

@@ -12,9 +12,9 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from ..compiler.driver import Compilation
-from ..ir.expr import Count, Expr, Extent, Local, Reduce, Scalar, extent_of, replaced, type_of
+from ..ir.expr import Count, Expr, Extent, Local, Scalar, extent_of, reduces_elements, replaced, type_of
 from ..ir.rule import Assign, Flag, Rule, State, loads
-from ..lowering.sweeps import Group, Sweep, reduced_extent, sweeps_of
+from ..lowering.sweeps import Group, Sweep, sweeps_of
 from ..names import greek
 from ..notation import facts as summary
 from ..notation import latex, text
@@ -232,7 +232,10 @@ def passes(compilation: Compilation, variant: int) -> Iterator[Block]:
             written |= set(work.stores)
             continue
         grouped = isinstance(work, Group)
-        code = [a for a in work.code if grouped == (extent_of(a.value) == Extent.GROUP) and not _reduces_elements(a)]
+        # What the pass before has reduced is only taken up here.
+        code = [
+            a for a in work.code if grouped == (extent_of(a.value) == Extent.GROUP) and not reduces_elements(a.value)
+        ]
         if code:
             yield f"\n{'Then' if number else 'First'}, {'on the host' if grouped else 'by the kernel'}, in float64"
             yield _by_extent([(extent_of(a.value), line(a)) for a in code])
@@ -246,11 +249,6 @@ def passes(compilation: Compilation, variant: int) -> Iterator[Block]:
 
 def _for_each(extent: Extent) -> str:
     return "for all tensors together" if extent == Extent.GROUP else f"for each {_word(extent)}"
-
-
-def _reduces_elements(assign: Assign) -> bool:
-    """Whether this only takes up what the pass before has reduced."""
-    return isinstance(assign.value, Reduce) and reduced_extent(assign.value) == Extent.ELEMENT
 
 
 def _by_extent(lines: Iterable[tuple[Extent, str]]) -> Table:

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ..ir.expr import Const, Expr, Extent, Local, Reduce, extent_of, type_of, walk
+from ..ir.expr import Const, Expr, Extent, Local, Reduce, extent_of, reduced_extent, reduces_elements, type_of, walk
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Rule
 from ..lowering.stages import Small
-from ..lowering.sweeps import Sweeps, reduced_extent
+from ..lowering.sweeps import Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
 from .c_language import DEFINED, DOUBLE, FORMS, Names, definition, literal, suffixed, uses
@@ -57,7 +57,7 @@ def between(plan: Sweeps, work: Small, checked: Rule, places: Storage) -> Loop:
     written = {a.target: formula(a) for a in checked.body}
     ctype = DOUBLE
     # Of what a pass has added up, the elements are no business of this.
-    values = [a.value for a in work.code if not _of_elements(a.value)]
+    values = [a.value for a in work.code if not reduces_elements(a.value)]
     step = list(dict.fromkeys(e for v in values for e in walk(v) if isinstance(e, Local) and e.extent <= Extent.STEP))
     local = {e: names.make(e.name) for e in step}
 
@@ -93,16 +93,12 @@ def between(plan: Sweeps, work: Small, checked: Rule, places: Storage) -> Loop:
     )
 
 
-def _of_elements(value: Expr) -> bool:
-    return isinstance(value, Reduce) and reduced_extent(value) == Extent.ELEMENT
-
-
 def _reduction(
     value: Reduce, place: str, plan: Sweeps, places: Storage, target: str, text_of: Callable[[Expr], str]
 ) -> Sequence[str]:
     """A value of lesser extent from what a pass has left, or from other small values."""
     how = FOLD_OF[value.op]
-    if _of_elements(value):
+    if reduces_elements(value):
         if value.over == Extent.COLUMN:
             where = f"of_panel{places.down[target]} + column_i"
             return [f"{place} = optgen_line_{how}({where}, of_high, of_width);"]

@@ -16,7 +16,7 @@
              | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
 
     extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
-               inferred: that of a Call is the least that is not below any of its arguments (`join`)
+               sets of what a value varies with; that of a Call is the union of its arguments' (`join`)
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
 is float64, and rounded once to the compute type where it meets one of extent ELEMENT. `scalars` is empty until the
@@ -32,8 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import IntEnum
-from functools import reduce
+from enum import Enum
 from typing import TypeAlias
 
 from .primitives import OPS, Type
@@ -54,8 +53,11 @@ __all__ = [
     "children",
     "extent_of",
     "join",
+    "joint_extent",
     "rebuilt",
+    "reduced_extent",
     "reduces",
+    "reduces_elements",
     "replaced",
     "type_of",
     "varies_within",
@@ -66,21 +68,37 @@ __all__ = [
 PARAMETER, GRADIENT = "p", "g"
 
 
-class Extent(IntEnum):
-    """How many values there are: one while the hyperparameters stay, one a step, ... or one for every element.
+class Extent(Enum):
+    """What a value varies with, as a set; `<` and `<=` are inclusion, so rows and columns are unordered.
 
-    GROUP: one a step for all its tensors. TENSOR: one for each tensor. MATRIX: one for each matrix of the last two
-    dimensions. ROW, COLUMN: one for each row or column of such a matrix; of these two, neither is below the other.
+    CONSTANT: nothing but the hyperparameters. STEP: one value a step. GROUP: one for all tensors of a step. TENSOR: one
+    for each tensor. MATRIX: one for each matrix of the last two dimensions. ROW, COLUMN: one for each row or column of
+    such a matrix. ELEMENT: one for each element.
     """
 
-    CONSTANT = 0
-    STEP = 1
-    GROUP = 2
-    TENSOR = 3
-    MATRIX = 4
-    ROW = 5
-    COLUMN = 6
-    ELEMENT = 7
+    CONSTANT = frozenset[str]()
+    STEP = CONSTANT | {"step"}
+    GROUP = STEP | {"group"}
+    TENSOR = GROUP | {"tensor"}
+    MATRIX = TENSOR | {"matrix"}
+    ROW = MATRIX | {"row"}
+    COLUMN = MATRIX | {"column"}
+    ELEMENT = ROW | COLUMN
+
+    def __repr__(self) -> str:
+        return f"Extent.{self.name}"
+
+    def __le__(self, other: Extent) -> bool:
+        return self._value_ <= other._value_
+
+    def __lt__(self, other: Extent) -> bool:
+        return self._value_ < other._value_
+
+    def __ge__(self, other: Extent) -> bool:
+        return self._value_ >= other._value_
+
+    def __gt__(self, other: Extent) -> bool:
+        return self._value_ > other._value_
 
     @property
     def words(self) -> str:
@@ -100,9 +118,18 @@ _WORDS = {
 }
 
 
-def join(a: Extent, b: Extent) -> Extent:
-    """The least extent that is below neither: a row and a column meet in an element."""
-    return Extent.ELEMENT if {a, b} == {Extent.ROW, Extent.COLUMN} else max(a, b)
+_NOTHING = Extent.CONSTANT.value
+_UNIONS = {extent.value: extent for extent in Extent}
+
+
+def join(*extents: Extent) -> Extent:
+    """The union: the least extent that includes all of these; of none, CONSTANT."""
+    return _UNIONS[_NOTHING.union(*[extent._value_ for extent in extents])]
+
+
+def joint_extent(exprs: Iterable[Expr]) -> Extent:
+    """The extent of what is made of all these expressions."""
+    return join(*map(extent_of, exprs))
 
 
 @dataclass(frozen=True)
@@ -159,7 +186,7 @@ class Call:
     _hash: int = field(init=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "extent", reduce(join, map(extent_of, self.args), Extent.CONSTANT))
+        object.__setattr__(self, "extent", joint_extent(self.args))
         object.__setattr__(self, "_hash", hash((self.op, self.args)))
 
     # Kept, since the hash of a deep expression would go through all of it each time.
@@ -248,8 +275,16 @@ def reduces(exprs: Iterable[Expr]) -> list[Reduce]:
     return [e for expr in exprs for e in walk(expr) if isinstance(e, Reduce)]
 
 
+def reduced_extent(expr: Reduce) -> Extent:
+    """The extent of what is reduced."""
+    return joint_extent(expr.args)
+
+
+def reduces_elements(expr: Expr) -> bool:
+    """Whether a value is reduced over elements, which takes a sweep."""
+    return isinstance(expr, Reduce) and reduced_extent(expr) == Extent.ELEMENT
+
+
 def varies_within(extent: Extent, over: Extent) -> bool:
     """Whether values of this extent, more than one of them, are what a reduction over `over` can take."""
-    if over in (Extent.ROW, Extent.COLUMN):
-        return extent == Extent.ELEMENT
-    return extent > over and over in (Extent.GROUP, Extent.TENSOR, Extent.MATRIX)
+    return Extent.GROUP <= over < extent

@@ -16,7 +16,7 @@
              | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
 
     extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
-               inferred: that of a Call is the least that is not below any of its arguments (`join`)
+               sets of what a value varies with; that of a Call is the union of its arguments' (`join`)
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
 is float64, and rounded once to the compute type where it meets one of extent ELEMENT. `scalars` is empty until the

@@ -16,7 +16,7 @@
              | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
 
     extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
-               inferred: that of a Call is the least that is not below any of its arguments (`join`)
+               sets of what a value varies with; that of a Call is the union of its arguments' (`join`)
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
 is float64, and rounded once to the compute type where it meets one of extent ELEMENT. `scalars` is empty until the
@@ -30,7 +30,6 @@ everything else knows closed rules only.
 from __future__ import annotations
 
 import math
-from functools import reduce
 
 from .expr import (
     GRADIENT,
@@ -44,7 +43,7 @@ from .expr import (
     Reduce,
     Scalar,
     extent_of,
-    join,
+    reduced_extent,
     type_of,
     varies_within,
     walk,
@@ -97,7 +96,7 @@ def verify(rule: Rule) -> Rule:
                     verify_expr(arg)
                 expect(REDUCTIONS.get(expr.op) == len(expr.args), f"no reduction {expr.op} of {len(expr.args)}")
                 expect(all(type_of(arg) is Type.REAL for arg in expr.args), f"{expr.op} of conditions")
-                extent = reduce(join, map(extent_of, expr.args), Extent.CONSTANT)
+                extent = reduced_extent(expr)
                 expect(varies_within(extent, expr.over), f"{expr.op} over {expr.over.name} of {extent.name}")
 
     for hyper in rule.hypers:
@@ -119,8 +118,7 @@ def verify(rule: Rule) -> Rule:
             number = type_of(assign.value) is Type.REAL
             expect(number or assign.target not in stores, f"{assign.target} is assigned a condition")
             if assign.target in stores:
-                most = extents[assign.target]
-                expect(join(extent, most) == most, f"{assign.target} is assigned more values than it has")
+                expect(extent <= extents[assign.target], f"{assign.target} is assigned more values than it has")
             if block is rule.scalars:
                 scalar = extent <= Extent.STEP and assign.target not in stores
                 expect(scalar, f"scalar {assign.target} is no scalar")

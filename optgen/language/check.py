@@ -84,7 +84,7 @@ class _Checker(Scope):
         terms = [formula.value for formula in spec.formulas]
         terms += [state.when for state in spec.states if state.when is not None]
         self.by_matrix = any(map(_mentions_matrix, terms))
-        self.tiled = any(map(_tiled, terms)) or any(OVER.get(s.extent, 0) >= Extent.MATRIX for s in spec.states)
+        self.tiled = any(map(_tiled, terms)) or any(map(_counts_tiles, (s.extent for s in spec.states)))
         if spec.rows != "last" and not self.tiled and not spec.faults:
             message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
             self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
@@ -362,7 +362,12 @@ def _mentions_matrix(term: Term) -> bool:
     return any(name not in reduced for name in found)
 
 
+def _counts_tiles(extent: str) -> bool:
+    """Whether this names matrices, rows or columns."""
+    return OVER.get(extent, Extent.CONSTANT) >= Extent.MATRIX
+
+
 def _tiled(term: Term) -> bool:
     """Whether something is reduced over rows, columns or matrices."""
     last = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
-    return any(isinstance(name, Name) and OVER.get(name.name, 0) >= Extent.MATRIX for name in last)
+    return any(isinstance(name, Name) and _counts_tiles(name.name) for name in last)

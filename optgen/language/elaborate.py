@@ -27,7 +27,7 @@ from ..ir.expr import (
     Scalar,
     Size,
     extent_of,
-    join,
+    joint_extent,
     type_of,
     varies_within,
     walk,
@@ -227,7 +227,7 @@ class Variant:
             self.fault(span, message, "for example: grad = 0")
         elif (target in self.active or target in (DELTA, PARAMETER)) and not number:
             self.fault(span, f"{target!r} must be a number, got a condition", "write where(condition, a, b)")
-        elif join(extent, own) != own:
+        elif not extent <= own:
             over = "" if own == Extent.TENSOR else f", {own.name.lower()}"
             reduced = ", ".join(f"{name}(x{over})" for name in ("sum", "mean", "norm"))
             hint = f"reduce it: {reduced}; or give the state another extent"
@@ -403,17 +403,15 @@ class Variant:
                 found.remove(arg)
         if len(found) < len(args):
             return None
-        if not self.choice[MATRIX] and Extent.MATRIX <= over <= Extent.COLUMN:
+        if not self.choice[MATRIX] and Extent.MATRIX <= over < Extent.ELEMENT:
             message = f"there is no {over.name.lower()} where the parameter is no matrix"
             self.fault(term.span, message, "choose with the given flag: a if matrix else b")
             return None
-        of = Extent.CONSTANT
-        for arg in found:
-            of = join(of, extent_of(arg))
+        of = joint_extent(found)
         if varies_within(of, over):
             return Reduce(name, tuple(found), over)
         words = f"{name}() over {OVER_WORDS[over]} was given {of.words}"
-        wider = [extent.name.lower() for extent in sorted(OVER.values()) if extent < over and varies_within(of, extent)]
+        wider = [extent.name.lower() for extent in OVER.values() if extent < over and varies_within(of, extent)]
         written = f"{name}({', '.join('xy'[: len(found)])}, {wider[-1]})" if wider else ""
         if {of, over} == {Extent.ROW, Extent.COLUMN}:
             self.fault(term.span, f"{words}, not one for each element", f"to reduce all of these, write {written}")

@@ -7,9 +7,8 @@ Does not: name them (`hoist` does).
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import reduce
 
-from ..ir.expr import Call, Expr, Extent, Reduce, Size, children, extent_of, join, rebuilt
+from ..ir.expr import Call, Expr, Reduce, Size, children, joint_extent, rebuilt
 from ..ir.rule import Assign, Rule
 
 __all__ = ["run"]
@@ -25,6 +24,5 @@ def _lowered(expr: Expr) -> Expr:
         case Reduce(op="norm", args=(x,)):
             return Call("sqrt", (Reduce("dot", (x, x), expr.over, expr.key),))
         case Reduce(op="mean", args=args):
-            of = reduce(join, map(extent_of, args), Extent.CONSTANT)
-            return Call("div", (Reduce("sum", args, expr.over, expr.key), Size(expr.over, of)))
+            return Call("div", (Reduce("sum", args, expr.over, expr.key), Size(expr.over, joint_extent(args))))
     return expr

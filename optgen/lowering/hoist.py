@@ -9,7 +9,6 @@ Does not: hoist literals, which the emitter writes where they stand.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import reduce
 
 from ..ir.expr import (
     Const,
@@ -22,8 +21,8 @@ from ..ir.expr import (
     Scalar,
     children,
     extent_of,
-    join,
     rebuilt,
+    reduced_extent,
     type_of,
 )
 from ..ir.rule import Assign, Rule
@@ -67,9 +66,7 @@ def run(rule: Rule) -> Rule:
 
     def whole(expr: Expr) -> Expr:
         """`expr` with names for all in it that has fewer values."""
-        extent = extent_of(expr)
-        if isinstance(expr, Reduce):
-            extent = reduce(join, map(extent_of, expr.args), Extent.CONSTANT)
+        extent = reduced_extent(expr) if isinstance(expr, Reduce) else extent_of(expr)
         return rebuilt(expr, tuple(inside(arg, extent) for arg in children(expr)))
 
     for assign in rule.body:

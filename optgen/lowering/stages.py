@@ -12,9 +12,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from ..ir.expr import Extent, Load, Local, Reduce, extent_of, type_of, walk
+from ..ir.expr import Extent, Load, Local, extent_of, join, reduces_elements, type_of, walk
 from ..ir.rule import Assign
-from .sweeps import Between, Exchange, Group, Sweep, Sweeps, reduced_extent
+from .sweeps import Between, Exchange, Group, Sweep, Sweeps
 
 __all__ = ["Small", "Stage", "crossing", "in_place", "stages"]
 
@@ -92,7 +92,7 @@ def _stretches(plan: Sweeps) -> list[list[Work]]:
 
 def _over(assign: Assign) -> Extent:
     """For each of what a value is computed; what a tensor gives to the group, for each tensor."""
-    return max(extent_of(assign.value), Extent.TENSOR)
+    return join(extent_of(assign.value), Extent.TENSOR)
 
 
 def _kept(plan: Sweeps) -> Iterator[Small]:
@@ -138,11 +138,7 @@ def _read(work: Work) -> set[str]:
     left it."""
     if isinstance(work, Sweep):
         return _names(*_code(work))
-    return set().union(*({a.target} if _of_elements(a) else _names(a) for a in work.code))
-
-
-def _of_elements(assign: Assign) -> bool:
-    return isinstance(assign.value, Reduce) and reduced_extent(assign.value) == Extent.ELEMENT
+    return set().union(*({a.target} if reduces_elements(a.value) else _names(a) for a in work.code))
 
 
 def _joined(works: Sequence[Work]) -> list[Work]:

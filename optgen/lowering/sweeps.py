@@ -11,10 +11,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from typing import TypeAlias
 
-from ..ir.expr import Expr, Extent, Load, Local, Reduce, Size, children, extent_of, join, rebuilt, walk
+from ..ir.expr import (
+    Expr,
+    Extent,
+    Load,
+    Local,
+    Reduce,
+    Size,
+    children,
+    extent_of,
+    rebuilt,
+    reduced_extent,
+    reduces_elements,
+    walk,
+)
 from ..ir.rule import Assign, Rule, kernel_scalars
 
 __all__ = [
@@ -26,7 +38,6 @@ __all__ = [
     "group_names",
     "joined",
     "load_name",
-    "reduced_extent",
     "sweeps_of",
 ]  # fmt: skip
 
@@ -104,11 +115,6 @@ class Sweeps:
         return sum(len(each.loads) + len(each.stores) for each in self.sweeps)
 
 
-def reduced_extent(expr: Reduce) -> Extent:
-    """The extent of what is reduced."""
-    return reduce(join, map(extent_of, expr.args), Extent.CONSTANT)
-
-
 def joined(value: Expr) -> bool:
     """Whether each shard of a tensor has but its part of a value, of the tensor or of what it gives to the group."""
     if isinstance(value, Size):
@@ -151,13 +157,13 @@ class _Planner:
         # Nothing is written before it is known that the step counts.
         counts = self.level.get(rule.accept, 0)
         self.written = {name: max(self.level[name], counts) for name in rule.stores if name in self.arrays}
-        reduced = [self.given[a.target] for a in rule.body if _of_elements(a.value)]
+        reduced = [self.given[a.target] for a in rule.body if reduces_elements(a.value)]
         self.count = max([1 + max(self.written.values()), *reduced])
         while self.put_off():
             pass
 
     def known_after(self, expr: Expr) -> int:
-        own = 1 if _of_elements(expr) else 0
+        own = 1 if reduces_elements(expr) else 0
         return own + max((self.level.get(e.name, 0) for e in walk(expr) if isinstance(e, Local)), default=0)
 
     def put_off(self) -> bool:
@@ -174,7 +180,7 @@ class _Planner:
         return [
             a.target
             for a in self.rule.body
-            if self.written.get(a.target) == k or (_of_elements(a.value) and self.given[a.target] == k + 1)
+            if self.written.get(a.target) == k or (reduces_elements(a.value) and self.given[a.target] == k + 1)
         ]
 
     def needs(self, k: int) -> tuple[set[str], set[str], set[str]]:
@@ -228,7 +234,7 @@ class _Planner:
         reductions: list[Assign] = []
         for assign in self.rule.body:
             if assign.target in computed:
-                into = reductions if _of_elements(assign.value) else body
+                into = reductions if reduces_elements(assign.value) else body
                 into.append(Assign(assign.target, read(assign.value)))
         stores = tuple(name for name in self.rule.arrays if self.written.get(name) == k)
         return Sweep(
@@ -290,11 +296,6 @@ class _Planner:
 
 def _locals(expr: Expr) -> list[str]:
     return [e.name for e in walk(expr) if isinstance(e, Local)]
-
-
-def _of_elements(expr: Expr) -> bool:
-    """Whether a value is added up over elements, for which it takes a pass."""
-    return isinstance(expr, Reduce) and reduced_extent(expr) == Extent.ELEMENT
 
 
 def _gives(expr: Expr) -> bool:

@@ -75,14 +75,15 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     if not dims:
         return
     reduced = _reduced(rule)
-    for extent in sorted(reduced | {state.extent for state in rule.states}):
-        if Extent.TENSOR < extent < Extent.ELEMENT and dims & _inner(extent, rule.rows, p.dim()):
+    met = reduced | {state.extent for state in rule.states}
+    for extent in Extent:
+        if extent in met and Extent.TENSOR < extent < Extent.ELEMENT and dims & _inner(extent, rule.rows, p.dim()):
             what = {Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices"}[extent]
             message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} reduces over its {what}, which are cut: "
             message += f"it is sharded along dimension {', '.join(map(str, sorted(dims)))}"
             hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate()), "
             raise ArrayError(message, hint=hint + "or step it with another rule")
-    if not kernels and min(reduced, default=Extent.ELEMENT) <= Extent.TENSOR:
+    if not kernels and any(extent <= Extent.TENSOR for extent in reduced):
         message = f"parameter {i}: {rule.name} reduces over tensors, and takes no shards of {p.dtype}"
         raise ArrayError(message, hint="keep the parameters in float32: fully_shard's mp_policy computes in less")
 

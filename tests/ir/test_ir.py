@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import itertools
 import math
 import os
 import pickle
@@ -253,17 +255,46 @@ def test_a_rule_knows_what_has_not_a_value_for_each_element(extent: Extent) -> N
         assert rule.grouped == (extent == Extent.GROUP)
 
 
+def test_extents_are_ordered_by_inclusion_and_rows_and_columns_are_not() -> None:
+    chain = [e for e in Extent if e not in (Extent.ROW, Extent.COLUMN)]
+    for between in (Extent.ROW, Extent.COLUMN):
+        line = [*chain[:-1], between, chain[-1]]
+        assert all((a < b, a <= b, b > a, b >= a) == (i < j, i <= j, i < j, i <= j)
+                   for i, a in enumerate(line) for j, b in enumerate(line))  # fmt: skip
+    row, column = Extent.ROW, Extent.COLUMN
+    assert not any((row < column, row <= column, row > column, row >= column))
+    assert not any((column < row, column <= row, column > row, column >= row))
+
+
 @pytest.mark.parametrize("a", Extent)
 @pytest.mark.parametrize("b", Extent)
-def test_two_extents_meet_in_the_least_that_is_below_neither(a: Extent, b: Extent) -> None:
-    def within(x: Extent, y: Extent) -> bool:
-        """Whether a value of extent x is one of extent y too."""
-        return x == y or (x < y and {x, y} != {Extent.ROW, Extent.COLUMN})
-
-    above = [e for e in Extent if within(a, e) and within(b, e)]
-    assert join(a, b) == min(above)
-    assert all(within(min(above), e) for e in above)
+def test_two_extents_join_in_the_least_that_includes_both(a: Extent, b: Extent) -> None:
+    above = [e for e in Extent if a <= e and b <= e]
+    assert join(a, b) in above
+    assert all(join(a, b) <= e for e in above)
     assert join(a, b) == join(b, a)
+    assert (join(a, b) == b) == (a <= b)
+
+
+def test_to_join_extents_is_associative_and_idempotent_and_starts_from_a_constant() -> None:
+    for a, b, c in itertools.product(Extent, repeat=3):
+        assert join(a, join(b, c)) == join(join(a, b), c) == join(a, b, c)
+    assert all(join(a) == join(a, a) == join(a, Extent.CONSTANT) == a for a in Extent)
+    assert join() == Extent.CONSTANT
+    assert join(Extent.ROW, Extent.COLUMN) == Extent.ELEMENT
+
+
+@pytest.mark.parametrize("extent", Extent)
+def test_an_extent_has_a_name_and_one_object(extent: Extent) -> None:
+    assert Extent[extent.name] is extent
+    assert repr(extent) == f"Extent.{extent.name}"
+    assert pickle.loads(pickle.dumps(extent)) is extent
+    assert copy.deepcopy(extent) is extent
+
+
+def test_extents_are_listed_from_few_values_to_many() -> None:
+    names = ["constant", "step", "group", "tensor", "matrix", "row", "column", "element"]
+    assert [extent.name.lower() for extent in Extent] == names
 
 
 def test_there_are_words_for_every_extent() -> None:
