@@ -9,7 +9,7 @@ import re
 
 from ..paths import C_FILES
 
-__all__ = ["headers", "joined", "runtime_source"]
+__all__ = ["FILES", "headers", "joined", "runtime_source"]
 
 #: The files of the runtime, each after those that it builds on.
 FILES = ("fpu.c", "traverse.c", "pool.c", "guard.c")
@@ -22,8 +22,16 @@ _OPENING = """\
 
 
 def headers(library: str) -> dict[str, str]:
-    """What a library opens with: the interface that all share, and its own declarations, the file `library`."""
-    return {"abi": joined("abi.h"), "library": joined(library, without="abi.h")}
+    """What a library opens with: the interface that all share, and its own declarations, the file `library`. Bare of
+    comments but for one: the files explain themselves, and each kernel library repeats them."""
+    abi = f"/* The interface to the runtime, which `templates/c/abi.h` of optgen explains. */\n{_bare(joined('abi.h'))}"
+    return {"abi": abi, "library": _bare(joined(library, without="abi.h"))}
+
+
+def _bare(text: str) -> str:
+    """C without comments, includes and blank lines."""
+    text = re.sub(r" */\*.*?\*/", "", text, flags=re.DOTALL)
+    return "".join(line for line in text.splitlines(keepends=True) if line.strip() and not line.startswith("#include"))
 
 
 def runtime_source() -> str:
