@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["BENCHMARKS", "BUILD", "PACKAGE", "SPECS", "TEMPLATES", "benchmarks", "declarations"]
+__all__ = ["BENCHMARKS", "BUILD", "C_FILES", "PACKAGE", "SPECS", "TEMPLATES", "benchmarks", "constant", "declarations"]
 
 PACKAGE = Path(__file__).resolve().parent
 _ROOT = PACKAGE if (PACKAGE / "templates").is_dir() else PACKAGE.parent
 
 SPECS = _ROOT / "specs"
 TEMPLATES = _ROOT / "templates"
+#: The C that is written by hand.
+C_FILES = TEMPLATES / "c"
 #: No part of optgen, though a wheel brings them inside it: nothing that is built depends on them.
 BENCHMARKS = _ROOT / "benchmarks"
 #: What `optgen build` makes. Nothing depends on its being there.
@@ -21,8 +25,20 @@ BUILD = _ROOT / "build"
 
 
 def declarations() -> str:
-    """The C declarations of everything that Python calls or reads, for cffi."""
-    return "\n".join((TEMPLATES / name).read_text("utf-8") for name in ("abi.h", "kernel.h", "runtime.h"))
+    """The C declarations of everything that Python calls or reads, for cffi, which knows no preprocessor."""
+    text = "\n".join((C_FILES / name).read_text("utf-8") for name in ("abi.h", "kernel.h", "runtime.h"))
+    return re.sub(r"(?m)^#(?!define).*\n", "", text)
+
+
+@cache
+def _constants() -> dict[str, int]:
+    text = (C_FILES / "abi.h").read_text("utf-8")
+    return {name: int(value) for name, value in re.findall(r"(?m)^#define OPTGEN_(\w+) (\d+)$", text)}
+
+
+def constant(name: str) -> int:
+    """The whole number that `templates/c/abi.h` defines as OPTGEN_`name`, where it is stated for C and Python alike."""
+    return _constants()[name]
 
 
 def benchmarks(room: str) -> ModuleType:

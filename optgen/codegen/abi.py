@@ -1,13 +1,15 @@
-"""Binding: from arrays to one call of a compiled kernel. In: a kernel library and arrays that `arrays` has accepted.
+"""The interface between Python and compiled libraries.
 
-A `Binding` is a table of pointers that stays valid while the arrays live; who holds it must see to that.
+In: `templates/c/abi.h`. Out: its version, and the instruction sets that kernels are compiled for.
 """
 
 from __future__ import annotations
 
+from ..paths import constant
+
 __all__ = ["ABI", "ISAS"]
 
-
-ABI = 4
-#: Instruction sets, the best first; the last one is that of all other processors than x86-64.
+#: The version of the interface. A library with another one is not loaded.
+ABI = constant("ABI")
+#: Instruction sets, the best first; the last one is that of all processors other than x86-64.
 ISAS = ("x86_64_v4", "x86_64_v3", "x86_64_v2", "baseline")

@@ -16,12 +16,11 @@ from ..lowering.stages import Stage, crossing, stages
 from ..lowering.sweeps import Sweep, Sweeps, sweeps_of
 from ..notation import facts as summary
 from ..notation import text
-from ..paths import TEMPLATES
 from . import c_language as c
 from .element import Element
 from .element import element as element_of
 from .jinja import environment
-from .runtime_source import headers
+from .runtime_source import headers, joined
 from .small_loops import Loop, between
 from .storage import NAMED, Storage
 
@@ -245,7 +244,7 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule]) -> str:
         "definitions": list(dict.fromkeys(definitions)),
         "kernels": kernels,
         "targets": TARGETS,
-        "reduce": (TEMPLATES / "reduce.h").read_text("utf-8") if any(kernel.codes for kernel in kernels) else "",
+        "reduce": joined("reduce.h", without="abi.h") if any(kernel.codes for kernel in kernels) else "",
     }
     return environment().get_template("kernel.c.jinja").render(context | headers("kernel.h"))
 

@@ -22,9 +22,9 @@ __all__ = ["Product", "built_library", "fingerprint", "library_of"]
 def _sources() -> bytes:
     """A digest of optgen itself: of all that decides what a spec turns into."""
     state = hashlib.sha256()
-    for root, pattern in ((PACKAGE, "**/*.py"), (TEMPLATES, "*")):
+    for root, pattern in ((PACKAGE, "**/*.py"), (TEMPLATES, "**/*")):
         for path in sorted(root.glob(pattern)):
-            if not {BENCHMARKS, BUILD} & {*path.parents}:
+            if path.is_file() and not {BENCHMARKS, BUILD} & {*path.parents}:
                 state.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
     return state.digest()
 

@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ..paths import constant
+
 __all__ = [
     "BLOCK", "FOLD_OF", "FUNCTIONS", "LANES", "LARGEST_POWER", "OPS", "PANEL", "REDUCTIONS", "Op", "Type",
     "power_steps",
@@ -83,8 +85,8 @@ REDUCTIONS = {"sum": 1, "mean": 1, "norm": 1, "dot": 2, "max": 1, "min": 1}
 
 #: The one order in which values are reduced. A run of values (a tensor, or where rows matter a row) is cut into blocks;
 #: in a block, value i goes to lane i modulo LANES; lanes are folded in halves, blocks of a run in order, runs in order.
-#: Down a column, PANEL values are folded in order, and then the panels.
-BLOCK, LANES, PANEL = 1024, 32, 64
+#: Down a column, PANEL values are folded in order, and then the panels. `templates/c/abi.h` states the numbers.
+BLOCK, LANES, PANEL = constant("BLOCK"), constant("LANES"), constant("PANEL")
 
 #: How each goes on from value to value.
 FOLD_OF = {"sum": "sum", "mean": "sum", "norm": "sum", "dot": "sum", "max": "max", "min": "min"}

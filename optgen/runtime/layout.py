@@ -9,19 +9,34 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import pairwise
 
 from numpy.lib.stride_tricks import as_strided
 
 from ..ir.expr import Extent
 from ..ir.rule import Rule
+from ..paths import constant
 from .arrays import Array
 
-__all__ = ["SLAB", "Layout", "counts_of", "layout_of"]
+__all__ = ["SLAB", "Layout", "LayoutKind", "counts_of", "layout_of"]
 
 
 #: Matrices of no more elements, dense behind each other, are gone through several at a time.
-SLAB = 512
+SLAB = constant("SLAB")
+
+
+class LayoutKind(IntEnum):
+    """How the elements of a tensor lie, seen from the last dimension of its layout; OPTGEN_LAYOUT_* in C."""
+
+    #: Any strides, any alignment.
+    STRIDED = 0
+    #: Aligned and without gaps.
+    DENSE = 1
+    #: Each row is a slice of the first dimension, in several pieces.
+    SLICES = 2
+    #: Small matrices, dense from the first to the last.
+    SLABS = 3
 
 
 @dataclass(frozen=True)
@@ -41,10 +56,18 @@ class Layout:
     slices: bool = False
     slabs: bool = False
 
+    @property
+    def kind(self) -> LayoutKind:
+        if self.slabs:
+            return LayoutKind.SLABS
+        if self.slices:
+            return LayoutKind.SLICES
+        return LayoutKind.DENSE if self.dense else LayoutKind.STRIDED
+
     def cells(self) -> list[int]:
         """The layout as the runtime reads it."""
         return [
-            3 if self.slabs else 2 if self.slices else int(self.dense),
+            self.kind,
             len(self.shape),
             *self.shape,
             *(stride for row in self.by for stride in row),

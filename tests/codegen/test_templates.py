@@ -12,12 +12,13 @@ import pytest
 from optgen.codegen import c_language as c
 from optgen.codegen import jinja
 from optgen.codegen import kernel_source as render
+from optgen.codegen.runtime_source import FILES
 from optgen.codegen.small_loops import Loop
 from optgen.compiler import catalogue, driver
 from optgen.ir.expr import Extent
-from optgen.paths import TEMPLATES
+from optgen.paths import C_FILES, TEMPLATES
 
-ALL = sorted(TEMPLATES.iterdir())
+ALL = sorted(path for path in TEMPLATES.rglob("*") if path.is_file())
 RULES = {compiled.name: compiled for compiled in map(driver.compile_file, catalogue.shipped())}
 
 #: Words of C before a star that declares a pointer.
@@ -121,7 +122,7 @@ def test_no_other_template_knows_a_floating_point_number(path: Path) -> None:
     """The runtime counts and points; a number of a rule never has a type there, so nothing can be done to it. In
     `reduce.h` numbers are added up, and nothing else is done to them."""
     text = path.read_text("utf-8")
-    if path.suffix == ".h" or path.name.endswith(".c.jinja"):
+    if path.suffix in (".c", ".h") or path.name.endswith(".c.jinja"):
         assert re.search(r"\b(float|double|_Float\w*|math\.h|tgmath\.h)\b|\d\.\d|\b\d+e[-+]?\d", code(text)) is None
         assert "#include <math.h>" not in text
 
@@ -136,7 +137,7 @@ def test_the_python_module_of_a_rule_computes_nothing(name: str) -> None:
 
 def test_reductions_only_add_and_compare() -> None:
     """Sums of numbers; all else is places, and how many there are of what."""
-    found = arithmetic((TEMPLATES / "reduce.h").read_text("utf-8").replace("\\\n", "\n"))
+    found = arithmetic((C_FILES / "reduce.h").read_text("utf-8").replace("\\\n", "\n"))
     sums = {"total + x", "total += *", "+= * (", "] += x"}
     starts = {", - ("}
     places = {
@@ -170,5 +171,6 @@ def test_a_template_that_lacks_a_value_is_an_error(path: Path) -> None:
 
 
 def test_every_file_of_the_templates_is_one_that_is_used() -> None:
-    rendered = {"kernel.c.jinja", "module.py.jinja", "runtime.c.jinja", "spec.toml.jinja"}
-    assert {path.name for path in ALL} == rendered | {"abi.h", "kernel.h", "reduce.h", "runtime.h"}
+    rendered = {"kernel.c.jinja", "module.py.jinja", "spec.toml.jinja"}
+    joined = {*FILES, "internal.h", "runtime.h", "abi.h", "kernel.h", "reduce.h"}
+    assert {path.relative_to(TEMPLATES).as_posix() for path in ALL} == rendered | {f"c/{name}" for name in joined}

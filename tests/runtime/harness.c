@@ -90,7 +90,9 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
         row[2] = (int64_t)(intptr_t)scalars;
         row[3] = (int64_t)(intptr_t)&spaces[k];
         row[4] = slabs;
-        cells[k][0] = kind == SLABS ? 3 : kind == DENSE || (tiled && kind == ROWS);
+        cells[k][0] = kind == SLABS                                ? OPTGEN_LAYOUT_SLABS
+                      : kind == DENSE || (tiled && kind == ROWS) ? OPTGEN_LAYOUT_DENSE
+                                                                 : OPTGEN_LAYOUT_STRIDED;
         cells[k][1] = rank;
         memcpy(cells[k] + 2, shape, (size_t)rank * sizeof *shape);
         for (int a = 0; a < pointers; ++a) {

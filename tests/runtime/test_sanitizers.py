@@ -20,7 +20,7 @@ from optgen.compiler import catalogue, driver
 from optgen.compiler.toolchain import FLAGS, find_compiler
 from optgen.ir.expr import Extent
 from optgen.lowering.sweeps import sweeps_of
-from optgen.paths import TEMPLATES
+from optgen.paths import C_FILES
 from optgen.runtime import library
 
 HARNESS = Path(__file__).with_name("harness.c")
@@ -45,7 +45,7 @@ class Program:
 def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[driver.Compilation]) -> Program:
     """The harness with kernels and runtime; the test is skipped where this sanitizer is not installed."""
     flags = [flag for flag in FLAGS if flag != "-shared"]
-    call = [*find_compiler().command, *flags, "-g", *sanitizer, "-I", str(TEMPLATES), "-I", str(folder)]
+    call = [*find_compiler().command, *flags, "-g", *sanitizer, "-I", str(C_FILES), "-I", str(folder)]
     (folder / "nothing.c").write_text("int main(void) { return 0; }\n")
     linked = subprocess.run([*call, "-o", str(folder / "nothing"), str(folder / "nothing.c")], capture_output=True)
     if linked.returncode:

@@ -28,7 +28,7 @@ from optgen.errors import ArgumentError, CompilerError
 from optgen.ir.evaluate import Always
 from optgen.optimiser import classes
 from optgen.paths import declarations
-from optgen.runtime import kernel, library, machine
+from optgen.runtime import library, machine
 from optgen.runtime.binding import SERIAL, Binding, Team
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import open_library
@@ -42,7 +42,8 @@ SIZE = SERIAL + 1  # enough for more than one thread
 PRELUDE = f"""
     import os, signal, sys, threading, time
     import numpy as np
-    from optgen import driver
+    from optgen.optimiser import classes
+    from optgen.runtime import library
     Descent = classes.shipped_class("Descent")
     workers = lambda: library.runtime().library.optgen_workers()
 
@@ -370,7 +371,7 @@ def test_workers_started_by_a_thread_that_flushes_do_not_flush() -> None:
     source = CONTROL.replace('"', '\\"').replace("\n", "\\n")
     script = f"""
         import ctypes, pathlib, tempfile
-        from optgen import toolchain
+        from optgen.compiler import toolchain
         with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "control.so"
             toolchain.compile_library("{source}", path)
@@ -422,7 +423,7 @@ def test_the_number_of_threads_is_what_is_asked_for_or_what_the_process_may_use(
     affinity = {0, 1, 2, 3, 4, 5}
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: affinity, raising=False)
     limit = tmp_path / "cpu.max"
-    monkeypatch.setattr(kernel, "Path", lambda _: limit)
+    monkeypatch.setattr(machine, "Path", lambda _: limit)
     cases = {
         "max 100000": 6,
         "250000 100000": 3,

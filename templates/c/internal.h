@@ -1,0 +1,73 @@
+/* What the files of the runtime share with each other; no part of its interface.
+ *
+ * The files are joined into one source, in which OPTGEN_PRIVATE makes their functions static. By
+ * itself, each file compiles too. */
+#pragma once
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+#include "abi.h"
+#include "runtime.h"
+
+#ifndef OPTGEN_PRIVATE
+#define OPTGEN_PRIVATE
+#endif
+#define OPTGEN_EXPORT __attribute__((visibility("default")))
+
+#define MOST_RANK 64 /* what NumPy allows */
+
+/* ---- fpu.c ---- */
+
+/* The floating-point control state of a thread. */
+#if defined(__x86_64__)
+typedef unsigned int control;
+#elif defined(__aarch64__)
+typedef uint64_t control;
+#else
+typedef int control;
+#endif
+
+OPTGEN_PRIVATE control control_enter(void);
+OPTGEN_PRIVATE void control_leave(control before);
+
+/* ---- traverse.c ---- */
+
+/* The chunks of one thread: which work, times TURN, plus how many chunks of the lane are taken. */
+typedef struct {
+    _Alignas(64) atomic_llong next;
+} lane;
+
+#define TURN ((int64_t)1 << 40)
+
+/* A step, shared by all threads that are in it. */
+typedef struct {
+    const optgen_kernel *kernel;
+    const void *group;
+    const char *tensors;
+    int64_t count, total, slabs, grain;
+    int32_t to, threads;
+    lane *lanes;         /* one per thread */
+    atomic_llong turn;   /* the work at hand */
+    atomic_llong done;   /* how many of its chunks are done */
+    atomic_int sleeping; /* how many threads sleep until the next work begins */
+    const optgen_team *team;
+} job;
+
+OPTGEN_PRIVATE int64_t most_chunks(const job *step, int32_t from);
+OPTGEN_PRIVATE void go_on(job *step, int32_t k);
+OPTGEN_PRIVATE void run_step(job *step, int32_t own);
+
+/* ---- pool.c ---- */
+
+OPTGEN_PRIVATE void wait_for(job *step, int32_t k);
+OPTGEN_PRIVATE void wake_sleepers(void);
