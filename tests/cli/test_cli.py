@@ -168,7 +168,7 @@ def test_an_unknown_command_is_a_fault_of_the_command_line() -> None:
 
 
 def test_a_fault_of_optgen_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(driver, "shipped", lambda: 1 / 0)
+    monkeypatch.setattr(catalogue, "shipped", lambda: 1 / 0)
     assert isinstance(CliRunner().invoke(cli.main, ["list"]).exception, ZeroDivisionError)
 
 
@@ -268,7 +268,7 @@ def test_every_rule_is_found_by_its_name_and_by_its_file() -> None:
 
 def test_a_name_of_several_rules_and_no_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     names = {"Twin": Path("one.toml"), "TWIN": Path("two.toml"), "Other": Path("other.toml")}
-    monkeypatch.setattr(driver, "shipped_names", lambda: names)
+    monkeypatch.setattr(catalogue, "shipped_names", lambda: names)
     assert refused("show", "twin") == "error: optgen has no rule 'twin'\n  hint: did you mean 'Twin' or 'TWIN'?\n"
 
 
@@ -811,9 +811,9 @@ def rows(result: Result) -> dict[str, tuple[str, str]]:
 def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A build folder of the test's own, not made yet, and a runtime as if freshly started."""
     folder = tmp_path / "built"
-    for room in (resources, driver, product, doctor):
-        monkeypatch.setattr(room, "BUILD", folder)
-    monkeypatch.setattr(driver, "runtime", library.runtime.__wrapped__)
+    for module in (resources, library, product, doctor):
+        monkeypatch.setattr(module, "BUILD", folder)
+    monkeypatch.setattr(library, "runtime", library.runtime.__wrapped__)
     return folder
 
 
@@ -838,7 +838,7 @@ def test_the_doctor_counts_what_is_built_and_current(built: Path, monkeypatch: p
     found, advice = rows(run("doctor"))["built kernels"][1].splitlines()
     assert found == f"0 of {count} built and current in {built}; the others are compiled on first use"
     assert advice == f"to do: optgen build --out {built} makes them now"
-    monkeypatch.setattr(driver, "shipped", lambda: (resources.SPECS / "descent.toml",))
+    monkeypatch.setattr(catalogue, "shipped", lambda: (resources.SPECS / "descent.toml",))
     said_by_build = run("build", "--out", built)
     assert said_by_build.exit_code == 0, said_by_build.output
     assert rows(run("doctor"))["built kernels"] == ("ok", f"2 of 2 built and current in {built}")
@@ -876,10 +876,10 @@ def test_the_doctor_finds_a_compiler_that_does_not_compile(
 
 
 def test_the_doctor_says_why_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "processors", machine.threads)
+    monkeypatch.setattr(machine, "processors", machine.threads)
     why = "the processors that this process may run on"
     assert rows(run("doctor"))["threads"] == ("ok", f"{machine.threads()}: {why}")
-    monkeypatch.setattr(kernel, "processors", lambda: 1000)
+    monkeypatch.setattr(machine, "processors", lambda: 1000)
     why = "the quota of the control group; 1000 processors by affinity"
     assert rows(run("doctor"))["threads"] == ("ok", f"{machine.threads()}: {why}")
     monkeypatch.setenv("OPTGEN_NUM_THREADS", "7")
@@ -921,7 +921,7 @@ def test_the_doctor_bears_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> 
         raise ModuleNotFoundError("No module named 'cffi'")
 
     monkeypatch.setattr(doctor, "version", version)
-    monkeypatch.setattr(driver, "shipped", shipped)
+    monkeypatch.setattr(catalogue, "shipped", shipped)
     result = run("doctor")
     assert result.exit_code == 1
     assert rows(result)["versions"][0] == "NOT OK"
