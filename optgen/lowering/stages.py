@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from ..ir.expr import Extent, Load, Local, extent_of, join, reduces_elements, type_of, walk
 from ..ir.rule import Assign
-from .sweeps import Between, Exchange, Group, Sweep, Sweeps
+from .sweeps import MOST_KNOWN, Between, Exchange, Group, Sweep, Sweeps
 
 __all__ = ["Small", "Stage", "crossing", "in_place", "stages"]
 
@@ -43,15 +44,17 @@ class Stage:
         return (*self.local, *self.whole)
 
 
-def stages(plan: Sweeps) -> list[list[Stage]]:
+@lru_cache(maxsize=MOST_KNOWN)
+def stages(plan: Sweeps) -> tuple[tuple[Stage, ...], ...]:
     """Of each stretch the stages, in order."""
     stretches = _stretches(plan)
     here = in_place(plan)
     stretches[-1] += [small for small in _kept(plan) if small.code[0].target not in here]
-    return [_staged(stretch) for stretch in stretches]
+    return tuple(tuple(_staged(stretch)) for stretch in stretches)
 
 
-def in_place(plan: Sweeps) -> set[str]:
+@lru_cache(maxsize=MOST_KNOWN)
+def in_place(plan: Sweeps) -> frozenset[str]:
     """The states of matrices, rows and columns whose new values take the place of the old ones as soon as they are
     computed, since nothing that comes behind reads the old ones, and it is known by then that the step counts."""
     works = [[work for stage in _staged(stretch) for work in stage.work] for stretch in _stretches(plan)]
@@ -60,14 +63,14 @@ def in_place(plan: Sweeps) -> set[str]:
     read = {e.array: i for i, assign in enumerate(code) for e in walk(assign.value) if isinstance(e, Load)}
     made = {assign.target: i for i, assign in enumerate(code)}
     extents = {assign.target: extent_of(assign.value) for assign in code}
-    return {
+    return frozenset(
         state.name
         for state in plan.rule.states
         if Extent.TENSOR < state.extent < Extent.ELEMENT
         and state.name not in early
         and extents.get(state.name) == state.extent
         and read.get(state.name, -1) <= made[state.name]
-    }
+    )
 
 
 def _verdict(plan: Sweeps) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeAlias
 
 from ..ir.expr import (
@@ -30,6 +31,7 @@ from ..ir.expr import (
 from ..ir.rule import Assign, Rule, kernel_scalars
 
 __all__ = [
+    "MOST_KNOWN",
     "Between",
     "Exchange",
     "Group",
@@ -40,6 +42,10 @@ __all__ = [
     "load_name",
     "sweeps_of",
 ]  # fmt: skip
+
+
+#: How many rules are remembered with their sweeps and stages.
+MOST_KNOWN = 128
 
 
 @dataclass(frozen=True)
@@ -79,9 +85,12 @@ class Exchange:
 Work: TypeAlias = Sweep | Between | Group | Exchange
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sweeps:
-    """A lowered rule as work in order; `scalars` are known before all of it, in this order for a kernel."""
+    """A lowered rule as work in order; `scalars` are known before all of it, in this order for a kernel.
+
+    Compared by identity: `sweeps_of` gives one object for each rule.
+    """
 
     rule: Rule
     scalars: tuple[Assign, ...]
@@ -135,8 +144,9 @@ def group_names(plan: Sweeps) -> dict[str, int]:
     return {name: i for i, name in enumerate(sorted(set(names)))}
 
 
+@lru_cache(maxsize=MOST_KNOWN)
 def sweeps_of(rule: Rule) -> Sweeps:
-    """The course of a lowered rule."""
+    """The sweeps of a lowered rule; planned once, for whoever asks."""
     return _Planner(rule).sweeps()
 
 

@@ -654,9 +654,9 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
                 reached.add((frame.f_code.co_filename, frame.f_lineno))
 
     sites: list[tuple[str, ast.Call]] = []
-    for room in ("parse", "formula", "variant", "check"):
-        module = sys.modules[f"optgen.{room}"]
-        monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # `check` reports through `variant`
+    for name in ("parse", "formula", "elaborate", "check"):
+        module = sys.modules[f"optgen.language.{name}"]
+        monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # `check` reports through `elaborate`
         for function in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
             if isinstance(function, ast.FunctionDef) and function.name not in ("fault", "fault_at"):
                 calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
