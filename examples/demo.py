@@ -1,5 +1,5 @@
-"""Training with Flux's rules: a linear regression under each, then a classifier of handwritten digits; some other rules,
-and a chain with a schedule.
+"""Training with Flux's rules: a linear regression under each, then a classifier of handwritten digits; some other
+rules, and a chain with a schedule.
 
 Prints a table of loss and accuracy for each, and writes a picture of the loss curves beside this file.
 """
