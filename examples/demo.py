@@ -1,5 +1,5 @@
-"""The seed's system at work: a linear regression under each of its rules, then a classifier of handwritten digits; and
-some of the others, and a chain with a schedule.
+"""Training with Flux's rules: a linear regression under each, then a classifier of handwritten digits; some other
+rules, and a chain with a schedule.
 
 Prints a table of loss and accuracy for each, and writes a picture of the loss curves beside this file.
 """
@@ -60,7 +60,7 @@ RULES: dict[str, Callable[[], Any]] = {
 
 
 def regression(name: str) -> tuple[float, float]:
-    """The seed's linear regression, as its page has it. The loss before and after."""
+    """The linear regression of Flux's documentation. The loss before and after."""
     rng = np.random.default_rng(0)
     W = param(rng.random((2, 5)))
     b = param(rng.random(2))
