@@ -13,6 +13,7 @@ used.
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,16 @@ from torch.optim import Optimizer, lr_scheduler, swa_utils
 
 from ..compiler import catalogue, driver
 from ..errors import ArgumentError, UnknownRule
-from ..optimiser import classes
 from ..optimiser.chain import chain as _chain
+from ..optimiser.classes import shipped_class
 from .classes import adapted, of_spec, wrapped
 from .optimizer import Adapter
 
 __all__ = ["Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils"]
+
+
+#: Held while a class is made. Reentrant: making one may ask for another.
+_FIRST_USE = threading.RLock()
 
 
 def load(path: str | os.PathLike[str]) -> type[Adapter]:
@@ -47,11 +52,11 @@ def chain(params: Any, *parts: Any) -> Adapter:
 
 
 def _made(name: str) -> type[Adapter]:
-    core = classes.shipped_class(name)
+    core = shipped_class(name)
     rule = core._compilation.rules[0]
     if rule.part:
-        hint = f"optgen.torch.chain(params, optgen.{name}(), optgen.AdamW())"
-        raise ArgumentError(f"{name} is a part of chains, and no rule by itself", hint=hint)
+        usage = f"optgen.torch.chain(params, optgen.{name}(), optgen.AdamW())"
+        raise AttributeError(f"{name} is a part of chains, and no rule by itself (hint: {usage})")
     theirs = getattr(torch.optim, name) if rule.origin == "torch.optim" else None
     return adapted(core._compilation, core._module, theirs, core)
 
@@ -59,16 +64,20 @@ def _made(name: str) -> type[Adapter]:
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value: Any
-    try:
-        value = _made(name)
-    except UnknownRule as error:
-        value = vars(torch.optim).get(name)  # an optimiser that optgen has no rule for, or a module
-        if value is None:
-            raise AttributeError(str(error)) from None
-    globals()[name] = value
+    with _FIRST_USE:  # threads that ask at once get the same class
+        if name in globals():
+            return globals()[name]
+        value: Any
+        try:
+            value = _made(name)
+        except UnknownRule as error:
+            value = vars(torch.optim).get(name)  # an optimiser that optgen has no rule for, or a module
+            if value is None:
+                raise AttributeError(str(error)) from None
+        globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted([*__all__, *catalogue.shipped_names()])
+    theirs = [name for name in vars(torch.optim) if not name.startswith("_")]
+    return sorted({*__all__, *catalogue.shipped_names(), *theirs})
