@@ -1,7 +1,7 @@
 """The hyperparameters and flags of one optimiser, checked when they are given and whenever they change.
 
 In: what a constructor was called with, in any spelling.
-Out: a `Settings`, which an optimiser and its engine hold: values, flags, and the variants of the rule that these choose.
+Out: a `Settings`, held by an optimiser and its engine: values, flags, and the variants of the rule that these choose.
 """
 
 from __future__ import annotations
