@@ -23,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 import optgen
+from optgen.optimiser.base import settings_of
 from optgen.runtime import library
 from optgen.runtime.machine import threads
 
@@ -64,7 +65,7 @@ def measure(shapes: list[tuple[int, ...]]) -> list[dict[str, Any]]:
     for name, (make, most) in CONTESTANTS.items():
         params = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
         opt = make()
-        if any(len(shape) < 2 for shape in shapes) and opt.rule.matrix and len(opt._variants) == 1:
+        if any(len(shape) < 2 for shape in shapes) and opt.rule.matrix and len(settings_of(opt).variants) == 1:
             continue
         runs[name] = (opt, params)
         matrix = len(shapes[0]) >= 2

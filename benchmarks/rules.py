@@ -17,6 +17,7 @@ from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError
 from optgen.ir.expr import Call, Extent, extent_of, walk
 from optgen.lowering.sweeps import sweeps_of
+from optgen.optimiser.base import compilation_of, settings_of
 
 from .shapes import Shapes
 
@@ -79,7 +80,7 @@ def make(name: str) -> Any:
 
 
 def _lowered(optimiser: Any, matrix: bool) -> Any:
-    return optimiser._compilation.lowered[optimiser._variants[matrix]]
+    return compilation_of(optimiser).lowered[settings_of(optimiser).variants[matrix]]
 
 
 def arrays_moved(optimiser: Any, matrix: bool = False) -> int:

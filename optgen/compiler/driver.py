@@ -7,7 +7,7 @@ and else from the per-user cache, which compiles it on first use.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
@@ -39,6 +39,11 @@ class Compilation:
     open: tuple[Rule, ...]
     rules: tuple[Rule, ...]
     sharded: bool = False
+
+    @classmethod
+    def of_rules(cls, stem: str, rules: Iterable[Rule]) -> Compilation:
+        """Closed rules that were made in memory, by composition; there is no spec, and no class is made of them."""
+        return cls(file="", text="", stem=stem, open=(), rules=tuple(rules))
 
     @property
     def name(self) -> str:

@@ -1,5 +1,11 @@
-"""The object a user holds."""
+"""The object a user holds: an optimiser of NumPy arrays.
 
-from .base import Optimiser
+In: a compiled rule, hyperparameters, then parameters and gradients.
+Out: parameters and states changed in place; state dicts; chains of several optimisers.
 
-__all__ = ["Optimiser"]
+A change here may touch what users call and what checkpoints hold, and never what a step computes.
+"""
+
+from .base import Optimiser, compilation_of, settings_of
+
+__all__ = ["Optimiser", "compilation_of", "settings_of"]

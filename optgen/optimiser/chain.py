@@ -1,12 +1,13 @@
-"""Chains: several optimisers as one. `chain(ClipNorm(1.0), WeightDecay(1e-4), ADAM())` is one rule and one kernel.
+"""Chains: several optimisers as one rule and one kernel, as in `chain(ClipNorm(1.0), WeightDecay(1e-4), ADAM())`.
 
-In: optimisers that have not stepped. Out: an optimiser over the rule that `compose` makes of their rules; its parts
-keep their hyperparameters, and are addressed by their place.
+In: optimisers that have not stepped.
+Out: an optimiser over the rule that `compose` makes of their rules. Its parts keep their settings, and are addressed by
+their place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any, NoReturn, overload
 
 from ..compiler.driver import Compilation
@@ -17,9 +18,11 @@ from ..ir.rule import Rule
 from ..ir.verify import verify
 from ..language.check import MOST_REDUCTIONS
 from ..names import canonical
-from .base import Optimiser, loaded
+from .array_engine import Engine
+from .base import Optimiser, engine_of, loaded, settings_of
+from .checkpoint import flags_of_parts
 from .hyperparameters import Given, spellings
-from .settings import expect_backend
+from .settings import Settings, expect_backend
 
 __all__ = ["Chain", "Optimiser", "chain"]
 
@@ -41,8 +44,8 @@ def chain(*parts: Optimiser, backend: str = "kernel") -> Chain:
 class Chain(Optimiser):
     """What `chain` makes, and `Optimiser(a, b, c)`."""
 
+    _settings: ChainSettings
     _parts: tuple[Optimiser, ...]
-    _named: tuple[Mapping[str, str], ...]  # for each part, what its hyperparameters are called in the chain
 
     def __init__(self, *parts: Optimiser, backend: str = "kernel") -> None:
         expect_backend(backend)
@@ -55,22 +58,10 @@ class Chain(Optimiser):
     def _link(self, parts: Sequence[Optimiser], backend: str) -> None:
         """Becomes the chain of these parts, which are its own."""
         compilation, names = _compiled(parts)
-        values = _Values([(part._values, mine) for part, mine in zip(parts, names, strict=True)])
-        self.__dict__.update(
-            _parts=tuple(parts),
-            _compilation=compilation,
-            _module=None,
-            _named=names,
-            _spellings=spellings(compilation.rules[0].hypers),
-        )
-        self._start(values, {}, backend, {})
-        # For checkpoints; they are chosen, and the rule of the chain has none.
-        self.__dict__["_flags"] = {
-            f"{name} of part {i}": value for i, part in enumerate(parts) for name, value in part._flags.items()
-        }
         for i, part in enumerate(parts):
-            part.__dict__["_held"] = self._held  # what is set there is a change here
-            part.__dict__.update(dict.fromkeys(_OF_THE_WHOLE, _Part(i)))
+            part._hold(settings_of(part), PartEngine(i))
+        self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
+        self._hold(ChainSettings(compilation, [settings_of(part) for part in parts], names, backend))
 
     @property
     def parts(self) -> tuple[Optimiser, ...]:
@@ -91,58 +82,131 @@ class Chain(Optimiser):
         return iter(self._parts)
 
     def __repr__(self) -> str:
-        backend = [] if self._backend == "kernel" else [f"backend={self._backend!r}"]
-        return f"chain({', '.join([*map(repr, self._parts), *backend])})"
-
-    # ---- Hyperparameters, which stay with the parts ----
-
-    @property
-    def _scheduled(self) -> bool:  # type: ignore[override]
-        return any(part._scheduled for part in self._parts)
-
-    def _changed(self) -> None:
-        for part in self._parts:
-            part._changed()
-
-    def _refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        for part, names in zip(self._parts, self._named, strict=True):
-            part._refuse_other_variant({own: values[name] for own, name in names.items()})
-
-    def _suggestion(self, name: str, names: Sequence[str]) -> str:
-        """Where to find a name that several parts have."""
-        stem = canonical(name)
-        having = [i for i, part in enumerate(self._parts) if stem in part._spellings]
-        if not having:
-            return super()._suggestion(name, names)
-        places = " or ".join(f"opt[{i}].{name} ({type(self._parts[i]).__name__})" for i in having)
-        return f" of its own: several parts have it; write {places}"
+        return f"chain({', '.join([*map(repr, self._parts), *self._settings.backend_argument()])})"
 
     # ---- Copies ----
 
     def _twin(self) -> Chain:
         twin: Chain = object.__new__(Chain)
-        twin._link([part._twin() for part in self._parts], self._backend)
+        twin._link([part._twin() for part in self._parts], self.backend)
         return twin
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_unpickled, (tuple(part._twin() for part in self._parts), self._backend, self.state_dict()))
+        return (_unpickled, (tuple(part._twin() for part in self._parts), self.backend, self.state_dict()))
 
 
 Optimiser._chain = Chain
 
-#: What a part leaves to the chain.
-_OF_THE_WHOLE = ("step", "state", "state_dict", "load_state_dict")
+
+class ChainSettings(Settings):
+    """The settings of all parts as those of one rule; each stays with its part.
+
+    Parameters
+    ----------
+    parts
+        The settings of the parts, in order.
+    named
+        For each part, what its hyperparameters are called in the chain.
+    """
+
+    def __init__(
+        self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]], backend: str
+    ) -> None:
+        self.parts = tuple(parts)
+        self._named = named
+        known = spellings(compilation.rules[0].hypers)
+        super().__init__("Chain", compilation, known, JoinedValues(parts, named), {}, {}, backend)
+
+    @property
+    def scheduled(self) -> bool:
+        for part in self.parts:  # noqa: SIM110  # runs in every step, where `any` costs more
+            if part.scheduled:
+                return True
+        return False
+
+    def saved_flags(self) -> dict[str, bool]:
+        return flags_of_parts([part.flags for part in self.parts])
+
+    def replace(self, values: Mapping[str, tuple[Given, ...]]) -> None:
+        for part, names in zip(self.parts, self._named, strict=True):
+            own = {old: values[new] for old, new in names.items() if new in values}
+            if own:
+                part.replace(own)
+
+    def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
+        for part, names in zip(self.parts, self._named, strict=True):
+            part.refuse_other_variant({own: values[name] for own, name in names.items()})
+
+    # Dtypes are known by every part, so that a change of one makes the chain look again.
+
+    def known_to_fit(self, dtypes: Set[str]) -> bool:
+        for part in self.parts:  # noqa: SIM110  # runs in every step, where `all` costs more
+            if not part.known_to_fit(dtypes):
+                return False
+        return True
+
+    def accept_dtypes(self, dtypes: Set[str]) -> None:
+        for part in self.parts:
+            part.accept_dtypes(dtypes)
+
+    def forget_dtypes(self) -> None:
+        for part in self.parts:
+            part.forget_dtypes()
+
+    def suggestion(self, name: str, names: Sequence[str]) -> str:
+        """Where to find a name that several parts have."""
+        stem = canonical(name)
+        having = [i for i, part in enumerate(self.parts) if stem in part.spellings]
+        if not having:
+            return super().suggestion(name, names)
+        places = " or ".join(f"opt[{i}].{name} ({self.parts[i].owner})" for i in having)
+        return f" of its own: several parts have it; write {places}"
 
 
-class _Part:
-    """In the place of a method of a part that is the chain's business."""
+class JoinedValues(Mapping[str, tuple[Given, ...]]):
+    """The hyperparameters of all parts under their names in the chain, as they are now."""
+
+    def __init__(self, parts: Sequence[Settings], named: Sequence[Mapping[str, str]]) -> None:
+        pairs = zip(parts, named, strict=True)
+        self._places = {new: (part, own) for part, names in pairs for own, new in names.items()}
+
+    def __getitem__(self, name: str) -> tuple[Given, ...]:
+        part, own = self._places[name]
+        return part.values[own]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+class PartEngine:
+    """The engine of a part: it refuses what is the business of the chain."""
+
+    begun = False
 
     def __init__(self, place: int) -> None:
         self._place = place
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> NoReturn:
+    def step(self, params: Sequence[Any], grads: Sequence[Any]) -> NoReturn:
+        raise self._refusal()
+
+    def state(self, p: Any) -> NoReturn:
+        raise self._refusal()
+
+    def state_dict(self) -> NoReturn:
+        raise self._refusal()
+
+    def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> NoReturn:
+        raise self._refusal()
+
+    def copy_to(self, other: Engine) -> None:
+        """Nothing: a copy of a part is an optimiser that has not stepped."""
+
+    def _refusal(self) -> ArgumentError:
         message = f"part {self._place} of a chain has hyperparameters, and no steps and states of its own"
-        raise ArgumentError(message, hint="call the chain itself: opt.step(params, grads), opt.state(p)")
+        return ArgumentError(message, hint="call the chain itself: opt.step(params, grads), opt.state(p)")
 
 
 def _unpickled(parts: Sequence[Optimiser], backend: str, saved: dict[str, Any]) -> Optimiser:
@@ -159,11 +223,11 @@ def _flat(parts: Sequence[Any]) -> Iterator[Optimiser]:
         if not isinstance(part, Optimiser):
             hint = "parts are optimisers: chain(ClipNorm(1.0), ADAM())"
             raise ArgumentError(f"part {i}: an optimiser was expected, got {part!r}", hint=hint)
-        if len(part._states) or part._states.pending:
+        if engine_of(part).begun:
             hint = "make it anew, or copy its hyperparameters: a chain begins with states of its own"
             raise StateError(f"part {i}, {type(part).__name__}, has stepped already", hint=hint)
         if isinstance(part, Chain):
-            yield from part._parts
+            yield from part.parts
         else:
             yield part
 
@@ -196,18 +260,19 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
 
 
 def _used(part: Optimiser) -> list[Rule]:
-    return [part._compilation.rules[i] for i in set(part._variants.values())]
+    own = settings_of(part)
+    return [own.compilation.rules[i] for i in set(own.variants.values())]
 
 
 def _open(part: Optimiser, matrix: bool) -> Rule:
-    found = part._variants
-    return part._compilation.open[found.get(matrix, next(iter(found.values())))]
+    own = settings_of(part)
+    return own.compilation.open[own.variants.get(matrix, next(iter(own.variants.values())))]
 
 
 def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, tuple[Mapping[str, str], ...]]:
     """The rule of the chain, in one variant or two, and what the parts' hyperparameters are called in it."""
     name = "_".join(type(part).__name__ for part in parts)
-    shapes = [matrix for matrix in (True, False) if all(matrix in part._variants for part in parts)]
+    shapes = [matrix for matrix in (True, False) if all(matrix in settings_of(part).variants for part in parts)]
     if not shapes:
         raise ArgumentError(f"{name}: one part works on matrices only, another one on everything else")
     chosen = {matrix: [_open(part, matrix) for part in parts] for matrix in shapes}
@@ -218,28 +283,4 @@ def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, tuple[Mapping[st
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
         raise ArgumentError(f"{name}: at most {MOST_REDUCTIONS} reductions were expected in a chain, got {count}")
-    return Compilation("", "", "chain", (), tuple(verify(each.rule) for each in made)), made[0].hypers
-
-
-class _Values(MutableMapping[str, tuple[Given, ...]]):
-    """The hyperparameters of all parts under their names in the chain; they stay where the parts have them."""
-
-    def __init__(self, parts: Sequence[tuple[MutableMapping[str, tuple[Given, ...]], Mapping[str, str]]]) -> None:
-        self._places = {new: (values, old) for values, names in parts for old, new in names.items()}
-
-    def __getitem__(self, name: str) -> tuple[Given, ...]:
-        values, own = self._places[name]
-        return values[own]
-
-    def __setitem__(self, name: str, value: tuple[Given, ...]) -> None:
-        values, own = self._places[name]
-        values[own] = value
-
-    def __delitem__(self, name: str) -> None:
-        raise TypeError(name)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), made[0].hypers

@@ -1,8 +1,9 @@
-"""What of an optimiser is saved, but for the states of its parameters (`state`): which rule it is, its hyperparameters,
-and what all parameters have in common.
+"""State dicts: the rule, its flags and hyperparameters, and the states of all parameters together.
 
-In: what a state dict holds, from a file, and perhaps from somebody else. Out: values that have been checked, or an
-error that says what was expected and what came. Nothing here is changed or called.
+In: what a state dict holds, from a file and perhaps from somebody else.
+Out: checked values, or an error that says what was expected and what came. Nothing here is changed or called.
+
+The states of single parameters are read by `state`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..runtime.arrays import Array
 from .hyperparameters import Given, checked
 from .schedules import from_plain, is_schedule, plain
 
-__all__ = ["FORMAT", "expect_same", "read_group", "read_value", "saved_value"]
+__all__ = ["FORMAT", "expect_same", "flags_of_parts", "read_group", "read_value", "saved_value"]
 
 FORMAT = 1
 KEYS = ("format", "rule", "flags", "hyperparameters", "parameters")
@@ -40,6 +41,11 @@ def expect_same(saved: Any, rule: str, flags: Mapping[str, bool], names: Iterabl
     if not isinstance(given, Mapping) or set(given) != set(names):
         got = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
         raise StateError(f"the hyperparameters {', '.join(names) or 'none'} were expected, got {got or 'none'}")
+
+
+def flags_of_parts(flags: Iterable[Mapping[str, bool]]) -> dict[str, bool]:
+    """The flags of all parts of a chain as a state dict has them."""
+    return {f"{name} of part {i}": value for i, own in enumerate(flags) for name, value in own.items()}
 
 
 def saved_value(hyper: Hyper, values: tuple[Given, ...]) -> Any:

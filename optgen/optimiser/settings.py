@@ -1,13 +1,14 @@
-"""The hyperparameters and flags of an optimiser: given once in any spelling, then attributes that are checked.
+"""The hyperparameters and flags of one optimiser, checked when they are given and whenever they change.
 
-In: what a constructor was called with. Out: an object whose attributes are the hyperparameters, and the variant of the
-rule that its flags choose. What steps and keeps state is `optimiser`.
+In: what a constructor was called with, in any spelling.
+Out: a `Settings`, held by an optimiser and its engine: values, flags, and the variants of the rule that these choose.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, MutableMapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence, Set
+from itertools import chain
+from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, HyperparameterError
@@ -16,142 +17,217 @@ from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
 from ..notation.text import expression
+from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
 
-__all__ = ["Configured", "expect_backend"]
+__all__ = ["Settings", "check_settings", "expect_backend"]
 
 BACKENDS = ("kernel", "interpreter")
 
 
-class Configured:
-    """Base of `Optimiser`. Attributes of its own begin with an underscore, and are set through `__dict__`."""
+class Settings:
+    """What one optimiser was told.
 
-    _compilation: ClassVar[Compilation]
-    _spellings: ClassVar[Spellings]
+    Parameters
+    ----------
+    owner
+        What messages call the optimiser.
+    compilation
+        The rule, in all its variants.
+    spellings
+        Every name under which a hyperparameter is known.
+    values
+        The numbers and schedules of each hyperparameter, checked.
+    flags
+        The choice made for each flag.
+    decided
+        The conditions of those flags that hyperparameters decided.
+    backend
+        Either "kernel" or "interpreter".
 
-    _values: MutableMapping[str, tuple[Given, ...]]
-    _always: Steps
-    _scheduled: bool  # whether a value is a function of the step
-    _flags: dict[str, bool]
-    _backend: str
-    _variants: dict[bool, int]  # by whether a parameter is a matrix
-    _decided: Mapping[str, Expr]  # the conditions of the flags that hyperparameters decided
-    _held: set[str]  # the dtypes that are known to hold every constant of the rule
+    Attributes
+    ----------
+    variants
+        Positions in `compilation.rules`, by whether a parameter is a matrix.
+    scheduled
+        Whether a value is a function of the step.
+    always
+        The values for any step; valid while `scheduled` is false.
+    """
 
-    def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
-        """What the constructors of generated classes do: all hyperparameters and flags as given, to be checked."""
-        expect_backend(backend)
-        given = {name: checked(self._spellings[name][0], v) for name, v in values.items()}
-        chosen = {}
-        for flag in self._compilation.rules[0].flags:
-            value = flags[flag.name]
-            if value is None and flag.when is not None:
-                value = self._decide(flag.when, given)
-            if not isinstance(value, bool):
-                raise ArgumentError(f"the flag {flag.name}: True or False was expected, got {value!r}")
-            chosen[flag.name] = value
-        # Those that hyperparameters decided, since another value of these may want another variant.
-        decided = {f.name: f.when for f in self._compilation.rules[0].flags if f.when and flags[f.name] is None}
-        self._start(given, chosen, backend, decided)
-
-    def _decide(self, when: Expr, given: Mapping[str, tuple[Given, ...]]) -> bool:
-        return bool(evaluate(when, resolved(self._compilation.rules[0].hypers, given, 1), 0, {}))
-
-    def _start(
+    def __init__(
         self,
-        values: MutableMapping[str, tuple[Given, ...]],
+        owner: str,
+        compilation: Compilation,
+        spellings: Spellings,
+        values: Mapping[str, tuple[Given, ...]],
         flags: dict[str, bool],
-        backend: str,
         decided: Mapping[str, Expr],
+        backend: str,
     ) -> None:
-        """Begins with what has been checked."""
-        # Not by attribute: those are hyperparameters.
-        self.__dict__.update(
-            _values=values,
-            _always=Always(values),  # type: ignore[arg-type]  # to be asked while none is a function
-            _scheduled=any(map(callable, sum(values.values(), ()))),
-            _flags=flags,
-            _decided=decided,
-            _backend=backend,
-            _variants=self._compilation.variants(flags),
-            _held=set(),
-        )
+        self.owner = owner
+        self.compilation = compilation
+        self.spellings = spellings
+        self.values = values
+        self.flags = flags
+        self.decided = decided
+        self.backend = backend
+        self.variants = compilation.variants(flags)
+        self.always: Steps
+        self._scheduled: bool
+        self._read()
+        self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
+
+    # ---- What is chosen ----
 
     @property
     def rule(self) -> Rule:
-        """The checked rule, in the variant of this optimiser's flags; that for matrices, if there are two."""
-        return self._compilation.rules[next(iter(self._variants.values()))]
+        """The rule in the variant of these flags; that for matrices, if there are two."""
+        return self.compilation.rules[next(iter(self.variants.values()))]
 
     @property
-    def backend(self) -> str:
-        """Either "kernel" or "interpreter"."""
-        return self._backend
+    def scheduled(self) -> bool:
+        return self._scheduled
 
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        hyper, index = self._spellings.get(canonical(name), (None, None))
-        if hyper is not None:
-            values = self._values[hyper.name]
-            return values if index is None and hyper.vector else values[index or 0]
-        if canonical(name) in self._flags:
-            return self._flags[canonical(name)]
-        raise AttributeError(f"{type(self).__name__} has no {name!r}{self._suggestion(name, self._names())}")
+    def names(self) -> list[str]:
+        """All hyperparameters and flags."""
+        return [*self.values, *self.flags]
 
-    def _suggestion(self, name: str, names: Sequence[str]) -> str:
+    def saved_flags(self) -> dict[str, bool]:
+        """The flags as a state dict has them."""
+        return dict(self.flags)
+
+    def suggestion(self, name: str, names: Sequence[str]) -> str:
+        """The end of a message about the unknown `name`."""
         return suggestion(name, names)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        hyper, index = self._spellings.get(canonical(name), (None, None))
+    def arguments(self) -> list[str]:
+        """The arguments of a constructor that gives the same settings, as source text."""
+        given = [f"{name}={self.value(name)!r}" for name in self.values]
+        for flag in self.rule.flags:
+            usual = flag.default if flag.when is None else _decide(self.compilation, flag.when, self.values)
+            given += [f"{flag.name}={flag.value}"] * (flag.value is not usual)
+        return given + self.backend_argument()
+
+    def backend_argument(self) -> list[str]:
+        return [f"backend={self.backend!r}"] if self.backend != BACKENDS[0] else []
+
+    # ---- Values ----
+
+    def value(self, name: str) -> Any:
+        """A hyperparameter as callers see it: one value, or a tuple."""
+        values = self.values[name]
+        return values if self.spellings[name][0].vector else values[0]
+
+    def get(self, name: str) -> Any:
+        """A hyperparameter or flag in any spelling. AttributeError if there is none of that name."""
+        stem = canonical(name)
+        hyper, index = self.spellings.get(stem, (None, None))
+        if hyper is not None:
+            return self.value(hyper.name) if index is None else self.values[hyper.name][index]
+        if stem in self.flags:
+            return self.flags[stem]
+        raise AttributeError(f"{self.owner} has no {name!r}{self.suggestion(name, self.names())}")
+
+    def set(self, name: str, value: Any) -> None:
+        """Sets a hyperparameter in any spelling; raises as `Optimiser` says, and then nothing has changed."""
+        hyper, index = self.spellings.get(canonical(name), (None, None))
         if hyper is None:
-            if canonical(name) in self._flags:
+            if canonical(name) in self.flags:
                 raise ArgumentError(f"the flag {name!r} is chosen when the optimiser is made")
-            meant = self._suggestion(name, list(self._values))
-            raise ArgumentError(f"{type(self).__name__} has no hyperparameter {name!r}{meant}")
+            meant = self.suggestion(name, list(self.values))
+            raise ArgumentError(f"{self.owner} has no hyperparameter {name!r}{meant}")
         if index is None:
             values = checked(hyper, value)
         else:
-            before = list(self._values[hyper.name])
+            before = list(self.values[hyper.name])
             before[index] = number(hyper, value, index)
             values = tuple(before)
-        self._refuse_other_variant({**self._values, hyper.name: values})
-        self._values[hyper.name] = values
-        self._changed()
+        self.refuse_other_variant({**self.values, hyper.name: values})
+        self.replace({hyper.name: values})
 
-    def _changed(self) -> None:
-        """Something else than before is among the hyperparameters."""
-        self.__dict__["_scheduled"] = any(map(callable, sum(self._values.values(), ())))
-        self._held.clear()
+    def replace(self, values: Mapping[str, tuple[Given, ...]]) -> None:
+        """Takes over values that have been checked."""
+        self.values = {**self.values, **values}
+        self._read()
+        self.forget_dtypes()
 
-    def _refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
+    def _read(self) -> None:
+        self.always = Always(self.values)  # type: ignore[arg-type]  # read while no value is a function
+        self._scheduled = any(map(callable, chain.from_iterable(self.values.values())))
+
+    def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
         """HyperparameterError if these values would have decided another way about a flag."""
-        for name, when in self._decided.items():
-            chosen = self._flags[name]
-            if self._decide(when, values) is not chosen:
+        for name, when in self.decided.items():
+            chosen = self.flags[name]
+            if _decide(self.compilation, when, values) is not chosen:
                 since = f"since {expression(when)}" if chosen else f"since not {expression(when)}"
-                message = f"{type(self).__name__} was made with {name}={chosen}, {since}"
+                message = f"{self.owner} was made with {name}={chosen}, {since}"
                 hint = f"make a new one, or choose when it is made: {name}={not chosen}"
                 raise HyperparameterError(f"{message}; these values need the other variant", hint=hint)
 
-    def _value(self, name: str) -> Any:
-        """A hyperparameter as callers see it: one value, or a tuple."""
-        values = self._values[name]
-        return values if self._spellings[name][0].vector else values[0]
+    # ---- Steps ----
 
-    def _names(self) -> list[str]:
-        return [*self._values, *self._flags]
+    def at(self, counts: Set[int]) -> Steps:
+        """The values for parameters with these counts of updates; schedules are called, and their results checked."""
+        if not self.scheduled:
+            return self.always
+        self.forget_dtypes()  # every step has values of its own
+        hypers = self.compilation.rules[0].hypers
+        steps = {t + 1: resolved(hypers, self.values, t + 1) for t in sorted(counts or {0})}
+        for values in steps.values():
+            self.refuse_other_variant(values)
+        return steps
 
-    def __dir__(self) -> Iterable[str]:
-        return [*super().__dir__(), *self._names()]
+    def known_to_fit(self, dtypes: Set[str]) -> bool:
+        """Whether `refuse_vanishing` has accepted these dtypes since the last change."""
+        return self._holding.issuperset(dtypes)
 
-    def __repr__(self) -> str:
-        # Not getattr: a chain may have the name twice.
-        arguments = [f"{name}={self._value(name)!r}" for name in self._values]
-        for flag in self.rule.flags:
-            usual = flag.default if flag.when is None else self._decide(flag.when, self._values)
-            arguments += [f"{flag.name}={flag.value}"] * (flag.value is not usual)
-        arguments += [f"backend={self._backend!r}"] if self._backend != BACKENDS[0] else []
-        return f"{type(self).__name__}({', '.join(arguments)})"
+    def accept_dtypes(self, dtypes: Set[str]) -> None:
+        """Notes that every constant of the rule is representable in these dtypes."""
+        self._holding.update(dtypes)
+
+    def forget_dtypes(self) -> None:
+        self._holding.clear()
+
+    def refuse_vanishing(self, dtypes: Set[str], values: Steps) -> None:
+        """HyperparameterError if a constant of the rule is not zero, but would be in one of these dtypes."""
+        new = {dtype for dtype in dtypes if not self.known_to_fit({dtype})}
+        if new:
+            refuse_vanishing(self.owner, self.compilation, self.variants.values(), values.values(), new)
+            self.accept_dtypes(new)
+
+
+def check_settings(
+    owner: str,
+    compilation: Compilation,
+    spellings: Spellings,
+    values: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    backend: str,
+) -> Settings:
+    """Settings from the arguments of a constructor.
+
+    `values` has all hyperparameters as given, `flags` all flags: True, False, or None for one that the hyperparameters
+    decide. Raises HyperparameterError or ArgumentError for what is not allowed.
+    """
+    expect_backend(backend)
+    given = {name: checked(spellings[name][0], value) for name, value in values.items()}
+    chosen = {}
+    for flag in compilation.rules[0].flags:
+        value = flags[flag.name]
+        if value is None and flag.when is not None:
+            value = _decide(compilation, flag.when, given)
+        if not isinstance(value, bool):
+            raise ArgumentError(f"the flag {flag.name}: True or False was expected, got {value!r}")
+        chosen[flag.name] = value
+    # Kept, since other values of these hyperparameters may need the other variant.
+    decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
+    return Settings(owner, compilation, spellings, given, chosen, decided, backend)
+
+
+def _decide(compilation: Compilation, when: Expr, given: Mapping[str, tuple[Given, ...]]) -> bool:
+    return bool(evaluate(when, resolved(compilation.rules[0].hypers, given, 1), 0, {}))
 
 
 def expect_backend(backend: object) -> None:

@@ -1,27 +1,30 @@
-"""What a rule computes with and does not change from step to step: whether a compute type can hold it.
+"""Constants of a rule that a compute type rounds to zero.
 
-In: a lowered rule, once; then values of its hyperparameters, at every step with others. Out: the first constant that is
-not zero, but would be.
+In: a compilation, once; then values of its hyperparameters, whenever they change.
+Out: the first constant that is not zero, but would be; or an error that names it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from itertools import product
 
 from ..compiler.driver import Compilation
+from ..errors import HyperparameterError
 from ..ir.evaluate import Program, Values, evaluate
 from ..ir.expr import PARAMETER, Const, Expr, Extent, Load, extent_of, walk
 from ..ir.rule import Rule, kernel_scalars
+from ..notation.text import expression
 
-__all__ = ["Constants", "constants_of", "vanishing"]
+__all__ = ["Constants", "constants_of", "refuse_vanishing", "vanishing"]
 
-#: Of each compute type the largest number that it rounds to zero.
+#: The largest number that each compute type rounds to zero.
 LARGEST_LOST = {"float32": 2.0**-150, "float64": 0.0}
 
 
 class Constants:
-    """All that meets elements of a rule in the compute type and does not change from step to step."""
+    """The values of a rule that meet elements in the compute type and do not change from step to step."""
 
     def __init__(self, rule: Rule) -> None:
         met = {e for a in rule.body if extent_of(a.value) == Extent.ELEMENT for e in walk(a.value)}
@@ -34,7 +37,7 @@ class Constants:
         self._program = Program(rule.scalars, [a.target for a in scalars])
 
     def of(self, values: Values) -> list[tuple[Expr, float]]:
-        """Each as a formula and a number."""
+        """Each constant as a formula and a number."""
         starts = [(init, float(evaluate(init, values, 0, {}))) for init in self._starts]
         known = self._program.run(values, 1)
         return [*self._literals, *starts, *zip(self._formulas, map(float, known), strict=True)]
@@ -47,10 +50,31 @@ def constants_of(compilation: Compilation) -> tuple[Constants, ...]:
 
 
 def vanishing(constants: Iterable[Constants], values: Values, dtype: str) -> tuple[Expr, float] | None:
-    """A constant of some rules that would be 0 where it meets an element of this type, as a formula and a number."""
+    """The first constant that would be 0 where it meets an element of this type, as a formula and a number."""
     lost = LARGEST_LOST[dtype]
     for each in constants:
         for formula, value in each.of(values):
             if 0 < abs(value) <= lost:
                 return formula, value
     return None
+
+
+def refuse_vanishing(
+    owner: str, compilation: Compilation, variants: Iterable[int], given: Iterable[Values], dtypes: Iterable[str]
+) -> None:
+    """HyperparameterError if a constant is not zero, but would be in one of these dtypes.
+
+    Parameters
+    ----------
+    owner
+        What the message begins with: the optimiser, and the group if it has several.
+    variants
+        Positions in `compilation.lowered` of the variants that step.
+    given
+        Sets of hyperparameters, each to be checked.
+    """
+    constants = [constants_of(compilation)[i] for i in set(variants)]
+    for values, dtype in product(given, dtypes):
+        if found := vanishing(constants, values, dtype):
+            message = f"{owner}: {expression(found[0])} = {found[1]:g} would be 0 in {dtype}"
+            raise HyperparameterError(message, hint="take a larger value, or parameters of float64")

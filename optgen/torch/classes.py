@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ..compiler.driver import Compilation, compile_text
 from ..errors import ArgumentError
+from ..optimiser.base import settings_of
 from ..optimiser.classes import module_class
 from .naming import OWN_WAYS, STEP, Kind
 from .optimizer import Adapter
@@ -89,14 +90,13 @@ def defaults_of(core: Any, hypers: Mapping[str, str]) -> dict[str, Any]:
     """The hyperparameters and flags of an optimiser of optgen, as a group has them. ArgumentError for a schedule, which
     is a learning-rate scheduler's here."""
     defaults: dict[str, Any] = {}
-    for hyper in core._compilation.rules[0].hypers:
-        values = core._values[hyper.name]
+    own = settings_of(core)
+    for hyper in own.compilation.rules[0].hypers:
+        values = own.values[hyper.name]
         if any(map(callable, values)):
             raise ArgumentError(f"{hyper.name}: {NO_SCHEDULE}", hint=SCHEDULERS)
         defaults[hypers[hyper.name]] = values if hyper.vector else values[0]
-    decided = core._decided
-    flags = {flag.name for flag in core._compilation.rules[0].flags}  # a chain has those of its parts beside it
-    return defaults | {k: v for k, v in core._flags.items() if k not in decided and k in flags}
+    return defaults | {name: value for name, value in own.flags.items() if name not in own.decided}
 
 
 def wrapped(params: Any, core: Any) -> Adapter:

@@ -18,7 +18,7 @@ from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError, HyperparameterError, StateError
 from optgen.language.check import ARGUMENTS
 from optgen.names import greek
-from optgen.optimiser.base import Optimiser
+from optgen.optimiser.base import Optimiser, settings_of
 from optgen.optimiser.schedules import cosine, linear, one_cycle, warmup
 
 SPECS = [driver.compile_file(path) for path in catalogue.shipped()]
@@ -27,7 +27,6 @@ HYPERS = [(spec.name, hyper) for spec in SPECS for hyper in spec.rules[0].hypers
 
 by_hyper = pytest.mark.parametrize(("rule", "hyper"), HYPERS, ids=lambda x: getattr(x, "name", x))
 by_rule = pytest.mark.parametrize("rule", RULES)
-
 
 
 def other(hyper):
@@ -277,7 +276,7 @@ def test_no_name_of_the_object_can_be_one_of_a_spec(rule):
     public = {name for name in dir(Optimiser) if not name.startswith("_")}
     assert public | {"self", "backend"} <= ARGUMENTS
     opt = make(rule)
-    assert {name for name in dir(opt) if not name.startswith("_")} - public == set(opt._names())
+    assert {name for name in dir(opt) if not name.startswith("_")} - public == set(settings_of(opt).names())
 
 
 @pytest.mark.parametrize("name", ["Optimiser", "str", "text", "cls", "init", "name"])
@@ -365,6 +364,7 @@ def test_a_state_may_start_as_an_infinity_without_a_warning():
     opt = optgen.ADAGrad(eps=1e300, backend="interpreter")
     opt.step([p], [np.ones(1, np.float32)])
     assert opt.state(p)["acc"][0] == np.inf
+
 
 # ---- Schedules: functions of the step in the place of numbers ----
 

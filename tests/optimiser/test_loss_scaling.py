@@ -18,6 +18,7 @@ from optgen.errors import ArrayError
 from optgen.ir.expr import GRADIENT
 from optgen.lowering.sweeps import sweeps_of
 from optgen.optimiser import classes
+from optgen.optimiser.base import compilation_of
 
 BACKENDS = ("kernel", "interpreter")
 PARTS: dict[str, Callable[[], Any]] = {
@@ -64,12 +65,12 @@ def test_any_subset_in_one_call_is_what_the_interpreter_makes_of_it(names: tuple
 
 def test_it_reads_the_gradients_once_for_the_norm_and_goes_over_memory_once_more() -> None:
     opt = tail(PARTS, "kernel")
-    (lowered,) = opt._compilation.lowered
+    (lowered,) = compilation_of(opt).lowered
     first, second = sweeps_of(lowered).sweeps
     assert (first.loads, first.stores) == ((GRADIENT,), ())
     assert second.stores == lowered.arrays
     alone = tail({"rule", "average", "zero"}, "kernel")
-    assert len(sweeps_of(alone._compilation.lowered[0]).sweeps) == 1
+    assert len(sweeps_of(compilation_of(alone).lowered[0]).sweeps) == 1
 
 
 @pytest.mark.parametrize("backend", BACKENDS)

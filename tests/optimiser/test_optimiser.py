@@ -16,10 +16,10 @@ from rules import DESCENDING, GROUPED, PARTS, SPECS, SUBJECTS, another, make, pa
 
 import optgen
 from optgen import param
-from optgen.compiler import driver
 from optgen.errors import ArgumentError, ArrayError
 from optgen.ir.expr import Extent
-from optgen.optimiser.base import Optimiser
+from optgen.optimiser import array_engine
+from optgen.optimiser.base import Optimiser, engine_of, settings_of
 
 BACKENDS = ("kernel", "interpreter")
 
@@ -239,13 +239,13 @@ def test_a_step_of_nothing(backend):
 LATER = {"Rprop": "etas2"}
 
 
-@pytest.mark.parametrize("subject", [each for each in SUBJECTS if part_of(make(each))._values])
+@pytest.mark.parametrize("subject", [each for each in SUBJECTS if settings_of(part_of(make(each))).values])
 def test_a_changed_hyperparameter_holds_from_the_next_step(subject):
     results = []
     for backend in BACKENDS:
         opt, constant = make(subject, backend), make(subject, backend)
-        first = LATER.get(subject) or next(iter(part_of(opt)._values))
-        within = part_of(opt)._spellings[first][0].ranges[-1]
+        first = LATER.get(subject) or next(iter(settings_of(part_of(opt)).values))
+        within = settings_of(part_of(opt)).spellings[first][0].ranges[-1]
         values = [x for x in (0.5, 0.25, 0.125, 3.0, 2.0, 5.0) if x in within][:3]
         p, fixed = (np.array([1.0, 2.0, -3.0]) for _ in range(2))
         path, fixed_path = [], []
@@ -267,13 +267,13 @@ def test_a_changed_hyperparameter_holds_from_the_next_step(subject):
 def test_setting_a_hyperparameter_compiles_nothing(monkeypatch):
     p, opt = np.ones(3), optgen.ADAM()
     opt.step([p], [np.ones(3)])
-    monkeypatch.setattr(driver, "kernel", None)
+    monkeypatch.setattr(array_engine, "kernel_of", None)
     opt.eta, opt.beta, opt.eps = 0.5, (0.1, 0.2), 0.25
     opt.step([p], [np.ones(3)])
 
 
 def test_the_interpreter_needs_no_kernel(monkeypatch):
-    monkeypatch.setattr(driver, "kernel", None)
+    monkeypatch.setattr(array_engine, "kernel_of", None)
     p, opt = np.ones(3), optgen.ADAM(backend="interpreter")
     opt.step([p], [np.ones(3)])
     assert opt.backend == "interpreter"
@@ -347,12 +347,12 @@ def test_a_refused_step_touches_nothing(subject, spoil, message, stepped, backen
     for _ in range(stepped):
         opt.step(ps, gs)
     before = pickle.dumps(opt), pickle.dumps([p.tobytes() for p in ps])
-    count = len(opt._states)
+    count = len(engine_of(opt).states)
     params, grads = spoil(ps, gs, opt)
     with pytest.raises(ArrayError, match=message):
         opt.step(params, grads)
     assert (pickle.dumps(opt), pickle.dumps([p.tobytes() for p in ps])) == before
-    assert len(opt._states) == count
+    assert len(engine_of(opt).states) == count
     opt.step(ps, gs)
     assert [opt.state(p)["t"] for p in ps] == [stepped + 1] * 3
 
@@ -433,7 +433,7 @@ def test_a_refused_step_leaves_a_pending_state_where_it_is(backend):
         with pytest.raises((ArrayError, optgen.OptgenError)):
             opt.step(params, grads)
         assert pickle.dumps(opt) == before
-        assert (len(opt._states), len(opt._states.pending)) == (0, 2)
+        assert (len(engine_of(opt).states), len(engine_of(opt).states.pending)) == (0, 2)
     opt.step(ps, [np.ones(3), np.ones(4)])
     assert [opt.state(p)["t"] for p in ps] == [2, 2]
 

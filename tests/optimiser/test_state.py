@@ -19,6 +19,7 @@ import optgen
 from optgen import param
 from optgen.errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from optgen.ir.expr import Extent
+from optgen.optimiser.base import compilation_of, engine_of, settings_of
 
 DTYPES = ("float32", "float64")
 BACKENDS = ("kernel", "interpreter")
@@ -78,7 +79,7 @@ def test_a_state_has_the_names_of_the_spec_and_shapes_and_dtypes_that_go_with_it
                 assert (state[own.name].shape, state[own.name].dtype) == (shape_of(own.extent, p.shape), expected)
                 assert not state[own.name].flags.writeable
                 assert np.broadcast_shapes(state[own.name].shape, p.shape) == p.shape
-    assert len(opt._states) == len(ps)
+    assert len(engine_of(opt).states) == len(ps)
 
 
 START = np.array([[1.0, -2.0, 3.0], [0.5, 0.0, -7.0]])
@@ -109,7 +110,7 @@ def test_a_state_starts_as_the_spec_says(subject, given, start, backend):
     opt, p = make(subject, backend, **given), START.copy()
     state = opt.state(p)
     assert all((state[name] == value).all() for name, value in start.items())
-    assert len(opt._states) == 0  # to look is not to begin
+    assert len(engine_of(opt).states) == 0  # to look is not to begin
     assert opt.state_dict()["parameters"] == []
     p *= 2
     again = opt.state(p)
@@ -187,7 +188,7 @@ def test_the_small_states_are_live_too(subject, name, backend):
 @pytest.mark.parametrize("subject", ["ADAM", "Adam", "SM3", "Prodigy", "ScheduleFreeSGD", "ADAM, EMA"])
 def test_the_state_of_a_parameter_is_there_under_a_schedule_too(subject, backend):
     opt, ps = make(subject, backend), arrays()
-    rate = next(name for name in ("eta", "lr") if name in opt._spellings)
+    rate = next(name for name in ("eta", "lr") if name in settings_of(opt).spellings)
     setattr(opt, rate, optgen.linear(0.1, 0.01, 10))
     for t in range(3):
         for p in (*ps, np.ones(7)):
@@ -213,7 +214,7 @@ def test_views_of_one_place_are_one_parameter(backend):
     opt.step([param(W)], [np.ones((4, 4))])
     opt.step([W.view(np.recarray)], [np.ones((4, 4))])
     assert opt.state(W)["t"] == 6
-    assert len(opt._states) == 1
+    assert len(engine_of(opt).states) == 1
 
 
 def test_places_of_one_array_are_parameters_of_their_own():
@@ -279,18 +280,18 @@ def test_state_dies_with_its_parameter(subject, backend):
     opt.step([keep, other, tracked], grads)
     if subject not in GROUPED:
         opt.step([other], grads[:1])
-    slots = [weakref.ref(slot) for slot in opt._states.slots()]
+    slots = [weakref.ref(slot) for slot in engine_of(opt).states.slots()]
     dying = [weakref.ref(x) for x in (other, tracked, tracked.data, *grads)]
     del other, tracked, grads
     if backend == "interpreter":
         gc.collect()
     assert [ref() for ref in dying] == [None] * 6
     assert [slot() is None for slot in slots] == [False, True, True]
-    assert len(opt._plans) == 0
+    assert len(engine_of(opt).plans) == 0
     assert opt.state(keep)["t"] == 1
     opt.step([keep], [np.ones(5)])  # and it goes on, a group with those that are left
     assert opt.state(keep)["t"] == 2
-    assert len(opt._states) == 1
+    assert len(engine_of(opt).states) == 1
 
 
 @by_backend
@@ -330,7 +331,7 @@ def test_state_dies_with_a_parameter_that_the_garbage_collector_finds():
     opt.step(cycle[:1], [np.ones(5)])
     del cycle
     gc.collect()
-    assert len(opt._states) == len(opt._plans) == len(opt._states._owners) == 0
+    assert len(engine_of(opt).states) == len(engine_of(opt).plans) == len(engine_of(opt).states._owners) == 0
 
 
 @pytest.mark.parametrize(
@@ -360,7 +361,7 @@ def test_the_garbage_collector_may_take_parameters_at_any_moment(act):
             gc.set_threshold(gc.get_count()[0] + moment)  # so many objects from now
             act(opt, keep)
             gc.collect()
-            assert len(opt._states) == len(opt._states._owners) <= 1
+            assert len(engine_of(opt).states) == len(engine_of(opt).states._owners) <= 1
     finally:
         gc.set_threshold(*threshold)
         gc.unfreeze()
@@ -375,12 +376,12 @@ def test_many_short_lived_parameters_leave_nothing_behind(backend, count):
         if i % 10 == 0:
             opt.step([param(p), keep], [np.ones(64), np.ones(64)])
         crowd = [*crowd[-20:], p]  # so that ids are not reused at once
-        assert len(opt._states) <= 100
+        assert len(engine_of(opt).states) <= 100
     del p, crowd
     gc.collect()
-    assert len(opt._states) == len(opt._states._owners) == 1
-    assert len(opt._plans) == 0
-    assert len(opt._states.slots()[0].plans) == 0
+    assert len(engine_of(opt).states) == len(engine_of(opt).states._owners) == 1
+    assert len(engine_of(opt).plans) == 0
+    assert len(engine_of(opt).states.slots()[0].plans) == 0
 
 
 @by_backend
@@ -405,7 +406,7 @@ def test_memory_does_not_grow(backend):
 def test_an_optimiser_goes_away_at_once_and_takes_its_states_along():
     opt, p = optgen.ADAM(), np.ones(5)
     opt.step([p], [np.ones(5)])
-    dying = [weakref.ref(opt), weakref.ref(opt._states.slots()[0])]
+    dying = [weakref.ref(opt), weakref.ref(engine_of(opt).states.slots()[0])]
     gc.disable()
     try:
         del opt
@@ -500,7 +501,7 @@ def expect_to_resume(fresh, way, dtype, k, n):
 
     def begun():
         opt = fresh("kernel")
-        for hyper in part_of(opt)._compilation.rules[0].hypers[:1]:
+        for hyper in compilation_of(part_of(opt)).rules[0].hypers[:1]:
             setattr(part_of(opt), hyper.name, another(hyper))
         return opt, arrays(dtype)
 
@@ -526,7 +527,7 @@ def test_k_steps_and_n_more_after_a_resume_are_k_plus_n(subject, dtype, way):
 @by_dtype
 @pytest.mark.parametrize("way", WAYS)
 def test_states_of_all_extents_are_resumed(rule, dtype, way):
-    found = {state.extent for each in make(rule)._compilation.rules for state in each.small_states}
+    found = {state.extent for each in compilation_of(make(rule)).rules for state in each.small_states}
     assert {Extent.MATRIX, Extent.ROW, Extent.COLUMN} <= found
     expect_to_resume(lambda backend: make(rule, backend), way, dtype, 2, 3)
 
@@ -635,7 +636,7 @@ def test_a_copy_goes_on_with_the_same_parameters_on_its_own():
     assert (opt.state(p)["t"], twin.state(p)["t"]) == (1, 2)
     assert opt.state(p)["v"][0] != twin.state(p)["v"][0]
     del p
-    assert len(opt._states) == len(twin._states) == 0
+    assert len(engine_of(opt).states) == len(engine_of(twin).states) == 0
 
 
 def test_a_copy_takes_up_pending_states_on_its_own():

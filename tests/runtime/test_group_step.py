@@ -13,6 +13,7 @@ import optgen
 from optgen.compiler import driver
 from optgen.lowering.sweeps import Group, sweeps_of
 from optgen.optimiser import classes
+from optgen.optimiser.base import compilation_of
 
 SHAPES = ((2, 3), (4,), (3, 2, 70), (), (1100,))
 
@@ -68,7 +69,7 @@ def path(make: Callable[[str], Any], backend: str, steps: int = 3) -> list[bytes
 @pytest.mark.parametrize("formulas", MIXED.values(), ids=MIXED)
 def test_matrices_and_others_reduce_together(formulas: str) -> None:
     cls = rule(formulas)
-    assert {r.matrix for r in cls._compilation.rules} == {True, False}
+    assert {r.matrix for r in compilation_of(cls).rules} == {True, False}
     assert path(lambda b: cls(backend=b), "kernel") == path(lambda b: cls(backend=b), "interpreter")
 
 
@@ -88,7 +89,7 @@ def test_so_do_the_parts_of_chains(parts: Callable[[], tuple[Any, ...]]) -> None
 
 def test_reductions_over_the_group_come_in_the_order_of_their_keys() -> None:
     for formulas in MIXED.values():
-        for lowered in rule(formulas)._compilation.lowered:
+        for lowered in compilation_of(rule(formulas)).lowered:
             works = [work for work in sweeps_of(lowered).work if isinstance(work, Group)]
             keys = [a.value.key for work in works for a in work.code if hasattr(a.value, "key")]
             assert keys == sorted(set(keys)) == list(range(len(keys)))

@@ -21,6 +21,8 @@ import optgen
 from optgen import param
 from optgen.errors import ArrayError, OptgenError
 from optgen.ir.expr import Extent
+from optgen.optimiser.array_engine import ArrayEngine
+from optgen.optimiser.base import compilation_of, engine_of, settings_of
 from optgen.optimiser.state import Slot
 from optgen.runtime import guard as roll
 from optgen.runtime import plan
@@ -159,7 +161,7 @@ STORIES = {subject: partial(make, subject) for subject in (*SUBJECTS, *OWN)} | {
 
 def extents(name):
     """Of the states and reductions of a story, all that is less than an element."""
-    rules = STORIES[name]("interpreter")._compilation.rules
+    rules = compilation_of(STORIES[name]("interpreter")).rules
     return {state.extent for rule in rules for state in rule.small_states} | {
         Extent.GROUP for rule in rules if rule.grouped
     }
@@ -265,7 +267,8 @@ class Worlds(RuleBasedStateMachine):
     def part(self, data):
         """Whose hyperparameters are set: the optimiser, or a part of the chain."""
         parts = getattr(self.opts[0], "parts", None)
-        i = data.draw(st.sampled_from([i for i, part in enumerate(parts) if part._values])) if parts else None
+        having = [i for i, part in enumerate(parts or ()) if settings_of(part).values]
+        i = data.draw(st.sampled_from(having)) if parts else None
         return lambda world: self.opts[world] if i is None else self.opts[world][i]
 
     # ---- What may happen ----
@@ -313,8 +316,8 @@ class Worlds(RuleBasedStateMachine):
     @rule(data=st.data())
     def set(self, data):
         part = self.part(data)
-        name = data.draw(st.sampled_from(sorted(part(0)._spellings)))
-        hyper, index = part(0)._spellings[name]
+        name = data.draw(st.sampled_from(sorted(settings_of(part(0)).spellings)))
+        hyper, index = settings_of(part(0)).spellings[name]
         places = range(len(hyper.default)) if index is None else [index]
         values = tuple(value_of(data.draw, hyper.ranges[i]) for i in places)
         value = values if index is None and hyper.vector else values[0]
@@ -324,8 +327,8 @@ class Worlds(RuleBasedStateMachine):
     @rule(data=st.data())
     def set_wrongly(self, data):
         part = self.part(data)
-        name = data.draw(st.sampled_from(sorted(part(0)._spellings)))
-        hyper, index = part(0)._spellings[name]
+        name = data.draw(st.sampled_from(sorted(settings_of(part(0)).spellings)))
+        hyper, index = settings_of(part(0)).spellings[name]
         value = -1 if -1 not in hyper.ranges[index or 0] else np.nan
         assert self.both(lambda world: setattr(part(world), name, value)) is not None
 
@@ -371,9 +374,9 @@ class Worlds(RuleBasedStateMachine):
         """An optimiser that has not stepped, with the functions that a state dict cannot hold."""
         opt, made = self.opts[world], STORIES[self.story](BACKENDS[world])
         for old, new in zip(getattr(opt, "parts", [opt]), getattr(made, "parts", [made]), strict=True):
-            for name, values in old._values.items():
+            for name, values in settings_of(old).values.items():
                 if any(isinstance(value, Alternating) for value in values):
-                    setattr(new, name, values if old._spellings[name][0].vector else values[0])
+                    setattr(new, name, values if settings_of(old).spellings[name][0].vector else values[0])
         return made
 
     @rule(way=st.sampled_from(["itself", "params", "pending", "pickle", "deepcopy", "copy"]))
@@ -419,10 +422,10 @@ class Worlds(RuleBasedStateMachine):
     @invariant()
     def nothing_is_left_behind(self):
         for opt in self.opts if hasattr(self, "opts") else ():
-            assert len(opt._states) == len(opt._states._owners) == len(self.order)
-            assert [slot.t for slot in opt._states.slots()] == [leaf.t for leaf in self.order]
-            keys = {key for slot in opt._states.slots() for key in slot.plans}
-            assert keys == set(opt._plans._plans) - {()}  # the empty list has no slot
+            assert len(engine_of(opt).states) == len(engine_of(opt).states._owners) == len(self.order)
+            assert [slot.t for slot in engine_of(opt).states.slots()] == [leaf.t for leaf in self.order]
+            keys = {key for slot in engine_of(opt).states.slots() for key in slot.plans}
+            assert keys == set(engine_of(opt).plans._plans) - {()}  # the empty list has no slot
 
 
 class Small(Worlds):
@@ -455,7 +458,7 @@ def pair(name="ADAM", **keywords):
 
 
 def plan_of(opt, params):
-    return opt._plans._plans.get(tuple(map(id, params)))
+    return engine_of(opt).plans._plans.get(tuple(map(id, params)))
 
 
 def test_more_single_updates_than_there_are_plans():
@@ -470,10 +473,10 @@ def test_more_single_updates_than_there_are_plans():
         opt.step(ps, [g] * count)
     assert all((p == q).all() for p, q in zip(*worlds, strict=True))
     assert {opt.state(p)["t"] for opt, ps in zip(opts, worlds, strict=True) for p in ps} == {3}
-    assert len(opts[0]._plans) == plan.MOST_PLANS
-    assert sum(len(slot.plans) for slot in opts[0]._states.slots()) == plan.MOST_PLANS - 1 + count
+    assert len(engine_of(opts[0]).plans) == plan.MOST_PLANS
+    assert sum(len(slot.plans) for slot in engine_of(opts[0]).states.slots()) == plan.MOST_PLANS - 1 + count
     del p, ps, worlds
-    assert len(opts[0]._plans) == 0
+    assert len(engine_of(opts[0]).plans) == 0
 
 
 def test_one_parameter_in_more_lists_than_there_are_plans():
@@ -481,9 +484,9 @@ def test_one_parameter_in_more_lists_than_there_are_plans():
     others = [np.ones(1) for _ in range(plan.MOST_PLANS + 50)]
     for other in others:
         opt.step((p, other), (np.ones((2, 2)), np.ones(1)))
-    slot = opt._states.slots()[0]
+    slot = engine_of(opt).states.slots()[0]
     assert slot.t == len(others)
-    assert len(slot.plans) == len(opt._plans) == plan.MOST_PLANS
+    assert len(slot.plans) == len(engine_of(opt).plans) == plan.MOST_PLANS
 
 
 def test_a_view_made_anew_for_every_step_needs_no_new_plan():
@@ -492,7 +495,7 @@ def test_a_view_made_anew_for_every_step_needs_no_new_plan():
         for _ in range(5):
             opt.step([whole[:2], whole[6:]], [np.ones(2), np.ones(2)])
     assert worlds[0].tobytes() == worlds[1].tobytes()
-    assert len(opts[0]._plans) == 1
+    assert len(engine_of(opts[0]).plans) == 1
 
 
 @pytest.mark.parametrize("reads", [True, False], ids=["read in memory", "asked by attributes"])
@@ -508,8 +511,8 @@ class TestRoll:
     def calls(self, monkeypatch):
         """How often lists are checked anew."""
         found = []
-        accept = optgen.ADAM._accept
-        monkeypatch.setattr(optgen.ADAM, "_accept", lambda self, *given: found.append(1) or accept(self, *given))
+        accept = ArrayEngine.accept
+        monkeypatch.setattr(ArrayEngine, "accept", lambda self, *given: found.append(1) or accept(self, *given))
         return found
 
     def test_the_same_lists_and_other_gradients_of_the_same_layout_are_checked_once(self, calls):

@@ -22,6 +22,7 @@ from optgen.compiler.declarations import read_declarations
 from optgen.ir.evaluate import Always
 from optgen.ir.expr import GRADIENT, Extent
 from optgen.ir.rule import Hyper, Rule
+from optgen.optimiser.base import compilation_of
 from optgen.paths import declarations
 from optgen.runtime import library
 from optgen.runtime.binding import Binding
@@ -119,7 +120,7 @@ def chains() -> dict[str, driver.Compilation]:
         ),
         optgen.chain(optgen.Adafactor(), optgen.AccumGrad(2), optgen.Cautious()),
     )
-    return {repr([type(part).__name__ for part in each]): each._compilation for each in made}
+    return {repr([type(part).__name__ for part in each]): compilation_of(each) for each in made}
 
 
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:

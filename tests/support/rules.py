@@ -15,6 +15,7 @@ import optgen
 from optgen.compiler import catalogue, driver
 from optgen.ir.rule import Hyper, Rule
 from optgen.optimiser import classes
+from optgen.optimiser.base import compilation_of, settings_of
 
 SPECS = {spec.name: spec for spec in map(driver.compile_file, catalogue.shipped())}
 RULES = [name for name, spec in SPECS.items() if not spec.rules[0].part]
@@ -89,7 +90,7 @@ def part_of(opt: Any) -> Any:
 def rules_of(subject: str) -> tuple[Rule, ...]:
     """The rules that an optimiser of this subject uses: for a parameter that is a matrix, and for one that is none."""
     opt = make(subject)
-    return tuple(opt._compilation.rules[i] for i in dict.fromkeys(opt._variants.values()))
+    return tuple(compilation_of(opt).rules[i] for i in dict.fromkeys(settings_of(opt).variants.values()))
 
 
 def variants() -> list[tuple[str, dict[str, bool]]]:
