@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, MutableMapping, Sequence, Set
 from itertools import product
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -49,16 +50,22 @@ class Optimiser(Configured):
     used by one thread at a time.
     """
 
-    _module: ClassVar[str]
+    _module: ClassVar[str | None]
     _chain: ClassVar[type[Optimiser]]  # what `Optimiser(...)` makes; set by the room that defines it
 
     _plans: Plans
     _states: States
 
-    def __init_subclass__(cls, *, text: str | None = None, file: str = "", module: str = "") -> None:
-        if text is None:  # a class that somebody derives from a generated one
-            return
-        cls._compilation = driver.compile_text(text, file)
+    def __init_subclass__(
+        cls, *, text: str | None = None, file: str = "", module: str | None = None,
+        compilation: driver.Compilation | None = None,
+    ) -> None:  # fmt: skip
+        """A rule's class comes from a `compilation`, or, in a generated module, from the spec's text and its file."""
+        if compilation is None:
+            if text is None:  # a class that somebody derives from one of these
+                return
+            compilation = driver.compile_text(text, file, Path(module).stem if module else "")
+        cls._compilation = compilation
         cls._module = module
         cls._spellings = spellings(cls._compilation.rules[0].hypers)
         cls.__init__ = any_spelling(cls.__init__, cls._spellings)  # type: ignore[method-assign]
