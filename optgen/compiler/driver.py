@@ -99,12 +99,22 @@ class Compilation:
         return found.get(True, found.get(False, 0))
 
 
-@cache
 def compile_text(text: str, file: str, stem: str = "") -> Compilation:
-    """The spec `text`, checked. SpecError lists all its faults; `file` is its name in them. `stem`: what its files are
-    called, if not after the rule."""
-    rules = check_open(parse(text, file))
-    return Compilation(file, text, stem or rules[0].name.lower(), rules, tuple(verify(close(rule)) for rule in rules))
+    """The spec `text`, parsed and checked once per process. SpecError lists all its faults; `file` is its name in them.
+    `stem`: what its files are called, if not after the rule."""
+    opened, _ = _checked(text, file)
+    return _compilation(text, file, stem or opened[0].name.lower())
+
+
+@cache
+def _checked(text: str, file: str) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    opened = check_open(parse(text, file))
+    return opened, tuple(verify(close(rule)) for rule in opened)
+
+
+@cache
+def _compilation(text: str, file: str, stem: str) -> Compilation:
+    return Compilation(file, text, stem, *_checked(text, file))
 
 
 def compile_file(path: Path) -> Compilation:

@@ -10,6 +10,7 @@ hyperparameters, and an `Engine`, which steps.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 from ..compiler import driver
@@ -56,10 +57,16 @@ class Optimiser:
     _settings: Settings
     _engine: Engine
 
-    def __init_subclass__(cls, *, text: str | None = None, file: str = "", module: str = "") -> None:
-        if text is None:  # a class that somebody derives from a generated one
-            return
-        cls._compilation = driver.compile_text(text, file)
+    def __init_subclass__(
+        cls, *, text: str | None = None, file: str = "", module: str | None = None,
+        compilation: driver.Compilation | None = None,
+    ) -> None:  # fmt: skip
+        """A rule's class comes from a `compilation`, or, in a generated module, from the spec's text and its file."""
+        if compilation is None:
+            if text is None:  # a class that somebody derives from one of these
+                return
+            compilation = driver.compile_text(text, file, Path(module).stem if module else "")
+        cls._compilation = compilation
         cls._module = module
         cls._spellings = spellings(cls._compilation.rules[0].hypers)
         cls.__init__ = any_spelling(cls.__init__, cls._spellings)  # type: ignore[method-assign]

@@ -1,25 +1,27 @@
-"""Spec to rule to kernel to optimiser class: each stage made once, kept, and there to be looked at.
+"""Optimiser classes: one for each rule, made once.
 
-In: the text of a spec. Out: a `Compilation`, its `Kernel`s, its optimiser class.
-A library is taken from where `optgen build` put it if it was made from this very spec by this very compiler of ours,
-and else from the per-user cache, which compiles it on first use.
+In: the name of a shipped rule, or a `Compilation`. Out: the class. A rule that `optgen build` has made, from this spec
+with this version of optgen, comes from its generated module; any other class is made directly from its compilation.
 """
 
 from __future__ import annotations
 
-import linecache
+import ast
+import inspect
 import sys
+from collections.abc import Callable
 from difflib import get_close_matches
-from functools import cache
+from functools import cache, cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, new_class
 from typing import Any
 
 from ..compiler.catalogue import shipped_names
 from ..compiler.driver import Compilation, compile_text
 from ..compiler.manifest import built_library, fingerprint
 from ..errors import UnknownRule
+from ..ir.rule import Rule
 from ..paths import BUILD
 
 __all__ = ["module_class", "shipped_class"]
@@ -50,14 +52,58 @@ def shipped_class(name: str) -> Any:
 
 @cache
 def module_class(compilation: Compilation) -> Any:
-    """The optimiser class of a spec: the module that `optgen build` would write, made in memory."""
-    source = compilation.python_source
-    file = f"<optgen {compilation.file} {compilation.fingerprint[:12]}>"
-    module = ModuleType(f"optgen.loaded.{compilation.stem}")
-    module.__file__ = file
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)  # not the future of this room
-    return module.__dict__[compilation.name]
+    """The optimiser class of a spec: what its generated module would define, made from the compilation directly."""
+    from .base import Optimiser  # which revives pickles through this module
+
+    attributes = {
+        "__doc__": _Docstring(compilation),
+        "__init__": _constructor(compilation.rules[0]),
+        "__module__": f"optgen.loaded.{compilation.stem}",
+    }
+    return new_class(compilation.name, (Optimiser,), {"compilation": compilation}, lambda made: made.update(attributes))
+
+
+class _Docstring:
+    """The docstring that the generated module has, written when somebody reads it."""
+
+    def __init__(self, compilation: Compilation) -> None:
+        self._compilation = compilation
+
+    def __get__(self, instance: object, owner: type) -> str | None:
+        return self._text
+
+    @cached_property
+    def _text(self) -> str | None:
+        tree = ast.parse(self._compilation.python_source)
+        (made,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
+        return ast.get_docstring(made, clean=False)
+
+
+def _constructor(rule: Rule) -> Callable[..., None]:
+    """The constructor: hyperparameters by position or name, then flags and the backend by name."""
+    positional, named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("self", positional)]
+    for hyper in rule.hypers:
+        kind: Any = tuple[(float,) * len(hyper.default)] if hyper.vector else float  # type: ignore[misc]
+        default: Any = hyper.default if hyper.vector else hyper.default[0]
+        parameters.append(inspect.Parameter(hyper.name, positional, default=default, annotation=kind))
+    for flag in rule.flags:
+        kind, default = (bool, flag.default) if flag.when is None else (bool | None, None)
+        parameters.append(inspect.Parameter(flag.name, named, default=default, annotation=kind))
+    parameters.append(inspect.Parameter("backend", named, default="kernel", annotation=str))
+    signature = inspect.Signature(parameters, return_annotation=None)
+    hypers, flags = [hyper.name for hyper in rule.hypers], [flag.name for flag in rule.flags]
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(self, *args, **kwargs)
+        bound.apply_defaults()
+        given = bound.arguments
+        self._begin({n: given[n] for n in hypers}, {n: given[n] for n in flags}, given["backend"])
+
+    __init__.__signature__ = signature  # type: ignore[attr-defined]
+    __init__.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": None}
+    __init__.__qualname__ = f"{rule.name}.__init__"
+    return __init__
 
 
 def _import_file(path: Path) -> ModuleType:

@@ -5,3 +5,7 @@ Out: gradients as plain arrays, and parameters changed in place.
 
 Nothing here knows of rules or kernels.
 """
+
+from ..former import attribute_of
+
+__getattr__ = attribute_of("training")  # for what 0.1.0 pickled

@@ -17,6 +17,7 @@ import optgen
 from optgen.codegen import module_source, spec_source
 from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError, SpecError
+from optgen.optimiser import classes
 
 SPEC = """
 name = "Slow"
@@ -62,6 +63,36 @@ def test_a_spec_becomes_a_class_like_any_other(spec, kind):
             opt.step([p], [np.ones(3, np.float32)])
             assert (p == ends).all()
             assert (opt.state(p)["total"] == 1).all()
+
+
+COUNTED = """
+import sys, pickle, numpy as np, optgen
+from optgen.compiler import driver, manifest
+from optgen.optimiser import classes
+parse, count = driver.parse, []
+driver.parse = lambda text, file: (count.append(file), parse(text, file))[1]
+if sys.argv[2] == "anew":
+    classes.built_library = lambda *wanted: None
+for cls in (optgen.load(sys.argv[1]), optgen.ADAM, optgen.Adam):
+    pickle.loads(pickle.dumps(cls(backend="interpreter")))
+assert (optgen.ADAM._compilation.stem, optgen.Adam._compilation.stem) == ("adam", "torch_adam")
+print(sorted(count))
+"""
+
+
+@pytest.mark.parametrize("kind", ["built", "anew"])
+def test_a_rule_is_parsed_once_in_a_process(spec, kind):
+    done = python(COUNTED, spec, kind)
+    assert done.stdout.decode() == "['adam.toml', 'my.toml', 'torch_adam.toml']\n", done.stderr.decode()
+
+
+def test_a_class_made_directly_is_that_of_its_generated_module(spec):
+    for compilation in (driver.compile_file(spec), *map(driver.compile_file, catalogue.shipped())):
+        names: dict[str, object] = {"__file__": f"{compilation.stem}.py"}
+        exec(compile(compilation.python_source, "made.py", "exec", dont_inherit=True), names)
+        made, direct = names[compilation.name], classes.module_class(compilation)
+        assert inspect.signature(direct) == inspect.signature(made)
+        assert direct.__doc__ == made.__doc__
 
 
 def test_an_optimiser_of_it_can_be_copied_and_pickled_into_another_process(spec, tmp_path):
