@@ -1,6 +1,6 @@
-"""Rules to source text: the only Jinja environment. In: a rule in all its variants. Out: C, or a Python module.
+"""The Python module of a rule.
 
-Templates hold loops and the ABI; what they say of a rule comes to them in the few fields named here.
+In: the checked variants of a rule and the text of its spec. Out: the source of its optimiser class.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Rules to source text: the only Jinja environment. In: a rule in all its variants. Out: C, or a Python module.
+"""A spec to start from, as `optgen new` writes it.
 
-Templates hold loops and the ABI; what they say of a rule comes to them in the few fields named here.
+In: the name and kind of a rule. Out: the text of the spec.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Spec to rule to kernel to optimiser class: each stage made once, kept, and there to be looked at.
+"""The rules that ship with optgen.
 
-In: the text of a spec. Out: a `Compilation`, its `Kernel`s, its optimiser class.
-A library is taken from where `optgen build` put it if it was made from this very spec by this very compiler of ours,
-and else from the per-user cache, which compiles it on first use.
+In: the folder of specs. Out: their paths, also by the names of their rules.
 """
 
 from __future__ import annotations

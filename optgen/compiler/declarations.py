@@ -1,6 +1,6 @@
-"""Binding: from arrays to one call of a compiled kernel. In: a kernel library and arrays that `arrays` has accepted.
+"""C declarations for cffi, parsed now or when optgen was built.
 
-A `Binding` is a table of pointers that stays valid while the arrays live; who holds it must see to that.
+In: the text of the declarations. Out: an FFI, or a Python module that makes one without a parser.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Spec to rule to kernel to optimiser class: each stage made once, kept, and there to be looked at.
+"""The way of a spec through the compiler: each stage runs once and its result is kept.
 
-In: the text of a spec. Out: a `Compilation`, its `Kernel`s, its optimiser class.
-A library is taken from where `optgen build` put it if it was made from this very spec by this very compiler of ours,
-and else from the per-user cache, which compiles it on first use.
+In: the text of a spec, or its path. Out: a `Compilation`, with its rules, its lowered rules and its generated sources.
 """
 
 from __future__ import annotations

@@ -85,9 +85,11 @@ def as_gradient(
 def _plain(x: Array, what: str) -> Array:
     if x.dtype not in COMPUTE or not x.dtype.isnative:
         raise ArrayError(f"{what}: float32 or float64 was expected, got {_dtype(x.dtype)}", hint=_dtype_hint(x.dtype))
+    if type(x) is np.ndarray:  # asked first: `np.ma` costs an import
+        return x
     if isinstance(x, np.ma.MaskedArray):
         raise ArrayError(f"{what}: a plain array was expected, got a masked array", hint="give x.filled(0) or x.data")
-    return x if type(x) is np.ndarray else x.view(np.ndarray)
+    return x.view(np.ndarray)
 
 
 def _kind(given: object) -> str:

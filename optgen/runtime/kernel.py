@@ -1,6 +1,6 @@
-"""Binding: from arrays to one call of a compiled kernel. In: a kernel library and arrays that `arrays` has accepted.
+"""Compiled kernels of a rule.
 
-A `Binding` is a table of pointers that stays valid while the arrays live; who holds it must see to that.
+In: a compilation and a compute type. Out: the `Kernel`, from the built library or the per-user cache.
 """
 
 from __future__ import annotations

@@ -1,8 +1,6 @@
-"""Spec to rule to kernel to optimiser class: each stage made once, kept, and there to be looked at.
+"""The shared libraries of this process: the runtime, and how a library is opened.
 
-In: the text of a spec. Out: a `Compilation`, its `Kernel`s, its optimiser class.
-A library is taken from where `optgen build` put it if it was made from this very spec by this very compiler of ours,
-and else from the per-user cache, which compiles it on first use.
+In: the path of a library. Out: the opened library, if its ABI is ours.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Binding: from arrays to one call of a compiled kernel. In: a kernel library and arrays that `arrays` has accepted.
+"""What a step may use of this machine: its instruction set and its number of threads.
 
-A `Binding` is a table of pointers that stays valid while the arrays live; who holds it must see to that.
+In: the environment and the limits of this process. Out: a name and a number.
 """
 
 from __future__ import annotations
