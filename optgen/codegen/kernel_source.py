@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from .. import __version__
 from ..ir.expr import Extent, extent_of
@@ -98,7 +97,7 @@ class SweepText:
     def initialisers(self, which: Sequence[Scalar]) -> list[str]:
         """Of the struct of scalars: each rounded once to the compute type."""
         cast = "" if self.element.ctype is c.DOUBLE else f"({self.element.ctype.name})"
-        return [f".{scalar.name} = {cast}{scalar.place.c}," for scalar in which]
+        return [f".{scalar.name} = {cast}{scalar.place.c}," for scalar in which] or ["0"]
 
     @property
     def reads(self) -> list[str]:
