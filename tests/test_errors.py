@@ -13,11 +13,7 @@ from optgen.errors import Diagnostic, Span, SpecError
 def test_a_fault_is_shown_with_its_place_its_line_a_caret_and_a_hint() -> None:
     error = SpecError("my.toml", "one\ntwo = 3\n", [Diagnostic(Span(2, 7, 1), "expected 4, got 3", "write 4")])
     assert str(error) == (
-        "1 fault in my.toml\n"
-        "my.toml:2:7: expected 4, got 3\n"
-        "  2 | two = 3\n"
-        "    |       ^\n"
-        "  hint: write 4"
+        "1 fault in my.toml\nmy.toml:2:7: expected 4, got 3\n  2 | two = 3\n    |       ^\n  hint: write 4"
     )
 
 

@@ -17,16 +17,17 @@ WINGS: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
     "names": ("", ""),
     "paths": ("", ""),
-    "ir": ("names", ""),
+    "former": ("", ""),  # the names of 0.1.0
+    "ir": ("names paths former", ""),
     "language": ("errors names ir", ""),
     "interpreter": ("ir numpy", ""),
     "lowering": ("names ir", ""),
     "notation": ("names ir lowering", ""),
-    "codegen": ("paths ir lowering notation jinja2", ""),
+    "codegen": ("paths ir lowering notation optgen jinja2", ""),
     "compiler": ("errors paths ir language lowering notation codegen", "codegen cffi filelock platformdirs rich"),
-    "runtime": ("errors paths ir lowering codegen compiler numpy", "codegen"),
-    "optimiser": ("errors names paths ir language interpreter notation compiler runtime numpy", ""),
-    "training": ("errors numpy autograd", "rich"),
+    "runtime": ("errors paths ir interpreter lowering notation codegen compiler numpy", "codegen"),
+    "optimiser": ("errors names paths former ir language interpreter notation compiler runtime numpy", ""),
+    "training": ("errors former numpy autograd", "rich"),
     "torch": ("errors ir interpreter notation compiler runtime optimiser numpy torch", ""),
     # The command starts with nothing but click, and takes what its subcommand needs.
     "cli": (

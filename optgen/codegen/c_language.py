@@ -89,7 +89,7 @@ DEFINED = {
 #: Names that the templates use around formulas; those of functions that they call, of their own and of C's library;
 #: and all that look like the macros and types of a header, since a system may have more of those than ours.
 _RESERVED = re.compile(
-    r"i|n|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor)f?"
+    r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor)f?"
     r"|values|tensor|of|of_\w*[^_]|matrix_i|row_i|column_i|total"
     r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
 )

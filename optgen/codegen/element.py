@@ -1,7 +1,7 @@
-"""Lowered rule to C: the statements that update one element. The loops around them are the template's.
+"""One sweep as C: the statements that update one element. The loops around them are the template's.
 
-In: a lowered rule and a compute type. Out: an `Element`. No text of a spec gets into C but through here: names are
-made safe and unique by `Names`, text in comments by `comment`, numbers by `literal`.
+In: a sweep of a lowered rule and a compute type. Out: an `Element`. No text of a spec gets into C but through
+`c_language`: names are made safe and unique by `Names`, text in comments by `comment`, numbers by `literal`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,10 @@ from ..lowering.sweeps import Sweep, Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
 from .c_language import DEFINED, FORMS, CType, Names, definition, literal, suffixed, uses
-from .storage import Storage, is_down
+from .storage import KeptArray, Need, Place, Storage, is_down
+from .telling_names import telling_names
 
-__all__ = ["Element", "Fold", "Line", "element"]
+__all__ = ["ArrayPointer", "Element", "Fold", "Line", "Scalar", "element"]
 
 
 @dataclass(frozen=True)
@@ -30,28 +31,45 @@ class Line:
 
 
 @dataclass(frozen=True)
+class Scalar:
+    """A value that an element reads and that has less than element extent: its name in C, its place, its meaning."""
+
+    name: str
+    place: Place
+    meaning: str
+
+
+@dataclass(frozen=True)
+class ArrayPointer:
+    """One array of a sweep: the name of the pointer to an element of it, and its number among the rule's arrays."""
+
+    name: str
+    number: int
+    written: bool
+
+
+@dataclass(frozen=True)
 class Fold:
     """How a reduction goes on from a block: "sum", "max" or "min"; along the run, or down the columns of its panel; and
-    which one it is of all that go this way."""
+    the array that it is folded into."""
 
     how: str
     down: bool
-    place: int
+    into: KeptArray
 
 
 @dataclass(frozen=True)
 class Element:
-    """One pass over the elements as C.
+    """One sweep over the elements as C.
 
-    `scalars` come in with one value for a row of elements: name, where it stands, meaning; `columns` with one for each
-    element, as numbers of float64. `arrays` are read and written: the pointer's name, whether it is written, its place.
-    `reduced` are pointers to what is to be reduced, as `folds` say.
+    `scalars` have one value for a row of elements, `columns` one float64 for each element. `arrays` are read and
+    written. `reduced` are pointers to what is to be reduced, as `folds` say.
     """
 
     ctype: CType
-    scalars: tuple[tuple[str, str, str], ...]
-    columns: tuple[tuple[str, str, str], ...]
-    arrays: tuple[tuple[str, bool, int], ...]
+    scalars: tuple[Scalar, ...]
+    columns: tuple[Scalar, ...]
+    arrays: tuple[ArrayPointer, ...]
     reduced: tuple[str, ...]
     folds: tuple[Fold, ...]
     loads: tuple[str, ...]
@@ -59,17 +77,26 @@ class Element:
     stores: tuple[str, ...]
     definitions: tuple[str, ...]
 
+    @property
+    def needs(self) -> frozenset[Need]:
+        """What the places of the scalars and columns need to have been declared."""
+        return frozenset().union(*(scalar.place.needs for scalar in (*self.scalars, *self.columns)))
 
-def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, places: Storage) -> Element:
-    """The C of one pass of `plan`, which is the course of `checked`; the formulas in its comments are those of it."""
+
+def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Storage) -> Element:
+    """The C of one sweep of `plan`; the formulas in its comments are those of the rule `checked`."""
     rule, names = plan.rule, Names()
     meanings = {a.target: expression(a.value) for a in (*plan.scalars, *checked.body)}
     values = [a.value for a in (*each.body, *each.reductions)]
     small = list(dict.fromkeys(e for value in values for e in walk(value) if _is_small(e)))
     # In the order in which the step knows them, then the rest as they come.
-    small.sort(key=lambda e: places.step.get(getattr(e, "name", ""), len(places.step)))
+    small.sort(key=lambda e: storage.step.get(getattr(e, "name", ""), len(storage.step)))
     old = {array: names.make(array) for array in rule.arrays if array in each.loads}
-    local: dict[Expr, str] = {e: names.make(_name_of(e)) for e in small}
+    telling = telling_names(plan.scalars, checked)
+    fields = Names()
+    rows = [e for e in small if extent_of(e) != Extent.COLUMN]
+    field = {e: fields.make(telling.get(_name_of(e), _name_of(e))) for e in rows}
+    local = {e: names.make(_name_of(e)) for e in small if e not in field} | {e: f"s.{field[e]}" for e in rows}
     own = {a.target: f"{a.target}_new" if a.target in each.stores else a.target for a in each.body}
     computed = {target: names.make(name) for target, name in own.items()}
     pointer = {array: names.make(f"{array}_at") for array in rule.arrays}
@@ -103,29 +130,28 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, places: Stor
         factors = [f"(double)({text_of(arg)})" for arg in assign.value.args]
         lines.append(Line(f"*{at} = {' * '.join(factors)};", written.get(assign.target, expression(assign.value))))
     used = [array for array in rule.arrays if array in each.loads or array in each.stores]
-    rows = [e for e in small if extent_of(e) != Extent.COLUMN]
     return Element(
-        ctype,
-        tuple((local[e], places.of(e), _meaning(e, meanings)) for e in rows),
-        tuple((column[e], places.of(e), _meaning(e, meanings)) for e in small if e in column),
-        tuple((pointer[array], array in each.stores, rule.arrays.index(array)) for array in used),
-        tuple(reduced),
-        tuple(_fold(a, places) for a in each.reductions),
-        (
-            *(f"const {ctype.name} {old[array]} = *{pointer[array]};" for array in each.loads),
-            *(f"const {ctype.name} {local[e]} = ({ctype.name})*{at};" for e, at in column.items()),
+        ctype=ctype,
+        scalars=tuple(Scalar(field[e], storage.of(e), _meaning(e, meanings)) for e in rows),
+        columns=tuple(Scalar(column[e], storage.of(e), _meaning(e, meanings)) for e in small if e in column),
+        arrays=tuple(ArrayPointer(pointer[array], rule.arrays.index(array), array in each.stores) for array in used),
+        reduced=tuple(reduced),
+        folds=tuple(_fold(a, storage) for a in each.reductions),
+        loads=(
+            *(f"{old[array]} = *{pointer[array]}" for array in each.loads),
+            *(f"{local[e]} = ({ctype.name})*{at}" for e, at in column.items()),
         ),
-        tuple(lines),
-        tuple(f"*{pointer[array]} = {computed[array]};" for array in each.stores),
-        tuple(definition(op, ctype) for op in DEFINED if any(uses(value, op) for value in values)),
+        lines=tuple(lines),
+        stores=tuple(f"*{pointer[array]} = {computed[array]};" for array in each.stores),
+        definitions=tuple(definition(op, ctype) for op in DEFINED if any(uses(value, op) for value in values)),
     )
 
 
-def _fold(reduction: Assign, places: Storage) -> Fold:
+def _fold(reduction: Assign, storage: Storage) -> Fold:
     name, value = reduction.target, reduction.value
     assert isinstance(value, Reduce)
     down = is_down(value)
-    return Fold(FOLD_OF[value.op], down, (places.down if down else places.along)[name])
+    return Fold(FOLD_OF[value.op], down, storage.reduced(name, down=down))
 
 
 def _is_small(expr: Expr) -> bool:

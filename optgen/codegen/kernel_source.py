@@ -1,15 +1,15 @@
-"""Rules to source text: the only Jinja environment. In: a rule in all its variants. Out: C, or a Python module.
+"""Rules to C: the source of a kernel library.
 
-Templates hold loops and the ABI; what they say of a rule comes to them in the few fields named here.
+In: a rule in all its variants, checked and lowered. Out: one C file with a kernel for each variant, compute type and
+instruction set. What the template must know of a rule comes to it as the typed data of this module.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
+from .. import __version__
 from ..ir.expr import Extent, extent_of
 from ..ir.rule import Rule
 from ..lowering.stages import Stage, crossing, stages
@@ -17,210 +17,292 @@ from ..lowering.sweeps import Sweep, Sweeps, sweeps_of
 from ..notation import facts as summary
 from ..notation import text
 from . import c_language as c
-from .element import Element
+from .element import Element, Scalar
 from .element import element as element_of
 from .jinja import environment
 from .runtime_source import headers, joined
-from .small_loops import Loop, between
-from .storage import NAMED, Storage
+from .small_loops import SmallLoopBody, small_loop
+from .storage import INDEX, Base, Kept, KeptArray, Need, Storage
 
-__all__ = ["FOUND", "KEPT", "TARGETS", "Code", "Found", "Kernel", "Pass", "Slab", "kernel_source"]
-
-
-#: The instruction sets that kernels are compiled for: the macro that must be defined, the name, the attribute.
-TARGETS = (
-    ("baseline", "OPTGEN_PLAIN"), ("x86_64_v2", "OPTGEN_V2"), ("x86_64_v3", "OPTGEN_V3"), ("x86_64_v4", "OPTGEN_V4"),
-)  # fmt: skip
+__all__ = ["TARGETS", "KernelText", "SlabText", "SmallLoopText", "SweepText", "Target", "kernel_source"]
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One pass over memory of a kernel, as the template sees it."""
+class Target:
+    """An instruction set that kernels are compiled for, the macro with its attribute, and whether it is x86-64's."""
+
+    isa: str
+    attribute: str
+    x86: bool = True
+
+
+TARGETS = (
+    Target("baseline", "OPTGEN_PLAIN", x86=False),
+    Target("x86_64_v2", "OPTGEN_V2"),
+    Target("x86_64_v3", "OPTGEN_V3"),
+    Target("x86_64_v4", "OPTGEN_V4"),
+)
+
+#: How a row of elements comes by the base of a place.
+_OF_ROW = {
+    Base.AT: "char *const *const of_at = values->tensor->at;",
+    Base.STEP: "const double *const of_step = values->step;",
+    Base.GROUP: "const double *const of_group = values->group;",
+    Base.TENSOR: "const double *const of_tensor = values->tensor->space->cells;",
+    Base.MATRIX: "const int64_t matrix_i = values->matrix;",
+    Base.ROW: "const int64_t row_i = values->row;",
+    Base.COLUMN: "const int64_t column_i = values->column;",
+    Base.SHAPE: "const optgen_shape of = optgen_shape_of(values->tensor->layout);",
+}
+#: How a small loop does.
+_OF_SMALL_LOOP = {
+    Base.AT: "char *const *const of_at = tensor->at;",
+    Base.STEP: "const double *const of_step = step;",
+    Base.GROUP: "const double *const of_group = group;",
+    Base.TENSOR: "double *const of_tensor = tensor->space->cells;",
+    Base.SHAPE: "const optgen_shape of = optgen_shape_of(tensor->layout);",
+    Base.HEIGHT: "const int64_t of_height = of.matrices * of.rows;",
+    Base.WIDTH: "const int64_t of_width = of.matrices * of.columns;",
+    Base.HIGH: "const int64_t of_high = optgen_parts(of.rows, OPTGEN_PANEL);",
+}
+#: How many values of a tensor an array of a field has.
+_LENGTH = {Kept.MATRIX: "of.matrices", Kept.ROW: "of.matrices * of.rows", Kept.COLUMN: "of.matrices * of.columns"}
+#: In a slab each row is one block and each matrix one panel.
+_IN_SLAB = {Kept.PARTIAL: "rows", Kept.PANEL: "columns"}
+
+
+@dataclass(frozen=True)
+class SweepText:
+    """One sweep of a kernel, as the template sees it. `slab`: the stage that begins with it, if one does."""
 
     name: str
     element: Element
     slab: str = ""
 
     @property
+    def scalars_type(self) -> str:
+        return f"{self.name}_scalars"
+
+    @property
     def by_value(self) -> list[str]:
-        return [f"const {self.element.ctype.name} {name}" for name, _, _ in self.element.scalars]
+        """The parameter that all scalars come in."""
+        return [f"const {self.scalars_type} s"] if self.element.scalars else []
 
     @property
     def values(self) -> list[str]:
-        return [name for name, _, _ in self.element.scalars]
+        return ["s"] if self.element.scalars else []
 
-    def by_pointer(self, star: str) -> list[str]:
+    def initialisers(self, which: Sequence[Scalar]) -> list[str]:
+        """Of the struct of scalars: each rounded once to the compute type."""
+        cast = "" if self.element.ctype is c.DOUBLE else f"({self.element.ctype.name})"
+        return [f".{scalar.name} = {cast}{scalar.place.c}," for scalar in which] or ["0"]
+
+    @property
+    def reads(self) -> list[str]:
+        return [f"OPTGEN_READ({a.name}, {a.number});" for a in self.element.arrays]
+
+    @property
+    def writes(self) -> list[str]:
+        return [f"OPTGEN_WRITE({a.name}, {a.number});" for a in self.element.arrays if a.written]
+
+    def arrays(self, star: str) -> list[str]:
+        """Parameters: a pointer to each array."""
         kind = self.element.ctype.name
-        columns = [f"const double {star}{name}" for name, _, _ in self.element.columns]
-        arrays = [f"{kind if written else f'const {kind}'} {star}{name}" for name, written, _ in self.element.arrays]
-        return [*columns, *(f"double {star}{name}" for name in self.element.reduced), *arrays]
+        return [f"{'' if a.written else 'const '}{kind} {star}{a.name}" for a in self.element.arrays]
+
+    def small(self, star: str) -> list[str]:
+        """Parameters: a pointer to float64 for each column and for each value to be reduced."""
+        columns = [f"const double {star}{column.name}" for column in self.element.columns]
+        return [*columns, *(f"double {star}{name}" for name in self.element.reduced)]
 
     @property
-    def small_pointers(self) -> list[str]:
-        """The pointers to float64, of columns and of what is reduced."""
-        return [*(name for name, _, _ in self.element.columns), *self.element.reduced]
+    def moving(self) -> list[str]:
+        """Arguments: the pointers to element i."""
+        names = [column.name for column in self.element.columns] + list(self.element.reduced)
+        return [f"{name} + i" for name in (*names, *(a.name for a in self.element.arrays))]
 
     @property
-    def small_by_pointer(self) -> list[str]:
-        return [*(f"const double *{name}" for name, _, _ in self.element.columns),
-                *(f"double *{name}" for name in self.element.reduced)]  # fmt: skip
+    def beside(self) -> list[str]:
+        """Arguments: the small pointers to element i, and the addresses of copies of the arrays' elements."""
+        names = [column.name for column in self.element.columns] + list(self.element.reduced)
+        return [*(f"{name} + i" for name in names), *(f"&{a.name}" for a in self.element.arrays)]
 
-    def pointers(self, before: str, behind: str) -> list[str]:
-        return [f"{before}{name}{behind}" for name, _, _ in self.element.arrays]
-
-    @property
-    def dense_arguments(self) -> list[str]:
+    def dense(self, at: str, behind: str = "") -> list[str]:
+        """Arguments: the arrays of a table of pointers."""
         kind = self.element.ctype.name
-        return [f"({kind if written else f'const {kind}'} *)at[{i}]" for _, written, i in self.element.arrays]
+        return [f"({'' if a.written else 'const '}{kind} *){at}[{a.number}]{behind}" for a in self.element.arrays]
 
     @property
-    def small_arguments(self) -> list[str]:
-        columns = [f"&{place}" for _, place, _ in self.element.columns]
-        return [*columns, *(f"of_reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced)))]
+    def of_row(self) -> list[str]:
+        """Arguments: the columns of a row of elements, and where it leaves what is to be reduced."""
+        reduced = [f"of_reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced))]
+        return [*(f"&{column.place.c}" for column in self.element.columns), *reduced]
 
     @property
-    def tile_arguments(self) -> list[str]:
-        """As `small_arguments`, in a tile of a block that begins with element i."""
-        columns = [f"&{place} + i" for _, place, _ in self.element.columns]
-        return [*columns, *(f"tile[{i}]" for i in range(len(self.element.reduced)))]
+    def of_tile(self) -> list[str]:
+        """The same of a tile of a block, which begins with element i."""
+        reduced = [f"tile[{i}]" for i in range(len(self.element.reduced))]
+        return [*(f"&{column.place.c} + i" for column in self.element.columns), *reduced]
 
     @property
-    def moved_arguments(self) -> list[str]:
-        return [f"{argument} + i" for argument in self.dense_arguments]
+    def declarations(self) -> list[str]:
+        """What the places of a row of elements need."""
+        needs = self.element.needs
+        kept = [
+            f"const double *const {array.name} ="
+            f" (const double *)values->tensor->space->{array.field} + {array.number} * values->{array.field};"
+            for array in _arrays(needs)
+        ]
+        return [*kept, *(line for base, line in _OF_ROW.items() if base in needs)]
 
     # In a slab, which has many rows and matrices, their values stand beside the elements.
 
     @property
-    def uniform(self) -> list[tuple[str, str, str]]:
-        return [scalar for scalar in self.element.scalars if not _index(scalar[1])]
+    def uniform(self) -> list[Scalar]:
+        return [scalar for scalar in self.element.scalars if scalar.place.counted_by is None]
 
     @property
-    def spread(self) -> list[tuple[str, str, str, str, str, str]]:
-        """Name, place and meaning; with what it is counted, how many there are, and how many elements each is for."""
-        return [(*scalar, *_SPREAD[_index(scalar[1])]) for scalar in self.element.scalars if _index(scalar[1])]
-
-    @property
-    def uniform_by_value(self) -> list[str]:
-        return [f"const {self.element.ctype.name} {name}" for name, _, _ in self.uniform]
+    def spread(self) -> list[SpreadText]:
+        of = [(scalar, scalar.place.counted_by) for scalar in self.element.scalars]
+        return [SpreadText(scalar, extent) for scalar, extent in of if extent is not None]
 
     @property
     def spread_by_pointer(self) -> list[str]:
-        return [f"const {self.element.ctype.name} *restrict {name}" for name, *_ in self.spread]
-
-    @property
-    def spread_values(self) -> list[str]:
-        return [f"{name}[i]" if _index(place) else name for name, place, _ in self.element.scalars]
+        return [f"const {self.element.ctype.name} *restrict {each.scalar.name}" for each in self.spread]
 
     @property
     def spread_arguments(self) -> list[str]:
-        names = [name for name, *_ in (*self.uniform, *self.spread, *self.element.columns)]
+        spread = [f"of_{each.scalar.name}" for each in self.spread]
+        columns = [f"of_{column.name}" for column in self.element.columns]
         reduced = [f"of_reduced[{i}]" for i in range(len(self.element.reduced))]
-        return [*names, *reduced, *(argument.replace("at[", "of_at[") for argument in self.dense_arguments)]
-
-    @property
-    def found(self) -> list[str]:
-        """Declarations of that through which a row of elements finds its values, as far as it is needed."""
-        places = [place for _, place, _ in (*self.element.scalars, *self.element.columns)]
-        places += ["of_reduced"] if self.element.reduced else []
-        kept = [f"const double *const {name} = (const double *)values->tensor->space->{many} + {at} * values->{many};"
-                for name, many, at, *_ in _found(places)]  # fmt: skip
-        return [*kept, *(line for name, line in FOUND if any(name in place for place in places))]
-
-    @property
-    def found_by_block(self) -> list[str]:
-        """The same for a block, which reduces in a place of its own."""
-        return [line for line in self.found if line != dict(FOUND)["of_reduced"]]
-
-
-#: What the place of a value may be written with, and how a row of elements comes by it.
-FOUND = (
-    ("of_at", "char *const *const of_at = values->tensor->at;"),
-    ("of_step", "const double *const of_step = values->step;"),
-    ("of_group", "const double *const of_group = values->group;"),
-    ("of_tensor", "const double *const of_tensor = values->tensor->space->cells;"),
-    ("matrix_i", "const int64_t matrix_i = values->matrix;"),
-    ("row_i", "const int64_t row_i = values->row;"),
-    ("column_i", "const int64_t column_i = values->column;"),
-    ("of.", "const optgen_shape of = optgen_shape_of(values->tensor->layout);"),
-    ("of_reduced", "double *const of_reduced = values->reduced;"),
-)
-
-
-def _index(place: str) -> str:
-    """With what a value is counted that stands at this place: rows, matrices, or nothing."""
-    return next((index for index in _SPREAD if index in place), "")
-
-
-_SPREAD = {
-    "row_i": ("row_i", "of_many_rows", "of.columns"),
-    "matrix_i": ("matrix_i", "of_many_matrices", "of.rows * of.columns"),
-}
-
-
-#: What the numbered places are among what a tensor keeps, and how many of each there are.
-KEPT = {
-    "matrix": ("matrices", "of_depth"), "row": ("rows", "of_height"), "column": ("columns", "of_width"),
-    "partial": ("partials", "of_runs"), "panel": ("panels", "of_deep"),
-}  # fmt: skip
-Found: TypeAlias = tuple[str, str, int, str, str]
-
-
-def _found(texts: Iterable[str], kept: Container[str] = ()) -> list[Found]:
-    """The numbered places that are in these texts: name, among what, number, and how many of each there are; and with
-    what it is counted, if it is one of `kept`."""
-    names = {match[0]: match for text in texts for match in re.finditer(r"\bof_([a-z]+)(\d+)\b", text)}
-    return [
-        (name, KEPT[match[1]][0], int(match[2]), KEPT[match[1]][1],
-         ("rows" if match[1] == "partial" else KEPT[match[1]][0]) if name in kept else "")
-        for name, match in sorted(names.items())
-    ]  # fmt: skip
+        return [*self.values, *spread, *columns, *reduced, *self.dense("of_at")]
 
 
 @dataclass(frozen=True)
-class Code:
-    """What stands between two passes, as the template sees it. `slab`: as of a pass, the stage that begins here."""
+class SpreadText:
+    """A value of rows or of matrices that is to stand beside each of their elements."""
+
+    scalar: Scalar
+    extent: Extent
+
+    @property
+    def index(self) -> str:
+        return INDEX[self.extent].value
+
+    @property
+    def count(self) -> str:
+        return "many.rows" if self.extent == Extent.ROW else "many.matrices"
+
+    @property
+    def elements(self) -> str:
+        """How many elements there are beside each."""
+        return "of.columns" if self.extent == Extent.ROW else "of.rows * of.columns"
+
+
+@dataclass(frozen=True)
+class SmallLoopText:
+    """One small loop of a kernel, as the template sees it. `tiled`: whether blocks are cut from rows."""
 
     name: str
-    loop: Loop
+    body: SmallLoopBody
+    tiled: bool
     slab: str = ""
 
     @property
-    def found(self) -> list[Found]:
-        return _found(line.code for line in self.loop.lines)
-
-
-@dataclass(frozen=True)
-class Slab:
-    """A stage as matrices go through it that are dense behind each other, as the template sees it: `found` is what it
-    keeps, in memory if another stage or the whole tensor needs it."""
-
-    name: str
-    local: list[Pass | Code]
-    kept: frozenset[str]
+    def declarations(self) -> list[str]:
+        blocks = "of.columns" if self.tiled else "of.elements"
+        found = dict(_OF_SMALL_LOOP)
+        found[Base.BLOCKS] = f"const int64_t of_blocks = optgen_parts({blocks}, OPTGEN_BLOCK);"
+        arrays = _arrays(self.body.needs)
+        needs = set(self.body.needs)
+        kinds = {array.kept for array in arrays}
+        needs |= {Base.BLOCKS} if Kept.PARTIAL in kinds else set()
+        needs |= {Base.HIGH, Base.WIDTH} if Kept.PANEL in kinds else set()
+        if arrays or self.body.index or needs & {Base.BLOCKS, Base.HEIGHT, Base.WIDTH, Base.HIGH}:
+            needs.add(Base.SHAPE)
+        runs = "of.matrices * of.rows * of_blocks" if self.tiled else "of_blocks"
+        length = _LENGTH | {Kept.PARTIAL: runs, Kept.PANEL: "of_high * of_width"}
+        kept = [
+            f"double *const {array.name} = (double *)tensor->space->{array.field}"
+            + (f" + {array.number} * {length[array.kept]};" if array.number else ";")
+            for array in arrays
+        ]
+        return [*(line for base, line in found.items() if base in needs), *kept]
 
     @property
-    def found(self) -> list[Found]:
-        texts = [line.code for each in self.local if isinstance(each, Code) for line in each.loop.lines]
-        passes = [each.element for each in self.local if isinstance(each, Pass)]
-        texts += [place for each in passes for _, place, _ in (*each.scalars, *each.columns)]
-        texts += [f"of_{'panel' if fold.down else 'partial'}{fold.place}" for each in passes for fold in each.folds]
-        return _found(texts, self.kept)
+    def count(self) -> str:
+        """How many times the statements run for a tensor."""
+        of = {Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN}
+        return _LENGTH[of[self.body.over]]
 
 
 @dataclass(frozen=True)
-class Kernel:
+class SlabText:
+    """A stage as matrices go through it that are dense behind each other, as the template sees it. `kept`: what it
+    leaves in memory, because another stage or the whole tensor needs it. `moved`: what `at` of a tensor becomes."""
+
+    name: str
+    local: Sequence[SweepText | SmallLoopText]
+    kept: Collection[KeptArray]
+    moved: Sequence[str]
+
+    @property
+    def needs(self) -> set[Need]:
+        needs: set[Need] = set()
+        for each in self.local:
+            if isinstance(each, SweepText):
+                needs |= each.element.needs | {fold.into for fold in each.element.folds} | {Base.AT}
+            else:
+                needs |= each.body.needs
+        return needs
+
+    @property
+    def own(self) -> list[str]:
+        """The arrays that are not kept."""
+        return [array.name for array in _arrays(self.needs) if array not in self.kept]
+
+    @property
+    def declarations(self) -> list[str]:
+        found = [
+            (Base.STEP, "const double *const of_step = step;"),
+            (Base.GROUP, "const double *const of_group = group;"),
+            (Base.TENSOR, "const double *const of_tensor = tensor->space->cells;"),
+            (Base.BLOCKS, "const int64_t of_blocks = 1;"),
+            (Base.HIGH, "const int64_t of_high = 1;"),
+            (Base.WIDTH, "const int64_t of_width = count * of.columns;"),
+        ]
+        return [line for base, line in found if base in self.needs]
+
+    @property
+    def kept_arrays(self) -> list[str]:
+        found = []
+        for array in _arrays(self.needs):
+            if array in self.kept:
+                counted = _IN_SLAB.get(array.kept, array.field)
+                all_before = f"{array.number} * of_all.{counted} + " if array.number else ""
+                found.append(
+                    f"double *restrict const {array.name} ="
+                    f" (double *)tensor->space->{array.field} + {all_before}begin.{counted};"
+                )
+        return found
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the shape of the whole tensor is needed to find an array."""
+        return any(array in self.kept and array.number for array in _arrays(self.needs))
+
+
+@dataclass(frozen=True)
+class KernelText:
     """One variant of a rule in one compute type, as the template sees it: its work in order."""
 
     name: str
     title: str
     variant: str
-    dtype: str
-    ctype: str
-    passes: list[Pass]
-    codes: list[Code]
-    slabs: list[Slab]
-    work: list[Pass | Code]
-    moved: list[str]
+    ctype: c.CType
+    sweeps: Sequence[SweepText]
+    slabs: Sequence[SlabText]
+    work: Sequence[SweepText | SmallLoopText]
     arrays: int
     states: int
     units: str
@@ -228,82 +310,105 @@ class Kernel:
     panels: int
     reduced: int
 
+    @property
+    def fields(self) -> list[str]:
+        """Initialisers of an `optgen_kernel`, but for its work; those of zeros are left out."""
+        counts = {"arrays": self.arrays, "states": self.states, "units": self.units, "partials": self.partials,
+                  "panels": self.panels, "reduced": self.reduced, "count": len(self.work)}  # fmt: skip
+        names = {"variant": f'"{self.variant}"', "dtype": f'"{self.ctype.dtype}"', "isa": "#ISA"}
+        return [f".{name} = {value}," for name, value in (names | counts).items() if value not in (0, "0")]
 
-def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule]) -> str:
-    """The C of one rule: all variants, all compute types, all instruction sets."""
-    kernels = [
-        _kernel(rule, sweeps_of(low), ctype) for rule, low in zip(checked, lowered, strict=True) for ctype in c.DTYPES
-    ]
+
+def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = "") -> str:
+    """The C of one rule: all variants, all compute types, all instruction sets. `file`: the name of its spec."""
     rule = checked[0]
-    about = [rule.reference, "", *map(text.formula, summary.shown(rule))]
-    definitions = [d for kernel in kernels for each in kernel.passes for d in each.element.definitions]
-    definitions += [d for kernel in kernels for code in kernel.codes for d in code.loop.definitions]
+    small_loops: dict[tuple[SmallLoopBody, bool], str] = {}  # by what they do, what they are called
+    kernels = [
+        _kernel(variant, sweeps_of(low), ctype, small_loops)
+        for variant, low in zip(checked, lowered, strict=True)
+        for ctype in c.DTYPES
+    ]
+    definitions = [d for kernel in kernels for each in kernel.sweeps for d in each.element.definitions]
+    definitions += [d for body, _ in small_loops for d in body.definitions]
     context = {
-        "title": c.comment(f"{rule.name}: {rule.summary}"),
-        "about": [c.comment(line) for line in about],
+        "title": f"{rule.name}: {rule.summary}" if rule.summary else rule.name,
+        "version": __version__,
+        "file": file or "a spec",
+        "reference": rule.reference,
+        "formulas": [text.formula(assign) for assign in summary.shown(rule)],
         "definitions": list(dict.fromkeys(definitions)),
         "kernels": kernels,
+        "small_loops": [SmallLoopText(name, body, tiled) for (body, tiled), name in small_loops.items()],
         "targets": TARGETS,
-        "reduce": joined("reduce.h", without="abi.h") if any(kernel.codes for kernel in kernels) else "",
+        "reduce": joined("reduce.h", without="abi.h") if small_loops else "",
     }
     return environment().get_template("kernel.c.jinja").render(context | headers("kernel.h"))
 
 
-def _kernel(rule: Rule, plan: Sweeps, ctype: c.CType) -> Kernel:
+def _arrays(needs: Collection[Need]) -> list[KeptArray]:
+    return sorted((need for need in needs if isinstance(need, KeptArray)), key=lambda a: (a.field, a.number))
+
+
+def _kernel(rule: Rule, plan: Sweeps, ctype: c.CType, small_loops: dict[tuple[SmallLoopBody, bool], str]) -> KernelText:
+    """The text of one kernel; `small_loops` gains those that no kernel before has had."""
     name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
-    places = Storage(plan)
-    passes: list[Pass] = []
-    codes: list[Code] = []
-    slabs: list[Slab] = []
-    work: list[Pass | Code] = []
+    storage = Storage(plan)
+    sweeps: list[SweepText] = []
+    slabs: list[SlabText] = []
+    work: list[SweepText | SmallLoopText] = []
     all_stages = [stage for stretch in stages(plan) for stage in stretch]
     for stage, crosses in zip(all_stages, crossing(all_stages), strict=True):
-        local: list[Pass | Code] = []
+        local: list[SweepText | SmallLoopText] = []
         begins = f"{name}_slab{len(slabs) + 1}" if plan.rule.tiled and stage.local else ""
         for each in stage.work:
             slab = "" if local else begins
             if isinstance(each, Sweep):
-                number = str(1 + len(passes)) if len(plan.sweeps) > 1 else ""
-                element = element_of(plan, each, rule, ctype, places)
-                passes.append(Pass("_".join(filter(None, (name, number))), element, slab))
-                local.append(passes[-1])
+                number = str(1 + len(sweeps)) if len(plan.sweeps) > 1 else ""
+                element = element_of(plan, each, rule, ctype, storage)
+                sweeps.append(SweepText("_".join(filter(None, (name, number))), element, slab))
+                local.append(sweeps[-1])
             else:
-                codes.append(Code(f"{name}_between{1 + len(codes)}", between(plan, each, rule, places), slab))
-                local.append(codes[-1])
+                body = small_loop(plan, each, rule, storage)
+                key = body, plan.rule.tiled
+                called = small_loops.setdefault(key, f"{rule.name.lower()}_small_f64_{1 + len(small_loops)}")
+                local.append(SmallLoopText(called, *key, slab))
         work += local
         if begins:
-            kept = {f"of_{kind}{places.small[extent][name]}" for name in crosses for extent, kind in NAMED.items()
-                    if name in places.small[extent]}  # fmt: skip
-            slabs.append(Slab(begins, local[: len(stage.local)], frozenset(kept | _left(stage, places))))
-    return Kernel(
-        name,
-        ", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),
-        rule.variant,
-        ctype.dtype,
-        ctype.name,
-        passes,
-        codes,
-        slabs,
-        work,
-        _moved(plan, ctype),
-        len(rule.arrays),
-        len(places.states),
-        "0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces else "1",
-        len(places.along),
-        len(places.down),
-        max(len(each.element.folds) for each in passes),
+            kept = _shared(crosses, storage) | _left(stage, storage)
+            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype)))
+    return KernelText(
+        name=name,
+        title=", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),
+        variant=rule.variant,
+        ctype=ctype,
+        sweeps=sweeps,
+        slabs=slabs,
+        work=work,
+        arrays=len(rule.arrays),
+        states=len(storage.states),
+        units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces else "1",
+        partials=len(storage.along),
+        panels=len(storage.down),
+        reduced=max(len(each.element.folds) for each in sweeps),
     )
 
 
-def _left(stage: Stage, places: Storage) -> set[str]:
-    """What the passes of a stage reduce for whole tensors."""
+def _shared(names: Collection[str], storage: Storage) -> set[KeptArray]:
+    """The arrays of values that a stage has in common with others."""
+    slots = (storage.cell(name, extent) for name in names for extent in INDEX if name in storage.small[extent])
+    return {slot.array for slot in slots if slot.array}
+
+
+def _left(stage: Stage, storage: Storage) -> set[KeptArray]:
+    """What the sweeps of a stage reduce for whole tensors."""
     reduced = [a for each in stage.local if isinstance(each, Sweep) for a in each.reductions]
-    return {f"of_partial{places.along[a.target]}" for a in reduced if extent_of(a.value) <= Extent.TENSOR}
+    return {storage.reduced(a.target, down=False) for a in reduced if extent_of(a.value) <= Extent.TENSOR}
 
 
 def _moved(plan: Sweeps, ctype: c.CType) -> list[str]:
     """Where the arrays and states begin for some matrices of a tensor."""
     kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
-    moves = [f" + of_first_elements * (int64_t)sizeof({ctype.name})"] * len(plan.rule.arrays)
-    moves += [f" + of_first_{KEPT[NAMED[e]][0]} * (int64_t)sizeof(double)" if e in NAMED else "" for e in kept]
+    counted = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns"}
+    moves = [f" + begin.elements * (int64_t)sizeof({ctype.name})"] * len(plan.rule.arrays)
+    moves += [f" + begin.{counted[e]} * (int64_t)sizeof(double)" if e in counted else "" for e in kept]
     return [f"tensor->at[{i}]{move}" for i, move in enumerate(moves)]

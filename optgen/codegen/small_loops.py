@@ -1,130 +1,188 @@
-"""What stands between two passes of a kernel, as C: the statements for each tensor, matrix, row or column, in float64.
+"""Small loops as C: the statements that run once per tensor, matrix, row or column, in float64.
 
-In: a piece of the stages of a rule. Out: a `Loop`; what goes around its statements is the template's.
+In: a small loop of the stages of a rule. Out: its statements and what they need; the loop around them is the
+template's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from ..ir.expr import Const, Expr, Extent, Local, Reduce, extent_of, reduced_extent, reduces_elements, type_of, walk
+from ..ir.expr import (
+    Const,
+    Expr,
+    Extent,
+    Load,
+    Local,
+    Reduce,
+    Size,
+    extent_of,
+    reduced_extent,
+    reduces_elements,
+    type_of,
+    walk,
+)  # fmt: skip
 from ..ir.primitives import FOLD_OF, Type
-from ..ir.rule import Rule
+from ..ir.rule import Assign, Rule
 from ..lowering.stages import Small
 from ..lowering.sweeps import Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
 from .c_language import DEFINED, DOUBLE, FORMS, Names, definition, literal, suffixed, uses
-from .element import Line
-from .storage import INDEX, Storage
+from .element import Line, Scalar
+from .storage import INDEX, Base, Need, Place, Slot, Storage
+from .telling_names import telling_names
 
-__all__ = ["Loop", "between"]
+__all__ = ["SmallLoopBody", "small_loop"]
 
 
 @dataclass(frozen=True)
-class Loop:
-    """Statements for each matrix, row or column of a tensor, or for the tensor itself. `scalars`: what they have of the
-    step, by name, place and meaning."""
+class SmallLoopBody:
+    """Statements for each matrix, row or column of a tensor, or for the tensor itself. `scalars`: what they read of the
+    step; `needs`: what else must be declared for them."""
 
     over: Extent
-    scalars: tuple[tuple[str, str, str], ...]
+    scalars: tuple[Scalar, ...]
     lines: tuple[Line, ...]
+    needs: frozenset[Need]
     definitions: tuple[str, ...]
 
     @property
     def index(self) -> str:
-        """With what these are counted; none for the tensor itself."""
-        return INDEX[self.over] if self.over > Extent.TENSOR else ""
+        """The loop variable; empty for statements of the tensor itself."""
+        return INDEX[self.over].value if self.over in INDEX else ""
 
     @property
-    def matrices(self) -> bool:
-        return self.over == Extent.MATRIX
-
-    @property
-    def rows(self) -> bool:
-        return self.over == Extent.ROW
+    def each(self) -> str:
+        """The field of a shape that counts the values of a matrix."""
+        return {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns"}[self.over]
 
     @property
     def in_matrix(self) -> bool:
-        """Whether a row or column must know in which matrix it stands."""
-        return not self.matrices and any("matrix_i" in line.code for line in self.lines)
+        """Whether a row or column must know the matrix that it is in."""
+        return self.over != Extent.MATRIX and Base.MATRIX in self.needs
 
 
-def between(plan: Sweeps, work: Small, checked: Rule, places: Storage) -> Loop:
+def small_loop(plan: Sweeps, work: Small, checked: Rule, storage: Storage) -> SmallLoopBody:
+    """The C of a small loop of `plan`; the formulas in its comments are those of the rule `checked`."""
     names = Names()
     meanings = {a.target: expression(a.value) for a in plan.scalars}
+    telling = telling_names(plan.scalars, checked)
     written = {a.target: formula(a) for a in checked.body}
-    ctype = DOUBLE
-    # Of what a pass has added up, the elements are no business of this.
+    # The elements of a reduction over elements are the sweep's business.
     values = [a.value for a in work.code if not reduces_elements(a.value)]
     step = list(dict.fromkeys(e for v in values for e in walk(v) if isinstance(e, Local) and e.extent <= Extent.STEP))
-    local = {e: names.make(e.name) for e in step}
+    local = {e: names.make(telling[e.name]) for e in step}
 
     def atom(expr: Expr) -> tuple[str, Power]:
         if isinstance(expr, Const):
-            text = literal(expr.value, ctype)
+            text = literal(expr.value, DOUBLE)
             return text, Power.SIGN if text.startswith("-") else Power.ATOM
-        text = local[expr] if isinstance(expr, Local) and expr in local else places.of(expr)
+        text = local[expr] if isinstance(expr, Local) and expr in local else storage.of(expr).c
         return (f"({text} != 0)" if type_of(expr) is Type.BOOL else text), Power.ATOM
 
     def text_of(expr: Expr) -> str:
-        return suffixed(write(expr, FORMS, atom)[0], ctype)
+        return suffixed(write(expr, FORMS, atom)[0], DOUBLE)
 
-    lines = []
+    lines: list[Line] = []
+    needs: set[Need] = set()
     for assign in work.code:
-        value, extent = assign.value, extent_of(assign.value)
-        place = places.contribution(assign.target) if extent == Extent.GROUP else ""
-        if work.keep:
-            place = f"((double *)of_at[{places.states[assign.target]}])[{INDEX[work.over]}]"
-        place = place or places.cell(assign.target, extent)
-        if isinstance(value, Reduce):
-            code = _reduction(value, place, plan, places, assign.target, text_of)
+        target = _target(assign, work, storage)
+        needs |= target.needs
+        if not isinstance(assign.value, Reduce):
+            code = [f"{target.c} = {text_of(assign.value)};"]
+            needs |= _needs(_read([assign.value], local, storage))
+        elif reduces_elements(assign.value):
+            call, more = _of_sweep(assign, assign.value, plan, storage)
+            code = [f"{target.c} = {call};"]
+            needs |= more
         else:
-            code = [f"{place} = {text_of(value)};"]
+            read = _read(assign.value.args, local, storage)
+            code, more = _of_values(assign.value, target.c, text_of, read)
+            needs |= more
         shown = f"keep {assign.target}" if work.keep else written.get(assign.target, formula(assign))
         lines += [Line(line, "" if i else shown) for i, line in enumerate(code)]
+    if local:
+        needs.add(Base.STEP)
     ops = [op for op in DEFINED if any(uses(value, op) for value in values)]
-    return Loop(
-        work.over,
-        tuple((local[e], f"of_step[{places.step[e.name]}]", meanings[e.name]) for e in step),
-        tuple(lines),
-        tuple(definition(op, ctype) for op in ops),
+    return SmallLoopBody(
+        over=work.over,
+        scalars=tuple(Scalar(local[e], storage.of(e), meanings[e.name]) for e in step),
+        lines=tuple(lines),
+        needs=frozenset(needs),
+        definitions=tuple(definition(op, DOUBLE) for op in ops),
     )
 
 
-def _reduction(
-    value: Reduce, place: str, plan: Sweeps, places: Storage, target: str, text_of: Callable[[Expr], str]
-) -> Sequence[str]:
-    """A value of lesser extent from what a pass has left, or from other small values."""
+def _target(assign: Assign, work: Small, storage: Storage) -> Slot:
+    extent = extent_of(assign.value)
+    if work.keep:
+        return storage.state(assign.target, work.over)
+    return storage.contribution(assign.target) if extent == Extent.GROUP else storage.cell(assign.target, extent)
+
+
+def _read(values: Iterable[Expr], local: dict[Local, str], storage: Storage) -> list[Place]:
+    """The places that the C of some values reads; the step's scalars have names of their own."""
+    small = (e for value in values for e in walk(value) if isinstance(e, Local | Load | Size))
+    return [storage.of(e) for e in small if not (isinstance(e, Local) and e in local)]
+
+
+def _needs(places: Iterable[Place]) -> frozenset[Need]:
+    return frozenset().union(*(place.needs for place in places))
+
+
+def _of_sweep(assign: Assign, value: Reduce, plan: Sweeps, storage: Storage) -> tuple[str, set[Need]]:
+    """A value from what a sweep has folded: the call, and what it needs."""
     how = FOLD_OF[value.op]
-    if reduces_elements(value):
-        if value.over == Extent.COLUMN:
-            where = f"of_panel{places.down[target]} + column_i"
-            return [f"{place} = optgen_line_{how}({where}, of_high, of_width);"]
-        where = f"of_partial{places.along[target]}"
-        match value.over:
-            case Extent.ROW:
-                return [f"{place} = optgen_line_{how}({where} + row_i * of_blocks, of_blocks, 1);"]
-            case Extent.MATRIX:
-                return [f"{place} = optgen_runs_{how}({where} + matrix_i * of.rows * of_blocks, of.rows, of_blocks);"]
-        return [f"{place} = optgen_runs_{how}({where}, {'of_height' if plan.rule.tiled else '1'}, of_blocks);"]
+    array = storage.reduced(assign.target, down=value.over == Extent.COLUMN)
+    match value.over:
+        case Extent.COLUMN:
+            call = f"optgen_line_{how}({array.name} + column_i, of_high, of_width)"
+            return call, {array, Base.COLUMN, Base.HIGH, Base.WIDTH}
+        case Extent.ROW:
+            call = f"optgen_line_{how}({array.name} + row_i * of_blocks, of_blocks, 1)"
+            return call, {array, Base.ROW, Base.BLOCKS}
+        case Extent.MATRIX:
+            call = f"optgen_runs_{how}({array.name} + matrix_i * of.rows * of_blocks, of.rows, of_blocks)"
+            return call, {array, Base.MATRIX, Base.SHAPE, Base.BLOCKS}
+    if plan.rule.tiled:
+        return f"optgen_runs_{how}({array.name}, of_height, of_blocks)", {array, Base.HEIGHT, Base.BLOCKS}
+    return f"optgen_runs_{how}({array.name}, 1, of_blocks)", {array, Base.BLOCKS}
+
+
+def _of_values(
+    value: Reduce, target: str, text_of: Callable[[Expr], str], read: list[Place]
+) -> tuple[list[str], set[Need]]:
+    """A value from others of less than element extent: the statements, and what they need."""
+    needs: set[Need] = set(_needs(read))
     each = " * ".join(f"({text_of(arg)})" for arg in value.args)
     of = reduced_extent(value)
     if of <= Extent.TENSOR:  # what a tensor gives to the group
-        return [f"{place} = {each};"]
+        return [f"{target} = {each};"], needs
+    how = FOLD_OF[value.op]
     start = {"sum": "0.0", "max": "-(double)INFINITY", "min": "(double)INFINITY"}[how]
-    index = INDEX[of]
+    index = INDEX[of].value
     count = {Extent.MATRIX: "of.matrices", Extent.ROW: "of.rows", Extent.COLUMN: "of.columns"}[of]
-    first = f"matrix_i * {count}" if value.over == Extent.MATRIX else "0"
-    many = count if value.over == Extent.MATRIX or of == Extent.MATRIX else f"of.matrices * {count}"
-    loop = f"for (int64_t {index} = {first}; {index} < {first} + {many}; ++{index})"
-    if value.over != Extent.MATRIX and of != Extent.MATRIX and "matrix_i" in each:
-        loop = f"for (int64_t {index} = 0, matrix_i = 0; {index} < {many}; ++{index}, matrix_i = {index} / {count})"
-    return [
+    in_matrix = any(place.counted_by == Extent.MATRIX for place in read)
+    inner = {INDEX[of]}
+    if value.over == Extent.MATRIX:
+        first, end = f"matrix_i * {count}", f"(matrix_i + 1) * {count}"
+    elif of == Extent.MATRIX:
+        first, end = "0", count
+    else:
+        first, end = "0", f"of.matrices * {count}"
+        inner.add(Base.MATRIX)
+    head = f"for (int64_t {index} = {first}; {index} < {end}; ++{index})"
+    if in_matrix and Base.MATRIX in inner and of != Extent.MATRIX:
+        head = f"for (int64_t {index} = 0, matrix_i = 0; {index} < {end}; ++{index}, matrix_i = {index} / {count})"
+    needs = needs - inner | {Base.SHAPE} | ({Base.MATRIX} if value.over == Extent.MATRIX else set())
+    code = [
         "{",
-        "    double total = " + start + ";",
-        f"    {loop} total = optgen_take_{how}(total, {each});",
-        f"    {place} = total;",
+        f"    double total = {start};",
+        f"    {head}",
+        f"        total = optgen_take_{how}(total, {each});",
+        f"    {target} = total;",
         "}",
     ]
+    return code, needs

@@ -1,30 +1,146 @@
-"""Where the values of lesser extent than an element stand while a step runs: as C reads them.
+"""Storage: where the C of a step keeps each value of less than element extent.
 
-In: the course of a rule. Out: `Storage`, which gives for a value the expression of C that finds it; the templates
-declare the pointers that these begin with.
+In: the sweeps of a rule. Out: for each value its place as typed data, which knows its own expression of C and what that
+expression needs to have been declared.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from typing import TypeAlias
 
 from ..ir.expr import Expr, Extent, Load, Local, Reduce, Size
 from ..lowering.stages import in_place
 from ..lowering.sweeps import Sweeps, group_names, load_name
 
-__all__ = ["INDEX", "NAMED", "Storage", "is_down"]
+__all__ = ["INDEX", "Base", "Kept", "KeptArray", "Need", "Place", "Ratio", "Slot", "Storage", "is_down"]
 
-#: With what the values of an extent are counted.
-INDEX = {Extent.TENSOR: "0", Extent.MATRIX: "matrix_i", Extent.ROW: "row_i", Extent.COLUMN: "column_i"}
-#: What the values of an extent are called, each with a number behind.
-NAMED = {Extent.MATRIX: "matrix", Extent.ROW: "row", Extent.COLUMN: "column"}
+
+class Base(Enum):
+    """A name that expressions of C begin with. The template's functions declare those that they need."""
+
+    AT = "of_at"
+    STEP = "of_step"
+    GROUP = "of_group"
+    TENSOR = "of_tensor"
+    SHAPE = "of"
+    MATRIX = "matrix_i"
+    ROW = "row_i"
+    COLUMN = "column_i"
+    BLOCKS = "of_blocks"
+    HEIGHT = "of_height"
+    WIDTH = "of_width"
+    HIGH = "of_high"
+
+
+class Kept(Enum):
+    """What a tensor keeps between sweeps: the field of `optgen_space` that holds it."""
+
+    COLUMN = "columns"
+    MATRIX = "matrices"
+    PANEL = "panels"
+    PARTIAL = "partials"
+    ROW = "rows"
+
+
+@dataclass(frozen=True)
+class KeptArray:
+    """One of the arrays of a field of `optgen_space`."""
+
+    kept: Kept
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"of_{self.kept.name.lower()}{self.number}"
+
+    @property
+    def field(self) -> str:
+        return self.kept.value
+
+
+Need: TypeAlias = Base | KeptArray
+
+#: The index of the values of an extent, and the field that keeps them.
+INDEX = {Extent.MATRIX: Base.MATRIX, Extent.ROW: Base.ROW, Extent.COLUMN: Base.COLUMN}
+_KEPT = {Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN}
+
+
+class Memory(Enum):
+    """The memory of a slot: scalars of the step, values of the group, values of a tensor, or a state of a tensor."""
+
+    STEP = 0
+    GROUP = 1
+    TENSOR = 2
+    STATE = 3
+
+
+@dataclass(frozen=True)
+class Slot:
+    """Where a float64 is kept: slot `number` of a memory. One of matrices, rows or columns is an array of values."""
+
+    memory: Memory
+    number: int
+    extent: Extent
+
+    @property
+    def counted_by(self) -> Extent | None:
+        """Of what there is one value each: matrices, rows or columns; None if it is a single value."""
+        return self.extent if self.extent in INDEX else None
+
+    @property
+    def array(self) -> KeptArray | None:
+        """The array of `optgen_space` that this is a value of."""
+        return KeptArray(_KEPT[self.extent], self.number) if self.memory is Memory.TENSOR and self.counted_by else None
+
+    @property
+    def c(self) -> str:
+        match self.memory:
+            case Memory.STEP | Memory.GROUP:
+                return f"{self._base.value}[{self.number}]"
+            case Memory.STATE:
+                index = INDEX[self.extent].value if self.counted_by else "0"
+                return f"((double *)of_at[{self.number}])[{index}]"
+        if self.array:
+            return f"{self.array.name}[{INDEX[self.extent].value}]"
+        return f"{Base.TENSOR.value}[{self.number}]"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({self.array or self._base, *([INDEX[self.extent]] if self.counted_by else [])})
+
+    @property
+    def _base(self) -> Base:
+        return {Memory.STEP: Base.STEP, Memory.GROUP: Base.GROUP, Memory.TENSOR: Base.TENSOR,
+                Memory.STATE: Base.AT}[self.memory]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many values of extent `of` there are in each of `over`: computed where it stands, kept nowhere."""
+
+    of: Extent
+    over: Extent
+    counted_by: Extent | None = None
+
+    @property
+    def c(self) -> str:
+        return f"optgen_among({_COUNTS[self.of]}, {_COUNTS[self.over]})"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Base.SHAPE})
+
+
+Place: TypeAlias = Slot | Ratio
 
 
 class Storage:
-    """Where the values of lesser extent stand, for all work of one course."""
+    """Where the values of less than element extent are kept, for all the work of a step."""
 
     def __init__(self, plan: Sweeps) -> None:
-        self.sweeps = plan
         self.rule = plan.rule
         self.step = {a.target: i for i, a in enumerate(plan.scalars)}
         self.small = {extent: {name: i for i, name in enumerate(plan.small(extent))} for extent in Extent}
@@ -33,37 +149,44 @@ class Storage:
         self.states = {state.name: first + i for i, state in enumerate(kept)}
         self.in_place = in_place(plan)
         self.group = group_names(plan)
-        # What passes have reduced so far: along the rows, and down the columns.
+        # What sweeps reduce: along the rows, and down the columns.
         reduced = [a for each in plan.sweeps for a in each.reductions]
         self.along = _numbered(a.target for a in reduced if not is_down(a.value))
         self.down = _numbered(a.target for a in reduced if is_down(a.value))
 
-    def of(self, expr: Expr) -> str:
-        """A small value as an expression of float64, seen from one of a row of elements."""
+    def of(self, expr: Expr) -> Place:
+        """The place of a small value."""
         match expr:
             case Size():
-                return f"optgen_among({_COUNTS[expr.of]}, {_COUNTS[expr.over]})"
+                return Ratio(expr.of, expr.over)
             case Load():
                 if expr.extent == Extent.GROUP:
-                    return f"of_group[{self.group[load_name(expr.array)]}]"
-                return f"((const double *)of_at[{self.states[expr.array]}])[{INDEX[expr.extent]}]"
+                    return Slot(Memory.GROUP, self.group[load_name(expr.array)], expr.extent)
+                return self.state(expr.array, expr.extent)
             case Local(extent=extent):
                 if extent <= Extent.STEP:
-                    return f"of_step[{self.step[expr.name]}]"
+                    return Slot(Memory.STEP, self.step[expr.name], extent)
                 if extent == Extent.GROUP:
-                    return f"of_group[{self.group[expr.name]}]"
+                    return Slot(Memory.GROUP, self.group[expr.name], extent)
                 return self.cell(expr.name, extent)
         raise AssertionError(f"{expr} is no small value")
 
-    def cell(self, name: str, extent: Extent) -> str:
-        if name in self.in_place:
-            return f"((double *)of_at[{self.states[name]}])[{INDEX[extent]}]"
-        at = self.small[extent][name]
-        return f"of_tensor[{at}]" if extent == Extent.TENSOR else f"of_{NAMED[extent]}{at}[{INDEX[extent]}]"
+    def state(self, name: str, extent: Extent) -> Slot:
+        return Slot(Memory.STATE, self.states[name], extent)
 
-    def contribution(self, name: str) -> str:
+    def cell(self, name: str, extent: Extent) -> Slot:
+        """The place of a value of a tensor, or of its matrices, rows or columns."""
+        if name in self.in_place:
+            return self.state(name, extent)
+        return Slot(Memory.TENSOR, self.small[extent][name], extent)
+
+    def contribution(self, name: str) -> Slot:
         """What a tensor gives to a reduction over the group."""
-        return f"of_tensor[{self.small[Extent.TENSOR][name]}]"
+        return Slot(Memory.TENSOR, self.small[Extent.TENSOR][name], Extent.TENSOR)
+
+    def reduced(self, name: str, *, down: bool) -> KeptArray:
+        """What the blocks of a reduction over elements were folded to, or the panels of one down the columns."""
+        return KeptArray(Kept.PANEL, self.down[name]) if down else KeptArray(Kept.PARTIAL, self.along[name])
 
 
 def is_down(value: Expr) -> bool:

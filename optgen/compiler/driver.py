@@ -63,7 +63,7 @@ class Compilation:
     def c_source(self) -> str:
         from ..codegen.kernel_source import kernel_source
 
-        return kernel_source(self.rules, self.lowered)
+        return kernel_source(self.rules, self.lowered, Path(self.file).name)
 
     @cached_property
     def python_source(self) -> str:

@@ -1,4 +1,9 @@
-"""TODO"""
+"""The typed representation of a rule, and what can be done to it as data.
+
+In: nothing; `language` makes the values. Out: expressions, rules, their invariants, evaluation, composition.
+
+A change here concerns every wing: a primitive needs a row in each table, an extent a place in the lattice.
+"""
 
 from ..former import attribute_of
 

@@ -24,10 +24,11 @@ from ..runtime.engine import first_group_states, leave_gradients, small_shapes, 
 from ..runtime.kernel import Kernel, kernel_of
 from ..runtime.machine import threads
 from ..runtime.plan import Plan, Plans
+from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .hyperparameters import Given
 from .settings import Settings
-from .state import Shapes, Slot, States, expect_fit, expect_number, keys_of, read_saved
+from .state import States, expect_fit, expect_number, read_saved
 
 __all__ = ["ArrayEngine", "Engine"]
 

@@ -15,108 +15,14 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import ArrayError, StateError
-from ..runtime.arrays import Array, empty_beside
+from ..errors import StateError
+from ..runtime.arrays import Array
+from ..runtime.slots import Key, Shapes, Slot, key_of, owner_of
 
-__all__ = ["Key", "Shapes", "Slot", "States", "Ticks", "expect_fit", "expect_number", "keys_of", "read_saved"]
+__all__ = ["States", "expect_fit", "expect_number", "read_saved"]
 
-Key: TypeAlias = tuple[Any, ...]
-#: The states that have not a value for each element, and the shapes that they have.
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 #: Counts are exact in float64, in which the scalars of a step are computed.
 MOST_UPDATES = 2**53
-
-
-class Ticks:
-    """Steps that slots have in common since one plan took them all: counted once, and not slot by slot. `whole`: none
-    of them has gone its own way since."""
-
-    __slots__ = ("n", "whole")
-
-    def __init__(self) -> None:
-        self.n = 0
-        self.whole = True
-
-
-class Slot:
-    """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
-    parameter, or of float64 where there is not a value for each element."""
-
-    __slots__ = ("__weakref__", "_before", "_ticks", "arrays", "dtype", "plans", "shape")
-
-    def __init__(self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array]) -> None:
-        self.shape = shape
-        self.dtype = dtype
-        self.arrays = arrays
-        self.plans: set[Key] = set()  # the plans to forget together with it
-        self._before = t
-        self._ticks: Ticks | None = None
-
-    @property
-    def t(self) -> int:
-        return self._before if self._ticks is None else self._before + self._ticks.n
-
-    @t.setter
-    def t(self, t: int) -> None:
-        if self._ticks is not None:
-            self._ticks.whole = False
-            self._ticks = None
-        self._before = t
-
-    def join(self, ticks: Ticks) -> None:
-        """From now on `t` grows with these ticks, of which there is none yet."""
-        self.t = self.t  # leaves others
-        self._ticks = ticks
-
-    @classmethod
-    def of(cls, p: Array, t: int, values: Mapping[str, Any], small: Shapes) -> Slot:
-        """A slot for `p`: for each name an array laid out as `p` is, or of float64 and the shape that `small` gives,
-        filled with a number or an array of its shape."""
-        arrays = {name: np.empty(small[name], np.float64) if name in small else empty_beside(p) for name in values}
-        slot = cls(p.shape, str(p.dtype), t, arrays)
-        slot.fill(t, values)
-        return slot
-
-    def fill(self, t: int, values: Mapping[str, Any]) -> None:
-        self.t = t
-        with np.errstate(all="ignore"):  # a number may be an infinity in float32
-            for name, array in self.arrays.items():
-                array[...] = values[name]
-
-    def copy(self) -> Slot:
-        return Slot(self.shape, self.dtype, self.t, {name: array.copy("K") for name, array in self.arrays.items()})
-
-    def saved(self) -> dict[str, Any]:
-        """The slot as it stands in a state dict; arrays are copied."""
-        state = {name: array.copy() for name, array in self.arrays.items()}
-        return {"shape": self.shape, "dtype": self.dtype, "t": self.t, "state": state}
-
-
-def owner_of(p: Array) -> Any:
-    """The object whose life is the life of the memory of `p`: the last of its bases that can be watched."""
-    owner: Any = p
-    while (base := owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)) is not None:
-        try:
-            weakref.ref(base)
-        except TypeError:
-            break
-        owner = base
-    return owner
-
-
-def key_of(p: Array, owner: object) -> Key:
-    return (id(owner), p.ctypes.data, p.shape, p.strides, p.dtype.str)
-
-
-def keys_of(ps: Sequence[Array]) -> list[Key]:
-    """What each parameter is found by; ArrayError if two are the same."""
-    keys = [key_of(p, owner_of(p)) for p in ps]
-    first: dict[Key, int] = {}
-    for i, key in enumerate(keys):
-        if first.setdefault(key, i) != i:
-            message = f"parameter {first[key]} and parameter {i} are the same array"
-            raise ArrayError(message, hint="give each parameter once")
-    return keys
 
 
 class States:

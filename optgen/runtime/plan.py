@@ -15,11 +15,11 @@ import numpy as np
 
 from ..ir.evaluate import Steps
 from ..ir.rule import Rule
-from ..optimiser.state import Key, Slot, Ticks, owner_of
 from .arrays import COMPUTE, Array, bounds
 from .bound import Bound
 from .guard import NUMPY, Gradients, Roll
 from .kernel import Kernel
+from .slots import Key, Slot, Ticks, owner_of
 
 __all__ = ["Plan", "Plans"]
 

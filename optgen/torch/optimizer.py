@@ -121,8 +121,7 @@ class Adapter(Optimizer):
         rules = self._kind.rules
         overwrites = self._kind.overwrites
         grads = [
-            g if g is None else aligned(p, g, i, overwrites)
-            for i, (p, g) in enumerate(zip(params, grads, strict=True))
+            g if g is None else aligned(p, g, i, overwrites) for i, (p, g) in enumerate(zip(params, grads, strict=True))
         ]
         places: list[int] = []
         rest: list[int] = []

@@ -30,7 +30,7 @@ from optgen.lowering.pipeline import lower
 from optgen.names import GREEK
 from optgen.notation import latex, text
 from optgen.notation.facts import EXACT, bytes_moved, exactness, inexact, shown
-from optgen.runtime import kernel, library, machine
+from optgen.runtime import library, machine
 
 ROOT = Path(cli.__file__).parents[2]
 SPEC = """

@@ -12,8 +12,10 @@ import pytest
 from optgen.codegen import c_language as c
 from optgen.codegen import jinja
 from optgen.codegen import kernel_source as render
+from optgen.codegen.element import ArrayPointer, Element, Fold, Line, Scalar
 from optgen.codegen.runtime_source import FILES
-from optgen.codegen.small_loops import Loop
+from optgen.codegen.small_loops import SmallLoopBody
+from optgen.codegen.storage import Base, Kept, KeptArray, Memory, Slot
 from optgen.compiler import catalogue, driver
 from optgen.ir.expr import Extent
 from optgen.paths import C_FILES, TEMPLATES
@@ -25,7 +27,7 @@ RULES = {compiled.name: compiled for compiled in map(driver.compile_file, catalo
 TYPES = {
     "char", "const", "void", "float", "double", "int64_t", "optgen_kernel", "optgen_row", "optgen_tensor",
     "optgen_fold", "optgen_between", "optgen_values", "optgen_space", "optgen_work", "optgen_lanes",
-    "TYPE", "sizeof",
+    "TYPE", "sizeof", "optgen_take", "optgen_rows", "optgen_columns", "optgen_reducers",
 }  # fmt: skip
 
 
@@ -65,36 +67,48 @@ def arithmetic(text: str) -> set[str]:
 
 
 def stub(reduced: bool = False) -> str:
-    """The kernel template around an element that has nothing in it but names; and around what one pass leaves for the
+    """The kernel template around an element that has nothing in it but names; and around what one sweep leaves for the
     next, if something is reduced."""
-    element = c.Element(
-        c.DTYPES[0],
-        (("scalar", "of_step[0]", "meaning"),),
-        (("column", "of_columns[0]", "meaning"),) if reduced else (),
-        (("pointer", True, 0), ("pointer_too", False, 1)),
-        ("reduced",) if reduced else (),
-        (c.Fold("sum", False, 0), c.Fold("max", True, 0)) if reduced else (),
-        ("load;",),
-        (c.Line("line;", "formula"),),
-        ("store;",),
-        ("definition;",),
+    step = Scalar("scalar", Slot(Memory.STEP, 0, Extent.STEP), "meaning")
+    row = Scalar("of_row", Slot(Memory.TENSOR, 0, Extent.ROW), "meaning")
+    column = Scalar("column", Slot(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
+    partial, panel = KeptArray(Kept.PARTIAL, 0), KeptArray(Kept.PANEL, 0)
+    element = Element(
+        ctype=c.DTYPES[0],
+        scalars=(step, row) if reduced else (step,),
+        columns=(column,) if reduced else (),
+        arrays=(ArrayPointer("pointer", 0, True), ArrayPointer("pointer_too", 1, False)),
+        reduced=("reduced", "reduced_too") if reduced else (),
+        folds=(Fold("sum", False, partial), Fold("max", True, panel)) if reduced else (),
+        loads=("load",),
+        lines=(Line("line;", "formula"),),
+        stores=("store;",),
+        definitions=("definition;",),
     )
-    each = render.Pass("kernel", element)
-    scalars = (("scalar", "of_step[0]", "meaning"),)
-    loops = [
-        Loop(over, scalars, (c.Line("line;", "formula"),), ())
+    sweep = render.SweepText("kernel", element)
+    bodies = [
+        SmallLoopBody(over, (step,), (Line("line;", "formula"),), frozenset({Base.STEP, partial, panel}), ())
         for over in Extent
         if Extent.TENSOR <= over < Extent.ELEMENT
     ]
-    codes = [render.Code("between", loop, "slab") for loop in loops] if reduced else []
-    slabs = [render.Slab("slab", [each, *codes[1:]], frozenset({"of_partial0"}))] if reduced else []
-    kernel = render.Kernel(
-        "kernel", "title", "variant", "float32", "float", [each], codes, slabs, [each, *codes], ["place"] * 2, 2, 0,
-        "1", 1, 1, 1,
+    small = [render.SmallLoopText("small", body, True, "slab") for body in bodies] if reduced else []
+    slabs = [render.SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2)] if reduced else []
+    kernel = render.KernelText(
+        name="kernel", title="title", variant="variant", ctype=c.DTYPES[0], sweeps=[sweep], slabs=slabs,
+        work=[sweep, *small], arrays=2, states=0, units="1", partials=1, panels=1, reduced=1,
     )  # fmt: skip
-    context = {"title": "title", "about": ["about"], "definitions": ["definition;"], "kernels": [kernel]}
-    context |= {"targets": render.TARGETS, "abi": "abi;", "library": "library;", "reduce": "reduce;" if reduced else ""}
-    return jinja.environment().get_template("kernel.c.jinja").render(context)
+    context = {
+        "title": "title",
+        "version": "version",
+        "file": "file",
+        "reference": "reference",
+        "formulas": ["formula"],
+    }
+    context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
+    context |= {"abi": "abi;", "library": "library;", "reduce": "reduce;" if reduced else ""}
+    rendered = jinja.environment().get_template("kernel.c.jinja").render(context)
+    # What a macro computes is looked at too.
+    return re.sub(r"(?m)^#define \w+(\([^()]*\))?", "", rendered.replace("\\\n", "\n"))
 
 
 def test_the_loops_around_an_element_compute_nothing_but_places() -> None:
@@ -113,7 +127,8 @@ def test_the_work_between_passes_computes_nothing_but_places() -> None:
     }  # fmt: skip
     places |= {"of_many * part", "of_many * (", ") / parts", "part / parts", "part + 1"}
     places |= {"matrices * of", "rows * of", "of_height * of_blocks", "of_high * of_width"}
-    places |= {"first * of", "count * of", "0 * of_all_rows", "of_all_rows + of_first_rows"}
+    places |= {"of_reduced + 1", "0 * values", "partials + begin", "rows + 0", "columns + 0", "count * of"}
+    places |= {"reduced_too + i"}
     assert arithmetic(stub(reduced=True)) - arithmetic(stub()) <= places
 
 

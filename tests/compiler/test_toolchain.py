@@ -141,9 +141,7 @@ def test_no_compiler_is_one_message_that_says_what_to_do(tmp_path: Path, monkeyp
 
 
 @pytest.mark.parametrize("named", ["no-such-cc -O2", 'cc "', "/", "false"])
-def test_a_cc_that_does_not_run_is_named_and_nothing_else_is_tried(
-    named: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_cc_that_does_not_run_is_named_and_nothing_else_is_tried(named: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CC", named)
     with pytest.raises(CompilerNotFound) as caught:
         find_compiler()

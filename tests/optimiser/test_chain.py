@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from itertools import pairwise
 from typing import Any
 
+import flux_by_hand
 import numpy as np
 import pytest
-import flux_by_hand
 from papers_by_hand import Array, assert_same_path, gradients, start
 
 import optgen
@@ -594,7 +594,7 @@ def test_an_average_behind_lookahead_is_of_where_lookahead_leads() -> None:
     for (g,) in grads:
         opt.step([p], [g])
         q = hand(q, g.tolist())
-        average = [reference.average(a, b, 0.8) for a, b in zip(average, q, strict=True)]
+        average = [flux_by_hand.average(a, b, 0.8) for a, b in zip(average, q, strict=True)]
         np.testing.assert_allclose(p, q, rtol=1e-12, atol=1e-14)
         np.testing.assert_allclose(opt.state(p)["avg"], average, rtol=1e-12, atol=1e-14)
 
@@ -607,7 +607,7 @@ def test_an_average_before_lookahead_is_of_where_the_rule_leads() -> None:
     for t, (g,) in enumerate(grads, 1):
         opt.step([p], [g])
         q = fast.step(q, g.tolist())
-        average = [reference.average(a, b, 0.8) for a, b in zip(average, q, strict=True)]
+        average = [flux_by_hand.average(a, b, 0.8) for a, b in zip(average, q, strict=True)]
         if t % 5 == 0:
             q = slow = [(a + b) / 2 for a, b in zip(slow, q, strict=True)]
         np.testing.assert_allclose(p, q, rtol=1e-12, atol=1e-14)

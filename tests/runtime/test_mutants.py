@@ -100,19 +100,24 @@ MUTANTS = [
     _spec("the flag ignored", rule="adamw", old=r"else decay\*p", new="else eta*decay*p"),
     _spec("the second moment may fall", rule="amsgrad", old=r"max\(vhat, v\)", new="max(beta[2]*vhat, v)"),
     _spec("the same sum in another order", rule="nesterov", old=r"\(1 \+ rho\)\*eta\*g", new="eta*g + rho*eta*g"),
-    _c("strides of the gradient ignored", rule="adam", old=r"at\[1\] \+ i \* by\[1\]", new="at[1] + i * by[0]"),
-    _c("the update goes into a copy and is lost", rule="adam", old=r"memcpy\(at\[0\] \+ .*, &p_at, .*\);", new=""),
-    _c("a state goes into a copy and is lost", rule="adam", old=r"memcpy\(at\[3\] \+ .*, &v_at, .*\);", new=""),
+    _c(
+        "strides of the gradient ignored",
+        rule="adam",
+        old=r"OPTGEN_READ\(g_at, 1\);",
+        new="memcpy(&g_at, at[1] + i * by[0], sizeof g_at);",
+    ),
+    _c("the update goes into a copy and is lost", rule="adam", old=r"OPTGEN_WRITE\(p_at, 0\);", new=""),
+    _c("a state goes into a copy and is lost", rule="adam", old=r"OPTGEN_WRITE\(v_at, 3\);", new=""),
     _c("NaN lost, as in fmax", rule="amsgrad", old=_MAX, new=r"\1 { return fmaxf(a, b); }"),
     _c("NaN lost on one side", rule="adamax", old=_MAX, new=r"\1 { return b > a ? b : a; }"),
     _c("NaN lost on the other side", rule="amsgrad", old=_MAX, new=r"\1 { return a > b ? a : b; }"),
     _c("vector body and tail differ", rule="adam", edit=with_reciprocals_in_the_body),
-    _c("a reciprocal in place of a division", rule="rmsprop", old=r"eta / \((.*)\)", new=r"eta * (1.0f / (\1))"),
+    _c("a reciprocal in place of a division", rule="rmsprop", old=r"s.eta / \((.*)\)", new=r"s.eta * (1.0f / (\1))"),
     _c("a literal in double precision", rule="plain", old=r"0\.3f", new="0.3"),
     _c("a product in double precision", rule="rmsprop", old=r"\(g \* g\)", new="((double)g * g)"),
     _c("one element too many", rule="descent", old=r"i < n; \+\+i\)\n", new="i <= n; ++i)\n"),
     _c("one element too few", rule="descent", old=r"i < n; \+\+i\)\n", new="i < n - 1; ++i)\n"),
-    _c("the new state read for the old", rule="adam", old=r"beta2 \* v \+", new="beta2 * m_new +"),
+    _c("the new state read for the old", rule="adam", old=r"s.beta2 \* v \+", new="s.beta2 * m_new +"),
     # Without start files, for one of them would set the flushing of denormals in this very process.
     _c("-ffast-math", rule="rmsprop", flags=("-ffast-math", "-U__FAST_MATH__", "-nostartfiles")),
     _c("a*b + c rounded once", rule="adam", flags=("-ffp-contract=fast", "-mfma")),
@@ -192,8 +197,8 @@ MUTANTS = [
     _c(
         "the value of another row beside an element",
         rule="torch_adafactor",
-        old=r"of_many_rows, of\.columns\)",
-        new="of_many_rows, 1)",
+        old=r"many\.rows, of\.columns\);(\s*float)",
+        new=r"many.rows, 1);\1",
     ),
     _c("the columns of the first matrix for all", rule="sm3", old=r"= x\[m \* n \+ j\]", new="= x[j]"),
     _c(
@@ -217,7 +222,7 @@ MUTANTS = [
     _c(
         "the states of the first slab for all",
         rule="sm3",
-        old=r" \+ of_first_rows \* \(int64_t\)sizeof",
+        old=r" \+ begin\.rows \* \(int64_t\)sizeof",
         new=" + 0 * (int64_t)sizeof",
     ),
     _runtime(
@@ -268,7 +273,7 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[Muta
         return open_kernel(source, folder / "rule.so", lowered, "float32", least, mutant.flags, runtime)
 
     least = library.runtime().usable[-1]
-    targets = [target for target in render.TARGETS if target[0] == least]
+    targets = [target for target in render.TARGETS if target.isa == least]
     jobs: dict[Mutant, Future[Kernel]] = {}
     with ThreadPoolExecutor() as pool:
         for i, mutant in enumerate((*SOUND, *MUTANTS)):

@@ -23,9 +23,9 @@ from optgen.errors import ArrayError, OptgenError
 from optgen.ir.expr import Extent
 from optgen.optimiser.array_engine import ArrayEngine
 from optgen.optimiser.base import compilation_of, engine_of, settings_of
-from optgen.optimiser.state import Slot
 from optgen.runtime import guard as roll
 from optgen.runtime import plan
+from optgen.runtime.slots import Slot
 
 BACKENDS = ("kernel", "interpreter")
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import flux_by_hand
+import numpy as np
 from flux_by_hand import ADAM, Rule, average
 
 Array = np.ndarray[Any, np.dtype[Any]]
