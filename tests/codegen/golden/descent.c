@@ -10,9 +10,6 @@
  * Every loop below applies the same operations to an element, in the order written, for every
  * thread and instruction set: the bits are the same everywhere. `s` has the scalars of a sweep.
  */
-#ifdef __FAST_MATH__
-#error "expected a compiler that keeps the order of operations, got one with -ffast-math"
-#endif
 #if defined(__GNUC__) && !defined(__clang__)
 #pragma GCC optimize("no-thread-jumps") /* else choices become branches, and loops no vectors */
 #endif
