@@ -30,6 +30,8 @@ bench, experiments, jobs, measure, numpy_rules, peers, rules, shapes, steps, str
     ),
 )  # fmt: skip
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = [driver.compile_file(path).rules[0] for path in catalogue.shipped()]
 SEED = [rule.name for rule in SHIPPED if rule.origin == "Flux"]
 SMALL = [(8,), (5, 7), (3, 4), (1,)]

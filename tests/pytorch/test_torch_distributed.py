@@ -18,6 +18,8 @@ torch = pytest.importorskip("torch")
 if not torch.distributed.is_available():
     pytest.skip("this PyTorch has no torch.distributed", allow_module_level=True)
 
+pytestmark = pytest.mark.slow
+
 RANKS = Path(__file__).parents[1] / "support" / "ranks.py"
 LIMIT = 120.0  # seconds; a process that waits in vain for another one gives up sooner
 

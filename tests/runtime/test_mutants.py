@@ -26,8 +26,7 @@ from optgen.codegen import kernel_source as render
 from optgen.codegen import runtime_source
 from optgen.compiler import driver
 from optgen.paths import SPECS
-from optgen.runtime import kernel as binding
-from optgen.runtime import library
+from optgen.runtime import binding, library
 from optgen.runtime.group_step import run_together
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.layout import Layout, layout_of
@@ -76,6 +75,8 @@ class Mutant:
 
 
 _spec, _c, _runtime = (partial(Mutant, into=into) for into in ("spec", "C", "runtime"))
+pytestmark = pytest.mark.slow
+
 _MAX = r"(optgen_maxf\(float a, float b\)) \{.*\}"
 _END = r"end = begin \+ size < total \? begin \+ size : total;"
 MUTANTS = [

@@ -23,6 +23,8 @@ from optgen.lowering.sweeps import sweeps_of
 from optgen.paths import C_FILES
 from optgen.runtime import library
 
+pytestmark = pytest.mark.slow
+
 HARNESS = Path(__file__).with_name("harness.c")
 MEMORY = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 RACES = ("-fsanitize=thread",)
