@@ -15,8 +15,6 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-from optgen.compiler import catalogue
-
 
 class KernelBuildHook(BuildHookInterface):
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
@@ -24,7 +22,7 @@ class KernelBuildHook(BuildHookInterface):
             return
         sys.path.insert(0, self.root)
         from optgen.compiler import build as builder
-        from optgen.compiler import toolchain
+        from optgen.compiler import catalogue, toolchain
         from optgen.compiler.manifest import Product
         from optgen.errors import OptgenError
 
