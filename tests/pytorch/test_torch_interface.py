@@ -725,7 +725,7 @@ LARGE = """
     import os
     import torch
     import optgen.torch as optim
-    from optgen import driver
+    from optgen.runtime import library
     torch.set_num_threads(2)
     workers = library.runtime().library.optgen_workers
     p = torch.nn.Parameter(torch.ones(1 << 20))
