@@ -175,12 +175,15 @@ class Variant:
         else:
             self.define(target, value)
 
+    def is_assigned(self, name: str) -> bool:
+        """Whether a formula before has assigned this name, rightly or not."""
+        return name in self.locals or name in self.failed
+
     def refuses_target(self, formula: FormulaAst) -> bool:
         """Whether a formula may not assign its name, with the fault that says why."""
         target, scope = formula.target, self.scope
-        assigned = self.locals.keys() | self.failed
         before = len(scope.faults)
-        if target in assigned:
+        if self.is_assigned(target):
             hint = "each name is assigned once; give the second value its own name"
             self.fault(formula.span, f"{target!r} is assigned twice", hint)
         elif target in (DELTA, PARAMETER):
@@ -188,7 +191,7 @@ class Variant:
                 message = f"a part {scope.spec.part!r} assigns {OUTPUTS[scope.spec.part][0]!r}, got {target!r}"
                 hint = "'delta' goes on in the gradient's place, 'p' is the new parameter"
                 self.fault(formula.span, message, hint)
-            elif {DELTA, PARAMETER} & assigned:
+            elif self.is_assigned(DELTA) or self.is_assigned(PARAMETER):
                 hint = "a rule gives either delta, what is subtracted from p, or p itself"
                 self.fault(formula.span, "both 'delta' and 'p' are assigned", hint)
         elif target in scope.states or target in (PROCEED, ACCEPT) or (target == GIVEN_GRADIENT and scope.spec.part):

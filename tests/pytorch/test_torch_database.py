@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")  # which the database imports
 
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
-from torch_pairs import NAMES, SHAPES, Scales, give, ours, parameters, tensors_of, theirs, twins
+from torch_pairs import NAMES, SHAPES, Scales, double, give, ours, parameters, tensors_of, theirs, twins  # noqa: F401
 
 STEPS = 25
 INFOS = {info.optim_cls.__name__: info for info in optim_db}
@@ -43,7 +43,7 @@ def follow(name: str, given: dict[str, Any], dtype: Any, most: float, **more: An
 
 
 @pytest.mark.parametrize("case", CASES, ids=titled)
-def test_a_configuration_follows_in_float64(case: tuple[str, int], double: None) -> None:
+def test_a_configuration_follows_in_float64(case: tuple[str, int], double: None) -> None:  # noqa: F811
     follow(case[0], arguments(*case), torch.float64, 1e-12)
 
 
@@ -53,7 +53,7 @@ def test_a_configuration_follows_in_float32(case: tuple[str, int]) -> None:
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if INFOS[c[0]].supports_complex], ids=titled)
-def test_a_configuration_follows_with_complex_parameters(case: tuple[str, int], double: None) -> None:
+def test_a_configuration_follows_with_complex_parameters(case: tuple[str, int], double: None) -> None:  # noqa: F811
     follow(case[0], arguments(*case), torch.complex128, 1e-12)
 
 
