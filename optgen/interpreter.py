@@ -15,7 +15,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from .ir.evaluate import HOST, Values, evaluate
+from .ir.evaluate import HOST, HyperValues, evaluate
 from .ir.expr import (
     GRADIENT,
     PARAMETER,
@@ -93,7 +93,7 @@ class Tensor:
     arrays: Mapping[str, Array]
 
 
-def initial_state(rule: Rule, values: Values, p: Array | None = None) -> dict[str, Any]:
+def initial_state(rule: Rule, values: HyperValues, p: Array | None = None) -> dict[str, Any]:
     """What each state starts as, in float64: a number; or for an expression of the parameter, an array like `p`."""
     initial = {}
     for state in rule.states:
@@ -123,7 +123,7 @@ def shape_of(extent: Extent, shape: tuple[int, ...], rows: str = "last") -> tupl
     return ()
 
 
-def step(rule: Rule, values: Values, t: int, arrays: Mapping[str, Array]) -> bool:
+def step(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -> bool:
     """One step of one tensor, in place, as `step_group` makes it. `arrays` holds "p", "g" and every state: those of
     extent ELEMENT of one shape and dtype, the compute type, the others float64, of the shape that `shape_of` gives."""
     group = {state.name: arrays[state.name] for state in rule.states if state.extent == Extent.GROUP}
@@ -131,7 +131,7 @@ def step(rule: Rule, values: Values, t: int, arrays: Mapping[str, Array]) -> boo
 
 
 def step_group(
-    tensors: Sequence[tuple[Rule, Values, Tensor]], group: Mapping[str, Array], values: Values, t: int
+    tensors: Sequence[tuple[Rule, HyperValues, Tensor]], group: Mapping[str, Array], values: HyperValues, t: int
 ) -> bool:
     """One step of all tensors, in place, each in its own variant and with its own hyperparameters. `group` holds the
     states of extent GROUP; what is computed once for all tensors has the hyperparameters `values`, and `t` for a count.
@@ -178,13 +178,13 @@ class _Step:
     """What the expressions of one step of one tensor are evaluated with."""
 
     rule: Rule
-    values: Values
+    values: HyperValues
     t: int
     arrays: Mapping[str, Array]
     names: dict[str, Any]
     known: list[float]
     group: Mapping[str, Array] | None = None
-    once: tuple[Values, int] | None = None  # what a value of the group is computed with
+    once: tuple[HyperValues, int] | None = None  # what a value of the group is computed with
 
     def run(self) -> None:
         for assign in self.rule.body:

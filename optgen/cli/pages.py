@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from typing import TypeAlias
 
 from ..compiler.driver import Compilation
@@ -217,24 +218,30 @@ def passes(compilation: Compilation, variant: int) -> Iterator[Block]:
         yield Table(scalars)
     number = 0
     written: set[str] = set()
-    for work in sweeps_of(low).work:
-        if isinstance(work, Sweep):
-            number += 1
-            yield f"\nPass {number}, over every element"
-            yield _together({
-                "reads": [", ".join(f"{name} (new)" if name in written else name for name in work.loads)],
-                "computes": list(map(line, work.body)),
-                "writes": [", ".join(work.stores)] if work.stores else [],
-                "reduces": [
-                    line(a) + ", for each tensor" * (extent_of(a.value) == Extent.TENSOR) for a in work.reductions
-                ],
-            })  # fmt: skip
-            written |= set(work.stores)
+    for kind, works in groupby(sweeps_of(low).work, type):
+        if kind is Sweep:
+            for work in works:
+                assert isinstance(work, Sweep)
+                number += 1
+                yield f"\nPass {number}, over every element"
+                yield _together({
+                    "reads": [", ".join(f"{name} (new)" if name in written else name for name in work.loads)],
+                    "computes": list(map(line, work.body)),
+                    "writes": [", ".join(work.stores)] if work.stores else [],
+                    "reduces": [
+                        line(a) + ", for each tensor" * (extent_of(a.value) == Extent.TENSOR) for a in work.reductions
+                    ],
+                })  # fmt: skip
+                written |= set(work.stores)
             continue
-        grouped = isinstance(work, Group)
-        # What the pass before has reduced is only taken up here.
+        grouped = kind is Group
+        # What the sweep before has reduced is only taken up here.
         code = [
-            a for a in work.code if grouped == (extent_of(a.value) == Extent.GROUP) and not reduces_elements(a.value)
+            a
+            for work in works
+            if not isinstance(work, Sweep)
+            for a in work.code
+            if grouped == (extent_of(a.value) == Extent.GROUP) and not reduces_elements(a.value)
         ]
         if code:
             yield f"\n{'Then' if number else 'First'}, {'on the host' if grouped else 'by the kernel'}, in float64"

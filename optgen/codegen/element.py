@@ -19,7 +19,7 @@ from .c_language import DEFINED, FORMS, CType, Names, definition, literal, suffi
 from .storage import KeptArray, Need, Place, Storage, is_down
 from .telling_names import telling_names
 
-__all__ = ["ArrayPointer", "Element", "Fold", "Line", "Scalar", "element"]
+__all__ = ["ArrayPointer", "Element", "Fold", "Line", "ScalarField", "element"]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Scalar:
+class ScalarField:
     """A value that an element reads and that has less than element extent: its name in C, its place, its meaning."""
 
     name: str
@@ -67,8 +67,8 @@ class Element:
     """
 
     ctype: CType
-    scalars: tuple[Scalar, ...]
-    columns: tuple[Scalar, ...]
+    scalars: tuple[ScalarField, ...]
+    columns: tuple[ScalarField, ...]
     arrays: tuple[ArrayPointer, ...]
     reduced: tuple[str, ...]
     folds: tuple[Fold, ...]
@@ -132,8 +132,8 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Sto
     used = [array for array in rule.arrays if array in each.loads or array in each.stores]
     return Element(
         ctype=ctype,
-        scalars=tuple(Scalar(field[e], storage.of(e), _meaning(e, meanings)) for e in rows),
-        columns=tuple(Scalar(column[e], storage.of(e), _meaning(e, meanings)) for e in small if e in column),
+        scalars=tuple(ScalarField(field[e], storage.of(e), _meaning(e, meanings)) for e in rows),
+        columns=tuple(ScalarField(column[e], storage.of(e), _meaning(e, meanings)) for e in small if e in column),
         arrays=tuple(ArrayPointer(pointer[array], rule.arrays.index(array), array in each.stores) for array in used),
         reduced=tuple(reduced),
         folds=tuple(_fold(a, storage) for a in each.reductions),

@@ -17,7 +17,7 @@ from ..lowering.sweeps import Sweep, Sweeps, sweeps_of
 from ..notation import facts as summary
 from ..notation import text
 from . import c_language as c
-from .element import Element, Scalar
+from .element import Element, ScalarField
 from .element import element as element_of
 from .jinja import environment
 from .runtime_source import headers, joined
@@ -92,7 +92,7 @@ class SweepText:
     def values(self) -> list[str]:
         return ["s"] if self.element.scalars else []
 
-    def initialisers(self, which: Sequence[Scalar]) -> list[str]:
+    def initialisers(self, which: Sequence[ScalarField]) -> list[str]:
         """Of the struct of scalars: each rounded once to the compute type."""
         cast = "" if self.element.ctype is c.DOUBLE else f"({self.element.ctype.name})"
         return [f".{scalar.name} = {cast}{scalar.place.c}," for scalar in which] or ["0"]
@@ -158,7 +158,7 @@ class SweepText:
     # In a slab, which has many rows and matrices, their values stand beside the elements.
 
     @property
-    def uniform(self) -> list[Scalar]:
+    def uniform(self) -> list[ScalarField]:
         return [scalar for scalar in self.element.scalars if scalar.place.counted_by is None]
 
     @property
@@ -182,7 +182,7 @@ class SweepText:
 class SpreadText:
     """A value of rows or of matrices that is to stand beside each of their elements."""
 
-    scalar: Scalar
+    scalar: ScalarField
     extent: Extent
 
     @property

@@ -25,13 +25,12 @@ from ..ir.expr import (
 )  # fmt: skip
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign, Rule
-from ..lowering.stages import Small
-from ..lowering.sweeps import Sweeps
+from ..lowering.sweeps import SmallLoop, Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
 from .c_language import DEFINED, DOUBLE, FORMS, Names, definition, literal, suffixed, uses
-from .element import Line, Scalar
-from .storage import INDEX, Base, Need, Place, Slot, Storage
+from .element import Line, ScalarField
+from .storage import INDEX, Base, Need, Place, Storage, StorageSlot
 from .telling_names import telling_names
 
 __all__ = ["SmallLoopBody", "small_loop"]
@@ -43,7 +42,7 @@ class SmallLoopBody:
     step; `needs`: what else must be declared for them."""
 
     over: Extent
-    scalars: tuple[Scalar, ...]
+    scalars: tuple[ScalarField, ...]
     lines: tuple[Line, ...]
     needs: frozenset[Need]
     definitions: tuple[str, ...]
@@ -64,7 +63,7 @@ class SmallLoopBody:
         return self.over != Extent.MATRIX and Base.MATRIX in self.needs
 
 
-def small_loop(plan: Sweeps, work: Small, checked: Rule, storage: Storage) -> SmallLoopBody:
+def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -> SmallLoopBody:
     """The C of a small loop of `plan`; the formulas in its comments are those of the rule `checked`."""
     names = Names()
     meanings = {a.target: expression(a.value) for a in plan.scalars}
@@ -108,14 +107,14 @@ def small_loop(plan: Sweeps, work: Small, checked: Rule, storage: Storage) -> Sm
     ops = [op for op in DEFINED if any(uses(value, op) for value in values)]
     return SmallLoopBody(
         over=work.over,
-        scalars=tuple(Scalar(local[e], storage.of(e), meanings[e.name]) for e in step),
+        scalars=tuple(ScalarField(local[e], storage.of(e), meanings[e.name]) for e in step),
         lines=tuple(lines),
         needs=frozenset(needs),
         definitions=tuple(definition(op, DOUBLE) for op in ops),
     )
 
 
-def _target(assign: Assign, work: Small, storage: Storage) -> Slot:
+def _target(assign: Assign, work: SmallLoop, storage: Storage) -> StorageSlot:
     extent = extent_of(assign.value)
     if work.keep:
         return storage.state(assign.target, work.over)

@@ -15,7 +15,7 @@ from ..ir.expr import Expr, Extent, Load, Local, Reduce, Size
 from ..lowering.stages import in_place
 from ..lowering.sweeps import Sweeps, group_names, load_name
 
-__all__ = ["INDEX", "Base", "Kept", "KeptArray", "Need", "Place", "Ratio", "Slot", "Storage", "is_down"]
+__all__ = ["INDEX", "Base", "Kept", "KeptArray", "Need", "Place", "Ratio", "Storage", "StorageSlot", "is_down"]
 
 
 class Base(Enum):
@@ -78,7 +78,7 @@ class Memory(Enum):
 
 
 @dataclass(frozen=True)
-class Slot:
+class StorageSlot:
     """Where a float64 is kept: slot `number` of a memory. One of matrices, rows or columns is an array of values."""
 
     memory: Memory
@@ -134,7 +134,7 @@ class Ratio:
         return frozenset({Base.SHAPE})
 
 
-Place: TypeAlias = Slot | Ratio
+Place: TypeAlias = StorageSlot | Ratio
 
 
 class Storage:
@@ -161,28 +161,28 @@ class Storage:
                 return Ratio(expr.of, expr.over)
             case Load():
                 if expr.extent == Extent.GROUP:
-                    return Slot(Memory.GROUP, self.group[load_name(expr.array)], expr.extent)
+                    return StorageSlot(Memory.GROUP, self.group[load_name(expr.array)], expr.extent)
                 return self.state(expr.array, expr.extent)
             case Local(extent=extent):
                 if extent <= Extent.STEP:
-                    return Slot(Memory.STEP, self.step[expr.name], extent)
+                    return StorageSlot(Memory.STEP, self.step[expr.name], extent)
                 if extent == Extent.GROUP:
-                    return Slot(Memory.GROUP, self.group[expr.name], extent)
+                    return StorageSlot(Memory.GROUP, self.group[expr.name], extent)
                 return self.cell(expr.name, extent)
         raise AssertionError(f"{expr} is no small value")
 
-    def state(self, name: str, extent: Extent) -> Slot:
-        return Slot(Memory.STATE, self.states[name], extent)
+    def state(self, name: str, extent: Extent) -> StorageSlot:
+        return StorageSlot(Memory.STATE, self.states[name], extent)
 
-    def cell(self, name: str, extent: Extent) -> Slot:
+    def cell(self, name: str, extent: Extent) -> StorageSlot:
         """The place of a value of a tensor, or of its matrices, rows or columns."""
         if name in self.in_place:
             return self.state(name, extent)
-        return Slot(Memory.TENSOR, self.small[extent][name], extent)
+        return StorageSlot(Memory.TENSOR, self.small[extent][name], extent)
 
-    def contribution(self, name: str) -> Slot:
+    def contribution(self, name: str) -> StorageSlot:
         """What a tensor gives to a reduction over the group."""
-        return Slot(Memory.TENSOR, self.small[Extent.TENSOR][name], Extent.TENSOR)
+        return StorageSlot(Memory.TENSOR, self.small[Extent.TENSOR][name], Extent.TENSOR)
 
     def reduced(self, name: str, *, down: bool) -> KeptArray:
         """What the blocks of a reduction over elements were folded to, or the panels of one down the columns."""

@@ -16,13 +16,13 @@ from .expr import Call, Const, Count, Expr, Local, Scalar
 from .primitives import power_steps
 from .rule import Assign
 
-__all__ = ["HOST", "Always", "Program", "Steps", "Value", "Values", "evaluate"]
+__all__ = ["HOST", "Always", "HyperValues", "Program", "Value", "ValuesByCount", "evaluate"]
 
 Value: TypeAlias = float | bool
 #: The values of the hyperparameters, by name; one number or several.
-Values: TypeAlias = Mapping[str, tuple[float, ...]]
+HyperValues: TypeAlias = Mapping[str, tuple[float, ...]]
 #: These by the count of updates that a step is for a parameter.
-Steps: TypeAlias = Mapping[int, Values]
+ValuesByCount: TypeAlias = Mapping[int, HyperValues]
 #: Where a value goes, what computes it, and what takes its arguments from the cells.
 Instruction: TypeAlias = tuple[int, Callable[..., Value], Callable[[list[Value]], Sequence[Value]]]
 
@@ -30,13 +30,13 @@ Instruction: TypeAlias = tuple[int, Callable[..., Value], Callable[[list[Value]]
 MOST_KNOWN = 64
 
 
-class Always(dict[int, Values]):
+class Always(dict[int, HyperValues]):
     """The same hyperparameters whatever the count."""
 
-    def __init__(self, values: Values) -> None:
+    def __init__(self, values: HyperValues) -> None:
         super().__init__({1: values})
 
-    def __missing__(self, t: int) -> Values:
+    def __missing__(self, t: int) -> HyperValues:
         return self[1]
 
 
@@ -118,7 +118,7 @@ HOST: dict[str, Callable[..., Value]] = {
 }
 
 
-def evaluate(expr: Expr, values: Values, t: int, names: Mapping[str, Value]) -> Value:
+def evaluate(expr: Expr, values: HyperValues, t: int, names: Mapping[str, Value]) -> Value:
     """The value of an expression of extent STEP or less; `names` are the values of the locals in it."""
     match expr:
         case Const():
@@ -185,7 +185,7 @@ class Program:
         """How many values `run` gives."""
         return self._count
 
-    def run(self, values: Values, t: int) -> Sequence[Value]:
+    def run(self, values: HyperValues, t: int) -> Sequence[Value]:
         given = [values[hyper][index] for _, hyper, index in self._inputs]
         known = self._known.get(self._pack(*given))
         cells = self._begun(given) if known is None else known.copy()

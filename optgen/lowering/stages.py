@@ -11,36 +11,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
-from ..ir.expr import Extent, Load, Local, extent_of, join, reduces_elements, type_of, walk
+from ..ir.expr import Extent, Load, Local, extent_of, reduces_elements, type_of, walk
 from ..ir.rule import Assign
-from .sweeps import MOST_KNOWN, Between, Exchange, Group, Sweep, Sweeps
+from .sweeps import MOST_KNOWN, Exchange, Group, SmallLoop, Sweep, Sweeps
 
-__all__ = ["Small", "Stage", "crossing", "in_place", "stages"]
-
-
-@dataclass(frozen=True)
-class Small:
-    """Values of one extent, each from others of its own matrix; or `keep`: the states of it get their new values."""
-
-    over: Extent
-    code: tuple[Assign, ...]
-    keep: bool = False
+__all__ = ["Stage", "crossing", "in_place", "stages"]
 
 
-Work: TypeAlias = Sweep | Small
+StageWork: TypeAlias = Sweep | SmallLoop
 
 
 @dataclass(frozen=True)
 class Stage:
     """What a matrix goes through by itself, in order; then what is computed of whole tensors."""
 
-    local: tuple[Work, ...]
-    whole: tuple[Small, ...]
+    local: tuple[StageWork, ...]
+    whole: tuple[SmallLoop, ...]
 
     @property
-    def work(self) -> tuple[Work, ...]:
+    def work(self) -> tuple[StageWork, ...]:
         return (*self.local, *self.whole)
 
 
@@ -80,25 +71,18 @@ def _verdict(plan: Sweeps) -> int:
     return next((i for i, found in enumerate(known, 1) if found), 0)
 
 
-def _stretches(plan: Sweeps) -> list[list[Work]]:
-    found: list[list[Work]] = [[]]
+def _stretches(plan: Sweeps) -> list[list[StageWork]]:
+    found: list[list[StageWork]] = [[]]
     for work in plan.work:
         match work:
             case Group() | Exchange():
                 found.append([])
-            case Between():
-                found[-1] += [Small(_over(assign), (assign,)) for assign in work.code]
             case _:
                 found[-1].append(work)
     return found
 
 
-def _over(assign: Assign) -> Extent:
-    """For each of what a value is computed; what a tensor gives to the group, for each tensor."""
-    return join(extent_of(assign.value), Extent.TENSOR)
-
-
-def _kept(plan: Sweeps) -> Iterator[Small]:
+def _kept(plan: Sweeps) -> Iterator[SmallLoop]:
     """The states of lesser extent with their new values, when nothing needs the old ones any more."""
     values = {a.target: a.value for a in plan.rule.body}
     for state in plan.rule.states:
@@ -106,37 +90,56 @@ def _kept(plan: Sweeps) -> Iterator[Small]:
             value = values[state.name]
             if extent_of(value) > Extent.STEP:
                 value = Local(state.name, extent_of(value), type_of(value))
-            yield Small(state.extent, (Assign(state.name, value),), keep=True)
+            yield SmallLoop(state.extent, (Assign(state.name, value),), keep=True)
 
 
-def _staged(stretch: Sequence[Work]) -> list[Stage]:
-    """Places are counted in halves of stages: what is local to a matrix has even ones, what is of whole tensors odd
-    ones, and -1 if it waits for nothing."""
-    known: dict[str, int] = {}
-    placed: list[tuple[int, Work]] = []
-    last = looked = 0
+class _Position(NamedTuple):
+    """Where work stands: its stage, and whether it is of whole tensors, which comes behind what is local."""
+
+    stage: int
+    whole: bool
+
+    def next(self, *, whole: bool) -> _Position:
+        """The first position for such work that has all of this one before it or beside it."""
+        return _Position(self.stage, True) if whole else _Position(self.stage + self.whole, False)
+
+
+#: What waits for nothing comes next.
+_START = _Position(-1, True)
+
+
+def _staged(stretch: Sequence[StageWork]) -> list[Stage]:
+    """The work of a stretch, each piece in the first stage in which all that it reads is known."""
+    known: dict[str, _Position] = {}
+    placed: list[tuple[_Position, StageWork]] = []
+    last = looked = _Position(0, False)  # the sweep before; who looked at a state of rows or columns as it was
     for work in stretch:
-        odd = isinstance(work, Small) and work.over == Extent.TENSOR
-        at = max((known[name] for name in _read(work) if name in known), default=-1)
+        whole = isinstance(work, SmallLoop) and work.over == Extent.TENSOR
+        at = max((known[name] for name in _read(work) if name in known), default=_START)
         if isinstance(work, Sweep):
             at = max(at, last)
         elif work.keep:
-            at = max([at, looked, *(place for place, _ in placed if odd or place % 2 == 0)])
-        at += (at % 2 == 0) if odd else at % 2
+            at = max([at, looked, *(place for place, _ in placed if whole or not place.whole)])
+        at = at.next(whole=whole)
         if isinstance(work, Sweep):
             last = at
             known |= {assign.target: at for assign in work.reductions}
         elif not work.keep:
             known[work.code[0].target] = at
-            if odd and any(isinstance(e, Load) and e.extent > Extent.TENSOR for e in walk(work.code[0].value)):
-                looked = max(looked, at)  # at a state of rows or columns, as it was
+            if whole and any(isinstance(e, Load) and e.extent > Extent.TENSOR for e in walk(work.code[0].value)):
+                looked = max(looked, at)
         placed.append((at, work))
-    ends = range(min((at for at, _ in placed), default=0) // 2, 1 + max((at for at, _ in placed), default=0) // 2)
-    halves = [[_joined([work for at, work in placed if at == half]) for half in (2 * s, 2 * s + 1)] for s in ends]
-    return [Stage(tuple(local), tuple(work for work in whole if isinstance(work, Small))) for local, whole in halves]
+    numbers = [at.stage for at, _ in placed] or [0]
+    return [_stage([(at, work) for at, work in placed if at.stage == n]) for n in range(min(numbers), 1 + max(numbers))]
 
 
-def _read(work: Work) -> set[str]:
+def _stage(placed: Sequence[tuple[_Position, StageWork]]) -> Stage:
+    local = _joined([work for at, work in placed if not at.whole])
+    whole = _joined([work for at, work in placed if at.whole])
+    return Stage(tuple(local), tuple(work for work in whole if isinstance(work, SmallLoop)))
+
+
+def _read(work: StageWork) -> set[str]:
     """The names of the values that a piece of work is made of; of what is reduced over elements, its own: a pass has
     left it."""
     if isinstance(work, Sweep):
@@ -144,13 +147,13 @@ def _read(work: Work) -> set[str]:
     return set().union(*({a.target} if reduces_elements(a.value) else _names(a) for a in work.code))
 
 
-def _joined(works: Sequence[Work]) -> list[Work]:
+def _joined(works: Sequence[StageWork]) -> list[StageWork]:
     """What follows each other and is computed for each of the same extent, as one."""
-    joined: list[Work] = []
+    joined: list[StageWork] = []
     for work in works:
         match work, joined[-1:]:
-            case Small(over, code, keep), [Small(same, before, kept)] if (over, keep) == (same, kept):
-                joined[-1] = Small(over, before + code, keep)
+            case SmallLoop(over, code, keep), [SmallLoop(same, before, kept)] if (over, keep) == (same, kept):
+                joined[-1] = SmallLoop(over, before + code, keep)
             case _:
                 joined.append(work)
     return joined
@@ -159,7 +162,7 @@ def _joined(works: Sequence[Work]) -> list[Work]:
 def crossing(all_stages: Sequence[Stage]) -> list[set[str]]:
     """Of each stage the values of matrices, rows and columns that its local work has in common with another's, or with
     what is computed of whole tensors."""
-    small = [[w for w in stage.local if isinstance(w, Small) and not w.keep] for stage in all_stages]
+    small = [[w for w in stage.local if isinstance(w, SmallLoop) and not w.keep] for stage in all_stages]
     made = [{assign.target for work in works for assign in work.code} for works in small]
     used = [set().union(*map(_read, stage.local)) for stage in all_stages]
     whole = set().union(*(_read(work) for stage in all_stages for work in stage.whole))
@@ -169,7 +172,7 @@ def crossing(all_stages: Sequence[Stage]) -> list[set[str]]:
     ]
 
 
-def _code(work: Work) -> tuple[Assign, ...]:
+def _code(work: StageWork) -> tuple[Assign, ...]:
     return (*work.body, *work.reductions) if isinstance(work, Sweep) else work.code
 
 

@@ -23,6 +23,7 @@ from ..ir.expr import (
     Size,
     children,
     extent_of,
+    join,
     rebuilt,
     reduced_extent,
     reduces_elements,
@@ -32,9 +33,9 @@ from ..ir.rule import Assign, Rule, kernel_scalars
 
 __all__ = [
     "MOST_KNOWN",
-    "Between",
     "Exchange",
     "Group",
+    "SmallLoop",
     "Sweep",
     "Sweeps",
     "group_names",
@@ -60,11 +61,15 @@ class Sweep:
 
 
 @dataclass(frozen=True)
-class Between:
-    """What is computed for each tensor, matrix, row and column between two passes: by the kernel, in float64. A
-    reduction of elements in it takes up what the pass before has added up."""
+class SmallLoop:
+    """Statements that the kernel runs in float64 for each value of an extent: tensor, matrix, row or column.
 
+    A reduction over elements in `code` takes up what a sweep has folded. `keep`: states get their new values.
+    """
+
+    over: Extent
     code: tuple[Assign, ...]
+    keep: bool = False
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,7 @@ class Exchange:
     code: tuple[Assign, ...]
 
 
-Work: TypeAlias = Sweep | Between | Group | Exchange
+Work: TypeAlias = Sweep | SmallLoop | Group | Exchange
 
 
 @dataclass(frozen=True, eq=False)
@@ -252,43 +257,39 @@ class _Planner:
         )
 
     def between(self, small: Sequence[Assign], k: int) -> Iterator[Work]:
-        """What is known after k passes and is not of elements: that of tensors by the kernel, that of the group by the
-        host, in turns."""
-        turn: dict[str, int] = {}
-        gives: dict[str, int] = {}  # when tensors give to a reduction over the group
+        """What is known after k sweeps and is no value of elements: by the kernel, then by the host, in turns."""
+        known, given = self.turns(small, k)
+        for i in range(1 + max([*known.values(), *given.values()], default=-1)):
+            here = [a for a in small if known.get(a.target) == i]
+            for a in small:
+                if given.get(a.target) == i or (known.get(a.target) == i and self.in_kernel(a.value)):
+                    yield SmallLoop(join(extent_of(a.value), Extent.TENSOR), (a,))
+            if exchanged := tuple(a for a in here if self.exchanged(a.value)):
+                yield Exchange(exchanged)
+            if hosted := tuple(a for a in here if extent_of(a.value) == Extent.GROUP):
+                yield Group(hosted)
+
+    def turns(self, small: Sequence[Assign], k: int) -> tuple[dict[str, int], dict[str, int]]:
+        """After k sweeps, the turn in which each value is known, and that in which tensors give to one of the group."""
+        known: dict[str, int] = {}
+        given: dict[str, int] = {}
         last = 0
         for assign in small:
             name, value = assign.target, assign.value
             if _gives(value):
                 if self.given[name] == k:
-                    gives[name] = self.turn_after(value, turn, host=False)
+                    given[name] = self.turn_after(value, known, host=False)
                 if self.level[name] == k:
-                    turn[name] = gives.get(name, 0)
+                    known[name] = given.get(name, 0)
                     if _key(value) >= 0:
-                        last = turn[name] = max(turn[name], last)
+                        last = known[name] = max(known[name], last)
             elif self.level[name] == k:
-                turn[name] = self.turn_after(value, turn, host=extent_of(value) == Extent.GROUP)
-        for i in range(1 + max([*turn.values(), *gives.values()], default=-1)):
-            code, exchanged, group = [], [], []
-            for assign in small:
-                name, value = assign.target, assign.value
-                hosted = extent_of(value) == Extent.GROUP
-                here = turn.get(name) == i
-                joint = here and self.exchanged(value)
-                if joint:
-                    exchanged.append(assign)
-                # How large the whole is, no kernel can know.
-                computed = here and not hosted and not (joint and isinstance(value, Size))
-                if gives.get(name) == i or computed:
-                    code.append(assign)
-                if hosted and here:
-                    group.append(assign)
-            if code:
-                yield Between(tuple(code))
-            if exchanged:
-                yield Exchange(tuple(exchanged))
-            if group:
-                yield Group(tuple(group))
+                known[name] = self.turn_after(value, known, host=extent_of(value) == Extent.GROUP)
+        return known, given
+
+    def in_kernel(self, value: Expr) -> bool:
+        """Whether the kernel computes a value. It cannot know how large the whole of a shard is."""
+        return extent_of(value) != Extent.GROUP and not (self.exchanged(value) and isinstance(value, Size))
 
     def turn_after(self, value: Expr, turn: dict[str, int], *, host: bool) -> int:
         """The first turn in which all that `value` is made of is known; in a turn, the host comes last."""

@@ -16,14 +16,14 @@ import numpy as np
 
 from .. import interpreter as interp
 from ..errors import ArgumentError, ArrayError, StateError
-from ..ir.evaluate import Steps, Values
+from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.arrays import LEAVE_OUT, Array, as_gradient, as_parameter, refuse_overlaps
 from ..runtime.engine import first_group_states, leave_gradients, small_shapes, variant_for
 from ..runtime.kernel import Kernel, kernel_of
 from ..runtime.machine import threads
-from ..runtime.plan import Plan, Plans
+from ..runtime.plan import StepPlan, StepPlans
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .hyperparameters import Given
@@ -61,7 +61,7 @@ class ArrayEngine:
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self.plans = Plans()
+        self.plans = StepPlans()
         self.states = States(self.plans.forget)
 
     @property
@@ -91,7 +91,7 @@ class ArrayEngine:
             settings.refuse_vanishing(plan.dtypes, values)
         return plan.run(values, self.states.group) or self._refused(grads, values)
 
-    def _has_others(self, plan: Plan) -> bool:
+    def _has_others(self, plan: StepPlan) -> bool:
         """Whether there are parameters besides those of a plan, which may date from a time when there were none."""
         return len(plan.slots) < len(self.states) + len(self.states.pending)
 
@@ -99,7 +99,7 @@ class ArrayEngine:
         # `ps` and `gs` must live until the plan has run: it holds addresses only.
         ps, gs, slots, values = self.accept(params, grads)
         variants = [self.settings.variants[p.ndim >= 2] for p in ps]
-        plan = Plan(self._kernel, params, ps, gs, slots, variants, threads())
+        plan = StepPlan(self._kernel, params, ps, gs, slots, variants, threads())
         self._register(ps, slots)
         self.plans.keep(tuple(map(id, params)), plan)
         return plan.run(values, self._group(values, slots)) or self._refused(gs, values)
@@ -107,7 +107,7 @@ class ArrayEngine:
     def _kernel(self, dtype: str, variant: int) -> Kernel:
         return kernel_of(self.settings.compilation, variant, dtype, self._module)
 
-    def _refused(self, grads: Sequence[Array], values: Steps) -> bool:
+    def _refused(self, grads: Sequence[Array], values: ValuesByCount) -> bool:
         """Leaves gradients as the rule does after a step that does not count; gives False."""
         leave_gradients(((self._rule_of(g.shape), g.fill) for g in grads), next(iter(values.values())))
         return False
@@ -130,7 +130,9 @@ class ArrayEngine:
 
     # ---- Checks before a step ----
 
-    def accept(self, params: Sequence[Any], grads: Sequence[Any]) -> tuple[list[Array], list[Array], list[Slot], Steps]:
+    def accept(
+        self, params: Sequence[Any], grads: Sequence[Any]
+    ) -> tuple[list[Array], list[Array], list[Slot], ValuesByCount]:
         """The arrays, slots and hyperparameters of a step, after every check. New slots are not registered yet."""
         rule = self.settings.rule
         if len(params) != len(grads):
@@ -183,7 +185,7 @@ class ArrayEngine:
             message = f"{name} reduces over all parameters: the {count} of before were expected, {absent} are missing"
             raise ArrayError(message, hint="step them together, with a gradient of zeros where there is none")
 
-    def _group(self, values: Steps, slots: Sequence[Slot]) -> dict[str, Array]:
+    def _group(self, values: ValuesByCount, slots: Sequence[Slot]) -> dict[str, Array]:
         """The states of all parameters together, begun with the first step."""
         group, rule = self.states.group, self.settings.rule
         if not group and slots and rule.grouped:
@@ -295,7 +297,7 @@ class ArrayEngine:
         self.states.copy_to(other.states)
 
 
-def _new_slot(p: Array, rule: Rule, values: Values) -> Slot:
+def _new_slot(p: Array, rule: Rule, values: HyperValues) -> Slot:
     initial = interp.initial_state(rule, values, p)
     own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
     return Slot.of(p, 0, own, small_shapes(rule, p.shape))

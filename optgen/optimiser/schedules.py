@@ -131,13 +131,13 @@ def _factors(what: str, value: Any) -> tuple[tuple[int, float], ...]:
 _not_below_0 = _real("a finite number of at least 0", lambda x: x >= 0)
 _part = _real("a finite number or a schedule of optgen", math.isfinite, lambda x: is_schedule(x))
 
-Number: TypeAlias = Annotated[float, _real("a finite number", math.isfinite)]
-NumberOrNone: TypeAlias = Annotated[float | None, _real("a finite number or None", math.isfinite, lambda x: x is None)]
+Real: TypeAlias = Annotated[float, _real("a finite number", math.isfinite)]
+RealOrNone: TypeAlias = Annotated[float | None, _real("a finite number or None", math.isfinite, lambda x: x is None)]
 NotBelow0: TypeAlias = Annotated[float, _not_below_0]
 Above0: TypeAlias = Annotated[float, _real("a finite number above 0", lambda x: x > 0)]
 Share: TypeAlias = Annotated[float, _real("a number from 0 to 1", lambda x: 0 <= x <= 1)]
-Steps: TypeAlias = Annotated[int, _whole]
-Flag: TypeAlias = Annotated[bool, _flag]
+StepCount: TypeAlias = Annotated[int, _whole]
+Truth: TypeAlias = Annotated[bool, _flag]
 Part: TypeAlias = Annotated[Schedule | float, _part]
 Parts: TypeAlias = Annotated[Sequence[Schedule | float], lambda what, value: _list(what, value, _part)]
 Boundaries: TypeAlias = Annotated[Sequence[int], _rising]
@@ -175,7 +175,7 @@ def _value(part: Schedule | float, count: int) -> float:
 class constant(Schedule):
     """`value` in every step."""
 
-    value: Number
+    value: Real
 
     def _at(self, count: int) -> float:
         return self.value
@@ -185,9 +185,9 @@ class constant(Schedule):
 class linear(Schedule):
     """A straight line from `start`, in the first step, to `end`, reached after `steps` steps."""
 
-    start: Number
-    end: Number
-    steps: Steps
+    start: Real
+    end: Real
+    steps: StepCount
 
     def _at(self, count: int) -> float:
         return _mix(self.start, self.end, _left(count, self.steps))
@@ -200,9 +200,9 @@ class cosine(Schedule):
     That is end + (start − end)·(1 + cos(π·c/steps))/2.
     """
 
-    start: Number
-    steps: Steps
-    end: Number = 0.0
+    start: Real
+    steps: StepCount
+    end: Real = 0.0
 
     def _at(self, count: int) -> float:
         return _mix(self.start, self.end, _eased(_left(count, self.steps)))
@@ -216,11 +216,11 @@ class exponential(Schedule):
     which is not above `start` for a rate below 1, and not below it for another.
     """
 
-    start: Number
+    start: Real
     rate: Above0
-    every: Steps = 1
-    staircase: Flag = False
-    end: NumberOrNone = None
+    every: StepCount = 1
+    staircase: Truth = False
+    end: RealOrNone = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -246,10 +246,10 @@ class inverse_time(Schedule):
     With `staircase` it changes only after each `every` steps, not a little in each step.
     """
 
-    start: Number
+    start: Real
     rate: NotBelow0
-    every: Steps = 1
-    staircase: Flag = False
+    every: StepCount = 1
+    staircase: Truth = False
 
     def _at(self, count: int) -> float:
         return self.start / (1 + self.rate * _periods(count, self.every, self.staircase))
@@ -262,10 +262,10 @@ class polynomial(Schedule):
     `power` is above 0: 1 is a straight line, more is faster at first, less is faster at last.
     """
 
-    start: Number
-    end: Number
+    start: Real
+    end: Real
     power: Above0
-    steps: Steps
+    steps: StepCount
 
     def _at(self, count: int) -> float:
         return _mix(self.start, self.end, math.pow(_left(count, self.steps), self.power))
@@ -278,7 +278,7 @@ class piecewise(Schedule):
     `piecewise(0.1, {100: 0.5})` is 0.1 up to step 100, and 0.05 from step 101 on.
     """
 
-    start: Number
+    start: Real
     factors: Factors
 
     def _at(self, count: int) -> float:
@@ -295,9 +295,9 @@ class warmup(Schedule):
     `then`, a number or a schedule, has its own first step when the warm-up is over, in step `steps` + 1.
     """
 
-    steps: Steps
+    steps: StepCount
     then: Part
-    start: Number = 0.0
+    start: Real = 0.0
 
     def _at(self, count: int) -> float:
         if count < self.steps:
@@ -314,8 +314,8 @@ class one_cycle(Schedule):
     factors are at least 0.
     """
 
-    peak: Number
-    steps: Steps
+    peak: Real
+    steps: StepCount
     warm: Share = 0.3
     initial: NotBelow0 = 1 / 25
     final: NotBelow0 = 1e-4

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, HyperparameterError
-from ..ir.evaluate import Always, Steps, evaluate
+from ..ir.evaluate import Always, ValuesByCount, evaluate
 from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
@@ -73,7 +73,7 @@ class Settings:
         self.decided = decided
         self.backend = backend
         self.variants = compilation.variants(flags)
-        self.always: Steps
+        self.always: ValuesByCount
         self._scheduled: bool
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -168,7 +168,7 @@ class Settings:
 
     # ---- Steps ----
 
-    def at(self, counts: Set[int]) -> Steps:
+    def at(self, counts: Set[int]) -> ValuesByCount:
         """The values for parameters with these counts of updates; schedules are called, and their results checked."""
         if not self.scheduled:
             return self.always
@@ -190,7 +190,7 @@ class Settings:
     def forget_dtypes(self) -> None:
         self._holding.clear()
 
-    def refuse_vanishing(self, dtypes: Set[str], values: Steps) -> None:
+    def refuse_vanishing(self, dtypes: Set[str], values: ValuesByCount) -> None:
         """HyperparameterError if a constant of the rule is not zero, but would be in one of these dtypes."""
         new = {dtype for dtype in dtypes if not self.known_to_fit({dtype})}
         if new:

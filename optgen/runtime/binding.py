@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.evaluate import Steps
+from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent
 from ..ir.primitives import BLOCK, PANEL
 from .arrays import Array
@@ -129,7 +129,7 @@ class Binding:
         addresses = {clock: int(ffi.cast("intptr_t", cells)) for clock, cells in self._scalars.items()}
         self.table[:, 2] = [addresses[clock] for clock in clocks]
 
-    def run(self, values: Sequence[Steps], step: int, threads: int, grain: int | None = None) -> None:
+    def run(self, values: Sequence[ValuesByCount], step: int, threads: int, grain: int | None = None) -> None:
         """One step, of a rule that computes nothing for the group: number `step` since `count_from`. `values` are the
         sets of hyperparameters, each for each count.
 
@@ -138,7 +138,7 @@ class Binding:
         self.begin(values, step)
         self.work(0, threads, grain)
 
-    def begin(self, values: Sequence[Steps], step: int) -> None:
+    def begin(self, values: Sequence[ValuesByCount], step: int) -> None:
         """What a step needs before its first stretch of work: the scalars of each count of updates."""
         program = self.kernel.program
         for (own, before), cells in self._scalars.items():

@@ -1,6 +1,6 @@
 """The tensors of a step, bound to as many kernels as they need: one for each compute type and variant of the rule.
 
-In: of each tensor its arrays, and which kernel it needs. Out: a `Bound`, whose `run` is one step of all of them.
+In: of each tensor its arrays, and which kernel it needs. Out: a `BoundKernels`, whose `run` is one step of all of them.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from ..ir.evaluate import Steps
+from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .arrays import Array
 from .binding import Binding, Team
 from .group_step import Shards, run_together
 from .kernel import Kernel
 
-__all__ = ["Bound"]
+__all__ = ["BoundKernels"]
 
 
-class Bound:
+class BoundKernels:
     """`keys[i]`: compute type and variant of tensor i, for which `kernel` gives the kernel; what it raises goes on.
     `arrays(i, rule)`: its arrays as the kernel of this rule takes them. `threads`: how many a step may use; of
     `team`, if there is one.
@@ -60,7 +60,7 @@ class Bound:
         for binding, own in zip(self.bindings, self.order, strict=True):
             binding.count_from([before[i] for i in own], None if sets is None else [sets[i] for i in own])
 
-    def run(self, values: Sequence[Steps], step: int, group: Mapping[str, Array]) -> bool:
+    def run(self, values: Sequence[ValuesByCount], step: int, group: Mapping[str, Array]) -> bool:
         """Step number `step` since `count_from`, with these sets of hyperparameters; `group`: the states of all tensors
         together. False if it does not count, as the rule has it: then nothing has changed."""
         if self.grouped or self.shards is not None:

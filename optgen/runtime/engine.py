@@ -15,7 +15,7 @@ import numpy as np
 
 from .. import interpreter as interp
 from ..errors import ArrayError
-from ..ir.evaluate import Values, evaluate
+from ..ir.evaluate import HyperValues, evaluate
 from ..ir.expr import GRADIENT, Extent
 from ..ir.rule import Rule
 from .arrays import Array
@@ -42,7 +42,7 @@ def variant_for(
     return found
 
 
-def first_group_states(rule: Rule, values: Values) -> dict[str, Array]:
+def first_group_states(rule: Rule, values: HyperValues) -> dict[str, Array]:
     """The states of all parameters together before the first step, in float64."""
     names = [state.name for state in rule.states if state.extent == Extent.GROUP]
     initial = interp.initial_state(rule, values) if names else {}
@@ -54,7 +54,7 @@ def small_shapes(rule: Rule, shape: tuple[int, ...]) -> dict[str, tuple[int, ...
     return {s.name: interp.shape_of(s.extent, shape, rule.rows) for s in rule.small_states if s.extent > Extent.GROUP}
 
 
-def leave_gradients(gradients: Iterable[tuple[Rule, Callable[[float], object]]], values: Values) -> None:
+def leave_gradients(gradients: Iterable[tuple[Rule, Callable[[float], object]]], values: HyperValues) -> None:
     """Writes gradients after a step that does not count: a rule may leave a value in them in any case.
 
     `gradients` has for each one the rule that would have stepped it, and the function that fills it with a number.

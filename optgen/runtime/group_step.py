@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..ir.evaluate import Steps, Value, Values, evaluate
+from ..ir.evaluate import HyperValues, Value, ValuesByCount, evaluate
 from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign
@@ -36,7 +36,7 @@ class Shards:
 def run_together(
     bindings: Sequence[Binding],
     order: Sequence[Array],
-    values: Sequence[Steps],
+    values: Sequence[ValuesByCount],
     step: int,
     t: int,
     group: Mapping[str, Array],
@@ -89,7 +89,7 @@ def _run(
     binding: Binding,
     size: Callable[[Extent], float],
     names: dict[str, Value],
-    values: Values,
+    values: HyperValues,
     t: int,
     threads: int,
     grain: int | None,

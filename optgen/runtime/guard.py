@@ -1,9 +1,11 @@
-"""The arrays of one list of parameters and of their gradients, as they were seen: whether two lists are still these.
+"""Guards a cached step: are these the same arrays with the same layout?
 
-In: arrays whose step was checked. Out: `Roll.call`, asked before every step that is not to be checked again. The head
-of an array says all that a kernel goes by, and the runtime reads it where it lies, some nanoseconds an array; where
-Python or NumPy keep it otherwise than they have published, it is asked for attribute by attribute. `Reader` is what
-there is to know of the arrays of a library; that of NumPy stands here.
+In: arrays that were checked, and what a step needs of them. Out: `Guard.rebind`, called before every step: it points
+the kernels at the gradients given, or refuses and changes nothing.
+
+The head of an array says all that a kernel goes by. The runtime reads it in place, at some nanoseconds an array. Where
+Python or NumPy lay objects out in another way than they have published, each attribute is asked for instead. A `Reader`
+knows the arrays of one library; NumPy's is here.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ import numpy as np
 
 from .arrays import Array, bounds
 
-__all__ = ["NUMPY", "Gradients", "Head", "Reader", "Roll", "Values", "lists_readable"]
+__all__ = ["NUMPY", "BoundGradients", "DictGuard", "Guard", "Head", "Reader", "lists_readable"]
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
 _HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
@@ -55,7 +57,7 @@ class Reader:
 
 
 @dataclass(frozen=True)
-class Gradients:
+class BoundGradients:
     """Gradients as they are given, and the `memory` of each as an array of NumPy. `written`: the intervals of addresses
     that a step writes. `cells[i]`: the address where a kernel finds gradient i, and what is to be added to that of its
     first element. `fixed`: others are not taken in their place, also if they are laid out as these."""
@@ -67,19 +69,24 @@ class Gradients:
     fixed: bool
 
 
-class Roll:
-    """Parameters `ps`, and their gradients; without any, `call` is given none either, and looks at `ps` alone.
+class Guard:
+    """The parameters of a step plan, and the layout of their gradients.
 
-    `own[i]`: parameter i is known by itself and not by its memory alone, so that another array there is another one.
-    `runtime`: the library of the runtime.
+    `own[i]`: parameter i is one object; else it is known by its memory, and another array in the same place is the
+    same parameter. `runtime`: the library of the runtime. Without `gradients`, `rebind` looks at the parameters alone.
     """
 
     def __init__(
-        self, ps: Sequence[Any], own: Sequence[bool], runtime: Path, reader: Reader, gradients: Gradients | None = None
+        self,
+        ps: Sequence[Any],
+        own: Sequence[bool],
+        runtime: Path,
+        reader: Reader,
+        gradients: BoundGradients | None = None,
     ) -> None:
         self._reader = reader
         self._objects = [id(p) if alone else 0 for p, alone in zip(ps, own, strict=True)]
-        gradients = gradients or Gradients((), (), (), (), fixed=False)
+        gradients = gradients or BoundGradients((), (), (), (), fixed=False)
         gs, self._cells, self._fixed = gradients.given, gradients.cells, gradients.fixed
         # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
         # `lows` in order, and for each number of them how far the memory behind so many reaches.
@@ -89,16 +96,16 @@ class Roll:
         intervals = sorted(gradients.written)
         self._lows = [low for low, _ in intervals]
         self._reach = list(accumulate((high for _, high in intervals), max, initial=0))
-        self.call: Callable[[list[Any], list[Any] | None], bool]
+        self.rebind: Callable[[list[Any], list[Any] | None], bool]
         if reader.readable():
             self._call = _function(runtime)
             self._remember(ps, gs)
-            self.call = self._read
+            self.rebind = self._rebind_in_place
         else:
             self._params = [(reader.mark(p), reader.address(p), id(getattr(p, "base", None))) for p in ps]
             self._grads = list(map(reader.mark, gs))
             self._addresses = list(map(reader.address, gs))
-            self.call = self._ask
+            self.rebind = self._rebind_by_attribute
 
     def _remember(self, ps: Sequence[Any], gs: Sequence[Any]) -> None:
         """The tables of the runtime, which are laid out as its structs are."""
@@ -120,15 +127,15 @@ class Roll:
         self._roll = np.array([len(ps), len(self._lows), *addresses, self._fixed, self._reader.look], np.int64)
         self._address = self._roll.ctypes.data
 
-    def _read(self, params: list[Any], grads: list[Any] | None) -> bool:
-        """Whether these are the parameters as they were, with gradients laid out as theirs were.
+    def _rebind_in_place(self, params: list[Any], grads: list[Any] | None) -> bool:
+        """Binds these gradients; False, with nothing changed, unless parameters and layouts are those of the plan.
 
-        Other gradients than the last ones are bound in their place, unless one overlaps with what a step writes.
+        A gradient that overlaps with what a step writes is refused too.
         """
         return bool(self._call(self._address, id(params), 0 if grads is None else id(grads)))
 
-    def _ask(self, params: list[Any], grads: list[Any] | None) -> bool:
-        """As `_read`, without knowing how lists and arrays are laid out."""
+    def _rebind_by_attribute(self, params: list[Any], grads: list[Any] | None) -> bool:
+        """As `_rebind_in_place`, for lists and arrays of unknown layout."""
         mark, address = self._reader.mark, self._reader.address
         try:
             if list(map(mark, grads or [])) != self._grads or len(params) != len(self._params):
@@ -161,7 +168,7 @@ def _function(runtime: Path) -> Any:
     return function
 
 
-class Values:
+class DictGuard:
     """The values of some dictionaries, as they are now: `same` tells whether they are still the very same objects. What
     is no dictionary counts as an empty one."""
 

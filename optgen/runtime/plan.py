@@ -1,9 +1,10 @@
-"""A list of parameters and gradients that was checked once, bound to kernels: what one step after another needs.
+"""Step plans: lists of parameters and gradients, checked once and bound to kernels.
 
-In: arrays that `arrays` has accepted, with their slots. Out: `takes`, whether the next step may go without checks,
-and `run`, the step. A plan keeps the states alive, and is forgotten with the first of them; it keeps no parameter and
-no gradient alive. Of these it knows addresses, so every step makes sure that the arrays are still what they were; and
-that is all it does for each of them, while they are.
+In: arrays that `arrays` has accepted, with their slots. Out: `rebind`, which takes the arrays of the next step without
+checking them again where it can, and `run`, the step.
+
+A plan keeps states alive, and is forgotten with the first of them. It keeps no parameter and no gradient alive: it
+knows their addresses, so each step begins by making sure that the arrays are still the same.
 """
 
 from __future__ import annotations
@@ -13,21 +14,21 @@ from typing import Any
 
 import numpy as np
 
-from ..ir.evaluate import Steps
+from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .arrays import COMPUTE, Array, bounds
-from .bound import Bound
-from .guard import NUMPY, Gradients, Roll
+from .bound import BoundKernels
+from .guard import NUMPY, BoundGradients, Guard
 from .kernel import Kernel
 from .slots import Key, Slot, Ticks, owner_of
 
-__all__ = ["Plan", "Plans"]
+__all__ = ["StepPlan", "StepPlans"]
 
 #: How many lists of parameters an optimiser remembers; one each for who updates 1024 parameters one by one.
 MOST_PLANS = 1024
 
 
-class Plan:
+class StepPlan:
     """One checked list: `params` as they were given, `ps` the arrays behind them, their gradients `gs` and `slots`.
 
     `kernel` gives the kernel of a dtype and a variant; what it raises goes through. `variants` says for each parameter
@@ -51,25 +52,25 @@ class Plan:
         def arrays(i: int, rule: Rule) -> tuple[Array, ...]:
             return ps[i], gs[i], *(slots[i].arrays[name] for name in rule.tensor_states)
 
-        self._bound = Bound(kernel, keys, arrays, threads)
+        self._bound = BoundKernels(kernel, keys, arrays, threads)
         self.grouped = self._bound.grouped
         self.plain = all(isinstance(p, np.ndarray) for p in params)
         if ps:
             written = [bounds(x) for p, slot in zip(ps, slots, strict=True) for x in (p, *slot.arrays.values())]
-            gradients = Gradients(gs, gs, written, self._bound.cells, fixed=self._bound.overwrites)
+            gradients = BoundGradients(gs, gs, written, self._bound.cells, fixed=self._bound.overwrites)
             runtime = self._bound.bindings[0].kernel.runtime.path
-            self._roll = Roll(ps, [owner_of(p) is p for p in ps], runtime, NUMPY, gradients)
+            self._guard = Guard(ps, [owner_of(p) is p for p in ps], runtime, NUMPY, gradients)
         self._ticks = Ticks()
         self._ticks.whole = False
 
-    def takes(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
-        """Whether these are the parameters of this plan as they were, with gradients laid out as its own were."""
+    def rebind(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+        """Binds these gradients; False, with nothing changed, unless arrays and layouts are those of this plan."""
         if not self.slots:
             return not params and not grads
         arrays = params if self.plain else _arrays(params)
         if type(arrays) is not list:
             arrays = list(arrays)
-        return self._roll.call(arrays, grads if type(grads) is list else list(grads))
+        return self._guard.rebind(arrays, grads if type(grads) is list else list(grads))
 
     @property
     def counts(self) -> set[int]:
@@ -86,9 +87,9 @@ class Plan:
             slot.join(self._ticks)
         self._bound.count_from([slot.t for slot in self.slots])
 
-    def run(self, values: Steps, group: Mapping[str, Array]) -> bool:
+    def run(self, values: ValuesByCount, group: Mapping[str, Array]) -> bool:
         """One step; False if it does not count, as the rule has it: then nothing has changed. The arrays of this plan
-        must be alive and as they were: it was just made, or `takes` said so. `group`: the states of all parameters
+        must be alive and as they were: it was just made, or `rebind` said so. `group`: the states of all parameters
         together."""
         self._settle()
         count = self._ticks.n + 1
@@ -102,20 +103,20 @@ def _arrays(params: Sequence[Any]) -> list[Any]:
     return [p if isinstance(p, np.ndarray) else getattr(p, "data", None) for p in params]
 
 
-class Plans:
+class StepPlans:
     """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest."""
 
     def __init__(self) -> None:
-        self._plans: dict[Key, Plan] = {}
-        self._last: Plan | None = None
+        self._plans: dict[Key, StepPlan] = {}
+        self._last: StepPlan | None = None
 
-    def for_step(self, params: Sequence[Any], grads: Sequence[Any]) -> Plan | None:
+    def for_step(self, params: Sequence[Any], grads: Sequence[Any]) -> StepPlan | None:
         """The plan by which these may be stepped without checks, if there is one."""
         last = self._last
-        if last is not None and last.takes(params, grads):
+        if last is not None and last.rebind(params, grads):
             return last
         plan = self._plans.get(tuple(map(id, params)))
-        if plan is None or plan is last or not plan.takes(params, grads):
+        if plan is None or plan is last or not plan.rebind(params, grads):
             return None
         self._last = plan
         return plan
@@ -123,7 +124,7 @@ class Plans:
     def __len__(self) -> int:
         return len(self._plans)
 
-    def keep(self, key: Key, plan: Plan) -> None:
+    def keep(self, key: Key, plan: StepPlan) -> None:
         self._drop(key)
         while len(self._plans) >= MOST_PLANS:
             self._drop(next(iter(self._plans)))

@@ -12,7 +12,7 @@ from itertools import product
 
 from ..compiler.driver import Compilation
 from ..errors import HyperparameterError
-from ..ir.evaluate import Program, Values, evaluate
+from ..ir.evaluate import HyperValues, Program, evaluate
 from ..ir.expr import PARAMETER, Const, Expr, Extent, Load, extent_of, walk
 from ..ir.rule import Rule, kernel_scalars
 from ..notation.text import expression
@@ -36,7 +36,7 @@ class Constants:
         self._formulas = [a.value for a in scalars]
         self._program = Program(rule.scalars, [a.target for a in scalars])
 
-    def of(self, values: Values) -> list[tuple[Expr, float]]:
+    def of(self, values: HyperValues) -> list[tuple[Expr, float]]:
         """Each constant as a formula and a number."""
         starts = [(init, float(evaluate(init, values, 0, {}))) for init in self._starts]
         known = self._program.run(values, 1)
@@ -49,7 +49,7 @@ def constants_of(compilation: Compilation) -> tuple[Constants, ...]:
     return tuple(map(Constants, compilation.lowered))
 
 
-def vanishing(constants: Iterable[Constants], values: Values, dtype: str) -> tuple[Expr, float] | None:
+def vanishing(constants: Iterable[Constants], values: HyperValues, dtype: str) -> tuple[Expr, float] | None:
     """The first constant that would be 0 where it meets an element of this type, as a formula and a number."""
     lost = LARGEST_LOST[dtype]
     for each in constants:
@@ -60,7 +60,7 @@ def vanishing(constants: Iterable[Constants], values: Values, dtype: str) -> tup
 
 
 def refuse_vanishing(
-    owner: str, compilation: Compilation, variants: Iterable[int], given: Iterable[Values], dtypes: Iterable[str]
+    owner: str, compilation: Compilation, variants: Iterable[int], given: Iterable[HyperValues], dtypes: Iterable[str]
 ) -> None:
     """HyperparameterError if a constant is not zero, but would be in one of these dtypes.
 

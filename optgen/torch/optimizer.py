@@ -17,7 +17,7 @@ from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _glob
 
 from .. import interpreter as interp
 from ..errors import ArrayError
-from ..ir.evaluate import Values, evaluate
+from ..ir.evaluate import HyperValues, evaluate
 from ..ir.expr import GRADIENT, Extent
 from ..ir.rule import Rule
 from .checkpoint import expect_fit, expect_state
@@ -85,7 +85,7 @@ class Adapter(Optimizer):
         if self._groups.read(self.param_groups):
             self._plan = self._plans = None
         plan = self._plan
-        if plan is None or not plan.takes(params, grads, self.state):
+        if plan is None or not plan.rebind(params, grads, self.state):
             plan = self._plan_for(params, grads)
         if plan is not None:
             if plan.rest:  # first: what PyTorch refuses is refused before anything has changed
@@ -114,7 +114,7 @@ class Adapter(Optimizer):
         key = tuple(g is not None for g in grads)
         plans = self._plans = self._plans or {}
         plan = plans.get(key)
-        if plan is not None and plan.takes(list(params), list(grads), self.state):
+        if plan is not None and plan.rebind(list(params), list(grads), self.state):
             self._plan = plan
             return plan
         owners = self._owners()
@@ -197,7 +197,7 @@ class Adapter(Optimizer):
                 shape = interp.shape_of(state.extent, tuple(p.shape), rule.rows)
                 expect_state(f"{self._what(i)}: its state {key}", state, given, shape, p.dtype)
 
-    def _begin(self, p: torch.Tensor, rule: Rule, values: Values) -> int:
+    def _begin(self, p: torch.Tensor, rule: Rule, values: HyperValues) -> int:
         """Gives a parameter the states that it lacks; how often it was stepped, as far as its states show."""
         own = list(self._kind.own_states(rule))
         if not own:

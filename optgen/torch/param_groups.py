@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import ArgumentError, HyperparameterError
-from ..ir.evaluate import Always, Steps, Values, evaluate
+from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
 from ..notation.text import expression
@@ -38,7 +38,7 @@ class Groups:
         self._raw: list[list[Any]] | None = None
         self._sizes: list[int] = []
         self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
-        self.sets: Sequence[Steps] = ()
+        self.sets: Sequence[ValuesByCount] = ()
         self.variants: tuple[dict[bool, int] | None, ...] = ()
 
     def read(self, groups: Sequence[Mapping[str, Any]]) -> bool:
@@ -51,7 +51,7 @@ class Groups:
         if not self._moving and raw == self._raw and not regrouped:
             return False
         raw = [[tuple(x) if type(x) is list else x for x in each] for each in raw]
-        sets: list[Steps] = []
+        sets: list[ValuesByCount] = []
         variants: list[dict[bool, int] | None] = []
         for i, group in enumerate(groups):
             for dtype in (torch.float32, torch.float64):
@@ -71,7 +71,7 @@ class Groups:
         """The variants of the rule that a saved group, number `i`, stepped with, by whether a parameter is a matrix."""
         return self._variants_of(group, self._values(group, torch.float64, i))
 
-    def _values(self, group: Mapping[str, Any], dtype: torch.dtype, i: int) -> Values:
+    def _values(self, group: Mapping[str, Any], dtype: torch.dtype, i: int) -> HyperValues:
         """A None stands for the machine epsilon of the dtype, as in PyTorch's Adafactor."""
         eps = torch.finfo(dtype).eps
         values = {}
@@ -84,7 +84,7 @@ class Groups:
             values[hyper.name] = found
         return values
 
-    def _variants_of(self, group: Mapping[str, Any], values: Values) -> dict[bool, int]:
+    def _variants_of(self, group: Mapping[str, Any], values: HyperValues) -> dict[bool, int]:
         flags = {}
         for flag in self._kind.rules[0].flags:
             given = group.get(flag.name)
@@ -94,7 +94,7 @@ class Groups:
         return self._kind.compilation.variants(flags)
 
     def _refuse_vanishing(
-        self, group: Mapping[str, Any], sets: Sequence[Steps], variants: Mapping[bool, int] | None, i: int
+        self, group: Mapping[str, Any], sets: Sequence[ValuesByCount], variants: Mapping[bool, int] | None, i: int
     ) -> None:
         """HyperparameterError if a constant of the rule is not zero, but would be in the dtype of a parameter."""
         constants = [constants_of(self._kind.compilation)[place] for place in set((variants or {}).values())]
@@ -104,7 +104,7 @@ class Groups:
                 message = f"{self._kind.name}, group {i}: {expression(found[0])} = {found[1]:g} would be 0"
                 raise HyperparameterError(f"{message} in {dtype}", hint="take a larger value, or parameters of float64")
 
-    def _refuse_different(self, sets: Sequence[Steps]) -> None:
+    def _refuse_different(self, sets: Sequence[ValuesByCount]) -> None:
         """ArgumentError if groups differ in a value that a rule needs once for all parameters."""
         for name in _of_all(self._kind.rules):
             first = sets[0][1][name]

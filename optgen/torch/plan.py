@@ -1,7 +1,7 @@
-"""The tensors of a step, checked once and bound to kernels: what one step after another needs.
+"""Step plans of tensors: parameters, gradients and states, checked once and bound to kernels.
 
-In: parameters with gradients and states that kernels can step. Out: `takes`, whether the next step may go without
-checks, and `run`, the step.
+In: parameters with gradients and states that kernels can step. Out: `rebind`, which takes the gradients of the next
+step without checking them again where it can, and `run`, the step.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 import torch
 
 from ..errors import ArrayError
-from ..ir.evaluate import Steps
+from ..ir.evaluate import ValuesByCount
 from ..runtime.arrays import Array, as_gradient, as_parameter, bounds, refuse_overlaps
-from ..runtime.bound import Bound
-from ..runtime.guard import Gradients, Roll, Values
+from ..runtime.bound import BoundKernels
+from ..runtime.guard import BoundGradients, DictGuard, Guard
 from ..runtime.kernel import kernel_of as kernel
 from .naming import STEP, Kind
 from .sharding import cut, shards_of
@@ -103,7 +103,7 @@ class TensorPlan:
         cuts = any(map(cut, self.tensors))
         compilation = kind.compilation.in_shards if cuts else kind.compilation
         states = [[memory(member.state[name]) for name in member.names] for member in members]
-        self._bound = Bound(
+        self._bound = BoundKernels(
             lambda dtype, variant: kernel(compilation, variant, dtype, kind.module),
             [(DTYPES[member.p.dtype], member.variant) for member in members],
             lambda i, _: (taken.ps[i], taken.gs[i], *states[i]),
@@ -116,12 +116,14 @@ class TensorPlan:
         if members:
             refuse_overlaps(taken.ps, taken.gs, [array for arrays in states for array in arrays])
             written = [bounds(x) for p, arrays in zip(taken.ps, states, strict=True) for x in (p, *arrays)]
-            gradients = Gradients(taken.tensors, taken.gs, written, self._bound.cells, lazy or self._bound.overwrites)
+            gradients = BoundGradients(
+                taken.tensors, taken.gs, written, self._bound.cells, lazy or self._bound.overwrites
+            )
             self._runtime = runtime = self._bound.bindings[0].kernel.runtime.path
-            self._roll = Roll(list(map(local, self.tensors)), [True] * len(members), runtime, TENSORS, gradients)
+            self._guard = Guard(list(map(local, self.tensors)), [True] * len(members), runtime, TENSORS, gradients)
             # A state may be given other memory without being another tensor.
             self._memory = list(map(local, self._kept))
-            self._states = Roll(self._memory, [True] * len(self._memory), runtime, TENSORS)
+            self._states = Guard(self._memory, [True] * len(self._memory), runtime, TENSORS)
         self._start()
 
     # ---- Counts ----
@@ -139,7 +141,7 @@ class TensorPlan:
             self._expected = self._steps.copy()
         self._n = 0
         self._bound.count_from(begun, [member.own for member in self.members])
-        self._seen: Values | None = None
+        self._seen: DictGuard | None = None
 
     def _counts_on(self, states: Mapping[Any, dict[str, Any]]) -> bool:
         """Whether the states are those that kernels are bound to; counts are begun anew if they are not as left."""
@@ -157,13 +159,13 @@ class TensorPlan:
             for member in self.members:
                 member.before = 1
             self._start()
-        self._seen = Values(states.values(), self._runtime)
+        self._seen = DictGuard(states.values(), self._runtime)
         return True
 
     # ---- Steps ----
 
-    def takes(self, params: list[Any], grads: list[Any], states: Mapping[Any, dict[str, Any]]) -> bool:
-        """Whether all parameters of the optimiser are as they were, with gradients laid out as theirs were, or none."""
+    def rebind(self, params: list[Any], grads: list[Any], states: Mapping[Any, dict[str, Any]]) -> bool:
+        """Binds these gradients; False unless all parameters, and the layouts of gradients, are those of this plan."""
         if torch.get_num_threads() != self._threads:  # whose threads may be those of the steps
             return False
         if len(params) != self._count or any(grads[i] is not None for i in self._idle):
@@ -180,13 +182,15 @@ class TensorPlan:
         if self._locals:
             params, grads = list(map(local, params)), list(map(local, grads))
         try:
-            fit = self._roll.call(params, grads) and self._states.call(self._memory, None)
+            fit = self._guard.rebind(params, grads) and self._states.rebind(self._memory, None)
         except RuntimeError:  # a tensor of which there is nothing to see, such as a sparse one
             return False
         return fit and self._counts_on(states)
 
-    def run(self, values: Sequence[Steps], states: Mapping[Any, dict[str, Any]], group: Mapping[str, Array]) -> bool:
-        """One step; False if it does not count, as the rule has it. The plan was just made, or `takes` said so."""
+    def run(
+        self, values: Sequence[ValuesByCount], states: Mapping[Any, dict[str, Any]], group: Mapping[str, Array]
+    ) -> bool:
+        """One step; False if it does not count, as the rule has it. The plan was just made, or `rebind` said so."""
         if self._seen is None:
             self._counts_on(states)
         count = self._n + 1

@@ -12,10 +12,10 @@ import pytest
 from optgen.codegen import c_language as c
 from optgen.codegen import jinja
 from optgen.codegen import kernel_source as render
-from optgen.codegen.element import ArrayPointer, Element, Fold, Line, Scalar
+from optgen.codegen.element import ArrayPointer, Element, Fold, Line, ScalarField
 from optgen.codegen.runtime_source import FILES
 from optgen.codegen.small_loops import SmallLoopBody
-from optgen.codegen.storage import Base, Kept, KeptArray, Memory, Slot
+from optgen.codegen.storage import Base, Kept, KeptArray, Memory, StorageSlot
 from optgen.compiler import catalogue, driver
 from optgen.ir.expr import Extent
 from optgen.paths import C_FILES, TEMPLATES
@@ -69,9 +69,9 @@ def arithmetic(text: str) -> set[str]:
 def stub(reduced: bool = False) -> str:
     """The kernel template around an element that has nothing in it but names; and around what one sweep leaves for the
     next, if something is reduced."""
-    step = Scalar("scalar", Slot(Memory.STEP, 0, Extent.STEP), "meaning")
-    row = Scalar("of_row", Slot(Memory.TENSOR, 0, Extent.ROW), "meaning")
-    column = Scalar("column", Slot(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
+    step = ScalarField("scalar", StorageSlot(Memory.STEP, 0, Extent.STEP), "meaning")
+    row = ScalarField("of_row", StorageSlot(Memory.TENSOR, 0, Extent.ROW), "meaning")
+    column = ScalarField("column", StorageSlot(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
     partial, panel = KeptArray(Kept.PARTIAL, 0), KeptArray(Kept.PANEL, 0)
     element = Element(
         ctype=c.DTYPES[0],

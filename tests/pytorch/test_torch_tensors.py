@@ -28,8 +28,7 @@ from torch_pairs import (
 
 import optgen
 from optgen.errors import ArrayError
-from optgen.runtime import guard as roll
-from optgen.runtime import library
+from optgen.runtime import guard, library
 from optgen.torch.tensors import TENSORS
 
 ULPS = 32 * 2.0**-24
@@ -200,16 +199,16 @@ def test_empty_parameters_and_single_elements() -> None:
 @pytest.mark.parametrize("readable", [True, False])
 def test_values_of_dictionaries_are_the_same_objects_or_not(readable: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not readable:
-        monkeypatch.setattr(roll, "lists_readable", lambda: False)
+        monkeypatch.setattr(guard, "lists_readable", lambda: False)
     a, b, c = torch.ones(1), torch.ones(1), 1.5
-    known = roll.Values([{"a": a, "b": b}, {}, {"c": c}], library.runtime().path)
+    known = guard.DictGuard([{"a": a, "b": b}, {}, {"c": c}], library.runtime().path)
     assert known.same([{"a": a, "b": b}, {"c": c}])
     assert known.same([{}, {"of another name": a, "b": b, "c": c}])
     for other in ([{"a": b, "b": a}, {"c": c}], [{"a": a, "b": b}], [{"a": a, "b": b}, {"c": c, "d": c}],
                   [{"a": a, "b": b}, {"c": 1.5 + a.sum().item() - 1}], []):  # fmt: skip
         assert not known.same(other)
-    assert roll.Values([], library.runtime().path).same([{}])
-    assert roll.Values([1.5, {"a": a}, None], library.runtime().path).same([{"a": a}, "of something else"])
+    assert guard.DictGuard([], library.runtime().path).same([{}])
+    assert guard.DictGuard([1.5, {"a": a}, None], library.runtime().path).same([{"a": a}, "of something else"])
 
 
 # ---- Autograd ----

@@ -23,8 +23,7 @@ from optgen.errors import ArrayError, OptgenError
 from optgen.ir.expr import Extent
 from optgen.optimiser.array_engine import ArrayEngine
 from optgen.optimiser.base import compilation_of, engine_of, settings_of
-from optgen.runtime import guard as roll
-from optgen.runtime import plan
+from optgen.runtime import guard, plan
 from optgen.runtime.slots import Slot
 
 BACKENDS = ("kernel", "interpreter")
@@ -504,8 +503,8 @@ class TestRoll:
 
     @pytest.fixture(autouse=True)
     def _reads(self, reads, monkeypatch):
-        assert roll.readable()
-        monkeypatch.setattr(roll, "readable", lambda: reads)
+        assert guard.readable()
+        monkeypatch.setattr(guard, "readable", lambda: reads)
 
     @pytest.fixture
     def calls(self, monkeypatch):
@@ -591,9 +590,10 @@ class TestRoll:
 
 @pytest.mark.parametrize("wrong", range(1, 9))
 def test_arrays_that_are_laid_out_otherwise_are_not_read(wrong, monkeypatch):
-    words = roll._words
-    monkeypatch.setattr(roll, "_words", lambda at, n: [w ^ (n == 9 and i == wrong) for i, w in enumerate(words(at, n))])
-    assert not roll.readable.__wrapped__()
+    words = guard._words
+    other = lambda at, n: [w ^ (n == 9 and i == wrong) for i, w in enumerate(words(at, n))]  # noqa: E731
+    monkeypatch.setattr(guard, "_words", other)
+    assert not guard.readable.__wrapped__()
 
 
 @pytest.mark.parametrize("name", [name for name in STORIES if "ZeroGrad" not in name])
@@ -636,7 +636,7 @@ def test_gradients_may_change_their_layout_at_every_step():
 
 
 def test_a_plan_that_takes_the_place_of_another_is_kept_for_its_own_slots():
-    plans, old, new = plan.Plans(), Slot((), "float64", 0, {}), Slot((), "float64", 0, {})
+    plans, old, new = plan.StepPlans(), Slot((), "float64", 0, {}), Slot((), "float64", 0, {})
     for slot in (old, new):
         plans.keep((1,), SimpleNamespace(slots=[slot]))
     assert (old.plans, new.plans) == (set(), {(1,)})
