@@ -99,6 +99,7 @@ def test_a_count_of_elements_cut_to_32_bits_is_warned_of() -> None:
     assert "int32_t" in say(find_compiler().command[0], {"mutant": mutant}, *STRICT, "-fsyntax-only")["mutant"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="the widths are those of x86-64")
 def test_every_dense_loop_is_made_of_vectors_as_wide_as_the_instruction_set_has() -> None:
     sources = all_sources()

@@ -111,6 +111,7 @@ SMALL = {"bench": ["--shape", "100x64", "--threads", "1", "--peers", "numpy", "-
 COMMANDS = sorted({line.split("#")[0].strip() for _, line in LINES if line.startswith("optgen ")})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_of_optgen_run(folder, command):
     words = command.split()

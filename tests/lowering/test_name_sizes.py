@@ -64,6 +64,7 @@ def joiner(count: int) -> Any:
     return joined
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formulas", FORMULAS.values(), ids=FORMULAS)
 def test_shards_reduce_as_the_whole_does(formulas: str) -> None:
     spec = compiled(formulas)

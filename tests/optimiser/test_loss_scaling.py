@@ -50,6 +50,7 @@ def everything(opt: Any, ps: list[np.ndarray]) -> bytes:
 SUBSETS = [names for n in range(len(PARTS)) for names in combinations([x for x in PARTS if x != "rule"], n)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("names", SUBSETS, ids=" ".join)
 def test_any_subset_in_one_call_is_what_the_interpreter_makes_of_it(names: tuple[str, ...]) -> None:
     opts, worlds = [tail({*names, "rule"}, backend) for backend in BACKENDS], [world() for _ in BACKENDS]

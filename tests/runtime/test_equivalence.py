@@ -131,6 +131,7 @@ def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> No
     compare(rule, kernel, tensors, values, steps=draw(st.integers(1, 3), "steps"), threads=threads, grain=grain)
 
 
+@pytest.mark.slow
 @every_rule
 def test_in_all_layouts_on_all_instruction_sets(name: str) -> None:
     for kernel in all_kernels(*RULES[name]):
