@@ -32,6 +32,7 @@ from .ir.expr import (
     extent_of,
     reduced_extent,
     type_of,
+    varying_dimensions,
 )
 from .ir.primitives import BLOCK, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
@@ -109,18 +110,10 @@ def initial_state(rule: Rule, values: HyperValues, p: Array | None = None) -> di
 
 def shape_of(extent: Extent, shape: tuple[int, ...], rows: str = "last") -> tuple[int, ...]:
     """The shape of a state of this extent, for a parameter of this shape: as many dimensions, or none at all."""
-    count = len(shape)
-    first = rows == "first"
-    match extent:
-        case Extent.ELEMENT:
-            return shape
-        case Extent.ROW:
-            return (shape[0], *(1,) * (count - 1)) if first else (*shape[:-1], 1)
-        case Extent.COLUMN:
-            return (1, *shape[1:]) if first else (*shape[:-2], 1, shape[-1])
-        case Extent.MATRIX:
-            return (1,) * count if first else (*shape[:-2], 1, 1)
-    return ()
+    if extent <= Extent.TENSOR:
+        return ()
+    varying = varying_dimensions(extent, len(shape), rows)
+    return tuple(n if d in varying else 1 for d, n in enumerate(shape))
 
 
 def step(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -> bool:

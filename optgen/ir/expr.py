@@ -32,7 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TypeAlias
 
 from .primitives import OPS, Type
@@ -48,6 +48,7 @@ __all__ = [
     "Load",
     "Local",
     "Reduce",
+    "Rows",
     "Scalar",
     "Size",
     "children",
@@ -61,6 +62,7 @@ __all__ = [
     "replaced",
     "type_of",
     "varies_within",
+    "varying_dimensions",
     "walk",
 ]
 
@@ -130,6 +132,26 @@ def join(*extents: Extent) -> Extent:
 def joint_extent(exprs: Iterable[Expr]) -> Extent:
     """The extent of what is made of all these expressions."""
     return join(*map(extent_of, exprs))
+
+
+class Rows(StrEnum):
+    """Which rows of a parameter are meant: "last" of the last two dimensions, "first" slices of the first dimension."""
+
+    LAST = "last"
+    FIRST = "first"
+
+
+def varying_dimensions(extent: Extent, rank: int, rows: str = Rows.LAST) -> frozenset[int]:
+    """The dimensions of a parameter along which values of an extent vary; along all others there is one value.
+
+    The one source of how many rows, columns and matrices there are. `rank`: the number of dimensions, at least 2
+    where the extent is one of these three.
+    """
+    if extent <= Extent.TENSOR:
+        return frozenset()
+    row, column = ({0}, set(range(1, rank))) if rows == Rows.FIRST else ({rank - 2}, {rank - 1})
+    fixed = {Extent.MATRIX: row | column, Extent.ROW: column, Extent.COLUMN: row}.get(extent, set())
+    return frozenset(range(rank)) - fixed
 
 
 @dataclass(frozen=True)

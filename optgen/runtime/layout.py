@@ -14,13 +14,14 @@ from itertools import pairwise
 
 from numpy.lib.stride_tricks import as_strided
 
-from ..ir.expr import Extent
+from ..ir.expr import Extent, Rows, varying_dimensions
 from ..ir.rule import Rule
 from ..paths import constant
 from .arrays import Array
 
 __all__ = ["SLAB", "Layout", "LayoutKind", "counts_of", "layout_of"]
 
+_COUNTED = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.ELEMENT)
 
 #: Matrices of no more elements, dense behind each other, are gone through several at a time.
 SLAB = constant("SLAB")
@@ -131,12 +132,12 @@ def _as_matrix(x: Array) -> Array | None:
 
 
 def counts_of(shape: tuple[int, ...], tiled: Rule | None) -> dict[Extent, int]:
-    """How many values of each extent a parameter has; `tiled`: the rule, if it knows of rows and columns."""
-    size = math.prod(shape)
-    of = {Extent.TENSOR: 1, Extent.MATRIX: 1, Extent.ROW: 1, Extent.COLUMN: size, Extent.ELEMENT: size}
-    if tiled is not None:
-        first = tiled.rows == "first"
-        matrices = 1 if first else math.prod(shape[:-2])
-        rows, columns = (shape[0], math.prod(shape[1:])) if first else shape[-2:]
-        of |= {Extent.MATRIX: matrices, Extent.ROW: matrices * rows, Extent.COLUMN: matrices * columns}
-    return of
+    """The number of values of each extent that a parameter has.
+
+    `tiled`: the rule, if it knows of rows and columns; for any other, the whole tensor is one row.
+    """
+    rows = Rows.LAST if tiled is None else tiled.rows
+    lengths = shape if tiled is not None else (1, math.prod(shape))
+    return {
+        extent: math.prod(lengths[d] for d in varying_dimensions(extent, len(lengths), rows)) for extent in _COUNTED
+    }
