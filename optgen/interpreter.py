@@ -27,6 +27,7 @@ from .ir.expr import (
     Load,
     Local,
     Reduce,
+    Rows,
     Scalar,
     Size,
     extent_of,
@@ -108,7 +109,7 @@ def initial_state(rule: Rule, values: HyperValues, p: Array | None = None) -> di
     return initial
 
 
-def shape_of(extent: Extent, shape: tuple[int, ...], rows: str = "last") -> tuple[int, ...]:
+def shape_of(extent: Extent, shape: tuple[int, ...], rows: Rows = Rows.LAST) -> tuple[int, ...]:
     """The shape of a state of this extent, for a parameter of this shape: as many dimensions, or none at all."""
     if extent <= Extent.TENSOR:
         return ()
@@ -289,7 +290,7 @@ class _Step:
         target = shape_of(over, self.shape, self.rule.rows)
         if not self.rule.tiled:
             return float(_fold_blocks(x.reshape(1, -1), start, take)[0])
-        if self.rule.rows == "first":
+        if self.rule.rows == Rows.FIRST:
             x = x.reshape(1, x.shape[0], int(np.prod(x.shape[1:])))
         else:
             x = x.reshape(int(np.prod(x.shape[:-2])), *x.shape[-2:])

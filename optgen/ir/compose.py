@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from ..names import numbered
@@ -27,6 +27,7 @@ from .expr import (
     Load,
     Local,
     Reduce,
+    Rows,
     Scalar,
     children,
     extent_of,
@@ -85,7 +86,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         origin=first.origin if alone else "",
         notes=first.notes if alone else "",
         matrix=matrix,
-        rows=next((part.rows for part in parts if part.rows != "last"), "last"),
+        rows=next((part.rows for part in parts if part.rows != Rows.LAST), Rows.LAST),
         accept=made.accept.name if made.accept is not None else "",
     )
     return Composed(
@@ -143,6 +144,19 @@ def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[st
     return names
 
 
+@dataclass
+class _PartNames:
+    """One part while it is appended: its names in the chain, and what it has given so far."""
+
+    names: Mapping[str, str]
+    stored: Mapping[str, Extent]  # its states
+    is_part: bool  # none that stands by itself
+    known: dict[Expr, Expr] = field(default_factory=dict)  # what its assigned names are in the chain
+    output: Expr | None = None
+    moved: bool = False  # whether the output is the parameter
+    proceed: Expr | None = None
+
+
 class _Chain:
     """The body so far, and what the next part finds: its gradient, the parameter as it stands, its count."""
 
@@ -160,60 +174,61 @@ class _Chain:
         self.left: Expr | None = None  # what the gradient is left as
 
     def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
+        """Appends a part, whose names become `names`; `last`: none follows it."""
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
-        stored = {state.name: state for state in part.states}
-        known: dict[Expr, Expr] = {}  # what this part's own names are now
-
-        def read(expr: Expr) -> Expr:
-            if expr in known:
-                return known[expr]
-            match expr:
-                case Load() if expr.array in stored:
-                    return Load(names[expr.array], expr.extent)
-                case Load(array="g"):
-                    return self.gradient
-                case Load(array="grad"):
-                    return self.given
-                case Load(array="new"):
-                    return self.stepped()
-                case Count():
-                    return self.counted()
-                case Scalar():
-                    return Scalar(names[expr.hyper], expr.index)
-            return rebuilt(expr, tuple(map(read, children(expr))))
-
-        output: Expr | None = None
-        proceed: Expr | None = None
-        moved = False
+        at = _PartNames(names, {state.name: state.extent for state in part.states}, is_part=bool(part.part))
         for assign in part.body:
-            value = read(assign.value)
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
-            if assign.target == PROCEED:
-                proceed = known[own] = self.define("proceed" if self.alone else self.free("proceed"), value)
-            elif assign.target == ACCEPT:
-                known[own] = accept = self.define("accept" if self.alone else self.free("accept"), value)
-                both = accept if self.accept is None else Call("and", (self.accept, accept))
-                self.accept = accept if both is accept else self.define(self.free("accept"), both)
-            elif assign.target == GIVEN_GRADIENT and part.part:
-                known[own] = self.left = value
-            elif assign.target in (DELTA, PARAMETER):
-                moved = assign.target == PARAMETER
-                output = known[own] = self.output(assign.target, value, last=last)
-            elif assign.target in stored:
-                extent = stored[assign.target].extent
-                if self.holds is not None:
-                    value = Call("where", (self.holds, value, Load(names[assign.target], extent)))
-                known[own] = self.define(names[assign.target], value)
-            else:
-                known[own] = self.define(names[assign.target], value)
-        assert output is not None, f"{part.name} has no output"
-        self.pass_on(output, moved)
-        if proceed is not None and not last:
-            self.wait(proceed)
-        elif proceed is not None:
-            self.holds = self._both(proceed)
+            at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
+        assert at.output is not None, f"{part.name} has no output"
+        self.pass_on(at.output, at.moved)
+        if at.proceed is not None:
+            self.hold(at.proceed, wait=not last)
         if last:
             self.finish()
+
+    def read(self, expr: Expr, at: _PartNames) -> Expr:
+        """An expression of a part as one of the chain."""
+        if expr in at.known:
+            return at.known[expr]
+        match expr:
+            case Load() if expr.array in at.stored:
+                return Load(at.names[expr.array], expr.extent)
+            case Load(array="g"):
+                return self.gradient
+            case Load(array="grad"):
+                return self.given
+            case Load(array="new"):
+                return self.stepped()
+            case Count():
+                return self.counted()
+            case Scalar():
+                return Scalar(at.names[expr.hyper], expr.index)
+        return rebuilt(expr, tuple(self.read(arg, at) for arg in children(expr)))
+
+    def assigned(self, target: str, value: Expr, at: _PartNames, *, last: bool) -> Expr:
+        """Adds the assignment of `value` to `target` of a part; gives what `target` is in the chain from then on."""
+        if target == PROCEED:
+            at.proceed = self.define("proceed" if self.alone else self.free("proceed"), value)
+            return at.proceed
+        if target == ACCEPT:
+            return self.accepted(value)
+        if target == GIVEN_GRADIENT and at.is_part:
+            self.left = value
+            return value
+        if target in (DELTA, PARAMETER):
+            at.moved, at.output = target == PARAMETER, self.output(target, value, last=last)
+            return at.output
+        if target in at.stored and self.holds is not None:
+            value = Call("where", (self.holds, value, Load(at.names[target], at.stored[target])))
+        return self.define(at.names[target], value)
+
+    def accepted(self, value: Expr) -> Local:
+        """The condition of a part on which the step counts; with those of the parts before it, that of the chain."""
+        accept = self.define("accept" if self.alone else self.free("accept"), value)
+        earlier = self.accept
+        self.accept = accept if earlier is None else self.define(self.free("accept"), Call("and", (earlier, accept)))
+        return accept
 
     def renamed(self, expr: Expr, names: Mapping[str, str]) -> Expr:
         if isinstance(expr, Scalar):
@@ -249,9 +264,12 @@ class _Chain:
         self.moved = output
         self.gradient = _difference(Load(PARAMETER), output)
 
-    def wait(self, proceed: Expr) -> None:
-        """What stands behind a part with a condition has a count and a condition of its own."""
-        self.holds, self.count, self.given = self._both(proceed), None, self.gradient
+    def hold(self, proceed: Expr, *, wait: bool) -> None:
+        """Makes `proceed` a condition of the step. `wait`: the parts behind have a count of their own, and for the
+        gradient before them what the chain has made of it so far."""
+        self.holds = self._both(proceed)
+        if wait:
+            self.count, self.given = None, self.gradient
 
     def counted(self) -> Expr:
         """The count of updates of the part at hand."""

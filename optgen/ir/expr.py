@@ -141,7 +141,7 @@ class Rows(StrEnum):
     FIRST = "first"
 
 
-def varying_dimensions(extent: Extent, rank: int, rows: str = Rows.LAST) -> frozenset[int]:
+def varying_dimensions(extent: Extent, rank: int, rows: Rows = Rows.LAST) -> frozenset[int]:
     """The dimensions of a parameter along which values of an extent vary; along all others there is one value.
 
     The one source of how many rows, columns and matrices there are. `rank`: the number of dimensions, at least 2

@@ -31,10 +31,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
-from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, walk
+from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Rows, walk
 
-__all__ = ["Assign", "Flag", "Hyper", "Interval", "Rule", "State", "kernel_scalars", "loads"]
+__all__ = ["Assign", "Flag", "Hyper", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
+
+
+class Part(StrEnum):
+    """What a spec is: a rule, or a part of chains that works on the gradient or on the stepped parameter."""
+
+    RULE = ""
+    GRADIENT = "gradient"
+    PARAMETER = "parameter"
 
 
 @dataclass(frozen=True)
@@ -125,9 +134,9 @@ class Rule:
     scalars: tuple[Assign, ...] = ()
     origin: str = ""
     notes: str = ""
-    part: str = ""
+    part: Part = Part.RULE
     matrix: bool | None = None
-    rows: str = "last"
+    rows: Rows = Rows.LAST
     accept: str = ""
     sharded: bool = False
 

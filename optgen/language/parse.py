@@ -13,6 +13,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
+from ..ir.expr import Rows
+from ..ir.rule import Part
 from ..names import canonical
 from .formula import kind, read_expression, read_formulas, words
 from .positions import Path, Positions, locate, span_at
@@ -22,13 +24,13 @@ __all__ = ["parse"]
 
 LARGEST_SPEC = 64 * 1024
 #: What a part of a chain may be that is no rule by itself.
-PARTS = ("", "gradient", "parameter")
+PARTS = tuple(part.value for part in Part)
 #: How many values a state has.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
 #: What is taken for a range that cannot be read, so that nothing more is said of it.
 WHOLE = "[-inf, inf]"
 #: Where rows are: in the last two dimensions, or each a slice of the first one.
-ROWS = ("last", "first")
+ROWS = tuple(rows.value for rows in Rows)
 
 
 def parse(text: str, file: str) -> SpecAst:

@@ -13,6 +13,7 @@ from ..ir.expr import (
     Extent,
 )
 from ..ir.primitives import FUNCTIONS, REDUCTIONS
+from ..ir.rule import Part
 
 __all__ = [
     "CALLABLE",
@@ -42,11 +43,15 @@ OVER_WORDS = {
     Extent.COLUMN: "a column",
 }  # fmt: skip
 #: What a part of a chain assigns, by its kind; a rule ("") may assign either.
-OUTPUTS = {"": (DELTA, PARAMETER), "gradient": (DELTA,), "parameter": (PARAMETER,)}
-NO_OUTPUT = {
-    "": ("no formula gives 'delta', what is subtracted from p, or 'p' itself", "for example: delta = eta*g"),
-    "gradient": ("no formula gives 'delta', what goes on in the gradient's place", "for example: delta = g*omega"),
-    "parameter": ("no formula gives 'p', the new parameter", "for example: p = where(t > 1, new, p)"),
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    Part.RULE: (DELTA, PARAMETER),
+    Part.GRADIENT: (DELTA,),
+    Part.PARAMETER: (PARAMETER,),
+}
+NO_OUTPUT: dict[str, tuple[str, str]] = {
+    Part.RULE: ("no formula gives 'delta', what is subtracted from p, or 'p' itself", "for example: delta = eta*g"),
+    Part.GRADIENT: ("no formula gives 'delta', what goes on in the gradient's place", "for example: delta = g*omega"),
+    Part.PARAMETER: ("no formula gives 'p', the new parameter", "for example: p = where(t > 1, new, p)"),
 }
 #: Given to the parts of chains.
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..ir.expr import Call, Count, Extent, Load, Reduce, Size, walk
+from ..ir.expr import Call, Count, Extent, Load, Reduce, Rows, Size, walk
 from ..ir.primitives import OPS
-from ..ir.rule import Assign, Rule
+from ..ir.rule import Assign, Part, Rule
 from ..lowering import dead_code as dead
 from ..lowering.sweeps import sweeps_of
 from . import text
@@ -101,10 +101,10 @@ def meanings(rule: Rule, body: Iterable[Assign]) -> str:
     """What the given names in `body` mean, in words."""
     found = {e for assign in body for e in walk(assign.value)}
     words = {
-        "": ["g is the gradient", "p the parameter"],
-        "gradient": ["g is what comes in, a gradient or the step of the parts before", "Δ what goes on in its place",
+        Part.RULE: ["g is the gradient", "p the parameter"],
+        Part.GRADIENT: ["g is what comes in, a gradient or the step of the parts before", "Δ what goes on in its place",
                      "p the parameter"],
-        "parameter": ["p is the parameter before the step", "new as the parts before leave it"],
+        Part.PARAMETER: ["p is the parameter before the step", "new as the parts before leave it"],
     }[rule.part]  # fmt: skip
     others = {
         Load("grad"): "grad the gradient before all parts",
@@ -161,9 +161,9 @@ def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
     return tuple((flag.name, flag.value) for flag in rule.flags if flag.value is not flag.default)
 
 
-def kept(extent: Extent, rows: str = "last") -> str:
+def kept(extent: Extent, rows: Rows = Rows.LAST) -> str:
     """How many values a state of this extent has, in words."""
-    slices = " (a slice of the first dimension)" if extent == Extent.ROW and rows == "first" else ""
+    slices = " (a slice of the first dimension)" if extent == Extent.ROW and rows == Rows.FIRST else ""
     return _KEPT[extent] + slices
 
 

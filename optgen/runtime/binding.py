@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.evaluate import ValuesByCount
-from ..ir.expr import Extent
+from ..ir.expr import Extent, Rows
 from ..ir.primitives import BLOCK, PANEL
 from .arrays import Array
 from .kernel import Kernel
@@ -58,7 +58,7 @@ class Binding:
         ffi, rule = kernel.runtime.ffi, kernel.rule
         self.arrays = len(rule.arrays)
         units = kernel.entry.units
-        slices = rule.rows == "first"
+        slices = rule.rows == Rows.FIRST
         self.elements = sum(tensor[0].size for tensor in tensors)
         layouts: dict[Layout, Array] = {}
         self.gradient_offsets = []

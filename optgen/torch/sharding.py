@@ -14,7 +14,7 @@ import torch
 
 from ..errors import ArrayError
 from ..interpreter import FOLDS
-from ..ir.expr import Extent, Reduce, Size, varying_dimensions, walk
+from ..ir.expr import Extent, Reduce, Rows, Size, varying_dimensions, walk
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.group_step import Shards
@@ -94,7 +94,7 @@ def _reduced(rule: Rule) -> set[Extent]:
     return {e.over for e in values if isinstance(e, Reduce | Size)}
 
 
-def _inner(extent: Extent, rows: str, rank: int) -> frozenset[int]:
+def _inner(extent: Extent, rows: Rows, rank: int) -> frozenset[int]:
     """The dimensions of a parameter that are within one row, column or matrix of it."""
     return frozenset(range(rank)) - varying_dimensions(extent, rank, rows)
 
