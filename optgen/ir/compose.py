@@ -1,10 +1,10 @@
-"""Open rules to one closed rule: the parts of a chain become one body, in which each part's step is the next one's g.
+"""Open rules to one closed rule: in a chain, the step of each part is the gradient of the next.
 
-In: open rules, each in the variant that is wanted. Out: a closed `Rule`, the same kind of thing for one part as for
-many, and under which names it has the parts' hyperparameters and states. A name of these that only one part has stays
-as it is; others get the part's name in front.
+In: open rules, each in the variant that is wanted. Out: a closed `Rule`, of the same kind for one part as for many, and
+the names of the parts' hyperparameters and states in it. A name that only one part has stays; others get the name of
+their part in front.
 
-What one may change: how parts are joined. That `delta` is subtracted from the parameter stands here, and only here.
+That `delta` is subtracted from the parameter stands here, and only here.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from .rule import Assign, Rule, State
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
 DELTA, PROCEED, ACCEPT = "delta", "proceed", "accept"
-#: What an open rule may read besides: the gradient that the step was given, which it may also overwrite, and the
-#: parameter as it stands.
+#: What an open rule may also read: the gradient that the step was given, which it may overwrite too, and the parameter
+#: as it stands.
 GIVEN_GRADIENT, NEW = "grad", "new"
 
 
 @dataclass(frozen=True)
 class Composed:
-    """A closed rule, and for each part the name here of each of its hyperparameters and states."""
+    """A closed rule; and for each part, the names in it of the part's hyperparameters and states."""
 
     rule: Rule
     hypers: tuple[Mapping[str, str], ...]
@@ -54,17 +54,18 @@ class Composed:
 
 
 def close(rule: Rule) -> Rule:
-    """One open rule as a closed one: a chain of one, which keeps its choice of flags and what it is."""
+    """A closed rule of one open rule: a chain of one, which keeps its flags and its kind."""
     return replace(compose([rule], rule.name).rule, flags=rule.flags, part=rule.part)
 
 
 def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = ()) -> Composed:
-    """The closed rule `name` that runs the open rules `parts` one behind the other.
+    """The closed rule `name` that runs the open rules `parts` one after the other.
 
-    `among`: for each part all its variants that one optimiser may use, which are to have the same names. A part's
-    output is the next part's gradient; one that assigns "p" passes on how far p moved. Where `proceed` of a part is
-    false, whatever the parts behind it own stays as it is, and so does p. Where `accept` of a part is false, the whole
-    step is as if it had not been made; but what is assigned to `grad` the gradient is in any case.
+    `among`: for each part, all variants that one optimiser may use; they get the same names.
+
+    A part's output is the next part's gradient. A part that assigns "p" hands on how far p moved. Where `proceed` of a
+    part is false, p stays as it is, and so does all that the parts behind it own. Where `accept` of a part is false,
+    the step changes nothing but the gradient, if a part assigns `grad`.
     """
     taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
     names = _names(parts, among or [[part] for part in parts], taken)
@@ -97,8 +98,10 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
 
 
 def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
-    """The body with a number for each reduction over the group, in the order in which a step meets them: tensors in
-    other variants take part in them, whatever becomes of them in this one."""
+    """The body with a number for each reduction over the group, in the order in which a step meets them.
+
+    Tensors in other variants take part in these reductions, whatever becomes of them in this variant.
+    """
     keys = itertools.count()
 
     def keyed(expr: Expr) -> Expr:
@@ -111,8 +114,8 @@ def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
 
 
 def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[str]) -> list[dict[str, str]]:
-    """For each part, what its hyperparameters, states and locals are called in the chain."""
-    # Of a hyperparameter and of a state the names are for users; a local makes way for them.
+    """The names in the chain of each part's hyperparameters, states and locals."""
+    # Users see the names of hyperparameters and states; a local makes way for them.
     public, own = [], []
     for rules in among:
         defined = [h.name for rule in rules for h in rule.hypers] + [s.name for rule in rules for s in rule.states]

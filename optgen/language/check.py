@@ -1,8 +1,10 @@
-"""`SpecAst` to `Rule`s: names, types and extents. Every fault is collected, over all variants, and raised once.
+"""`SpecAst` to `Rule`s: names, types and extents are checked.
 
 In: the syntax tree of a spec, with the faults of its form. Out: one checked `Rule` for each choice of flags, the
-defaults first; open, as parts of chains are, or closed. A rule that asks whether the parameter is a matrix has each of
-these twice, for matrices first. What is not checked here: whether a rule converges, or divides by zero.
+defaults first, open or closed; or one `SpecError` with every fault of all variants.
+
+A rule that asks whether the parameter is a matrix has two variants for each choice, that for matrices first. Nothing
+here tells whether a rule converges, or divides by zero.
 """
 
 from __future__ import annotations
@@ -266,7 +268,7 @@ class _Checker(Scope):
         )
 
     def check_reductions(self, rules: tuple[Rule, ...]) -> None:
-        """A pass keeps a block of each reduction at hand, so there can be only so many."""
+        """Limits the number of reductions: a sweep keeps a block of each at hand."""
         count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
         if count > MOST_REDUCTIONS:
             message = f"at most {MOST_REDUCTIONS} reductions were expected, got {count}"

@@ -1,6 +1,7 @@
-"""Spec file to `SpecAst`: the form of a spec, with the place of every part. What the names mean is for `check`.
+"""Spec file to `SpecAst`: the form of a spec, with the place of every part.
 
-In: the text of a TOML file. Out: a `SpecAst`, whose `faults` lists all that is wrong with the form.
+In: the text of a TOML file. Out: a `SpecAst`, whose `faults` lists all that is wrong with the form. What names mean
+is the business of `check`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
-"""One variant of a rule, a choice of its flags: terms become typed expressions, names get their meaning.
+"""The words of the language: names that are given, names that are taken, and what is said of them.
 
-In: the syntax tree of a spec, through the `Scope` that all its variants share, and a choice. Out: states and a body, as
-`check` puts them into a `Rule`; the faults, and which names were used, go to the scope.
+In: nothing. Out: tables, for `check` and `elaborate`.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ __all__ = [
 
 #: The flag that every spec has: whether the parameter has two dimensions or more.
 MATRIX = "matrix"
-#: How a reduction is told over what it goes.
+#: The words that tell a reduction over what it goes.
 OVER = {extent.name.lower(): extent for extent in Extent if Extent.GROUP <= extent < Extent.ELEMENT}
 GIVEN = {
     PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
     "size": "the number of elements", **dict.fromkeys(OVER, "an extent"),
 }  # fmt: skip
-#: Over what a reduction goes, in words.
+#: The same in words, for messages.
 OVER_WORDS = {
     Extent.GROUP: "all parameters", Extent.TENSOR: "a parameter", Extent.MATRIX: "a matrix", Extent.ROW: "a row",
     Extent.COLUMN: "a column",

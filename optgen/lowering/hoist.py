@@ -1,9 +1,9 @@
-"""Hoisting: what has fewer values than the elements around it is computed as often as it has values.
+"""Hoisting: a value of lesser extent than the expression around it is computed once for each of its values.
 
 Guarantees: every largest expression of lesser extent inside another has a name, and every reduction too; `scalars`
 holds all of extent CONSTANT or STEP, which the host computes once a step; `body` holds no hyperparameter and no t, only
 locals and literals; a value is rounded once, where it meets an element, exactly as before.
-Does not: hoist literals, which the emitter writes where they stand.
+Does not: hoist literals, which stand where they are used.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""What a rule is, costs and means, read off its IR: numbers and words for `optgen list`, `optgen show`, docstrings and
-documentation.
+"""What a rule is, costs and means, read off its IR.
 
-In: rules, checked or lowered. Out: formulas to show, choices that change them, numbers, words. How these are laid out
-is the business of `render` and `pages`.
+In: rules, checked or lowered. Out: formulas to show, the choices that change them, numbers and words, for `optgen
+list`, `optgen show`, docstrings and documentation. Their layout is the business of `module_source` and of `cli`.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ _KEPT = {
 
 
 def bytes_moved(lowered: Rule, itemsize: int) -> int:
-    """Bytes that a step of the lowered rule reads and writes for every element, of `itemsize` bytes each.
+    """Bytes that a step of the lowered rule reads and writes for each element of `itemsize` bytes.
 
-    This, and not the arithmetic, is what a step costs on tensors that no cache holds.
+    On tensors that no cache holds, these are the cost of a step, not the arithmetic.
     """
     return sweeps_of(lowered).traffic * itemsize
 
@@ -52,14 +51,14 @@ def bytes_kept(rule: Rule, itemsize: int) -> int:
 
 
 def passes(lowered: Rule) -> int:
-    """How often a step of the lowered rule goes over memory."""
+    """The number of sweeps over memory in a step of the lowered rule."""
     return len(sweeps_of(lowered).sweeps)
 
 
 def inexact(rule: Rule) -> dict[str, int]:
     """The primitives of elements that no library rounds correctly, each with its bound in ulps.
 
-    Not those of a step (`beta**t`): interpreter and kernel take these from the same place, so they have the same bits.
+    Those of a step (`beta**t`) do not count: interpreter and kernel take them from the same place, to the same bits.
     """
     calls = [e for a in rule.body for e in walk(a.value) if isinstance(e, Call) and e.extent is Extent.ELEMENT]
     return {call.op: OPS[call.op].ulps for call in calls if not OPS[call.op].exact}
@@ -75,10 +74,10 @@ def exactness(rule: Rule) -> str:
 
 
 def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
-    """The formulas of a variant, without those whose value nothing reads in it.
+    """The formulas of a variant, without those whose value nothing reads.
 
-    Of a part of chains, those of its `opened` rule: alone it has no other parts whose gradient and parameter it could
-    read.
+    For a part of chains, the formulas of its `opened` rule, which still names the gradient and the parameter of the
+    other parts.
     """
     living = dead.run(checked).body
     if not checked.part or opened is None:

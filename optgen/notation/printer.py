@@ -1,7 +1,7 @@
-"""What the printers share: a primitive is written in a `Form`, and brackets stand where they change the meaning.
+"""The common printer of expressions: a `Form` for each primitive, and brackets only where they change the meaning.
 
-In: an expression and a table of forms, one for each primitive. Out: text. Floating point is not associative, so a
-right-hand `a + (b + c)` keeps its brackets in every language.
+In: an expression, and a table of forms. Out: text. Floating point is not associative, so a right-hand `a + (b + c)`
+keeps its brackets in every language.
 """
 
 from __future__ import annotations

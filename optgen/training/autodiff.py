@@ -1,14 +1,14 @@
 """Tracked arrays: `param`, `Params` and `gradient`, over the HIPS `autograd` library.
 
-Comes in: NumPy arrays, and a loss written as a closure over parameters in ordinary NumPy. Goes out: the gradient of
-that loss for every parameter, as plain arrays. Nothing here knows of optimisers.
+In: NumPy arrays, and a loss written as a closure over parameters in ordinary NumPy. Out: the gradient of that loss for
+every parameter, as plain arrays. Nothing here knows of optimisers.
 
 Outside `gradient` a `Param` behaves as its array. Inside, each parameter asked for stands for one of autograd's boxes,
 found through the tape of the current context, so that threads and failures leave no trace of each other. NumPy's own
 functions arrive through `__array_ufunc__` and `__array_function__`, and go on to autograd's function of the same name.
 
-What one may change: `OWN` gains a function that autograd lacks or gets wrong, composed of autograd's own; `_METHODS`
-gains a method of arrays. The rule to keep: a gradient is right, or it is refused by name.
+A gradient is right, or it is refused by name. `OWN` takes functions that autograd lacks or gets wrong, composed of its
+own; `_METHODS` takes methods of arrays.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Training: `update` and `train`, and what goes into a loop: `epochs`, `throttle`, `stop`.
 
-Comes in: parameters, gradients or a loss, and any optimiser, known here only by its `step(params, grads)`. Goes out:
-nothing; the parameters are changed in place. What one may change: the loop, and what it shows. What an update computes
-is the optimiser's business.
+In: parameters, gradients or a loss, and any optimiser, known here only by its `step(params, grads)`. Out: nothing; the
+parameters are changed in place. What an update computes is the optimiser's business.
 """
 
 from __future__ import annotations
