@@ -24,13 +24,13 @@ from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
 __all__ = ["parse"]
 
 LARGEST_SPEC = 64 * 1024
-#: What a part of a chain may be that is no rule by itself.
+#: What a spec may be: a rule, or one of two kinds of parts.
 PARTS = tuple(part.value for part in Part)
 #: How many values a state has.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
-#: What is taken for a range that cannot be read, so that nothing more is said of it.
+#: Stands for a range that cannot be read, so that it causes no further faults.
 WHOLE = "[-inf, inf]"
-#: Where rows are: in the last two dimensions, or each a slice of the first one.
+#: Which rows are meant: those of the last two dimensions, or slices of the first one.
 ROWS = tuple(rows.value for rows in Rows)
 
 
@@ -142,7 +142,7 @@ class _Document:
         return value.strip()
 
     def choice(self, path: Path, table: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
-        """A text that is one of `choices`, of which the first is what holds where there is none."""
+        """A text that is one of `choices`; the first one by default."""
         value = self.text(path, table, key)
         if isinstance(table.get(key), str) and value not in choices:
             close = get_close_matches(value, choices, 1)

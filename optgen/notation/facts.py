@@ -120,8 +120,11 @@ def meanings(rule: Rule, body: Iterable[Assign]) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """What one choice changes in the formulas of the default variant: which flags are turned to make it; whether it is
-    for parameters that are no matrices; the position of the variant; those of its formulas that the default has not."""
+    """What one choice changes in the formulas of the default variant.
+
+    `flags`: those turned to make the choice. `no_matrix`: whether it is for parameters that are no matrices. `variant`:
+    the position of the variant. `formulas`: those that the default variant has not.
+    """
 
     flags: tuple[tuple[str, bool], ...]
     no_matrix: bool

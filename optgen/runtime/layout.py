@@ -1,7 +1,6 @@
-"""The arrays of a step: what may be stepped, where its memory lies, and in what layout a kernel goes over it.
+"""Layouts: the order and the strides in which a kernel goes over arrays, and how many values of each extent they have.
 
-In: parameters and gradients as they were given. Out: plain arrays that any backend may write, or an `ArrayError` that
-names the one at fault. Nothing here writes to an array.
+In: arrays of one shape that `arrays` has accepted. Out: a `Layout`, and counts. Nothing here writes to an array.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ __all__ = ["SLAB", "Layout", "LayoutKind", "counts_of", "layout_of"]
 
 _COUNTED = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.ELEMENT)
 
-#: Matrices of no more elements, dense behind each other, are gone through several at a time.
+#: The most elements of a small matrix; dense ones are taken several at a time.
 SLAB = constant("SLAB")
 
 
@@ -42,12 +41,13 @@ class LayoutKind(IntEnum):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a kernel goes over some arrays of one shape: the dimensions left after merging, the last one innermost.
+    """How a kernel goes over arrays of one shape.
 
-    `offsets` are in bytes, from the first element of each array to the first one visited; `by[d][a]` is the stride in
-    bytes of array `a` along dimension `d`. `dense`: one dimension, every array aligned and without gaps; of matrices,
-    which keep their dimensions, every row of every array. `slices`: the rows are slices of the first dimension.
-    `slabs`: the matrices are small, and every array is dense from the first to the last.
+    `shape`: the dimensions left after merging, the last one innermost. `by[d][a]`: the stride in bytes of array `a`
+    along dimension `d`. `offsets`: bytes from the first element of each array to the first one visited. `dense`: one
+    dimension, and every array aligned and without gaps; for matrices, which keep their dimensions, every row of every
+    array. `slices`: the rows are slices of the first dimension. `slabs`: the matrices are small, and every array is
+    dense from the first to the last.
     """
 
     dense: bool
@@ -78,8 +78,8 @@ class Layout:
 def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = False, slices: bool = False) -> Layout:
     """The layout of arrays of one shape, the first of which leads: its smallest stride becomes the innermost.
 
-    `ordered`: the elements are visited in the order of their indices instead, as a reduction must. `tiled`: so are rows
-    and columns, which stay what they are; `slices` if these rows are the slices of the first dimension.
+    `ordered`: elements are visited in the order of their indices instead, as reductions need. `tiled`: so they are, and
+    rows and columns stay what they are. `slices`: these rows are the slices of the first dimension.
     """
     lead = arrays[0]
     if slices and lead.ndim > 2:
