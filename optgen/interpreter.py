@@ -1,9 +1,11 @@
-"""The reference interpreter, the oracle: runs a checked rule, before any pass, with NumPy.
+"""The reference interpreter, the oracle: runs a checked rule with NumPy, before any pass.
 
-It shares with the kernels the names of the primitives and the arithmetic of scalars (`host`), and nothing else.
-Slow and plain on purpose: one array for every operation, each rounded to the compute type. Values of lesser extent
-than an element are float64: Python numbers for a step, a group and a tensor, and for rows, columns and matrices arrays
-with as many dimensions as the parameter, of which those that do not count have length 1.
+In: a checked rule, hyperparameters, and the arrays of one or more tensors. Out: the arrays after one step, in place.
+
+It shares with the kernels the names of the primitives and the arithmetic of scalars (`ir.evaluate`), and nothing else.
+It is slow and plain on purpose: one array for every operation, each rounded to the compute type. Values of lesser
+extent than an element are float64. For a step, a group or a tensor they are Python numbers. For rows, columns and
+matrices they are arrays with as many dimensions as the parameter, of length 1 along those that do not count.
 """
 
 from __future__ import annotations
@@ -27,11 +29,13 @@ from .ir.expr import (
     Load,
     Local,
     Reduce,
+    Rows,
     Scalar,
     Size,
     extent_of,
     reduced_extent,
     type_of,
+    varying_dimensions,
 )
 from .ir.primitives import BLOCK, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
@@ -94,7 +98,7 @@ class Tensor:
 
 
 def initial_state(rule: Rule, values: HyperValues, p: Array | None = None) -> dict[str, Any]:
-    """What each state starts as, in float64: a number; or for an expression of the parameter, an array like `p`."""
+    """The initial value of each state, in float64: a number, or an array like `p` where it depends on the parameter."""
     initial = {}
     for state in rule.states:
         if any(e == Load(PARAMETER) for e in _leaves(state.init)):
@@ -107,25 +111,20 @@ def initial_state(rule: Rule, values: HyperValues, p: Array | None = None) -> di
     return initial
 
 
-def shape_of(extent: Extent, shape: tuple[int, ...], rows: str = "last") -> tuple[int, ...]:
-    """The shape of a state of this extent, for a parameter of this shape: as many dimensions, or none at all."""
-    count = len(shape)
-    first = rows == "first"
-    match extent:
-        case Extent.ELEMENT:
-            return shape
-        case Extent.ROW:
-            return (shape[0], *(1,) * (count - 1)) if first else (*shape[:-1], 1)
-        case Extent.COLUMN:
-            return (1, *shape[1:]) if first else (*shape[:-2], 1, shape[-1])
-        case Extent.MATRIX:
-            return (1,) * count if first else (*shape[:-2], 1, 1)
-    return ()
+def shape_of(extent: Extent, shape: tuple[int, ...], rows: Rows = Rows.LAST) -> tuple[int, ...]:
+    """The shape of a state of an extent, for a parameter of this shape: as many dimensions, or none at all."""
+    if extent <= Extent.TENSOR:
+        return ()
+    varying = varying_dimensions(extent, len(shape), rows)
+    return tuple(n if d in varying else 1 for d, n in enumerate(shape))
 
 
 def step(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -> bool:
-    """One step of one tensor, in place, as `step_group` makes it. `arrays` holds "p", "g" and every state: those of
-    extent ELEMENT of one shape and dtype, the compute type, the others float64, of the shape that `shape_of` gives."""
+    """One step of one tensor, in place; whether it counts, as for `step_group`.
+
+    `arrays` holds "p", "g" and every state. Those of extent ELEMENT have one shape, and the compute type as dtype; the
+    others are float64, of the shape that `shape_of` gives.
+    """
     group = {state.name: arrays[state.name] for state in rule.states if state.extent == Extent.GROUP}
     return step_group([(rule, values, Tensor(t, arrays))], group, values, t)
 
@@ -133,10 +132,12 @@ def step(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -
 def step_group(
     tensors: Sequence[tuple[Rule, HyperValues, Tensor]], group: Mapping[str, Array], values: HyperValues, t: int
 ) -> bool:
-    """One step of all tensors, in place, each in its own variant and with its own hyperparameters. `group` holds the
-    states of extent GROUP; what is computed once for all tensors has the hyperparameters `values`, and `t` for a count.
+    """One step of all tensors, in place, each in its own variant and with its own hyperparameters.
 
-    Whether the step counts: if the rule says that it does not, nothing has changed but gradients that it overwrites.
+    `group` holds the states of extent GROUP. What is computed once for all tensors has the hyperparameters `values` and
+    the count `t`.
+
+    Returns whether the step counts. If not, nothing has changed but gradients that the rule overwrites.
     """
     known: list[float] = []  # the values of the reductions over the group, in the order in which a step meets them
     while True:
@@ -191,7 +192,7 @@ class _Step:
             # What all tensors have together is computed once, from the group's own scalars.
             shared = self.group is not None and assign.target in self.group
             result = (self._once() if shared else self).value(assign.value)
-            # An array of the caller's would change under the feet of a later name when the arrays are written.
+            # A copy, since writing the caller's arrays would otherwise change the values of later names.
             self.names[assign.target] = np.copy(result) if isinstance(assign.value, Load) else result
 
     @property
@@ -229,7 +230,7 @@ class _Step:
         raise AssertionError(f"{expr} has no value")
 
     def _once(self) -> _Step:
-        """For a value of the group: the same step, with the group's hyperparameters and count for what is a scalar."""
+        """The same step with the hyperparameters and the count of the group, for a value of the group."""
         if self.once is None or self.once == (self.values, self.t):
             return self
         values, t = self.once
@@ -240,7 +241,7 @@ class _Step:
         return again
 
     def operand(self, expr: Expr) -> Any:
-        """A value as an operand among elements: here a number of the host is rounded to the compute type, once."""
+        """A value as an operand among elements, where a number of the host is rounded to the compute type, once."""
         value = self.value(expr)
         if extent_of(expr) == Extent.ELEMENT or type_of(expr) is Type.BOOL:
             return value
@@ -271,7 +272,7 @@ class _Step:
         return total
 
     def _widened(self, expr: Expr, of: Extent) -> Array:
-        """A value as float64, for each of extent `of` one; an element is one of the compute type before."""
+        """A value as float64, one for each of extent `of`; an element is rounded to the compute type before."""
         value = self.operand(expr) if of == Extent.ELEMENT else self.value(expr)
         return np.broadcast_to(np.asarray(value, np.float64), shape_of(of, self.shape, self.rule.rows))
 
@@ -296,7 +297,7 @@ class _Step:
         target = shape_of(over, self.shape, self.rule.rows)
         if not self.rule.tiled:
             return float(_fold_blocks(x.reshape(1, -1), start, take)[0])
-        if self.rule.rows == "first":
+        if self.rule.rows == Rows.FIRST:
             x = x.reshape(1, x.shape[0], int(np.prod(x.shape[1:])))
         else:
             x = x.reshape(int(np.prod(x.shape[:-2])), *x.shape[-2:])

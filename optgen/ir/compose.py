@@ -1,10 +1,10 @@
-"""Open rules to one closed rule: the parts of a chain become one body, in which each part's step is the next one's g.
+"""Open rules to one closed rule: in a chain, the step of each part is the gradient of the next.
 
-In: open rules, each in the variant that is wanted. Out: a closed `Rule`, the same kind of thing for one part as for
-many, and under which names it has the parts' hyperparameters and states. A name of these that only one part has stays
-as it is; others get the part's name in front.
+In: open rules, each in the variant that is wanted. Out: a closed `Rule`, of the same kind for one part as for many, and
+the names of the parts' hyperparameters and states in it. A name that only one part has stays; others get the name of
+their part in front.
 
-What one may change: how parts are joined. That `delta` is subtracted from the parameter stands here, and only here.
+That `delta` is subtracted from the parameter stands here, and only here.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from ..names import numbered
@@ -27,6 +27,7 @@ from .expr import (
     Load,
     Local,
     Reduce,
+    Rows,
     Scalar,
     children,
     extent_of,
@@ -38,14 +39,14 @@ from .rule import Assign, Rule, State
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
 DELTA, PROCEED, ACCEPT = "delta", "proceed", "accept"
-#: What an open rule may read besides: the gradient that the step was given, which it may also overwrite, and the
-#: parameter as it stands.
+#: What an open rule may also read: the gradient that the step was given, which it may overwrite too, and the parameter
+#: as it stands.
 GIVEN_GRADIENT, NEW = "grad", "new"
 
 
 @dataclass(frozen=True)
 class Composed:
-    """A closed rule, and for each part the name here of each of its hyperparameters and states."""
+    """A closed rule; and for each part, the names in it of the part's hyperparameters and states."""
 
     rule: Rule
     hypers: tuple[Mapping[str, str], ...]
@@ -53,17 +54,18 @@ class Composed:
 
 
 def close(rule: Rule) -> Rule:
-    """One open rule as a closed one: a chain of one, which keeps its choice of flags and what it is."""
+    """A closed rule of one open rule: a chain of one, which keeps its flags and its kind."""
     return replace(compose([rule], rule.name).rule, flags=rule.flags, part=rule.part)
 
 
 def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = ()) -> Composed:
-    """The closed rule `name` that runs the open rules `parts` one behind the other.
+    """The closed rule `name` that runs the open rules `parts` one after the other.
 
-    `among`: for each part all its variants that one optimiser may use, which are to have the same names. A part's
-    output is the next part's gradient; one that assigns "p" passes on how far p moved. Where `proceed` of a part is
-    false, whatever the parts behind it own stays as it is, and so does p. Where `accept` of a part is false, the whole
-    step is as if it had not been made; but what is assigned to `grad` the gradient is in any case.
+    `among`: for each part, all variants that one optimiser may use; they get the same names.
+
+    A part's output is the next part's gradient. A part that assigns "p" hands on how far p moved. Where `proceed` of a
+    part is false, p stays as it is, and so does all that the parts behind it own. Where `accept` of a part is false,
+    the step changes nothing but the gradient, if a part assigns `grad`.
     """
     taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
     names = _names(parts, among or [[part] for part in parts], taken)
@@ -85,7 +87,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         origin=first.origin if alone else "",
         notes=first.notes if alone else "",
         matrix=matrix,
-        rows=next((part.rows for part in parts if part.rows != "last"), "last"),
+        rows=next((part.rows for part in parts if part.rows != Rows.LAST), Rows.LAST),
         accept=made.accept.name if made.accept is not None else "",
     )
     return Composed(
@@ -96,8 +98,10 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
 
 
 def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
-    """The body with a number for each reduction over the group, in the order in which a step meets them: tensors in
-    other variants take part in them, whatever becomes of them in this one."""
+    """The body with a number for each reduction over the group, in the order in which a step meets them.
+
+    Tensors in other variants take part in these reductions, whatever becomes of them in this variant.
+    """
     keys = itertools.count()
 
     def keyed(expr: Expr) -> Expr:
@@ -110,8 +114,8 @@ def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
 
 
 def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[str]) -> list[dict[str, str]]:
-    """For each part, what its hyperparameters, states and locals are called in the chain."""
-    # Of a hyperparameter and of a state the names are for users; a local makes way for them.
+    """The names in the chain of each part's hyperparameters, states and locals."""
+    # Users see the names of hyperparameters and states; a local makes way for them.
     public, own = [], []
     for rules in among:
         defined = [h.name for rule in rules for h in rule.hypers] + [s.name for rule in rules for s in rule.states]
@@ -143,6 +147,19 @@ def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[st
     return names
 
 
+@dataclass
+class _PartNames:
+    """One part while it is appended: its names in the chain, and what it has given so far."""
+
+    names: Mapping[str, str]
+    stored: Mapping[str, Extent]  # its states
+    is_part: bool  # none that stands by itself
+    known: dict[Expr, Expr] = field(default_factory=dict)  # what its assigned names are in the chain
+    output: Expr | None = None
+    moved: bool = False  # whether the output is the parameter
+    proceed: Expr | None = None
+
+
 class _Chain:
     """The body so far, and what the next part finds: its gradient, the parameter as it stands, its count."""
 
@@ -160,60 +177,61 @@ class _Chain:
         self.left: Expr | None = None  # what the gradient is left as
 
     def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
+        """Appends a part, whose names become `names`; `last`: none follows it."""
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
-        stored = {state.name: state for state in part.states}
-        known: dict[Expr, Expr] = {}  # what this part's own names are now
-
-        def read(expr: Expr) -> Expr:
-            if expr in known:
-                return known[expr]
-            match expr:
-                case Load() if expr.array in stored:
-                    return Load(names[expr.array], expr.extent)
-                case Load(array="g"):
-                    return self.gradient
-                case Load(array="grad"):
-                    return self.given
-                case Load(array="new"):
-                    return self.stepped()
-                case Count():
-                    return self.counted()
-                case Scalar():
-                    return Scalar(names[expr.hyper], expr.index)
-            return rebuilt(expr, tuple(map(read, children(expr))))
-
-        output: Expr | None = None
-        proceed: Expr | None = None
-        moved = False
+        at = _PartNames(names, {state.name: state.extent for state in part.states}, is_part=bool(part.part))
         for assign in part.body:
-            value = read(assign.value)
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
-            if assign.target == PROCEED:
-                proceed = known[own] = self.define("proceed" if self.alone else self.free("proceed"), value)
-            elif assign.target == ACCEPT:
-                known[own] = accept = self.define("accept" if self.alone else self.free("accept"), value)
-                both = accept if self.accept is None else Call("and", (self.accept, accept))
-                self.accept = accept if both is accept else self.define(self.free("accept"), both)
-            elif assign.target == GIVEN_GRADIENT and part.part:
-                known[own] = self.left = value
-            elif assign.target in (DELTA, PARAMETER):
-                moved = assign.target == PARAMETER
-                output = known[own] = self.output(assign.target, value, last=last)
-            elif assign.target in stored:
-                extent = stored[assign.target].extent
-                if self.holds is not None:
-                    value = Call("where", (self.holds, value, Load(names[assign.target], extent)))
-                known[own] = self.define(names[assign.target], value)
-            else:
-                known[own] = self.define(names[assign.target], value)
-        assert output is not None, f"{part.name} has no output"
-        self.pass_on(output, moved)
-        if proceed is not None and not last:
-            self.wait(proceed)
-        elif proceed is not None:
-            self.holds = self._both(proceed)
+            at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
+        assert at.output is not None, f"{part.name} has no output"
+        self.pass_on(at.output, at.moved)
+        if at.proceed is not None:
+            self.hold(at.proceed, wait=not last)
         if last:
             self.finish()
+
+    def read(self, expr: Expr, at: _PartNames) -> Expr:
+        """An expression of a part as one of the chain."""
+        if expr in at.known:
+            return at.known[expr]
+        match expr:
+            case Load() if expr.array in at.stored:
+                return Load(at.names[expr.array], expr.extent)
+            case Load(array="g"):
+                return self.gradient
+            case Load(array="grad"):
+                return self.given
+            case Load(array="new"):
+                return self.stepped()
+            case Count():
+                return self.counted()
+            case Scalar():
+                return Scalar(at.names[expr.hyper], expr.index)
+        return rebuilt(expr, tuple(self.read(arg, at) for arg in children(expr)))
+
+    def assigned(self, target: str, value: Expr, at: _PartNames, *, last: bool) -> Expr:
+        """Adds the assignment of `value` to `target` of a part; gives what `target` is in the chain from then on."""
+        if target == PROCEED:
+            at.proceed = self.define("proceed" if self.alone else self.free("proceed"), value)
+            return at.proceed
+        if target == ACCEPT:
+            return self.accepted(value)
+        if target == GIVEN_GRADIENT and at.is_part:
+            self.left = value
+            return value
+        if target in (DELTA, PARAMETER):
+            at.moved, at.output = target == PARAMETER, self.output(target, value, last=last)
+            return at.output
+        if target in at.stored and self.holds is not None:
+            value = Call("where", (self.holds, value, Load(at.names[target], at.stored[target])))
+        return self.define(at.names[target], value)
+
+    def accepted(self, value: Expr) -> Local:
+        """The condition of a part on which the step counts; with those of the parts before it, that of the chain."""
+        accept = self.define("accept" if self.alone else self.free("accept"), value)
+        earlier = self.accept
+        self.accept = accept if earlier is None else self.define(self.free("accept"), Call("and", (earlier, accept)))
+        return accept
 
     def renamed(self, expr: Expr, names: Mapping[str, str]) -> Expr:
         if isinstance(expr, Scalar):
@@ -249,9 +267,12 @@ class _Chain:
         self.moved = output
         self.gradient = _difference(Load(PARAMETER), output)
 
-    def wait(self, proceed: Expr) -> None:
-        """What stands behind a part with a condition has a count and a condition of its own."""
-        self.holds, self.count, self.given = self._both(proceed), None, self.gradient
+    def hold(self, proceed: Expr, *, wait: bool) -> None:
+        """Makes `proceed` a condition of the step. `wait`: the parts behind have a count of their own, and for the
+        gradient before them what the chain has made of it so far."""
+        self.holds = self._both(proceed)
+        if wait:
+            self.count, self.given = None, self.gradient
 
     def counted(self) -> Expr:
         """The count of updates of the part at hand."""

@@ -1,7 +1,9 @@
-"""Arithmetic on the host: everything of extent CONSTANT, STEP or GROUP, in float64, in this one place.
+"""Arithmetic on the host: all float64 arithmetic of scalars, in this one place.
 
-The interpreter and the kernels both take their scalars from here, so that `beta[1]**t` has one value. Each primitive
-follows IEEE 754, as NumPy does: a division by zero is an infinity or a NaN, never an exception.
+In: expressions of extent CONSTANT, STEP or GROUP, hyperparameters, a count. Out: Python numbers.
+
+The interpreter and the kernels both take their scalars from here, so `beta[1]**t` has one value. Each primitive follows
+IEEE 754, as NumPy does: a division by zero is an infinity or a NaN, never an exception.
 """
 
 from __future__ import annotations
@@ -21,9 +23,9 @@ __all__ = ["HOST", "Always", "HyperValues", "Program", "Value", "ValuesByCount",
 Value: TypeAlias = float | bool
 #: The values of the hyperparameters, by name; one number or several.
 HyperValues: TypeAlias = Mapping[str, tuple[float, ...]]
-#: These by the count of updates that a step is for a parameter.
+#: The same by count of updates, since a schedule may change them.
 ValuesByCount: TypeAlias = Mapping[int, HyperValues]
-#: Where a value goes, what computes it, and what takes its arguments from the cells.
+#: The cell of a value, the operation that computes it, and the selection of its arguments from the cells.
 Instruction: TypeAlias = tuple[int, Callable[..., Value], Callable[[list[Value]], Sequence[Value]]]
 
 #: How many sets of hyperparameters a program remembers.
@@ -135,17 +137,17 @@ def evaluate(expr: Expr, values: HyperValues, t: int, names: Mapping[str, Value]
 
 
 def _taking(places: Sequence[int]) -> Callable[[list[Value]], Sequence[Value]]:
-    """A function that takes what stands in these places."""
+    """A function that selects the values in these places."""
     if len(places) == 1:
         return operator.itemgetter(slice(places[0], places[0] + 1))
     return operator.itemgetter(*places) if places else lambda _: ()
 
 
 class Program:
-    """`scalars` of a lowered rule as a straight line of instructions: a step should not cost more than it must, so what
-    does not depend on the count is computed once for each set of hyperparameters.
+    """The `scalars` of a lowered rule as a straight line of instructions.
 
-    `run(values, t)` gives the value of each name in `wanted`, in that order.
+    `run(values, t)` gives the value of each name in `wanted`, in that order. What does not depend on the count is
+    computed once for each set of hyperparameters, to keep a step cheap.
     """
 
     def __init__(self, scalars: Sequence[Assign], wanted: Sequence[str]) -> None:

@@ -1,30 +1,19 @@
-"""The typed intermediate representation. Frozen; never strings; text exists only before `parse` and after `emit`.
+"""The expressions of a rule, and the extents of their values.
 
-    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
-                    rows)
-    hyper    = Hyper(name, default+, vector, ranges+, doc)    run-time argument; a number, or several: beta[1], beta[2]
-    flag     = Flag(name, default, doc, value, when, requires) compile-time choice; `value` is this variant's
-    state    = State(name, init, doc, extent)                 values kept from step to step, as many as its extent has
-    assign   = Assign(target, value)                          target: a state, "p", or a new local name
-    expr     = Const(value)                                   a literal
-             | Scalar(hyper, index)                           a hyperparameter; of several values, index from 1; else 0
-             | Count()                                        t, the updates of this parameter, this one included
-             | Size(over, of)                                 how many values of extent `of` there are in each of `over`
-             | Load(array, extent)                            "p", "g" or a state, as it was before the step
-             | Local(name, extent, type)                      the value of an earlier assignment (or hoisted scalar)
-             | Call(op, args+)                                op: a row of ops.OPS
-             | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
+In: nothing; `language` makes the values. Out: frozen values, to be compared, hashed, walked and rebuilt.
+
+    expr     = Const(value)                     a literal
+             | Scalar(hyper, index)             a hyperparameter; index from 1 where it has several values, else 0
+             | Count()                          t, the updates of this parameter, this one included
+             | Size(over, of)                   the number of values of extent `of` in each of `over`
+             | Load(array, extent)              "p", "g" or a state, as it was before the step
+             | Local(name, extent, type)        the value of an earlier assignment, or of a scalar
+             | Call(op, args+)                  op: a row of primitives.OPS
+             | Reduce(op, args+, over, key)     op: a row of primitives.REDUCTIONS; one value for each of `over`
 
     extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
-               sets of what a value varies with; that of a Call is the union of its arguments' (`join`)
 
-`body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
-is float64, and rounded once to the compute type where it meets one of extent ELEMENT. `scalars` is empty until the
-pass `hoist` moves everything of extent CONSTANT or STEP there: it is computed on the host, once a step.
-
-A rule as `check` first makes it is *open*: it assigns "delta" or "p", and may read "grad" and "new" as if they were
-arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others;
-everything else knows closed rules only.
+An extent is the set of what a value varies with; that of a `Call` is the union of its arguments' (`join`).
 """
 
 from __future__ import annotations
@@ -32,7 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import TypeAlias
 
 from .primitives import OPS, Type
@@ -48,6 +37,7 @@ __all__ = [
     "Load",
     "Local",
     "Reduce",
+    "Rows",
     "Scalar",
     "Size",
     "children",
@@ -61,6 +51,7 @@ __all__ = [
     "replaced",
     "type_of",
     "varies_within",
+    "varying_dimensions",
     "walk",
 ]
 
@@ -130,6 +121,26 @@ def join(*extents: Extent) -> Extent:
 def joint_extent(exprs: Iterable[Expr]) -> Extent:
     """The extent of what is made of all these expressions."""
     return join(*map(extent_of, exprs))
+
+
+class Rows(StrEnum):
+    """Which rows of a parameter are meant: "last" of the last two dimensions, "first" slices of the first dimension."""
+
+    LAST = "last"
+    FIRST = "first"
+
+
+def varying_dimensions(extent: Extent, rank: int, rows: Rows = Rows.LAST) -> frozenset[int]:
+    """The dimensions of a parameter along which values of an extent vary; along all others there is one value.
+
+    The one source of how many rows, columns and matrices there are. `rank`: the number of dimensions, at least 2
+    where the extent is one of these three.
+    """
+    if extent <= Extent.TENSOR:
+        return frozenset()
+    row, column = ({0}, set(range(1, rank))) if rows == Rows.FIRST else ({rank - 2}, {rank - 1})
+    fixed = {Extent.MATRIX: row | column, Extent.ROW: column, Extent.COLUMN: row}.get(extent, set())
+    return frozenset(range(rank)) - fixed
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,8 @@
-"""The primitives of the language of rules: one row each. An interpretation is a table keyed by these names.
+"""The primitives of the language of rules, one row each.
 
-In NumPy (`interp`), on the host (`host`), in C and in mathematics (`emit`), each primitive means the same:
+In: nothing but the sizes that C shares. Out: tables; an interpretation of the language is a table with the same keys.
+
+Each primitive means the same in NumPy, on the host, in C and in mathematics:
 
 - `max` and `min` give NaN if either argument is NaN, and the first argument if both are equal (so `max(0, -0)` is 0);
 - `sign` gives 0 for both zeros, and NaN for NaN;
@@ -79,8 +81,8 @@ OPS = {
 #: The primitives that formulas call by name; the others are written with operators.
 FUNCTIONS = ("sqrt", "exp", "log", "abs", "sign", "floor", "min", "max", "where")
 
-#: What makes one number of many, and how many arguments it takes. All add up in float64, in one fixed order, which the
-#: numerical contract gives; `norm(x)` is the square root of `dot(x, x)`, `mean(x)` is `sum(x)` over how many they are.
+#: The reductions, each with its number of arguments. All add up in float64, in the fixed order of the numerical
+#: contract; `norm(x)` is the square root of `dot(x, x)`, `mean(x)` is `sum(x)` over how many they are.
 REDUCTIONS = {"sum": 1, "mean": 1, "norm": 1, "dot": 2, "max": 1, "min": 1}
 
 #: The one order in which values are reduced. A run of values (a tensor, or where rows matter a row) is cut into blocks;

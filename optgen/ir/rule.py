@@ -1,40 +1,40 @@
-"""The typed intermediate representation. Frozen; never strings; text exists only before `parse` and after `emit`.
+"""A rule, and what it is made of.
+
+In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
-                    rows)
-    hyper    = Hyper(name, default+, vector, ranges+, doc)    run-time argument; a number, or several: beta[1], beta[2]
-    flag     = Flag(name, default, doc, value, when, requires) compile-time choice; `value` is this variant's
-    state    = State(name, init, doc, extent)                 values kept from step to step, as many as its extent has
-    assign   = Assign(target, value)                          target: a state, "p", or a new local name
-    expr     = Const(value)                                   a literal
-             | Scalar(hyper, index)                           a hyperparameter; of several values, index from 1; else 0
-             | Count()                                        t, the updates of this parameter, this one included
-             | Size(over, of)                                 how many values of extent `of` there are in each of `over`
-             | Load(array, extent)                            "p", "g" or a state, as it was before the step
-             | Local(name, extent, type)                      the value of an earlier assignment (or hoisted scalar)
-             | Call(op, args+)                                op: a row of ops.OPS
-             | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
-
-    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
-               sets of what a value varies with; that of a Call is the union of its arguments' (`join`)
+                    rows, accept, sharded)
+    hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
+    flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
+    state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
+    assign   = Assign(target, value)                            target: a state, "p", or a new local name
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
-is float64, and rounded once to the compute type where it meets one of extent ELEMENT. `scalars` is empty until the
-pass `hoist` moves everything of extent CONSTANT or STEP there: it is computed on the host, once a step.
+is float64. Where it meets an element, it is rounded to the compute type, once. `scalars` is empty until the pass
+`hoist` moves everything of extent CONSTANT or STEP there; the host computes it once a step.
 
-A rule as `check` first makes it is *open*: it assigns "delta" or "p", and may read "grad" and "new" as if they were
-arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others;
-everything else knows closed rules only.
+A rule is *open* as `check` first makes it: it assigns "delta" or "p", and may read "grad" and "new" as if they were
+arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others.
+Everything else knows closed rules only.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from enum import StrEnum
 
-from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, walk
+from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Rows, walk
 
-__all__ = ["Assign", "Flag", "Hyper", "Interval", "Rule", "State", "kernel_scalars", "loads"]
+__all__ = ["Assign", "Flag", "Hyper", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
+
+
+class Part(StrEnum):
+    """What a spec is: a rule, or a part of chains that works on the gradient or on the stepped parameter."""
+
+    RULE = ""
+    GRADIENT = "gradient"
+    PARAMETER = "parameter"
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,10 @@ class Assign:
 
 @dataclass(frozen=True)
 class Interval:
-    """The values a hyperparameter may take: `[0, 1)` has its lower end closed and its upper end open, and
-    `[1, inf), whole` has whole numbers only."""
+    """The values that a hyperparameter may take.
+
+    `[0, 1)` is closed below and open above; `[1, inf), whole` has whole numbers only.
+    """
 
     low: float
     high: float
@@ -66,7 +68,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Hyper:
-    """`ranges`: for each value the one that it must be in."""
+    """A hyperparameter; `ranges`: the range of each of its values."""
 
     name: str
     default: tuple[float, ...]
@@ -85,8 +87,11 @@ class Hyper:
 
 @dataclass(frozen=True)
 class Flag:
-    """`when`: a condition of hyperparameters that decides where the caller does not; then `default` is its value for
-    their defaults. `requires`: what other flags must be where this one is set, in words."""
+    """A choice at compile time.
+
+    `when`: a condition of hyperparameters that decides where the caller does not; `default` is then its value for their
+    defaults. `requires`: what other flags must be where this one is set, in words.
+    """
 
     name: str
     default: bool
@@ -106,13 +111,12 @@ class State:
 
 @dataclass(frozen=True)
 class Rule:
-    """`part`: "" for a rule, else "gradient" or "parameter", the two kinds of parts that are none by themselves.
+    """One variant of a rule, or of a part of chains.
 
-    `matrix`: whether this variant is for tensors of two and more dimensions, or for the others; None if it does not
-    matter. `rows`: "last" if these are the rows of the last two dimensions, "first" for slices of the first dimension.
-    `accept`: the condition on which a step counts, a value of the group; if it is false nothing is written but the
-    gradient. Empty if every step counts. `sharded`: whether tensors may be the shards of larger ones, of which this
-    rule then reduces all; a pass says so.
+    `matrix`: whether this variant is for tensors of two or more dimensions, or for the others; None if it does not
+    matter. `rows`: which rows are meant. `accept`: the local that tells whether a step counts, a value of the group;
+    empty if every step counts. If it is false, nothing is written but the gradient. `sharded`: whether tensors may be
+    shards of larger ones, over which this rule then reduces; the pass `name_sizes` sets it.
     """
 
     name: str
@@ -125,9 +129,9 @@ class Rule:
     scalars: tuple[Assign, ...] = ()
     origin: str = ""
     notes: str = ""
-    part: str = ""
+    part: Part = Part.RULE
     matrix: bool | None = None
-    rows: str = "last"
+    rows: Rows = Rows.LAST
     accept: str = ""
     sharded: bool = False
 
@@ -159,12 +163,12 @@ class Rule:
 
     @property
     def overwrites(self) -> bool:
-        """Whether a step leaves something else in the gradient than it was."""
+        """Whether a step overwrites the gradient."""
         return any(a.target == GRADIENT for a in self.body)
 
     @property
     def tiled(self) -> bool:
-        """Whether a step knows of rows and columns, so that it goes over matrices."""
+        """Whether a step goes over matrices, since it knows of rows and columns."""
         tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
         return any(getattr(e, "over", None) in tiles for a in self.body for e in walk(a.value)) or any(
             state.extent in tiles for state in self.states
@@ -179,7 +183,7 @@ class Rule:
 
 
 def loads(rule: Rule) -> frozenset[str]:
-    """The arrays whose old value a step reads; and the states of lesser extent."""
+    """The arrays, and the states of lesser extent, whose old value a step reads."""
     return frozenset(e.array for a in rule.body for e in walk(a.value) if isinstance(e, Load))
 
 

@@ -1,30 +1,6 @@
-"""The typed intermediate representation. Frozen; never strings; text exists only before `parse` and after `emit`.
+"""The invariants of a closed rule, checked.
 
-    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
-                    rows)
-    hyper    = Hyper(name, default+, vector, ranges+, doc)    run-time argument; a number, or several: beta[1], beta[2]
-    flag     = Flag(name, default, doc, value, when, requires) compile-time choice; `value` is this variant's
-    state    = State(name, init, doc, extent)                 values kept from step to step, as many as its extent has
-    assign   = Assign(target, value)                          target: a state, "p", or a new local name
-    expr     = Const(value)                                   a literal
-             | Scalar(hyper, index)                           a hyperparameter; of several values, index from 1; else 0
-             | Count()                                        t, the updates of this parameter, this one included
-             | Size(over, of)                                 how many values of extent `of` there are in each of `over`
-             | Load(array, extent)                            "p", "g" or a state, as it was before the step
-             | Local(name, extent, type)                      the value of an earlier assignment (or hoisted scalar)
-             | Call(op, args+)                                op: a row of ops.OPS
-             | Reduce(op, args+, over, key)                   op: a row of ops.REDUCTIONS; one value for each of `over`
-
-    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
-               sets of what a value varies with; that of a Call is the union of its arguments' (`join`)
-
-`body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
-is float64, and rounded once to the compute type where it meets one of extent ELEMENT. `scalars` is empty until the
-pass `hoist` moves everything of extent CONSTANT or STEP there: it is computed on the host, once a step.
-
-A rule as `check` first makes it is *open*: it assigns "delta" or "p", and may read "grad" and "new" as if they were
-arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others;
-everything else knows closed rules only.
+In: a rule, fresh from `check` or after any pass. Out: the same rule, or an AssertionError that names the fault.
 """
 
 from __future__ import annotations
@@ -58,9 +34,9 @@ _POWERS = frozenset(Const(float(n)) for n in range(2, LARGEST_POWER + 1))
 
 
 def verify(rule: Rule) -> Rule:
-    """`rule` itself, if every invariant of the grammar above holds; an AssertionError that names the fault if not.
+    """The rule itself, if every invariant holds; else an AssertionError that names the fault.
 
-    Faults of a spec never get here, `check` reports them to the author; what this finds is a fault of a pass.
+    A fault found here is one of a pass: `check` has reported those of the spec to its author.
     """
     extents = {PARAMETER: Extent.ELEMENT, GRADIENT: Extent.ELEMENT} | {s.name: s.extent for s in rule.states}
     stores = {PARAMETER, GRADIENT, *(state.name for state in rule.states)}

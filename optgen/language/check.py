@@ -1,8 +1,10 @@
-"""`SpecAst` to `Rule`s: names, types and extents. Every fault is collected, over all variants, and raised once.
+"""`SpecAst` to `Rule`s: names, types and extents are checked.
 
 In: the syntax tree of a spec, with the faults of its form. Out: one checked `Rule` for each choice of flags, the
-defaults first; open, as parts of chains are, or closed. A rule that asks whether the parameter is a matrix has each of
-these twice, for matrices first. What is not checked here: whether a rule converges, or divides by zero.
+defaults first, open or closed; or one `SpecError` with every fault of all variants.
+
+A rule that asks whether the parameter is a matrix has two variants for each choice, that for matrices first. Nothing
+here tells whether a rule converges, or divides by zero.
 """
 
 from __future__ import annotations
@@ -16,9 +18,9 @@ from collections.abc import Iterator, Mapping
 from ..errors import Span, SpecError
 from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Call, Expr, Extent, Local, Reduce, children, reduces, type_of
+from ..ir.expr import Call, Expr, Extent, Local, Reduce, Rows, children, reduces, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Flag, Hyper, Interval, Rule
+from ..ir.rule import Flag, Hyper, Interval, Part, Rule
 from ..ir.verify import verify
 from ..names import is_name
 from .elaborate import Scope, Variant
@@ -85,7 +87,7 @@ class _Checker(Scope):
         terms += [state.when for state in spec.states if state.when is not None]
         self.by_matrix = any(map(_mentions_matrix, terms))
         self.tiled = any(map(_tiled, terms)) or any(map(_counts_tiles, (s.extent for s in spec.states)))
-        if spec.rows != "last" and not self.tiled and not spec.faults:
+        if spec.rows != Rows.LAST and not self.tiled and not spec.faults:
             message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
             self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
 
@@ -232,7 +234,14 @@ class _Checker(Scope):
         spec = self.spec
         variant = Variant(self, choice)
         flags = tuple(
-            Flag(f.name, self.defaults[f.name], f.doc, choice[f.name], self.conditions.get(f.name), f.requires_text)
+            Flag(
+                name=f.name,
+                default=self.defaults[f.name],
+                doc=f.doc,
+                value=choice[f.name],
+                when=self.conditions.get(f.name),
+                requires=f.requires_text,
+            )
             for f in spec.flags
         )
         states = tuple(filter(None, map(variant.state, spec.states)))
@@ -244,12 +253,22 @@ class _Checker(Scope):
         if len(self.faults) > before:
             return None
         return Rule(
-            spec.name, spec.summary, spec.reference, hypers, flags, states, tuple(variant.body), (), spec.origin,
-            spec.notes, spec.part, choice[MATRIX] if self.by_matrix or self.tiled else None, spec.rows,
-        )  # fmt: skip
+            name=spec.name,
+            summary=spec.summary,
+            reference=spec.reference,
+            hypers=hypers,
+            flags=flags,
+            states=states,
+            body=tuple(variant.body),
+            origin=spec.origin,
+            notes=spec.notes,
+            part=Part(spec.part),
+            matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
+            rows=Rows(spec.rows),
+        )
 
     def check_reductions(self, rules: tuple[Rule, ...]) -> None:
-        """A pass keeps a block of each reduction at hand, so there can be only so many."""
+        """Limits the number of reductions: a sweep keeps a block of each at hand."""
         count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
         if count > MOST_REDUCTIONS:
             message = f"at most {MOST_REDUCTIONS} reductions were expected, got {count}"

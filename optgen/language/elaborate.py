@@ -1,7 +1,7 @@
 """One variant of a rule, a choice of its flags: terms become typed expressions, names get their meaning.
 
-In: the syntax tree of a spec, through the `Scope` that all its variants share, and a choice. Out: states and a body, as
-`check` puts them into a `Rule`; the faults, and which names were used, go to the scope.
+In: a choice of flags, and the syntax tree of a spec in the `Scope` that all its variants share. Out: states and a body,
+for `check` to put into a `Rule`. Faults, and the names that were used, go to the scope.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ __all__ = ["Scope", "Variant"]
 
 @dataclass
 class Scope:
-    """What a spec defines, and what was found out about it over all its variants."""
+    """What a spec defines, and what its variants have shown about it."""
 
     spec: SpecAst
     faults: list[Diagnostic] = field(default_factory=list)
@@ -101,7 +101,7 @@ class Variant:
             self.scope.used.add(name)
 
     def use_all(self, term: Term) -> None:
-        """Of a term that cannot be decided, any part may be meant."""
+        """Marks all names in a term that cannot be decided as used, since any may be meant."""
         match term:
             case Name() | Item():
                 self.use(term.name)
@@ -136,7 +136,7 @@ class Variant:
         return State(ast.name, init, ast.doc, extent)
 
     def decide(self, test: Term, *, chooses: bool = False) -> bool | None:
-        """The truth of a condition on flags; of one that `chooses` between formulas, or of another."""
+        """The truth of a condition of flags, None if it is none; `chooses`: whether it chooses between formulas."""
         match test:
             case Name() if test.name in self.choice:
                 self.use(test.name)

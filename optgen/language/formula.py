@@ -1,4 +1,4 @@
-"""One formula: its text to `Term`s. Python's own parser reads it; what has no meaning here is a fault with a hint.
+"""Formulas: text to `Term`s. Python's own parser reads it; what has no meaning here is a fault with a hint.
 
 In: the text of a formula, and where it stands in its file. Out: a `Term`, or a `FormulaAst` for an assignment; the
 faults go to the spec. Nothing is ever evaluated.
@@ -24,7 +24,7 @@ DEEPEST_TERM = 100
 
 
 def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
-    """The expression that stands at offset `start` of the file; None if it is none, with the fault in `spec`."""
+    """The expression at offset `start` of the file; None with a fault in `spec` if it is none."""
     reader = _Formula(spec, source, start)
     tree = reader.tree("eval", "an expression")
     if not isinstance(tree, ast.Expression):
@@ -34,7 +34,7 @@ def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
 
 
 def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst]:
-    """The formulas of a text that stands at offset `start` of the file, one on a line; faulty ones are left out."""
+    """The formulas of a text at offset `start` of the file, one a line, without those at fault."""
     for offset, statement in _statements(source):
         reader = _Formula(spec, statement, start + offset)
         tree = reader.tree("exec", "a formula, `name = expression`,")

@@ -1,6 +1,7 @@
-"""Spec file to `SpecAst`: the form of a spec, with the place of every part. What the names mean is for `check`.
+"""Spec file to `SpecAst`: the form of a spec, with the place of every part.
 
-In: the text of a TOML file. Out: a `SpecAst`, whose `faults` lists all that is wrong with the form.
+In: the text of a TOML file. Out: a `SpecAst`, whose `faults` lists all that is wrong with the form. What names mean
+is the business of `check`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from difflib import get_close_matches
 from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
+from ..ir.expr import Rows
+from ..ir.rule import Part
 from ..names import canonical
 from .formula import kind, read_expression, read_formulas, words
 from .positions import Path, Positions, locate, span_at
@@ -21,14 +24,14 @@ from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
 __all__ = ["parse"]
 
 LARGEST_SPEC = 64 * 1024
-#: What a part of a chain may be that is no rule by itself.
-PARTS = ("", "gradient", "parameter")
+#: What a spec may be: a rule, or one of two kinds of parts.
+PARTS = tuple(part.value for part in Part)
 #: How many values a state has.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
-#: What is taken for a range that cannot be read, so that nothing more is said of it.
+#: Stands for a range that cannot be read, so that it causes no further faults.
 WHOLE = "[-inf, inf]"
-#: Where rows are: in the last two dimensions, or each a slice of the first one.
-ROWS = ("last", "first")
+#: Which rows are meant: those of the last two dimensions, or slices of the first one.
+ROWS = tuple(rows.value for rows in Rows)
 
 
 def parse(text: str, file: str) -> SpecAst:
@@ -139,7 +142,7 @@ class _Document:
         return value.strip()
 
     def choice(self, path: Path, table: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
-        """A text that is one of `choices`, of which the first is what holds where there is none."""
+        """A text that is one of `choices`; the first one by default."""
         value = self.text(path, table, key)
         if isinstance(table.get(key), str) and value not in choices:
             close = get_close_matches(value, choices, 1)

@@ -1,4 +1,4 @@
-"""Where each key and each value of a TOML document stands. `tomllib` gives values without places; this gives places.
+"""The places of keys and values in a TOML document, which `tomllib` does not give.
 
 In: the text of a document that `tomllib` has accepted. Out: `{path: Positions}`, a path being the tuple of keys (and
 array positions) down to the value. It knows only as much of the grammar as it takes to skip over a value.

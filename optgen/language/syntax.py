@@ -1,4 +1,6 @@
-"""The syntax tree of a spec: what `parse` makes of a file and `check` gives a meaning. Every part knows its place.
+"""The syntax tree of a spec. Every part knows its place.
+
+In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
     spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
                        formulas*, faults*)

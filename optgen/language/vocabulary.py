@@ -1,7 +1,6 @@
-"""One variant of a rule, a choice of its flags: terms become typed expressions, names get their meaning.
+"""The words of the language: names that are given, names that are taken, and what is said of them.
 
-In: the syntax tree of a spec, through the `Scope` that all its variants share, and a choice. Out: states and a body, as
-`check` puts them into a `Rule`; the faults, and which names were used, go to the scope.
+In: nothing. Out: tables, for `check` and `elaborate`.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from ..ir.expr import (
     Extent,
 )
 from ..ir.primitives import FUNCTIONS, REDUCTIONS
+from ..ir.rule import Part
 
 __all__ = [
     "CALLABLE",
@@ -30,23 +30,27 @@ __all__ = [
 
 #: The flag that every spec has: whether the parameter has two dimensions or more.
 MATRIX = "matrix"
-#: How a reduction is told over what it goes.
+#: The words that tell a reduction over what it goes.
 OVER = {extent.name.lower(): extent for extent in Extent if Extent.GROUP <= extent < Extent.ELEMENT}
 GIVEN = {
     PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
     "size": "the number of elements", **dict.fromkeys(OVER, "an extent"),
 }  # fmt: skip
-#: Over what a reduction goes, in words.
+#: The same in words, for messages.
 OVER_WORDS = {
     Extent.GROUP: "all parameters", Extent.TENSOR: "a parameter", Extent.MATRIX: "a matrix", Extent.ROW: "a row",
     Extent.COLUMN: "a column",
 }  # fmt: skip
 #: What a part of a chain assigns, by its kind; a rule ("") may assign either.
-OUTPUTS = {"": (DELTA, PARAMETER), "gradient": (DELTA,), "parameter": (PARAMETER,)}
-NO_OUTPUT = {
-    "": ("no formula gives 'delta', what is subtracted from p, or 'p' itself", "for example: delta = eta*g"),
-    "gradient": ("no formula gives 'delta', what goes on in the gradient's place", "for example: delta = g*omega"),
-    "parameter": ("no formula gives 'p', the new parameter", "for example: p = where(t > 1, new, p)"),
+OUTPUTS: dict[str, tuple[str, ...]] = {
+    Part.RULE: (DELTA, PARAMETER),
+    Part.GRADIENT: (DELTA,),
+    Part.PARAMETER: (PARAMETER,),
+}
+NO_OUTPUT: dict[str, tuple[str, str]] = {
+    Part.RULE: ("no formula gives 'delta', what is subtracted from p, or 'p' itself", "for example: delta = eta*g"),
+    Part.GRADIENT: ("no formula gives 'delta', what goes on in the gradient's place", "for example: delta = g*omega"),
+    Part.PARAMETER: ("no formula gives 'p', the new parameter", "for example: p = where(t > 1, new, p)"),
 }
 #: Given to the parts of chains.
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}

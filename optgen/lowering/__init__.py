@@ -2,5 +2,6 @@
 
 In: a checked rule. Out: the lowered rule, its sweeps, and the stages in which a tensor goes through them.
 
-A pass preserves every value, bit for bit. Nothing here knows C, arrays or threads.
+A change here may alter the order and the number of sweeps, never a value: passes preserve every bit. Nothing here knows
+C, arrays or threads.
 """

@@ -1,8 +1,8 @@
-"""Common subexpressions: what stands more than once in `body` is computed once and named.
+"""Common subexpressions: what occurs more than once in `body` is computed once and named.
 
 Guarantees: every element operation occurs once in `body`, and every value is the same to the bit.
-Does not: see through algebra (`a*b` and `b*a` are two), reorder anything, or remove copies: every formula of the
-author still has its line.
+Does not: see through algebra (`a*b` and `b*a` are two), reorder anything, or remove copies. Every formula of the author
+keeps its line.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Dead code: an assignment that nothing reads and that no array takes is removed, in `body` and in `scalars`.
+"""Dead code: assignments that nothing reads and no array takes are removed, in `body` and in `scalars`.
 
-Guarantees: what is left is needed by p or by a state, or to tell whether the step counts, or by the group, to which
-tensors in another variant give too;
-every value is the same to the bit.
+Guarantees: what is left is needed by p or a state, by the test whether the step counts, or by the group, to which
+tensors in another variant give too; every value is the same to the bit.
 Does not: remove a state, even one that no longer needs to be kept (`check` refuses such a spec).
 """
 

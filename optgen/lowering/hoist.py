@@ -1,9 +1,9 @@
-"""Hoisting: what has fewer values than the elements around it is computed as often as it has values.
+"""Hoisting: a value of lesser extent than the expression around it is computed once for each of its values.
 
 Guarantees: every largest expression of lesser extent inside another has a name, and every reduction too; `scalars`
 holds all of extent CONSTANT or STEP, which the host computes once a step; `body` holds no hyperparameter and no t, only
 locals and literals; a value is rounded once, where it meets an element, exactly as before.
-Does not: hoist literals, which the emitter writes where they stand.
+Does not: hoist literals, which stand where they are used.
 """
 
 from __future__ import annotations
@@ -32,55 +32,67 @@ __all__ = ["run"]
 
 
 def run(rule: Rule) -> Rule:
-    taken = {a.target for a in rule.body} | set(rule.arrays) | {state.name for state in rule.states}
-    scalars: list[Assign] = []
-    body: list[Assign] = []
-    known: dict[Expr, Local] = {}
-    stored: dict[str, Expr] = {}  # what an array is assigned, if that is no value for each element
+    hoisting = _Hoisting(rule)
+    for assign in rule.body:
+        hoisting.assign(assign)
+    return replace(rule, scalars=tuple(hoisting.scalars), body=tuple(hoisting.body))
 
-    def read(expr: Expr) -> Expr:
+
+class _Hoisting:
+    """The assignments of a rule so far, in the two blocks where they belong."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.arrays, self.stores = frozenset(rule.arrays), rule.stores
+        self.taken = {a.target for a in rule.body} | self.arrays | {state.name for state in rule.states}
+        self.scalars: list[Assign] = []
+        self.body: list[Assign] = []
+        self.known: dict[Expr, Local] = {}  # what has been given a name
+        self.stored: dict[str, Expr] = {}  # what an array is assigned, if that is no value for each element
+
+    def assign(self, assign: Assign) -> None:
+        """Adds an assignment to the block in which it is computed once for each of its values."""
+        target, extent = assign.target, extent_of(assign.value)
+        if extent > Extent.STEP and (extent == Extent.ELEMENT or target not in self.arrays):
+            value = self.whole(assign.value)
+            # What has been named inside another formula already is not computed again.
+            self.body.append(Assign(target, self.known.get(value, value)))
+        elif target in self.stores:
+            self.stored[target] = self.inside(assign.value, Extent.ELEMENT)
+            self.body.append(Assign(target, self.stored[target]))
+        else:
+            self.scalars.append(Assign(target, self.scalar(assign.value)))
+
+    def scalar(self, expr: Expr) -> Expr:
         """An expression of `scalars`, which cannot read what `body` assigns."""
         if isinstance(expr, Local):
-            return stored.get(expr.name, expr)
-        return rebuilt(expr, tuple(map(read, children(expr))))
+            return self.stored.get(expr.name, expr)
+        return rebuilt(expr, tuple(map(self.scalar, children(expr))))
 
-    def named(expr: Expr, value: Expr, block: list[Assign]) -> Local:
-        if expr not in known:
-            name = _named(expr, taken)
-            block.append(Assign(name, value))
-            known[expr] = Local(name, extent_of(expr), type_of(expr))
-        return known[expr]
-
-    def inside(expr: Expr, extent: Extent) -> Expr:
+    def inside(self, expr: Expr, extent: Extent) -> Expr:
         """`expr` as it stands in an expression of this extent."""
         own = extent_of(expr)
         if isinstance(expr, Const | Load):
             return expr
         if own <= Extent.STEP:
-            expr = read(expr)
-            return expr if isinstance(expr, Const | Local) else named(expr, expr, scalars)
+            expr = self.scalar(expr)
+            return expr if isinstance(expr, Const | Local) else self.named(expr, self.scalars)
         if isinstance(expr, Local):
-            return stored.get(expr.name, expr)
-        value = whole(expr)
-        return named(value, value, body) if own != extent or isinstance(expr, Reduce) else value
+            return self.stored.get(expr.name, expr)
+        value = self.whole(expr)
+        return self.named(value, self.body) if own != extent or isinstance(expr, Reduce) else value
 
-    def whole(expr: Expr) -> Expr:
+    def whole(self, expr: Expr) -> Expr:
         """`expr` with names for all in it that has fewer values."""
         extent = reduced_extent(expr) if isinstance(expr, Reduce) else extent_of(expr)
-        return rebuilt(expr, tuple(inside(arg, extent) for arg in children(expr)))
+        return rebuilt(expr, tuple(self.inside(arg, extent) for arg in children(expr)))
 
-    for assign in rule.body:
-        extent = extent_of(assign.value)
-        if extent > Extent.STEP and (extent == Extent.ELEMENT or assign.target not in rule.arrays):
-            value = whole(assign.value)
-            # What has been named inside another formula already is not computed again.
-            body.append(Assign(assign.target, known.get(value, value)))
-        elif assign.target in rule.stores:
-            stored[assign.target] = inside(assign.value, Extent.ELEMENT)
-            body.append(Assign(assign.target, stored[assign.target]))
-        else:
-            scalars.append(Assign(assign.target, read(assign.value)))
-    return replace(rule, scalars=tuple(scalars), body=tuple(body))
+    def named(self, expr: Expr, block: list[Assign]) -> Local:
+        """The name of `expr`, which is assigned in `block` where it has none yet."""
+        if expr not in self.known:
+            name = _named(expr, self.taken)
+            block.append(Assign(name, expr))
+            self.known[expr] = Local(name, extent_of(expr), type_of(expr))
+        return self.known[expr]
 
 
 def _named(expr: Expr, taken: set[str]) -> str:

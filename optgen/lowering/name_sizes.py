@@ -1,7 +1,7 @@
-"""For tensors in shards: how large a tensor is becomes a value with a name, which no shard can know by itself.
+"""For tensors in shards: the size of a tensor, which no shard knows by itself, becomes a named value.
 
 Guarantees: `size` and the other counts of a tensor stand nowhere but as the whole value of an assignment.
-Does not: say how the shards put values together (`course` and `group` do).
+Does not: say how the shards put values together (`sweeps` and `group_step` do).
 """
 
 from __future__ import annotations

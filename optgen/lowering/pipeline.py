@@ -1,4 +1,7 @@
-"""The pipeline of passes: a checked rule in, the rule that is emitted out. Every pass only preserves values."""
+"""The pipeline of passes, each of which preserves every value.
+
+In: a checked rule. Out: the rule from which kernels are generated.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ PIPELINE = (reductions.run, powers.run, fold.run, hoist.run, cse.run, dead.run)
 
 
 def lower(rule: Rule) -> Rule:
-    """`rule` after all passes, in order: same bits, less work."""
+    """The rule after all passes, in order: same bits, less work."""
     for run in PIPELINE:
         rule = run(rule)
     return rule

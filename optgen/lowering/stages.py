@@ -1,9 +1,10 @@
-"""The stages of a step: what a kernel does one after the other, and where a tensor must wait for all of itself.
+"""The stages of a step: what a kernel does in order, and where a tensor must wait for all of itself.
 
-In: a `Sweeps`. Out: for each stretch of it, up to where the host computes for the group, its `Stage`s. In a stage, what
-is local to a matrix - passes, and the values of matrices, rows and columns - comes before what is of whole tensors, so
-that a matrix may go through all of it by itself, and waits for the others once a stage. Every value is computed as
-early as it can be; passes stay in their order.
+In: a `Sweeps`. Out: its stretches, each up to where the host computes for the group, and the `Stage`s of each.
+
+In a stage, work local to a matrix (sweeps, and the values of matrices, rows and columns) comes before work on whole
+tensors. So a matrix goes through the local work by itself, and waits for the others once a stage. Every value is
+computed as early as it can be. Sweeps keep their order.
 """
 
 from __future__ import annotations
@@ -46,8 +47,10 @@ def stages(plan: Sweeps) -> tuple[tuple[Stage, ...], ...]:
 
 @lru_cache(maxsize=MOST_KNOWN)
 def in_place(plan: Sweeps) -> frozenset[str]:
-    """The states of matrices, rows and columns whose new values take the place of the old ones as soon as they are
-    computed, since nothing that comes behind reads the old ones, and it is known by then that the step counts."""
+    """The states of matrices, rows and columns whose new values replace the old ones as soon as they are computed.
+
+    Nothing that follows reads the old values, and by then it is known that the step counts.
+    """
     works = [[work for stage in _staged(stretch) for work in stage.work] for stretch in _stretches(plan)]
     code = [assign for stretch in works for work in stretch for assign in _code(work)]
     early = {assign.target for stretch in works[: _verdict(plan)] for work in stretch for assign in _code(work)}
@@ -140,15 +143,15 @@ def _stage(placed: Sequence[tuple[_Position, StageWork]]) -> Stage:
 
 
 def _read(work: StageWork) -> set[str]:
-    """The names of the values that a piece of work is made of; of what is reduced over elements, its own: a pass has
-    left it."""
+    """The names of the values that a piece of work reads; for a reduction over elements its own name, since a sweep has
+    left its value there."""
     if isinstance(work, Sweep):
         return _names(*_code(work))
     return set().union(*({a.target} if reduces_elements(a.value) else _names(a) for a in work.code))
 
 
 def _joined(works: Sequence[StageWork]) -> list[StageWork]:
-    """What follows each other and is computed for each of the same extent, as one."""
+    """The same work, with neighbouring small loops over the same extent as one."""
     joined: list[StageWork] = []
     for work in works:
         match work, joined[-1:]:
@@ -160,8 +163,8 @@ def _joined(works: Sequence[StageWork]) -> list[StageWork]:
 
 
 def crossing(all_stages: Sequence[Stage]) -> list[set[str]]:
-    """Of each stage the values of matrices, rows and columns that its local work has in common with another's, or with
-    what is computed of whole tensors."""
+    """The values of matrices, rows and columns that the local work of each stage shares with that of another stage, or
+    with work on whole tensors."""
     small = [[w for w in stage.local if isinstance(w, SmallLoop) and not w.keep] for stage in all_stages]
     made = [{assign.target for work in works for assign in work.code} for works in small]
     used = [set().union(*map(_read, stage.local)) for stage in all_stages]

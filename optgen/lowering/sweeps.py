@@ -1,10 +1,11 @@
-"""The course of a step: which passes over memory a lowered rule needs, and what is computed between them.
+"""The plan of a step: which sweeps over memory a lowered rule needs, and what is computed between them.
 
-In: a lowered rule. Out: its `Sweeps`, work in order. A value that is reduced over elements is known when a pass over
-them is through, so what depends on it waits for the next one; and nothing waits for anything else. Of a value that
-several passes need, only what memory holds is kept: a state that was written is read again, anything else computed
-again from it, to the same bits. Reductions over the group come in the order of their keys, since tensors in another
-variant, with a course of its own, take part in them.
+In: a lowered rule. Out: its `Sweeps`, which is work in order.
+
+A value reduced over elements is known after a sweep over them; what depends on it waits for the next sweep. Nothing
+else waits. Of a value that several sweeps need, only what memory holds is kept: a state that was written is read again,
+anything else is computed again, to the same bits. Reductions over the group keep the order of their keys, since tensors
+in another variant, with sweeps of its own, take part in them.
 """
 
 from __future__ import annotations
@@ -51,8 +52,11 @@ MOST_KNOWN = 128
 
 @dataclass(frozen=True)
 class Sweep:
-    """One pass over all elements of all tensors. `loads`: the arrays that it reads; `body`: what it computes for each
-    element; `stores`: the arrays that it writes; `reductions`: what it adds up, each into a value of lesser extent."""
+    """One traversal of all elements of all tensors.
+
+    `loads`: the arrays that it reads. `body`: what it computes for each element. `stores`: the arrays that it writes.
+    `reductions`: what it folds, each into a value of lesser extent.
+    """
 
     loads: tuple[str, ...]
     body: tuple[Assign, ...]
@@ -74,15 +78,17 @@ class SmallLoop:
 
 @dataclass(frozen=True)
 class Group:
-    """What is computed once for all tensors, on the host: the reductions, of what each tensor gives, and the rest."""
+    """What the host computes once for all tensors: reductions of what each tensor gives, and what follows from them."""
 
     code: tuple[Assign, ...]
 
 
 @dataclass(frozen=True)
 class Exchange:
-    """What the shards of a tensor put together on the host, where tensors lie in shards: the reductions over a tensor,
-    of which the kernel has computed the part that is here, and how large the whole is."""
+    """What the shards of a tensor put together on the host.
+
+    The reductions over a tensor, of which each kernel has computed its own shard's part, and the size of the whole.
+    """
 
     code: tuple[Assign, ...]
 
@@ -107,7 +113,7 @@ class Sweeps:
 
     @property
     def reduces(self) -> bool:
-        """Whether a pass adds anything up, so that elements have to be visited in blocks."""
+        """Whether a sweep reduces anything, so that elements are visited in blocks."""
         return any(each.reductions for each in self.sweeps)
 
     def small(self, extent: Extent) -> tuple[str, ...]:
@@ -125,12 +131,12 @@ class Sweeps:
 
     @property
     def traffic(self) -> int:
-        """How often a value of an element is read or written in a step."""
+        """The number of reads and writes of each element in a step."""
         return sum(len(each.loads) + len(each.stores) for each in self.sweeps)
 
 
 def joined(value: Expr) -> bool:
-    """Whether each shard of a tensor has but its part of a value, of the tensor or of what it gives to the group."""
+    """Whether a shard has only its part of a value, be it of the tensor or of what that gives to the group."""
     if isinstance(value, Size):
         return value.over == Extent.TENSOR
     return isinstance(value, Reduce) and value.over <= Extent.TENSOR < reduced_extent(value)
@@ -142,7 +148,7 @@ def load_name(state: str) -> str:
 
 
 def group_names(plan: Sweeps) -> dict[str, int]:
-    """The values of the group that there are in a step, old states and what the host computes, each with a place."""
+    """The values of the group in a step, old states and what the host computes, each with its place."""
     read = {e for a in plan.rule.body for e in walk(a.value)}
     names = [load_name(e.array) for e in read if isinstance(e, Load) and e.extent == Extent.GROUP]
     names += [a.target for work in plan.work if isinstance(work, Group) for a in work.code]
@@ -156,13 +162,13 @@ def sweeps_of(rule: Rule) -> Sweeps:
 
 
 class _Planner:
-    """`level` of a value: after how many passes it can be known. `written`: in which pass an array is written."""
+    """`level` of a value: after how many sweeps it can be known. `written`: in which sweep an array is written."""
 
     def __init__(self, rule: Rule) -> None:
         self.rule = rule
         self.values = {a.target: a.value for a in rule.body}
         self.level: dict[str, int] = {}
-        self.given: dict[str, int] = {}  # of a reduction, after how many passes its tensors have given to it
+        self.given: dict[str, int] = {}  # of a reduction: after how many sweeps its tensors have given to it
         last = 0
         for assign in rule.body:
             self.level[assign.target] = self.given[assign.target] = self.known_after(assign.value)
@@ -182,7 +188,7 @@ class _Planner:
         return own + max((self.level.get(e.name, 0) for e in walk(expr) if isinstance(e, Local)), default=0)
 
     def put_off(self) -> bool:
-        """Whether a pass still reads the old value of an array that one before it has written; then it is no longer."""
+        """Puts off the writing of one array to a sweep that still reads its old value; False if there is none."""
         for k in range(self.count):
             for name in self.needs(k)[2]:
                 if self.written.get(name, k) < k:
@@ -191,7 +197,7 @@ class _Planner:
         return False
 
     def roots(self, k: int) -> list[str]:
-        """What pass k is for: arrays to write, values to add up."""
+        """What sweep k is for: arrays to write, values to fold."""
         return [
             a.target
             for a in self.rule.body
@@ -199,8 +205,8 @@ class _Planner:
         ]
 
     def needs(self, k: int) -> tuple[set[str], set[str], set[str]]:
-        """Of pass k: the values that it computes; the arrays of which it reads the new value, which a pass before has
-        written; and those of which it reads the old one."""
+        """Of sweep k: the values that it computes, the arrays that it reads as an earlier sweep has written them, and
+        those that it reads as they were before the step."""
         computed: set[str] = set()
         new: set[str] = set()
         old: set[str] = set()

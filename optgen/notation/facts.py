@@ -1,8 +1,7 @@
-"""What a rule is, costs and means, read off its IR: numbers and words for `optgen list`, `optgen show`, docstrings and
-documentation.
+"""What a rule is, costs and means, read off its IR.
 
-In: rules, checked or lowered. Out: formulas to show, choices that change them, numbers, words. How these are laid out
-is the business of `render` and `pages`.
+In: rules, checked or lowered. Out: formulas to show, the choices that change them, numbers and words, for `optgen
+list`, `optgen show`, docstrings and documentation. Their layout is the business of `module_source` and of `cli`.
 """
 
 from __future__ import annotations
@@ -10,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..ir.expr import Call, Count, Extent, Load, Reduce, Size, walk
+from ..ir.expr import Call, Count, Extent, Load, Reduce, Rows, Size, walk
 from ..ir.primitives import OPS
-from ..ir.rule import Assign, Rule
+from ..ir.rule import Assign, Part, Rule
 from ..lowering import dead_code as dead
 from ..lowering.sweeps import sweeps_of
 from . import text
@@ -39,9 +38,9 @@ _KEPT = {
 
 
 def bytes_moved(lowered: Rule, itemsize: int) -> int:
-    """Bytes that a step of the lowered rule reads and writes for every element, of `itemsize` bytes each.
+    """Bytes that a step of the lowered rule reads and writes for each element of `itemsize` bytes.
 
-    This, and not the arithmetic, is what a step costs on tensors that no cache holds.
+    On tensors that no cache holds, these are the cost of a step, not the arithmetic.
     """
     return sweeps_of(lowered).traffic * itemsize
 
@@ -52,14 +51,14 @@ def bytes_kept(rule: Rule, itemsize: int) -> int:
 
 
 def passes(lowered: Rule) -> int:
-    """How often a step of the lowered rule goes over memory."""
+    """The number of sweeps over memory in a step of the lowered rule."""
     return len(sweeps_of(lowered).sweeps)
 
 
 def inexact(rule: Rule) -> dict[str, int]:
     """The primitives of elements that no library rounds correctly, each with its bound in ulps.
 
-    Not those of a step (`beta**t`): interpreter and kernel take these from the same place, so they have the same bits.
+    Those of a step (`beta**t`) do not count: interpreter and kernel take them from the same place, to the same bits.
     """
     calls = [e for a in rule.body for e in walk(a.value) if isinstance(e, Call) and e.extent is Extent.ELEMENT]
     return {call.op: OPS[call.op].ulps for call in calls if not OPS[call.op].exact}
@@ -75,10 +74,10 @@ def exactness(rule: Rule) -> str:
 
 
 def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
-    """The formulas of a variant, without those whose value nothing reads in it.
+    """The formulas of a variant, without those whose value nothing reads.
 
-    Of a part of chains, those of its `opened` rule: alone it has no other parts whose gradient and parameter it could
-    read.
+    For a part of chains, the formulas of its `opened` rule, which still names the gradient and the parameter of the
+    other parts.
     """
     living = dead.run(checked).body
     if not checked.part or opened is None:
@@ -101,10 +100,10 @@ def meanings(rule: Rule, body: Iterable[Assign]) -> str:
     """What the given names in `body` mean, in words."""
     found = {e for assign in body for e in walk(assign.value)}
     words = {
-        "": ["g is the gradient", "p the parameter"],
-        "gradient": ["g is what comes in, a gradient or the step of the parts before", "Δ what goes on in its place",
+        Part.RULE: ["g is the gradient", "p the parameter"],
+        Part.GRADIENT: ["g is what comes in, a gradient or the step of the parts before", "Δ what goes on in its place",
                      "p the parameter"],
-        "parameter": ["p is the parameter before the step", "new as the parts before leave it"],
+        Part.PARAMETER: ["p is the parameter before the step", "new as the parts before leave it"],
     }[rule.part]  # fmt: skip
     others = {
         Load("grad"): "grad the gradient before all parts",
@@ -121,8 +120,11 @@ def meanings(rule: Rule, body: Iterable[Assign]) -> str:
 
 @dataclass(frozen=True)
 class Change:
-    """What one choice changes in the formulas of the default variant: which flags are turned to make it; whether it is
-    for parameters that are no matrices; the position of the variant; those of its formulas that the default has not."""
+    """What one choice changes in the formulas of the default variant.
+
+    `flags`: those turned to make the choice. `no_matrix`: whether it is for parameters that are no matrices. `variant`:
+    the position of the variant. `formulas`: those that the default variant has not.
+    """
 
     flags: tuple[tuple[str, bool], ...]
     no_matrix: bool
@@ -161,9 +163,9 @@ def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
     return tuple((flag.name, flag.value) for flag in rule.flags if flag.value is not flag.default)
 
 
-def kept(extent: Extent, rows: str = "last") -> str:
+def kept(extent: Extent, rows: Rows = Rows.LAST) -> str:
     """How many values a state of this extent has, in words."""
-    slices = " (a slice of the first dimension)" if extent == Extent.ROW and rows == "first" else ""
+    slices = " (a slice of the first dimension)" if extent == Extent.ROW and rows == Rows.FIRST else ""
     return _KEPT[extent] + slices
 
 

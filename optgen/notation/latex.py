@@ -1,4 +1,7 @@
-"""Rules to LaTeX, for a paper or a page: one aligned display of all formulas."""
+"""Rules as LaTeX, for a paper or a page.
+
+In: expressions, assignments, a checked rule. Out: one aligned display of all formulas.
+"""
 
 from __future__ import annotations
 

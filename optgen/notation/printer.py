@@ -1,7 +1,7 @@
-"""What the printers share: a primitive is written in a `Form`, and brackets stand where they change the meaning.
+"""The common printer of expressions: a `Form` for each primitive, and brackets only where they change the meaning.
 
-In: an expression and a table of forms, one for each primitive. Out: text. Floating point is not associative, so a
-right-hand `a + (b + c)` keeps its brackets in every language.
+In: an expression, and a table of forms. Out: text. Floating point is not associative, so a right-hand `a + (b + c)`
+keeps its brackets in every language.
 """
 
 from __future__ import annotations
@@ -32,8 +32,11 @@ class Power(IntEnum):
 
 @dataclass(frozen=True)
 class Form:
-    """`template` with a place for each argument; `binds` is the power of the whole; an argument that binds less
-    than its entry in `needs` gets brackets."""
+    """How a primitive is written.
+
+    `template` has a place for each argument. `binds` is the power of the whole. An argument that binds less than its
+    entry in `needs` gets brackets.
+    """
 
     template: str
     binds: Power = Power.ATOM
@@ -48,8 +51,11 @@ def write(
     special: Callable[[Call], Form | None] = lambda call: None,
     reduced: Callable[[Reduce], Form] | None = None,
 ) -> tuple[str, Power]:
-    """The text of `expr` and how tightly it binds. `atom` writes what is no call; `special` may replace a form; and
-    `reduced` gives the form of a reduction, in languages that have them."""
+    """The text of `expr`, and how tightly it binds.
+
+    `atom` writes what is no call. `special` may replace a form. `reduced` gives the form of a reduction, in languages
+    that have them.
+    """
     if isinstance(expr, Reduce) and reduced is not None:
         form = reduced(expr)
     elif isinstance(expr, Call):

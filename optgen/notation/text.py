@@ -1,4 +1,7 @@
-"""Expressions to plain text with the signs of mathematics, for comments, docstrings and the terminal."""
+"""Expressions as plain text with the signs of mathematics.
+
+In: expressions and assignments. Out: one line each, for comments, docstrings and the terminal.
+"""
 
 from __future__ import annotations
 

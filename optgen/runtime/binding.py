@@ -1,6 +1,8 @@
-"""Binding: from arrays to one call of a compiled kernel. In: a kernel library and arrays that `arrays` has accepted.
+"""Bindings: tensors as the table of pointers that one kernel of the runtime reads.
 
-A `Binding` is a table of pointers that stays valid while the arrays live; who holds it must see to that.
+In: a kernel, and arrays that `arrays` has accepted. Out: a `Binding`, each call of which is one stretch of a step.
+
+A binding keeps no array alive: its holder must, for as long as it is used.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..ir.evaluate import ValuesByCount
-from ..ir.expr import Extent
+from ..ir.expr import Extent, Rows
 from ..ir.primitives import BLOCK, PANEL
 from .arrays import Array
 from .kernel import Kernel
@@ -27,15 +29,25 @@ GRAIN = 32 * 1024
 #: A step of fewer elements runs in the calling thread: waking another costs more than it saves.
 SERIAL = 192 * 1024
 
-_HEAD = 5  # cells of a table row before the pointers: first, layout, scalars, space, slab
+
+def _row(arrays: int) -> np.dtype[np.void]:
+    """A tensor as C reads it, the head of `optgen_tensor` and then its pointers: `first` unit of work and `slab` among
+    those of all tensors, and the addresses of its `layout`, `scalars`, `space` and `arrays`."""
+    cells = ("first", "layout", "scalars", "space", "slab")
+    return np.dtype([*((cell, np.int64) for cell in cells), ("arrays", np.int64, (arrays,))])
+
+
+#: The memory in which one tensor keeps values between the sweeps of a step: addresses, as C reads them.
+_SPACE = np.dtype([("cells", np.int64), ("small", np.int64, (5,))])
 
 
 class Team:
-    """Threads of another library, to do steps in the place of the runtime's own: so that those which are awake from its
-    own work take up a step at once, and do not look for work on the processors where others step. `parallel`, `number`:
-    the addresses of what OpenMP calls GOMP_parallel and omp_get_thread_num.
+    """The threads of another library, which do steps in the place of the runtime's own.
 
-    After a fork there are none in the child, whose steps go to the runtime's own threads.
+    Threads that are still awake from that library's work take up a step at once, and do not compete for processors.
+    After a fork the child has none of them: its steps go to the runtime's own threads.
+
+    `parallel`, `number`: the addresses of what OpenMP calls GOMP_parallel and omp_get_thread_num.
     """
 
     def __init__(self, parallel: int, number: int) -> None:
@@ -49,8 +61,11 @@ class Team:
 
 
 class Binding:
-    """Tensors of one kernel as the runtime's table. Row i: the parameter, its gradient, its states, those that have a
-    value for each element first. `team`: whose threads step them, if not the runtime's own."""
+    """Tensors of one kernel as the runtime's table.
+
+    `tensors[i]`: the parameter, its gradient and its states, those with a value for each element first. `team`: whose
+    threads step them, if not the runtime's own.
+    """
 
     def __init__(self, kernel: Kernel, tensors: Sequence[Sequence[Array]], team: Team | None = None) -> None:
         self.kernel = kernel
@@ -58,29 +73,28 @@ class Binding:
         ffi, rule = kernel.runtime.ffi, kernel.rule
         self.arrays = len(rule.arrays)
         units = kernel.entry.units
-        slices = rule.rows == "first"
+        slices = rule.rows == Rows.FIRST
         self.elements = sum(tensor[0].size for tensor in tensors)
         layouts: dict[Layout, Array] = {}
         self.gradient_offsets = []
-        self.table = np.zeros((len(tensors), _HEAD + self.arrays + kernel.entry.states), np.int64)
+        self.table = np.zeros(len(tensors), _row(self.arrays + kernel.entry.states))
         sizes, slabs = [], []
         self.counts: list[dict[Extent, int]] = []
         for row, tensor in zip(self.table, tensors, strict=True):
             layout = layout_of(
                 tensor[: self.arrays], ordered=units != 1, tiled=units == 0, slices=slices and units == 0
             )
-            cells = layouts.setdefault(layout, np.array(layout.cells(), np.int64))
-            row[1] = cells.ctypes.data
+            row["layout"] = layouts.setdefault(layout, np.array(layout.cells(), np.int64)).ctypes.data
             offsets = [*layout.offsets, *(0,) * kernel.entry.states]
-            row[_HEAD:] = [x.ctypes.data + offset for x, offset in zip(tensor, offsets, strict=True)]
+            row["arrays"] = [x.ctypes.data + offset for x, offset in zip(tensor, offsets, strict=True)]
             self.gradient_offsets.append(layout.offsets[1])
             counts = counts_of(tensor[0].shape, rule if units == 0 else None)
             self.counts.append(counts)
             slabs.append(_slabs(counts) if layout.slabs else 0)
             sizes.append(0 if layout.slabs else -(-tensor[0].size // units) if units else _tiles(counts))
         self.total, self.slabs = sum(sizes), sum(slabs)
-        self.table[:, 0] = [0, *accumulate(sizes[:-1])] if sizes else []
-        self.table[:, 4] = [0, *accumulate(slabs[:-1])] if slabs else []
+        self.table["first"] = [0, *accumulate(sizes[:-1])] if sizes else []
+        self.table["slab"] = [0, *accumulate(slabs[:-1])] if slabs else []
         self._layouts = list(layouts.values())  # keeps their memory alive
         self.count_from([0] * len(tensors))
         self._table = ffi.cast("void *", self.table.ctypes.data)
@@ -92,7 +106,7 @@ class Binding:
             self._make_space()
 
     def _make_space(self) -> None:
-        """The memory in which tensors keep values between the passes of a step."""
+        """The memory in which tensors keep values between the sweeps of a step."""
         entry, small = self.kernel.entry, self.kernel.sweeps.small
         many = {extent: len(small(extent)) for extent in Extent}
         self.cells = np.zeros((len(self.counts), max(1, many[Extent.TENSOR])))
@@ -108,38 +122,41 @@ class Binding:
             sizes.append((partials, panels, matrices * many[Extent.MATRIX], rows * many[Extent.ROW],
                           columns * many[Extent.COLUMN]))  # fmt: skip
         self._memory = np.empty(sum(map(sum, sizes)))
-        # The addresses, for each tensor: its cells, then the five above.
-        spaces = np.zeros((len(sizes), 6), np.int64)
-        spaces[:, 0] = self.cells.ctypes.data + np.arange(len(sizes)) * self.cells.strides[0]
+        spaces = np.zeros(len(sizes), _SPACE)
+        spaces["cells"] = self.cells.ctypes.data + np.arange(len(sizes)) * self.cells.strides[0]
         begins = [0, *accumulate(size for each in sizes for size in each)][:-1]
-        spaces[:, 1:] = self._memory.ctypes.data + 8 * np.array(begins, np.int64).reshape(-1, 5)
+        spaces["small"] = self._memory.ctypes.data + 8 * np.array(begins, np.int64).reshape(-1, 5)
         self._spaces = spaces
-        self.table[:, 3] = spaces.ctypes.data + np.arange(len(sizes)) * spaces.strides[0]
+        self.table["space"] = spaces.ctypes.data + np.arange(len(sizes)) * spaces.strides[0]
 
     def gradient_cell(self, row: int) -> tuple[int, int]:
-        """The address where the kernel finds the gradient of a row: that of its first element, and so many bytes on."""
-        return self.table.ctypes.data + row * self.table.strides[0] + 8 * (_HEAD + 1), self.gradient_offsets[row]
+        """Where the kernel finds the gradient of a row: the address of that pointer, and its offset in bytes from the
+        first element of the gradient."""
+        gradients = self.table["arrays"][:, 1:]
+        return gradients.ctypes.data + row * gradients.strides[0], self.gradient_offsets[row]
 
     def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
-        """`before[i]` is the count of updates that tensor i has had: steps are counted from there. `sets[i]`: which of
-        several sets of hyperparameters it goes by."""
+        """Counts the steps of tensor i from `before[i]`, the updates that it has had.
+
+        `sets[i]`: which of several sets of hyperparameters it goes by.
+        """
         ffi = self.kernel.runtime.ffi
         clocks = list(zip(sets or [0] * len(before), before, strict=True))
         self._scalars = {clock: ffi.new("double[]", max(1, len(self.kernel.program))) for clock in set(clocks)}
         addresses = {clock: int(ffi.cast("intptr_t", cells)) for clock, cells in self._scalars.items()}
-        self.table[:, 2] = [addresses[clock] for clock in clocks]
+        self.table["scalars"] = [addresses[clock] for clock in clocks]
 
     def run(self, values: Sequence[ValuesByCount], step: int, threads: int, grain: int | None = None) -> None:
-        """One step, of a rule that computes nothing for the group: number `step` since `count_from`. `values` are the
-        sets of hyperparameters, each for each count.
+        """One step of a rule that computes nothing for the group, number `step` since `count_from`.
 
-        `grain` (units of work) forces how finely it is cut; by itself, a small step goes to one thread.
+        `values`: the sets of hyperparameters, each by count. `grain`: into shares of how many units of work the step is
+        cut; without it, a small step goes to one thread.
         """
         self.begin(values, step)
         self.work(0, threads, grain)
 
     def begin(self, values: Sequence[ValuesByCount], step: int) -> None:
-        """What a step needs before its first stretch of work: the scalars of each count of updates."""
+        """Computes the scalars of a step, for each count of updates, before its first stretch of work."""
         program = self.kernel.program
         for (own, before), cells in self._scalars.items():
             t = before + step
@@ -158,7 +175,7 @@ class Binding:
 
 
 def _team(ffi: Any, team: Team | None) -> Any:
-    """What the runtime calls a team."""
+    """A team as the runtime takes it."""
     if team is None:
         return ffi.NULL
     of = ffi.typeof("optgen_team")
@@ -167,7 +184,7 @@ def _team(ffi: Any, team: Team | None) -> Any:
 
 
 def _tiles(counts: Mapping[Extent, int]) -> int:
-    """How many tiles there are in a parameter of matrices."""
+    """The number of tiles in a parameter of matrices."""
     matrices = counts[Extent.MATRIX]
     if not matrices:
         return 0
@@ -176,6 +193,6 @@ def _tiles(counts: Mapping[Extent, int]) -> int:
 
 
 def _slabs(counts: Mapping[Extent, int]) -> int:
-    """How many slabs there are in a parameter of small matrices."""
+    """The number of slabs in a parameter of small matrices."""
     matrices = counts[Extent.MATRIX]
     return -(-matrices // (SLAB // (counts[Extent.ELEMENT] // matrices)))

@@ -1,6 +1,6 @@
 """The tensors of a step, bound to as many kernels as they need: one for each compute type and variant of the rule.
 
-In: of each tensor its arrays, and which kernel it needs. Out: a `BoundKernels`, whose `run` is one step of all of them.
+In: the arrays of each tensor, and which kernel it needs. Out: a `BoundKernels`, whose `run` is one step of all tensors.
 """
 
 from __future__ import annotations
@@ -13,18 +13,27 @@ from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .arrays import Array
 from .binding import Binding, Team
-from .group_step import Shards, run_together
+from .group_step import GroupStep, Shards
 from .kernel import Kernel
 
 __all__ = ["BoundKernels"]
 
 
 class BoundKernels:
-    """`keys[i]`: compute type and variant of tensor i, for which `kernel` gives the kernel; what it raises goes on.
-    `arrays(i, rule)`: its arrays as the kernel of this rule takes them. `threads`: how many a step may use; of
-    `team`, if there is one.
+    """Tensors bound to kernels; one step of all of them is `run`.
 
-    `order[b]` are the places of the tensors of binding b among all; `cells[i]` is where a kernel finds gradient i.
+    Parameters
+    ----------
+    kernel : gives the kernel for a compute type and a variant; its errors pass through.
+    keys : compute type and variant of each tensor.
+    arrays : `arrays(i, rule)` gives the arrays of tensor i in the order in which the kernel of `rule` takes them.
+    threads : the most threads that a step may use.
+    team : whose threads these are, if not the runtime's own.
+
+    Attributes
+    ----------
+    order : `order[b]`, the places of the tensors of binding b among all.
+    cells : `cells[i]`, where a kernel finds gradient i.
     """
 
     def __init__(
@@ -54,20 +63,22 @@ class BoundKernels:
         self.count_from([0] * len(keys))
 
     def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
-        """`before[i]` is the count of updates that tensor i has had; `sets[i]`: which of several sets of
-        hyperparameters it goes by."""
+        """Counts the steps of tensor i from `before[i]`, the updates that it has had.
+
+        `sets[i]`: which of several sets of hyperparameters it goes by.
+        """
         self.before = set(before)
         for binding, own in zip(self.bindings, self.order, strict=True):
             binding.count_from([before[i] for i in own], None if sets is None else [sets[i] for i in own])
 
     def run(self, values: Sequence[ValuesByCount], step: int, group: Mapping[str, Array]) -> bool:
-        """Step number `step` since `count_from`, with these sets of hyperparameters; `group`: the states of all tensors
-        together. False if it does not count, as the rule has it: then nothing has changed."""
+        """Step number `step` since `count_from`; False if it does not count by the rule: then nothing has changed.
+
+        `values`: the sets of hyperparameters. `group`: the states that all tensors have together.
+        """
         if self.grouped or self.shards is not None:
             t = step + max(self.before)
-            return run_together(
-                self.bindings, self.order, values, step, t, group, self._threads, shards=self.shards
-            )  # fmt: skip
+            return GroupStep(self.bindings, self.order, self._threads, shards=self.shards).run(values, step, t, group)
         for binding in self.bindings:
             binding.run(values, step, self._threads)
         return True

@@ -1,7 +1,6 @@
-"""The arrays of a step: what may be stepped, where its memory lies, and in what layout a kernel goes over it.
+"""Layouts: the order and the strides in which a kernel goes over arrays, and how many values of each extent they have.
 
-In: parameters and gradients as they were given. Out: plain arrays that any backend may write, or an `ArrayError` that
-names the one at fault. Nothing here writes to an array.
+In: arrays of one shape that `arrays` has accepted. Out: a `Layout`, and counts. Nothing here writes to an array.
 """
 
 from __future__ import annotations
@@ -14,15 +13,16 @@ from itertools import pairwise
 
 from numpy.lib.stride_tricks import as_strided
 
-from ..ir.expr import Extent
+from ..ir.expr import Extent, Rows, varying_dimensions
 from ..ir.rule import Rule
 from ..paths import constant
 from .arrays import Array
 
 __all__ = ["SLAB", "Layout", "LayoutKind", "counts_of", "layout_of"]
 
+_COUNTED = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.ELEMENT)
 
-#: Matrices of no more elements, dense behind each other, are gone through several at a time.
+#: The most elements of a small matrix; dense ones are taken several at a time.
 SLAB = constant("SLAB")
 
 
@@ -41,12 +41,13 @@ class LayoutKind(IntEnum):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a kernel goes over some arrays of one shape: the dimensions left after merging, the last one innermost.
+    """How a kernel goes over arrays of one shape.
 
-    `offsets` are in bytes, from the first element of each array to the first one visited; `by[d][a]` is the stride in
-    bytes of array `a` along dimension `d`. `dense`: one dimension, every array aligned and without gaps; of matrices,
-    which keep their dimensions, every row of every array. `slices`: the rows are slices of the first dimension.
-    `slabs`: the matrices are small, and every array is dense from the first to the last.
+    `shape`: the dimensions left after merging, the last one innermost. `by[d][a]`: the stride in bytes of array `a`
+    along dimension `d`. `offsets`: bytes from the first element of each array to the first one visited. `dense`: one
+    dimension, and every array aligned and without gaps; for matrices, which keep their dimensions, every row of every
+    array. `slices`: the rows are slices of the first dimension. `slabs`: the matrices are small, and every array is
+    dense from the first to the last.
     """
 
     dense: bool
@@ -77,8 +78,8 @@ class Layout:
 def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = False, slices: bool = False) -> Layout:
     """The layout of arrays of one shape, the first of which leads: its smallest stride becomes the innermost.
 
-    `ordered`: the elements are visited in the order of their indices instead, as a reduction must. `tiled`: so are rows
-    and columns, which stay what they are; `slices` if these rows are the slices of the first dimension.
+    `ordered`: elements are visited in the order of their indices instead, as reductions need. `tiled`: so they are, and
+    rows and columns stay what they are. `slices`: these rows are the slices of the first dimension.
     """
     lead = arrays[0]
     if slices and lead.ndim > 2:
@@ -131,12 +132,12 @@ def _as_matrix(x: Array) -> Array | None:
 
 
 def counts_of(shape: tuple[int, ...], tiled: Rule | None) -> dict[Extent, int]:
-    """How many values of each extent a parameter has; `tiled`: the rule, if it knows of rows and columns."""
-    size = math.prod(shape)
-    of = {Extent.TENSOR: 1, Extent.MATRIX: 1, Extent.ROW: 1, Extent.COLUMN: size, Extent.ELEMENT: size}
-    if tiled is not None:
-        first = tiled.rows == "first"
-        matrices = 1 if first else math.prod(shape[:-2])
-        rows, columns = (shape[0], math.prod(shape[1:])) if first else shape[-2:]
-        of |= {Extent.MATRIX: matrices, Extent.ROW: matrices * rows, Extent.COLUMN: matrices * columns}
-    return of
+    """The number of values of each extent that a parameter has.
+
+    `tiled`: the rule, if it knows of rows and columns; for any other, the whole tensor is one row.
+    """
+    rows = Rows.LAST if tiled is None else tiled.rows
+    lengths = shape if tiled is not None else (1, math.prod(shape))
+    return {
+        extent: math.prod(lengths[d] for d in varying_dimensions(extent, len(lengths), rows)) for extent in _COUNTED
+    }

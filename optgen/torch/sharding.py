@@ -14,7 +14,7 @@ import torch
 
 from ..errors import ArrayError
 from ..interpreter import FOLDS
-from ..ir.expr import Extent, Reduce, Size, walk
+from ..ir.expr import Extent, Reduce, Rows, Size, varying_dimensions, walk
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.group_step import Shards
@@ -94,12 +94,9 @@ def _reduced(rule: Rule) -> set[Extent]:
     return {e.over for e in values if isinstance(e, Reduce | Size)}
 
 
-def _inner(extent: Extent, rows: str, rank: int) -> set[int]:
+def _inner(extent: Extent, rows: Rows, rank: int) -> frozenset[int]:
     """The dimensions of a parameter that are within one row, column or matrix of it."""
-    first = rows == "first"
-    across = set(range(1, rank)) if first else {rank - 1}
-    down = {0} if first else {rank - 2}
-    return {Extent.ROW: across, Extent.COLUMN: down, Extent.MATRIX: across | down}[extent]
+    return frozenset(range(rank)) - varying_dimensions(extent, rank, rows)
 
 
 def small_like(p: Any, shape: tuple[int, ...], value: float) -> torch.Tensor:

@@ -1,14 +1,14 @@
 """Tracked arrays: `param`, `Params` and `gradient`, over the HIPS `autograd` library.
 
-Comes in: NumPy arrays, and a loss written as a closure over parameters in ordinary NumPy. Goes out: the gradient of
-that loss for every parameter, as plain arrays. Nothing here knows of optimisers.
+In: NumPy arrays, and a loss written as a closure over parameters in ordinary NumPy. Out: the gradient of that loss for
+every parameter, as plain arrays. Nothing here knows of optimisers.
 
 Outside `gradient` a `Param` behaves as its array. Inside, each parameter asked for stands for one of autograd's boxes,
 found through the tape of the current context, so that threads and failures leave no trace of each other. NumPy's own
 functions arrive through `__array_ufunc__` and `__array_function__`, and go on to autograd's function of the same name.
 
-What one may change: `OWN` gains a function that autograd lacks or gets wrong, composed of autograd's own; `_METHODS`
-gains a method of arrays. The rule to keep: a gradient is right, or it is refused by name.
+A gradient is right, or it is refused by name. `OWN` takes functions that autograd lacks or gets wrong, composed of its
+own; `_METHODS` takes methods of arrays.
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class _Tape:
 
 _current: ContextVar[_Tape | None] = ContextVar("optgen_tape", default=None)
 
-# autograd hands these to the function and forgets them in its gradient, which is then wrong without a word.
+# autograd hands these to the function and forgets them in its gradient, which is then silently wrong.
 _FORGOTTEN = frozenset({"where", "initial", "correction", "mean"})
 
 _FAULTS = (NotImplementedError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 
 
 class _Node(VJPNode):  # type: ignore[misc]
-    """autograd's node of the reverse pass, which also knows its tape, its name for messages, and its shape."""
+    """autograd's node for backpropagation, with its tape, its name for messages, and its shape."""
 
     __slots__ = ("name", "shape", "tape")
 
@@ -190,7 +190,7 @@ class Tracked(NDArrayOperatorsMixin):
 
 
 class Param(Tracked):
-    """A parameter: an array that `gradient` can be asked about. Made by `param`.
+    """A parameter: an array for which `gradient` gives a gradient. `param` makes one.
 
     `data` is its array (float32 or float64), the same object for life and updated in place. Outside `gradient` a
     `Param` behaves as that array: `W -= 0.1 * grads[W]` and `W[0] = 3` work in place. Like an array it is compared by
@@ -212,12 +212,28 @@ class Param(Tracked):
 
 
 def param(x: Any) -> Param:
-    """The parameter over `x`, an array or anything that NumPy makes an array of real numbers of.
+    """Make a parameter of an array.
 
-    A float32 or float64 array is taken as it is, without a copy: its memory is the parameter's, and an update changes
-    it. Anything else (integers, lists, scalars) becomes a new float64 array. A `Param` is returned as it is.
+    Parameters
+    ----------
+    x : array_like of real numbers, of any shape
+        A float32 or float64 array is taken without a copy: updates change it. Anything else (integers, lists, scalars)
+        becomes a new float64 array. A `Param` is returned as it is.
 
-    Raises `TrackError` for complex numbers, text, objects, other float types, and arrays that cannot be written to.
+    Returns
+    -------
+    Param
+
+    Raises
+    ------
+    TrackError
+        For complex numbers, text, objects, other float types, and arrays that cannot be written to.
+
+    Examples
+    --------
+    >>> W = param(np.zeros((2, 3), np.float32))
+    >>> W.data.dtype
+    dtype('float32')
     """
     if isinstance(x, Param):
         return x
@@ -236,7 +252,7 @@ def param(x: Any) -> Param:
 
 
 class Params:
-    """Parameters in order, without duplicates, found by identity. Raises `TrackError` for what is not a `Param`."""
+    """Parameters in order, without duplicates, found by identity; a `TrackError` for anything but a `Param`."""
 
     __slots__ = ("_members",)
 
@@ -313,12 +329,31 @@ class Gradients:
 
 
 def gradient(f: Callable[[], Any], params: Params | Iterable[Param]) -> Gradients:
-    """The gradient of the real number `f()` for each of `params`, which `f` uses as a closure.
+    """The gradient of the real number `f()` for each of `params`.
 
-    `f` returns one real number (any array of size 1, or a Python number). A parameter that it does not use gets zeros;
-    a parameter not in `params` is a constant to it. Threads that `f` starts are not recorded.
+    Parameters
+    ----------
+    f : callable without arguments
+        Uses the parameters as a closure, and returns one real number: a Python number, or an array of size 1. Threads
+        that it starts are not recorded.
+    params : Params, or iterable of Param
+        A parameter that `f` does not use gets zeros. Any other parameter is a constant to `f`.
 
-    Raises `TrackError` if `f` returns anything else, does something that has no gradient, or calls `gradient`.
+    Returns
+    -------
+    Gradients
+        For each parameter an array of its shape and dtype; and the loss as `value`.
+
+    Raises
+    ------
+    TrackError
+        If `f` returns anything else, does something that has no gradient, or calls `gradient`.
+
+    Examples
+    --------
+    >>> W = param([1.0, 2.0])
+    >>> gradient(lambda: np.sum(W * W), [W])[W]
+    array([2., 4.])
     """
     theta = params if isinstance(params, Params) else Params(params)
     if _current.get() is not None:
@@ -347,7 +382,7 @@ def _real(value: Any) -> float:
 
 
 def _pull_back(end: _Node, tape: _Tape, seed: Array) -> dict[_Node, Array]:
-    """The gradient at the node of each parameter that `end` was computed from, by the reverse pass."""
+    """The gradient at the node of each parameter that `end` was computed from, by backpropagation."""
     if end.tape is not tape:
         raise TrackError("the loss is a value of another run of `gradient`", hint="compute it in the function itself")
     pending: dict[_Node, Any] = {end: (seed, False)}
@@ -355,7 +390,7 @@ def _pull_back(end: _Node, tape: _Tape, seed: Array) -> dict[_Node, Array]:
         if node.parents:
             for parent, grad in zip(node.parents, node.pull(pending.pop(node)[0]), strict=True):
                 pending[parent] = add_outgrads(pending.get(parent), grad)
-            # A value that the caller keeps would else keep every value of the run alive.
+            # Otherwise a value that the caller keeps would keep every value of the run alive.
             node.parents, node.vjp = (), None
     return {node: g for node, (g, _) in pending.items()}
 

@@ -1,4 +1,4 @@
-"""Which of autograd's functions stands for a function of NumPy inside `gradient`, and where autograd is mended.
+"""The functions of autograd that stand for those of NumPy inside `gradient`, and repairs of autograd.
 
 In: a NumPy function or ufunc method. Out: a function with a right gradient, or None. The entries of `OWN` are there
 because autograd gives a wrong gradient, or none, for some arguments; each is checked against finite differences.
@@ -21,7 +21,7 @@ INSTEAD = "write it with functions that have one, or take the plain value, `.dat
 
 
 def _moved(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The rule of a function that only moves elements: where they went is seen on an array of their positions."""
+    """The rule of a function that only moves elements; an array of positions shows where they go."""
 
     def rule(x: Any, *args: Any, **kwargs: Any) -> Any:
         return anp.ravel(x)[function(np.arange(x.size).reshape(x.shape), *args, **kwargs)]

@@ -1,8 +1,7 @@
 """Training: `update` and `train`, and what goes into a loop: `epochs`, `throttle`, `stop`.
 
-Comes in: parameters, gradients or a loss, and any optimiser, known here only by its `step(params, grads)`. Goes out:
-nothing; the parameters are changed in place. What one may change: the loop, and what it shows. What an update computes
-is the optimiser's business.
+In: parameters, gradients or a loss, and any optimiser, known here only by its `step(params, grads)`. Out: nothing; the
+parameters are changed in place. What an update computes is the optimiser's business.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _ONE_UPDATE = "`update(p, step)`, or `update(opt, p, grad)`"
 
 
 class Stepper(Protocol):
-    """What is asked of an optimiser: to step all `params` by `grads` in place, or to raise and touch nothing."""
+    """An optimiser as training sees it: steps all `params` by `grads` in place, or raises and touches nothing."""
 
     def step(self, params: Sequence[Any], grads: Sequence[Any], /) -> object: ...
 
@@ -41,14 +40,32 @@ def update(p: T, step: Any, /) -> T: ...
 @overload
 def update(opt: Stepper, p: T, grad: Any, /) -> T: ...
 def update(first: Any, second: Any, /, *rest: Any) -> Any:
-    """`update(p, step)` adds a step to `p`; `update(opt, p, grad)` and `update(opt, theta, grads)` let `opt` do it.
+    """Update parameters in place: `update(p, step)`, `update(opt, p, grad)` or `update(opt, theta, grads)`.
 
-    In place; gives back the parameters. `p` is a `Param` or an array of floats; `step` is real and of exactly its
-    shape, and is rounded to its dtype. `theta` is a `Params`, list or tuple of such; `grads` is what `gradient` gave,
-    or the gradients in the same order.
+    Parameters
+    ----------
+    p : Param, or array of floats
+    step : array_like of real numbers, of exactly the shape of `p`
+        Added to `p`, rounded to its dtype.
+    opt : optimiser
+        Any object with `step(params, grads)`.
+    theta : Params, or list or tuple of parameters
+    grad, grads
+        The gradient of `p`; for `theta`, what `gradient` gave, or the gradients in the same order.
 
-    Raises `ArrayError` or `ArgumentError`, before anything is touched, where something does not fit; and what
-    `opt.step` raises.
+    Returns
+    -------
+    The parameters, `p` or `theta`.
+
+    Raises
+    ------
+    ArrayError, ArgumentError
+        Where something does not fit, before anything is touched; and what `opt.step` raises.
+
+    Examples
+    --------
+    >>> update(np.array([1.0, 2.0]), [0.5, -0.5])
+    array([1.5, 1.5])
     """
     if not rest:
         return _add(first, second)
@@ -86,7 +103,7 @@ class _StopTraining(Exception):
 
 
 def stop() -> NoReturn:
-    """Ends the training that is going on, quietly. For callbacks, and for the loss itself."""
+    """End the running training quietly. For callbacks, and for the loss itself."""
     raise _StopTraining("`stop()` was called, but not from inside `train`")
 
 
@@ -99,14 +116,33 @@ def train(
     *,
     progress: bool = False,
 ) -> None:
-    """For each `d` of `data`: the gradient of `loss(*d)`, one step of all `params`, then the callbacks.
+    """For each `d` of `data`, take the gradient of `loss(*d)`, step all `params`, and run the callbacks.
 
-    A tuple or list `d` is spread over the arguments of `loss`; anything else is its one argument. `cb` is a function
-    without arguments, or a list of such, in lists as deep as one likes. `stop()` in a callback or in `loss` ends the
-    training. `progress=True` shows the steps and the latest loss on stderr.
+    `stop()` in a callback or in `loss` ends the training.
 
-    Raises `ArgumentError` for an optimiser without `step` and for a callback that cannot be called, `TrackError` as
-    `gradient` does, and what `loss`, `opt.step` and the callbacks raise.
+    Parameters
+    ----------
+    loss : callable
+        Gives one real number, from the parameters as a closure.
+    params : Params, iterable of Param, or Param
+    data : iterable
+        A tuple or list `d` is spread over the arguments of `loss`; anything else is its one argument.
+    opt : optimiser
+        Any object with `step(params, grads)`.
+    cb : callable without arguments, or a list of such, nested to any depth
+    progress : bool
+        Whether to show the steps and the latest loss on stderr.
+
+    Raises
+    ------
+    ArgumentError
+        For an optimiser without `step`, or a callback that cannot be called.
+    TrackError
+        As `gradient` does. What `loss`, `opt.step` and the callbacks raise goes on to the caller.
+
+    Examples
+    --------
+    >>> train(lambda x, y: np.mean((x @ W - y) ** 2), [W], epochs(10, batches), optgen.ADAM())
     """
     if not hasattr(type(opt), "step"):
         raise ArgumentError(f"expected an optimiser, which has a method `step`, got {_kinds(opt)}")
@@ -136,11 +172,11 @@ def _flat(cb: Callbacks) -> Iterator[Callable[[], object]]:
 
 @contextmanager
 def _progress(data: Iterable[Any], *, shown: bool) -> Iterator[Callable[[float], None]]:
-    """A function to be told the loss of each step."""
+    """A function that takes the loss of each step, and shows it if `shown`."""
     if not shown:
         yield lambda loss: None
         return
-    # Most loops show nothing, and need not load it.
+    # Imported here, since most loops show nothing.
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -151,7 +187,7 @@ def _progress(data: Iterable[Any], *, shown: bool) -> Iterator[Callable[[float],
 
 
 class _Epochs(Generic[D]):
-    """`data`, `n` times over; it has a length if `data` has one."""
+    """`data`, repeated `n` times; it has a length if `data` has one."""
 
     __slots__ = ("_data", "_n")
 
@@ -170,9 +206,26 @@ class _Epochs(Generic[D]):
 
 
 def epochs(n: int, data: Iterable[D]) -> _Epochs[D]:
-    """`data` gone through `n` times, for `train(loss, theta, epochs(10, data), opt)`.
+    """Repeat `data` `n` times.
 
-    Raises `ArgumentError` if `n` is not a whole number of at least 0, or if `data` can be gone through only once.
+    Parameters
+    ----------
+    n : int, at least 0
+    data : iterable, which for more than one epoch must not be an iterator
+
+    Returns
+    -------
+    An iterable, with a length if `data` has one.
+
+    Raises
+    ------
+    ArgumentError
+        If `n` is not a whole number of at least 0, or if `data` can be read only once.
+
+    Examples
+    --------
+    >>> list(epochs(2, "ab"))
+    ['a', 'b', 'a', 'b']
     """
     try:
         times = operator.index(n)
@@ -189,11 +242,26 @@ def epochs(n: int, data: Iterable[D]) -> _Epochs[D]:
 
 
 def throttle(f: Callable[P, T], seconds: float) -> Callable[P, T | None]:
-    """`f`, but run at most once in `seconds`: a call that comes sooner does nothing and gives None.
+    """Limit `f` to one run in `seconds`. A call that comes sooner does nothing and gives None.
 
-    Made for callbacks: `train(..., cb=throttle(show, 5))`. The first call runs; the time counts from its start.
+    Parameters
+    ----------
+    f : callable
+    seconds : float, at least 0
+        The time from the start of one run to that of the next. The first call runs.
 
-    Raises `ArgumentError` if `seconds` is not a number of at least 0.
+    Returns
+    -------
+    The limited function, with the signature of `f`.
+
+    Raises
+    ------
+    ArgumentError
+        If `seconds` is not a number of at least 0.
+
+    Examples
+    --------
+    >>> train(loss, theta, data, opt, cb=throttle(show, 5))
     """
     if not isinstance(seconds, (int, float)) or not seconds >= 0:
         raise ArgumentError(f"expected a number of seconds, at least 0, got {seconds!r}")

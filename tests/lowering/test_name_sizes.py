@@ -17,7 +17,7 @@ from optgen.ir.verify import verify
 from optgen.lowering import name_sizes as shards
 from optgen.lowering.sweeps import Exchange, Group, sweeps_of
 from optgen.runtime.binding import Binding
-from optgen.runtime.group_step import Shards, run_together
+from optgen.runtime.group_step import GroupStep, Shards
 from optgen.runtime.kernel import kernel_of
 from optgen.runtime.layout import counts_of
 
@@ -88,7 +88,7 @@ def test_shards_reduce_as_the_whole_does(formulas: str) -> None:
             of = [counts_of(SHAPE, kernel.rule if kernel.entry.units == 0 else None)]
             own = Shards(of, lambda folds, given: joined(i, folds, given))
             values = [Always({"eta": (0.5,)})]
-            counted.append(run_together([binding], [np.array([0])], values, 1, t, {}, 1, shards=[own]))
+            counted.append(GroupStep([binding], [np.array([0])], 1, shards=[own]).run(values, 1, t, {}))
 
         threads = [Thread(target=run, args=(i,)) for i in range(len(parts))]
         for thread in threads:

@@ -147,7 +147,7 @@ def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
         places = [placement(shape, 4, **how)] * len(rule.arrays)
         tensor = make_tensor(rule, busy(rule.hypers), places, "float32", "tiny", np.random.default_rng(0), 0)
         binding = Binding(kernel, [tensor.all(rule)])
-        layout = library.runtime().ffi.cast("int64_t *", int(binding.table[0, 1]))
+        layout = library.runtime().ffi.cast("int64_t *", int(binding.table["layout"][0]))
         calls = library.runtime().library
         found = calls.optgen_slabs(layout), calls.optgen_units(kernel.entry, layout)
         assert found == (binding.slabs, binding.total)

@@ -27,7 +27,7 @@ from optgen.codegen import runtime_source
 from optgen.compiler import driver
 from optgen.paths import SPECS
 from optgen.runtime import binding, library
-from optgen.runtime.group_step import run_together
+from optgen.runtime.group_step import GroupStep
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.layout import Layout, layout_of
 
@@ -349,10 +349,10 @@ def test_a_group_added_up_in_another_order_is_caught(monkeypatch: pytest.MonkeyP
     compilation = driver.compile_text(spec("prodigy"), "sound.toml")
     kernel = kernel_of(compilation, 0, "float32", None)
 
-    def backwards(bindings: Any, order: Any, *rest: Any) -> None:
-        run_together(bindings, [places[::-1] for places in order], *rest)
+    def backwards(bindings: Any, order: Any, *rest: Any) -> GroupStep:
+        return GroupStep(bindings, [places[::-1] for places in order], *rest)
 
     check_kernel(compilation.rules[0], kernel)
-    monkeypatch.setattr(equivalence, "run_together", backwards)
+    monkeypatch.setattr(equivalence, "GroupStep", backwards)
     with pytest.raises(AssertionError):
         check_kernel(compilation.rules[0], kernel)

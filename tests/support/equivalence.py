@@ -26,7 +26,7 @@ from optgen.optimiser.base import compilation_of
 from optgen.paths import declarations
 from optgen.runtime import library
 from optgen.runtime.binding import Binding
-from optgen.runtime.group_step import run_together
+from optgen.runtime.group_step import GroupStep
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import Runtime, open_library
 
@@ -349,7 +349,8 @@ def run(
         binding.run([Always(values)], 1, threads, grain)
     elif counts:
         states = group_of(binding.kernel.rule, values) if group is None else group
-        run_together([binding], [np.arange(len(counts))], [Always(values)], 1, max(counts), states, threads, grain)
+        together = GroupStep([binding], [np.arange(len(counts))], threads, grain)
+        together.run([Always(values)], 1, max(counts), states)
 
 
 # ---- Fixed rounds ----
