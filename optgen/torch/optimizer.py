@@ -7,6 +7,7 @@ gradients) goes through PyTorch's own loop where there is one, and else through 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -54,16 +55,25 @@ class Adapter(Optimizer):
     # ---- Steps ----
 
     @torch._disable_dynamo  # torch.compile leaves it as it is
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient. Gives what `closure` gives, which is called first if there
-        is one, to compute the loss and the gradients anew."""
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Update every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure
+            Called first, with autograd on, to compute the loss and the gradients anew.
+
+        Returns
+        -------
+        What `closure` returns, or None.
+        """
         watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         watched = watched or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
         watched = watched or torch.autograd._profiler_enabled()
         # A class that overrides `step` has been wrapped by PyTorch: there the hooks are called already.
         if watched and type(self).step is Adapter.step:
-            return self._watched(closure)
-        return self._step(closure)
+            return self._watched(*args, **kwargs)  # as they were given: hooks see them
+        return self._step(*args, **kwargs)
 
     step.hooked = True  # PyTorch need not wrap it once more
 
@@ -95,6 +105,7 @@ class Adapter(Optimizer):
         return loss
 
     _watched = Optimizer.profile_hook_step(_step)
+    step.__signature__ = inspect.signature(_step)
 
     def _leave_gradients(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         """After a step that does not count: gradients are left as the rule leaves them, in any case."""
@@ -145,8 +156,12 @@ class Adapter(Optimizer):
             names = [self._kind.key(name) for name in rule.tensor_states]
             before = self._begin(p, rule, self._groups.sets[which][1])
             kept = self.state[p] if names or self._kind.counted else {}  # PyTorch has no entry then
-            members.append(Member(p, grads[i], variant, which, kept, names, before))
+            members.append(Member(p, variant, which, kept, names, before))
         plan = TensorPlan(self._kind, members, taken, places, rest, params, grads)
+        if plan.made_for_one_step is not None:
+            self._plan = None
+            plans.pop(key, None)
+            return plan
         while len(plans) >= 16 + len(params):
             del plans[next(iter(plans))]
         plans[key] = self._plan = plan
@@ -306,12 +321,11 @@ class Adapter(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
-        saved: dict[str, Any] = super().state_dict()
-        saved = {**saved, "rule": self._kind.name}
-        if self._together:
-            saved["group"] = {name: float(value) for name, value in self._together.items()}
-            for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
-                group[_OF_ALL] = saved["group"]
+        handle = self.register_state_dict_post_hook(_name_rule, prepend=True)  # before those of the caller
+        try:
+            saved: dict[str, Any] = super().state_dict()
+        finally:
+            handle.remove()
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -322,9 +336,10 @@ class Adapter(Optimizer):
         """
         taken: list[dict[str, Any]] = []
 
-        def expect(_: Any, saved: dict[str, Any]) -> None:  # what the caller's own hooks have made of it
+        def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
             expect_fit(self._kind, self.param_groups, self.defaults, saved, self._what)
             taken.append(saved)
+            return {**saved, "state": {i: _copied(kept) for i, kept in saved["state"].items()}}
 
         def keep(_: Any) -> None:
             self._keep_whole(taken[-1])
@@ -376,6 +391,22 @@ class Adapter(Optimizer):
         # Of its own, and not of a class that this one derives from.
         revival = vars(self).get("_revival") or vars(type(self)).get("_revival")
         return super().__reduce_ex__(protocol) if revival is None else (*revival, self.__getstate__())
+
+
+def _name_rule(optimiser: Any, saved: dict[str, Any]) -> None:
+    """Adds to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
+    saved["rule"] = optimiser._kind.name
+    if optimiser._together:
+        saved["group"] = {name: float(value) for name, value in optimiser._together.items()}
+        for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
+            group[_OF_ALL] = saved["group"]
+
+
+def _copied(kept: Any) -> Any:
+    """The states of a parameter in memory of their own, so that neither side of a load changes the other."""
+    if not isinstance(kept, Mapping):
+        return kept
+    return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}
 
 
 def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any) -> torch.Tensor:
