@@ -7,6 +7,7 @@ gradients) goes through PyTorch's own loop where there is one, and else through 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any, ClassVar
@@ -17,20 +18,23 @@ from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _glob
 
 from .. import interpreter as interp
 from ..errors import ArrayError
-from ..ir.evaluate import HyperValues, evaluate
-from ..ir.expr import GRADIENT, Extent
+from ..ir.evaluate import HyperValues
+from ..ir.expr import Extent
 from ..ir.rule import Rule
+from ..runtime.engine import first_group_states, leave_gradients, variant_for
 from .checkpoint import expect_fit, expect_state
 from .naming import STEP, Kind
 from .param_groups import Groups, expect_group
 from .plan import Member, TensorPlan, accepted
 from .sharding import aligned, expect_whole, small_like
-from .tensors import DTYPES, count_dtype, increment_version, local, memory, steppable, wide
+from .tensors import DTYPES, compute_dtype, count_dtype, increment_version, local, memory, steppable, wide
 
 __all__ = ["Adapter"]
 
 #: Where the states of all parameters together are kept in a saved group.
 _OF_ALL = "of_all_parameters"
+#: What to do with a parameter that a rule does not take.
+ANOTHER_RULE = "step it with another optimiser"
 
 
 _grad = attrgetter("grad")
@@ -54,16 +58,25 @@ class Adapter(Optimizer):
     # ---- Steps ----
 
     @torch._disable_dynamo  # torch.compile leaves it as it is
-    def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One update of every parameter that has a gradient. Gives what `closure` gives, which is called first if there
-        is one, to compute the loss and the gradients anew."""
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Update every parameter that has a gradient.
+
+        Parameters
+        ----------
+        closure
+            Called first, with autograd on, to compute the loss and the gradients anew.
+
+        Returns
+        -------
+        What `closure` returns, or None.
+        """
         watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         watched = watched or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
         watched = watched or torch.autograd._profiler_enabled()
         # A class that overrides `step` has been wrapped by PyTorch: there the hooks are called already.
         if watched and type(self).step is Adapter.step:
-            return self._watched(closure)
-        return self._step(closure)
+            return self._watched(*args, **kwargs)  # as they were given: hooks see them
+        return self._step(*args, **kwargs)
 
     step.hooked = True  # PyTorch need not wrap it once more
 
@@ -90,22 +103,20 @@ class Adapter(Optimizer):
         if plan is not None:
             if plan.rest:  # first: what PyTorch refuses is refused before anything has changed
                 self._step_rest(params, plan.rest)
-            if plan.members and not plan.run(self._groups.sets, self.state, self._of_group()):
+            if plan.members and not plan.run(self._groups.values.sets, self.state, self._of_group()):
                 self._leave_gradients(params, grads)
         return loss
 
     _watched = Optimizer.profile_hook_step(_step)
+    step.__signature__ = inspect.signature(_step)
 
     def _leave_gradients(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         """After a step that does not count: gradients are left as the rule leaves them, in any case."""
-        owners = self._owners()
-        for i, (p, g) in enumerate(zip(params, grads, strict=True)):
-            if g is None:
-                continue
-            for assign in self._kind.rules[self._variant(p, owners[i], i)].body:
-                if assign.target == GRADIENT:
-                    with torch.no_grad():
-                        g.fill_(evaluate(assign.value, self._groups.sets[0][1], 0, {}))
+        owners, rules = self._owners(), self._kind.rules
+        given = [(i, p, g) for i, (p, g) in enumerate(zip(params, grads, strict=True)) if g is not None]
+        with torch.no_grad():
+            fills = ((rules[self._variant(p, owners[i], i)], g.fill_) for i, p, g in given)
+            leave_gradients(fills, self._groups.values.of(0))
 
     # ---- Plans ----
 
@@ -141,12 +152,16 @@ class Adapter(Optimizer):
         taken = accepted([params[i] for i in places], [grads[i] for i in places], overwrites=overwrites)
         members = []
         for i, variant in found:
-            p, rule, which = params[i], self._kind.rules[variant], self._set_of(params[i], owners[i])
+            p, rule, own, dtype = params[i], self._kind.rules[variant], owners[i], compute_dtype(params[i])
             names = [self._kind.key(name) for name in rule.tensor_states]
-            before = self._begin(p, rule, self._groups.sets[which][1])
+            before = self._begin(p, rule, self._groups.values.of(own, dtype))
             kept = self.state[p] if names or self._kind.counted else {}  # PyTorch has no entry then
-            members.append(Member(p, grads[i], variant, which, kept, names, before))
+            members.append(Member(p, variant, self._groups.values.number(own, dtype), kept, names, before))
         plan = TensorPlan(self._kind, members, taken, places, rest, params, grads)
+        if plan.made_for_one_step is not None:
+            self._plan = None
+            plans.pop(key, None)
+            return plan
         while len(plans) >= 16 + len(params):
             del plans[next(iter(plans))]
         plans[key] = self._plan = plan
@@ -163,7 +178,7 @@ class Adapter(Optimizer):
         if p.is_complex() and any(rule.tiled for rule in rules):  # which would take the two parts for a dimension
             if self._kind.theirs is None:
                 message = f"{self._what(i)}: {self._kind.name} does not support complex parameters"
-                raise ArrayError(message, hint="step it with another optimiser")
+                raise ArrayError(message, hint=ANOTHER_RULE)
             by_kernel = False
         if p.is_inference() and not torch.is_inference_mode_enabled():
             message = f"{self._what(i)} was made in inference mode: it cannot be updated outside of it"
@@ -174,19 +189,17 @@ class Adapter(Optimizer):
 
     def _what(self, i: int) -> str:
         """What parameter i, counted over all groups, is called in messages."""
-        names = [name for group in self.param_groups for name in group.get("param_names", ())]
-        return f"parameter {i} ({names[i]})" if names else f"parameter {i}"
-
-    def _set_of(self, p: torch.Tensor, own: int) -> int:
-        return 2 * own + (DTYPES.get(p.dtype) == "float64")
+        within = i
+        for group in self.param_groups:
+            if within < len(group["params"]):
+                names = group.get("param_names")
+                return f"parameter {i} ({names[within]})" if names else f"parameter {i}"
+            within -= len(group["params"])
+        return f"parameter {i}"
 
     def _variant(self, p: torch.Tensor, own: int, i: int) -> int:
-        found = (self._groups.variants[own] or {}).get(p.dim() >= 2)
-        if found is None:
-            name, shape = self._kind.name, tuple(p.shape)
-            message = f"{name} works on matrices, of two or more dimensions, got {self._what(i)} of shape {shape}"
-            raise ArrayError(message, hint="step it with another optimiser")
-        return found
+        variants, shape = self._groups.variants[own] or {}, tuple(p.shape)
+        return variant_for(variants, shape, self._kind.name, what=self._what(i), hint=ANOTHER_RULE)
 
     def _expect_states(self, p: torch.Tensor, rule: Rule, i: int) -> None:
         """StateError unless the states that a parameter has fit."""
@@ -219,10 +232,7 @@ class Adapter(Optimizer):
     def _of_group(self) -> dict[str, Any]:
         """The states of all parameters together, begun with the first step."""
         if self._together is None:
-            rule = self._kind.rules[0]
-            names = [state.name for state in rule.states if state.extent == Extent.GROUP]
-            initial = interp.initial_state(rule, self._groups.sets[0][1]) if names else {}
-            self._together = {name: np.array(initial[name]) for name in names}
+            self._together = first_group_states(self._kind.rules[0], self._groups.values.of(0))
         return self._together
 
     # ---- What kernels do not step ----
@@ -272,13 +282,12 @@ class Adapter(Optimizer):
     def _interpret(self, params: Sequence[torch.Tensor], places: Sequence[int]) -> None:
         """One step by the interpreter. What has 16 bits is computed in float32 and rounded once, states too."""
         owners = self._owners()
-        chosen = [(params[i], self._variant(params[i], owners[i], i), self._set_of(params[i], owners[i]), i)
-                  for i in places]  # fmt: skip
+        chosen = [(params[i], self._variant(params[i], owners[i], i), owners[i], i) for i in places]
         for p, variant, _, i in chosen:
             self._expect_states(p, self._kind.rules[variant], i)
         tensors, narrow, highest = [], [], 1
-        for p, variant, which, i in chosen:
-            rule, values = self._kind.rules[variant], self._groups.sets[which][1]
+        for p, variant, own, i in chosen:
+            rule, values = self._kind.rules[variant], self._groups.values.of(own, compute_dtype(p))
             self._begin(p, rule, values)
             kept = self.state[p]
             t = int(kept.get(STEP, 0)) + 1
@@ -293,7 +302,7 @@ class Adapter(Optimizer):
                 if in_place is not x and name in rule.stores | {"p"}:
                     narrow.append((x, in_place))
             tensors.append((rule, values, interp.Tensor(t, arrays)))
-        counts = interp.step_group(tensors, self._of_group(), self._groups.sets[0][1], highest)
+        counts = interp.step_group(tensors, self._of_group(), self._groups.values.of(0), highest)
         for x, in_place in narrow:
             x.copy_(in_place)
         if counts:
@@ -306,12 +315,11 @@ class Adapter(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
-        saved: dict[str, Any] = super().state_dict()
-        saved = {**saved, "rule": self._kind.name}
-        if self._together:
-            saved["group"] = {name: float(value) for name, value in self._together.items()}
-            for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
-                group[_OF_ALL] = saved["group"]
+        handle = self.register_state_dict_post_hook(_name_rule, prepend=True)  # before those of the caller
+        try:
+            saved: dict[str, Any] = super().state_dict()
+        finally:
+            handle.remove()
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -322,9 +330,10 @@ class Adapter(Optimizer):
         """
         taken: list[dict[str, Any]] = []
 
-        def expect(_: Any, saved: dict[str, Any]) -> None:  # what the caller's own hooks have made of it
+        def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
             expect_fit(self._kind, self.param_groups, self.defaults, saved, self._what)
             taken.append(saved)
+            return {**saved, "state": {i: _copied(kept) for i, kept in saved["state"].items()}}
 
         def keep(_: Any) -> None:
             self._keep_whole(taken[-1])
@@ -376,6 +385,22 @@ class Adapter(Optimizer):
         # Of its own, and not of a class that this one derives from.
         revival = vars(self).get("_revival") or vars(type(self)).get("_revival")
         return super().__reduce_ex__(protocol) if revival is None else (*revival, self.__getstate__())
+
+
+def _name_rule(optimiser: Any, saved: dict[str, Any]) -> None:
+    """Adds to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
+    saved["rule"] = optimiser._kind.name
+    if optimiser._together:
+        saved["group"] = {name: float(value) for name, value in optimiser._together.items()}
+        for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
+            group[_OF_ALL] = saved["group"]
+
+
+def _copied(kept: Any) -> Any:
+    """The states of a parameter in memory of their own, so that neither side of a load changes the other."""
+    if not isinstance(kept, Mapping):
+        return kept
+    return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}
 
 
 def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any) -> torch.Tensor:

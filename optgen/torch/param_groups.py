@@ -6,6 +6,7 @@ In: `param_groups`, at every step. Out: `Groups.sets` and `Groups.variants`, fou
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from types import UnionType
 from typing import Any
@@ -17,28 +18,56 @@ from ..errors import ArgumentError, HyperparameterError
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
-from ..notation.text import expression
 from ..optimiser.hyperparameters import checked
-from ..runtime.underflow import constants_of, vanishing
+from ..runtime.underflow import refuse_vanishing
 from .naming import OWN_WAYS, Kind
-from .tensors import DTYPES
+from .tensors import compute_dtype
 
-__all__ = ["NO_SCHEDULE", "SCHEDULERS", "Groups", "expect_group"]
+__all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "expect_group"]
 
 NO_SCHEDULE = "a number was expected, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
 
 
+#: What each group has hyperparameters for: None stands for the machine epsilon of these.
+_COMPUTED = {"float32": torch.float32, "float64": torch.float64}
+_NUMBER = {name: i for i, name in enumerate(_COMPUTED)}
+
+
+@dataclass(frozen=True)
+class GroupValues:
+    """The hyperparameters of all groups: a set for each group and compute type.
+
+    `sets` is how kernels take them, `number` the position of one there, and `of` the set itself.
+    """
+
+    sets: Sequence[ValuesByCount] = ()
+
+    def number(self, group: int, dtype: str) -> int:
+        return len(_NUMBER) * group + _NUMBER[dtype]
+
+    def of(self, group: int, dtype: str = "float32") -> HyperValues:
+        return self.sets[self.number(group, dtype)][1]  # the same at each count
+
+
 class Groups:
-    """`sets`: of each group the hyperparameters for float32, then those for float64. `variants`: of each group the
-    variant of the rule, by whether a parameter is a matrix; None for a group that PyTorch's own loop steps."""
+    """The groups of an optimiser as they were last read.
+
+    Attributes
+    ----------
+    values
+        The hyperparameters.
+    variants
+        Of each group the variant of the rule, by whether a parameter is a matrix; None for a group that PyTorch's own
+        loop steps.
+    """
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
         self._raw: list[list[Any]] | None = None
         self._sizes: list[int] = []
         self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
-        self.sets: Sequence[ValuesByCount] = ()
+        self.values = GroupValues()
         self.variants: tuple[dict[bool, int] | None, ...] = ()
 
     def read(self, groups: Sequence[Mapping[str, Any]]) -> bool:
@@ -54,17 +83,20 @@ class Groups:
         sets: list[ValuesByCount] = []
         variants: list[dict[bool, int] | None] = []
         for i, group in enumerate(groups):
-            for dtype in (torch.float32, torch.float64):
-                sets.append(Always(self._values(group, dtype, i)))
+            found = {name: self._values(group, dtype, i) for name, dtype in _COMPUTED.items()}
+            sets += map(Always, found.values())
             own_way = kind.theirs is not None and any(group.get(flag) for flag in OWN_WAYS)
-            variants.append(None if own_way else self._variants_of(group, sets[-1][1]))
-            if kind.theirs is None:
-                self._refuse_vanishing(group, sets[-2:], variants[-1], i)
-        if len(groups) > 1:
-            self._refuse_different(sets)
+            chosen = None if own_way else self._variants_of(group, found["float64"])
+            variants.append(chosen)
+            if kind.theirs is None and chosen is not None:
+                for dtype in {compute_dtype(p) for p in group["params"]}:
+                    owner = f"{kind.name}, group {i}"
+                    refuse_vanishing(owner, kind.compilation, chosen.values(), [found[dtype]], [dtype])
+        values = GroupValues(sets)
+        self._refuse_different(values, len(groups))
         changed = regrouped or tuple(variants) != self.variants
         self._raw, self._sizes, self._moving = raw, sizes, _has(torch.Tensor | np.ndarray, raw)
-        self.sets, self.variants = sets, tuple(variants)
+        self.values, self.variants = values, tuple(variants)
         return changed
 
     def variants_of(self, group: Mapping[str, Any], i: int) -> dict[bool, int]:
@@ -93,24 +125,13 @@ class Groups:
             flags[flag.name] = bool(given)
         return self._kind.compilation.variants(flags)
 
-    def _refuse_vanishing(
-        self, group: Mapping[str, Any], sets: Sequence[ValuesByCount], variants: Mapping[bool, int] | None, i: int
-    ) -> None:
-        """HyperparameterError if a constant of the rule is not zero, but would be in the dtype of a parameter."""
-        constants = [constants_of(self._kind.compilation)[place] for place in set((variants or {}).values())]
-        dtypes = {DTYPES.get(p.dtype, "float32") for p in group["params"]}
-        for dtype, steps in zip(("float32", "float64"), sets, strict=True):
-            if dtype in dtypes and (found := vanishing(constants, steps[1], dtype)):
-                message = f"{self._kind.name}, group {i}: {expression(found[0])} = {found[1]:g} would be 0"
-                raise HyperparameterError(f"{message} in {dtype}", hint="take a larger value, or parameters of float64")
-
-    def _refuse_different(self, sets: Sequence[ValuesByCount]) -> None:
+    def _refuse_different(self, values: GroupValues, groups: int) -> None:
         """ArgumentError if groups differ in a value that a rule needs once for all parameters."""
-        for name in _of_all(self._kind.rules):
-            first = sets[0][1][name]
-            for i in range(1, len(sets) // 2):
-                if sets[2 * i][1][name] != first:
-                    key, (one, other) = self._kind.hypers[name], (_shown(first), _shown(sets[2 * i][1][name]))
+        for name in _of_all(self._kind.rules) if groups > 1 else ():
+            first = values.of(0)[name]
+            for i in range(1, groups):
+                if (own := values.of(i)[name]) != first:
+                    key, one, other = self._kind.hypers[name], _shown(first), _shown(own)
                     message = f"{self._kind.name}: {key} is one for all parameters, got {one} in group 0"
                     hint = f"give all groups the same {key}, or make an optimiser for each"
                     raise ArgumentError(f"{message} and {other} in group {i}", hint=hint)

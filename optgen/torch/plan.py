@@ -28,15 +28,15 @@ __all__ = ["Member", "Taken", "TensorPlan", "accepted"]
 
 
 class Member:
-    """One parameter of a step: its gradient, its `variant` of the rule, the set of hyperparameters that it goes by, and
-    its `state`, of which `names` are what a kernel takes, in order."""
+    """One parameter of a step: its `variant` of the rule, the set of hyperparameters that it goes by, and its `state`,
+    of which `names` are what a kernel takes, in order. Its gradient is not kept: that is the caller's memory."""
 
-    __slots__ = ("before", "g", "names", "own", "p", "state", "variant")
+    __slots__ = ("before", "names", "own", "p", "state", "variant")
 
     def __init__(
-        self, p: Any, g: Any, variant: int, own: int, state: dict[str, Any], names: Sequence[str], before: int
+        self, p: Any, variant: int, own: int, state: dict[str, Any], names: Sequence[str], before: int
     ) -> None:
-        self.p, self.g, self.variant, self.own = p, g, variant, own
+        self.p, self.variant, self.own = p, variant, own
         self.state, self.names, self.before = state, names, before
 
 
@@ -93,11 +93,12 @@ class TensorPlan:
         self.tensors = [member.p for member in members]
         self._locals = any(local(p) is not p for p in self.tensors)
         self._clocked = kind.counted  # then the states have a count, of which one tensor for all is kept here
-        # A gradient with a conjugation that is still to be made is made now, and looked at again the next time.
-        # So is one that had to be laid out as its parameter is.
-        lazy = any(_is_lazy(member.g) or member.g is not member.p.grad for member in members)
-        self._unresolved = [i for i, member in enumerate(members) if unresolved(local(member.g))]
-        self._keep = taken.tensors if lazy else None
+        # Memory that was made for this step holds a gradient that was to be conjugated, negated or redistributed.
+        # It lives until the step is done, and so does the plan.
+        given = [grads[i] for i in places]
+        made = any(x is not local(p.grad) for x, p in zip(taken.tensors, self.tensors, strict=True))
+        self.made_for_one_step = taken.tensors if made else None
+        self._unresolved = [i for i, g in enumerate(given) if unresolved(local(g))]
 
         self._threads = torch.get_num_threads()
         cuts = any(map(cut, self.tensors))
@@ -116,9 +117,8 @@ class TensorPlan:
         if members:
             refuse_overlaps(taken.ps, taken.gs, [array for arrays in states for array in arrays])
             written = [bounds(x) for p, arrays in zip(taken.ps, states, strict=True) for x in (p, *arrays)]
-            gradients = BoundGradients(
-                taken.tensors, taken.gs, written, self._bound.cells, lazy or self._bound.overwrites
-            )
+            fixed = made or self._bound.overwrites
+            gradients = BoundGradients(taken.tensors, taken.gs, written, self._bound.cells, fixed)
             self._runtime = runtime = self._bound.bindings[0].kernel.runtime.path
             self._guard = Guard(list(map(local, self.tensors)), [True] * len(members), runtime, TENSORS, gradients)
             # A state may be given other memory without being another tensor.

@@ -22,6 +22,7 @@ from ..runtime.library import runtime
 __all__ = [
     "DTYPES",
     "TENSORS",
+    "compute_dtype",
     "count_dtype",
     "increment_version",
     "library_of_torch",
@@ -37,6 +38,11 @@ DTYPES = {
     torch.float32: "float32", torch.float64: "float64", torch.complex64: "float32", torch.complex128: "float64",
 }  # fmt: skip
 _MOST_RANK = 64
+
+
+def compute_dtype(p: torch.Tensor) -> str:
+    """What a parameter is computed in: float32 also where it has 16 bits."""
+    return DTYPES.get(p.dtype, "float32")
 
 
 def local(x: Any) -> Any:

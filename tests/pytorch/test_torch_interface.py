@@ -446,6 +446,25 @@ def test_hooks_are_called_once_and_may_change_the_arguments(name: str) -> None:
     assert calls == ["pre", "closure"]
 
 
+@pytest.mark.parametrize("name", ["AdamW", "LAMB"])
+def test_hooks_see_the_arguments_as_they_were_given(name: str) -> None:
+    params = parameters(shapes=SMALL)
+    optimiser, there = getattr(optim, name)(params), theirs("AdamW", twins(params))
+    seen: dict[int, list[Any]] = {id(optimiser): [], id(there): []}
+
+    def closure() -> float:
+        return 1.0
+
+    for each in (optimiser, there):
+        for register in (each.register_step_pre_hook, each.register_step_post_hook):
+            register(lambda o, args, kwargs: seen[id(o)].append((args[0] is o, args[1:], kwargs)))
+        each.step()
+        each.step(closure)
+        each.step(closure=closure)
+    assert seen[id(optimiser)] == seen[id(there)]
+    assert list(inspect.signature(optimiser.step).parameters) == ["closure"]
+
+
 def test_hooks_of_a_subclass_that_steps_through_ours_are_called_once() -> None:
     class Mine(optim.AdamW):
         def step(self, closure: Any = None) -> Any:

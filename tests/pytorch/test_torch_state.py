@@ -121,17 +121,33 @@ def test_a_chain_is_resumed() -> None:
         other.load_state_dict(saved(first))
 
 
-def test_a_load_copies_nothing_that_it_need_not_and_shares_no_count() -> None:
+@pytest.mark.parametrize("name", [*NAMES, "LAMB", "Prodigy", "SM3"])
+def test_a_load_shares_no_memory(name: str) -> None:
     params = parameters(shapes=SHAPES)
-    copies = twins(params)
-    first, second = optim.AdamW(params), optim.AdamW(copies)
+    first = getattr(optim, name)(params)
     steps(first, params, 0, 3)
-    second.load_state_dict(copy.deepcopy(first.state_dict()))
-    steps(second, copies, 3, 5)
-    assert first.state[params[0]]["step"] == 3
-    assert second.state[copies[0]]["step"] == 5
+    copies = twins(params)
+    second = getattr(optim, name)(copies)
+    second.load_state_dict(first.state_dict())
+    before = tensors_of(second, copies)
+    assert same_bits(before, tensors_of(first, params))
     steps(first, params, 3, 4)
-    assert first.state[params[0]]["step"] == 4
+    assert same_bits(tensors_of(second, copies), before)
+    after = tensors_of(first, params)
+    steps(second, copies, 3, 6)
+    assert same_bits(tensors_of(first, params), after)
+
+
+def test_a_load_leaves_a_mapped_file(tmp_path: Any) -> None:
+    params = parameters(shapes=SHAPES)
+    first, second = optim.AdamW(params), optim.AdamW(twins(params))
+    steps(first, params, 0, 2)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    mapped = torch.load(tmp_path / "state.pt", mmap=True, weights_only=True)
+    places = {x.data_ptr() for kept in mapped["state"].values() for x in kept.values()}
+    second.load_state_dict(mapped)
+    assert places.isdisjoint(x.data_ptr() for kept in second.state.values() for x in kept.values())
+    assert not places.isdisjoint(x.data_ptr() for kept in mapped["state"].values() for x in kept.values())
 
 
 def test_counts_may_differ_between_parameters() -> None:
@@ -298,6 +314,22 @@ def test_hooks_of_state_dicts_see_what_is_loaded() -> None:
     other.load_state_dict({"mine": state})
     assert calls == ["before saving", "after saving", "before loading", "loaded 2"]
     assert not any("expect" in str(hook) for hook in other._optimizer_load_state_dict_pre_hooks.values())
+
+
+@pytest.mark.parametrize("kind", ["AdamW", "chain"])
+def test_a_hook_that_replaces_a_state_dict_has_the_last_word(kind: str) -> None:
+    params = parameters(shapes=SHAPES)
+    if kind == "chain":
+        optimiser = optim.chain(params, optgen.ClipGlobalNorm(0.5), optgen.Unscale(4.0), optgen.AdamW())
+    else:
+        optimiser = optim.AdamW(params)
+    steps(optimiser, params, 0, 2)
+    whole = optimiser.state_dict()
+    seen: list[Any] = []
+    optimiser.register_state_dict_post_hook(lambda o, state: seen.append(state) or {"mine": 1})
+    assert optimiser.state_dict() == {"mine": 1}
+    assert set(seen[0]) == set(whole)
+    assert seen[0]["rule"] == whole["rule"]
 
 
 def o_first(optimiser: Any) -> Any:

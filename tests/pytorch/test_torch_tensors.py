@@ -5,6 +5,7 @@ Among them the faults that other implementations have had.
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch_pairs import (
     NAMES,
     Scales,
@@ -29,6 +31,7 @@ from torch_pairs import (
 import optgen
 from optgen.errors import ArrayError
 from optgen.runtime import guard, library
+from optgen.torch import optimizer as adapter
 from optgen.torch.tensors import TENSORS
 
 ULPS = 32 * 2.0**-24
@@ -485,6 +488,64 @@ def test_a_gradient_that_comes_to_overlap_is_refused_and_one_that_is_freed_is_no
     p.grad = torch.ones(4)
     optimiser.step()
     assert optimiser.state[p]["step"] == 6
+
+
+class Kept:
+    """The memory of all gradients that steps have been given, or have laid out or resolved themselves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._found: list[Any] = []
+        accept = adapter.accepted
+
+        def accepted(params: Any, grads: Any, **more: Any) -> Any:
+            taken = accept(params, grads, **more)
+            self.note(taken.tensors)
+            return taken
+
+        monkeypatch.setattr(adapter, "accepted", accepted)
+
+    def note(self, grads: Any) -> None:
+        self._found += [StorageWeakRef(g.untyped_storage()) for g in grads if g is not None and not g.is_sparse]
+
+    @property
+    def alive(self) -> int:
+        gc.collect()
+        return sum(not each.expired() for each in self._found)
+
+
+PATTERNS = [(1, 1, 1), (1, 0, 1), (0, 1, 0), (1, 1, 0), (1, 1, 1), (1, 0, 1)]
+
+
+@pytest.mark.parametrize("name", ["SGD", "AdamW", "LAMB", "Prodigy", "chain"])
+def test_nothing_of_a_gradient_is_kept_after_a_step(name: str, reader: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(monkeypatch)
+    params = parameters(shapes=[(3, 4), (5,), (2, 2)])
+    if name == "chain":
+        optimiser = optim.chain(params, optgen.ClipGlobalNorm(0.5), optgen.ADAM(), optgen.ZeroGrad())
+    else:
+        optimiser = getattr(optim, name)(params)
+    for t, pattern in enumerate(PATTERNS):
+        give([params], t)
+        for p, has in zip(params, pattern, strict=True):
+            p.grad = p.grad if has else None
+        kept.note([p.grad for p in params])
+        optimiser.step()
+        optimiser.zero_grad()
+        assert kept.alive == 0, f"after step {t}"
+
+
+@pytest.mark.parametrize("name", ["SGD", "ADAM"])
+def test_nothing_of_a_gradient_that_kernels_do_not_take_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(monkeypatch)
+    params = [torch.nn.Parameter(torch.ones(3, dtype=dtype)) for dtype in (torch.complex64, torch.bfloat16)]
+    optimiser = getattr(optim, name)(params)
+    for t in range(4):
+        for p in params:
+            p.grad = torch.ones_like(p).conj() if t % 2 else torch.ones_like(p)
+        kept.note([p.grad for p in params])
+        optimiser.step()
+        optimiser.zero_grad()
+        assert kept.alive == 0, f"after step {t}"
 
 
 def _steps_in(queue: Any, payload: bytes) -> None:
