@@ -32,6 +32,7 @@ from pathlib import Path
 
 from ..errors import CacheError, CompilerError, CompilerNotFound
 from .files import digest, temporary_name, write_atomically
+from .waiting import announced
 
 __all__ = [
     "FLAGS",
@@ -200,7 +201,8 @@ def cached_library(source: str, name: str, abi: int) -> Path:
                         shutil.rmtree(stale, ignore_errors=True)
                     else:
                         stale.unlink()
-                made = compile_library(source, library, compiler)
+                with announced(f"optgen compiles {name}; the result is kept"):
+                    made = compile_library(source, library, compiler)
                 write_atomically(library.with_suffix(".c"), _noted(source, abi))
                 write_atomically(library.with_suffix(".sha256"), _note(made, library))
     return library

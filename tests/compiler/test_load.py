@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import os
@@ -389,3 +390,47 @@ print(len(optgen.chain(optgen.Descent(), optgen.Descent())))
 """
     done = python(code)
     assert done.stdout.decode() == "2\n", done.stderr.decode()
+
+
+# ---- Waiting for the compiler ----
+
+SLOW_COMPILER = """#!/bin/sh
+case "$*" in *-shared*) sleep {seconds};; esac
+exec cc "$@"
+"""
+FIRST_STEP = """
+import sys, numpy as np, optgen
+optgen.load(sys.argv[1])().step([np.ones(3)], [np.ones(3)])
+"""
+
+
+def said_while_compiling(spec: Path, folder: Path, seconds: float, terminal: bool) -> str:
+    """What a first step writes to the standard error, a terminal or a pipe, while a compiler takes its time."""
+    compiler = folder / "slow-cc"
+    compiler.write_text(SLOW_COMPILER.format(seconds=seconds))
+    compiler.chmod(0o755)
+    cache = folder / "cache"
+    cache.mkdir(mode=0o700)
+    ours, theirs = os.openpty() if terminal else os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", FIRST_STEP, str(spec)],
+        stderr=theirs,
+        env={**os.environ, "CC": str(compiler), "OPTGEN_CACHE_DIR": str(cache), "TERM": "xterm", "NO_COLOR": "1"},
+    )
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody is at its other end
+        while part := os.read(ours, 4096):
+            said += part
+    os.close(ours)
+    assert process.wait() == 0, said.decode()
+    return said.decode()
+
+
+def test_a_terminal_shows_what_takes_longer_than_a_second(spec, tmp_path):
+    said = said_while_compiling(spec, tmp_path, 2.5, terminal=True)
+    assert "optgen compiles slow; the result is kept" in said
+
+
+def test_no_terminal_shows_nothing(spec, tmp_path):
+    assert said_while_compiling(spec, tmp_path, 1.5, terminal=False) == ""
