@@ -63,9 +63,14 @@ class Compilation:
 
     @cached_property
     def c_source(self) -> str:
+        """The C of the kernels for all instruction sets."""
+        return self.c_source_for("")
+
+    def c_source_for(self, isa: str) -> str:
+        """The C of the kernels for one instruction set: a third of it to compile while somebody waits."""
         from ..codegen.kernel_source import kernel_source
 
-        return kernel_source(self.rules, self.lowered, Path(self.file).name)
+        return kernel_source(self.rules, self.lowered, Path(self.file).name, isa)
 
     @cached_property
     def python_source(self) -> str:

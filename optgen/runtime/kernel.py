@@ -81,12 +81,14 @@ class GroupProgram:
 
 @lru_cache(256)  # chains made anew in a loop must not fill the memory
 def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | None, isa: str | None = None) -> Kernel:
-    """The kernel of one variant in "float32" or "float64"; `module` is the file of its optimiser class, if built."""
+    """The kernel of one variant in "float32" or "float64"; `module` is the file of its optimiser class, if built. What
+    is compiled now is compiled for the instruction set `isa` only, by itself that of `choose_isa`."""
     run = runtime()
+    isa = isa or choose_isa(run.usable)
     built = module is not None and not compilation.sharded  # `optgen build` makes none for shards: few need them
     path = built_library(Path(str(module)).with_suffix(".json"), compilation.fingerprint) if built else None
     if path is None:
         from ..compiler import toolchain
 
-        path = toolchain.cached_library(compilation.c_source, compilation.stem, ABI)
+        path = toolchain.cached_library(compilation.c_source_for(isa), compilation.stem, ABI)
     return Kernel(run, open_library(run.ffi, path, "optgen_abi"), compilation.lowered[variant], dtype, isa)
