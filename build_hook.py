@@ -23,7 +23,7 @@ class KernelBuildHook(BuildHookInterface):
         sys.path.insert(0, self.root)
         from optgen.compiler import build as builder
         from optgen.compiler import catalogue, toolchain
-        from optgen.compiler.manifest import Product
+        from optgen.compiler.manifest import Product, note_sources
         from optgen.errors import OptgenError
 
         folder = Path(self.root, "build")
@@ -34,12 +34,14 @@ class KernelBuildHook(BuildHookInterface):
             with toolchain.sole_builder(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
                 for _ in pool.map(lambda job: builder.build(job, folder, compiler), jobs):
                     pass
+                sources = note_sources(folder)
         except OptgenError as error:
             self.app.abort(f"optgen could not be built.\n{error}")
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{platform}"
         if version != "editable":
+            build_data["force_include"][str(folder / sources)] = f"optgen/build/{sources}"
             for job in jobs:
                 product = Product.read(folder / f"{job.stem}.json")
                 for name in (f"{job.stem}.json", *product.files):

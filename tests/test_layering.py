@@ -24,7 +24,10 @@ WINGS: dict[str, tuple[str, str]] = {
     "lowering": ("names ir", ""),
     "notation": ("names ir lowering", ""),
     "codegen": ("paths ir lowering notation optgen jinja2", ""),
-    "compiler": ("errors paths ir language lowering notation codegen", "codegen cffi filelock platformdirs rich"),
+    "compiler": (
+        "errors paths ir codegen",
+        "language lowering notation cffi filelock platformdirs rich",
+    ),
     "runtime": ("errors paths ir interpreter lowering notation codegen compiler numpy", "codegen"),
     "optimiser": ("errors names paths former ir language interpreter notation compiler runtime numpy", ""),
     "training": ("errors former numpy autograd", "rich"),

@@ -319,8 +319,9 @@ class KernelText:
         return [f".{name} = {value}," for name, value in (names | counts).items() if value not in (0, "0")]
 
 
-def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = "") -> str:
-    """The C of one rule: all variants, all compute types, all instruction sets. `file`: the name of its spec."""
+def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = "", isa: str = "") -> str:
+    """The C of one rule: all variants, all compute types, all instruction sets or only `isa`. `file`: the name of its
+    spec."""
     rule = checked[0]
     small_loops: dict[tuple[SmallLoopBody, bool], str] = {}  # by what they do, what they are called
     kernels = [
@@ -339,7 +340,7 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = 
         "definitions": list(dict.fromkeys(definitions)),
         "kernels": kernels,
         "small_loops": [SmallLoopText(name, body, tiled) for (body, tiled), name in small_loops.items()],
-        "targets": TARGETS,
+        "targets": [target for target in TARGETS if isa in ("", target.isa)],
         "reduce": joined("reduce.h", without="abi.h") if small_loops else "",
     }
     return environment().get_template("kernel.c.jinja").render(context | headers("kernel.h"))

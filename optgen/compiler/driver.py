@@ -5,24 +5,21 @@ In: the text of a spec, or its path. Out: a `Compilation`, with its rules, its l
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from ..errors import ArgumentError, OptgenError
-from ..ir.compose import close
 from ..ir.rule import Rule
-from ..ir.verify import verify
-from ..language.check import check_open
-from ..language.parse import parse
-from ..lowering import name_sizes as shards
-from ..lowering.pipeline import lower
-from ..notation.text import expression
 from ..paths import SPECS
-from .manifest import fingerprint
+from .manifest import built_library, fingerprint, rules_of
 
-__all__ = ["Compilation", "compile_file", "compile_text"]
+__all__ = ["Compilation", "compile_built", "compile_file", "compile_text"]
+
+# A rule that was built needs neither the language nor the passes nor a generator, and they take longer to import than
+# everything else that its first step needs. So each is imported by the stage that it does.
 
 
 @dataclass(frozen=True)
@@ -49,27 +46,42 @@ class Compilation:
 
     @cached_property
     def lowered(self) -> tuple[Rule, ...]:
+        from ..lowering import name_sizes as shards
+        from ..lowering.pipeline import lower
+
         lowered = tuple(map(lower, self.rules))
         return tuple(map(shards.run, lowered)) if self.sharded else lowered
 
     @cached_property
     def in_shards(self) -> Compilation:
         """The same for tensors that lie in shards; itself, if no variant needs more than the shard that is here."""
+        from ..lowering import name_sizes as shards
+
         if self.sharded or not any(map(shards.needed, self.lowered)):
             return self
         return replace(self, stem=f"{self.stem}_shards", sharded=True)
 
     @cached_property
     def c_source(self) -> str:
+        """The C of the kernels for all instruction sets."""
+        return self.c_source_for("")
+
+    def c_source_for(self, isa: str) -> str:
+        """The C of the kernels for one instruction set: a third of it to compile while somebody waits."""
         from ..codegen.kernel_source import kernel_source
 
-        return kernel_source(self.rules, self.lowered, Path(self.file).name)
+        return kernel_source(self.rules, self.lowered, Path(self.file).name, isa)
 
     @cached_property
     def python_source(self) -> str:
         from ..codegen.module_source import module_source
 
         return module_source(self.rules, self.text, self.file, self.open)
+
+    @property
+    def rules_file(self) -> bytes:
+        """The rules and the lowered rules, for `compile_built` to take up in another process."""
+        return pickle.dumps((self.open, self.rules, self.lowered), protocol=4)
 
     @property
     def fingerprint(self) -> str:
@@ -84,6 +96,8 @@ class Compilation:
                 for matrix in (True, False) if rule.matrix is None else (rule.matrix,):
                     found[matrix] = i
         if not found:
+            from ..notation.text import expression
+
             needs = [f"{f.name} requires {f.requires}" for f in self.rules[0].flags if f.requires and flags[f.name]]
             given = ", ".join(f"{name}={value}" for name, value in flags.items())
             decided = [f"{f.name} is set where {expression(f.when)}" for f in self.rules[0].flags if f.when]
@@ -106,6 +120,11 @@ def compile_text(text: str, file: str, stem: str = "") -> Compilation:
 
 @cache
 def _checked(text: str, file: str) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+    from ..ir.compose import close
+    from ..ir.verify import verify
+    from ..language.check import check_open
+    from ..language.parse import parse
+
     opened = check_open(parse(text, file))
     return opened, tuple(verify(close(rule)) for rule in opened)
 
@@ -113,6 +132,23 @@ def _checked(text: str, file: str) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
 @cache
 def _compilation(text: str, file: str, stem: str) -> Compilation:
     return Compilation(file, text, stem, *_checked(text, file))
+
+
+def compile_built(text: str, file: str, module: Path) -> Compilation:
+    """The same, for the spec of the generated module at `module`: its rules as `optgen build` left them beside it, if
+    they were made from this text by this version of optgen and are undamaged."""
+    return _compiled_before(text, file, module)
+
+
+@cache
+def _compiled_before(text: str, file: str, module: Path) -> Compilation:
+    record = module.with_suffix(".json")
+    if built_library(record, fingerprint(text)) is None:
+        return compile_text(text, file, module.stem)
+    opened, rules, lowered = pickle.loads(rules_of(record).read_bytes())
+    made = Compilation(file, text, module.stem, opened, rules)
+    made.__dict__["lowered"] = lowered
+    return made
 
 
 def compile_file(path: Path) -> Compilation:

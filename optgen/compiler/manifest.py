@@ -8,25 +8,80 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from ..paths import BENCHMARKS, BUILD, PACKAGE, TEMPLATES
-from . import toolchain
+from .files import digest, write_atomically
 
-__all__ = ["Product", "built_library", "fingerprint", "library_of"]
+__all__ = ["Product", "built_library", "fingerprint", "hash_sources", "library_of", "note_sources", "rules_of"]
+
+
+#: The suffix of a file of checked and lowered rules.
+RULES = ".rules"
+#: The name of the file that keeps the digest of optgen itself from one process to the next.
+SOURCES = "sources.json"
+
+
+def _source_files() -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """The files of optgen itself, of all that decides what a spec turns into, in order and with their short names."""
+    left_out = {str(BENCHMARKS), str(BUILD)}
+
+    def within(folder: str, prefix: str, suffix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+        with os.scandir(folder) as entries:
+            for entry in sorted(entries, key=lambda entry: entry.name):
+                if entry.is_dir():
+                    if entry.path not in left_out and entry.name != "__pycache__":
+                        yield from within(entry.path, f"{prefix}{entry.name}/", suffix)
+                elif entry.name.endswith(suffix):
+                    yield f"{prefix}{entry.name}", entry
+
+    yield from within(str(PACKAGE), "", ".py")
+    yield from within(str(TEMPLATES), "templates/", "")
+
+
+def hash_sources() -> bytes:
+    """The digest of optgen itself, from the text of its files."""
+    state = hashlib.sha256()
+    for name, entry in _source_files():
+        state.update(f"{name}\0".encode() + Path(entry.path).read_bytes() + b"\0")
+    return state.digest()
+
+
+def _stamps() -> str:
+    """A digest of the names, sizes and times of the files of optgen itself: they change when a file does."""
+    state = hashlib.sha256()
+    for name, entry in _source_files():
+        status = entry.stat()
+        state.update(f"{name}\0{status.st_size} {status.st_mtime_ns}\0".encode())
+    return state.hexdigest()
 
 
 @cache
 def _sources() -> bytes:
-    """A digest of optgen itself: of all that decides what a spec turns into."""
-    state = hashlib.sha256()
-    for root, pattern in ((PACKAGE, "**/*.py"), (TEMPLATES, "**/*")):
-        for path in sorted(root.glob(pattern)):
-            if path.is_file() and not {BENCHMARKS, BUILD} & {*path.parents}:
-                state.update(f"{path.relative_to(root).as_posix()}\0".encode() + path.read_bytes() + b"\0")
-    return state.digest()
+    """A digest of optgen itself. It takes long, so what `note_sources` left is taken while it holds: always in an
+    installed wheel, whose files nobody edits; in a checkout until the size or the time of a file changes."""
+    try:
+        noted = json.loads((BUILD / SOURCES).read_text("utf-8"))
+        if BUILD.parent == PACKAGE or noted["stamps"] == _stamps():
+            return bytes.fromhex(noted["digest"])
+    except (OSError, ValueError, TypeError, LookupError):
+        pass
+    return hash_sources()
+
+
+def note_sources(folder: Path) -> str:
+    """Write down in `folder` the digest of optgen itself, for processes to come; gives the name of the file.
+
+    Only the file in the folder of the shipped rules is ever read.
+    """
+    stamps = _stamps()  # first: a file that changes meanwhile has another stamp than the one that is noted
+    noted = {"stamps": stamps, "digest": hash_sources().hex()}
+    write_atomically(folder / SOURCES, json.dumps(noted, indent=2) + "\n")
+    return SOURCES
 
 
 def fingerprint(text: str) -> str:
@@ -51,14 +106,14 @@ class Product:
             return None
 
     def write(self, path: Path) -> None:
-        toolchain.write_atomically(path, json.dumps(self.__dict__, indent=2) + "\n")
+        write_atomically(path, json.dumps(self.__dict__, indent=2) + "\n")
 
     def intact(self, folder: Path, *suffixes: str) -> bool:
         """Whether the files, or those with one of `suffixes`, are as they were made."""
         try:
             return all(
-                toolchain.digest(folder / name) == digest
-                for name, digest in self.files.items()
+                digest(folder / name) == noted
+                for name, noted in self.files.items()
                 if not suffixes or name.endswith(suffixes)
             )
         except (OSError, AttributeError, TypeError):
@@ -71,10 +126,15 @@ def library_of(record: Path) -> Path:
     return record.with_name(f"lib{record.stem}.so")
 
 
+def rules_of(record: Path) -> Path:
+    """Where the checked and lowered rules are that the record at `record` is about."""
+    return record.with_suffix(RULES)
+
+
 def built_library(record: Path, wanted: str) -> Path | None:
-    """The library of the record, if it has the fingerprint `wanted`, and both it and the module beside it, which will
-    be loaded, are undamaged."""
+    """The library of the record, if it has the fingerprint `wanted`, and what lies beside it and will be loaded, the
+    module and the rules, is undamaged as it is."""
     product = Product.read(record)
-    if product is None or product.fingerprint != wanted or not product.intact(record.parent, ".so", ".py"):
+    if product is None or product.fingerprint != wanted or not product.intact(record.parent, ".so", ".py", RULES):
         return None
     return library_of(record)

@@ -31,6 +31,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..errors import CacheError, CompilerError, CompilerNotFound
+from .files import digest, temporary_name, write_atomically
+from .waiting import announced
 
 __all__ = [
     "FLAGS",
@@ -126,7 +128,7 @@ def compile_library(
     cannot be written.
     """
     compiler = compiler or find_compiler()
-    build = _temporary(target)
+    build = temporary_name(target)
     try:
         build.mkdir(mode=0o700)
         text, library = build / f"{target.stem}.c", build / target.name
@@ -154,26 +156,6 @@ def compile_library(
         return made
     finally:
         shutil.rmtree(build, ignore_errors=True)
-
-
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) so that `path` holds all of the old or all of the new. Raises `OSError`."""
-    temporary = _temporary(path)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
-            # Before the new name is given: a crash of the machine must not leave the name on an empty file.
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def digest(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal. Raises `OSError` where it cannot be read."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def cache_folder() -> Path:
@@ -219,7 +201,8 @@ def cached_library(source: str, name: str, abi: int) -> Path:
                         shutil.rmtree(stale, ignore_errors=True)
                     else:
                         stale.unlink()
-                made = compile_library(source, library, compiler)
+                with announced(f"optgen compiles {name}; the result is kept"):
+                    made = compile_library(source, library, compiler)
                 write_atomically(library.with_suffix(".c"), _noted(source, abi))
                 write_atomically(library.with_suffix(".sha256"), _note(made, library))
     return library
@@ -237,10 +220,6 @@ def _made_before(source: str, name: str, abi: int) -> Path | None:
 def _noted(source: str, abi: int) -> str:
     """The source as an entry keeps it to be read, and with it all of the key but the compiler and the machine."""
     return f"{source}\n/* {' '.join(FLAGS)}; interface {abi} */\n"
-
-
-def _temporary(target: Path) -> Path:
-    return target.with_name(f".{target.name}.{os.urandom(8).hex()}.tmp")
 
 
 def _note(made: str, library: Path) -> bytes:

@@ -65,7 +65,7 @@ class Optimiser:
         if compilation is None:
             if text is None:  # a class that somebody derives from one of these
                 return
-            compilation = driver.compile_text(text, file, Path(module).stem if module else "")
+            compilation = driver.compile_built(text, file, Path(module)) if module else driver.compile_text(text, file)
         cls._compilation = compilation
         cls._module = module
         cls._spellings = spellings(cls._compilation.rules[0].hypers)

@@ -17,7 +17,6 @@ from ..errors import StateError
 from ..ir.rule import Hyper
 from ..runtime.arrays import Array
 from .hyperparameters import Given, checked
-from .schedules import from_plain, is_schedule, plain
 
 __all__ = ["FORMAT", "expect_same", "flags_of_parts", "read_group", "read_value", "saved_value"]
 
@@ -50,8 +49,14 @@ def flags_of_parts(flags: Iterable[Mapping[str, bool]]) -> dict[str, bool]:
 
 def saved_value(hyper: Hyper, values: tuple[Given, ...]) -> Any:
     """A hyperparameter as it is saved: schedules as plain containers, other functions as a word."""
-    saved = [plain(value) if is_schedule(value) else FUNCTION if callable(value) else value for value in values]
+    saved = [_plain(value) if callable(value) else value for value in values]
     return tuple(saved) if hyper.vector else saved[0]
+
+
+def _plain(function: Any) -> Any:
+    from .schedules import is_schedule, plain  # most optimisers have none, and start without them
+
+    return plain(function) if is_schedule(function) else FUNCTION
 
 
 def read_value(hyper: Hyper, saved: Any, own: tuple[Given, ...]) -> tuple[Given, ...]:
@@ -64,8 +69,14 @@ def read_value(hyper: Hyper, saved: Any, own: tuple[Given, ...]) -> tuple[Given,
                 hint = f"set opt.{hyper.name} to that function, and load again"
                 raise StateError(f"{hyper.name}: the saved value is {FUNCTION}, which a state cannot hold", hint=hint)
             value = own[i]
-        values.append(from_plain(value) if isinstance(value, Mapping) else value)
+        values.append(_schedule(value) if isinstance(value, Mapping) else value)
     return checked(hyper, tuple(values) if many else values[0])
+
+
+def _schedule(saved: Mapping[Any, Any]) -> Any:
+    from .schedules import from_plain
+
+    return from_plain(saved)
 
 
 def read_group(saved: Any, names: Iterable[str], *, begun: bool) -> dict[str, Array]:

@@ -16,7 +16,6 @@ from ..ir.evaluate import Always, ValuesByCount, evaluate
 from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
-from ..notation.text import expression
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
 
@@ -161,6 +160,8 @@ class Settings:
         for name, when in self.decided.items():
             chosen = self.flags[name]
             if _decide(self.compilation, when, values) is not chosen:
+                from ..notation.text import expression
+
                 since = f"since {expression(when)}" if chosen else f"since not {expression(when)}"
                 message = f"{self.owner} was made with {name}={chosen}, {since}"
                 hint = f"make a new one, or choose when it is made: {name}={not chosen}"

@@ -6,13 +6,12 @@ In: a compilation and a compute type. Out: the `Kernel`, from the built library 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import cache
+from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 
 from ..codegen.abi import ABI
-from ..compiler import toolchain
 from ..compiler.driver import Compilation
 from ..compiler.manifest import built_library
 from ..errors import CompilerError
@@ -80,12 +79,16 @@ class GroupProgram:
                 for name in self.states if name in self.values}  # fmt: skip
 
 
-@cache
+@lru_cache(256)  # chains made anew in a loop must not fill the memory
 def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | None, isa: str | None = None) -> Kernel:
-    """The kernel of one variant in "float32" or "float64"; `module` is the file of its optimiser class, if built."""
+    """The kernel of one variant in "float32" or "float64"; `module` is the file of its optimiser class, if built. What
+    is compiled now is compiled for the instruction set `isa` only, by itself that of `choose_isa`."""
     run = runtime()
+    isa = isa or choose_isa(run.usable)
     built = module is not None and not compilation.sharded  # `optgen build` makes none for shards: few need them
     path = built_library(Path(str(module)).with_suffix(".json"), compilation.fingerprint) if built else None
     if path is None:
-        path = toolchain.cached_library(compilation.c_source, compilation.stem, ABI)
+        from ..compiler import toolchain
+
+        path = toolchain.cached_library(compilation.c_source_for(isa), compilation.stem, ABI)
     return Kernel(run, open_library(run.ffi, path, "optgen_abi"), compilation.lowered[variant], dtype, isa)

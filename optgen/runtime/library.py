@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from ..codegen.abi import ABI, ISAS
-from ..compiler import toolchain
 from ..compiler.declarations import read_declarations
 from ..compiler.manifest import built_library, fingerprint
 from ..errors import CompilerError
@@ -27,6 +26,7 @@ def runtime() -> Runtime:
     parsed = path.with_name("declarations.py") if path else None
     if path is None:
         from ..codegen.runtime_source import runtime_source
+        from ..compiler import toolchain
 
         path = toolchain.cached_library(runtime_source(), "runtime", ABI)
     return Runtime(read_declarations(declarations(), parsed), path)

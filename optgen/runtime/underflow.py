@@ -15,7 +15,6 @@ from ..errors import HyperparameterError
 from ..ir.evaluate import HyperValues, Program, evaluate
 from ..ir.expr import PARAMETER, Const, Expr, Extent, Load, extent_of, walk
 from ..ir.rule import Rule, kernel_scalars
-from ..notation.text import expression
 
 __all__ = ["Constants", "constants_of", "refuse_vanishing", "vanishing"]
 
@@ -76,5 +75,7 @@ def refuse_vanishing(
     constants = [constants_of(compilation)[i] for i in set(variants)]
     for values, dtype in product(given, dtypes):
         if found := vanishing(constants, values, dtype):
+            from ..notation.text import expression
+
             message = f"{owner}: {expression(found[0])} = {found[1]:g} would be 0 in {dtype}"
             raise HyperparameterError(message, hint="take a larger value, or parameters of float64")

@@ -355,11 +355,11 @@ def test_nothing_that_is_built_depends_on_the_benchmarks(tmp_path: Path, monkeyp
     monkeypatch.setattr(product, "PACKAGE", tmp_path)
     monkeypatch.setattr(product, "BENCHMARKS", tmp_path / "benchmarks")
     (tmp_path / "benchmarks").mkdir()
-    before = product._sources.__wrapped__()
+    before = product.hash_sources()
     (tmp_path / "benchmarks" / "bench.py").write_text("")
-    assert product._sources.__wrapped__() == before
+    assert product.hash_sources() == before
     (tmp_path / "ir.py").write_text("")
-    assert product._sources.__wrapped__() != before
+    assert product.hash_sources() != before
 
 
 # ---- Experiments, targets, the picture ----

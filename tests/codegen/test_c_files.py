@@ -113,7 +113,7 @@ def test_a_file_that_changes_changes_the_fingerprint(tmp_path: Path, monkeypatch
     digests = set()
     for words in ("int one;", "int two;"):
         (folder / "c" / "pool.c").write_text(words)
-        digests.add(manifest._sources.__wrapped__())
+        digests.add(manifest.hash_sources())
     assert len(digests) == 2
 
 

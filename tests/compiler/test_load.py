@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import inspect
 import os
@@ -67,12 +68,17 @@ def test_a_spec_becomes_a_class_like_any_other(spec, kind):
 
 COUNTED = """
 import sys, pickle, numpy as np, optgen
-from optgen.compiler import driver, manifest
+from optgen.compiler import driver
+from optgen.language import parse as module
 from optgen.optimiser import classes
-parse, count = driver.parse, []
-driver.parse = lambda text, file: (count.append(file), parse(text, file))[1]
+parse, count = module.parse, []
+module.parse = lambda text, file: (count.append(file), parse(text, file))[1]
 if sys.argv[2] == "anew":
-    classes.built_library = lambda *wanted: None
+    classes.built_library = driver.built_library = lambda *wanted: None
+else:
+    built = {path.name for path in (driver.SPECS / "adam.toml", driver.SPECS / "torch_adam.toml")
+             if driver.built_library(classes.BUILD / f"{path.stem}.json", driver.fingerprint(path.read_text("utf-8")))}
+    print(*sorted(built))
 for cls in (optgen.load(sys.argv[1]), optgen.ADAM, optgen.Adam):
     pickle.loads(pickle.dumps(cls(backend="interpreter")))
 assert (optgen.ADAM._compilation.stem, optgen.Adam._compilation.stem) == ("adam", "torch_adam")
@@ -81,9 +87,11 @@ print(sorted(count))
 
 
 @pytest.mark.parametrize("kind", ["built", "anew"])
-def test_a_rule_is_parsed_once_in_a_process(spec, kind):
-    done = python(COUNTED, spec, kind)
-    assert done.stdout.decode() == "['adam.toml', 'my.toml', 'torch_adam.toml']\n", done.stderr.decode()
+def test_a_rule_is_parsed_once_in_a_process_and_a_built_one_never(spec, kind):
+    lines = python(COUNTED, spec, kind)
+    assert lines.returncode == 0, lines.stderr.decode()
+    *built, parsed = lines.stdout.decode().splitlines()
+    assert parsed == repr(sorted({"adam.toml", "my.toml", "torch_adam.toml"} - {*" ".join(built).split()}))
 
 
 def test_a_class_made_directly_is_that_of_its_generated_module(spec):
@@ -382,3 +390,47 @@ print(len(optgen.chain(optgen.Descent(), optgen.Descent())))
 """
     done = python(code)
     assert done.stdout.decode() == "2\n", done.stderr.decode()
+
+
+# ---- Waiting for the compiler ----
+
+SLOW_COMPILER = """#!/bin/sh
+case "$*" in *-shared*) sleep {seconds};; esac
+exec cc "$@"
+"""
+FIRST_STEP = """
+import sys, numpy as np, optgen
+optgen.load(sys.argv[1])().step([np.ones(3)], [np.ones(3)])
+"""
+
+
+def said_while_compiling(spec: Path, folder: Path, seconds: float, terminal: bool) -> str:
+    """What a first step writes to the standard error, a terminal or a pipe, while a compiler takes its time."""
+    compiler = folder / "slow-cc"
+    compiler.write_text(SLOW_COMPILER.format(seconds=seconds))
+    compiler.chmod(0o755)
+    cache = folder / "cache"
+    cache.mkdir(mode=0o700)
+    ours, theirs = os.openpty() if terminal else os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", FIRST_STEP, str(spec)],
+        stderr=theirs,
+        env={**os.environ, "CC": str(compiler), "OPTGEN_CACHE_DIR": str(cache), "TERM": "xterm", "NO_COLOR": "1"},
+    )
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal says that nobody is at its other end
+        while part := os.read(ours, 4096):
+            said += part
+    os.close(ours)
+    assert process.wait() == 0, said.decode()
+    return said.decode()
+
+
+def test_a_terminal_shows_what_takes_longer_than_a_second(spec, tmp_path):
+    said = said_while_compiling(spec, tmp_path, 2.5, terminal=True)
+    assert "optgen compiles slow; the result is kept" in said
+
+
+def test_no_terminal_shows_nothing(spec, tmp_path):
+    assert said_while_compiling(spec, tmp_path, 1.5, terminal=False) == ""
