@@ -1,6 +1,6 @@
-"""Saved states before they are loaded: whether they are of this rule and fit these parameters.
+"""Checks of a saved state before it is loaded: does it belong to this rule, and fit these parameters?
 
-In: a state dict, and what it is to be loaded into. Out: nothing, or a StateError that says which parameter and what.
+In: a state dict, and the groups it is to be loaded into. Out: nothing, or a StateError that names the parameter.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""What an optimiser class for PyTorch is of: a rule, and how PyTorch calls what is in it.
+"""The names that PyTorch has for the hyperparameters and states of a rule.
 
-In: a compiled rule. Out: a `Kind`, which does not change while optimisers of it step.
+In: a compiled rule. Out: a `Kind`, which stays the same while its optimisers step.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The one adapter: any rule as a `torch.optim.Optimizer`. Parameters, gradients and states are tensors of PyTorch.
+"""Any rule as a `torch.optim.Optimizer`.
 
-In: a compiled rule, and for PyTorch's own rules the class that PyTorch has for it, whose signature, errors, defaults
-and states are then those of the adapter. What kernels cannot step (other dtypes than float32 and float64, sparse
-gradients) goes through PyTorch's own loop where there is one, and else through the interpreter in float32.
+In: a compiled rule with its names and its strategy. Out: `Adapter`, the base of all optimiser classes of this wing.
+
+Kernels step dense tensors of float32 and float64, real or complex. The strategy decides who steps other dtypes and
+sparse gradients: PyTorch's own loop if it has the rule, otherwise the interpreter in float32.
 """
 
 from __future__ import annotations

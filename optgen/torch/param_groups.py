@@ -1,6 +1,6 @@
-"""What the groups of an optimiser say: the hyperparameters that its parameters go by, and the variants of the rule.
+"""Hyperparameters and variants of the rule, read from the groups of an optimiser.
 
-In: `param_groups`, at every step. Out: `Groups.sets` and `Groups.variants`, found anew only if something has changed.
+In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, computed again only after a change.
 """
 
 from __future__ import annotations
