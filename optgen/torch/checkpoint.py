@@ -1,29 +1,23 @@
-"""Saved states before they are loaded: whether they are of this rule and fit these parameters.
+"""Checks of a saved state before it is loaded: does it belong to this rule, and fit these parameters?
 
-In: a state dict, and what it is to be loaded into. Out: nothing, or a StateError that says which parameter and what.
+In: a state dict, and the groups it is to be loaded into. Out: nothing, or a StateError that names the parameter.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from typing import Any
 
 import torch
-from torch.optim import Optimizer
 
 from .. import interpreter as interp
 from ..errors import StateError
 from ..ir.expr import Extent
 from ..ir.rule import State
-from .naming import OWN_WAYS, STEP, Kind
+from .naming import STEP, Kind
 from .param_groups import Groups
 
 __all__ = ["expect_fit", "expect_state"]
-
-#: Arguments of PyTorch's optimisers that say how a step is computed, and not which.
-_HOW = frozenset({"foreach", "fused", *OWN_WAYS})
 
 
 def expect_state(what: str, state: State, given: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
@@ -105,21 +99,4 @@ def _expect_rule(kind: Kind, defaults: Mapping[str, Any], saved: Mapping[str, An
     absent = [key for key in own if key not in saved]
     if absent:
         raise StateError(f"group {i}: {name} has {absent[0]!r}, and the saved one has not; is it of another rule?")
-    if kind.theirs is None:
-        return
-    foreign = [key for key in saved if key in _arguments_of_pytorch() and key not in defaults]
-    if foreign:
-        raise StateError(f"group {i}: {name} has no {foreign[0]!r}; is this of another rule?")
-    # A flag of PyTorch's class that is no choice here, such as that which makes an Adam an AdamW.
-    for key, value in defaults.items():
-        fixed = isinstance(value, bool) and key not in kind.keys and key not in _HOW
-        if fixed and saved.get(key, value) != value:
-            raise StateError(f"group {i}: {key}={value} was expected of {name}, got {saved[key]}")
-
-
-@cache
-def _arguments_of_pytorch() -> frozenset[str]:
-    """The names of all arguments that any optimiser of PyTorch has."""
-    classes = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls) and issubclass(cls, Optimizer)]
-    names = {name for cls in classes for name in inspect.signature(cls).parameters}
-    return frozenset(names - {"params", "defaults"} - _HOW)
+    kind.strategy.expect_saved(name, kind.keys, defaults, saved, i)

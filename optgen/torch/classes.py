@@ -17,9 +17,10 @@ from ..compiler.driver import Compilation, compile_text
 from ..errors import ArgumentError
 from ..optimiser.base import settings_of
 from ..optimiser.classes import module_class
-from .naming import OWN_WAYS, STEP, Kind
+from .naming import STEP, Kind
 from .optimizer import Adapter
 from .param_groups import NO_SCHEDULE, SCHEDULERS
+from .strategies import OwnRule, Strategy, TorchRule
 
 __all__ = ["adapted", "of_spec", "wrapped"]
 
@@ -36,17 +37,17 @@ def adapted(
     taken = {hyper.name for hyper in rule.hypers}
     hypers = {name: other if (other := _HYPERS.get(name, name)) not in taken else name for name in taken}
     hypers = {hyper.name: hypers[hyper.name] for hyper in rule.hypers}
-    keys = (*hypers.values(), *(flag.name for flag in rule.flags if flag.when is None))
-    known = inspect.signature(theirs).parameters if theirs is not None else {}
-    # In PyTorch a state may be called as the count is called there.
-    states = {STEP: f"{STEP}_state"} if theirs is None else _STATES.get(rule.name, {})
-    keys = (*keys, *(flag for flag in OWN_WAYS if flag in known))
-    kind = Kind(compilation, module, theirs, hypers, states, keys)
-    attributes: dict[str, Any] = {"_kind": kind, "__doc__": core.__doc__, "__module__": __package__}
+    attributes: dict[str, Any] = {"__doc__": core.__doc__, "__module__": __package__}
+    strategy: Strategy
     if theirs is None:
+        strategy = OwnRule()
+        states = {STEP: f"{STEP}_state"}  # a state that has the name of PyTorch's count
         attributes["__init__"] = _constructor(core, hypers)
-    bases = (Adapter,) if theirs is None else (Adapter, theirs)
-    return type(name or rule.name, bases, attributes)
+    else:
+        strategy, states = TorchRule(theirs), _STATES.get(rule.name, {})
+    keys = (*hypers.values(), *(flag.name for flag in rule.flags if flag.when is None), *strategy.flags)
+    attributes["_kind"] = Kind(compilation, module, strategy, hypers, states, keys)
+    return type(name or rule.name, (Adapter, *strategy.bases), attributes)
 
 
 @cache

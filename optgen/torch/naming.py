@@ -1,6 +1,6 @@
-"""What an optimiser class for PyTorch is of: a rule, and how PyTorch calls what is in it.
+"""The names that PyTorch has for the hyperparameters and states of a rule.
 
-In: a compiled rule. Out: a `Kind`, which does not change while optimisers of it step.
+In: a compiled rule. Out: a `Kind`, which stays the same while its optimisers step.
 """
 
 from __future__ import annotations
@@ -8,31 +8,40 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch.optim import Optimizer
-
 from ..compiler.driver import Compilation
 from ..ir.expr import Extent
 from ..ir.rule import Rule, State
+from .strategies import Strategy
 
-__all__ = ["OWN_WAYS", "STEP", "Kind"]
+__all__ = ["STEP", "Kind"]
 
 #: What PyTorch calls the count of updates among the states.
 STEP = "step"
-#: Flags of PyTorch's rules with which PyTorch computes a step itself.
-OWN_WAYS = ("capturable", "differentiable")
 #: Rules whose states have no count in PyTorch: whether there has been a step shows in them.
 _UNCOUNTED = {"SGD"}
 
 
 @dataclass(frozen=True)
 class Kind:
-    """`module`: the file of optgen's own class, if it was built. `theirs`: PyTorch's class, if PyTorch has this rule.
-    `hypers`: by its name in the spec, what a group calls a hyperparameter; `states`: where a state has another name
-    than in the spec. `keys`: what of a group decides about a step."""
+    """A rule and its names in PyTorch.
+
+    Attributes
+    ----------
+    module
+        The file of optgen's own class, if it was built.
+    strategy
+        What depends on whether PyTorch has this rule too.
+    hypers
+        By its name in the spec, what a group calls a hyperparameter.
+    states
+        States that have another name than in the spec.
+    keys
+        What of a group decides about a step.
+    """
 
     compilation: Compilation
     module: str | None
-    theirs: type[Optimizer] | None
+    strategy: Strategy
     hypers: dict[str, str]
     states: dict[str, str]
     keys: tuple[str, ...]

@@ -1,8 +1,9 @@
-"""The one adapter: any rule as a `torch.optim.Optimizer`. Parameters, gradients and states are tensors of PyTorch.
+"""Any rule as a `torch.optim.Optimizer`.
 
-In: a compiled rule, and for PyTorch's own rules the class that PyTorch has for it, whose signature, errors, defaults
-and states are then those of the adapter. What kernels cannot step (other dtypes than float32 and float64, sparse
-gradients) goes through PyTorch's own loop where there is one, and else through the interpreter in float32.
+In: a compiled rule with its names and its strategy. Out: `Adapter`, the base of all optimiser classes of this wing.
+
+Kernels step dense tensors of float32 and float64, real or complex. The strategy decides who steps other dtypes and
+sparse gradients: PyTorch's own loop if it has the rule, otherwise the interpreter in float32.
 """
 
 from __future__ import annotations
@@ -27,14 +28,13 @@ from .naming import STEP, Kind
 from .param_groups import Groups, expect_group
 from .plan import Member, TensorPlan, accepted
 from .sharding import aligned, expect_whole, small_like
+from .strategies import ANOTHER_RULE
 from .tensors import DTYPES, compute_dtype, count_dtype, increment_version, local, memory, steppable, wide
 
 __all__ = ["Adapter"]
 
 #: Where the states of all parameters together are kept in a saved group.
 _OF_ALL = "of_all_parameters"
-#: What to do with a parameter that a rule does not take.
-ANOTHER_RULE = "step it with another optimiser"
 
 
 _grad = attrgetter("grad")
@@ -141,9 +141,9 @@ class Adapter(Optimizer):
                 (places if self._takes(p, g, owners[i], i) else rest).append(i)
         if not places and not rest:
             return None
-        if rest and self._kind.theirs is None and self._kind.grouped:
-            places, rest = [], sorted([*places, *rest])  # what depends on all parameters is computed at once
-        for i in places if self._kind.theirs is not None else sorted([*places, *rest]):
+        strategy = self._kind.strategy
+        places, rest = strategy.divided(places, rest, grouped=self._kind.grouped)
+        for i in strategy.computed_here(places, rest):
             expect_whole(rules[self._variant(params[i], owners[i], i)], params[i], i, i in places)
         # All that may be refused is, before any parameter is given a state.
         found = [(i, self._variant(params[i], owners[i], i)) for i in places]
@@ -176,9 +176,7 @@ class Adapter(Optimizer):
         rules = self._kind.rules
         by_kernel = steppable(p, g) and self._groups.variants[own] is not None
         if p.is_complex() and any(rule.tiled for rule in rules):  # which would take the two parts for a dimension
-            if self._kind.theirs is None:
-                message = f"{self._what(i)}: {self._kind.name} does not support complex parameters"
-                raise ArrayError(message, hint=ANOTHER_RULE)
+            self._kind.strategy.expect_real(self._what(i), self._kind.name)
             by_kernel = False
         if p.is_inference() and not torch.is_inference_mode_enabled():
             message = f"{self._what(i)} was made in inference mode: it cannot be updated outside of it"
@@ -239,44 +237,20 @@ class Adapter(Optimizer):
 
     def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, i: int) -> None:
         """An error that says what to use, unless there is another way to step such a parameter."""
-        p, g, name = local(p), local(g), self._kind.name
+        p, g, strategy = local(p), local(g), self._kind.strategy
         if p.device.type != "cpu" or g.device.type != "cpu":
             device = (p if p.device.type != "cpu" else g).device
-            hint = (
-                f"use torch.optim.{self._kind.theirs.__name__} there, which takes the same state_dict"
-                if self._kind.theirs
-                else "keep it and its gradient on the CPU"
-            )
-            raise ArrayError(f"{self._what(i)} is on {device}: optgen steps on the CPU", hint=hint)
+            message = f"{self._what(i)} is on {device}: optgen steps on the CPU"
+            raise ArrayError(message, hint=strategy.elsewhere)
         if p.dtype not in (*DTYPES, torch.bfloat16, torch.float16):
             kinds = "float32, float64, bfloat16, float16, complex64 or complex128"
             message = f"{self._what(i)}: a parameter of {kinds} was expected, got {p.dtype}"
             raise ArrayError(message, hint="convert the model, or leave the parameter out")
-        if self._kind.theirs is not None:
-            return
-        if g.layout is not torch.strided or p.layout is not torch.strided:
-            message = f"{self._what(i)}: {name} does not support sparse gradients"
-            raise ArrayError(message, hint="make them dense, or use optgen.torch.SGD or Adagrad for this parameter")
-        if g.dtype is not p.dtype:
-            raise ArrayError(f"{self._what(i)}: a gradient of {p.dtype} was expected, got {g.dtype}")
+        strategy.expect_gradient(self._what(i), self._kind.name, p, g)
 
     def _step_rest(self, params: Sequence[torch.Tensor], places: Sequence[int]) -> None:
-        if self._kind.theirs is None:
-            self._interpret(params, places)
-            return
-        # PyTorch's own loop, over nothing but these.
-        theirs: Any = self._kind.theirs.step
-        theirs = theirs.__wrapped__ if getattr(theirs, "hooked", False) else theirs
-        here = self.param_groups
-        chosen = {id(params[i]) for i in places}
-        one_by_one: dict[str, Any] = {key: False for key in ("foreach", "fused") if key in self.defaults}
-        self.param_groups = [
-            {**group, "params": [p for p in group["params"] if id(p) in chosen], **one_by_one} for group in here
-        ]
-        try:
-            theirs(self)
-        finally:
-            self.param_groups = here
+        chosen = [params[i] for i in places]
+        self._kind.strategy.step_others(self, chosen, lambda: self._interpret(params, places))
 
     @torch.no_grad()
     def _interpret(self, params: Sequence[torch.Tensor], places: Sequence[int]) -> None:
@@ -376,7 +350,7 @@ class Adapter(Optimizer):
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As PyTorch's; a hyperparameter out of its range is a HyperparameterError."""
-        if self._kind.theirs is None and isinstance(param_group, dict):
+        if self._kind.strategy.checks_values and isinstance(param_group, dict):
             expect_group(self._kind, param_group, len(self.param_groups))
         super().add_param_group(param_group)
         self._forget()

@@ -1,6 +1,6 @@
-"""What the groups of an optimiser say: the hyperparameters that its parameters go by, and the variants of the rule.
+"""Hyperparameters and variants of the rule, read from the groups of an optimiser.
 
-In: `param_groups`, at every step. Out: `Groups.sets` and `Groups.variants`, found anew only if something has changed.
+In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, computed again only after a change.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
 from ..optimiser.hyperparameters import checked
 from ..runtime.underflow import refuse_vanishing
-from .naming import OWN_WAYS, Kind
+from .naming import Kind
 from .tensors import compute_dtype
 
 __all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "expect_group"]
@@ -85,10 +85,9 @@ class Groups:
         for i, group in enumerate(groups):
             found = {name: self._values(group, dtype, i) for name, dtype in _COMPUTED.items()}
             sets += map(Always, found.values())
-            own_way = kind.theirs is not None and any(group.get(flag) for flag in OWN_WAYS)
-            chosen = None if own_way else self._variants_of(group, found["float64"])
+            chosen = None if kind.strategy.steps_group(group) else self._variants_of(group, found["float64"])
             variants.append(chosen)
-            if kind.theirs is None and chosen is not None:
+            if kind.strategy.checks_values and chosen is not None:
                 for dtype in {compute_dtype(p) for p in group["params"]}:
                     owner = f"{kind.name}, group {i}"
                     refuse_vanishing(owner, kind.compilation, chosen.values(), [found[dtype]], [dtype])
@@ -111,7 +110,7 @@ class Groups:
             given = group[self._kind.hypers[hyper.name]]
             each = given if hyper.vector else (given,)
             found = tuple(eps if x is None else _number(x) for x in each)
-            if self._kind.theirs is None:  # PyTorch looks at its own when the optimiser is made, and never again
+            if self._kind.strategy.checks_values:
                 _expect_value(self._kind, hyper, found if hyper.vector else found[0], i)
             values[hyper.name] = found
         return values

@@ -1,7 +1,9 @@
 """Step plans of tensors: parameters, gradients and states, checked once and bound to kernels.
 
-In: parameters with gradients and states that kernels can step. Out: `rebind`, which takes the gradients of the next
-step without checking them again where it can, and `run`, the step.
+In: parameters, gradients and states that kernels can step.
+Out: `rebind`, which binds the gradients of the next step, without checking them again where it can; `run`, the step.
+
+A plan keeps no gradient alive.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tensors in shards: whether a rule can step them, and what the shards of a tensor have to tell each other.
+"""Tensors in shards: can a rule step them, and what must their shards exchange?
 
 In: parameters and gradients, of which some are DTensors, laid out over a mesh of processes. Out: gradients laid out as
 their parameters are, errors, and `shards_of`, with which a step reduces over whole tensors.

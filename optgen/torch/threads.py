@@ -1,7 +1,9 @@
-"""Whose threads do the steps, and how many: PyTorch's own, where they can be had.
+"""Threads for the steps: PyTorch's own, where they can be had.
 
-Beside a second pool, those that are awake from the backward pass before a step would hold on to the processors that it
-needs, looking for work for some milliseconds.
+In: the settings of PyTorch and OPTGEN_NUM_THREADS. Out: how many threads a step may use, and whose.
+
+PyTorch's threads are still awake after the backward pass. Beside a second pool they would hold the processors for some
+milliseconds, looking for work.
 """
 
 from __future__ import annotations

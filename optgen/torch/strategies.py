@@ -1,0 +1,173 @@
+"""Two strategies: rules that PyTorch has too, and the others.
+
+In: a group, a parameter or a saved state. Out: an error that says what to do, or how the step is done.
+
+Kernels step both kinds alike. What they do not take, what is checked and when, and what a saved state must have depends
+on whether PyTorch has a class for the rule.
+"""
+
+from __future__ import annotations
+
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
+from typing import Any
+
+import torch
+from torch.optim import Optimizer
+
+from ..errors import ArrayError, StateError
+
+__all__ = ["ANOTHER_RULE", "OwnRule", "Strategy", "TorchRule"]
+
+#: What to do with a parameter that a rule does not take.
+ANOTHER_RULE = "step it with another optimiser"
+#: Flags of PyTorch's rules with which PyTorch computes a step itself.
+_OWN_WAYS = ("capturable", "differentiable")
+#: Arguments of PyTorch's optimisers that say how a step is computed, and not which.
+_HOW = frozenset({"foreach", "fused", *_OWN_WAYS})
+
+
+class Strategy(ABC):
+    """What differs between rules that PyTorch has too and the others."""
+
+    #: Hyperparameters are checked whenever they change. PyTorch checks its own when an optimiser is made, and then no
+    #: more.
+    checks_values: bool
+    #: The class of PyTorch from which the optimiser derives too.
+    bases: tuple[type[Optimizer], ...]
+    #: The flags of a group that decide how a step is done.
+    flags: tuple[str, ...]
+    #: What to do with a parameter on another device than the CPU.
+    elsewhere: str
+
+    @abstractmethod
+    def steps_group(self, group: Mapping[str, Any]) -> bool:
+        """Whether a group asks for PyTorch's own loop."""
+
+    @abstractmethod
+    def expect_real(self, what: str, name: str) -> None:
+        """ArrayError unless there is a way to step a complex parameter of which kernels do not take the parts."""
+
+    @abstractmethod
+    def expect_gradient(self, what: str, name: str, p: torch.Tensor, g: torch.Tensor) -> None:
+        """ArrayError unless there is a way to step a parameter of the CPU with such a gradient."""
+
+    @abstractmethod
+    def expect_saved(
+        self, name: str, keys: Collection[str], defaults: Mapping[str, Any], saved: Mapping[str, Any], i: int
+    ) -> None:
+        """StateError if the saved group `i` is of another rule; `keys` are those that decide about a step."""
+
+    @abstractmethod
+    def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
+        """The parameters that kernels step, and the others. `grouped`: a value depends on all of them together."""
+
+    @abstractmethod
+    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
+        """The parameters that PyTorch does not step, in order."""
+
+    @abstractmethod
+    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
+        """Step these parameters, which kernels do not take; `interpret` would do it by the interpreter."""
+
+
+class TorchRule(Strategy):
+    """A rule that PyTorch has too: its class checks the arguments, and its loop steps what kernels do not take."""
+
+    checks_values = False
+
+    def __init__(self, theirs: type[Optimizer]) -> None:
+        self.bases = (theirs,)
+        known = inspect.signature(theirs).parameters
+        self.flags = tuple(flag for flag in _OWN_WAYS if flag in known)
+        self.elsewhere = f"use torch.optim.{theirs.__name__} there, which takes the same state_dict"
+        step: Any = theirs.step
+        self._step = step.__wrapped__ if getattr(step, "hooked", False) else step
+
+    def steps_group(self, group: Mapping[str, Any]) -> bool:
+        return any(group.get(flag) for flag in self.flags)
+
+    def expect_real(self, what: str, name: str) -> None:
+        """PyTorch's loop takes it."""
+
+    def expect_gradient(self, what: str, name: str, p: torch.Tensor, g: torch.Tensor) -> None:
+        """PyTorch's loop takes it, or raises."""
+
+    def expect_saved(
+        self, name: str, keys: Collection[str], defaults: Mapping[str, Any], saved: Mapping[str, Any], i: int
+    ) -> None:
+        foreign = [key for key in saved if key in _arguments_of_pytorch() and key not in defaults]
+        if foreign:
+            raise StateError(f"group {i}: {name} has no {foreign[0]!r}; is this of another rule?")
+        # A flag of PyTorch's class that is no choice here, such as that which makes an Adam an AdamW.
+        for key, value in defaults.items():
+            fixed = isinstance(value, bool) and key not in keys and key not in _HOW
+            if fixed and saved.get(key, value) != value:
+                raise StateError(f"group {i}: {key}={value} was expected of {name}, got {saved[key]}")
+
+    def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
+        return kernels, others
+
+    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
+        return kernels
+
+    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
+        """Run PyTorch's plain loop over groups that have nothing but these parameters."""
+        chosen = set(map(id, params))
+        here = optimizer.param_groups
+        plain = {key: False for key in ("foreach", "fused") if key in optimizer.defaults}
+        optimizer.param_groups = [
+            {**group, "params": [p for p in group["params"] if id(p) in chosen], **plain} for group in here
+        ]
+        try:
+            self._step(optimizer)
+        finally:
+            optimizer.param_groups = here
+
+
+class OwnRule(Strategy):
+    """A rule that PyTorch does not have: arguments are checked here, and the interpreter steps what kernels do not
+    take."""
+
+    checks_values = True
+    bases = ()
+    flags = ()
+    elsewhere = "keep it and its gradient on the CPU"
+
+    def steps_group(self, group: Mapping[str, Any]) -> bool:
+        return False
+
+    def expect_real(self, what: str, name: str) -> None:
+        raise ArrayError(f"{what}: {name} does not support complex parameters", hint=ANOTHER_RULE)
+
+    def expect_gradient(self, what: str, name: str, p: torch.Tensor, g: torch.Tensor) -> None:
+        if g.layout is not torch.strided or p.layout is not torch.strided:
+            message = f"{what}: {name} does not support sparse gradients"
+            raise ArrayError(message, hint="make them dense, or use optgen.torch.SGD or Adagrad for this parameter")
+        if g.dtype is not p.dtype:
+            raise ArrayError(f"{what}: a gradient of {p.dtype} was expected, got {g.dtype}")
+
+    def expect_saved(
+        self, name: str, keys: Collection[str], defaults: Mapping[str, Any], saved: Mapping[str, Any], i: int
+    ) -> None:
+        """A group may have any other keys."""
+
+    def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
+        # The interpreter computes at once what depends on all parameters.
+        return ([], sorted([*kernels, *others])) if others and grouped else (kernels, others)
+
+    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
+        return sorted([*kernels, *others])
+
+    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
+        interpret()
+
+
+@cache
+def _arguments_of_pytorch() -> frozenset[str]:
+    """The names of all arguments that any optimiser of PyTorch has."""
+    classes = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls) and issubclass(cls, Optimizer)]
+    names = {name for cls in classes for name in inspect.signature(cls).parameters}
+    return frozenset(names - {"params", "defaults"} - _HOW)
