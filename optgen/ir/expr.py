@@ -79,6 +79,10 @@ class Extent(Enum):
     def __repr__(self) -> str:
         return f"Extent.{self.name}"
 
+    # By name: a set of text has another order in each process, and what is built must have the same bytes.
+    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
+        return getattr, (Extent, self.name)
+
     def __le__(self, other: Extent) -> bool:
         return self._value_ <= other._value_
 

@@ -41,7 +41,7 @@ eta = {{ default = 0.5, range = "[0, inf)", doc = "learning rate" }}
 [update]
 formulas = "delta = {formula}"
 """
-FILES = ("libplain.so", "plain.c", "plain.json", "plain.py")
+FILES = ("libplain.so", "plain.c", "plain.json", "plain.py", "plain.rules")
 
 
 def write_spec(folder: Path, name: str = "Plain", formula: str = "eta*g") -> Path:

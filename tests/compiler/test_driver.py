@@ -167,3 +167,18 @@ def test_the_docstring_shows_what_each_flag_changes():
 def test_a_rule_spelled_otherwise_is_suggested(name, meant):
     with pytest.raises(errors.UnknownRule, match=f"did you mean {meant!r}"):
         classes.shipped_class(name)
+
+
+def test_the_rules_of_a_build_have_the_same_bytes_in_every_process() -> None:
+    code = """
+import hashlib
+from optgen.compiler import catalogue, driver
+rules = driver.compile_file(catalogue.shipped_names()["Adafactor"]).rules_file
+print(hashlib.sha256(rules).hexdigest())
+"""
+    digests = set()
+    for seed in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+        digests.add(done.stdout)
+    assert len(digests) == 1
