@@ -29,7 +29,7 @@ lint: $(VENV)/.lint
 
 bench: $(VENV)/.bench
 	$(RUN) -m optgen bench
-	$(RUN) -m benchmarks.passes
+	$(RUN) -m benchmarks.chains
 
 clean:
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,7 +1,7 @@
 """What optgen is measured with: `optgen bench`, and programs for what that does not ask.
 
     optgen bench                          rules beside the peers that are installed (bench, worker, measure, targets)
-    python -m benchmarks.passes           what chains and norms cost, in ratio to ADAM
+    python -m benchmarks.chains           what chains and norms cost, in ratio to ADAM
     python -m benchmarks.latency          what waits for a person: builds, imports, small steps
     python -m benchmarks.torch_adapter    what a step costs through PyTorch's interface
     python -m benchmarks.fast             what a fast mode would gain

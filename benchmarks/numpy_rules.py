@@ -1,6 +1,6 @@
 """The eleven rules as a competent NumPy user writes them by hand: the honest competitor in the benchmarks.
 
-Nothing is allocated in a step: every pass over the data writes in place or into scratch that was made beforehand.
+Nothing is allocated in a step: every sweep over the data writes in place or into scratch that was made beforehand.
 Factors common to all elements (bias corrections, roots of them, rates) are gathered into one Python float, which saves
 whole passes and, unlike a NumPy scalar, leaves float32 in float32. The gradient is read only. What is not done is what
 hardly anyone writes: cutting arrays into blocks for the cache, and keeping the averages without their weights.

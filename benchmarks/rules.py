@@ -1,6 +1,6 @@
 """What is measured: the shipped rules with the arguments that people use, and two chains as whole training steps.
 
-The least traffic of a step is what its passes over memory must read and write: each array once a pass. It is what the
+The least traffic of a step is what its sweeps over memory must read and write: each array once a sweep. It is what the
 stream is as long as, and what rates in GB/s are made of, of the peers too: bytes that a peer moves beyond that are its
 own affair.
 """
@@ -23,7 +23,7 @@ from .shapes import Shapes
 
 __all__ = [
     "ARGUMENTS", "CHAINS", "SCALE", "arrays_moved", "find", "flops", "has_state", "least_bytes", "make", "names",
-    "passes",
+    "sweeps",
 ]  # fmt: skip
 
 #: Where it is not the defaults that people use.
@@ -88,7 +88,7 @@ def arrays_moved(optimiser: Any, matrix: bool = False) -> int:
     return sweeps_of(_lowered(optimiser, matrix)).traffic
 
 
-def passes(optimiser: Any, matrix: bool = False) -> int:
+def sweeps(optimiser: Any, matrix: bool = False) -> int:
     """How often a step goes over memory."""
     return len(sweeps_of(_lowered(optimiser, matrix)).sweeps)
 

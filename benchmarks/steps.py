@@ -62,7 +62,7 @@ def run(job: Job, threads: int) -> dict[str, Any]:
         "tensors": len(shapes),
         "elements": elements,
         "bytes": moved,
-        "passes": rules.passes(optimiser, len(shapes[0]) >= 2),
+        "sweeps": rules.sweeps(optimiser, len(shapes[0]) >= 2),
         "flops": rules.flops(optimiser),
         "rounds": rounds,
         "peers": job.peers,
@@ -104,7 +104,7 @@ def _times(
     contestants = {"optgen": ours(rule, params)}
     path = trial(contestants["optgen"], grads)
     matrix = any(len(shape) >= 2 for shape in shapes)
-    tolerance = REDUCED if rules.passes(rules.make(rule), matrix) > 1 else TOLERANCE
+    tolerance = REDUCED if rules.sweeps(rules.make(rule), matrix) > 1 else TOLERANCE
     for key in peers:
         try:
             contestant = PEERS[key].make(rule, params)

@@ -19,7 +19,7 @@ from optgen.compiler import toolchain
 from optgen.runtime.arrays import LINE
 from optgen.runtime.machine import threads
 
-# Chunks are given out one by one, so that a thread that is held up does not hold up the pass; and threads are started
+# Chunks are given out one by one, so that a thread that is held up does not hold up the sweep; and threads are started
 # anew for each, so that it shares nothing with optgen's runtime. That takes microseconds of milliseconds.
 SOURCE = """
 #include <pthread.h>
@@ -79,5 +79,5 @@ class Stream:
         self.address = ffi.from_buffer("float[]", self.array)
 
     def run(self) -> None:
-        """One pass over the array."""
+        """One sweep over the array."""
         self.library.stream(self.address, len(self.array), threads())

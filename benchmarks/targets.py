@@ -68,7 +68,7 @@ def batches(chosen: Sequence[str], peers: Sequence[str], rounds: int) -> list[li
     threads want one in which no other library has any."""
     wanted = list(peers)
     plain = [name for name in chosen if name not in rules.CHAINS]
-    elementwise = [name for name in plain if rules.passes(rules.make(name)) == 1]
+    elementwise = [name for name in plain if rules.sweeps(rules.make(name)) == 1]
     alone = [Job("product", "Adam", "", [], rounds)]
     own = [Job("threads", "Adam", "1x1M", [], rounds), Job("tensors", "Adam", "", [], rounds)]
     steps = [

@@ -273,15 +273,22 @@ def list_rules(form: str) -> None:
         _print(*listing(compilations))
 
 
-FORMS = ["summary", "markdown", "latex", "passes", "ir", "c", "python"]
+class _Form(click.Choice):  # type: ignore[type-arg]  # it takes arguments from click 8.2 on
+    """What `--as` takes. Sweeps went by the name of passes in 0.1.0, which still does."""
+
+    def __init__(self) -> None:
+        super().__init__(["summary", "markdown", "latex", "sweeps", "ir", "c", "python"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        return super().convert("sweeps" if value == "passes" else value, param, ctx)
 
 
 @main.command()
 @click.argument("rule")
-@click.option("--as", "form", type=click.Choice(FORMS), default="summary", show_default=True)
+@click.option("--as", "form", type=_Form(), default="summary", show_default=True)
 @click.option("--flag", "flags", metavar="NAME", multiple=True, help="Set a flag of the rule (no-NAME: clear it).")
 def show(rule: str, form: str, flags: tuple[str, ...]) -> None:
-    """Show one rule: mathematics, LaTeX, passes, IR, C, Python.
+    """Show one rule: mathematics, LaTeX, sweeps, IR, C, Python.
 
     RULE is the name of a shipped rule, or of its file, in any case; or the path of a spec, which ends in .toml. Where
     names differ in nothing but capitals, these count: `Adam` is PyTorch's, `ADAM` Flux's. A rule that treats matrices
@@ -301,7 +308,7 @@ def show(rule: str, form: str, flags: tuple[str, ...]) -> None:
     elif form == "latex":
         _print_raw(pages.source(compilation, variant))
     else:
-        page = {"summary": pages.show, "passes": pages.passes, "ir": pages.ir}[form]
+        page = {"summary": pages.show, "sweeps": pages.sweeps, "ir": pages.ir}[form]
         _print(*page(compilation, variant))
 
 

@@ -20,7 +20,7 @@ from ..names import greek
 from ..notation import facts as summary
 from ..notation import latex, text
 
-__all__ = ["COLUMNS", "LEGEND", "Block", "Table", "cells", "groups", "ir", "listing", "passes", "show", "source"]
+__all__ = ["COLUMNS", "LEGEND", "Block", "Table", "cells", "groups", "ir", "listing", "show", "source", "sweeps"]
 
 #: The communities whose names and arithmetic rules have, in the order in which they are listed.
 ORIGINS = {
@@ -30,12 +30,12 @@ ORIGINS = {
     "optax": "optax",
 }
 OTHERS, PARTS = "Others", "Parts of chains"
-COLUMNS = ("rule", "states", "kept", "moved", "passes", "summary")
+COLUMNS = ("rule", "states", "kept", "moved", "sweeps", "summary")
 LEGEND = (
     ("states", "in brackets what they have a number for, if it is not every element; group: all parameters together"),
     ("kept", "bytes of state per element, float32/float64; states of fewer numbers than elements count as nothing"),
     ("moved", "bytes that a step reads and writes per element, float32/float64"),
-    ("passes", "how often a step goes over memory"),
+    ("sweeps", "how often a step goes over memory"),
     ("rule", "with flags, as it is by default and for matrices; a part of chains as if it were alone"),
 )
 
@@ -80,7 +80,7 @@ def cells(compilation: Compilation, variant: int = 0) -> tuple[str, ...]:
     rule, low = compilation.rules[variant], compilation.lowered[variant]
     kept, moved = ("/".join(str(count(low, size)) for size in (4, 8)) for count in _COUNTS)
     states = ", ".join(map(_state, rule.states)) or "none"
-    return rule.name, states, kept, moved, str(summary.passes(low)), rule.summary
+    return rule.name, states, kept, moved, str(summary.sweep_count(low)), rule.summary
 
 
 _COUNTS = (summary.bytes_kept, summary.bytes_moved)
@@ -169,8 +169,8 @@ def _cost(low: Rule) -> tuple[str, str]:
 
 
 def _times(low: Rule) -> str:
-    count = summary.passes(low)
-    return f"{count} pass over memory" if count == 1 else f"{count} passes over memory"
+    count = summary.sweep_count(low)
+    return f"{count} sweep over memory" if count == 1 else f"{count} sweeps over memory"
 
 
 def source(compilation: Compilation, variant: int) -> str:
@@ -195,11 +195,11 @@ def ir(compilation: Compilation, variant: int) -> Iterator[Block]:
         yield f"\n{verb}: {', '.join(name for name in names if name in arrays)}"
 
 
-# ---- optgen show --as passes ----
+# ---- optgen show --as sweeps ----
 
 
-def passes(compilation: Compilation, variant: int) -> Iterator[Block]:
-    """The course of a step: its passes over memory, and what is computed before, between and after them."""
+def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
+    """The sweeps of a step over memory, and what is computed before, between and after them."""
     low = compilation.lowered[variant]
     small = {state.name: state.extent for state in low.small_states}
     # What is only a hyperparameter, or t, is written as such; what is made of them has a line.
@@ -223,7 +223,7 @@ def passes(compilation: Compilation, variant: int) -> Iterator[Block]:
             for work in works:
                 assert isinstance(work, Sweep)
                 number += 1
-                yield f"\nPass {number}, over every element"
+                yield f"\nSweep {number}, over every element"
                 yield _together({
                     "reads": [", ".join(f"{name} (new)" if name in written else name for name in work.loads)],
                     "computes": list(map(line, work.body)),
@@ -246,7 +246,7 @@ def passes(compilation: Compilation, variant: int) -> Iterator[Block]:
         if code:
             yield f"\n{'Then' if number else 'First'}, {'on the host' if grouped else 'by the kernel'}, in float64"
             yield _by_extent([(extent_of(a.value), line(a)) for a in code])
-    # A state that takes a scalar needs nothing of the passes.
+    # A state that takes a scalar needs nothing of the sweeps.
     if last := [a for a in low.body if a.target in small and extent_of(a.value) <= Extent.STEP]:
         yield "\nLast, in float64"
         yield _by_extent([(small[a.target], line(a)) for a in last])

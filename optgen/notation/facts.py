@@ -18,7 +18,7 @@ from . import text
 
 __all__ = [
     "EXACT", "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "exactness",
-    "formulas", "inexact", "kept", "meanings", "only", "passes", "shown",
+    "formulas", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
 ]  # fmt: skip
 
 EXACT = "exact: equal to the interpreter bit for bit"
@@ -50,7 +50,7 @@ def bytes_kept(rule: Rule, itemsize: int) -> int:
     return sum(state.extent == Extent.ELEMENT for state in rule.states) * itemsize
 
 
-def passes(lowered: Rule) -> int:
+def sweep_count(lowered: Rule) -> int:
     """The number of sweeps over memory in a step of the lowered rule."""
     return len(sweeps_of(lowered).sweeps)
 

@@ -220,7 +220,7 @@ def test_ratios_are_taken_within_a_round() -> None:
 
 # ---- A job ----
 
-FIELDS = {"rule", "shape", "tensors", "elements", "bytes", "passes", "flops", "rounds", "peers", "contestants", "notes"}
+FIELDS = {"rule", "shape", "tensors", "elements", "bytes", "sweeps", "flops", "rounds", "peers", "contestants", "notes"}
 
 
 def job(*keys: str, rule: str = "Adam") -> dict[str, Any]:

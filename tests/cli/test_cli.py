@@ -105,6 +105,10 @@ def run(*arguments: Any) -> Result:
     return result
 
 
+def test_sweeps_are_shown_by_their_former_name_too() -> None:
+    assert said("show", "adam", "--as", "passes") == said("show", "adam", "--as", "sweeps")
+
+
 def said(*arguments: Any) -> str:
     """The standard output of a command that goes well and has nothing to say on the standard error."""
     result = run(*arguments)
@@ -188,7 +192,7 @@ def test_list_has_a_row_for_every_shipped_rule_in_the_group_of_its_origin() -> N
     table = listed()
     assert list(table) == ["Flux (the seed's names)", "torch.optim", "Optimisers.jl", "optax", "Parts of chains"]
     for group in table.values():
-        assert group[0] == ["rule", "states", "kept", "moved", "passes", "summary"]
+        assert group[0] == ["rule", "states", "kept", "moved", "sweeps", "summary"]
     expected: dict[str, list[str]] = {title: [] for title in table}
     for path in catalogue.shipped():
         rule = driver.compile_file(path).rules[0]
@@ -298,7 +302,7 @@ def test_the_summary_of_a_rule(whole: Path) -> None:
         "\n"
         "Cost\n"
         "  no state per element; numbers: 1 per row\n"
-        "  16 bytes moved per element in float32, 32 in float64, in 2 passes over memory\n"
+        "  16 bytes moved per element in float32, 32 in float64, in 2 sweeps over memory\n"
         "\n"
         "Exactness\n"
         "  exact: equal to the interpreter bit for bit\n"
@@ -331,7 +335,7 @@ def test_flags_and_the_shape_of_parameters_choose_a_variant(whole: Path) -> None
 
 def test_what_a_variant_does_not_read_is_not_shown(whole: Path) -> None:
     assert "unread" in [assign.target for assign in driver.compile_file(whole).rules[0].body]
-    for form in ("summary", "latex", "passes"):
+    for form in ("summary", "latex", "sweeps"):
         assert "unread" not in said("show", whole, "--as", form)
         assert "unread" in said("show", whole, "--as", form, "--flag", "buffered")
     assert "unread" not in said("show", whole, "--as", "markdown").split("With buffered=True")[0]
@@ -456,13 +460,13 @@ def test_the_ir_loads_and_stores_states_of_lesser_extent_too(whole: Path) -> Non
 
 
 def test_the_passes_of_a_step(whole: Path) -> None:
-    assert said("show", whole, "--as", "passes") == (
-        "Whole: a step in 2 passes over memory\n"
+    assert said("show", whole, "--as", "sweeps") == (
+        "Whole: a step in 2 sweeps over memory\n"
         "\n"
         "First, by the kernel, in float64\n"
         "  for each tensor  k2 ← count(elements in a row)\n"
         "\n"
-        "Pass 1, over every element\n"
+        "Sweep 1, over every element\n"
         "  reads     g\n"
         "  reduces   r1 ← dot(g, g), for each tensor\n"
         "            r2 ← sum(g·g, row)\n"
@@ -472,7 +476,7 @@ def test_the_passes_of_a_step(whole: Path) -> None:
         "  for each row     r ← r + r2/k2\n"
         "                   k3 ← √r + ε\n"
         "\n"
-        "Pass 2, over every element\n"
+        "Sweep 2, over every element\n"
         "  reads     p, g\n"
         "  computes  slope ← g/k1\n"
         "            moved ← slope\n"
@@ -482,16 +486,16 @@ def test_the_passes_of_a_step(whole: Path) -> None:
         "  writes    p\n"
         "\n"
         "Altogether\n"
-        "  16 bytes moved per element in float32, 32 in float64, in 2 passes over memory\n"
+        "  16 bytes moved per element in float32, 32 in float64, in 2 sweeps over memory\n"
     )
 
 
 def test_the_passes_of_a_rule_with_one() -> None:
-    blocks = said("show", "adam", "--as", "passes").split("\n\n")
+    blocks = said("show", "adam", "--as", "sweeps").split("\n\n")
     assert [block.splitlines()[0] for block in blocks] == [
-        "ADAM: a step in 1 pass over memory",
+        "ADAM: a step in 1 sweep over memory",
         "Once a step, on the host, in float64",
-        "Pass 1, over every element",
+        "Sweep 1, over every element",
         "Altogether",
     ]
     assert re.search(r"^  k\d ← 1 − β₁ᵗ$", blocks[1], re.MULTILINE)
@@ -513,29 +517,29 @@ def test_the_passes_show_what_the_host_computes_for_all_tensors_and_what_is_read
             '''""",
         )
     )
-    blocks = said("show", mine, "--as", "passes").split("\n\n")
+    blocks = said("show", mine, "--as", "sweeps").split("\n\n")
     assert blocks[1:] == [
         "Once a step, on the host, in float64\n  k1 ← 1/t",
-        "Pass 1, over every element\n"
+        "Sweep 1, over every element\n"
         "  reads     g, m\n  computes  m ← m + g·last\n  writes    m\n  reduces   r1 ← dot(m, m, group)",
         "Then, on the host, in float64\n  for all tensors together  n ← n + √r1",
-        "Pass 2, over every element\n"
+        "Sweep 2, over every element\n"
         "  reads     p, m (new)\n  computes  Δ ← η·m/n\n            p ← p − Δ\n  writes    p",
         "Last, in float64\n  for each tensor  last ← k1",
-        "Altogether\n  24 bytes moved per element in float32, 48 in float64, in 2 passes over memory\n",
+        "Altogether\n  24 bytes moved per element in float32, 48 in float64, in 2 sweeps over memory\n",
     ]
 
 
-def test_the_passes_of_every_variant_are_shown_with_all_that_is_computed() -> None:
+def test_the_sweeps_of_every_variant_are_shown_with_all_that_is_computed() -> None:
     for path in catalogue.shipped():
         compilation = driver.compile_file(path)
         for variant, low in enumerate(compilation.lowered):
-            blocks = list(pages.passes(compilation, variant))
+            blocks = list(pages.sweeps(compilation, variant))
             rows = [row[-1] for block in blocks if isinstance(block, pages.Table) for row in block.rows]
             named = {row.split(" ← ")[0] for row in rows}
             assert named >= {text.formula(assign).split(" ← ")[0] for assign in low.body}, path
-            count = sum(str(block).startswith("\nPass ") for block in blocks)
-            assert f"in {count} pass" in rows[-1]
+            count = sum(str(block).startswith("\nSweep ") for block in blocks)
+            assert f"in {count} sweep" in rows[-1]
 
 
 def test_a_page_of_documentation(whole: Path) -> None:
@@ -613,7 +617,7 @@ Here g is the gradient, p the parameter; reductions go over a whole parameter, u
 
 ## Cost
 
-|  | bytes of state per element | bytes moved per element | passes over memory |
+|  | bytes of state per element | bytes moved per element | sweeps over memory |
 | --- | --- | --- | --- |
 | by default, for parameters of two or more dimensions | 0/0 | 16/32 | 2 |
 | with buffered=True | 4/8 | 24/48 | 2 |

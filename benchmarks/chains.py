@@ -1,9 +1,9 @@
 """What a chain and what norms cost: one step in ratio to one step of ADAM, and to an in-place stream of the same bytes.
 
-    python -m benchmarks.passes [--json FILE]
+    python -m benchmarks.chains [--json FILE]
 
 For each shape of model, all in turn in one process: ADAM alone; chains of parts around it; and rules that must know a
-norm before they move anything, with the number of passes over memory that `optgen show --as passes` gives for them.
+norm before they move anything, with the number of sweeps over memory that `optgen show --as sweeps` gives for them.
 Medians; "× ADAM" is the median over the rounds of the ratio to ADAM in the same round.
 """
 
@@ -56,7 +56,7 @@ CONTESTANTS: dict[str, tuple[Any, float | None]] = {
 
 
 def measure(shapes: list[tuple[int, ...]]) -> list[dict[str, Any]]:
-    """Of each contestant: passes, bytes, the median seconds of a step and of the stream, and the ratio to ADAM."""
+    """Of each contestant: sweeps, bytes, the median seconds of a step and of the stream, and the ratio to ADAM."""
     rng = np.random.default_rng(0)
     grads = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
     elements = sum(g.size for g in grads)
@@ -70,7 +70,7 @@ def measure(shapes: list[tuple[int, ...]]) -> list[dict[str, Any]]:
         runs[name] = (opt, params)
         matrix = len(shapes[0]) >= 2
         moved = rules.arrays_moved(opt, matrix)
-        figures.append({"name": name, "passes": rules.passes(opt, matrix), "arrays": moved, "most": most})
+        figures.append({"name": name, "sweeps": rules.sweeps(opt, matrix), "arrays": moved, "most": most})
     most_traffic = max(figure["arrays"] for figure in figures)
     stream = Stream(most_traffic * elements * 4 // 8)
     times: dict[str, list[float]] = {name: [] for name in (*runs, "stream")}
@@ -107,12 +107,12 @@ def main() -> int:
     for shape in ("1x25M", "resnet50"):
         found[TITLES[shape]] = figures = measure(SHAPES[shape])
         table = Table(title=f"One step, {TITLES[shape]} ({len(SHAPES[shape])} arrays)")
-        for column in ("what", "passes", "arrays read and written", "ms", "× ADAM", "at most", "of the stream"):
+        for column in ("what", "sweeps", "arrays read and written", "ms", "× ADAM", "at most", "of the stream"):
             table.add_column(column, justify="left" if column == "what" else "right")
         for f in figures:
             late |= f["most"] is not None and f["to_adam"] > f["most"]
             table.add_row(
-                f["name"], str(f["passes"]), str(f["arrays"]), f"{f['seconds'] * 1e3:.1f}", f"{f['to_adam']:.2f}",
+                f["name"], str(f["sweeps"]), str(f["arrays"]), f"{f['seconds'] * 1e3:.1f}", f"{f['to_adam']:.2f}",
                 f"{f['most']:.2f}" if f["most"] else "", f"{f['of_stream']:.2f}",
             )  # fmt: skip
         console.print(table)
