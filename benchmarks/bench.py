@@ -142,7 +142,7 @@ def report(results: Iterable[Result]) -> Iterator[Block]:
     where = machine()
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items() if version)
     yield f"{where['architecture']}, {where['isa']}, float32; Python {where['python']}, {versions}"
-    yield "× optgen: how many times as long a step takes as optgen's; of the stream: how near optgen is to the limit"
+    yield "× optgen: how many times as long a step takes as optgen's; of the memory limit: how near optgen is"
     for (shape, threads), group in groupby(results, key=lambda r: (r["shape"], r["threads"])):
         own = list(group)
         first = own[0]
@@ -156,7 +156,7 @@ def report(results: Iterable[Result]) -> Iterator[Block]:
 
 def _table(results: Sequence[Result]) -> Table:
     present = [key for key in PEERS if any(key in r["contestants"] for r in results)]
-    headers = ["rule", "optgen", "GB/s", "of the stream", *(f"× {PEERS[key].title}" for key in present)]
+    headers = ["rule", "optgen", "GB/s", "of the memory limit", *(f"× {PEERS[key].title}" for key in present)]
     rows = []
     for r in results:
         found = r["contestants"]

@@ -56,7 +56,7 @@ CONTESTANTS: dict[str, tuple[Any, float | None]] = {
 
 
 def measure(shapes: list[tuple[int, ...]]) -> list[dict[str, Any]]:
-    """Of each contestant: sweeps, bytes, the median seconds of a step and of the stream, and the ratio to ADAM."""
+    """Of each contestant: sweeps, bytes, median seconds of a step and of the memory limit, ratio to ADAM."""
     rng = np.random.default_rng(0)
     grads = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
     elements = sum(g.size for g in grads)
@@ -107,7 +107,7 @@ def main() -> int:
     for shape in ("1x25M", "resnet50"):
         found[TITLES[shape]] = figures = measure(SHAPES[shape])
         table = Table(title=f"One step, {TITLES[shape]} ({len(SHAPES[shape])} arrays)")
-        for column in ("what", "sweeps", "arrays read and written", "ms", "× ADAM", "at most", "of the stream"):
+        for column in ("what", "sweeps", "arrays read and written", "ms", "× ADAM", "at most", "of the memory limit"):
             table.add_column(column, justify="left" if column == "what" else "right")
         for f in figures:
             late |= f["most"] is not None and f["to_adam"] > f["most"]

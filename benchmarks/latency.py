@@ -46,7 +46,7 @@ def call(f: Callable[[], object], repeats: int = 2000) -> float:
 
 
 def slowest_rule() -> float:
-    """Seconds that the slowest of all rules takes to load, when the rooms of optgen are there; each in its own process
+    """Seconds that the slowest of all rules takes to load once the modules of optgen are there; each in its own process
     once, since a rule is loaded once."""
     program = """if True:
         import time

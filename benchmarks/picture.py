@@ -1,7 +1,7 @@
 """A picture: for each rule and number of threads, how near its step comes to the roof that memory puts over it.
 
 Across: the lists of shapes, by how many elements they have. Up: the least traffic of the rule over the time of a step.
-The roof is the stream, which reads and writes as many bytes in place: high where a cache holds them, flat where none
+The roof is the memory limit, a loop over as many bytes in place: high where a cache holds them, flat where none
 does. The title says the operational intensity, the operations for each byte, which is the same along a panel; so up is
 speed too.
 """

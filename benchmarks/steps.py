@@ -1,4 +1,4 @@
-"""One step of a rule on a list of parameters: of optgen, of the peers that have the rule, and the stream beside them.
+"""One step of a rule on a list of parameters: of optgen, of the peers that have the rule, and of the memory limit.
 
 Nothing is timed before it has taken the same steps as optgen: eight, each with other gradients.
 """

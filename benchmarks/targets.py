@@ -91,9 +91,9 @@ def _steps(r: Result) -> Iterator[Target]:
     found = {key: each["ratio"] for key, each in r["contestants"].items() if key != "optgen"}
     stream = found.pop("stream", math.nan)
     if r["shape"] == "1x25M":
-        yield Target(f"{where}: of the stream", stream, OF_THE_STREAM, why=r["notes"].get("stream", ""))
+        yield Target(f"{where}: of the memory limit", stream, OF_THE_STREAM, why=r["notes"].get("stream", ""))
         return
-    limit = f"optgen is at {stream:.2f} of the stream" if stream >= OF_THE_STREAM else ""
+    limit = f"optgen is at {stream:.2f} of the memory limit" if stream >= OF_THE_STREAM else ""
     singles = [(only, least) for rule, shape, only, least in SINGLE if (rule, shape) == (r["rule"], r["shape"])]
     for only, least in singles:
         if only and only not in found:

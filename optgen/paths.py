@@ -41,10 +41,10 @@ def constant(name: str) -> int:
     return _constants()[name]
 
 
-def benchmarks(room: str) -> ModuleType:
-    """A room of the benchmarks, `optgen.benchmarks.<room>`: where their folder stands beside the package, the package
+def benchmarks(name: str) -> ModuleType:
+    """A module of the benchmarks, `optgen.benchmarks.<name>`: where their folder stands beside the package, the package
     is made to look for them there."""
     path = sys.modules["optgen"].__path__
     if str(BENCHMARKS.parent) not in path:
         path.append(str(BENCHMARKS.parent))
-    return import_module(f"optgen.benchmarks.{room}")
+    return import_module(f"optgen.benchmarks.{name}")

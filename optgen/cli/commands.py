@@ -2,7 +2,7 @@
 
 In: a command line. Out: files, text on the standard output, faults on the standard error, and an exit status: 0 if all
 is well, 1 if not, 2 for a command line that cannot be read. What a command says is decided here; what it does, in the
-rooms that it calls. They are imported inside the commands, so that `optgen --help` waits for none of them.
+modules that it calls. They are imported inside the commands, so that `optgen --help` waits for none of them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ ROOMY = 72
 
 
 class _Commands(click.Group):
-    """Turns what our own rooms refuse into a message; a traceback is kept for faults of optgen."""
+    """Turns what our own modules refuse into a message; a traceback is kept for faults of optgen."""
 
     def invoke(self, ctx: click.Context) -> Any:
         # A terminal or pipe without Greek letters gets a substitute, not a traceback.

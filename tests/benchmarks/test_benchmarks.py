@@ -392,8 +392,8 @@ def result(rule: str, shape: str, notes: dict[str, str] | None = None, **ratios:
 @pytest.mark.parametrize(
     ("found", "expected"),
     [
-        (result("Lion", "1x25M", stream=0.96), [("of the stream", 0.96, 0.95, True)]),
-        (result("Lion", "1x25M", stream=0.94), [("of the stream", 0.94, 0.95, False)]),
+        (result("Lion", "1x25M", stream=0.96), [("of the memory limit", 0.96, 0.95, True)]),
+        (result("Lion", "1x25M", stream=0.94), [("of the memory limit", 0.94, 0.95, False)]),
         (result("Lion", "resnet50", stream=1.0, optax=1.6), [("the best peer, optax", 1.6, 1.5, True)]),
         (
             result("SGD", "resnet50", stream=1.0, torch_fused=1.1, optax=1.2, torch_foreach=3.0),
@@ -430,7 +430,7 @@ def test_what_could_not_be_measured_is_not_reached() -> None:
 def test_what_is_missed_at_the_limit_says_so() -> None:
     near, far = (result("SGD", "resnet50", stream=stream, torch_foreach=3.0) for stream in (1.02, 0.8))
     table, _ = targets.report(targets.judged([near, far]))
-    assert [row[-1] for row in table.rows] == ["", "optgen is at 1.02 of the stream", "", ""]
+    assert [row[-1] for row in table.rows] == ["", "optgen is at 1.02 of the memory limit", "", ""]
 
 
 def test_verdicts_of_the_other_experiments() -> None:

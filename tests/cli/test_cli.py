@@ -943,7 +943,7 @@ def test_bench_shows_a_table_and_writes_all_figures(tmp_path: Path) -> None:
     page = said("bench", "Descent", "ADAM", *SMALLEST, "--peers", "numpy", "--json", tmp_path / "figures.json")
     assert "100 × 64 (100 tensors, 0.0064 M elements), 1 thread, medians of 1" in page
     header, *rows = (re.split(r"  +", line.strip()) for line in page.splitlines() if line.startswith("  "))
-    assert header == ["rule", "optgen", "GB/s", "of the stream", "× NumPy"]
+    assert header == ["rule", "optgen", "GB/s", "of the memory limit", "× NumPy"]
     assert [(row[0], len(row)) for row in rows] == [("Descent", 5), ("ADAM", 5)]
     document = json.loads((tmp_path / "figures.json").read_text("utf-8"))
     assert set(document) == {"machine", "results", "targets"}

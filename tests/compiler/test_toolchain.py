@@ -578,10 +578,10 @@ def test_a_lock_that_would_outlive_its_owner_is_refused(monkeypatch: pytest.Monk
         cached_library(SOURCE, "answer", 1)
 
 
-# The room
+# The module
 
 
-def test_the_room_loads_only_what_it_needs_at_once() -> None:
+def test_the_module_loads_only_what_it_needs_at_once() -> None:
     code = (
         "import sys, optgen.compiler.toolchain\n"
         "print({'numpy', 'cffi', 'filelock', 'platformdirs', 'jinja2'} & set(sys.modules) or 'none')"
