@@ -16,10 +16,40 @@ import jinja2
 from ..paths import TEMPLATES
 from . import c_language as c
 
-__all__ = ["WIDTH", "backslashed", "broken", "call", "docstring", "environment", "filled", "wrapped"]
+__all__ = [
+    "IN_MACRO",
+    "WIDTH",
+    "backslashed",
+    "braced",
+    "broken",
+    "call",
+    "code",
+    "docstring",
+    "environment",
+    "filled",
+    "wrapped",
+]
 
-#: The columns of a line of C.
+#: The columns of a line of C, and of one inside a macro, before its backslash.
 WIDTH = 100
+IN_MACRO = WIDTH - 2
+#: What binds a statement together, from the loosest on: a long one is broken before the first of these.
+_LOOSE = {
+    "?": 1,
+    ":": 1,
+    "|": 2,
+    "&": 3,
+    "<": 4,
+    "<=": 4,
+    ">": 4,
+    ">=": 4,
+    "==": 4,
+    "!=": 4,
+    "+": 5,
+    "-": 5,
+    "*": 6,
+    "/": 6,
+}
 
 
 @cache
@@ -32,7 +62,14 @@ def environment() -> jinja2.Environment:
         keep_trailing_newline=True,
         autoescape=False,
     )
-    env.filters |= {"backslashed": backslashed, "broken": broken, "call": call, "comment": c.comment}
+    env.filters |= {
+        "backslashed": backslashed,
+        "braced": braced,
+        "broken": broken,
+        "call": call,
+        "code": code,
+        "comment": c.comment,
+    }
     env.filters |= {
         "docstring": docstring,
         "filled": filled,
@@ -44,15 +81,18 @@ def environment() -> jinja2.Environment:
     return env
 
 
-def call(head: str, arguments: Sequence[str], tail: str, indent: str = "") -> str:
+def call(head: str, arguments: Sequence[str], tail: str, indent: str = "", width: int = WIDTH) -> str:
     """A call, or the head of a function: on one line if it fits, else with its arguments on lines of their own."""
     whole = f"{indent}{head}{', '.join(arguments)}{tail}"
-    if len(whole) <= WIDTH:
+    if len(whole) <= width:
         return whole
+    if head == "{ ":  # of an initialiser, which goes on under its first field
+        fields = filled([f"{each}," for each in arguments], f"{indent}  ", width - len(tail))
+        return f"{indent}{head}{fields.strip().removesuffix(',')}{tail}"
     lines = [f"{indent}    "]
     for i, argument in enumerate(arguments):
         text = argument + (", " if i + 1 < len(arguments) else tail)
-        if len(lines[-1].rstrip() + " " + text.rstrip()) > WIDTH and lines[-1].strip():
+        if len(lines[-1].rstrip() + " " + text.rstrip()) > width and lines[-1].strip():
             lines.append(f"{indent}    ")
         lines[-1] += text
     return "\n".join([f"{indent}{head}", *(line.rstrip() for line in lines)])
@@ -74,11 +114,43 @@ def broken(text: str, indent: str, more: str = "    ") -> str:
     )
 
 
-def filled(parts: Sequence[str], indent: str) -> str:
+def braced(head: str, parts: Sequence[str], tail: str, indent: str = "") -> str:
+    """What stands in braces: on one line if it fits, else its parts on lines of their own; none is broken."""
+    whole = f"{indent}{head} {' '.join(parts)} {tail}"
+    return whole if len(whole) <= WIDTH else f"{indent}{head}\n{filled(parts, indent + '    ')}\n{indent}{tail}"
+
+
+def code(statement: str, indent: str, meaning: str = "") -> str:
+    """A statement on lines that are not too long, broken where it is bound least. `meaning`: a comment, behind it if
+    there is room."""
+    if meaning and len(f"{indent}{statement} /* {meaning} */") <= WIDTH:
+        return f"{indent}{statement} /* {meaning} */"
+    above = [broken(f"/* {meaning} */", indent)] if meaning else []
+    lines, more = [f"{indent}{statement}"], f"{indent}    "
+    while len(lines[-1]) > WIDTH and (at := _break(lines[-1])):
+        lines[-1:] = [lines[-1][:at], more + lines[-1][at + 1 :]]
+    return "\n".join(above + lines)
+
+
+def _break(line: str) -> int:
+    """The space at which a line is broken: the last that fits of those in the fewest parentheses and before the loosest
+    operator; 0 if there is none."""
+    best, at, depth, start = (99, 99), 0, 0, len(line) - len(line.lstrip())
+    for i, character in enumerate(line[: WIDTH + 1]):
+        depth += {"(": 1, "[": 1, "{": 1, ")": -1, "]": -1, "}": -1}.get(character, 0)
+        if character != " " or i <= start:
+            continue
+        loose = 0 if line[i - 1] in ",;" else _LOOSE.get(line[i + 1 :].split(" ", 1)[0], 8 if line[i - 1] == "=" else 9)
+        if (depth, loose) <= best:
+            best, at = (depth, loose), i
+    return at
+
+
+def filled(parts: Sequence[str], indent: str, width: int = WIDTH) -> str:
     """`parts` one behind the other, on lines that are not too long; none is broken."""
     lines = [indent]
     for part in parts:
-        if len(f"{lines[-1]}{part}") > WIDTH and lines[-1].strip():
+        if len(f"{lines[-1]}{part}") > width and lines[-1].strip():
             lines.append(indent)
         lines[-1] += f"{part} "
     return "\n".join(line.rstrip() for line in lines)

@@ -17,14 +17,14 @@ from ..lowering.sweeps import Sweep, Sweeps, sweeps_of
 from ..notation import facts as summary
 from ..notation import text
 from . import c_language as c
-from .element import Element, ScalarField
+from .element import Element, Fold, ScalarField
 from .element import element as element_of
-from .jinja import environment
-from .runtime_source import headers, joined
+from .jinja import IN_MACRO, call, environment, filled
+from .runtime_source import headers, reductions
 from .small_loops import SmallLoopBody, small_loop
 from .storage import INDEX, Base, Kept, KeptArray, Need, Storage
 
-__all__ = ["TARGETS", "KernelText", "SlabText", "SmallLoopText", "SweepText", "Target", "kernel_source"]
+__all__ = ["TARGETS", "FoldText", "KernelText", "SlabText", "SmallLoopText", "SweepText", "Target", "kernel_source"]
 
 
 @dataclass(frozen=True)
@@ -73,15 +73,32 @@ _IN_SLAB = {Kept.PARTIAL: "rows", Kept.PANEL: "columns"}
 
 @dataclass(frozen=True)
 class SweepText:
-    """One sweep of a kernel, as the template sees it. `slab`: the stage that begins with it, if one does."""
+    """One sweep of a kernel, as the template sees it. `slab`: the stage that begins with it, if one does. `fold`: the
+    function that folds what it reduces."""
 
     name: str
     element: Element
     slab: str = ""
+    fold: str = ""
+
+    @property
+    def initialiser(self) -> list[str]:
+        """The fields of its `optgen_work`."""
+        fields = [f".row = {self.name}_##ISA"]
+        if self.element.folds:
+            fields += [f".fold = {self.fold}_##ISA", f".block = {self.name}_block_##ISA"]
+        return fields + ([f".slab = {self.slab}_##ISA"] if self.slab else [])
 
     @property
     def scalars_type(self) -> str:
         return f"{self.name}_scalars"
+
+    @property
+    def fields(self) -> list[str]:
+        """The declaration of the members of the struct of scalars."""
+        first, *rest = [scalar.name for scalar in self.element.scalars]
+        names = [f"{self.element.ctype.name} {first}", *rest]
+        return [f"{name}{',' if i + 1 < len(names) else ';'}" for i, name in enumerate(names)]
 
     @property
     def by_value(self) -> list[str]:
@@ -120,6 +137,16 @@ class SweepText:
         """Arguments: the pointers to element i."""
         names = [column.name for column in self.element.columns] + list(self.element.reduced)
         return [f"{name} + i" for name in (*names, *(a.name for a in self.element.arrays))]
+
+    @property
+    def small_names(self) -> list[str]:
+        """Arguments: the parameters that `small` declares."""
+        return [*(column.name for column in self.element.columns), *self.element.reduced]
+
+    @property
+    def slab_function(self) -> str:
+        """The head of a call of the loop over a slab."""
+        return f"{self.name}_{'spread_' if self.spread else ''}dense("
 
     @property
     def beside(self) -> list[str]:
@@ -179,6 +206,14 @@ class SweepText:
 
 
 @dataclass(frozen=True)
+class FoldText:
+    """How a row of elements is folded, as the template sees it: once for all sweeps that reduce alike."""
+
+    name: str
+    folds: Sequence[Fold]
+
+
+@dataclass(frozen=True)
 class SpreadText:
     """A value of rows or of matrices that is to stand beside each of their elements."""
 
@@ -207,6 +242,12 @@ class SmallLoopText:
     body: SmallLoopBody
     tiled: bool
     slab: str = ""
+
+    @property
+    def initialiser(self) -> list[str]:
+        """The fields of its `optgen_work`."""
+        fields = [f".small_loop = {self.name}", *([] if self.body.index else [".whole = 1"])]
+        return fields + ([f".slab = {self.slab}_##ISA"] if self.slab else [])
 
     @property
     def declarations(self) -> list[str]:
@@ -318,14 +359,26 @@ class KernelText:
         names = {"variant": f'"{self.variant}"', "dtype": f'"{self.ctype.dtype}"', "isa": "#ISA"}
         return [f".{name} = {value}," for name, value in (names | counts).items() if value not in (0, "0")]
 
+    @property
+    def initialiser(self) -> list[str]:
+        """The lines of its `optgen_kernel`, inside a macro."""
+        head = f"    {{ {filled(self.fields, '      ', IN_MACRO).lstrip()}"
+        work = [each.initialiser for each in self.work]
+        whole = f"      .work = (const optgen_work[]){{ {{ {', '.join(work[0])} }} }} }},"
+        if len(work) == 1 and len(whole) <= IN_MACRO:
+            return [head, whole]
+        lines = [call("{ ", fields, " },", " " * 10, IN_MACRO) for fields in work]
+        return [*head.split("\n"), "      .work = (const optgen_work[]){", *"\n".join(lines).split("\n"), "      } },"]
+
 
 def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = "", isa: str = "") -> str:
     """The C of one rule: all variants, all compute types, all instruction sets or only `isa`. `file`: the name of its
     spec."""
     rule = checked[0]
     small_loops: dict[tuple[SmallLoopBody, bool], str] = {}  # by what they do, what they are called
+    folds: dict[tuple[Fold, ...], str] = {}
     kernels = [
-        _kernel(variant, sweeps_of(low), ctype, small_loops)
+        _kernel(variant, sweeps_of(low), ctype, small_loops, folds)
         for variant, low in zip(checked, lowered, strict=True)
         for ctype in c.DTYPES
     ]
@@ -340,18 +393,26 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = 
         "definitions": list(dict.fromkeys(definitions)),
         "kernels": kernels,
         "small_loops": [SmallLoopText(name, body, tiled) for (body, tiled), name in small_loops.items()],
+        "folds": [FoldText(name, each) for each, name in folds.items()],
         "targets": [target for target in TARGETS if isa in ("", target.isa)],
-        "reduce": joined("reduce.h", without="abi.h") if small_loops else "",
+        "reduce": reductions() if small_loops else "",
     }
-    return environment().get_template("kernel.c.jinja").render(context | headers("kernel.h"))
+    opening = headers("kernel.h", reduces=bool(small_loops))
+    return environment().get_template("kernel.c.jinja").render(context | opening)
 
 
 def _arrays(needs: Collection[Need]) -> list[KeptArray]:
     return sorted((need for need in needs if isinstance(need, KeptArray)), key=lambda a: (a.field, a.number))
 
 
-def _kernel(rule: Rule, plan: Sweeps, ctype: c.CType, small_loops: dict[tuple[SmallLoopBody, bool], str]) -> KernelText:
-    """The text of one kernel; `small_loops` gains those that no kernel before has had."""
+def _kernel(
+    rule: Rule,
+    plan: Sweeps,
+    ctype: c.CType,
+    small_loops: dict[tuple[SmallLoopBody, bool], str],
+    folds: dict[tuple[Fold, ...], str],
+) -> KernelText:
+    """The text of one kernel; `small_loops` and `folds` gain those that no kernel before has had."""
     name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
     storage = Storage(plan)
     sweeps: list[SweepText] = []
@@ -366,7 +427,9 @@ def _kernel(rule: Rule, plan: Sweeps, ctype: c.CType, small_loops: dict[tuple[Sm
             if isinstance(each, Sweep):
                 number = str(1 + len(sweeps)) if len(plan.sweeps) > 1 else ""
                 element = element_of(plan, each, rule, ctype, storage)
-                sweeps.append(SweepText("_".join(filter(None, (name, number))), element, slab))
+                new = f"{rule.name.lower()}_fold_f64_{1 + len(folds)}"
+                fold = folds.setdefault(element.folds, new) if element.folds else ""
+                sweeps.append(SweepText("_".join(filter(None, (name, number))), element, slab, fold))
                 local.append(sweeps[-1])
             else:
                 body = small_loop(plan, each, rule, storage)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import re
 
 from ..paths import C_FILES
+from .jinja import braced
 
-__all__ = ["FILES", "headers", "joined", "runtime_source"]
+__all__ = ["FILES", "headers", "joined", "reductions", "runtime_source"]
 
 #: The files of the runtime, each after those that it builds on.
 FILES = ("fpu.c", "traverse.c", "pool.c", "guard.c")
@@ -21,17 +22,37 @@ _OPENING = """\
 """
 
 
-def headers(library: str) -> dict[str, str]:
+def headers(library: str, *, reduces: bool = True) -> dict[str, str]:
     """What a library opens with: the interface that all share, and its own declarations, the file `library`. Bare of
-    comments but for one: the files explain themselves, and each kernel library repeats them."""
-    abi = f"/* The interface to the runtime, which `templates/c/abi.h` of optgen explains. */\n{_bare(joined('abi.h'))}"
-    return {"abi": abi, "library": _bare(joined(library, without="abi.h"))}
+    comments but for one: the files explain themselves, and each kernel library repeats them. The constants of
+    reductions and the kinds of layouts stand only in a library that `reduces`."""
+    abi = _compact(_bare(joined("abi.h")))
+    if not reduces:
+        abi = re.sub(r"(?m)^(#define OPTGEN_(?!ABI)|enum ).*\n(    .*\n|};\n)*", "", abi)
+    words = "/* The interface to the runtime, which `templates/c/abi.h` of optgen explains. */"
+    return {"abi": f"{words}\n{abi}".rstrip(), "library": _bare(joined(library, without="abi.h")).rstrip()}
+
+
+def reductions() -> str:
+    """The reductions, for a library that has any."""
+    words = "/* Reductions in one order, which `templates/c/reduce.h` of optgen explains. */"
+    return f"{words}\n{_bare(joined('reduce.h', without='abi.h'))}"
 
 
 def _bare(text: str) -> str:
     """C without comments, includes and blank lines."""
-    text = re.sub(r" */\*.*?\*/", "", text, flags=re.DOTALL)
+    text = re.sub(r"(?m)^ */\*(?:(?!\*/)[\s\S])*\*/ *\\?\n| */\*(?:(?!\*/)[\s\S])*\*/", "", text)
     return "".join(line for line in text.splitlines(keepends=True) if line.strip() and not line.startswith("#include"))
+
+
+def _compact(text: str) -> str:
+    """Declarations on as few lines as hold them, each within the width of a line."""
+
+    def short(match: re.Match[str]) -> str:
+        head, body, tail = match[1], " ".join(match[2].split()), match[3]
+        return braced(f"{head} {{", re.split(r"(?<=[;,]) (?=\w+ [*\w]|OPTGEN_)", body), f"}}{tail};")
+
+    return re.sub(r"(?m)^(typedef struct|enum) \{\n((?: .*\n)+)\}(.*);$", short, text)
 
 
 def runtime_source() -> str:

@@ -12,7 +12,7 @@
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
 
-#define OPTGEN_ABI 4
+#define OPTGEN_ABI 5
 
 /* The one order of reductions. A tensor is one run of elements or, where rows matter, one run per
  * row. Runs are cut into blocks; value i of a block goes to lane i modulo the number of lanes. Down
@@ -78,22 +78,22 @@ typedef void optgen_block(char *const *at, const int64_t *by, int64_t n,
                           const optgen_values *values, void *partials, int64_t apart, void *panels,
                           int64_t wide, int32_t first);
 
-/* Small loops between two sweeps: share `part` of `parts` of one tensor. */
-typedef void optgen_between(const optgen_tensor *tensor, const void *step, const void *group,
-                            int64_t part, int64_t parts);
+/* Small loops that run between two sweeps: share `part` of `parts` of one tensor. */
+typedef void optgen_small_loop(const optgen_tensor *tensor, const void *step, const void *group,
+                               int64_t part, int64_t parts);
 
 /* Takes `count` matrices of a tensor, from `first` on, through a whole stage. */
 typedef void optgen_slab(const optgen_tensor *tensor, const void *step, const void *group,
                          int64_t first, int64_t count);
 
 /* One piece of work: a sweep (`row`, with `fold` and `block` if it reduces) or small loops
- * (`between`). `whole`: the small loops run once per tensor, in one share. `slab`: the function
+ * (`small_loop`). `whole`: the small loops run once per tensor, in one share. `slab`: the function
  * that replaces this piece, and all that follow up to the next whole one, for tensors in slabs. */
 typedef struct {
     optgen_row *row;
     optgen_fold *fold;
     optgen_block *block;
-    optgen_between *between;
+    optgen_small_loop *small_loop;
     int32_t whole;
     optgen_slab *slab;
 } optgen_work;

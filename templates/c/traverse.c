@@ -281,13 +281,14 @@ static void run_units(const job *step, const optgen_work *work, int slabs, int64
 }
 
 /* Runs shares begin to end of the small loops of all tensors. */
-static void run_between(const job *step, const piece *of, int64_t begin, int64_t end)
+static void run_small_loops(const job *step, const piece *of, int64_t begin, int64_t end)
 {
     for (int64_t share = begin; share < end; ++share) {
         const optgen_tensor *const tensor =
             tensor_at(step->kernel, step->tensors, share / of->parts);
         if (of->work->whole || step->kernel->units != 0 || tensor->layout[0] != OPTGEN_LAYOUT_SLABS)
-            of->work->between(tensor, tensor->scalars, step->group, share % of->parts, of->parts);
+            of->work->small_loop(tensor, tensor->scalars, step->group, share % of->parts,
+                                 of->parts);
     }
 }
 
@@ -303,7 +304,7 @@ static piece piece_of(const job *step, int32_t k)
 {
     const optgen_work *const work = step->kernel->work + k;
     piece of = { work, work->slab != NULL ? step->slabs : 0, step->total, 1, 1, 1, 0, 0 };
-    if (work->between != NULL) {
+    if (work->small_loop != NULL) {
         of.parts = work->whole || step->threads == 1 ? 1 : step->threads * (int64_t)2;
         of.units = step->count * of.parts;
         of.chunk = step->threads == 1 ? of.units + 1 : 1;
@@ -322,10 +323,10 @@ static void run_chunk(const job *step, const piece *of, int64_t chunk, char *red
     const int64_t size = slabs ? of->slab_chunk : of->chunk, total = slabs ? of->slabs : of->units;
     const int64_t begin = (slabs ? chunk : chunk - of->slab_chunks) * size;
     const int64_t end = begin + size < total ? begin + size : total;
-    if (slabs || of->work->between == NULL)
+    if (slabs || of->work->small_loop == NULL)
         run_units(step, of->work, slabs, begin, end, reduced);
     else
-        run_between(step, of, begin, end);
+        run_small_loops(step, of, begin, end);
 }
 
 /* The most chunks that any piece from `from` on is cut into; at least 1. */

@@ -26,33 +26,15 @@
 #ifdef __FAST_MATH__
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
-#define OPTGEN_ABI 4
-#define OPTGEN_BLOCK 1024
-#define OPTGEN_LANES 32
-#define OPTGEN_PANEL 64
-#define OPTGEN_SLAB 512
-enum {
-    OPTGEN_LAYOUT_STRIDED = 0,
-    OPTGEN_LAYOUT_DENSE = 1,
-    OPTGEN_LAYOUT_SLICES = 2,
-    OPTGEN_LAYOUT_SLABS = 3
-};
+#define OPTGEN_ABI 5
+typedef struct { void *cells, *partials, *panels, *matrices, *rows, *columns; } optgen_space;
 typedef struct {
-    void *cells, *partials, *panels, *matrices, *rows, *columns;
-} optgen_space;
-typedef struct {
-    int64_t first;
-    const int64_t *layout;
-    const void *scalars;
-    const optgen_space *space;
-    int64_t slab;
-    char *at[];
+    int64_t first; const int64_t *layout; const void *scalars; const optgen_space *space;
+    int64_t slab; char *at[];
 } optgen_tensor;
 typedef struct {
-    const void *step, *group;
-    const optgen_tensor *tensor;
-    int64_t matrix, row, column, matrices, rows, columns;
-    void *reduced;
+    const void *step, *group; const optgen_tensor *tensor;
+    int64_t matrix, row, column, matrices, rows, columns; void *reduced;
 } optgen_values;
 typedef void optgen_row(char *const *at, const int64_t *by, int64_t n, const optgen_values *values);
 typedef void optgen_fold(const void *reduced, int64_t n, void *partials, int64_t apart,
@@ -60,29 +42,20 @@ typedef void optgen_fold(const void *reduced, int64_t n, void *partials, int64_t
 typedef void optgen_block(char *const *at, const int64_t *by, int64_t n,
                           const optgen_values *values, void *partials, int64_t apart, void *panels,
                           int64_t wide, int32_t first);
-typedef void optgen_between(const optgen_tensor *tensor, const void *step, const void *group,
-                            int64_t part, int64_t parts);
+typedef void optgen_small_loop(const optgen_tensor *tensor, const void *step, const void *group,
+                               int64_t part, int64_t parts);
 typedef void optgen_slab(const optgen_tensor *tensor, const void *step, const void *group,
                          int64_t first, int64_t count);
 typedef struct {
-    optgen_row *row;
-    optgen_fold *fold;
-    optgen_block *block;
-    optgen_between *between;
-    int32_t whole;
-    optgen_slab *slab;
+    optgen_row *row; optgen_fold *fold; optgen_block *block; optgen_small_loop *small_loop;
+    int32_t whole; optgen_slab *slab;
 } optgen_work;
 typedef struct {
-    const char *variant;
-    const char *dtype;
-    const char *isa;
-    int32_t arrays, states, units, partials, panels, reduced, count;
-    const optgen_work *work;
+    const char *variant; const char *dtype; const char *isa;
+    int32_t arrays, states, units, partials, panels, reduced, count; const optgen_work *work;
 } optgen_kernel;
-
 int32_t optgen_abi(void);
 const optgen_kernel *optgen_kernels(void);
-
 
 #define OPTGEN_INLINE static inline __attribute__((always_inline))
 #define OPTGEN_EXPORT __attribute__((visibility("default")))
@@ -136,7 +109,9 @@ OPTGEN_INLINE void adamw_f32_element(
     const float delta = step + s.decay * p;
     /* p ← p − Δ */
     const float p_new = p - delta;
-    *p_at = p_new; *m_at = m_new; *v_at = v_new;
+    *p_at = p_new;
+    *m_at = m_new;
+    *v_at = v_new;
 }
 
 OPTGEN_INLINE void adamw_f32_dense(
@@ -163,9 +138,14 @@ OPTGEN_INLINE void adamw_f32_row(
     }
     for (int64_t i = 0; i < n; ++i) {
         float p_at, g_at, m_at, v_at;
-        OPTGEN_READ(p_at, 0); OPTGEN_READ(g_at, 1); OPTGEN_READ(m_at, 2); OPTGEN_READ(v_at, 3);
+        OPTGEN_READ(p_at, 0);
+        OPTGEN_READ(g_at, 1);
+        OPTGEN_READ(m_at, 2);
+        OPTGEN_READ(v_at, 3);
         adamw_f32_element(s, &p_at, &g_at, &m_at, &v_at);
-        OPTGEN_WRITE(p_at, 0); OPTGEN_WRITE(m_at, 2); OPTGEN_WRITE(v_at, 3);
+        OPTGEN_WRITE(p_at, 0);
+        OPTGEN_WRITE(m_at, 2);
+        OPTGEN_WRITE(v_at, 3);
     }
 }
 OPTGEN_EACH_TARGET(OPTGEN_SWEEP, adamw_f32)
@@ -190,7 +170,9 @@ OPTGEN_INLINE void adamw_f64_element(
     const double delta = step + s.decay * p;
     /* p ← p − Δ */
     const double p_new = p - delta;
-    *p_at = p_new; *m_at = m_new; *v_at = v_new;
+    *p_at = p_new;
+    *m_at = m_new;
+    *v_at = v_new;
 }
 
 OPTGEN_INLINE void adamw_f64_dense(
@@ -217,9 +199,14 @@ OPTGEN_INLINE void adamw_f64_row(
     }
     for (int64_t i = 0; i < n; ++i) {
         double p_at, g_at, m_at, v_at;
-        OPTGEN_READ(p_at, 0); OPTGEN_READ(g_at, 1); OPTGEN_READ(m_at, 2); OPTGEN_READ(v_at, 3);
+        OPTGEN_READ(p_at, 0);
+        OPTGEN_READ(g_at, 1);
+        OPTGEN_READ(m_at, 2);
+        OPTGEN_READ(v_at, 3);
         adamw_f64_element(s, &p_at, &g_at, &m_at, &v_at);
-        OPTGEN_WRITE(p_at, 0); OPTGEN_WRITE(m_at, 2); OPTGEN_WRITE(v_at, 3);
+        OPTGEN_WRITE(p_at, 0);
+        OPTGEN_WRITE(m_at, 2);
+        OPTGEN_WRITE(v_at, 3);
     }
 }
 OPTGEN_EACH_TARGET(OPTGEN_SWEEP, adamw_f64)
@@ -244,7 +231,9 @@ OPTGEN_INLINE void adamw_coupled_f32_element(
     const float delta = step + s.eta_times_decay * p;
     /* p ← p − Δ */
     const float p_new = p - delta;
-    *p_at = p_new; *m_at = m_new; *v_at = v_new;
+    *p_at = p_new;
+    *m_at = m_new;
+    *v_at = v_new;
 }
 
 OPTGEN_INLINE void adamw_coupled_f32_dense(
@@ -272,9 +261,14 @@ OPTGEN_INLINE void adamw_coupled_f32_row(
     }
     for (int64_t i = 0; i < n; ++i) {
         float p_at, g_at, m_at, v_at;
-        OPTGEN_READ(p_at, 0); OPTGEN_READ(g_at, 1); OPTGEN_READ(m_at, 2); OPTGEN_READ(v_at, 3);
+        OPTGEN_READ(p_at, 0);
+        OPTGEN_READ(g_at, 1);
+        OPTGEN_READ(m_at, 2);
+        OPTGEN_READ(v_at, 3);
         adamw_coupled_f32_element(s, &p_at, &g_at, &m_at, &v_at);
-        OPTGEN_WRITE(p_at, 0); OPTGEN_WRITE(m_at, 2); OPTGEN_WRITE(v_at, 3);
+        OPTGEN_WRITE(p_at, 0);
+        OPTGEN_WRITE(m_at, 2);
+        OPTGEN_WRITE(v_at, 3);
     }
 }
 OPTGEN_EACH_TARGET(OPTGEN_SWEEP, adamw_coupled_f32)
@@ -299,7 +293,9 @@ OPTGEN_INLINE void adamw_coupled_f64_element(
     const double delta = step + s.eta_times_decay * p;
     /* p ← p − Δ */
     const double p_new = p - delta;
-    *p_at = p_new; *m_at = m_new; *v_at = v_new;
+    *p_at = p_new;
+    *m_at = m_new;
+    *v_at = v_new;
 }
 
 OPTGEN_INLINE void adamw_coupled_f64_dense(
@@ -326,9 +322,14 @@ OPTGEN_INLINE void adamw_coupled_f64_row(
     }
     for (int64_t i = 0; i < n; ++i) {
         double p_at, g_at, m_at, v_at;
-        OPTGEN_READ(p_at, 0); OPTGEN_READ(g_at, 1); OPTGEN_READ(m_at, 2); OPTGEN_READ(v_at, 3);
+        OPTGEN_READ(p_at, 0);
+        OPTGEN_READ(g_at, 1);
+        OPTGEN_READ(m_at, 2);
+        OPTGEN_READ(v_at, 3);
         adamw_coupled_f64_element(s, &p_at, &g_at, &m_at, &v_at);
-        OPTGEN_WRITE(p_at, 0); OPTGEN_WRITE(m_at, 2); OPTGEN_WRITE(v_at, 3);
+        OPTGEN_WRITE(p_at, 0);
+        OPTGEN_WRITE(m_at, 2);
+        OPTGEN_WRITE(v_at, 3);
     }
 }
 OPTGEN_EACH_TARGET(OPTGEN_SWEEP, adamw_coupled_f64)
@@ -337,30 +338,14 @@ OPTGEN_EXPORT int32_t optgen_abi(void) { return OPTGEN_ABI; }
 
 /* The kernels of one instruction set, and the work of each in order. */
 #define OPTGEN_KERNELS(NAME, ISA, TARGET)                                                          \
-    {                                                                                              \
-        .variant = "", .dtype = "float32", .isa = #ISA, .arrays = 4, .units = 1, .count = 1,       \
-        .work = (const optgen_work[]){                                                             \
-            { .row = adamw_f32_##ISA },                                                            \
-        },                                                                                         \
-    },                                                                                             \
-    {                                                                                              \
-        .variant = "", .dtype = "float64", .isa = #ISA, .arrays = 4, .units = 1, .count = 1,       \
-        .work = (const optgen_work[]){                                                             \
-            { .row = adamw_f64_##ISA },                                                            \
-        },                                                                                         \
-    },                                                                                             \
-    {                                                                                              \
-        .variant = "coupled", .dtype = "float32", .isa = #ISA, .arrays = 4, .units = 1, .count = 1, \
-        .work = (const optgen_work[]){                                                             \
-            { .row = adamw_coupled_f32_##ISA },                                                    \
-        },                                                                                         \
-    },                                                                                             \
-    {                                                                                              \
-        .variant = "coupled", .dtype = "float64", .isa = #ISA, .arrays = 4, .units = 1, .count = 1, \
-        .work = (const optgen_work[]){                                                             \
-            { .row = adamw_coupled_f64_##ISA },                                                    \
-        },                                                                                         \
-    },
+    { .variant = "", .dtype = "float32", .isa = #ISA, .arrays = 4, .units = 1, .count = 1,         \
+      .work = (const optgen_work[]){ { .row = adamw_f32_##ISA } } },                               \
+    { .variant = "", .dtype = "float64", .isa = #ISA, .arrays = 4, .units = 1, .count = 1,         \
+      .work = (const optgen_work[]){ { .row = adamw_f64_##ISA } } },                               \
+    { .variant = "coupled", .dtype = "float32", .isa = #ISA, .arrays = 4, .units = 1, .count = 1,  \
+      .work = (const optgen_work[]){ { .row = adamw_coupled_f32_##ISA } } },                       \
+    { .variant = "coupled", .dtype = "float64", .isa = #ISA, .arrays = 4, .units = 1, .count = 1,  \
+      .work = (const optgen_work[]){ { .row = adamw_coupled_f64_##ISA } } },
 static const optgen_kernel kernels[] = { OPTGEN_EACH_TARGET(OPTGEN_KERNELS, ) { .work = NULL } };
 
 OPTGEN_EXPORT const optgen_kernel *optgen_kernels(void) { return kernels; }
