@@ -17,6 +17,7 @@ WINGS: dict[str, tuple[str, str]] = {
     "errors": ("", ""),
     "names": ("", ""),
     "paths": ("", ""),
+    "once": ("", ""),
     "former": ("", ""),  # the names of 0.1.0
     "ir": ("names paths former", ""),
     "language": ("errors names ir", ""),
@@ -28,10 +29,10 @@ WINGS: dict[str, tuple[str, str]] = {
         "errors paths ir codegen",
         "language lowering notation cffi filelock platformdirs rich",
     ),
-    "runtime": ("errors paths ir interpreter lowering notation codegen compiler numpy", "codegen"),
-    "optimiser": ("errors names paths former ir language interpreter notation compiler runtime numpy", ""),
+    "runtime": ("errors paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
+    "optimiser": ("errors names paths former ir language interpreter notation compiler runtime once numpy", ""),
     "training": ("errors former numpy autograd", "rich"),
-    "torch": ("errors ir interpreter notation compiler runtime optimiser numpy torch", ""),
+    "torch": ("errors ir interpreter notation compiler runtime optimiser once numpy torch", ""),
     # The command starts with nothing but click, and takes what its subcommand needs.
     "cli": (
         "errors names paths ir lowering notation codegen compiler runtime optgen click",

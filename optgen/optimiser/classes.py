@@ -11,7 +11,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
-from functools import cache, cached_property
+from functools import cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, new_class
@@ -22,6 +22,7 @@ from ..compiler.driver import Compilation, compile_text
 from ..compiler.manifest import built_library, fingerprint
 from ..errors import UnknownRule
 from ..ir.rule import Rule
+from ..once import once
 from ..paths import BUILD
 
 __all__ = ["module_class", "shipped_class"]
@@ -30,7 +31,7 @@ __all__ = ["module_class", "shipped_class"]
 # ---- Optimiser classes ----
 
 
-@cache
+@once
 def shipped_class(name: str) -> Any:
     """The optimiser class of a shipped rule. UnknownRule if there is none of that name."""
     names = shipped_names()
@@ -50,7 +51,7 @@ def shipped_class(name: str) -> Any:
     return cls
 
 
-@cache
+@once
 def module_class(compilation: Compilation) -> Any:
     """The optimiser class of a spec: what its generated module would define, made from the compilation directly."""
     from .base import Optimiser  # which revives pickles through this module

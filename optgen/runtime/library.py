@@ -6,7 +6,6 @@ In: the path of a library. Out: the opened library, if its ABI is ours.
 from __future__ import annotations
 
 import os
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,13 @@ from ..codegen.abi import ABI, ISAS
 from ..compiler.declarations import read_declarations
 from ..compiler.manifest import built_library, fingerprint
 from ..errors import CompilerError
+from ..once import once
 from ..paths import BUILD, declarations
 
 __all__ = ["Runtime", "open_library", "runtime"]
 
 
-@cache
+@once
 def runtime() -> Runtime:
     """The runtime of this process. CompilerNotFound if it was never built and there is no compiler to build it."""
     path = built_library(BUILD / "runtime.json", fingerprint(""))

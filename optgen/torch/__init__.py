@@ -16,7 +16,6 @@ no kernel and no other wing.
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -25,16 +24,13 @@ from torch.optim import Optimizer, lr_scheduler, swa_utils
 
 from ..compiler import catalogue, driver
 from ..errors import ArgumentError, UnknownRule
+from ..once import once
 from ..optimiser.chain import chain as _chain
 from ..optimiser.classes import shipped_class
 from .classes import adapted, of_spec, wrapped
 from .optimizer import Adapter
 
 __all__ = ["Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils"]
-
-
-#: Held while a class is made. Reentrant: making one may ask for another.
-_FIRST_USE = threading.RLock()
 
 
 def load(path: str | os.PathLike[str]) -> type[Adapter]:
@@ -54,6 +50,7 @@ def chain(params: Any, *parts: Any) -> Adapter:
     return wrapped(params, _chain(*parts))
 
 
+@once
 def _made(name: str) -> type[Adapter]:
     core = shipped_class(name)
     rule = core._compilation.rules[0]
@@ -67,17 +64,14 @@ def _made(name: str) -> type[Adapter]:
 def __getattr__(name: str) -> Any:
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with _FIRST_USE:  # threads that ask at once get the same class
-        if name in globals():
-            return globals()[name]
-        value: Any
-        try:
-            value = _made(name)
-        except UnknownRule as error:
-            value = vars(torch.optim).get(name)  # an optimiser that optgen has no rule for, or a module
-            if value is None:
-                raise AttributeError(str(error)) from None
-        globals()[name] = value
+    value: Any
+    try:
+        value = _made(name)
+    except UnknownRule as error:
+        value = vars(torch.optim).get(name)  # an optimiser that optgen has no rule for, or a module
+        if value is None:
+            raise AttributeError(str(error)) from None
+    globals()[name] = value
     return value
 
 

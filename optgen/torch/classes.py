@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from functools import cache
 from typing import Any
 
 from torch.optim import Optimizer
 
 from ..compiler.driver import Compilation, compile_text
 from ..errors import ArgumentError
+from ..once import once
 from ..optimiser.base import settings_of
 from ..optimiser.classes import module_class
 from .naming import STEP, Kind
@@ -50,7 +50,7 @@ def adapted(
     return type(name or rule.name, (Adapter, *strategy.bases), attributes)
 
 
-@cache
+@once
 def of_spec(text: str, file: str) -> type[Adapter]:
     """The class of a spec that does not ship; the same one each time."""
     compilation = compile_text(text, file)

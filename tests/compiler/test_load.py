@@ -9,7 +9,11 @@ import os
 import pickle
 import subprocess
 import sys
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -434,3 +438,35 @@ def test_a_terminal_shows_what_takes_longer_than_a_second(spec, tmp_path):
 
 def test_no_terminal_shows_nothing(spec, tmp_path):
     assert said_while_compiling(spec, tmp_path, 1.5, terminal=False) == ""
+
+
+def from_four_threads(make: Callable[[], object]) -> list[object]:
+    """What four threads get that ask for the same thing at once."""
+    start = threading.Barrier(4)
+    found: list[object] = []
+
+    def ask() -> None:
+        start.wait()
+        found.append(make())
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+def test_threads_that_load_a_rule_at_once_get_one_class(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "slow.toml"
+    path.write_text(SPEC.replace('"Slow"', '"FirstOfAll"'), "utf-8")
+    build = classes.new_class
+
+    def slowly(*arguments: Any) -> type:
+        time.sleep(0.05)
+        return build(*arguments)
+
+    monkeypatch.setattr(classes, "new_class", slowly)
+    found = from_four_threads(lambda: optgen.load(path))
+    assert len(found) == 4
+    assert len(set(found)) == 1
