@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..paths import SPECS
 
-__all__ = ["shipped", "shipped_names"]
+__all__ = ["shipped", "shipped_names", "shipped_rules"]
 
 
 def shipped() -> tuple[Path, ...]:
@@ -27,3 +27,10 @@ def shipped_names() -> dict[str, Path]:
         if match := re.search(r'^name\s*=\s*"(\w+)"', path.read_text("utf-8"), re.MULTILINE):
             names[match[1]] = path
     return names
+
+
+@cache
+def shipped_rules() -> tuple[str, ...]:
+    """The names of the rules that come with optgen and are no parts of chains."""
+    part = re.compile(r"^part\s*=", re.MULTILINE)
+    return tuple(name for name, path in shipped_names().items() if not part.search(path.read_text("utf-8")))

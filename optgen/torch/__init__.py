@@ -16,11 +16,13 @@ no kernel and no other wing.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.optim import Optimizer, lr_scheduler, swa_utils
+from torch.optim import Optimizer as Optimizer
+from torch.optim import lr_scheduler, swa_utils
 
 from ..compiler import catalogue, driver
 from ..errors import ArgumentError, UnknownRule
@@ -30,7 +32,10 @@ from ..optimiser.classes import shipped_class
 from .classes import adapted, of_spec, wrapped
 from .optimizer import Adapter
 
-__all__ = ["Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils"]
+_OWN = ("Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils")
+
+# As modules too: `from optgen.torch.lr_scheduler import StepLR`.
+sys.modules |= {f"{__name__}.lr_scheduler": lr_scheduler, f"{__name__}.swa_utils": swa_utils}
 
 
 def load(path: str | os.PathLike[str]) -> type[Adapter]:
@@ -62,6 +67,8 @@ def _made(name: str) -> type[Adapter]:
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__all__":  # `from optgen.torch import *` takes every rule too
+        return sorted({*_OWN, *catalogue.shipped_rules(), *torch.optim.__all__})
     if name.startswith("_"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value: Any
@@ -77,4 +84,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     theirs = [name for name in vars(torch.optim) if not name.startswith("_")]
-    return sorted({*__all__, *catalogue.shipped_names(), *theirs})
+    return sorted({*_OWN, *catalogue.shipped_rules(), *theirs})

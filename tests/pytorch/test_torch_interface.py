@@ -7,6 +7,7 @@ import inspect
 import io
 import os
 import pickle
+import pydoc
 import subprocess
 import sys
 import textwrap
@@ -101,6 +102,19 @@ def test_whatever_looks_at_a_module_can_look_at_this_one() -> None:
     members = dict(inspect.getmembers(optim))
     assert members["LAMB"] is optim.LAMB
     assert {name for name in vars(torch.optim) if not name.startswith("_")} <= set(dir(optim))
+    assert members.keys() >= set(dir(optim))
+    assert "LAMB" in pydoc.render_doc(optim)
+
+
+def test_names_are_imported_from_it_as_from_torch_optim() -> None:
+    names: dict[str, Any] = {}
+    exec("from optgen.torch import *", names)
+    assert names["AdamW"] is optim.AdamW
+    assert names["LAMB"] is optim.LAMB
+    assert names.keys() >= set(torch.optim.__all__)
+    exec("from optgen.torch.lr_scheduler import StepLR; import optgen.torch.swa_utils as averages", names)
+    assert names["StepLR"] is lr_scheduler.StepLR
+    assert names["averages"] is torch.optim.swa_utils
 
 
 def test_threads_that_use_a_rule_first_get_one_class(monkeypatch: pytest.MonkeyPatch) -> None:
