@@ -131,7 +131,7 @@ def write_stubs(jobs: Iterable[Job], package: Path = PACKAGE) -> None:
     for folder, text in (("", package_stub(rules)), ("torch", torch_stub(rules))):
         path = package / folder / "__init__.pyi"
         if not path.exists() or path.read_text("utf-8") != text:
-            toolchain.write_atomically(path, text)
+            write_atomically(path, text)
 
 
 def _refuse_foreign(folder: Path, names: list[str]) -> None:

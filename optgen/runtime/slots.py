@@ -103,7 +103,7 @@ def owner_of(p: Array) -> Any:
 
 
 #: The base of an array, whatever a class derived from that of arrays calls so.
-_array_base = np.ndarray.base.__get__  # type: ignore[attr-defined]
+_array_base = np.ndarray.base.__get__
 
 
 def _base_of(owner: Any) -> Any:
