@@ -379,10 +379,10 @@ def _copied(kept: Any) -> Any:
     return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}
 
 
-def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, small: torch.dtype) -> torch.Tensor:
-    """A state filled with a number or an array: laid out as the parameter is, or of this shape and the dtype `small`."""
+def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A state filled with a number or an array: laid out as the parameter is, or small, of this shape and dtype."""
     if shape is not None:
-        return small_like(p, shape, float(value), small)
+        return small_like(p, shape, float(value), dtype)
     with torch.no_grad():
         made = torch.zeros_like(p, memory_format=torch.preserve_format)
         parts = torch.view_as_real(made) if made.is_complex() else made  # of a complex number, either part

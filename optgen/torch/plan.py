@@ -145,7 +145,8 @@ class TensorPlan:
             fixed = made or self._bound.overwrites
             intervals = [bounds(x) for each in written for x in each]
             gradients = BoundGradients(taken.tensors, taken.gs, intervals, self._bound.cells, fixed)
-            self._guard = Guard(list(map(local, self.tensors)), [True] * len(members), self._runtime, TENSORS, gradients)
+            ps = list(map(local, self.tensors))
+            self._guard = Guard(ps, [True] * len(members), self._runtime, TENSORS, gradients)
             # A state may be given other memory without being another tensor.
             self._memory = [local(x) for large, _ in states for x in large]
             self._states = Guard(self._memory, [True] * len(self._memory), self._runtime, TENSORS)
@@ -166,7 +167,8 @@ class TensorPlan:
 
     def _counts_on(self, states: Mapping[Any, dict[str, Any]]) -> bool:
         """Whether the states are those that kernels are bound to; counts are begun anew if they are not as left."""
-        if self._seen is not None and self._seen.same(list(states.values())) and (not self._small or self._small.read()):
+        same = self._seen is not None and self._seen.same(list(states.values()))
+        if same and (not self._small or self._small.read()):
             return True
         for member in self.members:
             if not member.names and not self._clocked:

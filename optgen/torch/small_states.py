@@ -41,8 +41,7 @@ class SmallStates:
         whole = np.zeros(sum(sizes))
         begins = accumulate(sizes, initial=0)
         self._arrays: list[Array] = [
-            whole[begin : begin + size].reshape(shape)
-            for begin, size, shape in zip(begins, sizes, every, strict=False)
+            whole[begin : begin + size].reshape(shape) for begin, size, shape in zip(begins, sizes, every, strict=False)
         ]
         self._counts, self.values = self._arrays[:counts], self._arrays[counts:]
         self._look = reader.look if reader.readable() else 0
