@@ -44,7 +44,7 @@ class Slot:
         self.shape = shape
         self.dtype = dtype
         self.arrays = arrays
-        self.plans: set[Key] = set()  # the plans to forget together with it
+        self.plans: set[int] = set()  # the numbers of plans to forget together with it
         self._before = t
         self._ticks: Ticks | None = None
 
