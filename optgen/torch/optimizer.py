@@ -27,7 +27,7 @@ from .checkpoint import expect_fit, expect_state
 from .naming import STEP, Kind
 from .param_groups import Groups, expect_group
 from .plan import Member, TensorPlan, accepted, step_of
-from .sharding import aligned, expect_whole, small_like
+from .sharding import aligned, expect_apart, expect_whole, small_like
 from .strategies import ANOTHER_RULE
 from .tensors import (
     DTYPES,
@@ -159,6 +159,8 @@ class Adapter(Optimizer):
             return None
         strategy = self._kind.strategy
         places, rest = strategy.divided(places, rest, grouped=self._kind.grouped)
+        for i in (*places, *rest):
+            expect_apart(rules, (self._groups.variants[owners[i]] or {}).values(), params[i], i)
         for i in strategy.computed_here(places, rest):
             expect_whole(rules[self._variant(params[i], owners[i], i)], params[i], i, i in places)
         # All that may be refused is, before any parameter is given a state.

@@ -16,6 +16,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch._lazy import ts_backend
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch_pairs import (
     NAMES,
@@ -503,11 +504,12 @@ def test_a_dtype_that_is_not_supported_says_which_are() -> None:
 
 
 def test_another_device_says_what_to_use() -> None:
-    p = torch.nn.Parameter(torch.zeros(3, device="meta"))
-    p.grad = torch.zeros(3, device="meta")
-    with pytest.raises(ArrayError, match=r"parameter 0 is on meta(.|\n)*torch.optim.AdamW"):
+    ts_backend.init()  # of a device that needs no other processor
+    p = torch.nn.Parameter(torch.zeros(3, device="lazy"))
+    p.grad = torch.zeros(3, device="lazy")
+    with pytest.raises(ArrayError, match=r"parameter 0 is on lazy(.|\n)*torch.optim.AdamW"):
         optim.AdamW([p]).step()
-    with pytest.raises(ArrayError, match=r"parameter 0 \(w\) is on meta(.|\n)*CPU"):
+    with pytest.raises(ArrayError, match=r"parameter 0 \(w\) is on lazy(.|\n)*CPU"):
         optim.LAMB([("w", p)]).step()
 
 
