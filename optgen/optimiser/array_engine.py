@@ -19,11 +19,12 @@ from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.expr import Extent
 from ..ir.rule import Rule
-from ..runtime.arrays import LEAVE_OUT, Array, as_gradient, as_parameter, refuse_overlaps
+from ..runtime.arrays import LEAVE_OUT, Array, as_gradient, as_parameter
 from ..runtime.engine import first_group_states, leave_gradients, small_shapes, variant_for
 from ..runtime.kernel import Kernel, kernel_of
 from ..runtime.machine import threads
-from ..runtime.plan import StepPlan, StepPlans
+from ..runtime.overlaps import refuse_overlaps
+from ..runtime.plan import StepPlan, StepPlans, key_of_list
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
@@ -107,7 +108,7 @@ class ArrayEngine:
         variants = [self.settings.variants[p.ndim >= 2] for p in ps]
         plan = StepPlan(self._kernel, params, ps, gs, slots, variants, threads())
         self._register(ps, slots)
-        self.plans.keep(tuple(map(id, params)), plan)
+        self.plans.keep(key_of_list(params), plan)
         return plan.run(values, self._group(values, slots)) or self._refused(gs, values)
 
     def _kernel(self, dtype: str, variant: int) -> Kernel:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import __version__
-from ..compiler.files import whole_file
+from ..compiler.files import open_regular, whole_file
 from ..errors import OptgenError, StateError
 from ..runtime.arrays import Array
 from ..runtime.slots import Slot
@@ -77,6 +77,7 @@ def read_checkpoint(path: FilePath, params: Mapping[str, Array]) -> tuple[dict[s
     that is damaged, is no checkpoint, or is one of other parameters.
     """
     safetensors = _safetensors()
+    os.close(open_regular(Path(path)))
     try:
         with safetensors.safe_open(os.fspath(path), framework="np") as file:
             fields = _fields(file.metadata() or {})

@@ -259,9 +259,12 @@ def test_where_nothing_can_be_written_or_read_python_says_so(tmp_path):
     for act in (opt.save, opt.load):
         with pytest.raises(FileNotFoundError):
             act(tmp_path / "none" / "run.safetensors", params)
-        with pytest.raises(OSError, match=r"irectory|device"):
+        with pytest.raises(OSError, match=r"directory|no regular file"):
             act(tmp_path, params)
     assert os.listdir(tmp_path) == []
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="no regular file"):
+        opt.load(tmp_path / "pipe", params)
 
 
 def test_a_link_keeps_leading_to_the_file(tmp_path):
