@@ -24,7 +24,7 @@ WINGS: dict[str, tuple[str, str]] = {
     "interpreter": ("ir numpy", ""),
     "lowering": ("names ir", ""),
     "notation": ("names ir lowering", ""),
-    "codegen": ("paths ir lowering notation optgen jinja2", ""),
+    "codegen": ("names paths ir lowering notation optgen jinja2", ""),
     "compiler": (
         "errors paths ir codegen",
         "language lowering notation cffi filelock platformdirs rich",

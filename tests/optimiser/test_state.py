@@ -254,6 +254,41 @@ def test_memory_that_is_no_arrays_own():
             opt.step([np.frombuffer(memory)], [np.ones(8)])
 
 
+class Circular(np.ndarray):
+    """An array that calls itself its base."""
+
+    base = property(lambda self: self)
+
+
+class Holder:
+    """The owner of some memory, which calls something else its base."""
+
+    def __init__(self, memory, base):
+        self.memory, self.base = memory, base or self
+        self.__array_interface__ = memory.__array_interface__
+
+
+def around(memory):
+    """Two that call each other their base."""
+    one, two = Holder(memory, None), Holder(memory, None)
+    one.base, two.base = two, one
+    return np.asarray(one)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda memory: np.asarray(Holder(memory, None)), around, lambda memory: memory.view(Circular)],
+    ids=["itself", "each other", "an array"],
+)
+@by_backend
+def test_what_calls_itself_its_base_is_not_gone_after(made, backend):
+    p, opt = made(np.ones(8)), optgen.Descent(0.5, backend=backend)
+    for t in (1, 2):
+        assert opt.step([p[:]], [np.ones(8)])
+        assert opt.state(p)["t"] == t
+    assert (p == 0).all()
+
+
 @by_backend
 def test_a_parameter_cannot_be_moved_and_another_shape_is_another_parameter(backend):
     opt, p = optgen.ADAM(backend=backend), np.ones(8)
