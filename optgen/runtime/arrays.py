@@ -34,8 +34,9 @@ LINE = 64
 LEAVE_OUT = "leave its parameter out of this step, or give zeros"
 
 
-def as_parameter(given: object, number: int, count: int) -> Array:
-    """The array behind a parameter: a writable array of float32 or float64, or what `param` made of one."""
+def as_parameter(given: object, number: int | str, count: int) -> Array:
+    """The array behind a parameter: a writable array of float32 or float64, or what `param` made of one. `number`: its
+    place among others, or its name."""
     what = "the parameter" if count == 1 else f"parameter {number}"
     p = given if isinstance(given, np.ndarray) else getattr(given, "data", None)
     if not isinstance(p, np.ndarray):
