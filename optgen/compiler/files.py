@@ -10,23 +10,35 @@ from __future__ import annotations
 import hashlib
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-__all__ = ["digest", "open_regular", "printable", "read_regular", "temporary_name", "write_atomically"]
+__all__ = ["digest", "open_regular", "printable", "read_regular", "temporary_name", "whole_file", "write_atomically"]
 
 
-def write_atomically(path: Path, data: bytes | str) -> None:
-    """Write `data` (text as UTF-8) so that `path` holds all of the old or all of the new. Raises `OSError`."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """The name of a new, empty file beside `path`, which takes the name `path` when the block ends without an error.
+
+    So `path` holds all of the old or all of the new, whatever happens. Raises `OSError`.
+    """
     temporary = temporary_name(path)
     try:
-        with temporary.open("xb") as file:
-            file.write(data.encode() if isinstance(data, str) else data)
-            file.flush()
+        temporary.open("xb").close()
+        yield temporary
+        with temporary.open("rb+") as file:
             # Before the new name is given: a crash of the machine must not leave the name on an empty file.
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes | str) -> None:
+    """Write `data` (text as UTF-8) so that `path` holds all of the old or all of the new. Raises `OSError`."""
+    with whole_file(path) as temporary:
+        temporary.write_bytes(data.encode() if isinstance(data, str) else data)
 
 
 def open_regular(path: Path) -> int:

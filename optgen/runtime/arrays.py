@@ -34,8 +34,9 @@ LINE = 64
 LEAVE_OUT = "leave its parameter out of this step, or give zeros"
 
 
-def as_parameter(given: object, number: int, count: int) -> Array:
-    """The array behind a parameter: a writable array of float32 or float64, or what `param` made of one."""
+def as_parameter(given: object, number: int | str, count: int) -> Array:
+    """The array behind a parameter: a writable array of float32 or float64, or what `param` made of one. `number`: its
+    place among others, or its name."""
     what = "the parameter" if count == 1 else f"parameter {number}"
     p = given if isinstance(given, np.ndarray) else getattr(given, "data", None)
     if not isinstance(p, np.ndarray):
@@ -85,7 +86,7 @@ def _plain(x: Array, what: str) -> Array:
         return x
     if isinstance(x, np.ma.MaskedArray):
         raise ArrayError(f"{what}: a plain array was expected, got a masked array", hint="give x.filled(0) or x.data")
-    return x.view(np.ndarray)
+    return np.ndarray.view(x, np.ndarray)  # whatever a subclass has made of `view`
 
 
 def _kind(given: object) -> str:

@@ -7,6 +7,7 @@ import gc
 import mmap
 import pickle
 import re
+import tempfile
 import tracemalloc
 import weakref
 from typing import Any
@@ -510,12 +511,24 @@ def through_npz(opt, ps, fresh):
     return twin
 
 
+def through_file(opt, ps, fresh):
+    """The parameters are saved too, and have gone elsewhere meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        opt.save(f"{folder}/run.safetensors", ps)
+        for p in ps:
+            p[...] = 0
+        twin = fresh(opt.backend)
+        twin.load(f"{folder}/run.safetensors", ps)
+    return twin
+
+
 #: Each takes an optimiser, its parameters, and what makes a fresh one of a backend.
 WAYS = {
     "state dict with its parameters": through_dict,
     "state dict, then the first step": through_pending,
     "into itself": lambda opt, ps, fresh: (opt.load_state_dict(opt.state_dict()), opt)[1],
     "npz": through_npz,
+    "file": through_file,
     "pickle": lambda opt, ps, fresh: pickle.loads(pickle.dumps(opt)),
     "deepcopy": lambda opt, ps, fresh: copy.deepcopy(opt),
     "copy": lambda opt, ps, fresh: copy.copy(opt),
