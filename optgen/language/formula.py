@@ -37,7 +37,7 @@ def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst
     """The formulas of a text at offset `start` of the file, one a line, without those at fault."""
     for offset, statement in _statements(source):
         reader = _Formula(spec, statement, start + offset)
-        tree = reader.tree("exec", "a formula, `name = expression`,")
+        tree = reader.tree("exec", "a formula, `name = expression`")
         formula = reader.assignment(tree.body) if isinstance(tree, ast.Module) else None
         if formula is not None:
             yield formula
@@ -103,21 +103,21 @@ class _Formula:
             if error.lineno and error.offset and error.lineno <= len(self.lines):
                 at = min(at, self.line_offsets[error.lineno - 1] + error.offset - 1)
             reason = error.msg.removesuffix(". Perhaps you forgot a comma?")
-            self.fault_at(at, at + 1, f"{what} was expected: {reason}")
+            self.fault_at(at, at + 1, f"expected {what}: {reason}")
         except (RecursionError, MemoryError):
             self.fault_at(0, len(self.source), "nested too deeply to read", "give names to its parts")
         else:
             if not _too_deep(tree):
                 return tree
-            message = f"an expression of more than {DEEPEST_TERM} levels"
+            message = f"expected an expression of at most {DEEPEST_TERM} levels, got a deeper one"
             self.fault_at(0, len(self.source), message, "give names to its parts, one formula each")
         return None
 
     def assignment(self, body: list[ast.stmt]) -> FormulaAst | None:
-        expected = "a formula, `name = expression`, was expected"
+        expected = "expected a formula, `name = expression`"
         first = body[0]
         if len(body) > 1:
-            self.fault(body[1], f"{expected}, one on a line", "put it on a line of its own")
+            self.fault(body[1], f"{expected}, got a second one on the line", "put it on a line of its own")
         elif isinstance(first, ast.AugAssign):
             spelled = ast.unparse(first.target)
             hint = f"write the whole value of {spelled} in one formula, or give its parts names of their own"
@@ -125,7 +125,7 @@ class _Formula:
         elif not isinstance(first, ast.Assign):
             self.fault(first, f"{expected}, got {_statement_kind(first)}")
         elif len(first.targets) > 1 or not isinstance(first.targets[0], ast.Name):
-            self.fault(first.targets[0], f"{expected}, with one name on the left")
+            self.fault(first.targets[0], f"{expected}, got something other than one name on the left")
             self.term(first.value)
         else:
             target = first.targets[0]
@@ -159,7 +159,7 @@ class _Formula:
             case ast.IfExp(test=test, body=then, orelse=other):
                 return Choice(self.span(node), self.term(test), self.term(then), self.term(other))
         kind, hint = _WRONG_EXPRESSIONS.get(type(node), (f"a {type(node).__name__.lower()}", None))
-        return self.fault(node, f"a formula may not hold {kind}", hint)
+        return self.fault(node, f"expected {_ALLOWED}; got {kind}", hint)
 
     def wrong_operator(self, node: ast.BinOp) -> Broken:
         """A fault with the caret under the operator itself, which has no place in Python's tree."""
@@ -173,7 +173,7 @@ class _Formula:
     def number(self, node: ast.Constant) -> Term:
         value = node.value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return self.fault(node, f"a formula may not hold {kind(value)}", _ONLY)
+            return self.fault(node, f"expected {_ALLOWED}; got {kind(value)}")
         try:
             real = float(value)
         except OverflowError:
@@ -193,7 +193,8 @@ class _Formula:
         if not isinstance(node.value, ast.Name):
             return self.fault(node, "only a hyperparameter with several values takes an index", "for example: beta[1]")
         if not (isinstance(index, ast.Constant) and type(index.value) is int):
-            return self.fault(index, "an index must be a whole number from 1", "for example: beta[1]")
+            message = f"expected a whole number from 1 as the index, got {self.text_of(index):.40}"
+            return self.fault(index, message, "for example: beta[1]")
         return Item(self.span(node), canonical(node.value.id), self.text_of(node.value), index.value)
 
     def unary(self, node: ast.UnaryOp) -> Term:
@@ -206,20 +207,20 @@ class _Formula:
 
     def comparison(self, node: ast.Compare) -> Term:
         if len(node.ops) > 1:
-            return self.fault(node, "a chain of comparisons", "write `a < b and b < c`")
+            return self.fault(node, "expected one comparison, got a chain of them", "write `a < b and b < c`")
         op = _COMPARISONS.get(type(node.ops[0]))
         if op is None:
-            return self.fault(node, "a formula compares with <, <=, >, >=, == and != only")
+            return self.fault(node, f"expected <, <=, >, >=, == or !=; got `{_OTHER_COMPARISONS[type(node.ops[0])]}`")
         return Operation(self.span(node), op, (self.term(node.left), self.term(node.comparators[0])))
 
     def call(self, node: ast.Call) -> Term:
         if not isinstance(node.func, ast.Name):
             self.spec.unused |= words(self.text_of(node))
-            return self.fault(node.func, "a function is called by its plain name", "for example: sqrt(v)")
+            return self.fault(node.func, "expected a function by its plain name", "for example: sqrt(v)")
         if node.keywords:
-            return self.fault(node, "functions take no keywords here")
+            return self.fault(node, "expected arguments by position, got one by keyword")
         if any(isinstance(arg, ast.Starred) for arg in node.args):
-            return self.fault(node, "functions take no starred arguments here")
+            return self.fault(node, "expected arguments one by one, got a starred one")
         return Invoke(self.span(node), node.func.id, tuple(map(self.term, node.args)))
 
 
@@ -229,7 +230,8 @@ _BINARY: dict[type[ast.operator], str] = {
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne",
 }  # fmt: skip
-_ONLY = "numbers, names, operators and functions only"
+_OTHER_COMPARISONS: dict[type[ast.cmpop], str] = {ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in"}
+_ALLOWED = "numbers, names, operators and functions"
 _BITS = "formulas are about real numbers"
 #: The operator as it is written, what is wrong with it, and what to do.
 _WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
@@ -254,7 +256,7 @@ _WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
     ast.SetComp: ("a comprehension", None),
     ast.DictComp: ("a comprehension", None),
     ast.GeneratorExp: ("a comprehension", None),
-    ast.JoinedStr: ("text", _ONLY),
+    ast.JoinedStr: ("text", None),
     ast.List: ("a list", None),
     ast.Tuple: ("a tuple", "a comma here makes two values; write a point in a number"),
     ast.Dict: ("a dictionary", None),
