@@ -1,7 +1,9 @@
-"""Formulas: text to `Term`s. Python's own parser reads it; what has no meaning here is a fault with a hint.
+"""Formulas: text to `Term`s.
 
-In: the text of a formula, and where it stands in its file. Out: a `Term`, or a `FormulaAst` for an assignment; the
-faults go to the spec. Nothing is ever evaluated.
+In: the text of a formula, and where it stands in its file. Out: a `Term`, or a `FormulaAst` for an assignment; faults
+are recorded in the spec.
+
+Python's own parser reads the text. Syntax without a meaning here is a fault with a hint. Nothing is ever evaluated.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ DEEPEST_TERM = 100
 
 
 def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
-    """The expression at offset `start` of the file; None with a fault in `spec` if it is none."""
+    """Read the expression at offset `start` of the file. If it is malformed, record the fault and return None."""
     reader = _Formula(spec, source, start)
     tree = reader.tree("eval", "an expression")
     if not isinstance(tree, ast.Expression):
@@ -34,7 +36,7 @@ def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
 
 
 def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst]:
-    """The formulas of a text at offset `start` of the file, one a line, without those at fault."""
+    """Read the formulas of a text at offset `start` of the file, one per line. Yield the well-formed ones."""
     for offset, statement in _statements(source):
         reader = _Formula(spec, statement, start + offset)
         tree = reader.tree("exec", "a formula, `name = expression`")
@@ -46,7 +48,7 @@ def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst
 
 
 def _statements(source: str) -> Iterator[tuple[int, str]]:
-    """The formulas of a text, with their offsets: a line each, or more lines while a bracket is open."""
+    """Split a text into formulas, with their offsets. A formula ends with its line, unless a bracket is still open."""
     start, depth, empty = 0, 0, True
     for line in re.finditer(r"[^\n]*(?:\n|$)", source):
         code = line.group().split("#", 1)[0]
@@ -61,7 +63,7 @@ def _statements(source: str) -> Iterator[tuple[int, str]]:
 
 
 class _Formula:
-    """One formula: Python's tree to `Term`s, everything else to faults that say what to write instead."""
+    """One formula: turns Python's tree into `Term`s, and anything else into faults that say what to write instead."""
 
     def __init__(self, spec: SpecAst, source: str, start: int) -> None:
         self.spec = spec
@@ -86,20 +88,20 @@ class _Formula:
         return span_at(self.spec.text, self.start + start, self.start + end)
 
     def offset(self, line: int, byte: int) -> int:
-        """`ast` counts columns in bytes of UTF-8; a Greek letter has two."""
+        """Convert a position in `ast`, which counts columns in bytes of UTF-8, to an offset in characters."""
         text = self.lines[line - 1]
         before = byte if text.isascii() else len(text.encode()[:byte].decode(errors="ignore"))
         return self.line_offsets[line - 1] + before
 
     def tree(self, mode: str, what: str) -> ast.AST | None:
-        """Python's tree of the text, or None with a fault that says `what` was expected."""
+        """Parse the text. On a syntax error, record a fault that asks for `what`, and return None."""
         try:
-            # Python warns of what it may refuse one day, `1if x` for example; that is refused here today.
+            # Python warns about syntax that it may refuse one day, such as `1if x`. Here it is refused today.
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 tree = ast.parse(self.source, mode=mode)
         except SyntaxError as error:
-            at = len(self.source)  # where Python names no place, the text has ended too early
+            at = len(self.source)  # Python names no place if the text ends too early
             if error.lineno and error.offset and error.lineno <= len(self.lines):
                 at = min(at, self.line_offsets[error.lineno - 1] + error.offset - 1)
             reason = error.msg.removesuffix(". Perhaps you forgot a comma?")
@@ -162,7 +164,7 @@ class _Formula:
         return self.fault(node, f"expected {_ALLOWED}; got {kind}", hint)
 
     def wrong_operator(self, node: ast.BinOp) -> Broken:
-        """A fault with the caret under the operator itself, which has no place in Python's tree."""
+        """Record a fault at the operator itself, whose place Python's tree does not have."""
         symbol, message, hint = _WRONG_OPERATORS[type(node.op)]
         end = self.offset(node.left.end_lineno or 0, node.left.end_col_offset or 0)
         start = self.source.index(symbol, end)
@@ -233,7 +235,7 @@ _COMPARISONS: dict[type[ast.cmpop], str] = {
 _OTHER_COMPARISONS: dict[type[ast.cmpop], str] = {ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in"}
 _ALLOWED = "numbers, names, operators and functions"
 _BITS = "formulas are about real numbers"
-#: The operator as it is written, what is wrong with it, and what to do.
+#: For each operator that is refused: its symbol, what is wrong, and what to do.
 _WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
     ast.BitXor: ("^", "is not a power here", "write `**`"),
     ast.FloorDiv: ("//", "has no meaning in a formula", "write `/`"),
@@ -269,7 +271,7 @@ _WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
 
 
 def words(source: str) -> set[str]:
-    """All that may be names in a text that is no formula."""
+    """Every word of a malformed text, since any may be a name."""
     return set(map(canonical, re.findall(r"\w+", source)))
 
 
@@ -277,7 +279,7 @@ def _too_deep(tree: ast.AST) -> bool:
     pending = [(tree, 0)]
     while pending:
         node, depth = pending.pop()
-        if isinstance(node, ast.BoolOp):  # `a and b and c` is one node here, and nested for us
+        if isinstance(node, ast.BoolOp):  # `a and b and c` is one node of Python's tree, but nested terms here
             depth += len(node.values) - 2
         if depth > DEEPEST_TERM + 3:
             return True
@@ -292,7 +294,7 @@ def _statement_kind(statement: ast.stmt) -> str:
 
 
 def kind(value: object) -> str:
-    """What a value is, in words for a message."""
+    """The kind of a value, in words for a message."""
     names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
     names |= {bytes: "bytes", complex: "a complex number", type(None): "None", type(...): "`...`"}
     return names.get(type(value), f"a {type(value).__name__}")
