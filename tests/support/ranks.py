@@ -24,7 +24,7 @@ from torch import nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.multiprocessing import start_processes
@@ -176,6 +176,42 @@ def fsdp() -> None:
         make = getattr(optim, name)
         train(a, make(a.parameters(), **arguments), b, make(b.parameters(), **arguments))
         expect_same_models(a, b)
+
+
+def flattened(orig: bool) -> tuple[nn.Module, nn.Module]:
+    """A model by FSDP1, which keeps the parameters or not, and its twin."""
+    made = model()
+    other = copy.deepcopy(made)
+    return FullyShardedDataParallel(made, device_id=torch.device("cpu"), use_orig_params=orig), other
+
+
+def flat_parameters() -> None:
+    clipped = (optgen.ClipGlobalNorm(0.1), optgen.ADAMW())
+    for orig in (False, True):
+        for name, arguments in ELEMENTWISE:
+            a, b = flattened(orig)
+            make = getattr(optim, name)
+            opt, other = make(a.parameters(), **arguments), make(b.parameters(), **arguments)
+            for _ in range(3):
+                batch = torch.randn(4, 5)  # the same for each process
+                for net, each in ((a, opt), (b, other)):
+                    each.zero_grad()
+                    net(batch).square().mean().backward()
+                    each.step()
+            with FullyShardedDataParallel.summon_full_params(a):
+                expect_same_models(a, b)
+        for name, make in (
+            ("LAMB", optim.LAMB), ("NovoGrad", optim.NovoGrad), ("Prodigy", optim.Prodigy), ("SM3", optim.SM3),
+            ("Adafactor", optim.Adafactor), ("chain", lambda ps: optim.chain(ps, *clipped)),
+        ):  # fmt: skip
+            a, _ = flattened(orig)
+            opt = make(a.parameters())
+            a(torch.ones(4, 5)).square().mean().backward()
+            before = [p.detach().clone() for p in a.parameters()]
+            with pytest.raises(ArrayError, match=r"reduces over(.|\n)*FullyShardedDataParallel(.|\n)*use fully_shard"):
+                opt.step()
+            assert all(torch.equal(p, q) for p, q in zip(a.parameters(), before, strict=True)), name
+            assert not any(opt.state.values()), name
 
 
 def ddp() -> None:
