@@ -66,7 +66,10 @@ class Invoke:
 
 @dataclass(frozen=True)
 class Choice:
-    """`then if test else other`, with a test of flags only: decided when a variant is made."""
+    """`then if test else other`, or `where(test, then, other)`.
+
+    A test of flags is decided when a variant is made. Any other test chooses where the rule runs.
+    """
 
     span: Span
     test: Term
