@@ -14,6 +14,7 @@ import pytest
 from optgen.compiler import catalogue, driver
 from optgen.ir.compose import ACCEPT, PROCEED
 from optgen.ir.primitives import FUNCTIONS, REDUCTIONS
+from optgen.language.vocabulary import WRITTEN_OUT
 from optgen.language.parse import EXTENTS
 
 ROOT = Path(__file__).parents[2]
@@ -226,10 +227,10 @@ def test_the_rule_with_a_flag_has_a_state_in_one_variant_only():
 
 def test_the_reference_of_the_language_shows_every_construct():
     shown = "\n".join(specs(LANGUAGE).values())
-    for function in (*FUNCTIONS, *REDUCTIONS):
+    for function in (*FUNCTIONS, *WRITTEN_OUT, *REDUCTIONS):
         assert re.search(rf"\b{function}\(", shown), function
         assert re.search(rf"`{function}\(", LANGUAGE), function
-    for operator in ("+", "-", "*", "/", "**", "<=", "<", ">=", ">", "==", "!=", " and ", " or ", "not ", " if "):
+    for operator in ("+", "-", "*", "/", "//", "%", "**", "<=", "<", ">=", ">", "==", "!=", " and ", " or ", "not ", " if "):
         assert operator in shown, operator
     for extent in EXTENTS:
         assert f'extent = "{extent}"' in shown or extent == "element", extent
