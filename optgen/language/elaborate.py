@@ -169,7 +169,7 @@ class Variant:
         close = get_close_matches(test.name, self.choice, 1) if isinstance(test, Name) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
         hint += f"flags: {flags}"
-        self.fault(test.span, "a condition of flags was expected (flag, not, and, or)", hint)
+        self.fault(test.span, "expected a condition of flags (flag, not, and, or)", hint)
         return None
 
     def condition(self, test: Term) -> bool | Expr | None:
@@ -190,7 +190,7 @@ class Variant:
                 return self.call(op, test, [left, right])
         value = self.expr(test)
         if value is not None and type_of(value) is not Type.BOOL:
-            self.fault(test.span, f"{Type.BOOL.value} was expected, got {Type.REAL.value}", _COMPARE)
+            self.fault(test.span, f"expected {Type.BOOL.value}, got {Type.REAL.value}", _COMPARE)
             return None
         return value
 
@@ -265,7 +265,7 @@ class Variant:
         own = self.active.get(target, Extent.ELEMENT)
         before = len(self.scope.faults)
         if target in (PROCEED, ACCEPT) and number:
-            self.fault(span, f"{target!r} must be a condition, got a number", _COMPARE)
+            self.fault(span, f"{target!r}: expected a condition, got a number", _COMPARE)
         elif target == PROCEED and extent > Extent.TENSOR:
             message = _wrong_extent(target, Extent.TENSOR, extent, " or less")
             self.fault(span, message, "reduce what it compares: sum(x), max(x), norm(x)")
@@ -273,10 +273,10 @@ class Variant:
             hint = "reduce what it compares over the group: max(x, group)"
             self.fault(span, _wrong_extent(target, Extent.GROUP, extent), hint)
         elif target == GIVEN_GRADIENT and self.scope.spec.part and not (number and extent == Extent.CONSTANT):
-            message = "'grad' is what the gradient is left as: a number or a hyperparameter was expected"
+            message = "'grad', what the gradient is left as: expected a number or a hyperparameter"
             self.fault(span, message, "for example: grad = 0")
         elif (target in self.active or target in (DELTA, PARAMETER)) and not number:
-            self.fault(span, f"{target!r} must be a number, got a condition", "write a if condition else b")
+            self.fault(span, f"{target!r}: expected a number, got a condition", "write a if condition else b")
         elif not extent <= own:
             over = "" if own == Extent.TENSOR else f", {own.name.lower()}"
             reduced = ", ".join(f"{name}(x{over})" for name in ("sum", "mean", "norm"))
@@ -400,7 +400,7 @@ class Variant:
             elif not size:
                 pass  # its default is at fault
             elif not 1 <= term.index <= size:
-                message = f"{term.name}[1] to {term.name}[{size}] was expected, got {term.spelled}[{term.index}]"
+                message = f"expected {term.name}[1] to {term.name}[{size}], got {term.spelled}[{term.index}]"
                 self.fault(term.span, message, "values are counted from 1")
             else:
                 return Scalar(term.name, term.index)
@@ -433,7 +433,7 @@ class Variant:
             return self.invoke(Invoke(term.span, "min", (Invoke(term.span, "max", (x, low)), high)))
         args = [self.expr(arg) for arg in term.args]
         if name == "clip":
-            self.fault(term.span, f"clip() takes 3 arguments, got {len(args)}", "write clip(x, low, high)")
+            self.fault(term.span, f"clip(): expected 3 arguments, got {len(args)}", "write clip(x, low, high)")
             return None
         if name not in FUNCTIONS:
             close = get_close_matches(name, (*CALLABLE, *WRITTEN_OUT), 1)
@@ -448,7 +448,7 @@ class Variant:
         takes = len(OPS[name].takes)
         if len(args) != takes:
             arguments = "1 argument" if takes == 1 else f"{takes} arguments"
-            self.fault(term.span, f"{name}() takes {arguments}, got {len(args)}")
+            self.fault(term.span, f"{name}(): expected {arguments}, got {len(args)}")
             return None
         return self.call(name, term, args)
 
@@ -462,7 +462,7 @@ class Variant:
         found = [arg for arg in args if arg is not None]
         for arg, place in zip(args, given, strict=True):
             if arg is not None and type_of(arg) is not Type.REAL:
-                self.fault(place.span, "a number was expected, got a condition", "write 1 if condition else 0")
+                self.fault(place.span, "expected a number, got a condition", "write 1 if condition else 0")
                 found.remove(arg)
         if len(found) < len(args):
             return None
@@ -494,20 +494,20 @@ class Variant:
         if named is None and len(given) == takes + 1 and isinstance(last, Name) and unknown:
             close = get_close_matches(last.name, OVER, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            self.fault(last.span, f"an extent was expected, got {last.spelled!r}", f"{hint}there are: {extents}")
+            self.fault(last.span, f"expected an extent, got {last.spelled!r}", f"{hint}there are: {extents}")
             self.use(last.name)
             given = given[:-1]
         elif name not in FUNCTIONS:
             words, values = "1 value" if takes == 1 else f"{takes} values", ", ".join("xy"[:takes])
             hint = f"write {name}({values}), or {name}({values}, row) with one of {extents}"
-            self.fault(term.span, f"{name}() takes {words}, then an extent if it has one; got {len(given)}", hint)
+            self.fault(term.span, f"{name}(): expected {words}, then an extent if it has one; got {len(given)}", hint)
         elif named is None:
             hint = f"nest it: {name}(a, {name}(b, c)); {name}(x) is that of all elements"
-            self.fault(term.span, f"{name}() takes 1 or 2 values, got {len(given)}", hint)
+            self.fault(term.span, f"{name}(): expected 1 or 2 values, got {len(given)}", hint)
         else:
             over = named.name.lower()
             hint = f"write {name}(x, {over}); {name}(a, b) has no extent, it is that of two values"
-            self.fault(term.span, f"{name}() over {OVER_WORDS[named]} takes 1 value, got {len(given)}", hint)
+            self.fault(term.span, f"{name}() over {OVER_WORDS[named]}: expected 1 value, got {len(given)}", hint)
         for arg in given:
             if not isinstance(arg, Name) or arg.name not in OVER:
                 self.expr(arg)
@@ -524,7 +524,7 @@ class Variant:
                 found = False
             elif type_of(arg) is not expected:
                 hint = "write 1 if condition else 0" if expected is Type.REAL else _COMPARE
-                self.fault(place.span, f"{expected.value} was expected, got {type_of(arg).value}", hint)
+                self.fault(place.span, f"expected {expected.value}, got {type_of(arg).value}", hint)
                 found = False
         if found and op == "div" and args[1] == Const(0.0):
             self.fault(term.span, "a division by zero", "write the condition that you mean: a/x if x > 0 else b")
@@ -533,4 +533,4 @@ class Variant:
 
 
 def _wrong_extent(name: str, expected: Extent, got: Extent, least: str = "") -> str:
-    return f"{name!r}: {expected.words}{least} was expected, got {got.words}"
+    return f"{name!r}: expected {expected.words}{least}, got {got.words}"

@@ -94,6 +94,6 @@ SAID_AS = {
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"
 INITIAL = (
-    "an initial value must be a number, made of numbers, hyperparameters and p only",
+    "expected an initial value made of numbers, hyperparameters and p",
     "the gradient is not known before the first step; to start with it, write: m = g if t == 1 else rho*m + g",
 )

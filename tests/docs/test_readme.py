@@ -14,8 +14,8 @@ import pytest
 from optgen.compiler import catalogue, driver
 from optgen.ir.compose import ACCEPT, PROCEED
 from optgen.ir.primitives import FUNCTIONS, REDUCTIONS
-from optgen.language.vocabulary import WRITTEN_OUT
 from optgen.language.parse import EXTENTS
+from optgen.language.vocabulary import WRITTEN_OUT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -230,7 +230,8 @@ def test_the_reference_of_the_language_shows_every_construct():
     for function in (*FUNCTIONS, *WRITTEN_OUT, *REDUCTIONS):
         assert re.search(rf"\b{function}\(", shown), function
         assert re.search(rf"`{function}\(", LANGUAGE), function
-    for operator in ("+", "-", "*", "/", "//", "%", "**", "<=", "<", ">=", ">", "==", "!=", " and ", " or ", "not ", " if "):
+    compared = ("<=", "<", ">=", ">", "==", "!=")
+    for operator in ("+", "-", "*", "/", "//", "%", "**", *compared, " and ", " or ", "not ", " if "):
         assert operator in shown, operator
     for extent in EXTENTS:
         assert f'extent = "{extent}"' in shown or extent == "element", extent
