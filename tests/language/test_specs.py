@@ -728,6 +728,13 @@ def test_what_only_one_side_needs_is_not_asked_of_the_other():
     assert [*body(text, matrix=False)] == ["delta", "p"]
 
 
+def test_the_given_flag_decides_in_either_spelling():
+    for choice in ("g if matrix and g > 0 else 2*g", "where(matrix and g > 0, g, 2*g)"):
+        text = spec(f"delta = eta*({choice})")
+        assert body(text, matrix=True)["delta"] == "η·(g if g > 0 else 2·g)"
+        assert body(text, matrix=False)["delta"] == "η·(2·g)"
+
+
 def test_a_reduction_over_the_group_is_of_every_parameter():
     text = spec("n = norm(g, group)\nx = 1/n\ndelta = eta*(g*x if matrix else g)")
     assert [*body(text, matrix=True)] == ["n", "x", "delta", "p"]
