@@ -646,6 +646,8 @@ class Kept:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._found: list[Any] = []
+        gc.collect()
+        gc.freeze()  # the libraries that a first step loads
         accept = adapter.accepted
 
         def accepted(params: Any, grads: Any, **more: Any) -> Any:
