@@ -7,9 +7,9 @@ instruction set. What the template must know of a rule comes to it as the typed 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from .. import __version__
+from ..frozen import frozen
 from ..ir.expr import Extent, extent_of
 from ..ir.rule import Rule
 from ..lowering.stages import Stage, crossing, stages
@@ -27,7 +27,7 @@ from .storage import INDEX, Base, Kept, KeptArray, Need, Storage
 __all__ = ["TARGETS", "FoldText", "KernelText", "SlabText", "SmallLoopText", "SweepText", "Target", "kernel_source"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """An instruction set that kernels are compiled for, the macro with its attribute, and whether it is x86-64's."""
 
@@ -71,7 +71,7 @@ _LENGTH = {Kept.MATRIX: "of.matrices", Kept.ROW: "of.matrices * of.rows", Kept.C
 _IN_SLAB = {Kept.PARTIAL: "rows", Kept.PANEL: "columns"}
 
 
-@dataclass(frozen=True)
+@frozen
 class SweepText:
     """One sweep of a kernel, as the template sees it. `slab`: the stage that begins with it, if one does. `fold`: the
     function that folds what it reduces."""
@@ -205,7 +205,7 @@ class SweepText:
         return [*self.values, *spread, *columns, *reduced, *self.dense("of_at")]
 
 
-@dataclass(frozen=True)
+@frozen
 class FoldText:
     """How a row of elements is folded, as the template sees it: once for all sweeps that reduce alike."""
 
@@ -213,7 +213,7 @@ class FoldText:
     folds: Sequence[Fold]
 
 
-@dataclass(frozen=True)
+@frozen
 class SpreadText:
     """A value of rows or of matrices that is to stand beside each of their elements."""
 
@@ -234,7 +234,7 @@ class SpreadText:
         return "of.columns" if self.extent == Extent.ROW else "of.rows * of.columns"
 
 
-@dataclass(frozen=True)
+@frozen
 class SmallLoopText:
     """One small loop of a kernel, as the template sees it. `tiled`: whether blocks are cut from rows."""
 
@@ -277,7 +277,7 @@ class SmallLoopText:
         return _LENGTH[of[self.body.over]]
 
 
-@dataclass(frozen=True)
+@frozen
 class SlabText:
     """A stage as matrices go through it that are dense behind each other, as the template sees it. `kept`: what it
     leaves in memory, because another stage or the whole tensor needs it. `moved`: what `at` of a tensor becomes."""
@@ -333,7 +333,7 @@ class SlabText:
         return any(array in self.kept and array.number for array in _arrays(self.needs))
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelText:
     """One variant of a rule in one compute type, as the template sees it: its work in order."""
 

@@ -6,8 +6,8 @@ In: the checked variants of a rule and the text of its spec. Out: the source of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ..frozen import frozen
 from ..ir.rule import Flag, Hyper, Rule, State
 from ..notation import facts as summary
 from ..notation import text
@@ -16,7 +16,7 @@ from .jinja import environment
 __all__ = ["Argument", "module_source"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Argument:
     """A hyperparameter, flag or state as a signature and a docstring show it; `range`: of a flag, its default in
     words; of a state, how many values it has."""

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from ..errors import ArgumentError, OptgenError
+from ..frozen import frozen, replace
 from ..ir.rule import Rule
 from ..paths import SPECS
 from .manifest import built_library, fingerprint, rules_of
@@ -22,7 +22,7 @@ __all__ = ["Compilation", "compile_built", "compile_file", "compile_text"]
 # everything else that its first step needs. So each is imported by the stage that it does.
 
 
-@dataclass(frozen=True)
+@frozen
 class Compilation:
     """One spec on its way: its `open` rules and the closed `rules`, checked, a variant each, the default flags first;
     then these `lowered`, and the texts. `stem` is what its files are called. `sharded`: whether it is for tensors that

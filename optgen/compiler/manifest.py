@@ -10,10 +10,10 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..frozen import frozen
 from ..paths import BENCHMARKS, BUILD, PACKAGE, TEMPLATES
 from .files import digest, write_atomically
 
@@ -89,7 +89,7 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(_sources() + text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@frozen
 class Product:
     """The record of what one build made: of which spec, by which compiler, and the digest of every file."""
 

@@ -26,11 +26,11 @@ import stat
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from ..errors import CacheError, CompilerError, CompilerNotFound
+from ..frozen import frozen
 from .files import digest, temporary_name, write_atomically
 from .waiting import announced
 
@@ -70,7 +70,7 @@ ELSEWHERE = "set OPTGEN_CACHE_DIR to a folder of your own that can be written"
 LOCK_TIMEOUT = 300.0  # seconds; far longer than a build, for the wait must end even if the builder hangs
 
 
-@dataclass(frozen=True)
+@frozen
 class Compiler:
     """A C compiler that runs: how it is called, and what it says it is."""
 

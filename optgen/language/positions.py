@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 
 from ..errors import Span
+from ..frozen import frozen
 
 __all__ = ["Path", "Positions", "locate", "span_at"]
 
@@ -28,7 +28,7 @@ _STRINGS = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Positions:
     """Offsets into the text: where the key starts and ends, where its value starts and ends."""
 

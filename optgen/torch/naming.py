@@ -6,9 +6,9 @@ In: a compiled rule. Out: a `Kind`, which stays the same while its optimisers st
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from ..compiler.driver import Compilation
+from ..frozen import frozen
 from ..ir.expr import Extent
 from ..ir.rule import Rule, State
 from .strategies import Strategy
@@ -21,7 +21,7 @@ STEP = "step"
 _UNCOUNTED = {"SGD"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """A rule and its names in PyTorch.
 

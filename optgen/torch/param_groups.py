@@ -6,7 +6,6 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from types import UnionType
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import torch
 
 from ..errors import ArgumentError, HyperparameterError
+from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
@@ -34,7 +34,7 @@ _COMPUTED = {"float32": torch.float32, "float64": torch.float64}
 _NUMBER = {name: i for i, name in enumerate(_COMPUTED)}
 
 
-@dataclass(frozen=True)
+@frozen
 class GroupValues:
     """The hyperparameters of all groups: a set for each group and compute type.
 

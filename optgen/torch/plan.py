@@ -9,13 +9,13 @@ A plan keeps no gradient alive.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from operator import is_
 from typing import Any
 
 import torch
 
 from ..errors import ArrayError
+from ..frozen import frozen
 from ..ir.evaluate import ValuesByCount
 from ..runtime.arrays import Array, as_gradient, as_parameter, bounds, refuse_overlaps
 from ..runtime.bound import BoundKernels
@@ -42,7 +42,7 @@ class Member:
         self.state, self.names, self.before = state, names, before
 
 
-@dataclass(frozen=True)
+@frozen
 class Taken:
     """Gradients as `tensors` that have memory of their own, and arrays over that of parameters and gradients."""
 

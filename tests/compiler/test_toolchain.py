@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import filelock
@@ -35,6 +35,7 @@ from optgen.compiler.toolchain import (
     write_atomically,
 )
 from optgen.errors import CacheError, CompilerError, CompilerNotFound
+from optgen.frozen import replace
 
 SOURCE = '__attribute__((visibility("default"))) int answer(void) { return 42; }\n'
 ROOT = Path(toolchain.__file__).parents[2]
