@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 
 from ..compiler.driver import Compilation, compile_text
 from ..errors import ArgumentError
+from ..ir.torch_names import torch_names, torch_states
 from ..once import once
 from ..optimiser.base import settings_of
 from ..optimiser.classes import module_class
@@ -24,19 +25,13 @@ from .strategies import OwnRule, Strategy, TorchRule
 
 __all__ = ["adapted", "of_spec", "wrapped"]
 
-#: What PyTorch calls a hyperparameter or a state that a spec calls otherwise.
-_HYPERS = {"eta": "lr"}
-_STATES = {"Adagrad": {"state_sum": "sum"}}
-
 
 def adapted(
     compilation: Compilation, module: str | None, theirs: type[Optimizer] | None, core: Any, name: str = ""
 ) -> type[Adapter]:
     """The class of a rule; `theirs` is PyTorch's, if PyTorch has this rule, `core` the class that optgen has."""
     rule = compilation.rules[0]
-    taken = {hyper.name for hyper in rule.hypers}
-    hypers = {name: other if (other := _HYPERS.get(name, name)) not in taken else name for name in taken}
-    hypers = {hyper.name: hypers[hyper.name] for hyper in rule.hypers}
+    hypers = torch_names(rule)
     attributes: dict[str, Any] = {"__doc__": core.__doc__, "__module__": __package__}
     strategy: Strategy
     if theirs is None:
@@ -44,7 +39,7 @@ def adapted(
         states = {STEP: f"{STEP}_state"}  # a state that has the name of PyTorch's count
         attributes["__init__"] = _constructor(core, hypers)
     else:
-        strategy, states = TorchRule(theirs), _STATES.get(rule.name, {})
+        strategy, states = TorchRule(theirs), torch_states(rule)
     keys = (*hypers.values(), *(flag.name for flag in rule.flags if flag.when is None), *strategy.flags)
     attributes["_kind"] = Kind(compilation, module, strategy, hypers, states, keys)
     return type(name or rule.name, (Adapter, *strategy.bases), attributes)

@@ -265,6 +265,10 @@ class Params:
                 raise TrackError(f"expected a param at {i}, got {type(p).__name__}", hint="make it one: `param(...)`")
         self._members = {id(p): p for p in members}
 
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        """Finds the members of a copy, or of a pickle, by the identity that they have now."""
+        self._members = {id(p): p for p in state[1]["_members"].values()}
+
     def __len__(self) -> int:
         return len(self._members)
 
@@ -299,6 +303,11 @@ class Gradients:
         self._params = params
         self._grads = dict(zip(map(id, params), grads, strict=True))
         self.value = value
+
+    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
+        """Finds the gradients of a copy, or of a pickle, by the identity that its parameters have now."""
+        fields = state[1]
+        self.__init__(fields["_params"], fields["_grads"].values(), fields["value"])  # type: ignore[misc]
 
     def __getitem__(self, p: Param) -> Array:
         """The gradient for `p`; raises `TrackError` if it was not asked for."""

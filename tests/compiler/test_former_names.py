@@ -37,6 +37,25 @@ def test_parameters_and_schedules_pickled_by_0_1_0_load():
     assert (constant, cosine) == (optgen.constant(2.0), optgen.cosine(0.5, steps=100))
 
 
+def test_params_pickled_by_0_1_0_are_found_by_identity():
+    params = pickle.loads((FILES / "params.pickle").read_bytes())
+    assert [p.data.tolist() for p in params] == [[1, 1, 1], [0, 0]]
+    assert all(p in params for p in params)
+
+
+@pytest.mark.parametrize("name", ["torch_rule", "own_rule", "torch_loaded", "torch_chain"])
+def test_an_optimiser_of_torch_pickled_by_0_1_0_goes_on(name):
+    torch = pytest.importorskip("torch")
+    opt = pickle.loads((FILES / f"{name}.pickle").read_bytes())
+    (p,) = opt.param_groups[0]["params"]
+    before = p.clone()
+    p.grad = torch.full_like(p, 0.5)
+    opt.step()
+    assert opt.param_groups[0]["lr"] == 0.1
+    assert int(opt.state[p]["step"]) == 2
+    assert not torch.equal(p, before)
+
+
 def test_a_module_generated_by_0_1_0_is_imported(tmp_path):
     module = ModuleType("slow")
     module.__file__ = str(tmp_path / "slow.py")

@@ -563,6 +563,18 @@ def test_params_refuses_what_is_not_a_param() -> None:
         gradient(lambda: 1.0, param([1.0]))
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["copy", "pickle"])
+def test_copies_of_params_and_gradients_find_their_own_params(copied) -> None:
+    W, b = param([1.0, 2.0]), param([3.0])
+    params = copied(Params([W, b]))
+    assert all(p in params for p in params)
+    assert W not in params
+    grads = copied(gradient(lambda: (W * b).sum(), Params([W, b])))
+    assert [grads[p].tolist() for p in grads] == [[3, 3], [3]]
+    assert W not in grads
+    assert grads.value == 9
+
+
 def test_an_unknown_param_is_refused_by_the_gradients() -> None:
     W, b = param([[1.0]]), param([1.0])
     grads = gradient(lambda: np.sum(W), [W])
