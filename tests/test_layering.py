@@ -22,7 +22,7 @@ WINGS: dict[str, tuple[str, str]] = {
     "former": ("", ""),  # the names of 0.1.0
     "ir": ("frozen names paths former", ""),
     "language": ("frozen errors names ir", ""),
-    "interpreter": ("ir numpy", ""),
+    "interpreter": ("frozen ir numpy", ""),
     "lowering": ("frozen names ir", ""),
     "notation": ("frozen names ir lowering", ""),
     "codegen": ("frozen paths ir lowering notation optgen jinja2", ""),

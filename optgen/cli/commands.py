@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -383,6 +382,7 @@ def check(specs: tuple[Path, ...]) -> None:
 def _find(rule: str) -> Compilation:
     """The rule of that name; else that of the file of that name; else the one whose name is that up to capitals."""
     from ..compiler import driver
+    from ..names import close_matches
 
     if rule.endswith(".toml") or os.sep in rule:
         return driver.compile_file(Path(rule))
@@ -392,7 +392,7 @@ def _find(rule: str) -> Compilation:
     if path := names.get(rule) or stems.get(rule.lower()) or (names[alike[0]] if len(alike) == 1 else None):
         return driver.compile_file(path)
     known = {name.lower() for name in names} | stems.keys()
-    close = [*alike, *get_close_matches(rule.lower(), known)]
+    close = [*alike, *close_matches(rule.lower(), known, 3)]
     meant = " or ".join(repr(name) for name, path in names.items() if {name, name.lower(), path.stem} & {*close})
     hint = f"did you mean {meant}?" if meant else "`optgen list` shows those it has; a spec's path ends in .toml"
     raise UnknownRule(f"optgen has no rule {rule!r}", hint=hint)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from ..errors import Diagnostic, Span
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
@@ -34,7 +33,7 @@ from ..ir.expr import (
 )
 from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, REDUCTIONS, Type
 from ..ir.rule import Assign, State
-from ..names import is_name
+from ..names import close_matches, is_name
 from .syntax import Broken, Choice, FormulaAst, Invoke, Item, Name, Number, Operation, SpecAst, StateAst, Term
 from .vocabulary import (
     C_KEYWORDS,
@@ -153,7 +152,7 @@ class Variant:
                 return None
         self.use_all(test)
         flags = ", ".join(self.choice) or "none here"
-        close = get_close_matches(test.name, self.choice, 1) if isinstance(test, Name) else []
+        close = close_matches(test.name, self.choice) if isinstance(test, Name) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
         hint += f"flags: {flags}" + ("; to choose by a value, write where(condition, a, b)" if chooses else "")
         self.fault(test.span, "a condition of flags was expected (flag, not, and, or)", hint)
@@ -333,7 +332,7 @@ class Variant:
                 hint = "define it as a hyperparameter or a state, or before this formula"
                 if len(checker.hints) < MOST_SUGGESTIONS:
                     known = sorted({*checker.hypers, *checker.states, *checker.targets, *checker.given, *CALLABLE})
-                    if close := get_close_matches(name, known, 1):
+                    if close := close_matches(name, known):
                         hint = f"did you mean {close[0]!r}?"
                 checker.hints[name] = hint
             self.fault(term.span, f"unknown name {term.spelled!r}", checker.hints[name])
@@ -377,7 +376,7 @@ class Variant:
                 return self.reduce(term, term.args, None)
         args = [self.expr(arg) for arg in term.args]
         if name not in FUNCTIONS:
-            close = get_close_matches(name, CALLABLE, 1)
+            close = close_matches(name, CALLABLE)
             hint = f"did you mean {close[0]}()? " if close else ""
             hint += f"there are: {', '.join(CALLABLE)}"
             message = f"unknown function {name!r}"
@@ -428,7 +427,7 @@ class Variant:
         name, takes, last = term.function, REDUCTIONS[term.function], given[-1] if given else None
         extents = ", ".join(OVER)
         if named is None and len(given) == takes + 1 and isinstance(last, Name) and last.name not in self.known():
-            close = get_close_matches(last.name, OVER, 1)
+            close = close_matches(last.name, OVER)
             hint = f"did you mean {close[0]!r}? " if close else ""
             self.fault(last.span, f"an extent was expected, got {last.spelled!r}", f"{hint}there are: {extents}")
             self.use(last.name)

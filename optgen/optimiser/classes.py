@@ -10,18 +10,18 @@ import ast
 import inspect
 import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cached_property
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType, new_class
 from typing import Any
 
-from ..compiler.catalogue import shipped_names
+from ..compiler.catalogue import shipped_names, shipped_spec
 from ..compiler.driver import Compilation, compile_text
 from ..compiler.manifest import built_library, fingerprint
 from ..errors import UnknownRule
 from ..ir.rule import Rule
+from ..names import close_matches
 from ..once import once
 from ..paths import BUILD
 
@@ -34,11 +34,11 @@ __all__ = ["module_class", "shipped_class"]
 @once
 def shipped_class(name: str) -> Any:
     """The optimiser class of a shipped rule. UnknownRule if there is none of that name."""
-    names = shipped_names()
-    spec = names.get(name)
+    spec = shipped_spec(name)
     if spec is None:
+        names = shipped_names()
         by_case = [known for known in names if known.lower() == name.lower()]
-        close = by_case or get_close_matches(name, names, 1)
+        close = by_case or close_matches(name, names)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise UnknownRule(f"optgen has no rule {name!r}", hint=f"{hint}`optgen list` shows those it has")
     text = spec.read_text("utf-8")

@@ -29,7 +29,7 @@ def runtime() -> Runtime:
         from ..compiler import toolchain
 
         path = toolchain.cached_library(runtime_source(), "runtime", ABI)
-    return Runtime(read_declarations(declarations(), parsed), path)
+    return Runtime(read_declarations(declarations, parsed), path)
 
 
 def open_library(ffi: Any, path: Path, abi: str) -> Any:
