@@ -7,6 +7,7 @@ instruction set. What the template must know of a rule comes to it as the typed 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from pathlib import Path
 
 from .. import __version__
 from ..frozen import frozen
@@ -371,9 +372,28 @@ class KernelText:
         return [*head.split("\n"), "      .work = (const optgen_work[]){", *"\n".join(lines).split("\n"), "      } },"]
 
 
-def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = "", isa: str = "") -> str:
-    """The C of one rule: all variants, all compute types, all instruction sets or only `isa`. `file`: the name of its
-    spec."""
+def kernel_source(
+    checked: Sequence[Rule],
+    lowered: Sequence[Rule],
+    file: str = "",
+    *,
+    dtype: str = "",
+    isa: str = "",
+    compiled: Path | None = None,
+) -> str:
+    """The C of one rule in these variants.
+
+    Parameters
+    ----------
+    checked, lowered
+        The variants, before and after the passes.
+    file
+        The name of the spec.
+    dtype, isa
+        The one compute type and instruction set; all of them if empty.
+    compiled
+        The folder of compiled templates, if there is one.
+    """
     rule = checked[0]
     small_loops: dict[tuple[SmallLoopBody, bool], str] = {}  # by what they do, what they are called
     folds: dict[tuple[Fold, ...], str] = {}
@@ -381,6 +401,7 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = 
         _kernel(variant, sweeps_of(low), ctype, small_loops, folds)
         for variant, low in zip(checked, lowered, strict=True)
         for ctype in c.DTYPES
+        if dtype in ("", ctype.dtype)
     ]
     definitions = [d for kernel in kernels for each in kernel.sweeps for d in each.element.definitions]
     definitions += [d for body, _ in small_loops for d in body.definitions]
@@ -398,7 +419,7 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = 
         "reduce": reductions() if small_loops else "",
     }
     opening = headers("kernel.h", reduces=bool(small_loops))
-    return environment().get_template("kernel.c.jinja").render(context | opening)
+    return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
 
 
 def _arrays(needs: Collection[Need]) -> list[KeptArray]:

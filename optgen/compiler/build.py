@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ..codegen.jinja import compiled_templates
 from ..codegen.runtime_source import runtime_source
 from ..errors import OptgenError, SpecError
 from ..frozen import frozen
@@ -37,7 +38,7 @@ class Job:
         """The C source, and all files by name that need no compiler."""
         if self.compilation is None:
             source = runtime_source()
-            return source, {"runtime.c": source}
+            return source, {"runtime.c": source, **compiled_templates()}
         source = self.compilation.c_source
         return source, {
             f"{self.stem}.c": source,

@@ -8,12 +8,9 @@ from __future__ import annotations
 
 import ast
 import inspect
-import sys
 from collections.abc import Callable
 from functools import cached_property
-from importlib.util import module_from_spec, spec_from_file_location
-from pathlib import Path
-from types import ModuleType, new_class
+from types import new_class
 from typing import Any
 
 from ..compiler.catalogue import shipped_names, shipped_spec
@@ -23,7 +20,7 @@ from ..errors import UnknownRule
 from ..ir.rule import Rule
 from ..names import close_matches
 from ..once import once
-from ..paths import BUILD
+from ..paths import BUILD, module_at
 
 __all__ = ["module_class", "shipped_class"]
 
@@ -44,7 +41,7 @@ def shipped_class(name: str) -> Any:
     text = spec.read_text("utf-8")
     built = BUILD / f"{spec.stem}.json"
     if built_library(built, fingerprint(text)):
-        cls = getattr(_import_file(built.with_suffix(".py")), name)
+        cls = getattr(module_at(built.with_suffix(".py"), f"optgen.rules.{spec.stem}", known=True), name)
     else:
         cls = module_class(compile_text(text, spec.name, spec.stem))
     cls.__module__ = "optgen"
@@ -105,13 +102,3 @@ def _constructor(rule: Rule) -> Callable[..., None]:
     __init__.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": None}
     __init__.__qualname__ = f"{rule.name}.__init__"
     return __init__
-
-
-def _import_file(path: Path) -> ModuleType:
-    name = f"optgen.rules.{path.stem}"
-    spec = spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -81,8 +81,8 @@ class GroupProgram:
 
 @lru_cache(256)  # chains made anew in a loop must not fill the memory
 def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | None, isa: str | None = None) -> Kernel:
-    """The kernel of one variant in "float32" or "float64"; `module` is the file of its optimiser class, if built. What
-    is compiled now is compiled for the instruction set `isa` only, by itself that of `choose_isa`."""
+    """The kernel of one variant in "float32" or "float64", for the instruction set `isa`, by itself that of
+    `choose_isa`. `module`: the file of its optimiser class, if that was built. Else this one kernel is compiled now."""
     run = runtime()
     isa = isa or choose_isa(run.usable)
     built = module is not None and not compilation.sharded  # `optgen build` makes none for shards: few need them
@@ -90,5 +90,5 @@ def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | 
     if path is None:
         from ..compiler import toolchain
 
-        path = toolchain.cached_library(compilation.c_source_for(isa), compilation.stem, ABI)
+        path = toolchain.cached_library(compilation.c_source_for(variant, dtype, isa), compilation.stem, ABI)
     return Kernel(run, open_library(run.ffi, path, "optgen_abi"), compilation.lowered[variant], dtype, isa)
