@@ -1,7 +1,8 @@
 """Compiles the kernels of all shipped rules when a wheel is made or the package is installed, editable or not.
 
 A wheel carries what `optgen build` makes, in `optgen/build/`, so that nobody who installs it needs a compiler. The
-libraries know nothing of Python's ABI: one wheel serves every version of Python on a platform.
+libraries know nothing of Python's ABI: one wheel serves every version of Python on a platform. The stubs, which type
+checkers and editors read, are written into the package itself, where an editable install has them too.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ class KernelBuildHook(BuildHookInterface):
                 for _ in pool.map(lambda job: builder.build(job, folder, compiler), jobs):
                     pass
                 sources = note_sources(folder)
+            builder.write_stubs(jobs)
         except OptgenError as error:
             self.app.abort(f"optgen could not be built.\n{error}")
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")

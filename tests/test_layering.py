@@ -25,7 +25,7 @@ WINGS: dict[str, tuple[str, str]] = {
     "interpreter": ("frozen ir numpy", ""),
     "lowering": ("frozen names ir", ""),
     "notation": ("frozen names ir lowering", ""),
-    "codegen": ("frozen paths ir lowering notation optgen jinja2", ""),
+    "codegen": ("frozen names paths ir lowering notation optgen jinja2", ""),
     "compiler": (
         "frozen errors paths ir codegen",
         "language lowering notation cffi filelock platformdirs rich",

@@ -95,6 +95,8 @@ def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
             made = _build_all(wanted, out, compiler, jobs or machine.processors())
             if out.resolve() == BUILD:
                 product.note_sources(out)
+                if not specs:
+                    builder.write_stubs(wanted)
     current = f"{len(wanted) - made} up to date"
     if made:
         click.echo(f"{made} built, {current} in {out} ({time.perf_counter() - start:.1f} s)")

@@ -1,24 +1,28 @@
 """`optgen build`: specs to files in a folder. In: the paths of specs. Out: per rule a library, its C source, a Python
 module, and the record that says what they were made of. What is there already, as it should be, is left alone.
+
+For all shipped rules together there are the stubs of the package, which type checkers and editors read.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from ..codegen.description import describe
 from ..codegen.jinja import compiled_templates
 from ..codegen.runtime_source import runtime_source
+from ..codegen.stub_source import package_stub, torch_stub
 from ..errors import OptgenError, SpecError
 from ..frozen import frozen
-from ..paths import declarations
+from ..paths import PACKAGE, declarations
 from . import toolchain
 from .declarations import write_declarations
 from .driver import Compilation, compile_file
 from .manifest import Product, fingerprint, library_of
 
-__all__ = ["Job", "build", "is_current", "jobs"]
+__all__ = ["Job", "build", "is_current", "jobs", "write_stubs"]
 
 #: The stems of the runtime's own files.
 TAKEN = ("runtime", "declarations")
@@ -114,6 +118,20 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
     digests = {name: toolchain.digest(folder / name) for name in names}
     Product(job.fingerprint, _identity(compiler), digests).write(record)
     return True
+
+
+def write_stubs(jobs: Iterable[Job], package: Path = PACKAGE) -> None:
+    """Write the stubs of `optgen` and `optgen.torch`, which have a class for each of these jobs, into the package.
+
+    A stub that says the same already is left alone: an installed package may lie where nobody can write. Raises
+    `OSError` where one that must be written cannot be.
+    """
+    compilations = [job.compilation for job in jobs if job.compilation]
+    rules = [describe(each.rules, each.open) for each in compilations]
+    for folder, text in (("", package_stub(rules)), ("torch", torch_stub(rules))):
+        path = package / folder / "__init__.pyi"
+        if not path.exists() or path.read_text("utf-8") != text:
+            toolchain.write_atomically(path, text)
 
 
 def _refuse_foreign(folder: Path, names: list[str]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from ..compiler import driver
 from ..compiler.driver import Compilation
@@ -71,8 +71,8 @@ class Optimiser:
         cls._spellings = spellings(cls._compilation.rules[0].hypers)
         cls.__init__ = any_spelling(cls.__init__, cls._spellings)  # type: ignore[method-assign]
 
-    def __new__(cls, /, *arguments: Any, **keywords: Any) -> Optimiser:
-        made: Optimiser = object.__new__(getattr(cls, "_chain", cls) if cls is Optimiser else cls)
+    def __new__(cls, /, *arguments: Any, **keywords: Any) -> Self:
+        made: Self = object.__new__(getattr(cls, "_chain", cls) if cls is Optimiser else cls)
         return made
 
     def __init__(self, *parts: Any, backend: str = "kernel") -> None:

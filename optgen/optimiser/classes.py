@@ -8,24 +8,37 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from types import new_class
 from typing import Any
 
 from ..compiler.catalogue import shipped_names, shipped_spec
-from ..compiler.driver import Compilation, compile_text
+from ..compiler.driver import Compilation, compile_file, compile_text
 from ..compiler.manifest import built_library, fingerprint
-from ..errors import UnknownRule
+from ..errors import ArgumentError, UnknownRule
 from ..ir.rule import Rule
 from ..names import close_matches
 from ..once import once
 from ..paths import BUILD, module_at
 
-__all__ = ["module_class", "shipped_class"]
+__all__ = ["load", "module_class", "shipped_class"]
 
 
 # ---- Optimiser classes ----
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """The optimiser class of the spec at `path`. SpecError lists all its faults.
+
+    Its kernel is compiled when it first steps, and kept in the per-user cache. CompilerNotFound if there is no C
+    compiler then; with `backend="interpreter"` none is needed.
+    """
+    if "\n" in str(path):
+        raise ArgumentError("load: the path of a spec was expected, got its text", hint="write it to a file")
+    return module_class(compile_file(Path(path)))
 
 
 @once

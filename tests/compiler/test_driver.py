@@ -90,7 +90,8 @@ def test_an_edited_compiler_outdates_what_it_built(checkout, tmp_path):
     assert source.read_text("utf-8").startswith("/* another compiler */")
 
 
-BUILT = ["libdescent.so", "descent.py", "descent.json", "libruntime.so", "declarations.py", next(iter(compiled_templates()))]
+TEMPLATE = next(iter(compiled_templates()))
+BUILT = ["libdescent.so", "descent.py", "descent.json", "libruntime.so", "declarations.py", TEMPLATE]
 
 
 @pytest.mark.parametrize("name", BUILT)

@@ -416,6 +416,7 @@ def test_a_kernel_is_compiled_when_it_is_needed_and_no_other_with_it(spec, tmp_p
     sources = [path.read_text("utf-8") for path in cache.glob("*/slow.c")]
     assert sorted(source.count(".variant = ") for source in sources) == [1, 1, 1]
 
+
 SLOW_COMPILER = """#!/bin/sh
 case "$*" in *-shared*) sleep {seconds};; esac
 exec cc "$@"
