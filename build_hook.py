@@ -24,6 +24,7 @@ class KernelBuildHook(BuildHookInterface):
         sys.path.insert(0, self.root)
         from optgen.compiler import build as builder
         from optgen.compiler import catalogue, toolchain
+        from optgen.compiler.lock import sole_builder
         from optgen.compiler.manifest import Product, note_sources
         from optgen.errors import OptgenError
 
@@ -32,7 +33,7 @@ class KernelBuildHook(BuildHookInterface):
             compiler = toolchain.find_compiler()
             jobs = list(builder.jobs(list(catalogue.shipped())))
             folder.mkdir(exist_ok=True)
-            with toolchain.sole_builder(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
+            with sole_builder(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
                 for _ in pool.map(lambda job: builder.build(job, folder, compiler), jobs):
                     pass
                 sources = note_sources(folder)

@@ -31,7 +31,10 @@ WINGS: dict[str, tuple[str, str]] = {
         "language lowering notation cffi filelock platformdirs rich",
     ),
     "runtime": ("frozen errors paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
-    "optimiser": ("errors names paths former ir language interpreter notation compiler runtime once numpy", ""),
+    "optimiser": (
+        "errors names paths former ir language interpreter notation compiler runtime once optgen numpy",
+        "safetensors",
+    ),
     "training": ("errors former numpy autograd", "rich"),
     "torch": ("frozen errors ir interpreter notation compiler runtime optimiser once numpy torch", ""),
     # The command starts with nothing but click, and takes what its subcommand needs.

@@ -107,11 +107,11 @@ def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
 @contextmanager
 def _building_in(folder: Path) -> Iterator[None]:
     """The folder, made if need be, with no other build in it."""
-    from ..compiler import toolchain
+    from ..compiler.lock import sole_builder
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with toolchain.sole_builder(folder):
+        with sole_builder(folder):
             yield
     except OSError as error:  # a CacheError too, whose words are about the cache
         fault = error.__cause__ or error

@@ -20,6 +20,7 @@ from ..paths import PACKAGE, declarations
 from . import toolchain
 from .declarations import write_declarations
 from .driver import Compilation, compile_file
+from .files import digest, read_regular, write_atomically
 from .manifest import Product, fingerprint, library_of
 
 __all__ = ["Job", "build", "is_current", "jobs", "write_stubs"]
@@ -91,7 +92,7 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
     """Makes the files of `job` in `folder`; False if all of them were there already, as they should be.
 
     The record is written last, and taken away first, so that a build killed half-way is never taken for a whole one.
-    Only one process at a time may build in a folder: hold `toolchain.sole_builder`. OptgenError if a file of somebody
+    Only one process at a time may build in a folder: hold `lock.sole_builder`. OptgenError if a file of somebody
     else's is in the way.
     """
     if is_current(job, folder, compiler):
@@ -108,14 +109,14 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
             else:
                 stale.unlink(missing_ok=True)
     for name, text in texts.items():
-        toolchain.write_atomically(folder / name, text)
+        write_atomically(folder / name, text)
     library = library_of(record)
     toolchain.compile_library(source, library, compiler)
     names = [*texts, library.name]
     if job.compilation is None:
         write_declarations(declarations(), folder / "declarations.py")
         names.append("declarations.py")
-    digests = {name: toolchain.digest(folder / name) for name in names}
+    digests = {name: digest(folder / name) for name in names}
     Product(job.fingerprint, _identity(compiler), digests).write(record)
     return True
 
@@ -131,13 +132,13 @@ def write_stubs(jobs: Iterable[Job], package: Path = PACKAGE) -> None:
     for folder, text in (("", package_stub(rules)), ("torch", torch_stub(rules))):
         path = package / folder / "__init__.pyi"
         if not path.exists() or path.read_text("utf-8") != text:
-            toolchain.write_atomically(path, text)
+            write_atomically(path, text)
 
 
 def _refuse_foreign(folder: Path, names: list[str]) -> None:
     """The folder may be one that people work in: only what optgen made is overwritten, and all of that says so."""
     for path in (folder / name for name in names):
-        text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+        text = read_regular(path).decode(errors="replace") if path.exists() else ""
         if text and MARKS[path.suffix] not in text:
             message = f"{path} is in the way: optgen did not make it, and does not overwrite it"
             raise OptgenError(message, hint="build into another folder, or move the file away")
