@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from .. import __version__
-from ..frozen import frozen
+from ..frozen import frozen, replace
 from ..ir.expr import Extent, extent_of
 from ..ir.rule import Rule
 from ..lowering.stages import Stage, crossing, stages
@@ -43,6 +43,9 @@ TARGETS = (
     Target("x86_64_v3", "OPTGEN_V3"),
     Target("x86_64_v4", "OPTGEN_V4"),
 )
+
+#: A kernel takes slabs only if none of its stages has more arrays of OPTGEN_SLAB numbers on the stack, 48 KiB of it.
+MOST_IN_SLAB = 12
 
 #: How a row of elements comes by the base of a place.
 _OF_ROW = {
@@ -299,6 +302,13 @@ class SlabText:
         return needs
 
     @property
+    def arrays(self) -> int:
+        """How many arrays with a number for each element there are on the stack at once, at most."""
+        sweeps = [each for each in self.local if isinstance(each, SweepText)]
+        beside = [len(each.element.folds) + len(each.element.columns) + 2 * len(each.spread) for each in sweeps]
+        return len(self.own) + max(beside, default=0)
+
+    @property
     def own(self) -> list[str]:
         """The arrays that are not kept."""
         return [array.name for array in _arrays(self.needs) if array not in self.kept]
@@ -461,6 +471,8 @@ def _kernel(
         if begins:
             kept = _shared(crosses, storage) | _left(stage, storage)
             slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype)))
+    if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
+        slabs, work = [], [replace(each, slab="") for each in work]
     return KernelText(
         name=name,
         title=", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),

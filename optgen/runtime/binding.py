@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..frozen import replace
 from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent, Rows
 from ..ir.primitives import BLOCK, PANEL
@@ -84,6 +85,8 @@ class Binding:
             layout = layout_of(
                 tensor[: self.arrays], ordered=units != 1, tiled=units == 0, slices=slices and units == 0
             )
+            if layout.slabs and not kernel.takes_slabs:
+                layout = replace(layout, slabs=False)
             row["layout"] = layouts.setdefault(layout, np.array(layout.cells(), np.int64)).ctypes.data
             offsets = [*layout.offsets, *(0,) * kernel.entry.states]
             row["arrays"] = [x.ctypes.data + offset for x, offset in zip(tensor, offsets, strict=True)]
@@ -168,10 +171,21 @@ class Binding:
         if grain is None:
             threads, grain = (threads if self.elements >= SERIAL else 1), GRAIN if kernel.entry.units == 1 else 1
         begin, end = kernel.stretches[stretch]
-        kernel.runtime.library.optgen_step(
+        done = kernel.runtime.library.optgen_step(
             kernel.entry, self._table, len(self.table), self.total, self.slabs, self._group, begin, end, threads, grain,
             kernel.runtime.ffi.NULL if self._lender is None or self._lender.gone else self._team,
         )  # fmt: skip
+        if not done:
+            raise self._out_of_memory()
+
+    def reserve(self) -> None:
+        """Takes the memory that a step of this thread reduces in: no later step can then fail for want of it."""
+        kernel = self.kernel
+        if not kernel.runtime.library.optgen_reserve(kernel.entry):
+            raise self._out_of_memory()
+
+    def _out_of_memory(self) -> MemoryError:
+        return MemoryError(f"{self.kernel.rule.name}: there is no memory for what a step reduces")
 
 
 def _team(ffi: Any, team: Team | None) -> Any:
