@@ -12,12 +12,12 @@ typedef struct {
     _Alignas(LINE) char at[];
 } scratch;
 
-static pthread_key_t key;
-static int has_key;
+static pthread_key_t scratch_key;
+static int has_scratch_key;
 
-__attribute__((constructor)) static void make_key(void)
+__attribute__((constructor)) static void make_scratch_key(void)
 {
-    has_key = pthread_key_create(&key, free) == 0;
+    has_scratch_key = pthread_key_create(&scratch_key, free) == 0;
 }
 
 /* The scratch of this thread, of at least `size` bytes; NULL if there is no memory for it. What was
@@ -27,15 +27,15 @@ OPTGEN_PRIVATE char *scratch_of(size_t size)
     static char none[LINE];
     if (size == 0)
         return none;
-    scratch *own = has_key ? pthread_getspecific(key) : NULL;
+    scratch *own = has_scratch_key ? pthread_getspecific(scratch_key) : NULL;
     if (own != NULL && own->size >= size)
         return own->at;
     const size_t lines = (sizeof *own + size + LINE - 1) / LINE;
-    scratch *const made = has_key ? aligned_alloc(LINE, lines * LINE) : NULL;
+    scratch *const made = has_scratch_key ? aligned_alloc(LINE, lines * LINE) : NULL;
     if (made == NULL)
         return NULL;
     made->size = size;
-    if (pthread_setspecific(key, made) != 0) {
+    if (pthread_setspecific(scratch_key, made) != 0) {
         free(made);
         return NULL;
     }
