@@ -48,7 +48,7 @@ OPTGEN_PRIVATE void control_leave(control before);
 /* The bytes that a thread needs for a kernel: a block of each reduction of one sweep. */
 static inline size_t scratch_size(const optgen_kernel *kernel)
 {
-    return (size_t)kernel->reduced * OPTGEN_BLOCK * sizeof(double);
+    return (size_t)kernel->reduced * OPTGEN_BLOCK * (size_t)CELL;
 }
 
 OPTGEN_PRIVATE char *scratch_of(size_t size);
