@@ -5,7 +5,7 @@ In: a state dict, and the groups it is to be loaded into. Out: nothing, or a Sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,7 +15,7 @@ from ..errors import StateError
 from ..ir.expr import Extent
 from ..ir.rule import State
 from .naming import STEP, Kind
-from .param_groups import Groups
+from .param_groups import Groups, called
 
 __all__ = ["expect_fit", "expect_state"]
 
@@ -37,10 +37,8 @@ def expect_fit(
     own: Sequence[Mapping[str, Any]],
     defaults: Mapping[str, Any],
     saved: Mapping[str, Any],
-    called: Callable[[int], str],
 ) -> None:
-    """StateError unless a saved state is of this rule, and of the parameters in the groups `own`. `called`: what
-    parameter i is called, counted over all groups."""
+    """StateError unless a saved state is of this rule, and of the parameters in the groups `own`."""
     if not (isinstance(saved, Mapping) and {"state", "param_groups"} <= saved.keys()):
         got = ", ".join(map(str, list(saved)[:3])) or "nothing" if isinstance(saved, Mapping) else type(saved).__name__
         raise StateError(f"a state dict of an optimiser, with state and param_groups, was expected, got {got}")
@@ -64,7 +62,7 @@ def expect_fit(
         needed = _needed(kind, reader.variants_of(other, i))
         names, saved_names = group.get("param_names"), other.get("param_names")
         for j, (p, q) in enumerate(zip(group["params"], other["params"], strict=True)):
-            what = called(number)
+            what = called(own, number)
             number += 1
             if names and saved_names and names[j] != saved_names[j]:
                 message = f"{what}: a state of that name was expected, got one of {saved_names[j]}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -35,6 +35,8 @@ class Strategy(ABC):
     #: Hyperparameters are checked whenever they change. PyTorch checks its own when an optimiser is made, and then no
     #: more.
     checks_values: bool
+    #: The interpreter steps what kernels do not take; else PyTorch's own loop does.
+    interprets: bool
     #: The class of PyTorch from which the optimiser derives too.
     bases: tuple[type[Optimizer], ...]
     #: The flags of a group that decide how a step is done.
@@ -64,19 +66,16 @@ class Strategy(ABC):
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         """The parameters that kernels step, and the others. `grouped`: a value depends on all of them together."""
 
-    @abstractmethod
-    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
-        """The parameters that PyTorch does not step, in order."""
-
-    @abstractmethod
-    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
-        """Step these parameters, which kernels do not take; `interpret` would do it by the interpreter."""
+    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor]) -> None:
+        """Step these parameters, which kernels do not take, by PyTorch's loop; unless the rule `interprets`."""
+        raise AssertionError("the interpreter steps what kernels do not take")
 
 
 class TorchRule(Strategy):
     """A rule that PyTorch has too: its class checks the arguments, and its loop steps what kernels do not take."""
 
     checks_values = False
+    interprets = False
 
     def __init__(self, theirs: type[Optimizer]) -> None:
         self.bases = (theirs,)
@@ -110,10 +109,7 @@ class TorchRule(Strategy):
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         return kernels, others
 
-    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
-        return kernels
-
-    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
+    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor]) -> None:
         """Run PyTorch's plain loop over groups that have nothing but these parameters."""
         chosen = set(map(id, params))
         here = optimizer.param_groups
@@ -132,6 +128,7 @@ class OwnRule(Strategy):
     take."""
 
     checks_values = True
+    interprets = True
     bases = ()
     flags = ()
     elsewhere = "keep it and its gradient on the CPU"
@@ -157,12 +154,6 @@ class OwnRule(Strategy):
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         # The interpreter computes at once what depends on all parameters.
         return ([], sorted([*kernels, *others])) if others and grouped else (kernels, others)
-
-    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
-        return sorted([*kernels, *others])
-
-    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
-        interpret()
 
 
 @cache
