@@ -23,7 +23,7 @@ from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.engine import small_shapes
 from ..runtime.plan import Member
-from ..runtime.slots import Key, Shapes, Slot, SlotClock, key_of, keys_of, owner_of
+from ..runtime.slots import BoundSlots, Key, Shapes, Slot, key_of, keys_of, owner_of
 from .settings import Settings
 
 __all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_saved"]
@@ -100,8 +100,8 @@ class States:
                 self.add(member.p.memory, slot)
         del self.pending[: len(self._slots) - known]
 
-    def clock(self, slots: Sequence[Slot]) -> SlotClock:
-        return SlotClock(slots)
+    def bound(self, slots: Sequence[Slot]) -> BoundSlots:
+        return BoundSlots(slots)
 
     def has_others(self, slots: Collection[Slot]) -> bool:
         return len(slots) < len(self._slots) + len(self.pending)

@@ -18,9 +18,8 @@ from .binding import Team
 from .group_step import Shards
 from .guard import Reader
 from .kernel import Kernel
-from .slots import Key
 
-__all__ = ["ArrayLibrary", "Clock", "Looked", "ParameterSlot"]
+__all__ = ["ArrayLibrary", "BoundStates", "Clock", "Looked", "ParameterSlot"]
 
 
 @dataclass(frozen=True)
@@ -46,35 +45,48 @@ class ParameterSlot(Protocol):
     """The state of one parameter: `t` updates so far, and for each state of its own an array of its library."""
 
     t: int
-    plans: set[Key]  # those to forget together with it
+    plans: set[int]  # the numbers of those to forget together with it
 
     @property
     def arrays(self) -> Mapping[str, Any]: ...
 
 
 class Clock(Protocol):
-    """Counts the steps that some slots take together.
+    """Counts the steps that the parameters of a plan take together.
 
     Attributes
     ----------
     begun
-        The count that each slot had when the clock was made.
+        The count that each parameter had when the clock was begun.
     n
         How many steps there have been since.
+    whole
+        Whether it was begun, and no parameter has been given another count since.
     """
 
     begun: Sequence[int]
     n: int
-
-    @property
-    def whole(self) -> bool:
-        """Whether no slot has been given another count since."""
-
-    def fits(self) -> bool:
-        """Whether the slots still have the arrays that they had when the clock was made."""
+    whole: bool
 
     def tick(self) -> None:
-        """Count one more step of all slots."""
+        """Count one more step of all of them."""
+
+
+class BoundStates(Protocol):
+    """The states of the parameters of a plan, as kernels take them, and their clock."""
+
+    @property
+    def clock(self) -> Any: ...
+
+    def arrays(self, i: int, names: Sequence[str]) -> Sequence[Array]:
+        """The states of parameter i by these names: in the compute type, or in float64 where there are fewer values
+        than elements."""
+
+    def fits(self) -> bool:
+        """Whether kernels still have the states of these parameters."""
+
+    def restart(self) -> Clock:
+        """Begin the clock anew, at the counts that parameters have."""
 
 
 class ArrayLibrary(Protocol):
@@ -106,8 +118,11 @@ class ArrayLibrary(Protocol):
     def gradient(self, given: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
         """The gradient of the parameter `of`, seen as `p`; ArrayError unless `rule` can step with it."""
 
-    def state(self, given: Any) -> Looked:
-        """A state of a parameter."""
+    def memory(self, given: Any) -> Array:
+        """An array of NumPy over the memory of a state, whatever its dtype."""
+
+    def state(self, given: Any, *, small: bool) -> Looked:
+        """A state of a parameter, as the interpreter takes it; `small` if there are fewer values than elements."""
 
     def parameter_seen(self, given: Any) -> Any:
         """What the guard looks at: the array behind a parameter."""

@@ -23,9 +23,10 @@ from ..ir.evaluate import HyperValues, ValuesByCount, evaluate
 from ..ir.expr import GRADIENT, PARAMETER, Extent
 from ..ir.rule import Rule
 from .array_library import ArrayLibrary
-from .arrays import COMPUTE, Array, refuse_overlaps
+from .arrays import COMPUTE, Array
 from .kernel import Kernel, kernel_of
-from .plan import Member, StepPlan, StepPlans
+from .overlaps import refuse_overlaps
+from .plan import Member, StepPlan, StepPlans, key_of_list
 
 __all__ = ["Hypers", "StateStore", "StepEngine", "Ways", "first_group_states", "small_shapes", "variant_for"]
 
@@ -84,8 +85,8 @@ class StateStore(Protocol):
     def register(self, members: Sequence[Member]) -> None:
         """Keep the slots of these, which are about to step."""
 
-    def clock(self, slots: Any) -> Any:
-        """A clock by which these slots count together from now on."""
+    def bound(self, slots: Any) -> Any:
+        """The states of these slots as `BoundStates`."""
 
     def has_others(self, slots: Any) -> bool:
         """Whether a value of all parameters together lacks some, if these are stepped."""
@@ -143,7 +144,7 @@ class StepEngine:
         places = self.library.chosen(params, grads)
         if len(places) < len(params):
             params, grads = [params[i] for i in places], [grads[i] for i in places]
-        plan = self.plans.find(params)
+        plan = self.plans.of(key_of_list(params))
         if plan is not None:
             held = plan.rebind(params, grads)
             if held is not None and not self._lacks_others(plan):
@@ -193,13 +194,15 @@ class StepEngine:
             rest = self._accepted(others, places, params, grads, by_kernel=False)
             if not kernels:
                 return self._interpret(rest)
+        members = own.members
         plan = StepPlan(
-            self.library, own.members, kernels, others, places, params, grads,
-            kernel=self._kernel_for([member.given for member in own.members]), clock=self.states.clock,
+            self.library, members, kernels, others, places, params, grads,
+            kernel=self._kernel_for([member.given for member in members]),
+            states=self.states.bound([member.slot for member in members]),
         )  # fmt: skip
         self._begin(own)
         if plan.lasting:
-            self.plans.keep(params, plan)
+            self.plans.keep(key_of_list(params), plan)
         # The others first: what the array library refuses is refused before anything has changed.
         if rest.members:
             self._interpret(rest)
@@ -228,7 +231,7 @@ class StepEngine:
         memory = [p.memory for p in ps]
         found = states.find(given, memory, rules, at)
         # Before memory is taken for new states: a refused step should not take it.
-        kept = [library.state(x).memory for slot in found if slot for x in slot.arrays.values()]
+        kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
         overwrites = any(rule.overwrites for rule in rules)
         refuse_overlaps(memory, [g.memory for g in gs], kept, overwrites=overwrites)
         sets = hypers.sets_at({slot.t if slot else 0 for slot in found})
@@ -275,7 +278,8 @@ class StepEngine:
         for member in accepted.members:
             rule, t = rules[member.variant], member.slot.t + 1
             looked = {PARAMETER: member.p, GRADIENT: member.g}
-            looked |= {name: library.state(x) for name, x in member.slot.arrays.items()}
+            small = {state.name for state in rule.small_states}
+            looked |= {name: library.state(x, small=name in small) for name, x in member.slot.arrays.items()}
             restores += [x.restore for name, x in looked.items() if x.restore and name in rule.stores | {PARAMETER}]
             arrays = {name: x.memory for name, x in looked.items()}
             tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays)))

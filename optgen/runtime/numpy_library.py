@@ -47,7 +47,10 @@ class NumPyLibrary:
         g = as_gradient(given, p.memory, number, count, absent, written=rule.overwrites)
         return Looked(given if isinstance(given, np.ndarray) else g, g)
 
-    def state(self, given: Array) -> Looked:
+    def memory(self, given: Array) -> Array:
+        return given
+
+    def state(self, given: Array, *, small: bool) -> Looked:
         return Looked(given, given)
 
     def parameter_seen(self, given: Any) -> Any:

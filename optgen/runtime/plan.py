@@ -15,17 +15,19 @@ from typing import Any
 
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
-from .array_library import ArrayLibrary, Clock, Looked, ParameterSlot
-from .arrays import Array, bounds
+from .array_library import ArrayLibrary, BoundStates, Clock, Looked, ParameterSlot
+from .arrays import Array
 from .bound import BoundKernels
 from .guard import BoundGradients, Guard
 from .kernel import Kernel
+from .overlaps import bounds
 from .slots import Key
 
-__all__ = ["Member", "StepPlan", "StepPlans"]
+__all__ = ["Member", "StepPlan", "StepPlans", "key_of_list"]
 
-#: How many lists of parameters an optimiser remembers; one each for who updates 1024 parameters one by one.
-MOST_PLANS = 1024
+#: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
+#: are stepped together, or one by one, however many they are.
+MOST_PLANS = 4
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,8 @@ class StepPlan:
         The whole list.
     kernel
         Gives the kernel of a dtype and a variant; what it raises goes through.
-    clock
-        Gives the clock of some slots.
+    states
+        The states of the members.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class StepPlan:
         grads: Sequence[Any],
         *,
         kernel: Callable[[str, int], Kernel],
-        clock: Callable[[Sequence[Any]], Clock],
+        states: BoundStates,
     ) -> None:
         self._library = library
         self.slots = [member.slot for member in members]
@@ -104,12 +106,9 @@ class StepPlan:
         self._setting = library.setting() if library.setting else None
         keys = [(member.dtype, member.variant) for member in members]
         self.dtypes = frozenset(dtype for dtype, _ in keys)
-        states: list[Array] = []
 
         def arrays(i: int, rule: Rule) -> tuple[Array, ...]:
-            own = [library.state(members[i].slot.arrays[name]).memory for name in rule.tensor_states]
-            states.extend(own)
-            return members[i].p.memory, members[i].g.memory, *own
+            return members[i].p.memory, members[i].g.memory, *states.arrays(i, rule.tensor_states)
 
         self._bound = BoundKernels(kernel, keys, arrays, *library.threads())
         self.grouped = self._bound.grouped
@@ -125,7 +124,8 @@ class StepPlan:
         self._guard: Guard | None = None
         if members:
             ps, gs = [member.p for member in members], [member.g for member in members]
-            written = [bounds(x) for x in (*(p.memory for p in ps), *states)]
+            written = [bounds(member.p.memory) for member in members]
+            written += [bounds(library.memory(x)) for member in members for x in member.slot.arrays.values()]
             fixed = not self.lasting or self._overwrites
             gradients = BoundGradients(
                 [g.seen for g in gs], [g.memory for g in gs], written, self._bound.cells, fixed
@@ -138,8 +138,7 @@ class StepPlan:
         self._through = any(library.parameter_seen(x) is not x for x in given)
         self._plain = not (self.others or self._deferrable or self._through)
         self._sets = [member.hypers for member in members]
-        self._new_clock = clock
-        self._clock: Clock | None = None
+        self._states = states
 
     @property
     def lasting(self) -> bool:
@@ -161,11 +160,11 @@ class StepPlan:
             held = picked
         else:
             return None
-        guard, clock = self._guard, self._clock
+        guard = self._guard
         if guard is None:
             return held if len(params) == len(grads) == self._count else None
         try:
-            fit = clock is not None and guard.rebind(*held) and clock.fits()
+            fit = guard.rebind(*held) and self._states.fits()
         except RuntimeError:  # an array of which there is nothing to see, such as a sparse tensor
             return None
         return held if fit else None
@@ -193,10 +192,10 @@ class StepPlan:
         return {t + n for t in self._bound.before}
 
     def _settled(self) -> Clock:
-        """The clock by which the slots count together; a new one if any of them was given another count."""
-        clock = self._clock
-        if clock is None or not clock.whole:
-            clock = self._clock = self._new_clock(self.slots)
+        """The clock by which the slots count together; begun anew if any of them was given another count."""
+        clock: Clock = self._states.clock
+        if not clock.whole:
+            clock = self._states.restart()
             self._bound.count_from(clock.begun, self._sets)
         return clock
 
@@ -234,42 +233,62 @@ class StepPlan:
 
 
 class StepPlans:
-    """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest."""
+    """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest.
+
+    Whatever allocates memory may run the garbage collector, and with it `forget`: any plan may be gone meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._plans: dict[Key, StepPlan] = {}
+        self._plans: dict[int, tuple[Key, StepPlan]] = {}  # by number, which slots go by
+        self._numbers: dict[Key, int] = {}
         #: The plan of the step before.
         self.last: StepPlan | None = None
+        self._made, self._oldest = 0, 1
+        self._size = self._slots = 0  # of all plans together: with each slot as often as it is there, and once
 
-    def find(self, params: Sequence[Any]) -> StepPlan | None:
-        """The plan that was made for these parameters."""
-        return self._plans.get(tuple(map(id, params)))
+    def of(self, key: Key) -> StepPlan | None:
+        """The plan that is kept by this key."""
+        _, plan = self._plans.get(self._numbers.get(key, 0), (key, None))
+        return plan
 
     def __len__(self) -> int:
         return len(self._plans)
 
-    def keep(self, params: Sequence[Any], plan: StepPlan) -> None:
-        key = tuple(map(id, params))
-        self._drop(key)
-        while len(self._plans) >= MOST_PLANS:
-            self._drop(next(iter(self._plans)))
-        self._plans[key] = self.last = plan
+    def keep(self, key: Key, plan: StepPlan) -> None:
+        self._drop(self._numbers.get(key, 0))
+        number = self._numbers[key] = self._made = self._made + 1
+        self._plans[number] = key, plan
+        self.last = plan
+        self._size += len(plan.slots)
         for slot in plan.slots:
-            slot.plans.add(key)
+            self._slots += not slot.plans
+            slot.plans.add(number)
+        while self._size > MOST_PLANS * self._slots:
+            self._drop(self._oldest)
+            self._oldest += 1
+
+    def clear(self) -> None:
+        for number in list(self._plans):
+            self._drop(number)
+        self.last = None
 
     def forget(self, slot: ParameterSlot) -> None:
         """Drops the plans with this slot, so that they do not keep its memory."""
-        for key in list(slot.plans):
-            self._drop(key)
+        for number in list(slot.plans):
+            self._drop(number)
 
-    def clear(self) -> None:
-        for key in list(self._plans):
-            self._drop(key)
-        self.last = None
-
-    def _drop(self, key: Key) -> None:
-        plan = self._plans.pop(key, None)
+    def _drop(self, number: int) -> None:
+        key, plan = self._plans.pop(number, ((), None))
+        if plan is None:
+            return
+        del self._numbers[key]
         if plan is self.last:
             self.last = None
-        for slot in plan.slots if plan else ():
-            slot.plans.discard(key)
+        self._size -= len(plan.slots)
+        for slot in plan.slots:
+            slot.plans.discard(number)
+            self._slots -= not slot.plans
+
+
+def key_of_list(params: Sequence[Any]) -> Key:
+    return tuple(map(id, params))

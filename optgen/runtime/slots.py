@@ -16,7 +16,7 @@ import numpy as np
 from ..errors import ArrayError
 from .arrays import Array, empty_beside
 
-__all__ = ["Key", "Shapes", "Slot", "SlotClock", "key_of", "keys_of", "owner_of"]
+__all__ = ["BoundSlots", "Key", "Shapes", "Slot", "key_of", "keys_of", "owner_of"]
 
 Key: TypeAlias = tuple[Any, ...]
 #: The states that have no value for each element, and the shapes that they have.
@@ -24,12 +24,12 @@ Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 class SlotClock:
-    """Counts the steps that slots have in common since one plan took them all: once, and not slot by slot.
+    """Steps that slots have in common since one plan took them all: counted once, and not slot by slot.
 
     Attributes
     ----------
     begun
-        The count of each slot when the clock was made.
+        The count of each slot when the clock was begun.
     n
         How many steps there have been since.
     whole
@@ -38,19 +38,36 @@ class SlotClock:
 
     __slots__ = ("begun", "n", "whole")
 
-    def __init__(self, slots: Sequence[Slot]) -> None:
-        self.begun = [slot.t for slot in slots]
+    def __init__(self, begun: Sequence[int], *, whole: bool) -> None:
+        self.begun = begun
         self.n = 0
-        self.whole = True
-        for slot in slots:
-            slot.join(self)
+        self.whole = whole
+
+    def tick(self) -> None:
+        self.n += 1
+
+
+class BoundSlots:
+    """The slots of a plan; `clock` counts the steps that they take together."""
+
+    __slots__ = ("_slots", "clock")
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._slots = slots
+        self.clock = SlotClock((), whole=False)
+
+    def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
+        return [self._slots[i].arrays[name] for name in names]
 
     def fits(self) -> bool:
         """Slots have the same arrays for life."""
         return True
 
-    def tick(self) -> None:
-        self.n += 1
+    def restart(self) -> SlotClock:
+        self.clock = SlotClock([slot.t for slot in self._slots], whole=True)
+        for slot in self._slots:
+            slot.join(self.clock)
+        return self.clock
 
 
 class Slot:
@@ -63,7 +80,7 @@ class Slot:
         self.shape = shape
         self.dtype = dtype
         self.arrays = arrays
-        self.plans: set[Key] = set()  # the plans to forget together with it
+        self.plans: set[int] = set()  # the numbers of plans to forget together with it
         self._before = t
         self._clock: SlotClock | None = None
 
@@ -110,13 +127,26 @@ class Slot:
 def owner_of(p: Array) -> Any:
     """The object whose life is the life of the memory of `p`: the last of its bases that can be watched."""
     owner: Any = p
-    while (base := owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)) is not None:
+    passed = {id(p)}  # alive, held by one another
+    while (base := _base_of(owner)) is not None and id(base) not in passed:
         try:
             weakref.ref(base)
         except TypeError:
             break
+        passed.add(id(base))
         owner = base
     return owner
+
+
+#: The base of an array, whatever a class derived from that of arrays calls so.
+_array_base = np.ndarray.base.__get__
+
+
+def _base_of(owner: Any) -> Any:
+    """What has the memory that an object is a view of, as far as it says so."""
+    if isinstance(owner, np.ndarray):
+        return _array_base(owner)
+    return owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
 
 
 def key_of(p: Array, owner: object) -> Key:

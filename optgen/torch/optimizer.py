@@ -24,7 +24,6 @@ from .naming import Kind
 from .param_groups import Groups, expect_group
 from .states import TensorStates
 from .tensor_library import TensorLibrary
-from .tensors import DTYPES
 from .ways import TensorWays
 
 __all__ = ["Adapter"]
@@ -137,14 +136,15 @@ class Adapter(Optimizer):
                 handle.remove()
 
     def _keep_whole(self, saved: Mapping[str, Any]) -> None:
-        """After a load: the states that PyTorch rounds to the dtype of the parameter, and those of all parameters."""
+        """After a load: the small states, which PyTorch rounds to the dtype of the parameter, and those of all
+        parameters."""
         params = [p for group in self.param_groups for p in group["params"]]
         order = [i for group in saved["param_groups"] for i in group["params"]]
         small = {self._kind.key(s.name) for rule in self._kind.rules for s in rule.small_states}
         for p, i in zip(params, order, strict=True):
             for name, value in saved["state"].get(i, {}).items():
-                if name in small and p.dtype in DTYPES and isinstance(value, torch.Tensor):
-                    self.state[p][name] = value.detach().to("cpu", torch.float64, copy=True)
+                if name in small and isinstance(value, torch.Tensor):
+                    self.state[p][name] = value.detach().to("cpu", copy=True)
         kept = [group.pop(_OF_ALL, None) for group in self.param_groups]
         group = saved.get("group", kept[0])
         self._begin({name: np.array(value) for name, value in (group or {}).items()})

@@ -1,14 +1,14 @@
 """The states of tensors, kept where PyTorch keeps them: in `optimizer.state`, under the names that PyTorch has.
 
 In: parameters, and what the caller or a checkpoint has put into `optimizer.state`. Out: slots for the step engine, and
-the clock by which they count.
+the states of a step plan as kernels take them.
 
 A state is the caller's as much as ours: any of them may be replaced between two steps, and a step finds out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import is_
 from typing import Any
 
@@ -22,11 +22,12 @@ from ..runtime.arrays import Array
 from ..runtime.guard import DictGuard, Guard
 from ..runtime.library import runtime
 from ..runtime.plan import Member
-from ..runtime.slots import Key
 from .checkpoint import expect_state
 from .naming import STEP, Kind
 from .sharding import small_like
-from .tensors import TENSORS, count_dtype, local, memory, wide
+from .small_states import SmallStates
+from .tensor_library import TensorLibrary
+from .tensors import count_dtype, local, memory, wide
 
 __all__ = ["TensorStates"]
 
@@ -40,15 +41,18 @@ class TensorSlot:
         The entry itself.
     names
         By its name in the spec, what each state is called there.
+    small
+        The names of those with fewer values than elements.
     """
 
-    __slots__ = ("_before", "_counted", "_new", "kept", "names", "p", "plans")
+    __slots__ = ("_before", "_counted", "_new", "kept", "names", "p", "plans", "small")
 
     def __init__(self, kind: Kind, p: Any, kept: dict[str, Any], rule: Rule) -> None:
         self.p = p
         self.kept = kept
         self.names = {state.name: key for state, key in kind.own_states(rule)}
-        self.plans: set[Key] = set()
+        self.small = {state.name for state in rule.small_states}
+        self.plans: set[int] = set()
         self._counted = kind.counted
         self._new: dict[str, Any] = {}
         # Where nothing counts, the states show whether there was a step.
@@ -60,9 +64,19 @@ class TensorSlot:
 
     @t.setter
     def t(self, t: int) -> None:
-        self._before = t
         if self._counted:
-            self.kept[STEP] = torch.tensor(float(t), dtype=count_dtype(), device="cpu")
+            self.step.fill_(t)
+        else:
+            self._before = t
+
+    @property
+    def step(self) -> torch.Tensor:
+        """The count, as a tensor of the entry."""
+        step = self.kept.get(STEP, 0)
+        if not isinstance(step, torch.Tensor):
+            with torch.inference_mode(False):
+                step = self.kept[STEP] = torch.tensor(float(step), dtype=count_dtype(), device="cpu")
+        return step
 
     @property
     def arrays(self) -> Mapping[str, Any]:
@@ -70,16 +84,21 @@ class TensorSlot:
         return {name: x for name, x in found.items() if x is not None}
 
     def add(self, name: str, x: torch.Tensor) -> None:
-        """A state that the parameter lacks, or has in another dtype; not kept before `keep`."""
+        """Give a state that is lacking, which is not kept before `keep`."""
         self._new[self.names[name]] = x
 
-    def keep(self) -> None:
+    def keep(self, kept: dict[Any, dict[str, Any]]) -> None:
+        """Put all into the entry; PyTorch has none for a parameter without states and count."""
+        if not self.has_entry:
+            return
+        self.kept = kept[self.p]  # which makes one
         self.kept.update(self._new)
         self._new = {}
+        if self._counted:
+            self.step  # noqa: B018  # which makes one
 
     @property
     def has_entry(self) -> bool:
-        """Whether PyTorch has an entry for this parameter."""
         return bool(self.names) or self._counted
 
 
@@ -125,86 +144,94 @@ class TensorStates:
             if x is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)))
                 shape = interp.shape_of(state.extent, tuple(given.shape), rule.rows) if small else None
-                slot.add(state.name, _new_state(given, shape, initial[state.name]))
-            elif small and x.dtype is not torch.float64:
-                slot.add(state.name, x.double())
+                dtype = self._kind.strategy.small_dtype(state.extent, given)
+                slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
 
     def register(self, members: Sequence[Member]) -> None:
-        kept = self.kept
         for member in members:
             slot: Any = member.slot
-            if slot.has_entry:
-                slot.kept = kept[slot.p]  # which makes one
-                slot.keep()
+            slot.keep(self.kept)
 
-    def clock(self, slots: Sequence[TensorSlot]) -> TensorClock:
-        return TensorClock(self, slots, counted=self._kind.counted)
+    def bound(self, slots: Sequence[TensorSlot]) -> BoundTensors:
+        return BoundTensors(self, slots, counted=self._kind.counted)
 
-    def has_others(self, slots: Collection[TensorSlot]) -> bool:
+    def has_others(self, slots: Sequence[TensorSlot]) -> bool:
         return False  # what all parameters have together is of those with a gradient
 
 
-class TensorClock:
-    """Counts the steps of some parameters, in tensors that are views of one: all of them in one operation.
+class BoundTensors:
+    """The states of the parameters of a plan, and their clock.
 
-    PyTorch shows the count of a parameter among its states, where a caller may change it.
+    Kernels have states with a value for each element in place; counts and small states are copied, before a step and
+    after it. Any of them may be the caller's.
     """
 
     def __init__(self, states: TensorStates, slots: Sequence[TensorSlot], *, counted: bool) -> None:
         self._states = states
-        self._slots = [slot for slot in slots if slot.has_entry]
+        self._slots = slots
         self._counted = counted
-        self.begun = [slot.t for slot in slots]
+        self.begun: Sequence[int] = ()
         self.n = 0
-        if counted:
-            with torch.inference_mode(False):
-                steps = torch.tensor(self.begun, dtype=count_dtype(), device="cpu")
-            for slot, step in zip(slots, steps.unbind(), strict=True):
-                slot.kept[STEP] = step
-            self._steps: Array = steps.numpy()
-            self._expected = self._steps.copy()
-        else:
-            for slot in slots:
-                slot.t = 1  # for the next clock, since states will show it then
-        self._arrays = [slot.kept[key] for slot in self._slots for key in slot.names.values()]
+        self.whole = False
+        self._small_tensors = [x for slot in slots for name, x in slot.arrays.items() if name in slot.small]
+        self._small = None
+        if counted or self._small_tensors:
+            shapes = [memory(x).shape for x in self._small_tensors]
+            self._small = SmallStates(len(slots) if counted else 0, shapes, runtime().path, TensorLibrary.reader)
+        values = iter(self._small.values if self._small else ())
+        self._arrays = [
+            {name: next(values) if name in slot.small else memory(x) for name, x in slot.arrays.items()}
+            for slot in slots
+        ]
+        self._tensors = [x for slot in slots for x in slot.arrays.values()]
         # A state may be given other memory without being another tensor.
-        self._memory = list(map(local, self._arrays))
-        self._guard = Guard(self._memory, [True] * len(self._memory), runtime().path, TENSORS)
-        self._seen = DictGuard(states.kept.values(), runtime().path)
-        self._moved = False
+        self._memory = [local(x) for slot in slots for name, x in slot.arrays.items() if name not in slot.small]
+        self._guard = Guard(self._memory, [True] * len(self._memory), runtime().path, TensorLibrary.reader)
+        self._seen: DictGuard | None = None
 
     @property
-    def whole(self) -> bool:
-        if self._moved:
-            return False
-        return not self._counted or self._steps.tobytes() == self._expected.tobytes()
+    def clock(self) -> BoundTensors:
+        return self
+
+    def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
+        return [self._arrays[i][name] for name in names]
 
     def fits(self) -> bool:
-        if not self._guard.rebind(self._memory, None):
+        if self._seen is None or not self._guard.rebind(self._memory, None):
             return False
-        states = self._states.kept
-        if self._seen.same(list(states.values())):
+        kept = self._states.kept
+        if self._seen.same(list(kept.values())) and (self._small is None or self._small.read()):
             return True
-        if any(slot.kept is not states.get(slot.p) for slot in self._slots):
+        if any(slot.has_entry and slot.kept is not kept.get(slot.p) for slot in self._slots):
             return False
-        arrays = [slot.kept.get(key) for slot in self._slots for key in slot.names.values()]
-        if not all(map(is_, arrays, self._arrays)):
+        found = [slot.kept.get(key) for slot in self._slots for key in slot.names.values()]
+        if not all(map(is_, found, self._tensors)):
             return False
-        self._moved = True  # something else was changed, such as a count
+        self.whole = False  # something else was changed, such as a count
         return True
+
+    def restart(self) -> BoundTensors:
+        self.begun = [slot.t for slot in self._slots]
+        for slot in self._slots if not self._counted else ():
+            slot.t = 1  # for the next time, since states show it then
+        if self._small is not None:
+            self._small.hold([slot.step for slot in self._slots] if self._counted else [], self._small_tensors)
+        self.n = 0
+        self.whole = True
+        self._seen = DictGuard(self._states.kept.values(), runtime().path)
+        return self
 
     def tick(self) -> None:
         self.n += 1
-        if self._counted:
-            self._steps += 1
-            self._expected += 1
+        if self._small is not None:
+            self._small.write()
 
 
-def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any) -> torch.Tensor:
-    """A state filled with a number or an array: laid out as the parameter is, or small, of this shape and float64."""
+def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A state filled with a number or an array: laid out as the parameter is, or small, of this shape and dtype."""
     if shape is not None:
-        return small_like(p, shape, float(value))
+        return small_like(p, shape, float(value), dtype)
     with torch.no_grad():
         made = torch.zeros_like(p, memory_format=torch.preserve_format)
         parts = torch.view_as_real(made) if made.is_complex() else made  # of a complex number, either part

@@ -18,6 +18,8 @@ import torch
 from torch.optim import Optimizer
 
 from ..errors import ArrayError, StateError
+from ..ir.expr import Extent
+from .tensors import count_dtype
 
 __all__ = ["ANOTHER_RULE", "OwnRule", "Strategy", "TorchRule"]
 
@@ -63,6 +65,10 @@ class Strategy(ABC):
         """StateError if the saved group `i` is of another rule; `keys` are those that decide about a step."""
 
     @abstractmethod
+    def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
+        """In what a state of less than element extent is kept between the steps, which compute it in float64."""
+
+    @abstractmethod
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         """The parameters that kernels step, and the others. `grouped`: a value depends on all of them together."""
 
@@ -105,6 +111,10 @@ class TorchRule(Strategy):
             fixed = isinstance(value, bool) and key not in keys and key not in _HOW
             if fixed and saved.get(key, value) != value:
                 raise StateError(f"group {i}: {key}={value} was expected of {name}, got {saved[key]}")
+
+    def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
+        """As PyTorch's own: scalars as its counts, rows and columns as the parameter."""
+        return count_dtype() if extent <= Extent.TENSOR else p.dtype
 
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         return kernels, others
@@ -150,6 +160,9 @@ class OwnRule(Strategy):
         self, name: str, keys: Collection[str], defaults: Mapping[str, Any], saved: Mapping[str, Any], i: int
     ) -> None:
         """A group may have any other keys."""
+
+    def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
+        return torch.float64
 
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         # The interpreter computes at once what depends on all parameters.

@@ -14,7 +14,7 @@ import torch
 from ..errors import ArrayError
 from ..ir.rule import Rule
 from ..runtime.array_library import Looked
-from ..runtime.arrays import as_gradient, as_parameter
+from ..runtime.arrays import Array, as_gradient, as_parameter
 from ..runtime.binding import Team
 from ..runtime.group_step import Shards
 from ..runtime.kernel import Kernel
@@ -48,13 +48,23 @@ class TensorLibrary:
             raise ArrayError(message, hint="p.grad = p.grad.resolve_conj().resolve_neg() before it")
         return Looked(looked.seen, g, looked.restore)
 
-    def state(self, given: torch.Tensor) -> Looked:
-        """Complex numbers are pairs of real ones; what has 16 bits is computed in float32, and rounded once."""
+    def memory(self, given: torch.Tensor) -> Array:
+        return memory(given)
+
+    def state(self, given: torch.Tensor, *, small: bool = False) -> Looked:
+        """Complex numbers are pairs of real ones. What has 16 bits is computed in float32, small states in float64, and
+        rounded once."""
         own = local(given)
         seen = own.resolve_conj().resolve_neg()
-        computed = wide(seen)
-        is_its_own = seen is own and computed.dtype is own.dtype
-        return Looked(seen, memory(computed), None if is_its_own else lambda: own.copy_(computed))
+        computed = own.detach().double() if small else wide(seen)
+        if seen is own and computed.dtype is own.dtype:
+            return Looked(own, memory(own))
+
+        def restore() -> None:
+            with torch.no_grad():
+                own.copy_(computed)
+
+        return Looked(seen, memory(computed), restore)
 
     def parameter_seen(self, given: Any) -> Any:
         return local(given)

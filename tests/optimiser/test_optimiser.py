@@ -18,8 +18,8 @@ import optgen
 from optgen import param
 from optgen.errors import ArgumentError, ArrayError
 from optgen.ir.expr import Extent
-from optgen.runtime import engine
 from optgen.optimiser.base import Optimiser, engine_of, settings_of
+from optgen.runtime import engine
 
 BACKENDS = ("kernel", "interpreter")
 
