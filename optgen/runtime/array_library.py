@@ -32,12 +32,15 @@ class Looked:
         What the guard looks at.
     memory
         An array of NumPy in a compute type: over the same memory, or with the same values.
+    shape
+        The shape that rules go by.
     restore
         Writes the values back, where `memory` is not the array's own.
     """
 
     seen: Any
     memory: Array
+    shape: tuple[int, ...]
     restore: Callable[[], object] | None = None
 
 

@@ -220,7 +220,7 @@ class StepEngine:
         count = len(chosen)
         given, at = [params[i] for i in chosen], [places[i] for i in chosen]
         ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
-        variants = [hypers.variant(place, tuple(p.seen.shape)) for place, p in zip(at, ps, strict=True)]
+        variants = [hypers.variant(place, p.shape) for place, p in zip(at, ps, strict=True)]
         rules = [hypers.compilation.rules[variant] for variant in variants]
         for place, p, rule in zip(at, given, rules, strict=True):
             library.expect_whole(rule, p, place, by_kernel=by_kernel)

@@ -40,18 +40,18 @@ class NumPyLibrary:
 
     def parameter(self, given: Any, number: int, count: int) -> Looked:
         p = as_parameter(given, number, count)
-        return Looked(self.parameter_seen(given), p)
+        return Looked(self.parameter_seen(given), p, p.shape)
 
     def gradient(self, given: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
         absent = ALL_OF_THEM if rule.grouped else LEAVE_OUT
         g = as_gradient(given, p.memory, number, count, absent, written=rule.overwrites)
-        return Looked(given if isinstance(given, np.ndarray) else g, g)
+        return Looked(given if isinstance(given, np.ndarray) else g, g, g.shape)
 
     def memory(self, given: Array) -> Array:
         return given
 
     def state(self, given: Array, *, small: bool) -> Looked:
-        return Looked(given, given)
+        return Looked(given, given, given.shape)
 
     def parameter_seen(self, given: Any) -> Any:
         return given if isinstance(given, np.ndarray) else getattr(given, "data", None)
@@ -84,7 +84,7 @@ class NumPyLibrary:
         return machine.threads(), None
 
     def fill(self, given: Array, number: float) -> None:
-        given.fill(number)
+        np.asarray(given).fill(number)
 
 
 class ArrayWays:

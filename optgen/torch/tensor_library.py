@@ -37,7 +37,7 @@ class TensorLibrary:
 
     def parameter(self, given: torch.Tensor, number: int, count: int) -> Looked:
         looked = self.state(given)
-        return Looked(looked.seen, as_parameter(looked.memory, number, count), looked.restore)
+        return Looked(looked.seen, as_parameter(looked.memory, number, count), tuple(given.shape), looked.restore)
 
     def gradient(self, given: Any, of: torch.Tensor, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
         here = local(aligned(of, given, number, rule.overwrites))
@@ -46,7 +46,7 @@ class TensorLibrary:
         if rule.overwrites and looked.seen is not here:
             message = f"gradient {number} is a conjugated or negated view, and the step overwrites it"
             raise ArrayError(message, hint="p.grad = p.grad.resolve_conj().resolve_neg() before it")
-        return Looked(looked.seen, g, looked.restore)
+        return Looked(looked.seen, g, looked.shape, looked.restore)
 
     def memory(self, given: torch.Tensor) -> Array:
         return memory(given)
@@ -54,17 +54,17 @@ class TensorLibrary:
     def state(self, given: torch.Tensor, *, small: bool = False) -> Looked:
         """Complex numbers are pairs of real ones. What has 16 bits is computed in float32, small states in float64, and
         rounded once."""
-        own = local(given)
+        own, shape = local(given), tuple(given.shape)
         seen = own.resolve_conj().resolve_neg()
         computed = own.detach().double() if small else wide(seen)
         if seen is own and computed.dtype is own.dtype:
-            return Looked(own, memory(own))
+            return Looked(own, memory(own), shape)
 
         def restore() -> None:
             with torch.no_grad():
                 own.copy_(computed)
 
-        return Looked(seen, memory(computed), restore)
+        return Looked(seen, memory(computed), shape, restore)
 
     def parameter_seen(self, given: Any) -> Any:
         return local(given)

@@ -11,8 +11,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import optgen
+from optgen import paths
+from optgen.cli import commands
 from optgen.codegen.description import describe
 from optgen.codegen.stub_source import package_stub, torch_stub
 from optgen.compiler import build, catalogue
@@ -89,6 +92,19 @@ def test_a_stub_is_written_where_it_is_missing_or_says_something_else(tmp_path):
     build.write_stubs(JOBS, tmp_path)
     assert [file.read_text("utf-8") for file in files] == texts
     assert files[0].stat().st_mtime_ns == before
+
+
+def test_the_stubs_are_written_when_the_shipped_rules_are_built_in_their_folder(tmp_path, monkeypatch):
+    written: list[int] = []
+    adam = catalogue.shipped_names()["ADAM"]
+    monkeypatch.setattr(paths, "BUILD", tmp_path)
+    monkeypatch.setattr(catalogue, "shipped", lambda: (adam,))
+    monkeypatch.setattr(build, "build", lambda *job: True)
+    monkeypatch.setattr(build, "write_stubs", lambda jobs: written.append(len(jobs)))
+    for arguments in ([], [str(adam)], ["--out", str(tmp_path)], ["--out", str(tmp_path), str(adam)]):
+        monkeypatch.chdir(tmp_path)
+        assert CliRunner().invoke(commands.main, ["build", *arguments]).exit_code == 0
+    assert written == [2]  # the runtime, and the one rule
 
 
 # ---- A type checker ----
