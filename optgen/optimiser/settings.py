@@ -177,7 +177,7 @@ class Settings:
     @property
     def fixed(self) -> Sequence[ValuesByCount] | None:
         """The one set of values for any step; None while a value is a function of the step."""
-        return None if self.scheduled else self._always
+        return None if self._scheduled else self._always
 
     def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
         """The one set of values for parameters with these counts of updates; schedules are called, and their results

@@ -76,17 +76,22 @@ class Clock(Protocol):
 
 
 class BoundStates(Protocol):
-    """The states of the parameters of a plan, as kernels take them, and their clock."""
+    """The states of the parameters of a plan, as kernels take them, and their clock.
+
+    Attributes
+    ----------
+    fits
+        Tells whether kernels still have the states of these parameters; None if they always do.
+    """
 
     @property
     def clock(self) -> Any: ...
+    @property
+    def fits(self) -> Callable[[], bool] | None: ...
 
     def arrays(self, i: int, names: Sequence[str]) -> Sequence[Array]:
         """The states of parameter i by these names: in the compute type, or in float64 where there are fewer values
         than elements."""
-
-    def fits(self) -> bool:
-        """Whether kernels still have the states of these parameters."""
 
     def restart(self) -> Clock:
         """Begin the clock anew, at the counts that parameters have."""

@@ -139,7 +139,7 @@ class StepEngine:
         plan = self.plans.last
         if plan is not None:
             held = plan.rebind(params, grads)
-            if held is not None and not self._lacks_others(plan):
+            if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
                 return self._run(plan, params, grads)
         places = self.library.chosen(params, grads)
         if len(places) < len(params):
@@ -147,14 +147,11 @@ class StepEngine:
         plan = self.plans.of(key_of_list(params))
         if plan is not None:
             held = plan.rebind(params, grads)
-            if held is not None and not self._lacks_others(plan):
+            # A plan may date from a time when there were no parameters but its own.
+            if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
                 self.plans.last = plan
                 return self._run(plan, params, grads)
         return self._step_anew(places, params, grads)
-
-    def _lacks_others(self, plan: StepPlan) -> bool:
-        """Whether there are parameters besides those of a plan, which may date from a time when there were none."""
-        return plan.grouped and self.states.has_others(plan.slots)
 
     def _run(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
         """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""

@@ -103,7 +103,9 @@ class StepPlan:
         self._places = list(places) if others else None
         given = [member.given for member in members]
         self._changed = given if library.mark_changed else []  # to be marked so; kept alive by the optimiser
-        self._setting = library.setting() if library.setting else None
+        self._setting = library.setting
+        self._setting_then = library.setting() if library.setting else None
+        self._mark_changed = library.mark_changed
         keys = [(member.dtype, member.variant) for member in members]
         self.dtypes = frozenset(dtype for dtype, _ in keys)
 
@@ -139,6 +141,7 @@ class StepPlan:
         self._plain = not (self.others or self._deferrable or self._through)
         self._sets = [member.hypers for member in members]
         self._states = states
+        self._fits = states.fits
 
     @property
     def lasting(self) -> bool:
@@ -152,22 +155,20 @@ class StepPlan:
         -------
         What the kernels have the addresses of. It must be kept until `run` is done.
         """
-        if self._setting is not None and self._library.setting() != self._setting:  # type: ignore[misc]
+        if self._setting is not None and self._setting() != self._setting_then:
             return None
-        if self._plain:
-            held = params, grads
-        elif (picked := self._picked(params, grads)) is not None:
-            held = picked
-        else:
-            return None
-        guard = self._guard
-        if guard is None:
-            return held if len(params) == len(grads) == self._count else None
+        if not self._plain:
+            picked = self._picked(params, grads)
+            if picked is None:
+                return None
+            params, grads = picked
+        if self._guard is None:
+            return (params, grads) if len(params) == len(grads) == len(self.others) else None
         try:
-            fit = guard.rebind(*held) and self._states.fits()
+            fit = self._guard.rebind(params, grads) and (self._fits is None or self._fits())
         except RuntimeError:  # an array of which there is nothing to see, such as a sparse tensor
             return None
-        return held if fit else None
+        return (params, grads) if fit else None
 
     def _picked(self, params: list[Any], grads: list[Any]) -> tuple[list[Any], list[Any]] | None:
         """Those that kernels step, as the guard looks at them; None unless the others are those of this plan."""
@@ -217,10 +218,10 @@ class StepPlan:
         if not self._bound.run(sets, clock.n + 1, group):
             return False
         clock.tick()
-        if self._library.mark_changed is not None:
-            self._library.mark_changed(self._changed)
+        if self._mark_changed is not None:
+            self._mark_changed(self._changed)
             if self._overwrites:
-                self._library.mark_changed(grads if self._places is None else [grads[i] for i in self._places])
+                self._mark_changed(grads if self._places is None else [grads[i] for i in self._places])
         return True
 
     def gradients(self, grads: Sequence[Any]) -> list[tuple[Rule, Any]]:

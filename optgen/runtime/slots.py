@@ -52,16 +52,14 @@ class BoundSlots:
 
     __slots__ = ("_slots", "clock")
 
+    fits = None  # slots have the same arrays for life
+
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
         self.clock = SlotClock((), whole=False)
 
     def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
         return [self._slots[i].arrays[name] for name in names]
-
-    def fits(self) -> bool:
-        """Slots have the same arrays for life."""
-        return True
 
     def restart(self) -> SlotClock:
         self.clock = SlotClock([slot.t for slot in self._slots], whole=True)
