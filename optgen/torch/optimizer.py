@@ -24,6 +24,7 @@ from .naming import Kind
 from .param_groups import Groups, expect_group
 from .states import TensorStates
 from .tensor_library import TensorLibrary
+from .tensors import early_mode, modes, traced
 from .ways import TensorWays
 
 __all__ = ["Adapter"]
@@ -49,6 +50,7 @@ class Adapter(Optimizer):
     _engine: StepEngine  # found out again after a copy or a pickle
     _states: TensorStates
     _groups: Groups
+    _ways: TensorWays
 
     # ---- Steps ----
 
@@ -91,6 +93,10 @@ class Adapter(Optimizer):
             with torch.no_grad():
                 torch._foreach_div_([g for g in grads if g is not None], float(scale))
         self._states.kept = self.state
+        if modes() or early_mode() or traced():
+            self._engine.forget()
+            self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
+            return loss
         if self._groups.read(self.param_groups):
             self._engine.forget()
         self._engine.step(params, grads)
@@ -144,7 +150,7 @@ class Adapter(Optimizer):
         for p, i in zip(params, order, strict=True):
             for name, value in saved["state"].get(i, {}).items():
                 if name in small and isinstance(value, torch.Tensor):
-                    self.state[p][name] = value.detach().to("cpu", copy=True)
+                    self.state[p][name] = value.detach().to(self.state[p][name].device, copy=True)
         kept = [group.pop(_OF_ALL, None) for group in self.param_groups]
         group = saved.get("group", kept[0])
         self._begin({name: np.array(value) for name, value in (group or {}).items()})
@@ -155,8 +161,8 @@ class Adapter(Optimizer):
         self._groups = groups
         self._states = TensorStates(kind, groups.what)
         self._states.group = dict(together)
-        ways = TensorWays(kind, groups, weakref.ref(self))
-        self._engine = StepEngine(TensorLibrary(), groups, self._states, ways, kind.module)
+        self._ways = TensorWays(kind, groups, weakref.ref(self))
+        self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, kind.module)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

@@ -5,7 +5,7 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cache
 from types import UnionType
@@ -133,6 +133,10 @@ class Groups:
     def by_kernel(self, place: int) -> bool:
         """Whether the group of a parameter leaves the step to optgen."""
         return self.variants[self._owners[place]] is not None
+
+    def variants_at(self, place: int) -> Collection[int]:
+        """The variants that a parameter may be stepped in."""
+        return (self.variants[self._owners[place]] or {}).values()
 
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         return True  # `read` has refused what does not

@@ -83,7 +83,7 @@ class TensorLibrary:
         return unresolved(seen)
 
     def mark(self, p: torch.Tensor, g: torch.Tensor | None) -> object:
-        return None if g is None else (id(p), p.dtype, p.shape, g.dtype, g.layout, g.device)
+        return None if g is None else (id(p), p.dtype, p.shape, p.device, type(g), g.dtype, g.layout, g.device)
 
     def expect_whole(self, rule: Rule, p: torch.Tensor, place: int, *, by_kernel: bool) -> None:
         expect_whole(rule, p, place, by_kernel)

@@ -16,7 +16,8 @@ import torch
 from ..errors import ArrayError
 from .naming import Kind
 from .param_groups import Groups
-from .tensors import DTYPES, local, steppable
+from .sharding import expect_apart
+from .tensors import DTYPES, has_memory, local, mode, steppable
 
 __all__ = ["TensorWays"]
 
@@ -43,10 +44,18 @@ class TensorWays:
         others: list[int] = []
         for i, (place, p, g) in enumerate(zip(places, params, grads, strict=True)):
             (kernels if self._takes(p, g, place) else others).append(i)
+        for place, p in zip(places, params, strict=True):
+            expect_apart(self._kind.rules, self._groups.variants_at(place), p, place)
         return self._kind.strategy.divided(kernels, others, grouped=self._kind.grouped)
 
     def step_foreign(self, params: Sequence[torch.Tensor]) -> None:
         self._kind.strategy.step_others(self._optimizer(), params)
+
+    def step_traced(self, params: Sequence[torch.Tensor]) -> None:
+        """One step by operations of PyTorch, which are recorded or replaced at this moment."""
+        self._kind.strategy.expect_not_traced(self._kind.name, mode())
+        if params:
+            self.step_foreign(params)
 
     def _takes(self, p: torch.Tensor, g: torch.Tensor, place: int) -> bool:
         """Whether kernels step such a parameter; if not, it is an error unless there is another way."""
@@ -65,6 +74,10 @@ class TensorWays:
     def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, what: str) -> None:
         """An error that says what to use, unless there is another way to step such a parameter."""
         strategy = self._kind.strategy
+        for x in (p, g):
+            if x.device.type == "meta" or not has_memory(x):
+                strategy.expect_memory(what, self._kind.name, x)
+                return
         if p.device.type != "cpu" or g.device.type != "cpu":
             device = (p if p.device.type != "cpu" else g).device
             raise ArrayError(f"{what} is on {device}: optgen steps on the CPU", hint=strategy.elsewhere)
