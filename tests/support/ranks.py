@@ -429,8 +429,8 @@ def resume(folder: Path, name: str, arguments: dict[str, Any], made: Callable[[]
     other, alone = begin(name, arguments, model)
     follow(other, alone, 0, 6)
     expect_same_models(net, other, most)
-    for key, value in alone._of_group().items():
-        assert math.isclose(opt._of_group()[key], value, rel_tol=1e-6), key
+    for key, value in alone._states.group.items():
+        assert math.isclose(opt._states.group[key], value, rel_tol=1e-6), key
     assert "of_all_parameters" not in opt.param_groups[0]
 
 
