@@ -15,12 +15,12 @@ from typing import Any
 
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
+from .addresses import bounds
 from .array_library import ArrayLibrary, BoundStates, Clock, Looked, ParameterSlot
 from .arrays import Array
 from .bound import BoundKernels
 from .guard import BoundGradients, Guard
 from .kernel import Kernel
-from .overlaps import bounds
 from .slots import Key
 
 __all__ = ["Member", "StepPlan", "StepPlans", "key_of_list"]
