@@ -1,4 +1,4 @@
-"""The words of the language: names that are given, names that are taken, and what is said of them.
+"""The words of the language: given names, reserved names, and what messages say about them.
 
 In: nothing. Out: tables, for `check` and `elaborate`.
 """
@@ -77,6 +77,6 @@ NOT_YET = {
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"
 INITIAL = (
-    "an initial value must be a number, made of numbers, hyperparameters and p only",
+    "expected an initial value made of numbers, hyperparameters and p",
     "nothing else is known before the first step",
 )

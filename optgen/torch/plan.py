@@ -19,11 +19,12 @@ import torch
 from ..errors import ArrayError
 from ..ir.evaluate import ValuesByCount
 from ..runtime import library
+from ..runtime.addresses import bounds
 from ..runtime.arrays import Array, as_gradient, as_parameter
 from ..runtime.bound import BoundKernels
 from ..runtime.guard import BoundGradients, DictGuard, Guard
 from ..runtime.kernel import kernel_of as kernel
-from ..runtime.overlaps import bounds, refuse_overlaps
+from ..runtime.overlaps import refuse_overlaps
 from .naming import STEP, Kind
 from .sharding import cut, shards_of
 from .small_states import SmallStates
@@ -244,4 +245,4 @@ def _is_lazy(g: torch.Tensor | None) -> bool:
 
 def _kind(p: torch.Tensor, g: torch.Tensor) -> tuple[Any, ...]:
     """What decides how a parameter is stepped that kernels do not step."""
-    return id(p), p.dtype, p.shape, g.dtype, g.layout, g.device
+    return id(p), p.dtype, p.shape, p.device, type(g), g.dtype, g.layout, g.device
