@@ -1,7 +1,8 @@
 """Compiles the kernels of all shipped rules when a wheel is made or the package is installed, editable or not.
 
 A wheel carries what `optgen build` makes, in `optgen/build/`, so that nobody who installs it needs a compiler. The
-libraries know nothing of Python's ABI: one wheel serves every version of Python on a platform.
+libraries know nothing of Python's ABI: one wheel serves every version of Python on a platform. The stubs, which type
+checkers and editors read, are written into the package itself, where an editable install has them too.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class KernelBuildHook(BuildHookInterface):
         sys.path.insert(0, self.root)
         from optgen.compiler import build as builder
         from optgen.compiler import catalogue, toolchain
+        from optgen.compiler.lock import sole_builder
         from optgen.compiler.manifest import Product, note_sources
         from optgen.errors import OptgenError
 
@@ -31,10 +33,11 @@ class KernelBuildHook(BuildHookInterface):
             compiler = toolchain.find_compiler()
             jobs = list(builder.jobs(list(catalogue.shipped())))
             folder.mkdir(exist_ok=True)
-            with toolchain.sole_builder(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
+            with sole_builder(folder), ThreadPoolExecutor(os.cpu_count()) as pool:
                 for _ in pool.map(lambda job: builder.build(job, folder, compiler), jobs):
                     pass
                 sources = note_sources(folder)
+            builder.write_stubs(jobs)
         except OptgenError as error:
             self.app.abort(f"optgen could not be built.\n{error}")
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")

@@ -10,6 +10,8 @@ import optgen
 from optgen import ADAM, Params, gradient, param, train
 
 assert "site-packages" in optgen.__file__, optgen.__file__
+for stub in ("__init__.pyi", "torch/__init__.pyi", "torch/lr_scheduler.pyi", "py.typed"):
+    assert Path(optgen.__file__).with_name(stub.split("/")[0]).parent.joinpath(stub).is_file(), stub
 rules = [name for name in dir(optgen) if isinstance(getattr(optgen, name), type) and name[0].isupper()]
 rules = [name for name in rules if issubclass(getattr(optgen, name), optgen.Optimiser) and name != "Optimiser"]
 assert len(rules) >= 52, rules

@@ -24,13 +24,16 @@ WINGS: dict[str, tuple[str, str]] = {
     "interpreter": ("ir numpy", ""),
     "lowering": ("names ir", ""),
     "notation": ("names ir lowering", ""),
-    "codegen": ("paths ir lowering notation optgen jinja2", ""),
+    "codegen": ("names paths ir lowering notation optgen jinja2", ""),
     "compiler": (
         "errors paths ir codegen",
         "language lowering notation cffi filelock platformdirs rich",
     ),
     "runtime": ("errors paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
-    "optimiser": ("errors names paths former ir language interpreter notation compiler runtime once numpy", ""),
+    "optimiser": (
+        "errors names paths former ir language interpreter notation compiler runtime once optgen numpy",
+        "safetensors",
+    ),
     "training": ("errors former numpy autograd", "rich"),
     "torch": ("errors ir interpreter notation compiler runtime optimiser once numpy torch", ""),
     # The command starts with nothing but click, and takes what its subcommand needs.

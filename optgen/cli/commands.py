@@ -96,6 +96,8 @@ def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
             made = _build_all(wanted, out, compiler, jobs or machine.processors())
             if out.resolve() == BUILD:
                 product.note_sources(out)
+                if not specs:
+                    builder.write_stubs(wanted)
     current = f"{len(wanted) - made} up to date"
     if made:
         click.echo(f"{made} built, {current} in {out} ({time.perf_counter() - start:.1f} s)")
@@ -106,11 +108,11 @@ def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
 @contextmanager
 def _building_in(folder: Path) -> Iterator[None]:
     """The folder, made if need be, with no other build in it."""
-    from ..compiler import toolchain
+    from ..compiler.lock import sole_builder
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with toolchain.sole_builder(folder):
+        with sole_builder(folder):
             yield
     except OSError as error:  # a CacheError too, whose words are about the cache
         fault = error.__cause__ or error

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from .. import __version__
 from ..codegen import runtime_source
-from ..compiler import catalogue, toolchain
+from ..compiler import cache, catalogue, toolchain, trust
 from ..compiler import manifest as product
 from ..errors import CompilerNotFound, OptgenError
 from ..paths import BUILD
@@ -52,7 +52,8 @@ def examine() -> Iterator[Finding]:
         except OptgenError as error:
             yield Finding(subject, False, error.message, error.hint or "")
         except (ImportError, OSError) as error:
-            yield Finding(subject, False, f"{type(error).__name__}: {error}", "pip install --force-reinstall optgen")
+            advice = "pip install --force-reinstall optgen" if isinstance(error, ImportError) else ""
+            yield Finding(subject, False, f"{type(error).__name__}: {error}", advice)
 
 
 def _versions() -> tuple[bool, str, str]:
@@ -94,9 +95,9 @@ def _threads() -> tuple[bool, str, str]:
 
 
 def _cache() -> tuple[bool, str, str]:
-    folder = toolchain.cache_folder()
+    folder = cache.cache_folder()
     if not os.access(folder, os.W_OK | os.X_OK):
-        return False, f"{folder} cannot be written", toolchain.ELSEWHERE
+        return False, f"{folder} cannot be written", trust.ELSEWHERE
     sizes = [path.stat().st_size for path in folder.glob("*/*") if path.is_file()]
     return True, f"{folder}: {len(list(folder.glob('*/*.so')))} libraries, {sum(sizes) / 1e6:.1f} MB", ""
 

@@ -119,6 +119,7 @@ def _reads_as(digits: str, bits: bytes, ctype: CType) -> bool:
 def comment(text: str) -> str:
     """`text` as it may stand inside a C comment: nothing in it ends the comment or hides from the reader."""
     plain = "".join(" " if unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp") else c for c in text)
+    plain = re.sub(r"\?(?=\?[=/'()!<>-])", "? ", plain)  # trigraphs, which ISO C reads before anything else
     return plain.replace("*/", "* /").replace("/*", "/ *")
 
 

@@ -1,23 +1,28 @@
 """`optgen build`: specs to files in a folder. In: the paths of specs. Out: per rule a library, its C source, a Python
 module, and the record that says what they were made of. What is there already, as it should be, is left alone.
+
+For all shipped rules together there are the stubs of the package, which type checkers and editors read.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..codegen.description import describe
 from ..codegen.runtime_source import runtime_source
+from ..codegen.stub_source import package_stub, torch_stub
 from ..errors import OptgenError, SpecError
-from ..paths import declarations
+from ..paths import PACKAGE, declarations
 from . import toolchain
 from .declarations import write_declarations
 from .driver import Compilation, compile_file
+from .files import digest, read_regular, write_atomically
 from .manifest import Product, fingerprint, library_of
 
-__all__ = ["Job", "build", "is_current", "jobs"]
+__all__ = ["Job", "build", "is_current", "jobs", "write_stubs"]
 
 #: The stems of the runtime's own files.
 TAKEN = ("runtime", "declarations")
@@ -86,7 +91,7 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
     """Makes the files of `job` in `folder`; False if all of them were there already, as they should be.
 
     The record is written last, and taken away first, so that a build killed half-way is never taken for a whole one.
-    Only one process at a time may build in a folder: hold `toolchain.sole_builder`. OptgenError if a file of somebody
+    Only one process at a time may build in a folder: hold `lock.sole_builder`. OptgenError if a file of somebody
     else's is in the way.
     """
     if is_current(job, folder, compiler):
@@ -103,22 +108,36 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
             else:
                 stale.unlink(missing_ok=True)
     for name, text in texts.items():
-        toolchain.write_atomically(folder / name, text)
+        write_atomically(folder / name, text)
     library = library_of(record)
     toolchain.compile_library(source, library, compiler)
     names = [*texts, library.name]
     if job.compilation is None:
         write_declarations(declarations(), folder / "declarations.py")
         names.append("declarations.py")
-    digests = {name: toolchain.digest(folder / name) for name in names}
+    digests = {name: digest(folder / name) for name in names}
     Product(job.fingerprint, _identity(compiler), digests).write(record)
     return True
+
+
+def write_stubs(jobs: Iterable[Job], package: Path = PACKAGE) -> None:
+    """Write the stubs of `optgen` and `optgen.torch`, which have a class for each of these jobs, into the package.
+
+    A stub that says the same already is left alone: an installed package may lie where nobody can write. Raises
+    `OSError` where one that must be written cannot be.
+    """
+    compilations = [job.compilation for job in jobs if job.compilation]
+    rules = [describe(each.rules, each.open) for each in compilations]
+    for folder, text in (("", package_stub(rules)), ("torch", torch_stub(rules))):
+        path = package / folder / "__init__.pyi"
+        if not path.exists() or path.read_text("utf-8") != text:
+            write_atomically(path, text)
 
 
 def _refuse_foreign(folder: Path, names: list[str]) -> None:
     """The folder may be one that people work in: only what optgen made is overwritten, and all of that says so."""
     for path in (folder / name for name in names):
-        text = path.read_text("utf-8", errors="replace") if path.exists() else ""
+        text = read_regular(path).decode(errors="replace") if path.exists() else ""
         if text and MARKS[path.suffix] not in text:
             message = f"{path} is in the way: optgen did not make it, and does not overwrite it"
             raise OptgenError(message, hint="build into another folder, or move the file away")

@@ -14,9 +14,13 @@ from pathlib import Path
 from ..errors import ArgumentError, OptgenError
 from ..ir.rule import Rule
 from ..paths import SPECS
+from .files import printable
 from .manifest import built_library, fingerprint, rules_of
 
 __all__ = ["Compilation", "compile_built", "compile_file", "compile_text"]
+
+#: No more is read of a file: a spec is a page of text, and of its length in characters `parse` judges.
+MOST_BYTES = 1 << 20
 
 # A rule that was built needs neither the language nor the passes nor a generator, and they take longer to import than
 # everything else that its first step needs. So each is imported by the stage that it does.
@@ -153,12 +157,19 @@ def _compiled_before(text: str, file: str, module: Path) -> Compilation:
 
 def compile_file(path: Path) -> Compilation:
     """The spec at `path`; an OptgenError if the file cannot be read."""
+    called = printable(path)
     try:
-        text = path.read_text("utf-8-sig")  # some editors begin a file with a mark
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+        text = data.decode("utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
-        raise OptgenError(f"{path}: a spec in UTF-8 was expected, byte {error.start} is none") from None
-    except OSError as error:
+        if len(data) <= MOST_BYTES:
+            raise OptgenError(f"{called}: a spec in UTF-8 was expected, byte {error.start} is none") from None
+    except (OSError, ValueError) as error:  # the latter for a name that no file can have here
         hint = "give the path of a .toml file"
-        raise OptgenError(f"{path}: a spec was expected: {error.strerror}", hint=hint) from None
+        fault = error.strerror if isinstance(error, OSError) else error
+        raise OptgenError(f"{called}: a spec was expected: {fault}", hint=hint) from None
+    if len(data) > MOST_BYTES:
+        raise OptgenError(f"{called}: a spec was expected, got a file of more than {MOST_BYTES} bytes")
     # Two shipped rules may differ in nothing but capitals; their files do not.
-    return compile_text(text, path.name, path.stem if path.resolve().parent == SPECS else "")
+    return compile_text(text, printable(Path(path.name)), path.stem if path.resolve().parent == SPECS else "")

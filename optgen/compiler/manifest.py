@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 
 from ..paths import BENCHMARKS, BUILD, PACKAGE, TEMPLATES
-from .files import digest, write_atomically
+from .files import digest, read_regular, write_atomically
 
 __all__ = ["Product", "built_library", "fingerprint", "hash_sources", "library_of", "note_sources", "rules_of"]
 
@@ -65,7 +65,7 @@ def _sources() -> bytes:
     """A digest of optgen itself. It takes long, so what `note_sources` left is taken while it holds: always in an
     installed wheel, whose files nobody edits; in a checkout until the size or the time of a file changes."""
     try:
-        noted = json.loads((BUILD / SOURCES).read_text("utf-8"))
+        noted = json.loads(read_regular(BUILD / SOURCES))
         if BUILD.parent == PACKAGE or noted["stamps"] == _stamps():
             return bytes.fromhex(noted["digest"])
     except (OSError, ValueError, TypeError, LookupError):
@@ -101,7 +101,7 @@ class Product:
     def read(cls, path: Path) -> Product | None:
         """The record at `path`; None if there is none, or it is damaged."""
         try:
-            return cls(**json.loads(path.read_text("utf-8")))
+            return cls(**json.loads(read_regular(path)))
         except (OSError, ValueError, TypeError):
             return None
 

@@ -34,8 +34,8 @@ MOST_REDUCTIONS = 32
 
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
-    "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "copy", "rule", "spec", "bind",
-    "parts", "parameters",
+    "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "load", "copy",
+    "rule", "spec", "bind", "parts", "parameters",
 })  # fmt: skip
 _RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])\s*(,\s*whole)?")
 

@@ -10,27 +10,32 @@ what they were: a step plan knows them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from .. import interpreter as interp
-from ..errors import ArgumentError, ArrayError, StateError
+from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.expr import Extent
 from ..ir.rule import Rule
-from ..runtime.arrays import LEAVE_OUT, Array, as_gradient, as_parameter, refuse_overlaps
+from ..runtime.arrays import LEAVE_OUT, Array, as_gradient, as_parameter
 from ..runtime.engine import first_group_states, leave_gradients, small_shapes, variant_for
 from ..runtime.kernel import Kernel, kernel_of
 from ..runtime.machine import threads
-from ..runtime.plan import StepPlan, StepPlans
+from ..runtime.overlaps import refuse_overlaps
+from ..runtime.plan import StepPlan, StepPlans, key_of_list
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
+from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
 from .hyperparameters import Given
 from .settings import Settings
 from .state import States, expect_fit, expect_number, read_saved
 
-__all__ = ["ArrayEngine", "Engine"]
+__all__ = ["ArrayEngine", "Engine", "Parameters"]
+
+#: Parameters, of which a mapping gives the names.
+Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 
 ALL_OF_THEM = "give zeros: what depends on all parameters would be another number without this one"
 ANOTHER_RULE = "step it with another rule, one optimiser for each"
@@ -43,6 +48,8 @@ class Engine(Protocol):
     def state(self, p: Any) -> dict[str, Any]: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
+    def save(self, path: FilePath, params: Parameters) -> None: ...
+    def load(self, path: FilePath, params: Parameters) -> None: ...
     def copy_to(self, other: Engine) -> None:
         """Gives `other` the same parameters, with copies of their states."""
 
@@ -101,7 +108,7 @@ class ArrayEngine:
         variants = [self.settings.variants[p.ndim >= 2] for p in ps]
         plan = StepPlan(self._kernel, params, ps, gs, slots, variants, threads())
         self._register(ps, slots)
-        self.plans.keep(tuple(map(id, params)), plan)
+        self.plans.keep(key_of_list(params), plan)
         return plan.run(values, self._group(values, slots)) or self._refused(gs, values)
 
     def _kernel(self, dtype: str, variant: int) -> Kernel:
@@ -222,15 +229,17 @@ class ArrayEngine:
             raise StateError(f"{len(fitting)} loaded states of shape {p.shape} wait for their parameters", hint=hint)
         return fitting[0] if fitting else None
 
-    def state_dict(self) -> dict[str, Any]:
+    def _saved_settings(self) -> dict[str, Any]:
         settings = self.settings
-        saved = {
+        return {
             "format": FORMAT,
             "rule": settings.rule.name,
             "flags": settings.saved_flags(),
             "hyperparameters": {n: saved_value(settings.spellings[n][0], v) for n, v in settings.values.items()},
-            "parameters": self.states.saved(),
         }
+
+    def state_dict(self) -> dict[str, Any]:
+        saved = self._saved_settings() | {"parameters": self.states.saved()}
         if self.states.group:
             saved["group"] = {name: array.copy() for name, array in self.states.group.items()}
         return saved
@@ -292,6 +301,35 @@ class ArrayEngine:
         rule = self._rule_of(shape)
         return [state.name for state in rule.states if state.extent > Extent.GROUP], small_shapes(rule, shape)
 
+    # ---- Files ----
+
+    def save(self, path: FilePath, params: Parameters) -> None:
+        arrays = _named(params)
+        slots = dict(zip(arrays, map(self.states.find, keys_of(list(arrays.values()))), strict=True))
+        absent = len(self.states) - sum(slot is not None for slot in slots.values())
+        if self.states.pending:
+            hint = "step them first, or say which they are: opt.load_state_dict(saved, params)"
+            raise StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
+        if absent:
+            message = f"all parameters that this optimiser has stepped were expected, {absent} are missing"
+            raise StateError(
+                message, hint="give the arrays themselves, not copies; let go of those that are not needed"
+            )
+        write_checkpoint(path, self._saved_settings(), arrays, slots, self.states.group)
+
+    def load(self, path: FilePath, params: Parameters) -> None:
+        arrays = _named(params)
+        keys_of(list(arrays.values()))
+        refuse_overlaps(list(arrays.values()), [], [])
+        saved, values = read_checkpoint(path, arrays)
+        begun = {name: entry for name, entry in saved["parameters"].items() if entry is not None}
+        try:
+            self.load_state_dict(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
+        except (StateError, HyperparameterError, ArgumentError) as error:
+            raise type(error)(f"{path}: {error.message}", hint=error.hint) from None
+        for name, array in arrays.items():
+            array[...] = values[name]
+
     def copy_to(self, other: Engine) -> None:
         assert isinstance(other, ArrayEngine)
         self.states.copy_to(other.states)
@@ -301,6 +339,16 @@ def _new_slot(p: Array, rule: Rule, values: HyperValues) -> Slot:
     initial = interp.initial_state(rule, values, p)
     own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
     return Slot.of(p, 0, own, small_shapes(rule, p.shape))
+
+
+def _named(params: Parameters) -> dict[str, Array]:
+    """The arrays behind parameters, by the names that they have in a mapping; in a sequence, by their places."""
+    if not isinstance(params, Mapping):
+        params = {str(i): p for i, p in enumerate(_listed(params, "parameters"))}
+    for name in params:
+        if not isinstance(name, str) or any("\ud800" <= c <= "\udfff" for c in name):
+            raise ArgumentError(f"a text was expected as the name of a parameter, got {name!r}")
+    return {name: as_parameter(p, name, len(params)) for name, p in params.items()}
 
 
 def _listed(given: Any, what: str) -> list[Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from ..compiler import driver
 from ..compiler.driver import Compilation
@@ -19,7 +19,8 @@ from ..errors import ArgumentError
 from ..ir.expr import Expr
 from ..ir.rule import Rule
 from . import classes
-from .array_engine import ArrayEngine, Engine
+from .array_engine import ArrayEngine, Engine, Parameters
+from .checkpoint_file import FilePath
 from .hyperparameters import Given, Spellings, any_spelling, spellings
 from .settings import Settings, check_settings
 
@@ -71,8 +72,8 @@ class Optimiser:
         cls._spellings = spellings(cls._compilation.rules[0].hypers)
         cls.__init__ = any_spelling(cls.__init__, cls._spellings)  # type: ignore[method-assign]
 
-    def __new__(cls, /, *arguments: Any, **keywords: Any) -> Optimiser:
-        made: Optimiser = object.__new__(getattr(cls, "_chain", cls) if cls is Optimiser else cls)
+    def __new__(cls, /, *arguments: Any, **keywords: Any) -> Self:
+        made: Self = object.__new__(getattr(cls, "_chain", cls) if cls is Optimiser else cls)
         return made
 
     def __init__(self, *parts: Any, backend: str = "kernel") -> None:
@@ -176,6 +177,71 @@ class Optimiser:
         ArgumentError for its hyperparameters, ArrayError for `params`. Then nothing has changed.
         """
         self._engine.load_state_dict(saved, params)
+
+    # ---- Files ----
+
+    def save(self, path: FilePath, params: Parameters) -> None:
+        """Write a checkpoint: `params`, their states and counts, and the hyperparameters, in the safetensors format.
+
+        The file is written under another name beside `path`, and takes its name when it is on the disk: `path` holds
+        all of the old or all of the new.
+
+        Parameters
+        ----------
+        path
+            The file to write, or to replace.
+        params
+            All parameters that were stepped, and any others: a mapping of names, or a sequence, in which they are
+            called 0, 1, and so on.
+
+        Raises
+        ------
+        StateError
+            If a parameter that was stepped is not among `params`, or a loaded state waits for its own.
+        ArrayError
+            For what is no parameter.
+        OptgenError
+            If the library safetensors is not installed: `pip install "optgen[safetensors]"`.
+        OSError
+            If the file cannot be written.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from optgen import ADAM
+        >>> opt, W = ADAM(), np.zeros((3, 4))
+        >>> opt.save("run.safetensors", {"W": W})
+        >>> opt.load("run.safetensors", {"W": W})
+        """
+        self._engine.save(path, params)
+
+    def load(self, path: FilePath, params: Parameters) -> None:
+        """Take over what `save` wrote: values of `params`, in place, their states and counts, hyperparameters.
+
+        A run goes on from there with the same bits.
+
+        Parameters
+        ----------
+        path
+            A file that an optimiser of this rule, with these flags, wrote.
+        params
+            The parameters under the names that they were saved with, in their shapes and dtypes. This optimiser has
+            states of these and no others then.
+
+        Raises
+        ------
+        StateError
+            If the file is damaged, or of another kind, rule, names, shapes or dtypes.
+        HyperparameterError
+            If it has a hyperparameter out of its range.
+        ArrayError, OptgenError
+            As `save` does.
+        OSError
+            If the file cannot be read.
+
+        After an error no parameter, state, count or hyperparameter has changed.
+        """
+        self._engine.load(path, params)
 
     # ---- Copies ----
 

@@ -18,9 +18,10 @@ from ..ir.rule import Rule
 from ..ir.verify import verify
 from ..language.check import MOST_REDUCTIONS
 from ..names import canonical
-from .array_engine import Engine
+from .array_engine import Engine, Parameters
 from .base import Optimiser, engine_of, loaded, settings_of
 from .checkpoint import flags_of_parts
+from .checkpoint_file import FilePath
 from .hyperparameters import Given, spellings
 from .settings import Settings, expect_backend
 
@@ -199,6 +200,12 @@ class PartEngine:
         raise self._refusal()
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> NoReturn:
+        raise self._refusal()
+
+    def save(self, path: FilePath, params: Parameters) -> NoReturn:
+        raise self._refusal()
+
+    def load(self, path: FilePath, params: Parameters) -> NoReturn:
         raise self._refusal()
 
     def copy_to(self, other: Engine) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 import sys
 from collections.abc import Callable
 from difflib import get_close_matches
@@ -18,17 +19,28 @@ from types import ModuleType, new_class
 from typing import Any
 
 from ..compiler.catalogue import shipped_names
-from ..compiler.driver import Compilation, compile_text
+from ..compiler.driver import Compilation, compile_file, compile_text
 from ..compiler.manifest import built_library, fingerprint
-from ..errors import UnknownRule
+from ..errors import ArgumentError, UnknownRule
 from ..ir.rule import Rule
 from ..once import once
 from ..paths import BUILD
 
-__all__ = ["module_class", "shipped_class"]
+__all__ = ["load", "module_class", "shipped_class"]
 
 
 # ---- Optimiser classes ----
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """The optimiser class of the spec at `path`. SpecError lists all its faults.
+
+    Its kernel is compiled when it first steps, and kept in the per-user cache. CompilerNotFound if there is no C
+    compiler then; with `backend="interpreter"` none is needed.
+    """
+    if "\n" in str(path):
+        raise ArgumentError("load: the path of a spec was expected, got its text", hint="write it to a file")
+    return module_class(compile_file(Path(path)))
 
 
 @once

@@ -6,13 +6,13 @@ names the one at fault. Nothing here writes to an array.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError
+from .overlaps import overlaps_itself
 
 __all__ = [
     "COMPUTE",
@@ -21,9 +21,7 @@ __all__ = [
     "Array",
     "as_gradient",
     "as_parameter",
-    "bounds",
     "empty_beside",
-    "refuse_overlaps",
 ]
 
 
@@ -32,14 +30,13 @@ Array: TypeAlias = NDArray[Any]
 COMPUTE = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 #: Bytes of a line of the cache.
 LINE = 64
-#: How hard to look for a shared element of two interleaved arrays before calling them overlapping.
-_WORK = 10_000
 #: What to do about a parameter without a gradient.
 LEAVE_OUT = "leave its parameter out of this step, or give zeros"
 
 
-def as_parameter(given: object, number: int, count: int) -> Array:
-    """The array behind a parameter: a writable array of float32 or float64, or what `param` made of one."""
+def as_parameter(given: object, number: int | str, count: int) -> Array:
+    """The array behind a parameter: a writable array of float32 or float64, or what `param` made of one. `number`: its
+    place among others, or its name."""
     what = "the parameter" if count == 1 else f"parameter {number}"
     p = given if isinstance(given, np.ndarray) else getattr(given, "data", None)
     if not isinstance(p, np.ndarray):
@@ -49,7 +46,7 @@ def as_parameter(given: object, number: int, count: int) -> Array:
     if not p.flags.writeable:
         hint = "a step changes the parameter in place: give a writable array, for example p.copy()"
         raise ArrayError(f"{what} is read-only", hint=hint)
-    if _overlaps_itself(p):
+    if overlaps_itself(p):
         hint = "give an array with an element of memory for every element, for example p.copy()"
         raise ArrayError(f"{what} has elements that share memory (strides {p.strides}, shape {p.shape})", hint=hint)
     return p
@@ -76,7 +73,7 @@ def as_gradient(
         raise ArrayError(f"{what}: shape {p.shape}, that of its parameter, was expected, got {g.shape}")
     if written and not g.flags.writeable:
         raise ArrayError(f"{what} is read-only, and the step overwrites it", hint="give a writable array: g.copy()")
-    if written and _overlaps_itself(g):
+    if written and overlaps_itself(g):
         hint = "the step overwrites it: give an array with an element of memory for every element, g.copy()"
         raise ArrayError(f"{what} has elements that share memory (strides {g.strides}, shape {g.shape})", hint=hint)
     return g
@@ -119,18 +116,6 @@ def _dtype_hint(dtype: np.dtype[Any]) -> str:
     return "convert it and keep the result: x = x.astype(np.float32)"
 
 
-def _overlaps_itself(x: Array) -> bool:
-    """Whether two elements may be the same memory: false if each stride leaps over all that smaller strides reach."""
-    if x.size <= 1 or x.flags.c_contiguous or x.flags.f_contiguous:
-        return False
-    reach = x.itemsize
-    for stride, extent in sorted((abs(s), n) for s, n in zip(x.strides, x.shape, strict=True) if n > 1):
-        if stride < reach:
-            return True
-        reach += stride * (extent - 1)
-    return False
-
-
 def empty_beside(x: Array) -> Array:
     """An array laid out as `x`, whose elements stand in lines of the cache as those of `x` do: where a vector of one
     lies within a line, so does that of the other. Its values are whatever was there."""
@@ -139,64 +124,3 @@ def empty_beside(x: Array) -> Array:
         return plain
     room = np.empty(plain.nbytes + LINE, np.uint8)
     return np.ndarray(x.shape, x.dtype, room, (x.ctypes.data - room.ctypes.data) % LINE, plain.strides)
-
-
-def bounds(x: Array) -> tuple[int, int]:
-    """Address of the first byte of `x`, and of the one behind its last."""
-    if x.size == 0:
-        return x.ctypes.data, x.ctypes.data
-    low = high = x.ctypes.data
-    for stride, extent in zip(x.strides, x.shape, strict=True):
-        if stride < 0:
-            low += stride * (extent - 1)
-        else:
-            high += stride * (extent - 1)
-    return low, high + x.itemsize
-
-
-def refuse_overlaps(
-    parameters: Sequence[Array], gradients: Sequence[Array], states: Sequence[Array], *, overwrites: bool = False
-) -> None:
-    """ArrayError if a step would write memory that it reads or writes elsewhere. Gradients may share with gradients,
-    unless the step `overwrites` them."""
-    count = len(parameters)
-    arrays = [*parameters, *states, *gradients]
-    before = count + len(states)
-    written = len(arrays) if overwrites else before
-
-    def name(i: int) -> str:
-        if i < count:
-            return "the parameter" if count == 1 else f"parameter {i}"
-        if i < before:
-            return "a state of the optimiser"
-        return "the gradient" if count == 1 else f"gradient {i - before}"
-
-    for i, j in _touching([bounds(x) for x in arrays], written):
-        a, b = arrays[i], arrays[j]
-        if not _share(a, b):
-            continue
-        if j < count and a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides:
-            raise ArrayError(f"{name(i)} and {name(j)} are the same array", hint="give each parameter once")
-        hint = "a step writes one while it reads or writes the other: give one of them memory of its own, .copy()"
-        raise ArrayError(f"{name(i)} and {name(j)} overlap in memory", hint=hint)
-
-
-def _touching(intervals: Sequence[tuple[int, int]], written: int) -> Iterator[tuple[int, int]]:
-    """Pairs i < j of intervals with an address in common, of which the first at least is one of the `written`."""
-    active: list[int] = []
-    for i in sorted(range(len(intervals)), key=intervals.__getitem__):
-        low, high = intervals[i]
-        if low == high:
-            continue
-        active = [j for j in active if intervals[j][1] > low]
-        for j in active:
-            if min(i, j) < written:
-                yield min(i, j), max(i, j)
-        active.append(i)
-
-
-def _share(a: Array, b: Array) -> bool:
-    try:
-        return bool(np.shares_memory(a, b, max_work=_WORK))  # type: ignore[arg-type]
-    except np.exceptions.TooHardError:
-        return True

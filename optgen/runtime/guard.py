@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import Array, bounds
+from .arrays import Array
+from .overlaps import bounds
 
 __all__ = ["NUMPY", "BoundGradients", "DictGuard", "Guard", "Head", "Reader", "lists_readable"]
 

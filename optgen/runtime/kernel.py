@@ -87,8 +87,12 @@ def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | 
     isa = isa or choose_isa(run.usable)
     built = module is not None and not compilation.sharded  # `optgen build` makes none for shards: few need them
     path = built_library(Path(str(module)).with_suffix(".json"), compilation.fingerprint) if built else None
-    if path is None:
-        from ..compiler import toolchain
 
-        path = toolchain.cached_library(compilation.c_source_for(isa), compilation.stem, ABI)
-    return Kernel(run, open_library(run.ffi, path, "optgen_abi"), compilation.lowered[variant], dtype, isa)
+    def opened(path: Path) -> Kernel:
+        return Kernel(run, open_library(run.ffi, path, "optgen_abi"), compilation.lowered[variant], dtype, isa)
+
+    if path is not None:
+        return opened(path)
+    from ..compiler.cache import open_cached
+
+    return open_cached(compilation.c_source_for(isa), compilation.stem, ABI, opened)

@@ -6,6 +6,7 @@ In: the path of a library. Out: the opened library, if its ABI is ours.
 from __future__ import annotations
 
 import os
+from ctypes import CDLL
 from pathlib import Path
 from typing import Any
 
@@ -23,20 +24,22 @@ __all__ = ["Runtime", "open_library", "runtime"]
 def runtime() -> Runtime:
     """The runtime of this process. CompilerNotFound if it was never built and there is no compiler to build it."""
     path = built_library(BUILD / "runtime.json", fingerprint(""))
-    parsed = path.with_name("declarations.py") if path else None
+    text = declarations()
     if path is None:
         from ..codegen.runtime_source import runtime_source
-        from ..compiler import toolchain
+        from ..compiler.cache import open_cached
 
-        path = toolchain.cached_library(runtime_source(), "runtime", ABI)
-    return Runtime(read_declarations(declarations(), parsed), path)
+        return open_cached(runtime_source(), "runtime", ABI, lambda path: Runtime(read_declarations(text, None), path))
+    return Runtime(read_declarations(text, path.with_name("declarations.py")), path)
 
 
 def open_library(ffi: Any, path: Path, abi: str) -> Any:
     """The shared library at `path`, if the number that its function `abi` gives is ours; else CompilerError."""
     try:
         # Never unloaded: at the end of the process its threads may still be in there, at work or asleep.
-        library = ffi.dlopen(str(path), os.RTLD_NOW | os.RTLD_NODELETE)
+        # By ctypes, for cffi takes no path that is not UTF-8.
+        handle = CDLL(str(path), os.RTLD_NOW | os.RTLD_NODELETE)._handle
+        library = ffi.dlopen(ffi.cast("void *", handle))
         found = getattr(library, abi)()
     except (OSError, AttributeError, getattr(ffi, "error", OSError)) as error:  # the last of an FFI made by a module
         raise CompilerError(f"{path} cannot be loaded: {error}", hint="delete it and build again") from None

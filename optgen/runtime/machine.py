@@ -16,13 +16,16 @@ from ..errors import ArgumentError
 __all__ = ["choose_isa", "processors", "threads"]
 
 
+MOST_THREADS = 256
+
+
 def choose_isa(usable: Sequence[str]) -> str:
     """The best instruction set, or the one that OPTGEN_ISA names."""
     wanted = os.environ.get("OPTGEN_ISA", "")
     if not wanted:
         return usable[0]
     if wanted not in usable:
-        message = f"OPTGEN_ISA: one of {', '.join(usable)} was expected on this processor, got {wanted!r}"
+        message = f"OPTGEN_ISA: one of {', '.join(usable)} was expected on this processor, got {wanted[:40]!r}"
         raise ArgumentError(message, hint="unset it for the best one")
     return wanted
 
@@ -35,8 +38,8 @@ def threads() -> int:
 
 @cache
 def _thread_count(wanted: str) -> int:
-    if not wanted.isdecimal() or not 1 <= int(wanted) <= 256:
-        message = f"OPTGEN_NUM_THREADS: a whole number from 1 to 256 was expected, got {wanted!r}"
+    if not wanted.isdecimal() or len(wanted.lstrip("0")) > 3 or not 1 <= int(wanted) <= MOST_THREADS:
+        message = f"OPTGEN_NUM_THREADS: a whole number from 1 to {MOST_THREADS} was expected, got {wanted[:40]!r}"
         raise ArgumentError(message, hint="unset it for one thread a processor")
     return int(wanted)
 

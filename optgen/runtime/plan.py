@@ -16,16 +16,18 @@ import numpy as np
 
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
-from .arrays import COMPUTE, Array, bounds
+from .arrays import COMPUTE, Array
 from .bound import BoundKernels
 from .guard import NUMPY, BoundGradients, Guard
 from .kernel import Kernel
+from .overlaps import bounds
 from .slots import Key, Slot, Ticks, owner_of
 
-__all__ = ["StepPlan", "StepPlans"]
+__all__ = ["StepPlan", "StepPlans", "key_of_list"]
 
-#: How many lists of parameters an optimiser remembers; one each for who updates 1024 parameters one by one.
-MOST_PLANS = 1024
+#: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
+#: are stepped together, or one by one, however many they are.
+MOST_PLANS = 4
 
 
 class StepPlan:
@@ -104,42 +106,67 @@ def _arrays(params: Sequence[Any]) -> list[Any]:
 
 
 class StepPlans:
-    """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest."""
+    """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest.
+
+    Whatever allocates memory may run the garbage collector, and with it `forget`: any plan may be gone meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._plans: dict[Key, StepPlan] = {}
+        self._plans: dict[int, tuple[Key, StepPlan]] = {}  # by number, which slots go by
+        self._numbers: dict[Key, int] = {}
         self._last: StepPlan | None = None
+        self._made, self._oldest = 0, 1
+        self._size = self._slots = 0  # of all plans together: with each slot as often as it is there, and once
 
     def for_step(self, params: Sequence[Any], grads: Sequence[Any]) -> StepPlan | None:
         """The plan by which these may be stepped without checks, if there is one."""
         last = self._last
         if last is not None and last.rebind(params, grads):
             return last
-        plan = self._plans.get(tuple(map(id, params)))
+        plan = self.of(key_of_list(params))
         if plan is None or plan is last or not plan.rebind(params, grads):
             return None
         self._last = plan
+        return plan
+
+    def of(self, key: Key) -> StepPlan | None:
+        """The plan that is kept by this key."""
+        _, plan = self._plans.get(self._numbers.get(key, 0), (key, None))
         return plan
 
     def __len__(self) -> int:
         return len(self._plans)
 
     def keep(self, key: Key, plan: StepPlan) -> None:
-        self._drop(key)
-        while len(self._plans) >= MOST_PLANS:
-            self._drop(next(iter(self._plans)))
-        self._plans[key] = self._last = plan
+        self._drop(self._numbers.get(key, 0))
+        number = self._numbers[key] = self._made = self._made + 1
+        self._plans[number] = key, plan
+        self._last = plan
+        self._size += len(plan.slots)
         for slot in plan.slots:
-            slot.plans.add(key)
+            self._slots += not slot.plans
+            slot.plans.add(number)
+        while self._size > MOST_PLANS * self._slots:
+            self._drop(self._oldest)
+            self._oldest += 1
 
     def forget(self, slot: Slot) -> None:
         """Drops the plans with this slot, so that they do not keep its memory."""
-        for key in list(slot.plans):
-            self._drop(key)
+        for number in list(slot.plans):
+            self._drop(number)
 
-    def _drop(self, key: Key) -> None:
-        plan = self._plans.pop(key, None)
+    def _drop(self, number: int) -> None:
+        key, plan = self._plans.pop(number, ((), None))
+        if plan is None:
+            return
+        del self._numbers[key]
         if plan is self._last:
             self._last = None
-        for slot in plan.slots if plan else ():
-            slot.plans.discard(key)
+        self._size -= len(plan.slots)
+        for slot in plan.slots:
+            slot.plans.discard(number)
+            self._slots -= not slot.plans
+
+
+def key_of_list(params: Sequence[Any]) -> Key:
+    return tuple(map(id, params))

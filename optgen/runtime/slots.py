@@ -44,7 +44,7 @@ class Slot:
         self.shape = shape
         self.dtype = dtype
         self.arrays = arrays
-        self.plans: set[Key] = set()  # the plans to forget together with it
+        self.plans: set[int] = set()  # the numbers of plans to forget together with it
         self._before = t
         self._ticks: Ticks | None = None
 
@@ -91,13 +91,26 @@ class Slot:
 def owner_of(p: Array) -> Any:
     """The object whose life is the life of the memory of `p`: the last of its bases that can be watched."""
     owner: Any = p
-    while (base := owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)) is not None:
+    passed = {id(p)}  # alive, held by one another
+    while (base := _base_of(owner)) is not None and id(base) not in passed:
         try:
             weakref.ref(base)
         except TypeError:
             break
+        passed.add(id(base))
         owner = base
     return owner
+
+
+#: The base of an array, whatever a class derived from that of arrays calls so.
+_array_base = np.ndarray.base.__get__
+
+
+def _base_of(owner: Any) -> Any:
+    """What has the memory that an object is a view of, as far as it says so."""
+    if isinstance(owner, np.ndarray):
+        return _array_base(owner)
+    return owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
 
 
 def key_of(p: Array, owner: object) -> Key:

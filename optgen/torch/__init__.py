@@ -15,44 +15,26 @@ no kernel and no other wing.
 
 from __future__ import annotations
 
-import os
 import sys
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch.optim import Optimizer as Optimizer
 from torch.optim import lr_scheduler, swa_utils
 
-from ..compiler import catalogue, driver
-from ..errors import ArgumentError, UnknownRule
+from ..compiler import catalogue
+from ..errors import UnknownRule
 from ..once import once
-from ..optimiser.chain import chain as _chain
 from ..optimiser.classes import shipped_class
-from .classes import adapted, of_spec, wrapped
+from .classes import adapted
+from .classes import chain as chain
+from .classes import load as load
 from .optimizer import Adapter
 
 _OWN = ("Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils")
 
 # As modules too: `from optgen.torch.lr_scheduler import StepLR`.
 sys.modules |= {f"{__name__}.lr_scheduler": lr_scheduler, f"{__name__}.swa_utils": swa_utils}
-
-
-def load(path: str | os.PathLike[str]) -> type[Adapter]:
-    """The optimiser class of the spec at `path`. SpecError lists all its faults."""
-    compilation = driver.compile_file(Path(path))
-    return of_spec(compilation.text, compilation.file)
-
-
-def chain(params: Any, *parts: Any) -> Adapter:
-    """Several optimisers of optgen as one rule for these parameters, in one kernel: what `optgen.chain` makes of them.
-
-    Raises what that raises.
-    """
-    if isinstance(params, type) or hasattr(params, "rule"):
-        message = f"chain: the parameters were expected first, got {type(params).__name__}"
-        raise ArgumentError(message, hint="chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())")
-    return wrapped(params, _chain(*parts))
 
 
 @once

@@ -7,25 +7,45 @@ class too, whose constructor it keeps.
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from torch.optim import Optimizer
 
-from ..compiler.driver import Compilation, compile_text
+from ..compiler.driver import Compilation, compile_file, compile_text
 from ..errors import ArgumentError
-from ..ir.torch_names import chain_names, torch_names, torch_states
 from ..ir.rule import Rule
+from ..ir.torch_names import chain_names, torch_names, torch_states
 from ..once import once
 from ..optimiser.base import settings_of
 from ..optimiser.chain import Chain, ChainSettings
+from ..optimiser.chain import chain as core_chain
 from ..optimiser.classes import module_class
 from .naming import ABSENT, STEP, Kind, spellings_of
 from .optimizer import Adapter
 from .param_groups import NO_SCHEDULE, SCHEDULERS, expect_absent
 from .strategies import OwnRule, TorchRule
 
-__all__ = ["adapted", "of_spec", "wrapped"]
+__all__ = ["adapted", "chain", "load"]
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """The optimiser class of the spec at `path`. SpecError lists all its faults."""
+    compilation = compile_file(Path(path))
+    return of_spec(compilation.text, compilation.file)
+
+
+def chain(params: Any, *parts: Any) -> Adapter:
+    """Several optimisers of optgen as one rule for these parameters, in one kernel: what `optgen.chain` makes of them.
+
+    Raises what that raises.
+    """
+    if isinstance(params, type) or hasattr(params, "rule"):
+        message = f"chain: the parameters were expected first, got {type(params).__name__}"
+        raise ArgumentError(message, hint="chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())")
+    return _wrapped(params, core_chain(*parts))
 
 
 def adapted(
@@ -139,7 +159,7 @@ def defaults_of(core: Any, kind: Kind) -> dict[str, Any]:
     return {**defaults, **flags, **kind.absent}
 
 
-def wrapped(params: Any, core: Chain) -> Adapter:
+def _wrapped(params: Any, core: Chain) -> Adapter:
     """A chain of optgen, with its hyperparameters, for tensors of PyTorch."""
     made = _revived(core)
     Optimizer.__init__(made, params, defaults_of(core, made._kind))

@@ -26,10 +26,10 @@ from ..runtime.engine import first_group_states, leave_gradients, variant_for
 from .checkpoint import expect_state, fitting
 from .naming import STEP, Kind
 from .param_groups import Groups, expect_group
-from .plan import Member, TensorPlan, accepted
+from .plan import Member, TensorPlan, accepted, step_of
 from .sharding import aligned, expect_whole, small_like
 from .strategies import ANOTHER_RULE
-from .tensors import DTYPES, compute_dtype, count_dtype, increment_version, local, memory, steppable, wide
+from .tensors import DTYPES, compute_dtype, increment_version, local, memory, steppable, wide
 
 __all__ = ["Adapter"]
 
@@ -156,7 +156,8 @@ class Adapter(Optimizer):
             names = [self._kind.key(name) for name in rule.tensor_states]
             before = self._begin(p, rule, self._groups.values.of(own, dtype))
             kept = self.state[p] if names or self._kind.counted else {}  # PyTorch has no entry then
-            members.append(Member(p, variant, self._groups.values.number(own, dtype), kept, names, before))
+            small = len(names) - (len(rule.arrays) - 2)
+            members.append(Member(p, variant, self._groups.values.number(own, dtype), kept, names, small, before))
         plan = TensorPlan(self._kind, members, taken, places, rest, params, grads)
         if plan.made_for_one_step is not None:
             self._plan = None
@@ -222,9 +223,8 @@ class Adapter(Optimizer):
             if given is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(p)))
                 shape = interp.shape_of(state.extent, tuple(p.shape), rule.rows) if small else None
-                kept[key] = _new_state(p, shape, initial[state.name])
-            elif small and given.dtype is not torch.float64:
-                kept[key] = given.double()
+                dtype = self._kind.strategy.small_dtype(state.extent, p)
+                kept[key] = _new_state(p, shape, initial[state.name], dtype)
         return before
 
     def _of_group(self) -> dict[str, Any]:
@@ -268,12 +268,13 @@ class Adapter(Optimizer):
             highest = max(highest, t)
             named = {"p": p, "g": aligned(p, p.grad, i, False)}
             named |= {state.name: kept[key] for state, key in self._kind.own_states(rule)}
+            small = {state.name for state in rule.small_states}
             arrays = {}
             for name, x in named.items():
                 x = local(x)
-                in_place = wide(x.resolve_conj().resolve_neg())
+                in_place = x.detach().double() if name in small else wide(x.resolve_conj().resolve_neg())
                 arrays[name] = memory(in_place)
-                if in_place is not x and name in rule.stores | {"p"}:
+                if in_place.data_ptr() != x.data_ptr() and name in rule.stores | {"p"}:
                     narrow.append((x, in_place))
             tensors.append((rule, values, interp.Tensor(t, arrays)))
         counts = interp.step_group(tensors, self._of_group(), self._groups.values.of(0), highest)
@@ -283,7 +284,7 @@ class Adapter(Optimizer):
             increment_version([p for p, *_ in chosen])
         for (p, *_), (_, _, tensor) in zip(chosen, tensors, strict=True):
             t = tensor.t if counts else tensor.t - 1
-            self.state[p][STEP] = torch.tensor(float(t), dtype=count_dtype(), device="cpu")
+            step_of(self.state[p]).fill_(t)
 
     # ---- States ----
 
@@ -322,14 +323,15 @@ class Adapter(Optimizer):
                 handle.remove()
 
     def _keep_whole(self, saved: Mapping[str, Any]) -> None:
-        """After a load: the states that PyTorch rounds to the dtype of the parameter, and those of all parameters."""
+        """After a load: the small states, which PyTorch rounds to the dtype of the parameter, and those of all
+        parameters."""
         params = [p for group in self.param_groups for p in group["params"]]
         order = [i for group in saved["param_groups"] for i in group["params"]]
         small = {self._kind.key(s.name) for rule in self._kind.rules for s in rule.small_states}
         for p, i in zip(params, order, strict=True):
             for name, value in saved["state"].get(i, {}).items():
-                if name in small and p.dtype in DTYPES and isinstance(value, torch.Tensor):
-                    self.state[p][name] = value.detach().to("cpu", torch.float64, copy=True)
+                if name in small and isinstance(value, torch.Tensor):
+                    self.state[p][name] = value.detach().to("cpu", copy=True)
         kept = [group.pop(_OF_ALL, None) for group in self.param_groups]
         group = saved.get("group", kept[0])
         self._together = {name: np.array(value) for name, value in group.items()} if group else None
@@ -383,10 +385,10 @@ def _copied(kept: Any) -> Any:
     return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}
 
 
-def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any) -> torch.Tensor:
-    """A state filled with a number or an array: laid out as the parameter is, or small, of this shape and float64."""
+def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype: torch.dtype) -> torch.Tensor:
+    """A state filled with a number or an array: laid out as the parameter is, or small, of this shape and dtype."""
     if shape is not None:
-        return small_like(p, shape, float(value))
+        return small_like(p, shape, float(value), dtype)
     with torch.no_grad():
         made = torch.zeros_like(p, memory_format=torch.preserve_format)
         parts = torch.view_as_real(made) if made.is_complex() else made  # of a complex number, either part

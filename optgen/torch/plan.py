@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from operator import is_
 from typing import Any
 
@@ -17,29 +18,39 @@ import torch
 
 from ..errors import ArrayError
 from ..ir.evaluate import ValuesByCount
-from ..runtime.arrays import Array, as_gradient, as_parameter, bounds, refuse_overlaps
+from ..runtime import library
+from ..runtime.arrays import Array, as_gradient, as_parameter
 from ..runtime.bound import BoundKernels
 from ..runtime.guard import BoundGradients, DictGuard, Guard
 from ..runtime.kernel import kernel_of as kernel
+from ..runtime.overlaps import bounds, refuse_overlaps
 from .naming import STEP, Kind
 from .sharding import cut, shards_of
+from .small_states import SmallStates
 from .tensors import DTYPES, TENSORS, count_dtype, increment_version, local, memory, unresolved
 from .threads import threads
 
-__all__ = ["Member", "Taken", "TensorPlan", "accepted"]
+__all__ = ["Member", "Taken", "TensorPlan", "accepted", "step_of"]
 
 
 class Member:
     """One parameter of a step: its `variant` of the rule, the set of hyperparameters that it goes by, and its `state`,
-    of which `names` are what a kernel takes, in order. Its gradient is not kept: that is the caller's memory."""
+    of which `names` are what a kernel takes, in order; the last `small` have less than a value for each element. Its
+    gradient is not kept: that is the caller's memory."""
 
-    __slots__ = ("before", "names", "own", "p", "state", "variant")
+    __slots__ = ("before", "names", "own", "p", "small", "state", "variant")
 
     def __init__(
-        self, p: Any, variant: int, own: int, state: dict[str, Any], names: Sequence[str], before: int
+        self, p: Any, variant: int, own: int, state: dict[str, Any], names: Sequence[str], small: int, before: int
     ) -> None:
         self.p, self.variant, self.own = p, variant, own
-        self.state, self.names, self.before = state, names, before
+        self.state, self.names, self.small, self.before = state, names, small, before
+
+    def tensors(self) -> tuple[list[Any], list[Any]]:
+        """Its states: those of elements, and the small ones."""
+        found = [self.state[name] for name in self.names]
+        large = len(found) - self.small
+        return found[:large], found[large:]
 
 
 @dataclass(frozen=True)
@@ -105,11 +116,24 @@ class TensorPlan:
         self._threads = torch.get_num_threads()
         cuts = any(map(cut, self.tensors))
         compilation = kind.compilation.in_shards if cuts else kind.compilation
-        states = [[memory(member.state[name]) for name in member.names] for member in members]
+        states = [member.tensors() for member in members]
+        memories = [list(map(memory, large)) for large, _ in states]
+        small = [[memory(x) for x in small] for _, small in states]
+        self._small_tensors = [x for _, small in states for x in small]
+        self._runtime = library.runtime().path
+        self._small = None
+        if self._clocked or self._small_tensors:
+            shapes = [x.shape for each in small for x in each]
+            self._small = SmallStates(len(members) if self._clocked else 0, shapes, self._runtime, TENSORS)
+        values = iter(self._small.values if self._small else ())
+        arrays = [
+            (p, g, *own, *islice(values, member.small))
+            for p, g, own, member in zip(taken.ps, taken.gs, memories, members, strict=True)
+        ]
         self._bound = BoundKernels(
             lambda dtype, variant: kernel(compilation, variant, dtype, kind.module),
             [(DTYPES[member.p.dtype], member.variant) for member in members],
-            lambda i, _: (taken.ps[i], taken.gs[i], *states[i]),
+            lambda i, _: arrays[i],
             *threads(),
         )
         if cuts:
@@ -117,30 +141,27 @@ class TensorPlan:
             self._bound.shards = [shards_of([self.tensors[i] for i in own], each.kernel) for each, own in pairs]
         self._kept = [member.state[name] for member in members for name in member.names]
         if members:
-            refuse_overlaps(taken.ps, taken.gs, [array for arrays in states for array in arrays])
-            written = [bounds(x) for p, arrays in zip(taken.ps, states, strict=True) for x in (p, *arrays)]
+            written = [(p, *own, *few) for p, own, few in zip(taken.ps, memories, small, strict=True)]
+            refuse_overlaps(taken.ps, taken.gs, [array for each in written for array in each[1:]])
             fixed = made or self._bound.overwrites
-            gradients = BoundGradients(taken.tensors, taken.gs, written, self._bound.cells, fixed)
-            self._runtime = runtime = self._bound.bindings[0].kernel.runtime.path
-            self._guard = Guard(list(map(local, self.tensors)), [True] * len(members), runtime, TENSORS, gradients)
+            intervals = [bounds(x) for each in written for x in each]
+            gradients = BoundGradients(taken.tensors, taken.gs, intervals, self._bound.cells, fixed)
+            ps = list(map(local, self.tensors))
+            self._guard = Guard(ps, [True] * len(members), self._runtime, TENSORS, gradients)
             # A state may be given other memory without being another tensor.
-            self._memory = list(map(local, self._kept))
-            self._states = Guard(self._memory, [True] * len(self._memory), runtime, TENSORS)
+            self._memory = [local(x) for large, _ in states for x in large]
+            self._states = Guard(self._memory, [True] * len(self._memory), self._runtime, TENSORS)
         self._start()
 
     # ---- Counts ----
 
     def _start(self) -> None:
-        """Counts from where the states are, in a tensor of this plan."""
+        """Counts from where the states are."""
         begun = [member.before for member in self.members]
-        if self._clocked:
-            begun = [int(member.state[STEP]) if STEP in member.state else 0 for member in self.members]
-            with torch.inference_mode(False):
-                steps = torch.tensor(begun, dtype=count_dtype(), device="cpu")
-            for member, step in zip(self.members, steps.unbind(), strict=True):
-                member.state[STEP] = step
-            self._steps: Array = steps.numpy()
-            self._expected = self._steps.copy()
+        if self._small:
+            steps = [step_of(member.state) for member in self.members] if self._clocked else []
+            self._small.hold(steps, self._small_tensors)
+            begun = self._small.counts or begun
         self._n = 0
         self._bound.count_from(begun, [member.own for member in self.members])
         self._seen: DictGuard | None = None
@@ -148,7 +169,7 @@ class TensorPlan:
     def _counts_on(self, states: Mapping[Any, dict[str, Any]]) -> bool:
         """Whether the states are those that kernels are bound to; counts are begun anew if they are not as left."""
         same = self._seen is not None and self._seen.same(list(states.values()))
-        if same and (not self._clocked or self._steps.tobytes() == self._expected.tobytes()):
+        if same and (not self._small or self._small.read()):
             return True
         for member in self.members:
             if not member.names and not self._clocked:
@@ -199,13 +220,21 @@ class TensorPlan:
         if not self._bound.run(values, count, group):
             return False
         self._n = count
-        if self._clocked:
-            self._steps += 1
-            self._expected += 1
+        if self._small:
+            self._small.write()
         increment_version(self.tensors)
         if self._bound.overwrites:
             increment_version([member.p.grad for member in self.members])
         return True
+
+
+def step_of(state: dict[str, Any]) -> torch.Tensor:
+    """The count of updates in a state, as a tensor."""
+    step = state.get(STEP, 0)
+    if not isinstance(step, torch.Tensor):
+        with torch.inference_mode(False):
+            step = state[STEP] = torch.tensor(float(step), dtype=count_dtype(), device="cpu")
+    return step
 
 
 def _is_lazy(g: torch.Tensor | None) -> bool:

@@ -99,14 +99,14 @@ def _inner(extent: Extent, rows: Rows, rank: int) -> frozenset[int]:
     return frozenset(range(rank)) - varying_dimensions(extent, rank, rows)
 
 
-def small_like(p: Any, shape: tuple[int, ...], value: float) -> torch.Tensor:
-    """A state of lesser extent than an element, float64. That of rows, columns or matrices of a parameter in shards is
+def small_like(p: Any, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> torch.Tensor:
+    """A state of lesser extent than an element. That of rows, columns or matrices of a parameter in shards is
     in shards too, so that a checkpoint finds its parts; that of the tensor is the same everywhere."""
     if not shape or not cut(p):
-        return torch.full(shape, value, dtype=torch.float64, device="cpu")
+        return torch.full(shape, value, dtype=dtype, device="cpu")
     from torch.distributed.tensor import full
 
-    return full(shape, value, dtype=torch.float64, device_mesh=p.device_mesh, placements=p.placements)
+    return full(shape, value, dtype=dtype, device_mesh=p.device_mesh, placements=p.placements)
 
 
 # ---- Reductions over whole tensors ----

@@ -18,6 +18,8 @@ import torch
 from torch.optim import Optimizer
 
 from ..errors import ArrayError, StateError
+from ..ir.expr import Extent
+from .tensors import count_dtype
 
 __all__ = ["ANOTHER_RULE", "OwnRule", "Strategy", "TorchRule"]
 
@@ -64,6 +66,10 @@ class Strategy(ABC):
     def expect_own(self, name: str, saved: Mapping[str, Any], i: int) -> None:
         """StateError if the saved group `i`, which does not say of which rule it is, looks like one of another rule
         than this one, `name`."""
+
+    @abstractmethod
+    def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
+        """In what a state of less than element extent is kept between the steps, which compute it in float64."""
 
     @abstractmethod
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
@@ -120,6 +126,10 @@ class TorchRule(Strategy):
                 foreign = min(_arguments(other) - own)
                 raise StateError(f"group {i}: {name} has no {foreign!r}; is this of {other.__name__}?")
 
+    def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
+        """As PyTorch's own: scalars as its counts, rows and columns as the parameter."""
+        return count_dtype() if extent <= Extent.TENSOR else p.dtype
+
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         return kernels, others
 
@@ -167,6 +177,9 @@ class OwnRule(Strategy):
 
     def expect_own(self, name: str, saved: Mapping[str, Any], i: int) -> None:
         """A group may have any other keys."""
+
+    def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
+        return torch.float64
 
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         # The interpreter computes at once what depends on all parameters.

@@ -60,6 +60,7 @@ def steppable(p: torch.Tensor, g: torch.Tensor) -> bool:
 def memory(x: torch.Tensor) -> Array:
     """An array over the memory of a tensor; of a complex one, with a last dimension for real and imaginary parts."""
     x = local(x).detach()
+    x = x.view(torch.int16) if x.dtype is torch.bfloat16 else x  # which NumPy does not have
     array: Array = (torch.view_as_real(x) if x.is_complex() else x).numpy()
     return array
 

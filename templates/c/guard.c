@@ -31,14 +31,6 @@ typedef struct {
     const array *const *items;
 } list;
 
-/* How to look at a tensor of PyTorch, through its stable C interface. `at`: where a Python object
- * holds its tensor. `layout`, `device`: what these must be; else nothing more is asked. Each
- * function tells one thing and returns 0. */
-typedef int32_t telling(const void *tensor, void *told);
-typedef struct {
-    int64_t at, layout, device;
-    telling *of_layout, *of_device, *of_dtype, *of_rank, *of_shape, *of_strides, *of_data;
-} looking;
 typedef int stepping(const void *dict, int64_t *at, const void **key, const void **value);
 
 enum { ALIGNED = 0x0100, WRITEABLE = 0x0400 };

@@ -71,3 +71,14 @@ OPTGEN_PRIVATE void run_step(job *step, int32_t own);
 
 OPTGEN_PRIVATE void wait_for(job *step, int32_t k);
 OPTGEN_PRIVATE void wake_sleepers(void);
+
+/* ---- guard.c and small_states.c ---- */
+
+/* How to look at a tensor of PyTorch, through its stable C interface. `at`: where a Python object
+ * holds its tensor. `layout`, `device`: what these must be; else nothing more is asked. Each
+ * function tells one thing and returns 0. */
+typedef int32_t telling(const void *tensor, void *told);
+typedef struct {
+    int64_t at, layout, device;
+    telling *of_layout, *of_device, *of_dtype, *of_rank, *of_shape, *of_strides, *of_data;
+} looking;

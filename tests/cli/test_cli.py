@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import pwd
 import re
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from optgen import paths as resources
 from optgen.cli import commands as cli
 from optgen.cli import doctor, markdown, pages
 from optgen.codegen import spec_source
-from optgen.compiler import catalogue, driver, toolchain
+from optgen.compiler import catalogue, driver, toolchain, trust
 from optgen.compiler import manifest as product
 from optgen.language.check import check
 from optgen.language.parse import parse
@@ -866,6 +867,22 @@ def test_the_doctor_bears_having_no_compiler(built: Path, monkeypatch: pytest.Mo
     assert [table[name][0] for name in ("versions", "threads", "cache folder")] == ["ok"] * 3
 
 
+def test_the_doctor_bears_having_no_home(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nobody(_: int) -> pwd.struct_passwd:
+        raise KeyError("no such user")
+
+    for name in ("OPTGEN_CACHE_DIR", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", nobody)
+    result = run("doctor")
+    assert result.exit_code == 1
+    state, words = rows(result)["cache folder"]
+    assert state == "NOT OK"
+    assert "there is no folder for a cache" in words
+    assert words.endswith(f"to do: {trust.ELSEWHERE}")
+    assert rows(result)["compiler"][0] == "ok"
+
+
 def test_the_doctor_finds_a_compiler_that_does_not_compile(
     built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -909,7 +926,7 @@ def test_the_doctor_says_what_is_wrong_with_the_cache(cache: Path, monkeypatch: 
     cache.chmod(0o777)
     state, words = rows(run("doctor"))["cache folder"]
     assert state == "NOT OK"
-    assert f"to do: run `chmod go-w {cache}`" in words
+    assert "to do: delete it if it is a cache and nothing else" in words
     cache.chmod(0o700)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root may write anywhere
     assert rows(run("doctor"))["cache folder"][1].startswith(f"{cache} cannot be written\nto do: set OPTGEN_CACHE_DIR")

@@ -30,7 +30,7 @@ from click.testing import CliRunner, Result
 from optgen import paths as resources
 from optgen.cli import commands as cli
 from optgen.compiler import build as builder
-from optgen.compiler import catalogue, toolchain
+from optgen.compiler import catalogue, lock, toolchain
 
 ROOT = Path(cli.__file__).parents[2]
 PLAIN = """
@@ -389,7 +389,7 @@ def test_a_build_that_is_killed_half_way_harms_the_next_one_not(
 ) -> None:
     slow, specs = tmp_path / "slow", [write_spec(tmp_path, name) for name in ("One", "Two")]
     slow.touch()
-    log = compiler(f'case "$*" in *two.c*) test -e "{slow}" && exec sleep 60;; esac')
+    log = compiler(f'case "$*" in *two.c*) test -e "{slow}" && echo $$ >> "{slow}" && exec sleep 60;; esac')
     with subprocess.Popen(
         command("build", *specs, "--out", out, "--jobs", 1),
         stdout=subprocess.PIPE,
@@ -403,9 +403,10 @@ def test_a_build_that_is_killed_half_way_harms_the_next_one_not(
         killed.kill()
         killed.wait()
         assert list(out.glob(".libtwo.so.*.tmp"))
+        orphan = int(slow.read_text())
         slow.unlink()
         done = subprocess.run(command("build", *specs, "--out", out), **within(checkout), capture_output=True)
-        os.killpg(killed.pid, signal.SIGKILL)  # the compiler, which outlives its caller
+        os.killpg(orphan, signal.SIGKILL)  # the compiler, which outlives its caller
     assert done.returncode == 0, done.stderr
     assert "1 built, 1 up to date" in done.stdout.decode()
     assert list(out.glob(".*.tmp")) == []
@@ -436,7 +437,8 @@ def test_a_reader_that_goes_away_is_no_fault_of_the_folder(checkout: Path, spec:
 
 
 def test_waiting_for_another_build_ends(spec: Path, out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toolchain, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setenv(toolchain.TIME_LIMIT, "0.1")
+    monkeypatch.setattr(lock, "SPARE", 0)
     out.mkdir()
     with (out / ".lock").open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)

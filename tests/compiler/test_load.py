@@ -204,6 +204,55 @@ def test_a_mark_at_the_beginning_of_a_file_is_no_part_of_the_spec(tmp_path):
     assert optgen.load(tmp_path / "marked.toml").__name__ == "Descent"
 
 
+EVERYWHERE = """
+import sys, numpy as np, optgen
+from optgen.cli import main
+p, path = np.ones(3), sys.argv[1]
+opt = optgen.load(path)()
+opt.step([p], [np.ones(3)])
+assert p[0] == 0.5 and opt.__doc__
+for words in (["check", path], ["show", path], ["show", path, "--as", "c"], ["doctor"],
+              ["build", path, "--out", sys.argv[2]]):
+    try:
+        main(words)
+    except SystemExit as end:
+        assert words == ["doctor"] or not end.code, words
+try:
+    optgen.load(path + "x")
+except optgen.OptgenError as error:
+    print(str(error).encode())
+"""
+ASCII = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+
+
+@pytest.mark.parametrize(("name", "locale"), [(b"\xff\xfe", {}), ("βeta".encode(), ASCII)], ids=["bytes", "not ASCII"])
+def test_files_and_folders_may_have_any_name(name: bytes, locale: dict[str, str], tmp_path: Path) -> None:
+    folder = os.path.join(os.fsencode(tmp_path), name)
+    try:
+        os.mkdir(folder)
+    except OSError:
+        pytest.skip("this file system has no such names")
+    path = os.path.join(folder, name + b".toml")
+    Path(os.fsdecode(path)).write_text(SPEC)
+    done = subprocess.run(
+        [sys.executable, "-c", EVERYWHERE, path, os.path.join(folder, b"out")],
+        env=os.environb
+        | {os.fsencode(key): os.fsencode(value) for key, value in locale.items()}
+        | {b"OPTGEN_CACHE_DIR": os.path.join(folder, b"cache"), b"PYTHONPATH": os.fsencode(os.pathsep.join(sys.path))},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"a spec was expected: No such file" in done.stdout
+    assert b"Unicode" not in done.stderr
+
+
+@pytest.mark.parametrize("path", ["no\0file", "no \ud800 file", "/dev/zero"], ids=["NUL", "half a letter", "endless"])
+def test_what_can_be_no_spec_is_refused(path: str) -> None:
+    with pytest.raises(optgen.OptgenError, match="a spec was expected") as error:
+        optgen.load(path)
+    str(error.value).encode()
+
+
 # What the class says of itself
 
 

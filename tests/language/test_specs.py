@@ -978,6 +978,8 @@ EVIL = [
     "\N{RIGHT-TO-LEFT OVERRIDE}\N{LEFT-TO-RIGHT ISOLATE}\N{LINE SEPARATOR}\N{NEXT LINE}\N{ZERO WIDTH SPACE}",
     "a\nb\r\n#define g 0\n",
     "??/\n??*/ // /* */",
+    "ends in a trigraph ??/",
+    "trigraphs " + "".join(f"what??{letter} ???{letter}" for letter in "=/'()!<>-") + " *??/",
     "*\\\n/",
     "{f} {0} {} {{f}}",
     "'); raise SystemExit #",
@@ -1013,8 +1015,8 @@ def complaints(path: Path) -> str:
 
 
 def code_of_c(source: str) -> str:
-    """C without its comments, as a compiler takes them out: line splices first, no trigraphs by default."""
-    return re.sub(r"/\*.*?\*/", " ", source.replace("\\\n", ""), flags=re.DOTALL)
+    """C without its comments, as a compiler takes them out: trigraphs and line splices first."""
+    return re.sub(r"/\*.*?\*/", " ", source.replace("??/", "\\").replace("\\\n", ""), flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ import gc
 import mmap
 import pickle
 import re
+import tempfile
 import tracemalloc
 import weakref
 from typing import Any
@@ -254,6 +255,41 @@ def test_memory_that_is_no_arrays_own():
             opt.step([np.frombuffer(memory)], [np.ones(8)])
 
 
+class Circular(np.ndarray):
+    """An array that calls itself its base."""
+
+    base = property(lambda self: self)
+
+
+class Holder:
+    """The owner of some memory, which calls something else its base."""
+
+    def __init__(self, memory, base):
+        self.memory, self.base = memory, base or self
+        self.__array_interface__ = memory.__array_interface__
+
+
+def around(memory):
+    """Two that call each other their base."""
+    one, two = Holder(memory, None), Holder(memory, None)
+    one.base, two.base = two, one
+    return np.asarray(one)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda memory: np.asarray(Holder(memory, None)), around, lambda memory: memory.view(Circular)],
+    ids=["itself", "each other", "an array"],
+)
+@by_backend
+def test_what_calls_itself_its_base_is_not_gone_after(made, backend):
+    p, opt = made(np.ones(8)), optgen.Descent(0.5, backend=backend)
+    for t in (1, 2):
+        assert opt.step([p[:]], [np.ones(8)])
+        assert opt.state(p)["t"] == t
+    assert (p == 0).all()
+
+
 @by_backend
 def test_a_parameter_cannot_be_moved_and_another_shape_is_another_parameter(backend):
     opt, p = optgen.ADAM(backend=backend), np.ones(8)
@@ -475,12 +511,24 @@ def through_npz(opt, ps, fresh):
     return twin
 
 
+def through_file(opt, ps, fresh):
+    """The parameters are saved too, and have gone elsewhere meanwhile."""
+    with tempfile.TemporaryDirectory() as folder:
+        opt.save(f"{folder}/run.safetensors", ps)
+        for p in ps:
+            p[...] = 0
+        twin = fresh(opt.backend)
+        twin.load(f"{folder}/run.safetensors", ps)
+    return twin
+
+
 #: Each takes an optimiser, its parameters, and what makes a fresh one of a backend.
 WAYS = {
     "state dict with its parameters": through_dict,
     "state dict, then the first step": through_pending,
     "into itself": lambda opt, ps, fresh: (opt.load_state_dict(opt.state_dict()), opt)[1],
     "npz": through_npz,
+    "file": through_file,
     "pickle": lambda opt, ps, fresh: pickle.loads(pickle.dumps(opt)),
     "deepcopy": lambda opt, ps, fresh: copy.deepcopy(opt),
     "copy": lambda opt, ps, fresh: copy.copy(opt),

@@ -75,8 +75,18 @@ def test_every_rule_of_the_library_steps_tensors(name: str) -> None:
         give([params], t)
         optimiser.step()
         core.step(arrays, [p.grad.numpy() for p in params])
+        if name in NAMES:
+            round_small_states(core, arrays)
     for p, array in zip(params, arrays, strict=True):
         assert torch.equal(p.detach(), torch.from_numpy(array))
+
+
+def round_small_states(core: Any, arrays: list[Any]) -> None:
+    """Between the steps, PyTorch's rules keep in float32 what optgen's keep in float64."""
+    saved = core.state_dict()
+    for kept in saved["parameters"]:
+        kept["state"] = {key: x.astype(np.float32).astype(x.dtype) for key, x in kept["state"].items()}
+    core.load_state_dict(saved, arrays)
 
 
 @pytest.mark.parametrize("name", NAMES)

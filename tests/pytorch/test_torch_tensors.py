@@ -170,6 +170,92 @@ def test_states_may_be_exchanged_cleared_and_given_other_memory(reader: str) -> 
         scales.compare(tensors_of(here, copies), tensors_of(there, params))
 
 
+SHARED = [*NAMES, "LAMB", "SM3", "NovoGrad", "Prodigy", "ScheduleFreeAdamW"]
+
+
+def begun(name: str, dtype: Any = torch.float32) -> tuple[Any, list[Any]]:
+    params = parameters(dtype, [(3, 4), (5,)])
+    optimiser = ours(name, params)
+    give([params], 0)
+    optimiser.step()
+    return optimiser, params
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", SHARED)
+def test_tensors_of_the_caller_are_written_into(name: str, dtype: Any, reader: str) -> None:
+    """Where processes share them, as in Hogwild, one that is exchanged no longer tells the others."""
+    (here, params), (alone, copies) = begun(name, dtype), begun(name, dtype)
+    kept = [x for p in params for x in here.state[p].values() if x is not None]
+    for x in (*params, *kept):
+        x.data.share_memory_()
+    places = [x.data_ptr() for x in kept]
+    for t in range(1, 4):
+        give([params, copies], t)
+        here.step()
+        alone.step()
+        assert same_bits(tensors_of(here, params), tensors_of(alone, copies))
+    found = [x for p in params for x in here.state[p].values() if x is not None]
+    assert all(x is y for x, y in zip(found, kept, strict=True))
+    assert [x.data_ptr() for x in found] == places
+
+
+MOVING = {
+    "NAdam": {"step", "mu_product"}, "ASGD": {"step", "eta"}, "Adafactor": {"step", "row_var", "col_var"},
+    "SM3": {"step", "acc_row", "acc_column"}, "LAMB": {"step"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MOVING)
+@pytest.mark.parametrize("narrow", [torch.float32, torch.float64, torch.float16, torch.bfloat16], ids=str)
+def test_small_states_of_any_dtype_are_written_into(name: str, narrow: Any, reader: str) -> None:
+    optimiser, params = begun(name)
+    kept = []
+    for p in params:
+        for key, x in optimiser.state[p].items():
+            if x.shape != p.shape:
+                optimiser.state[p][key] = x.to(narrow)
+                kept.append((p, key, optimiser.state[p][key]))
+    assert kept
+    before = [x.clone() for *_, x in kept]
+    for t in range(1, 3):
+        give([params], t)
+        optimiser.step()
+    assert all(optimiser.state[p][key] is x for p, key, x in kept)
+    assert all(x.dtype is narrow for *_, x in kept)
+    moved = {key for (_, key, x), y in zip(kept, before, strict=True) if not torch.equal(x, y)}
+    assert moved == MOVING[name] - ({"eta"} if narrow.itemsize == 2 else set())  # which moves by little
+
+
+@pytest.mark.parametrize("name", ["AdamW", "NAdam", "LAMB", "ADAM"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.int64], ids=str)
+@pytest.mark.parametrize("of", [torch.float32, torch.bfloat16], ids=str)
+def test_a_wide_count_goes_on_beyond_what_float32_holds(name: str, dtype: Any, of: Any, reader: str) -> None:
+    if of is torch.bfloat16 and name == "NAdam" and dtype is torch.int64:
+        pytest.skip("PyTorch's loop raises a number to a power that is a tensor")
+    optimiser, params = begun(name, of)
+    counts = [torch.tensor(2**24 - 1 + i, dtype=dtype) for i, _ in enumerate(params)]
+    for p, count in zip(params, counts, strict=True):
+        optimiser.state[p]["step"] = count
+    for t in range(1, 5):
+        give([params], t)
+        optimiser.step()
+        assert [int(count) for count in counts] == [2**24 - 1 + t, 2**24 + t]
+    assert all(optimiser.state[p]["step"] is count for p, count in zip(params, counts, strict=True))
+
+
+def test_a_count_that_another_process_has_raised(reader: str) -> None:
+    (here, params), (alone, copies) = begun("AdamW"), begun("AdamW")
+    for t in range(1, 5):
+        for optimiser, given in ((here, params), (alone, copies)):
+            optimiser.state[given[t % 2]]["step"] += 1
+        give([params, copies], t)
+        here.step()
+        alone.load_state_dict(alone.state_dict())  # everything anew
+        alone.step()
+        assert same_bits(tensors_of(here, params), tensors_of(alone, copies))
+
+
 def test_a_view_that_is_yet_to_be_conjugated_or_negated(reader: str) -> None:
     torch.manual_seed(0)
     z, w = (torch.nn.Parameter(torch.ones(3, dtype=torch.complex64)) for _ in range(2))

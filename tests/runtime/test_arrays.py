@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 from collections import Counter
 from collections.abc import Callable
 from itertools import pairwise, product
@@ -23,10 +24,12 @@ from numpy.lib.stride_tricks import as_strided
 from optgen import param
 from optgen.errors import ArrayError
 from optgen.optimiser import classes
-from optgen.runtime.arrays import _overlaps_itself, as_gradient, as_parameter, bounds, refuse_overlaps
+from optgen.runtime import overlaps
+from optgen.runtime.arrays import as_gradient, as_parameter
 from optgen.runtime.layout import Layout, layout_of
+from optgen.runtime.overlaps import bounds, overlaps_itself, refuse_overlaps
 
-ADAM = classes.shipped_class("ADAM")
+ADAM, Descent = map(classes.shipped_class, ("ADAM", "Descent"))
 BACKENDS = ("kernel", "interpreter")
 F4 = np.float32
 
@@ -182,18 +185,6 @@ def test_a_gradient_may_not_be_a_state() -> None:
     assert opt.state(p)["t"] == 1
 
 
-def test_arrays_that_are_too_hard_to_tell_apart_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Whether an element of one is one of the other is a problem of number theory; here it takes a search to see that
-    # none is, and the search has a limit.
-    room = np.zeros(400, F4)
-    p = np.ndarray((3, 3, 3), F4, room, 0, (36, 96, 208))
-    g = np.ndarray((3, 3, 3), F4, room, 84, (140, 172, 204))
-    refuse_overlaps([p], [g], [])
-    monkeypatch.setattr("optgen.runtime.arrays._WORK", 1)
-    with pytest.raises(ArrayError, match="the parameter and the gradient overlap in memory"):
-        refuse_overlaps([p], [g], [])
-
-
 # ---- Accepted ----
 
 
@@ -283,9 +274,15 @@ def cells(x: Array) -> Counter[int]:
 
 @settings(deadline=None, max_examples=300)
 @given(strided())
-def test_an_array_whose_elements_share_memory_is_never_missed(x: Array) -> None:
-    shared = any(count > 1 for count in cells(x).values())
-    assert not shared or _overlaps_itself(x)
+def test_an_array_overlaps_itself_exactly_when_two_elements_share_memory(x: Array) -> None:
+    assert overlaps_itself(x) == any(count > 1 for count in cells(x).values())
+
+
+def test_an_array_whose_elements_lie_between_each_other_is_stepped() -> None:
+    room = np.zeros(8, F4)
+    p = np.ndarray((3, 2), F4, room, 0, (8, 12))  # words 0, 3, 2, 5, 4, 7
+    Descent(eta=1.0).step([p], [np.arange(6, dtype=F4).reshape(3, 2)])
+    assert (-room).tolist() == [0, 0, 2, 1, 4, 3, 0, 5]
 
 
 @settings(deadline=None, max_examples=100)
@@ -295,7 +292,7 @@ def test_an_array_made_by_slicing_and_transposing_never_overlaps_itself(data: st
     x = np.zeros(shape, F4)
     x = x[(..., *(slice(None, None, data.draw(st.sampled_from([-2, -1, 1, 2, 3]))) for _ in shape))]
     x = x.transpose(data.draw(st.permutations(range(x.ndim))))
-    assert not _overlaps_itself(x)
+    assert not overlaps_itself(x)
     assert as_parameter(x, 0, 1) is x
 
 
@@ -315,23 +312,90 @@ def views(draw: Any, room: Array) -> Array:
     return room[start : stop : draw(st.integers(1, 4))][:: draw(st.sampled_from([1, -1]))]
 
 
-@settings(deadline=None, max_examples=300)
-@given(st.data())
-def test_arrays_are_refused_exactly_when_a_written_one_shares_memory(data: st.DataObject) -> None:
-    room = np.zeros(24, F4)
-    some = st.lists(views(room), max_size=3)
-    params, grads, states = data.draw(some), data.draw(some), data.draw(some)
-    every = [*params, *states, *grads]
-    written = len(params) + len(states)
-    overlap = any(
-        cells(every[i]) & cells(every[j]) for i in range(written) for j in range(i + 1, len(every))
-    )  # fmt: skip
+@st.composite
+def interleaved(draw: Any, room: Array) -> Array:
+    """Of any strides at all, in words of a room of a hundred."""
+    shape = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3).map(tuple))
+    strides = tuple(draw(st.integers(-11, 11)) for _ in shape)
+    spread = [s * (n - 1) for s, n in zip(strides, shape, strict=True)]
+    low, high = -sum(s for s in spread if s < 0), 99 - sum(s for s in spread if s > 0)
+    begin = draw(st.integers(low, high))
+    return np.ndarray(shape, F4, room, 4 * begin, tuple(4 * s for s in strides))
+
+
+#: Ways to find a shared element: two arrays at a time, or by marking elements, of memory that they fill or do not.
+WAYS = {
+    "as it comes": {},
+    "by pairs": {"_COMPARISON": 0.001},
+    "by pairs that are too hard": {"_COMPARISON": 0.001, "_WORK": 0},
+    "by marks": {"_COMPARISON": 1e9, "_touching": lambda some: 10**6 * len(some)},
+    "by marks of single elements": {"_COMPARISON": 1e9, "_touching": lambda some: 10**6 * len(some), "_SPARSE": 0},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("kind", [views, interleaved])
+def test_arrays_are_refused_exactly_when_a_written_one_shares_memory(kind: Any, way: str) -> None:
+    @settings(deadline=None, max_examples=40)
+    @given(st.data())
+    def check(data: st.DataObject) -> None:
+        room = np.zeros(100, F4)
+        some = st.lists(kind(room), max_size=3)
+        params, grads, states = data.draw(some), data.draw(some), data.draw(some)
+        overwrites = data.draw(st.booleans())
+        every = [*params, *states, *grads]
+        written = len(every) if overwrites else len(params) + len(states)
+        overlap = any(
+            cells(every[i]) & cells(every[j]) for i in range(written) for j in range(i + 1, len(every))
+        )  # fmt: skip
+        try:
+            refuse_overlaps(params, grads, states, overwrites=overwrites)
+        except ArrayError:
+            assert overlap
+        else:
+            assert not overlap
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in WAYS[way].items():
+            patch.setattr(overlaps, name, value)
+        check()
+
+
+LISTS: dict[str, Callable[[int], list[Array]]] = {
+    "of their own memory": lambda n: [ones(2) for _ in range(n)],
+    "columns": lambda n: list(ones(4, n).T),
+    "columns of a wide matrix": lambda n: list(ones(4, 500 * n)[:, :n].T),
+    "blocks": lambda n: [block for rows in np.split(ones(8, n), 4) for block in np.split(rows, n // 4, axis=1)],
+    "columns in both directions": lambda n: [x[::-1] if i % 2 else x for i, x in enumerate(ones(4, n).T)],
+}
+
+
+def work(run: Callable[[], Any]) -> int:
+    """How many functions a run calls, those of C too."""
+    calls = 0
+
+    def count(_: Any, event: str, __: Any) -> None:
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
     try:
-        refuse_overlaps(params, grads, states)
-    except ArrayError:
-        assert overlap
-    else:
-        assert not overlap
+        run()
+    finally:
+        sys.setprofile(None)
+    return calls
+
+
+@pytest.mark.parametrize("what", LISTS)
+def test_the_work_of_a_first_step_grows_as_the_number_of_arrays(what: str) -> None:
+    def first(n: int) -> int:
+        opt, params = ADAM(), LISTS[what](n)
+        grads = LISTS[what](n)
+        return work(lambda: opt.step(params, grads))
+
+    first(20)
+    few, many = first(100), first(800)
+    assert many < 10 * few
 
 
 # ---- Layouts ----

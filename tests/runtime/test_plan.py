@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
+import tracemalloc
 import warnings
 from dataclasses import dataclass
 from functools import partial
@@ -21,6 +22,7 @@ import optgen
 from optgen import param
 from optgen.errors import ArrayError, OptgenError
 from optgen.ir.expr import Extent
+from optgen.optimiser import array_engine
 from optgen.optimiser.array_engine import ArrayEngine
 from optgen.optimiser.base import compilation_of, engine_of, settings_of
 from optgen.runtime import guard, plan
@@ -423,8 +425,12 @@ class Worlds(RuleBasedStateMachine):
         for opt in self.opts if hasattr(self, "opts") else ():
             assert len(engine_of(opt).states) == len(engine_of(opt).states._owners) == len(self.order)
             assert [slot.t for slot in engine_of(opt).states.slots()] == [leaf.t for leaf in self.order]
-            keys = {key for slot in engine_of(opt).states.slots() for key in slot.plans}
-            assert keys == set(engine_of(opt).plans._plans) - {()}  # the empty list has no slot
+            plans = engine_of(opt).plans
+            numbers = {number for slot in engine_of(opt).states.slots() for number in slot.plans}
+            assert numbers == {number for number, (key, _) in plans._plans.items() if key}  # no slot: the empty list
+            assert plans._slots == sum(bool(slot.plans) for slot in engine_of(opt).states.slots())
+            assert plans._size == sum(len(slot.plans) for slot in engine_of(opt).states.slots())
+            assert plans._size <= plan.MOST_PLANS * plans._slots
 
 
 class Small(Worlds):
@@ -457,35 +463,71 @@ def pair(name="ADAM", **keywords):
 
 
 def plan_of(opt, params):
-    return engine_of(opt).plans._plans.get(tuple(map(id, params)))
+    return engine_of(opt).plans.of(plan.key_of_list(params))
 
 
-def test_more_single_updates_than_there_are_plans():
-    count = plan.MOST_PLANS + 50
-    worlds = [[np.full(3, float(i)) for i in range(count)] for _ in BACKENDS]
-    g, opts = np.full(3, 0.5), pair()
+@pytest.fixture
+def checked(monkeypatch):
+    """How many parameters each list has that is checked anew."""
+    found = []
+    accept = ArrayEngine.accept
+    monkeypatch.setattr(ArrayEngine, "accept", lambda self, *given: found.append(len(given[0])) or accept(self, *given))
+    return found
+
+
+def test_any_number_of_single_updates_is_checked_once(checked):
+    one_by_one, together = optgen.ADAM(), optgen.ADAM()
+    ps, qs = ([np.full(3, float(i)) for i in range(1100)] for _ in range(2))
+    g = np.full(3, 0.5)
     for _ in range(2):
-        for opt, ps in zip(opts, worlds, strict=True):
-            for p in ps:
-                opt.step((p,), (g,))
-    for opt, ps in zip(opts, worlds, strict=True):
-        opt.step(ps, [g] * count)
-    assert all((p == q).all() for p, q in zip(*worlds, strict=True))
-    assert {opt.state(p)["t"] for opt, ps in zip(opts, worlds, strict=True) for p in ps} == {3}
-    assert len(engine_of(opts[0]).plans) == plan.MOST_PLANS
-    assert sum(len(slot.plans) for slot in engine_of(opts[0]).states.slots()) == plan.MOST_PLANS - 1 + count
-    del p, ps, worlds
-    assert len(engine_of(opts[0]).plans) == 0
+        for p in ps:
+            one_by_one.step((p,), (g,))
+        together.step(qs, [g] * len(qs))
+    assert sum(checked) == 2 * len(ps)
+    assert all((p == q).all() for p, q in zip(ps, qs, strict=True))
+    assert len(engine_of(one_by_one).plans) == len(ps)
+    del p, ps
+    assert len(engine_of(one_by_one).plans) == 0
 
 
-def test_one_parameter_in_more_lists_than_there_are_plans():
-    opt, p = optgen.ADAM(), np.ones((2, 2))
-    others = [np.ones(1) for _ in range(plan.MOST_PLANS + 50)]
-    for other in others:
-        opt.step((p, other), (np.ones((2, 2)), np.ones(1)))
-    slot = engine_of(opt).states.slots()[0]
-    assert slot.t == len(others)
-    assert len(slot.plans) == len(engine_of(opt).plans) == plan.MOST_PLANS
+def test_lists_that_change_take_memory_as_their_parameters_do():
+    rng, opt = np.random.default_rng(0), optgen.ADAM()
+    ps = [np.ones(4) for _ in range(40)]
+    opt.step(ps, ps2 := [np.ones(4) for _ in ps])
+    slots = len(engine_of(opt).states)
+
+    def kept(steps):
+        """What is allocated in the end."""
+        for _ in range(steps):
+            chosen = rng.permutation(slots)[: slots // 2]
+            opt.step([ps[i] for i in chosen], [ps2[i] for i in chosen])
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        few = kept(10)
+        assert kept(40) < 2 * few
+    finally:
+        tracemalloc.stop()
+    assert sum(len(slot.plans) for slot in engine_of(opt).states.slots()) <= plan.MOST_PLANS * slots
+
+
+def test_one_key_serves_a_list_of_any_length(monkeypatch):
+    """A key of a list is as long as the list: it must not be looked up for each of its parameters."""
+
+    class Key(tuple):
+        looked_up = 0
+
+        def __hash__(self):
+            Key.looked_up += 1
+            return super().__hash__()
+
+    monkeypatch.setattr(plan, "key_of_list", lambda params: Key(map(id, params)))
+    monkeypatch.setattr(array_engine, "key_of_list", plan.key_of_list)
+    opt, ps = optgen.ADAM(), [np.ones(1) for _ in range(50)]
+    opt.step(ps, [np.ones(1)] * 50)
+    assert 0 < Key.looked_up < 10
 
 
 def test_a_view_made_anew_for_every_step_needs_no_new_plan():
@@ -639,11 +681,11 @@ def test_a_plan_that_takes_the_place_of_another_is_kept_for_its_own_slots():
     plans, old, new = plan.StepPlans(), Slot((), "float64", 0, {}), Slot((), "float64", 0, {})
     for slot in (old, new):
         plans.keep((1,), SimpleNamespace(slots=[slot]))
-    assert (old.plans, new.plans) == (set(), {(1,)})
+    assert (len(old.plans), len(new.plans), len(plans)) == (0, 1, 1)
     plans.forget(old)
-    assert plans._plans.get((1,)).slots == [new]
+    assert plans.of((1,)).slots == [new]
     plans.forget(new)
-    assert plans._plans.get((1,)) is None
+    assert plans.of((1,)) is None
 
 
 def test_lists_that_share_parameters_take_turns():

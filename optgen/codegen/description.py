@@ -1,0 +1,141 @@
+"""What the signature and the docstring of an optimiser class say.
+
+In: the checked variants of a rule. Out: a `Description`, whose fields are words and source text for templates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..ir.rule import Flag, Hyper, Rule, State
+from ..ir.torch_names import torch_names
+from ..names import greek
+from ..notation import facts as summary
+from ..notation import text
+
+__all__ = ["Argument", "Description", "describe"]
+
+
+@dataclass(frozen=True)
+class Argument:
+    """A hyperparameter, flag or state as a signature and a docstring show it.
+
+    Attributes
+    ----------
+    range
+        Of a hyperparameter, its range; of a flag, its default in words; of a state, how many values it has.
+    count
+        How many values a hyperparameter has, if it is a tuple of them; otherwise 0.
+    each
+        Whether the range is that of each value of a tuple.
+    symbol
+        What a hyperparameter is called in formulas.
+    torch
+        What PyTorch calls it.
+    spellings
+        Other names for a hyperparameter, and the names of its single values: each with whether it is the whole.
+    """
+
+    name: str
+    doc: str
+    default: str = ""
+    annotation: str = ""
+    range: str = ""
+    count: int = 0
+    each: bool = False
+    symbol: str = ""
+    torch: str = ""
+    spellings: Sequence[tuple[str, bool]] = ()
+    init: str = ""
+    when: str = ""
+
+
+@dataclass(frozen=True)
+class Description:
+    """One rule in words.
+
+    Attributes
+    ----------
+    formulas
+        The lines of the default variant.
+    changes
+        The lines of other variants that differ, each run behind the words that say when.
+    meanings
+        What the names in the formulas mean.
+    """
+
+    name: str
+    summary: str
+    part: str
+    notes: str
+    origin: str
+    reference: str
+    shapes: str
+    formulas: Sequence[str]
+    changes: Sequence[tuple[str, Sequence[str]]]
+    meanings: str
+    hypers: Sequence[Argument]
+    flags: Sequence[Argument]
+    states: Sequence[Argument]
+
+
+def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Description:
+    """The description of a rule. `opened`: its variants as parts of chains, from which that of a part is written."""
+    rule = checked[0]
+    lines = summary.formulas(checked, opened)
+    states = {state.name: state for variant in checked for state in variant.states}
+    names = torch_names(rule)
+    return Description(
+        name=rule.name,
+        summary=rule.summary or "an update rule.",
+        part=rule.part,
+        notes=rule.notes,
+        origin=rule.origin,
+        reference=rule.reference,
+        shapes=f", for {summary.MATRICES}" if len({variant.matrix for variant in checked}) == 2 else "",
+        formulas=lines[0],
+        changes=[
+            (change.words, [lines[change.variant][i] for i in change.formulas])
+            for change in summary.changes(checked, lines)
+        ],
+        meanings=summary.meanings(rule, [assign for body in summary.bodies(checked, opened) for assign in body]),
+        hypers=[_hyper(hyper, names[hyper.name]) for hyper in rule.hypers],
+        flags=[_flag(flag) for flag in rule.flags],
+        states=[_state(state, checked) for state in states.values()],
+    )
+
+
+def _state(state: State, checked: Sequence[Rule]) -> Argument:
+    kept = summary.kept(state.extent, checked[0].rows)
+    when = summary.only(state.name, checked)
+    return Argument(state.name, state.doc or "a state", range=kept, init=text.expression(state.init), when=when)
+
+
+def _flag(flag: Flag) -> Argument:
+    """A flag that hyperparameters decide has no default in the signature."""
+    doc = flag.doc or "a flag"
+    if flag.requires:
+        doc += f"; requires {flag.requires}"
+    if flag.when is None:
+        return Argument(flag.name, doc, repr(flag.default), "bool", str(flag.default))
+    return Argument(flag.name, doc, "None", "bool | None", f"whether {text.expression(flag.when)}")
+
+
+def _hyper(hyper: Hyper, torch: str) -> Argument:
+    count = len(hyper.default) if hyper.vector else 0
+    stems = (hyper.name, greek(hyper.name))
+    wholes = [(stem, True) for stem in stems if stem != hyper.name]
+    values = [(f"{stem}{i + 1}", False) for stem in dict.fromkeys(stems) for i in range(count)]
+    return Argument(
+        hyper.name,
+        hyper.doc or "a number",
+        default=f"({', '.join(map(repr, hyper.default))})" if hyper.vector else repr(hyper.default[0]),
+        annotation=f"tuple[{', '.join(['float'] * count)}]" if hyper.vector else "float",
+        range=str(hyper.range),
+        count=count,
+        each=hyper.vector and len(set(hyper.ranges)) == 1,  # else the text names all of them
+        symbol=stems[1],
+        torch=torch,
+        spellings=[*wholes, *values],
+    )

@@ -1,0 +1,70 @@
+"""The stubs of the package and of its wing for PyTorch, for type checkers and editors.
+
+In: the variants of every shipped rule. Out: the text of two `.pyi` files, with a class for each rule. What is no rule
+they import from where it is.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Sequence
+
+from .. import HOMES
+from ..paths import PACKAGE
+from .description import Description
+from .jinja import environment
+
+__all__ = ["package_stub", "torch_stub"]
+
+
+def package_stub(rules: Sequence[Description]) -> str:
+    """The stub of `optgen`."""
+    return environment().get_template("package.pyi.jinja").render(
+        doc=_docstring("__init__.py"),
+        homes=HOMES,
+        names=[*HOMES, *(rule.name for rule in rules)],
+        counts=sorted({hyper.count for rule in rules for hyper in rule.hypers} - {0}),
+        rules=rules,
+        arguments=_arguments,
+    )  # fmt: skip
+
+
+def torch_stub(rules: Sequence[Description]) -> str:
+    """The stub of `optgen.torch`, in which a rule that PyTorch has too keeps the constructor of PyTorch's class."""
+    return environment().get_template("torch.pyi.jinja").render(
+        doc=_docstring("torch/__init__.py"),
+        classes=[(rule, *_torch_class(rule)) for rule in rules if not rule.part],
+    )  # fmt: skip
+
+
+def _docstring(file: str) -> str:
+    return ast.get_docstring(ast.parse((PACKAGE / file).read_text("utf-8")), clean=False) or ""
+
+
+def _arguments(rule: Description) -> list[str]:
+    """As the constructor says them; then, by name only, the other spellings."""
+    hypers = [f"{each.name}: {_value(each.count)} = {each.default}" for each in rule.hypers]
+    flags = [f"{each.name}: {each.annotation} = {each.default}" for each in rule.flags]
+    backend = 'backend: Literal["kernel", "interpreter"] = "kernel"'
+    others = [
+        f"{name}: {_value(each.count if whole else 0)} = ..." for each in rule.hypers for name, whole in each.spellings
+    ]
+    return ["self", *hypers, "*", *flags, backend, *others]
+
+
+def _value(count: int) -> str:
+    return f"_Values{count}" if count else "_Value"
+
+
+def _torch_class(rule: Description) -> tuple[str, list[str]]:
+    """The bases, and the arguments of the constructor, if the class has one of its own."""
+    if rule.origin == "torch.optim":
+        return f"Adapter, _theirs.{rule.name}", []
+    hypers = [f"{each.torch}: {_tensor(each.count)} = {each.default}" for each in rule.hypers]
+    flags = [f"{each.name}: {each.annotation} = {each.default}" for each in rule.flags]
+    return "Adapter", ["self", "params: ParamsT", *hypers, *(["*", *flags] if flags else [])]
+
+
+def _tensor(count: int) -> str:
+    value = "float | Tensor"
+    return f"tuple[{', '.join([value] * count)}] | list[Any]" if count else value

@@ -1,0 +1,44 @@
+"""A compiler that notes how it is called, and may do something else first."""
+
+from __future__ import annotations
+
+import ctypes
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["SOURCE", "Recorded", "answer", "contents", "recorded"]
+
+SOURCE = '__attribute__((visibility("default"))) int answer(void) { return 42; }\n'
+
+
+@dataclass
+class Recorded:
+    """A compiler that notes how it is called."""
+
+    path: Path
+    log: Path
+
+    def calls(self, word: str) -> int:
+        return sum(word in line.split() for line in self.log.read_text().splitlines()) if self.log.exists() else 0
+
+
+def recorded(folder: Path, before_building: str, after_building: str = ":") -> Recorded:
+    """A script that notes its arguments, runs the given shell text if it is to build, then `cc`, then the other text;
+    `$out` is the library."""
+    path, log = folder / "compiler", folder / "compiler.log"
+    path.write_text(
+        f'#!/bin/sh\ncd "{folder}"\necho "$@" >> "{log}"\n'
+        'case " $* " in *" -shared "*) ;; *) exec cc "$@";; esac\n'
+        f'out=$(echo "$*" | sed "s/.* -o \\([^ ]*\\) .*/\\1/")\n'
+        f'{before_building}\ncc "$@" || exit\n{after_building}\n'
+    )
+    path.chmod(0o755)
+    return Recorded(path, log)
+
+
+def answer(library: Path) -> int:
+    return int(ctypes.CDLL(str(library)).answer())
+
+
+def contents(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()}
