@@ -10,7 +10,11 @@ from collections.abc import Iterable, Mapping
 
 from .rule import Part, Rule
 
-__all__ = ["chain_names", "torch_names", "torch_states"]
+__all__ = ["ABSENT", "chain_names", "torch_names", "torch_states"]
+
+#: What trainers set and loggers read in every group: the value that changes nothing, where a rule has no such
+#: hyperparameter.
+ABSENT = {"lr": 1.0, "weight_decay": 0.0}
 
 #: What PyTorch calls a hyperparameter that specs call otherwise: a single number, and several under one name.
 _NUMBERS = {"eta": "lr", "decay": "weight_decay"}
@@ -46,7 +50,7 @@ def chain_names(parts: Iterable[tuple[Rule, Mapping[str, str]]]) -> dict[str, st
     """
     parts = sorted(parts, key=lambda part: part[0].part != Part.RULE)  # a rule before what stands beside it
     rules = sum(rule.part == Part.RULE for rule, _ in parts)
-    wanted = {}
+    wanted: dict[str, str] = {}
     for rule, names in parts:
         usual = _NUMBERS | {hyper.name: _VECTORS.get(hyper.name, hyper.name) for hyper in rule.hypers if hyper.vector}
         theirs = usual | _OF_RULE.get(rule.name, {})

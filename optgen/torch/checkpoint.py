@@ -62,11 +62,10 @@ def fitting(
     """
     _expect_layout(own, saved)
     groups = [dict(group) for group in saved["param_groups"]]
-    for group in groups:
-        kind.respell(group)
     guess = not _says_its_rule(kind, saved)
-    for i, group in enumerate(groups):
-        _expect_hypers(kind, group, i, guess=guess)
+    for i, other in enumerate(groups):
+        kind.respell(other)
+        _expect_hypers(kind, other, i, guess=guess)
     reader, number = Groups(kind), 0
     for i, (group, other) in enumerate(zip(own, groups, strict=True)):
         needed = _needed(kind, reader.variants_of(other, i))

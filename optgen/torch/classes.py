@@ -17,13 +17,13 @@ from torch.optim import Optimizer
 from ..compiler.driver import Compilation, compile_file, compile_text
 from ..errors import ArgumentError
 from ..ir.rule import Rule
-from ..ir.torch_names import chain_names, torch_names, torch_states
+from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_states
 from ..once import once
 from ..optimiser.base import settings_of
 from ..optimiser.chain import Chain, ChainSettings
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.classes import module_class
-from .naming import ABSENT, STEP, Kind, spellings_of
+from .naming import STEP, Kind, spellings_of
 from .optimizer import Adapter
 from .param_groups import NO_SCHEDULE, SCHEDULERS, expect_absent
 from .strategies import OwnRule, TorchRule

@@ -17,15 +17,12 @@ from ..names import greek
 from ..optimiser.hyperparameters import spellings
 from .strategies import Strategy
 
-__all__ = ["ABSENT", "STEP", "Kind", "spellings_of"]
+__all__ = ["STEP", "Kind", "spellings_of"]
 
 #: What PyTorch calls the count of updates among the states.
 STEP = "step"
 #: Rules whose states have no count in PyTorch: whether there has been a step shows in them.
 _UNCOUNTED = {"SGD"}
-#: What every group has, since trainers set it and loggers read it: the value that changes nothing, where a rule of
-#: optgen's own has no such hyperparameter.
-ABSENT = {"lr": 1.0, "weight_decay": 0.0}
 
 
 @dataclass(frozen=True)

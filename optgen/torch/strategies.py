@@ -112,18 +112,18 @@ class TorchRule(Strategy):
 
     def loads_as(self, name: str) -> bool:
         """Where one of PyTorch's two classes derives from the other, as AdamW from Adam, their states are the same."""
-        other = _optimisers().get(name)
+        other, _ = _optimisers().get(name, (None, None))
         return other is not None and (issubclass(other, self._theirs) or issubclass(self._theirs, other))
 
     def expect_own(self, name: str, saved: Mapping[str, Any], i: int) -> None:
         """All arguments of PyTorch's class are in it, and not all of a class that has these and more."""
-        own = _arguments(self._theirs)
+        _, own = _optimisers()[self._theirs.__name__]
         if absent := own - saved.keys():
             missing = min(absent)
             raise StateError(f"group {i}: {name} has {missing!r}, and the saved one has not; is it of another rule?")
-        for other in _optimisers().values():
-            if own < _arguments(other) <= saved.keys():
-                foreign = min(_arguments(other) - own)
+        for other, arguments in _optimisers().values():
+            if own < arguments <= saved.keys():
+                foreign = min(arguments - own)
                 raise StateError(f"group {i}: {name} has no {foreign!r}; is this of {other.__name__}?")
 
     def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
@@ -193,13 +193,12 @@ class OwnRule(Strategy):
 
 
 @cache
-def _optimisers() -> dict[str, type[Optimizer]]:
-    """PyTorch's optimisers."""
-    found = {name: x for name, x in vars(torch.optim).items() if inspect.isclass(x) and issubclass(x, Optimizer)}
-    return {name: cls for name, cls in found.items() if cls is not Optimizer}
-
-
-@cache
-def _arguments(cls: type[Optimizer]) -> frozenset[str]:
-    """What a class of PyTorch leaves in every group that it saves."""
-    return frozenset(inspect.signature(cls).parameters) - {"params"} - _HOW - _LATE
+def _optimisers() -> dict[str, tuple[type[Optimizer], frozenset[str]]]:
+    """PyTorch's optimisers, each with the arguments that it leaves in every group that it saves."""
+    found = [x for x in vars(torch.optim).values() if inspect.isclass(x) and issubclass(x, Optimizer)]
+    more = {"params", *_HOW, *_LATE}
+    return {
+        cls.__name__: (cls, frozenset(inspect.signature(cls).parameters) - more)
+        for cls in found
+        if cls is not Optimizer
+    }

@@ -254,8 +254,9 @@ def test_the_state_of_another_rule_of_pytorch_is_refused(name: str, other: str) 
 
 #: What other rules call their hyperparameters, flags and states, and what nobody does.
 OTHER_KEYS = [
-    "lr", "betas", "eps", "weight_decay", "momentum", "alpha", "rho", "amsgrad", "nesterov", "maximize", "decay", "beta",
-    "eta", "etas", "step_sizes", "lambd", "t0", "d", "beta2_decay", "momentum_decay", "trust", "omega", "name", "lr_scale",
+    "lr", "betas", "eps", "weight_decay", "momentum", "alpha", "rho", "amsgrad", "nesterov", "maximize", "decay",
+    "beta", "eta", "etas", "step_sizes", "lambd", "t0", "d", "beta2_decay", "momentum_decay", "trust", "omega", "name",
+    "lr_scale",
 ]  # fmt: skip
 OTHER_STATES = ["exp_avg", "momentum_buffer", "sum", "m", "v", "acc", "prev", "eta", "slow_buffer", "mine"]
 
