@@ -1,8 +1,10 @@
 """The `optgen` command: new, check, show, list, build, bench, doctor.
 
-In: a command line. Out: files, text on the standard output, faults on the standard error, and an exit status: 0 if all
-is well, 1 if not, 2 for a command line that cannot be read. What a command says is decided here; what it does, in the
-modules that it calls. They are imported inside the commands, so that `optgen --help` waits for none of them.
+In: a command line. Out: files, text on standard output, faults on standard error, and an exit status: 0 for success, 1
+for failure, 2 for a malformed command line.
+
+This module decides what a command says; the modules that it calls do the work. They are imported inside the commands,
+so `optgen --help` waits for none of them.
 """
 
 from __future__ import annotations
@@ -35,15 +37,15 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 SPEC = click.Path(path_type=Path)
-#: Columns of a terminal on which names and numbers need not be broken.
+#: The width of a terminal, in columns, from which names and numbers are never broken.
 ROOMY = 72
 
 
 class _Commands(click.Group):
-    """Turns what our own modules refuse into a message; a traceback is kept for faults of optgen."""
+    """A group whose commands print optgen's errors as messages. Only a bug of optgen shows a traceback."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        # A terminal or pipe without Greek letters gets a substitute, not a traceback.
+        # Where the encoding lacks Greek letters, print a substitute instead of failing.
         for stream in (sys.stdout, sys.stderr):
             if hasattr(stream, "reconfigure"):
                 stream.reconfigure(errors="replace")
@@ -107,23 +109,23 @@ def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
 
 @contextmanager
 def _building_in(folder: Path) -> Iterator[None]:
-    """The folder, made if need be, with no other build in it."""
+    """Create the folder if necessary, and hold it while no other process builds there."""
     from ..compiler.lock import sole_builder
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with sole_builder(folder):
             yield
-    except OSError as error:  # a CacheError too, whose words are about the cache
+    except OSError as error:  # also a CacheError, whose message is about the cache
         fault = error.__cause__ or error
-        if isinstance(fault, BrokenPipeError):  # nobody reads what is said any more
+        if isinstance(fault, BrokenPipeError):  # the reader of standard output is gone
             raise fault from None
         hint = "choose another folder with --out"
         raise OptgenError(f"{folder} cannot be built in: {fault}", hint=hint) from None
 
 
 def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int) -> int:
-    """How many had to be made. One that fails does not keep the others from being made; all faults come at the end."""
+    """Build all jobs and return how many had to be built. Failures are collected and raised at the end."""
     from rich.console import Console
     from rich.progress import Progress
 
@@ -135,8 +137,8 @@ def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int)
 
     watched = sys.stderr.isatty()
     lines, faults = [], []
-    pool = ThreadPoolExecutor(workers)  # of threads, for the work is done by the compiler's own processes
-    console = Console(stderr=True, quiet=not watched)  # a bar is for who watches it
+    pool = ThreadPoolExecutor(workers)  # threads suffice: the compiler runs in processes of its own
+    console = Console(stderr=True, quiet=not watched)  # no bar without a terminal
     with Progress(console=console, transient=True) as progress:
         task = progress.add_task("building", total=len(wanted))
         try:
@@ -149,7 +151,7 @@ def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int)
                 else:
                     if seconds is not None:
                         lines.append(f"built {running[future]} ({seconds:.1f} s)")
-                        if not watched:  # on a terminal there is the bar, and the lines come when it is gone
+                        if not watched:  # on a terminal, the lines follow when the bar is gone
                             click.echo(lines[-1])
                 progress.advance(task)
         finally:
@@ -214,7 +216,7 @@ def bench(
     for result in _measured(batches, benching.measured):
         results.append(result)
         verdicts = aims.judged(results) if targets else []
-        if table:  # each time, so that a run that is broken off leaves what it has measured
+        if table:  # after each result, so that an interrupted run keeps what it has measured
             content = benching.document(results, [verdict.json() for verdict in verdicts])
             table.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     _print(*benching.report(results))
@@ -228,13 +230,13 @@ def bench(
 
 
 def _expect_writable(path: Path) -> None:
-    """Before minutes are spent on what cannot be kept."""
+    """Raise `OptgenError` unless a file can be written, before minutes are spent on its content."""
     if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
         raise OptgenError(f"{path} cannot be written", hint="name a file in a folder that is there")
 
 
 def _measured(batches: Sequence[tuple[int, Sequence[Any]]], measured: Any) -> Iterator[dict[str, Any]]:
-    """All results as they come, with a bar for who watches."""
+    """Yield results as they come, with a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -249,7 +251,7 @@ def _measured(batches: Sequence[tuple[int, Sequence[Any]]], measured: Any) -> It
                 progress.update(task, description=f"{name}, {count} thread{'' if count == 1 else 's'}")
                 yield next(found)
                 progress.advance(task)
-            list(found)  # until the process has ended well
+            list(found)  # wait until the process has exited without an error
 
 
 # ---- list, show, new, check ----
@@ -276,7 +278,7 @@ def list_rules(form: str) -> None:
 
 
 class _Form(click.Choice):  # type: ignore[type-arg]  # it takes arguments from click 8.2 on
-    """What `--as` takes. Sweeps went by the name of passes in 0.1.0, which still does."""
+    """The choices of `--as`. 0.1.0 called sweeps passes, and that name is still accepted."""
 
     def __init__(self) -> None:
         super().__init__(["summary", "markdown", "latex", "sweeps", "ir", "c", "python"])
@@ -383,7 +385,7 @@ def check(specs: tuple[Path, ...]) -> None:
 
 
 def _find(rule: str) -> Compilation:
-    """The rule of that name; else that of the file of that name; else the one whose name is that up to capitals."""
+    """Find a rule by its name, else by the name of its file, else by its name in any case if that is unique."""
     from ..compiler import driver
 
     if rule.endswith(".toml") or os.sep in rule:
@@ -401,7 +403,7 @@ def _find(rule: str) -> Compilation:
 
 
 def _variant(compilation: Compilation, flags: Iterable[str]) -> int:
-    """The variant with these flags, the others as they are by default."""
+    """Find the variant with these flags set or cleared, and the default of every other flag."""
     from ..names import canonical
     from ..optimiser.hyperparameters import suggestion
 
@@ -439,7 +441,7 @@ def doctor() -> None:
 
 
 def _fitted(table: Table, width: int) -> RenderableType:
-    """Names and numbers stay whole, unless there is no room for them at all."""
+    """Lay a table out for a terminal of this width. Names and numbers are broken only on a narrow one."""
     from rich.padding import Padding
     from rich.table import Table as Grid
 
@@ -453,10 +455,10 @@ def _fitted(table: Table, width: int) -> RenderableType:
 
 
 def _print(*parts: Block) -> None:
-    """Fitted to a terminal; in a pipe or file plain text, a row a line however long."""
+    """Print blocks: fitted to the width of a terminal; in a pipe or a file as plain text, one line per row."""
     from rich.console import Console
 
-    # What a spec says is text, and nothing but text: no markup.
+    # The text of a spec is plain text: no markup in it takes effect.
     console = Console(markup=False, emoji=False, highlight=False, force_terminal=sys.stdout.isatty())
     if not console.is_terminal:
         console.width = 10_000
@@ -467,10 +469,10 @@ def _print(*parts: Block) -> None:
 
 
 def _plain(text: str) -> str:
-    """Without the characters that command a terminal or hide; a spec may be a stranger's."""
+    """Remove control and invisible characters, since a spec may come from a stranger."""
     return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
 
 
 def _print_raw(text: str) -> None:
-    """Byte for byte, and in UTF-8 whatever the locale is: what is shown is a file for a compiler."""
+    """Print a file for a compiler byte for byte, in UTF-8 whatever the locale."""
     click.echo(text.encode(), nl=False)

@@ -1,6 +1,6 @@
-"""What works on this machine: each thing that optgen needs, looked at, and what to do where it is missing.
+"""A check of everything that optgen needs on this machine, with advice for whatever is missing.
 
-In: nothing. Out: a `Finding` for each thing. No fault stops the others from being looked at.
+In: nothing. Out: a `Finding` for each requirement. A failed check never prevents the others.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SEE_COMPILER = "see the compiler"
 
 @dataclass(frozen=True)
 class Finding:
-    """Whether one thing is well, what was found, and what to do about it."""
+    """The result of one check: whether all is well, what was found, and advice if something is wrong."""
 
     subject: str
     well: bool
@@ -68,7 +68,7 @@ def _versions() -> tuple[bool, str, str]:
 
 def _compiler() -> tuple[bool, str, str]:
     compiler = toolchain.find_compiler()
-    with TemporaryDirectory() as folder:  # that it runs says nothing yet about its headers and its linker
+    with TemporaryDirectory() as folder:  # a compiler that runs may still lack headers or a linker
         toolchain.compile_library(runtime_source.runtime_source(), Path(folder) / "runtime.so", compiler)
     return True, f"{shlex.join(compiler.command)}: {compiler.version}", ""
 

@@ -1,7 +1,8 @@
-"""Rules as pages of documentation, in the Markdown that GitHub and GitLab show.
+"""Rules as pages of documentation, in the Markdown of GitHub and GitLab.
 
-In: compilations, and which variant is meant. Out: Markdown; whatever a spec says is text in it, and nothing but text.
-Formulas stand in a fence, for between dollar signs Markdown would take backslashes before punctuation from them.
+In: compilations, and the number of a variant. Out: Markdown, in which all text of a spec is escaped.
+
+Formulas stand in a fenced block: between dollar signs, Markdown would drop backslashes before punctuation.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from . import pages
 
 __all__ = ["page", "rules_page"]
 
-#: What has a meaning in Markdown or HTML, anywhere or at the beginning of a line.
+#: Characters with a meaning in Markdown or HTML, anywhere or at the start of a line.
 _SPECIAL = re.compile(r"[\\*_\[\]<>#~$&]|^[-+=]|(?<=^\d)[.)]|(?<=^\d\d)[.)]")
 _LINKS = {"arXiv": "https://arxiv.org/abs/", "doi": "https://doi.org/"}
 _LINKED = re.compile(r"(arXiv|doi):([\w./-]*\w)")
@@ -33,7 +34,7 @@ rules differ. `optgen show NAME` shows a rule at a terminal, and with `--flag` e
 
 
 def rules_page(compilations: Iterable[Compilation]) -> str:
-    """All rules on one page, in groups, with a table of contents."""
+    """One page with all rules, in groups, behind a table of contents."""
     found = pages.groups(compilations)
     legend = "\n".join(f"- {column}: {_plain(words)}" for column, words in pages.LEGEND)
     parts = [INTRODUCTION, "## Contents", legend]
@@ -56,7 +57,7 @@ def _group(title: str) -> str:
 
 
 def page(compilation: Compilation, variant: int, level: int = 1) -> str:
-    """One variant of a rule; with what choices of flags change, if it is the default one."""
+    """The page of one variant. The page of the default variant also says what the flags change."""
     rule = compilation.rules[variant]
     lines = summary.formulas(compilation.rules, compilation.open)
     changes = list(summary.changes(compilation.rules, lines)) if variant == 0 else []
@@ -87,7 +88,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
 
 
 def _math(rule: Rule, body: Sequence[Assign]) -> str:
-    r"""A display of formulas. GitHub does not allow `\operatorname`."""
+    r"""Formulas as displayed mathematics, without `\operatorname`, which GitHub does not allow."""
     display = latex.rule(replace(rule, body=tuple(body))).removeprefix("\\[\n").removesuffix("\n\\]")
     return f"```math\n{display}\n```".replace(r"\operatorname", r"\mathrm")
 
@@ -108,7 +109,7 @@ def _flag(flag: Flag) -> tuple[str, ...]:
 
 
 def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]:
-    """Those of the variant; of the default one, those of all others too, with which of them have it."""
+    """Rows for the states of a variant. The default one also lists those of the others, and whose they are."""
     rules = compilation.rules if variant == 0 else compilation.rules[variant : variant + 1]
     for state in {state.name: state for rule in rules for state in rule.states}.values():
         kept = summary.kept(state.extent, rules[0].rows)
@@ -117,7 +118,7 @@ def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]
 
 
 def _costs(compilation: Compilation, variant: int, changes: Iterable[summary.Change]) -> Iterator[str]:
-    """What a step costs, and by which choices it costs something else."""
+    """The cost of a step, and the choices of flags that change it."""
     usual = pages.cells(compilation, variant)[2:5]
     shape = f", for {summary.MATRICES}" if len({rule.matrix for rule in compilation.rules}) == 2 else ""
     rows = [(f"by default{shape}", *usual)]
@@ -136,7 +137,7 @@ def _costs(compilation: Compilation, variant: int, changes: Iterable[summary.Cha
 
 
 def _plain(words: str) -> str:
-    """Text as it is, but for what stands between backticks, which is code; without characters that hide."""
+    """Escape text, except for code between backticks, and drop invisible characters."""
     seen = "".join(c if c.isprintable() else " " for c in words)
     pieces = re.split(r"(`[^`]+`)", " ".join(seen.split()))
     return "".join(p if p[:1] == "`" and p[-1:] == "`" else _SPECIAL.sub(r"\\\g<0>", p) for p in pieces)
@@ -159,7 +160,7 @@ def _linked(match: re.Match[str]) -> str:
 
 
 def _table(headers: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Rows under headers, without columns that are empty; nothing where there are no rows."""
+    """A table without its empty columns; an empty text if there are no rows."""
     found = [headers, *rows]
     columns = [i for i in range(len(headers)) if any(row[i] for row in found[1:])]
     lines = ["".join(f"| {row[i].replace('|', chr(92) + '|')} " for i in columns) + "|" for row in found]

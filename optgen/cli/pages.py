@@ -1,7 +1,7 @@
-"""Pages about rules for a terminal: what `optgen list` and `optgen show` say.
+"""Pages about rules for a terminal: the output of `optgen list` and `optgen show`.
 
-In: compilations, and which variant is meant. Out: lines and `Table`s, which `cli` fits to the terminal. What is said of
-a rule is read off it by `summary`.
+In: compilations, and the number of a variant. Out: lines and `Table`s, which `commands` fits to the terminal. The facts
+about a rule come from `notation.facts`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from ..notation import latex, text
 
 __all__ = ["COLUMNS", "LEGEND", "Block", "Table", "cells", "groups", "ir", "listing", "show", "source", "sweeps"]
 
-#: The communities whose names and arithmetic rules have, in the order in which they are listed.
+#: The communities from which rules have their names and their arithmetic, in the order of the list.
 ORIGINS = {
     "Flux": "Flux (the seed's names)",
     "torch.optim": "torch.optim",
@@ -42,7 +42,7 @@ LEGEND = (
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, under headers or without any, `indent` blanks from the edge."""
+    """Rows of cells, optionally under headers, indented by `indent` blanks."""
 
     rows: Sequence[Sequence[str]]
     headers: Sequence[str] = ()
@@ -56,7 +56,7 @@ Block: TypeAlias = str | Table
 
 
 def groups(compilations: Iterable[Compilation]) -> dict[str, list[Compilation]]:
-    """The rules by whose they are; parts of chains come last."""
+    """Group rules by their communities. Parts of chains come last."""
     found: dict[str, list[Compilation]] = {title: [] for title in ORIGINS.values()}
     parts: list[Compilation] = []
     for each in compilations:
@@ -67,7 +67,7 @@ def groups(compilations: Iterable[Compilation]) -> dict[str, list[Compilation]]:
 
 
 def listing(compilations: Iterable[Compilation]) -> Iterator[Block]:
-    """A table for each group, and what the columns mean."""
+    """A table for each group, and a legend of the columns."""
     for title, members in groups(compilations).items():
         yield title
         yield Table([cells(each) for each in members], COLUMNS)
@@ -76,7 +76,7 @@ def listing(compilations: Iterable[Compilation]) -> Iterator[Block]:
 
 
 def cells(compilation: Compilation, variant: int = 0) -> tuple[str, ...]:
-    """The row of a variant of a rule."""
+    """The row of one variant of a rule."""
     rule, low = compilation.rules[variant], compilation.lowered[variant]
     kept, moved = ("/".join(str(count(low, size)) for size in (4, 8)) for count in _COUNTS)
     states = ", ".join(map(_state, rule.states)) or "none"
@@ -98,7 +98,7 @@ def _word(extent: Extent) -> str:
 
 
 def show(compilation: Compilation, variant: int) -> Iterator[Block]:
-    """All about one variant of a rule."""
+    """Everything about one variant of a rule."""
     rule, low = compilation.rules[variant], compilation.lowered[variant]
     body = _shown(compilation, variant)
     yield f"{rule.name}: {rule.summary}" if rule.summary else rule.name
@@ -142,7 +142,7 @@ def _line(words: str) -> str:
 
 
 def _flag(flag: Flag) -> tuple[str, ...]:
-    """A flag with its value in this variant, what decides it, and what it requires."""
+    """The row of a flag: its value in this variant, what decides it, what it requires."""
     decided = "by default" if flag.value is flag.default else "not the default"
     if flag.when is not None:
         decided = f"on by default if {text.expression(flag.when)}"
@@ -151,7 +151,7 @@ def _flag(flag: Flag) -> tuple[str, ...]:
 
 
 def _shape(compilation: Compilation, rule: Rule) -> Iterator[tuple[str, ...]]:
-    """The given flag of a rule with two shapes of parameters."""
+    """The row of the given flag `matrix`, if the rule has a variant for matrices and one for others."""
     if len({each.matrix for each in compilation.rules}) == 2:
         words = summary.MATRICES if rule.matrix else summary.NO_MATRICES
         yield "matrix", "on" if rule.matrix else "off", "by the parameter", f"this is for {words}"
@@ -174,12 +174,12 @@ def _times(low: Rule) -> str:
 
 
 def source(compilation: Compilation, variant: int) -> str:
-    """The LaTeX of a variant."""
+    """One variant in LaTeX."""
     return latex.rule(replace(compilation.rules[variant], body=_shown(compilation, variant))) + "\n"
 
 
 def ir(compilation: Compilation, variant: int) -> Iterator[Block]:
-    """The IR of a variant, as it was checked and as it is lowered."""
+    """The IR of one variant, checked and lowered."""
     checked, low = compilation.rules[variant], compilation.lowered[variant]
     blocks = (
         (f"{checked.name}, checked: as the interpreter runs it", checked.body),
@@ -199,10 +199,10 @@ def ir(compilation: Compilation, variant: int) -> Iterator[Block]:
 
 
 def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
-    """The sweeps of a step over memory, and what is computed before, between and after them."""
+    """The sweeps of a step over memory, and the computations before, between and after them."""
     low = compilation.lowered[variant]
     small = {state.name: state.extent for state in low.small_states}
-    # What is only a hyperparameter, or t, is written as such; what is made of them has a line.
+    # Scalars that are just a hyperparameter or t are written in place; computed ones get a line.
     plain: dict[Expr, Expr] = {
         Local(a.target, extent_of(a.value), type_of(a.value)): a.value
         for a in low.scalars
@@ -235,7 +235,7 @@ def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
                 written |= set(work.stores)
             continue
         grouped = kind is Group
-        # What the sweep before has reduced is only taken up here.
+        # Reductions belong to the sweep before; here their results are only used.
         code = [
             a
             for work in works
@@ -246,7 +246,7 @@ def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
         if code:
             yield f"\n{'Then' if number else 'First'}, {'on the host' if grouped else 'by the kernel'}, in float64"
             yield _by_extent([(extent_of(a.value), line(a)) for a in code])
-    # A state that takes a scalar needs nothing of the sweeps.
+    # A state that takes a scalar does not depend on the sweeps.
     if last := [a for a in low.body if a.target in small and extent_of(a.value) <= Extent.STEP]:
         yield "\nLast, in float64"
         yield _by_extent([(small[a.target], line(a)) for a in last])
@@ -259,7 +259,7 @@ def _for_each(extent: Extent) -> str:
 
 
 def _by_extent(lines: Iterable[tuple[Extent, str]]) -> Table:
-    """Lines in order, with the extent in front of each run of one."""
+    """Lines in order. The first line of each extent names it."""
     rows: list[tuple[str, str]] = []
     before = None
     for extent, line in lines:
@@ -269,5 +269,5 @@ def _by_extent(lines: Iterable[tuple[Extent, str]]) -> Table:
 
 
 def _together(lines: dict[str, list[str]]) -> Table:
-    """Lines with the heading of each list in front of its first one."""
+    """Lists of lines. The first line of each carries its title."""
     return Table([("" if i else f"{title:8}", line) for title, found in lines.items() for i, line in enumerate(found)])

@@ -111,7 +111,7 @@ class _Checker(Scope):
                     self.fault(part.span, f"{part.name!r} is a name that every optimiser has for itself", RENAME)
                 seen.setdefault(part.name, what)
         if len(spec.flags) > MOST_FLAGS:
-            message = f"at most {MOST_FLAGS} flags were expected, got {len(spec.flags)}"
+            message = f"expected at most {MOST_FLAGS} flags, got {len(spec.flags)}"
             hint = "every choice of flags is a kernel of its own: make two rules"
             self.fault(spec.flags[MOST_FLAGS].span, message, hint)
         called: dict[str, tuple[FlagAst, ...]] = {}
@@ -155,7 +155,7 @@ class _Checker(Scope):
         for text, span in ast.ranges:
             found = interval(text)
             if found is None:
-                self.fault(span, f"a range was expected, got {text!r}", 'for example: "[0, 1)", "(0, inf)"')
+                self.fault(span, f"expected a range, got {text!r}", 'for example: "[0, 1)", "(0, inf)"')
                 return None
             ranges.append(found)
         ranges *= len(default) if len(ranges) == 1 else 1
@@ -194,7 +194,7 @@ class _Checker(Scope):
 
     def no_condition(self, flag: FlagAst, name: str = "") -> tuple[str, str]:
         """What to say where something else decides about a flag."""
-        message = f"the default of {flag.name!r} must be true, false, or a condition of hyperparameters"
+        message = f"{flag.name!r}: expected true, false, or a condition of hyperparameters as the default"
         if name in self.flags | {MATRIX}:
             return message, 'what other flags must be is said by: requires = "..."'
         return message, 'for example: "momentum != 0"'
@@ -271,7 +271,7 @@ class _Checker(Scope):
         """Limits the number of reductions: a sweep keeps a block of each at hand."""
         count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
         if count > MOST_REDUCTIONS:
-            message = f"at most {MOST_REDUCTIONS} reductions were expected, got {count}"
+            message = f"expected at most {MOST_REDUCTIONS} reductions, got {count}"
             self.fault(self.spec.formulas_span, message, "make two rules, and a chain of them")
 
     def check_groups(self, rules: tuple[Rule, ...]) -> None:
@@ -295,7 +295,7 @@ class _Checker(Scope):
             (ops, value), (other_ops, other_value) = (each.get(formula.target, ([], None)) for each in work)
             if ops != other_ops:
                 got = f"{', '.join(ops) or 'none'} for matrices and {', '.join(other_ops) or 'none'} for others"
-                message = f"the same reductions over the group were expected for every parameter, got {got}"
+                message = f"expected the same reductions over the group for every parameter, got {got}"
                 hint = "choose inside of one reduction: norm(a if matrix else b, group)"
                 self.fault(formula.value.span, message, hint)
                 break  # those behind it are counted from it

@@ -156,7 +156,7 @@ class Variant:
         close = get_close_matches(test.name, self.choice, 1) if isinstance(test, Name) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
         hint += f"flags: {flags}" + ("; to choose by a value, write where(condition, a, b)" if chooses else "")
-        self.fault(test.span, "a condition of flags was expected (flag, not, and, or)", hint)
+        self.fault(test.span, "expected a condition of flags (flag, not, and, or)", hint)
         return None
 
     def assign(self, formula: FormulaAst) -> None:
@@ -218,7 +218,7 @@ class Variant:
         own = self.active.get(target, Extent.ELEMENT)
         before = len(self.scope.faults)
         if target in (PROCEED, ACCEPT) and number:
-            self.fault(span, f"{target!r} must be a condition, got a number", "compare it: x > 0")
+            self.fault(span, f"{target!r}: expected a condition, got a number", "compare it: x > 0")
         elif target == PROCEED and extent > Extent.TENSOR:
             message = _wrong_extent(target, Extent.TENSOR, extent, " or less")
             self.fault(span, message, "reduce what it compares: sum(x), max(x), norm(x)")
@@ -226,10 +226,10 @@ class Variant:
             hint = "reduce what it compares over the group: max(x, group)"
             self.fault(span, _wrong_extent(target, Extent.GROUP, extent), hint)
         elif target == GIVEN_GRADIENT and self.scope.spec.part and not (number and extent == Extent.CONSTANT):
-            message = "'grad' is what the gradient is left as: a number or a hyperparameter was expected"
+            message = "'grad', what the gradient is left as: expected a number or a hyperparameter"
             self.fault(span, message, "for example: grad = 0")
         elif (target in self.active or target in (DELTA, PARAMETER)) and not number:
-            self.fault(span, f"{target!r} must be a number, got a condition", "write where(condition, a, b)")
+            self.fault(span, f"{target!r}: expected a number, got a condition", "write where(condition, a, b)")
         elif not extent <= own:
             over = "" if own == Extent.TENSOR else f", {own.name.lower()}"
             reduced = ", ".join(f"{name}(x{over})" for name in ("sum", "mean", "norm"))
@@ -349,7 +349,7 @@ class Variant:
             elif not size:
                 pass  # its default is at fault
             elif not 1 <= term.index <= size:
-                message = f"{term.name}[1] to {term.name}[{size}] was expected, got {term.spelled}[{term.index}]"
+                message = f"expected {term.name}[1] to {term.name}[{size}], got {term.spelled}[{term.index}]"
                 self.fault(term.span, message, "values are counted from 1")
             else:
                 return Scalar(term.name, term.index)
@@ -388,7 +388,7 @@ class Variant:
         takes = len(OPS[name].takes)
         if len(args) != takes:
             arguments = "1 argument" if takes == 1 else f"{takes} arguments"
-            self.fault(term.span, f"{name}() takes {arguments}, got {len(args)}")
+            self.fault(term.span, f"{name}(): expected {arguments}, got {len(args)}")
             return None
         return self.call(name, term, args)
 
@@ -402,7 +402,7 @@ class Variant:
         found = [arg for arg in args if arg is not None]
         for arg, place in zip(args, given, strict=True):
             if arg is not None and type_of(arg) is not Type.REAL:
-                self.fault(place.span, "a number was expected, got a condition", "write where(condition, 1, 0)")
+                self.fault(place.span, "expected a number, got a condition", "write where(condition, 1, 0)")
                 found.remove(arg)
         if len(found) < len(args):
             return None
@@ -430,20 +430,20 @@ class Variant:
         if named is None and len(given) == takes + 1 and isinstance(last, Name) and last.name not in self.known():
             close = get_close_matches(last.name, OVER, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            self.fault(last.span, f"an extent was expected, got {last.spelled!r}", f"{hint}there are: {extents}")
+            self.fault(last.span, f"expected an extent, got {last.spelled!r}", f"{hint}there are: {extents}")
             self.use(last.name)
             given = given[:-1]
         elif name not in FUNCTIONS:
             words, values = "1 value" if takes == 1 else f"{takes} values", ", ".join("xy"[:takes])
             hint = f"write {name}({values}), or {name}({values}, row) with one of {extents}"
-            self.fault(term.span, f"{name}() takes {words}, then an extent if it has one; got {len(given)}", hint)
+            self.fault(term.span, f"{name}(): expected {words}, then an extent if it has one; got {len(given)}", hint)
         elif named is None:
             hint = f"nest it: {name}(a, {name}(b, c)); {name}(x) is that of all elements"
-            self.fault(term.span, f"{name}() takes 1 or 2 values, got {len(given)}", hint)
+            self.fault(term.span, f"{name}(): expected 1 or 2 values, got {len(given)}", hint)
         else:
             over = named.name.lower()
             hint = f"write {name}(x, {over}); {name}(a, b) has no extent, it is that of two values"
-            self.fault(term.span, f"{name}() over {OVER_WORDS[named]} takes 1 value, got {len(given)}", hint)
+            self.fault(term.span, f"{name}() over {OVER_WORDS[named]}: expected 1 value, got {len(given)}", hint)
         for arg in given:
             if not isinstance(arg, Name) or arg.name not in OVER:
                 self.expr(arg)
@@ -460,7 +460,7 @@ class Variant:
                 found = False
             elif type_of(arg) is not expected:
                 hint = "write where(condition, 1, 0)" if expected is Type.REAL else "compare it: x > 0"
-                self.fault(place.span, f"{expected.value} was expected, got {type_of(arg).value}", hint)
+                self.fault(place.span, f"expected {expected.value}, got {type_of(arg).value}", hint)
                 found = False
         if found and op == "div" and args[1] == Const(0.0):
             self.fault(term.span, "a division by zero", "write the condition that you mean: where(x > 0, a/x, b)")
@@ -469,4 +469,4 @@ class Variant:
 
 
 def _wrong_extent(name: str, expected: Extent, got: Extent, least: str = "") -> str:
-    return f"{name!r}: {expected.words}{least} was expected, got {got.words}"
+    return f"{name!r}: expected {expected.words}{least}, got {got.words}"

@@ -1,7 +1,9 @@
-"""Formulas: text to `Term`s. Python's own parser reads it; what has no meaning here is a fault with a hint.
+"""Formulas: text to `Term`s.
 
-In: the text of a formula, and where it stands in its file. Out: a `Term`, or a `FormulaAst` for an assignment; the
-faults go to the spec. Nothing is ever evaluated.
+In: the text of a formula, and where it stands in its file. Out: a `Term`, or a `FormulaAst` for an assignment; faults
+are recorded in the spec.
+
+Python's own parser reads the text. Syntax without a meaning here is a fault with a hint. Nothing is ever evaluated.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ DEEPEST_TERM = 100
 
 
 def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
-    """The expression at offset `start` of the file; None with a fault in `spec` if it is none."""
+    """Read the expression at offset `start` of the file. If it is malformed, record the fault and return None."""
     reader = _Formula(spec, source, start)
     tree = reader.tree("eval", "an expression")
     if not isinstance(tree, ast.Expression):
@@ -34,10 +36,10 @@ def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
 
 
 def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst]:
-    """The formulas of a text at offset `start` of the file, one a line, without those at fault."""
+    """Read the formulas of a text at offset `start` of the file, one per line. Yield the well-formed ones."""
     for offset, statement in _statements(source):
         reader = _Formula(spec, statement, start + offset)
-        tree = reader.tree("exec", "a formula, `name = expression`,")
+        tree = reader.tree("exec", "a formula, `name = expression`")
         formula = reader.assignment(tree.body) if isinstance(tree, ast.Module) else None
         if formula is not None:
             yield formula
@@ -46,7 +48,7 @@ def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst
 
 
 def _statements(source: str) -> Iterator[tuple[int, str]]:
-    """The formulas of a text, with their offsets: a line each, or more lines while a bracket is open."""
+    """Split a text into formulas, with their offsets. A formula ends with its line, unless a bracket is still open."""
     start, depth, empty = 0, 0, True
     for line in re.finditer(r"[^\n]*(?:\n|$)", source):
         code = line.group().split("#", 1)[0]
@@ -61,7 +63,7 @@ def _statements(source: str) -> Iterator[tuple[int, str]]:
 
 
 class _Formula:
-    """One formula: Python's tree to `Term`s, everything else to faults that say what to write instead."""
+    """One formula: turns Python's tree into `Term`s, and anything else into faults that say what to write instead."""
 
     def __init__(self, spec: SpecAst, source: str, start: int) -> None:
         self.spec = spec
@@ -86,38 +88,38 @@ class _Formula:
         return span_at(self.spec.text, self.start + start, self.start + end)
 
     def offset(self, line: int, byte: int) -> int:
-        """`ast` counts columns in bytes of UTF-8; a Greek letter has two."""
+        """Convert a position in `ast`, which counts columns in bytes of UTF-8, to an offset in characters."""
         text = self.lines[line - 1]
         before = byte if text.isascii() else len(text.encode()[:byte].decode(errors="ignore"))
         return self.line_offsets[line - 1] + before
 
     def tree(self, mode: str, what: str) -> ast.AST | None:
-        """Python's tree of the text, or None with a fault that says `what` was expected."""
+        """Parse the text. On a syntax error, record a fault that asks for `what`, and return None."""
         try:
-            # Python warns of what it may refuse one day, `1if x` for example; that is refused here today.
+            # Python warns about syntax that it may refuse one day, such as `1if x`. Here it is refused today.
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
                 tree = ast.parse(self.source, mode=mode)
         except SyntaxError as error:
-            at = len(self.source)  # where Python names no place, the text has ended too early
+            at = len(self.source)  # Python names no place if the text ends too early
             if error.lineno and error.offset and error.lineno <= len(self.lines):
                 at = min(at, self.line_offsets[error.lineno - 1] + error.offset - 1)
             reason = error.msg.removesuffix(". Perhaps you forgot a comma?")
-            self.fault_at(at, at + 1, f"{what} was expected: {reason}")
+            self.fault_at(at, at + 1, f"expected {what}: {reason}")
         except (RecursionError, MemoryError):
             self.fault_at(0, len(self.source), "nested too deeply to read", "give names to its parts")
         else:
             if not _too_deep(tree):
                 return tree
-            message = f"an expression of more than {DEEPEST_TERM} levels"
+            message = f"expected an expression of at most {DEEPEST_TERM} levels, got a deeper one"
             self.fault_at(0, len(self.source), message, "give names to its parts, one formula each")
         return None
 
     def assignment(self, body: list[ast.stmt]) -> FormulaAst | None:
-        expected = "a formula, `name = expression`, was expected"
+        expected = "expected a formula, `name = expression`"
         first = body[0]
         if len(body) > 1:
-            self.fault(body[1], f"{expected}, one on a line", "put it on a line of its own")
+            self.fault(body[1], f"{expected}, got a second one on the line", "put it on a line of its own")
         elif isinstance(first, ast.AugAssign):
             spelled = ast.unparse(first.target)
             hint = f"write the whole value of {spelled} in one formula, or give its parts names of their own"
@@ -125,7 +127,7 @@ class _Formula:
         elif not isinstance(first, ast.Assign):
             self.fault(first, f"{expected}, got {_statement_kind(first)}")
         elif len(first.targets) > 1 or not isinstance(first.targets[0], ast.Name):
-            self.fault(first.targets[0], f"{expected}, with one name on the left")
+            self.fault(first.targets[0], f"{expected}, got something other than one name on the left")
             self.term(first.value)
         else:
             target = first.targets[0]
@@ -159,10 +161,10 @@ class _Formula:
             case ast.IfExp(test=test, body=then, orelse=other):
                 return Choice(self.span(node), self.term(test), self.term(then), self.term(other))
         kind, hint = _WRONG_EXPRESSIONS.get(type(node), (f"a {type(node).__name__.lower()}", None))
-        return self.fault(node, f"a formula may not hold {kind}", hint)
+        return self.fault(node, f"expected {_ALLOWED}; got {kind}", hint)
 
     def wrong_operator(self, node: ast.BinOp) -> Broken:
-        """A fault with the caret under the operator itself, which has no place in Python's tree."""
+        """Record a fault at the operator itself, whose place Python's tree does not have."""
         symbol, message, hint = _WRONG_OPERATORS[type(node.op)]
         end = self.offset(node.left.end_lineno or 0, node.left.end_col_offset or 0)
         start = self.source.index(symbol, end)
@@ -173,7 +175,7 @@ class _Formula:
     def number(self, node: ast.Constant) -> Term:
         value = node.value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return self.fault(node, f"a formula may not hold {kind(value)}", _ONLY)
+            return self.fault(node, f"expected {_ALLOWED}; got {kind(value)}")
         try:
             real = float(value)
         except OverflowError:
@@ -193,7 +195,8 @@ class _Formula:
         if not isinstance(node.value, ast.Name):
             return self.fault(node, "only a hyperparameter with several values takes an index", "for example: beta[1]")
         if not (isinstance(index, ast.Constant) and type(index.value) is int):
-            return self.fault(index, "an index must be a whole number from 1", "for example: beta[1]")
+            message = f"expected a whole number from 1 as the index, got {self.text_of(index):.40}"
+            return self.fault(index, message, "for example: beta[1]")
         return Item(self.span(node), canonical(node.value.id), self.text_of(node.value), index.value)
 
     def unary(self, node: ast.UnaryOp) -> Term:
@@ -206,20 +209,20 @@ class _Formula:
 
     def comparison(self, node: ast.Compare) -> Term:
         if len(node.ops) > 1:
-            return self.fault(node, "a chain of comparisons", "write `a < b and b < c`")
+            return self.fault(node, "expected one comparison, got a chain of them", "write `a < b and b < c`")
         op = _COMPARISONS.get(type(node.ops[0]))
         if op is None:
-            return self.fault(node, "a formula compares with <, <=, >, >=, == and != only")
+            return self.fault(node, f"expected <, <=, >, >=, == or !=; got `{_OTHER_COMPARISONS[type(node.ops[0])]}`")
         return Operation(self.span(node), op, (self.term(node.left), self.term(node.comparators[0])))
 
     def call(self, node: ast.Call) -> Term:
         if not isinstance(node.func, ast.Name):
             self.spec.unused |= words(self.text_of(node))
-            return self.fault(node.func, "a function is called by its plain name", "for example: sqrt(v)")
+            return self.fault(node.func, "expected a function by its plain name", "for example: sqrt(v)")
         if node.keywords:
-            return self.fault(node, "functions take no keywords here")
+            return self.fault(node, "expected arguments by position, got one by keyword")
         if any(isinstance(arg, ast.Starred) for arg in node.args):
-            return self.fault(node, "functions take no starred arguments here")
+            return self.fault(node, "expected arguments one by one, got a starred one")
         return Invoke(self.span(node), node.func.id, tuple(map(self.term, node.args)))
 
 
@@ -229,9 +232,10 @@ _BINARY: dict[type[ast.operator], str] = {
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne",
 }  # fmt: skip
-_ONLY = "numbers, names, operators and functions only"
+_OTHER_COMPARISONS: dict[type[ast.cmpop], str] = {ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in"}
+_ALLOWED = "numbers, names, operators and functions"
 _BITS = "formulas are about real numbers"
-#: The operator as it is written, what is wrong with it, and what to do.
+#: For each operator that is refused: its symbol, what is wrong, and what to do.
 _WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
     ast.BitXor: ("^", "is not a power here", "write `**`"),
     ast.FloorDiv: ("//", "has no meaning in a formula", "write `/`"),
@@ -254,7 +258,7 @@ _WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
     ast.SetComp: ("a comprehension", None),
     ast.DictComp: ("a comprehension", None),
     ast.GeneratorExp: ("a comprehension", None),
-    ast.JoinedStr: ("text", _ONLY),
+    ast.JoinedStr: ("text", None),
     ast.List: ("a list", None),
     ast.Tuple: ("a tuple", "a comma here makes two values; write a point in a number"),
     ast.Dict: ("a dictionary", None),
@@ -267,7 +271,7 @@ _WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
 
 
 def words(source: str) -> set[str]:
-    """All that may be names in a text that is no formula."""
+    """Every word of a malformed text, since any may be a name."""
     return set(map(canonical, re.findall(r"\w+", source)))
 
 
@@ -275,7 +279,7 @@ def _too_deep(tree: ast.AST) -> bool:
     pending = [(tree, 0)]
     while pending:
         node, depth = pending.pop()
-        if isinstance(node, ast.BoolOp):  # `a and b and c` is one node here, and nested for us
+        if isinstance(node, ast.BoolOp):  # `a and b and c` is one node of Python's tree, but nested terms here
             depth += len(node.values) - 2
         if depth > DEEPEST_TERM + 3:
             return True
@@ -290,7 +294,7 @@ def _statement_kind(statement: ast.stmt) -> str:
 
 
 def kind(value: object) -> str:
-    """What a value is, in words for a message."""
+    """The kind of a value, in words for a message."""
     names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
     names |= {bytes: "bytes", complex: "a complex number", type(None): "None", type(...): "`...`"}
     return names.get(type(value), f"a {type(value).__name__}")

@@ -41,15 +41,15 @@ def parse(text: str, file: str) -> SpecAst:
     """
     text = text.replace("\r\n", "\n")  # as tomllib reads it
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
-        fault = Diagnostic(Span(1, 1), "a spec in UTF-8 was expected, this text has half a character in it")
+        fault = Diagnostic(Span(1, 1), "expected a spec in UTF-8, got half a character")
         raise SpecError(file, "", [fault])
     spec = SpecAst(file, text)
     if len(text) > LARGEST_SPEC:
-        size = f"a spec of at most {LARGEST_SPEC // 1024} KiB was expected, this one has {len(text) / 1024:.0f} KiB"
+        size = f"expected a spec of at most {LARGEST_SPEC // 1024} KiB, got {len(text) / 1024:.0f} KiB"
         raise SpecError(file, text[:200], [Diagnostic(Span(1, 1), size, "a rule is a page of text; split it in two")])
     if not text.strip():
         hint = "see the README for a rule to start from"
-        fault = Diagnostic(Span(1, 1), "a spec was expected, the file is empty", hint)
+        fault = Diagnostic(Span(1, 1), "expected a spec, got an empty file", hint)
         raise SpecError(file, text, [fault])
     try:
         document = tomllib.loads(text)
@@ -135,10 +135,10 @@ class _Document:
                 self.fault(self.key_span(path) if path else Span(1, 1), f"{key!r} is missing", f'add: {key} = "..."')
             return ""
         if not isinstance(value, str):
-            self.fault(self.value_span((*path, key)), f"{key!r} must be text, got {kind(value)}", "put it in quotes")
+            self.fault(self.value_span((*path, key)), f"{key!r}: expected text, got {kind(value)}", "put it in quotes")
             return ""
         if required and not value.strip():
-            self.fault(self.value_span((*path, key)), f"{key!r} is empty")
+            self.fault(self.value_span((*path, key)), f"{key!r}: expected text, got none")
         return value.strip()
 
     def choice(self, path: Path, table: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
@@ -148,14 +148,14 @@ class _Document:
             close = get_close_matches(value, choices, 1)
             hint = f"did you mean {close[0]!r}?" if close else None
             expected = ", ".join(filter(None, choices))
-            self.fault(self.value_span((*path, key)), f"{key!r} must be one of {expected}, got {value!r}", hint)
+            self.fault(self.value_span((*path, key)), f"{key!r}: expected one of {expected}; got {value!r}", hint)
         return value if value in choices else choices[0]
 
     def entries(self, document: dict[str, Any], key: str, example: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
         """The named entries of one table, each a table itself."""
         table = document.get(key, {})
         if not isinstance(table, dict):
-            self.fault(self.value_span((key,)), f"{key!r} must be a table, got {kind(table)}", f"write: [{key}]")
+            self.fault(self.value_span((key,)), f"{key!r}: expected a table, got {kind(table)}", f"write: [{key}]")
             return
         seen: dict[str, str] = {}
         for spelled, entry in table.items():
@@ -165,7 +165,7 @@ class _Document:
                 message = f"{spelled!r} is the name {name!r}, which {seen[name]!r} already has"
                 self.fault(self.key_span(path), message, "one name, one entry: rename or remove one of them")
             elif not isinstance(entry, dict):
-                message = f"{spelled!r} must be a table in braces, got {kind(entry)}"
+                message = f"{spelled!r}: expected a table in braces, got {kind(entry)}"
                 self.fault(self.value_span(path), message, f"for example: {example}")
             else:
                 yield name, path, entry
@@ -183,7 +183,7 @@ class _Document:
         elif isinstance(value, list) and len(value) >= 2 and all(map(_is_number, value)):
             default = tuple(map(_real, value))
         else:
-            message = f"a default must be a number, or a list of two or more, got {kind(value)}"
+            message = f"expected a number as the default, or a list of two or more; got {kind(value)}"
             self.fault(self.value_span((*path, "default")), message)
         span = self.key_span(path)
         default_span = self.value_span((*path, "default")) if "default" in table else span
@@ -203,7 +203,7 @@ class _Document:
             return tuple((each, self.value_span((*path, "range", i))) for i, each in enumerate(given))
         else:
             hint = 'for example: ["[0, 1)", "(1, inf)"]'
-            self.fault(span, "a range must be text, or a list of two or more texts", hint)
+            self.fault(span, "expected a range in text, or a list of two or more of them", hint)
         return ((WHOLE, span),)
 
     def read_flag(self, name: str, path: Path, table: dict[str, Any]) -> None:
@@ -212,7 +212,7 @@ class _Document:
         if isinstance(default, str):
             default = self.expression((*path, "default"), table) or Broken(self.key_span(path))
         elif not isinstance(default, bool):
-            message = f"the default of a flag must be true or false, got {kind(default)}"
+            message = f"expected true or false as the default of a flag, got {kind(default)}"
             self.fault(self.value_span((*path, "default")), message, 'or a condition in quotes: "momentum != 0"')
             default = False
         requires = None
@@ -232,7 +232,7 @@ class _Document:
             place, value = self.value_span((*path, "init")), _real(table["init"])
             init = Number(place, value, isinstance(table["init"], int))
             if not math.isfinite(value):
-                self.fault(place, "the initial value of a state must be finite")
+                self.fault(place, f"expected a finite initial value, got {value}")
                 init = Broken(place)
         else:
             init = self.expression((*path, "init"), table) or init
@@ -262,7 +262,7 @@ class _Document:
             self.fault(Span(1, 1), "the table [update] is missing", example)
             return
         if not isinstance(table, dict):
-            self.fault(self.value_span(("update",)), f"'update' must be a table, got {kind(table)}", example)
+            self.fault(self.value_span(("update",)), f"'update': expected a table, got {kind(table)}", example)
             return
         self.refuse_unknown(("update",), table, ("formulas", "rows"))
         self.spec.rows = self.choice(("update",), table, "rows", ROWS)

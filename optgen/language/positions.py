@@ -1,7 +1,9 @@
 """The places of keys and values in a TOML document, which `tomllib` does not give.
 
-In: the text of a document that `tomllib` has accepted. Out: `{path: Positions}`, a path being the tuple of keys (and
-array positions) down to the value. It knows only as much of the grammar as it takes to skip over a value.
+In: the text of a document that `tomllib` has accepted. Out: `{path: Positions}`, where a path is the tuple of keys and
+array positions that lead to a value.
+
+The scanner knows just enough of TOML's grammar to skip over a value.
 """
 
 from __future__ import annotations
@@ -30,14 +32,14 @@ _STRINGS = (
 
 @dataclass(frozen=True)
 class Positions:
-    """Offsets into the text: where the key starts and ends, where its value starts and ends."""
+    """Offsets of a key and of its value in the text: start and end of each."""
 
     key: tuple[int, int]
     value: tuple[int, int]
 
 
 def span_at(text: str, start: int, end: int) -> Span:
-    """Line and column of the characters `start` to `end`; a stretch over several lines is cut at the first."""
+    """The span of the characters from `start` to `end`, cut off at the end of the first line."""
     line_start = text.rfind("\n", 0, start) + 1
     line_end = text.find("\n", start)
     end = min(end, len(text) if line_end < 0 else line_end)
@@ -45,12 +47,12 @@ def span_at(text: str, start: int, end: int) -> Span:
 
 
 def locate(text: str) -> dict[Path, Positions]:
-    """The places of all keys and values of a valid TOML document; of tables, the key is the last name of the header."""
+    """Find all keys and values of a valid TOML document. The key of a table is the last name in its header."""
     return _Scanner(text).document()
 
 
 class _Scanner:
-    """A cursor `at` over the text; each method reads one thing and leaves the cursor behind it."""
+    """A cursor, `at`, that moves over the text. Each method reads one construct and leaves the cursor after it."""
 
     def __init__(self, text: str) -> None:
         self.text = text

@@ -77,6 +77,6 @@ NOT_YET = {
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"
 INITIAL = (
-    "an initial value must be a number, made of numbers, hyperparameters and p only",
+    "expected an initial value made of numbers, hyperparameters and p",
     "nothing else is known before the first step",
 )

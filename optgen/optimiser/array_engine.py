@@ -106,7 +106,7 @@ class ArrayEngine:
         # `ps` and `gs` must live until the plan has run: it holds addresses only.
         ps, gs, slots, values = self.accept(params, grads)
         variants = [self.settings.variants[p.ndim >= 2] for p in ps]
-        plan = StepPlan(self._kernel, params, ps, gs, slots, variants, threads())
+        plan = StepPlan(self._kernel, params, grads, ps, gs, slots, variants, threads())
         self._register(ps, slots)
         self.plans.keep(key_of_list(params), plan)
         return plan.run(values, self._group(values, slots)) or self._refused(gs, values)
@@ -116,7 +116,8 @@ class ArrayEngine:
 
     def _refused(self, grads: Sequence[Array], values: ValuesByCount) -> bool:
         """Leaves gradients as the rule does after a step that does not count; gives False."""
-        leave_gradients(((self._rule_of(g.shape), g.fill) for g in grads), next(iter(values.values())))
+        plain = map(np.asarray, grads)
+        leave_gradients(((self._rule_of(g.shape), g.fill) for g in plain), next(iter(values.values())))
         return False
 
     def _interpret(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:

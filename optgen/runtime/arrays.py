@@ -86,7 +86,7 @@ def _plain(x: Array, what: str) -> Array:
         return x
     if isinstance(x, np.ma.MaskedArray):
         raise ArrayError(f"{what}: a plain array was expected, got a masked array", hint="give x.filled(0) or x.data")
-    return x.view(np.ndarray)
+    return np.ndarray.view(x, np.ndarray)  # whatever a subclass has made of `view`
 
 
 def _kind(given: object) -> str:

@@ -120,8 +120,8 @@ class Guard:
 
         params = [[object_, *cells(p)] for object_, p in zip(self._objects, ps, strict=True)]
         grads = [[0, *cells(g), *span, *cell] for g, span, cell in zip(gs, self._spans, self._cells, strict=True)]
-        # An array of every dtype that they have, so that none is another one at the same place.
-        self._dtypes = {x.dtype for x in (*ps, *gs)}
+        # What is known by its address stays alive, so that nothing else is found at the same place.
+        self._known = {kept for x in (*ps, *gs) for kept in (x.dtype, type(x))}
         tables = [np.array(rows, np.int64) for rows in (params, grads, self._lows, self._reach)]
         addresses = [table.ctypes.data for table in tables]
         self._tables = tables
@@ -209,17 +209,25 @@ def _comparing(runtime: Path) -> Any:
 # ---- Arrays of NumPy ----
 
 
+#: The attributes of an array, whatever a subclass has made of them.
+_BASE, _FLAGS, _DTYPE = np.ndarray.base.__get__, np.ndarray.flags.__get__, np.ndarray.dtype.__get__
+_SHAPE, _STRIDES, _CTYPES = np.ndarray.shape.__get__, np.ndarray.strides.__get__, np.ndarray.ctypes.__get__
+
+
 def _base(x: Array) -> int:
-    return 0 if x.base is None else id(x.base)
+    base = _BASE(x)
+    return 0 if base is None else id(base)
 
 
 def _numpy_head(x: Array) -> Head:
-    flags = x.flags.num & (_ALIGNED | _WRITEABLE)
-    return Head(x.ctypes.data, _base(x), id(x.dtype), flags, (*x.shape, *x.strides))
+    flags = _FLAGS(x).num & (_ALIGNED | _WRITEABLE)
+    return Head(_CTYPES(x).data, _base(x), id(_DTYPE(x)), flags, (*_SHAPE(x), *_STRIDES(x)))
 
 
 def _numpy_mark(x: Array) -> tuple[Any, ...]:
-    return type(x), x.shape, x.strides, x.dtype, x.flags.aligned, x.flags.writeable
+    if not isinstance(x, np.ndarray):
+        raise AttributeError
+    return type(x), _SHAPE(x), _STRIDES(x), _DTYPE(x), _FLAGS(x).aligned, _FLAGS(x).writeable
 
 
 @cache
@@ -257,4 +265,4 @@ def _words(address: int, count: int) -> list[int]:
     return found
 
 
-NUMPY = Reader(lambda: readable(), 0, _numpy_head, _numpy_mark, lambda x: x.ctypes.data)
+NUMPY = Reader(lambda: readable(), 0, _numpy_head, _numpy_mark, lambda x: _CTYPES(x).data)

@@ -31,7 +31,7 @@ MOST_PLANS = 4
 
 
 class StepPlan:
-    """One checked list: `params` as they were given, `ps` the arrays behind them, their gradients `gs` and `slots`.
+    """One checked list: `params` and `grads` as they were given, `ps` and `gs` the plain arrays behind them, `slots`.
 
     `kernel` gives the kernel of a dtype and a variant; what it raises goes through. `variants` says for each parameter
     in which one it is updated. `threads` is how many a step may use.
@@ -41,6 +41,7 @@ class StepPlan:
         self,
         kernel: Callable[[str, int], Kernel],
         params: Sequence[Any],
+        grads: Sequence[Any],
         ps: Sequence[Array],
         gs: Sequence[Array],
         slots: Sequence[Slot],
@@ -59,9 +60,12 @@ class StepPlan:
         self.plain = all(isinstance(p, np.ndarray) for p in params)
         if ps:
             written = [bounds(x) for p, slot in zip(ps, slots, strict=True) for x in (p, *slot.arrays.values())]
-            gradients = BoundGradients(gs, gs, written, self._bound.cells, fixed=self._bound.overwrites)
+            given = [g if isinstance(g, np.ndarray) else plain for g, plain in zip(grads, gs, strict=True)]
+            gradients = BoundGradients(given, gs, written, self._bound.cells, fixed=self._bound.overwrites)
             runtime = self._bound.bindings[0].kernel.runtime.path
-            self._guard = Guard(ps, [owner_of(p) is p for p in ps], runtime, NUMPY, gradients)
+            arrays_given = _arrays(params)
+            alone = [owner_of(p) is p for p in arrays_given]
+            self._guard = Guard(arrays_given, alone, runtime, NUMPY, gradients)
         self._ticks = Ticks()
         self._ticks.whole = False
 

@@ -24,6 +24,7 @@ from ..ir.torch_names import torch_states
 from ..optimiser.classes import shipped_class
 from .naming import STEP, Kind
 from .param_groups import Groups
+from .tensors import has_memory, local
 
 __all__ = ["expect_state", "fitting"]
 
@@ -36,8 +37,9 @@ def expect_state(what: str, state: State, given: Any, shape: tuple[int, ...], dt
         got = f"shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else type(given).__name__
         message = f"{what}: shape {shape} was expected, got {got}"
         raise StateError(message, hint="give the parameters in the order in which they were saved")
-    if given.layout is not torch.strided or given.device.type != "cpu":
-        raise StateError(f"{what}: a dense tensor on the CPU was expected, got {given.layout} on {given.device}")
+    if given.layout is not torch.strided or given.device.type != "cpu" or not has_memory(local(given)):
+        got = f"{type(given).__name__} of {given.layout} on {given.device}"
+        raise StateError(f"{what}: a dense tensor in memory of the CPU was expected, got {got}")
     if state.extent == Extent.ELEMENT and given.dtype is not dtype:
         hint = "convert the state, or the model, first"
         raise StateError(f"{what}: {dtype}, as the parameter, was expected, got {given.dtype}", hint=hint)
@@ -123,8 +125,9 @@ def _expect_states(
         if kept.get(key) is None:
             hint = "a parameter that was stepped has all its states; was it saved as a whole?"
             raise StateError(f"{what}: its state {key!r} of {kind.name} is not there", hint=hint)
+    unseen = p.device.type == "meta" or not has_memory(local(p))  # PyTorch's own loop steps it
     for key, value in kept.items():
-        if key in named and value is not None:
+        if key in named and value is not None and not unseen:
             shape = interp.shape_of(named[key].extent, tuple(p.shape), kind.rules[0].rows)
             given = value.cpu() if isinstance(value, torch.Tensor) else value
             expect_state(f"{what}: {key}", named[key], given, shape, p.dtype)

@@ -27,9 +27,22 @@ from .checkpoint import expect_state, fitting
 from .naming import STEP, Kind
 from .param_groups import Groups, expect_group
 from .plan import Member, TensorPlan, accepted, step_of
-from .sharding import aligned, expect_whole, small_like
+from .sharding import aligned, expect_apart, expect_whole, small_like
 from .strategies import ANOTHER_RULE
-from .tensors import DTYPES, compute_dtype, increment_version, local, memory, steppable, wide
+from .tensors import (
+    DTYPES,
+    compute_dtype,
+    early_mode,
+    has_memory,
+    increment_version,
+    local,
+    memory,
+    mode,
+    modes,
+    steppable,
+    traced,
+    wide,
+)  # fmt: skip
 
 __all__ = ["Adapter"]
 
@@ -95,6 +108,9 @@ class Adapter(Optimizer):
         if scale is not None:
             with torch.no_grad():
                 torch._foreach_div_([g for g in grads if g is not None], float(scale))
+        if modes() or early_mode() or traced():
+            self._step_traced(params, grads)
+            return loss
         if self._groups.read(self.param_groups):
             self._plan = self._plans = None
         plan = self._plan
@@ -143,6 +159,8 @@ class Adapter(Optimizer):
             return None
         strategy = self._kind.strategy
         places, rest = strategy.divided(places, rest, grouped=self._kind.grouped)
+        for i in (*places, *rest):
+            expect_apart(rules, (self._groups.variants[owners[i]] or {}).values(), params[i], i)
         for i in strategy.computed_here(places, rest):
             expect_whole(rules[self._variant(params[i], owners[i], i)], params[i], i, i in places)
         # All that may be refused is, before any parameter is given a state.
@@ -238,6 +256,10 @@ class Adapter(Optimizer):
     def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, i: int) -> None:
         """An error that says what to use, unless there is another way to step such a parameter."""
         p, g, strategy = local(p), local(g), self._kind.strategy
+        for x in (p, g):
+            if x.device.type == "meta" or not has_memory(x):
+                strategy.expect_memory(self._what(i), self._kind.name, x)
+                return
         if p.device.type != "cpu" or g.device.type != "cpu":
             device = (p if p.device.type != "cpu" else g).device
             message = f"{self._what(i)} is on {device}: optgen steps on the CPU"
@@ -247,6 +269,14 @@ class Adapter(Optimizer):
             message = f"{self._what(i)}: a parameter of {kinds} was expected, got {p.dtype}"
             raise ArrayError(message, hint="convert the model, or leave the parameter out")
         strategy.expect_gradient(self._what(i), self._kind.name, p, g)
+
+    def _step_traced(self, params: Sequence[torch.Tensor], grads: Sequence[Any]) -> None:
+        """A step by operations of PyTorch, which are recorded or replaced. The next one looks at everything anew."""
+        strategy = self._kind.strategy
+        strategy.expect_not_traced(self._kind.name, mode())
+        chosen = [i for i, g in enumerate(grads) if g is not None]
+        self._plan = self._plans = None
+        self._step_rest(params, chosen)
 
     def _step_rest(self, params: Sequence[torch.Tensor], places: Sequence[int]) -> None:
         chosen = [params[i] for i in places]
@@ -331,7 +361,7 @@ class Adapter(Optimizer):
         for p, i in zip(params, order, strict=True):
             for name, value in saved["state"].get(i, {}).items():
                 if name in small and isinstance(value, torch.Tensor):
-                    self.state[p][name] = value.detach().to("cpu", copy=True)
+                    self.state[p][name] = value.detach().to(self.state[p][name].device, copy=True)
         kept = [group.pop(_OF_ALL, None) for group in self.param_groups]
         group = saved.get("group", kept[0])
         self._together = {name: np.array(value) for name, value in group.items()} if group else None

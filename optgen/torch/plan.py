@@ -244,4 +244,4 @@ def _is_lazy(g: torch.Tensor | None) -> bool:
 
 def _kind(p: torch.Tensor, g: torch.Tensor) -> tuple[Any, ...]:
     """What decides how a parameter is stepped that kernels do not step."""
-    return id(p), p.dtype, p.shape, g.dtype, g.layout, g.device
+    return id(p), p.dtype, p.shape, p.device, type(g), g.dtype, g.layout, g.device

@@ -6,7 +6,7 @@ their parameters are, errors, and `shards_of`, with which a step reduces over wh
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..runtime.group_step import Shards
 from ..runtime.kernel import Kernel
 from ..runtime.layout import counts_of
 
-__all__ = ["aligned", "cut", "expect_whole", "shards_of", "small_like"]
+__all__ = ["aligned", "cut", "expect_apart", "expect_whole", "shards_of", "small_like"]
 
 
 def cut(p: Any) -> dict[int, int]:
@@ -86,6 +86,24 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     if not kernels and any(extent <= Extent.TENSOR for extent in reduced):
         message = f"parameter {i}: {rule.name} reduces over tensors, and takes no shards of {p.dtype}"
         raise ArrayError(message, hint="keep the parameters in float32: fully_shard's mp_policy computes in less")
+
+
+def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: int) -> None:
+    """ArrayError if FSDP1 has laid parameter i and others out as one of one dimension, of which each process has a
+    piece, and one of the `variants` of the rule looks at more than single elements."""
+    several = getattr(p, "_is_flat_param", False)
+    if not several and not getattr(p, "_fsdp_flattened", False):
+        return
+    alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
+    if alone and not several:  # then nothing is in pieces
+        return
+    reduced = {extent for variant in variants for extent in _reduced(rules[variant])}
+    reduced -= {Extent.GROUP} if alone else set()
+    if not reduced and len(set(variants)) < 2:
+        return
+    does = "reduces over more than an element" if reduced else "steps matrices in another way"
+    message = f"parameter {i}: {rules[0].name} {does}, and FullyShardedDataParallel gives it pieces of flat parameters"
+    raise ArrayError(message, hint="use fully_shard, whose shards are reduced over together, or an elementwise rule")
 
 
 def _reduced(rule: Rule) -> set[Extent]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -31,6 +31,8 @@ _OWN_WAYS = ("capturable", "differentiable")
 _HOW = frozenset({"foreach", "fused", *_OWN_WAYS})
 #: Arguments that PyTorch's optimisers got later than others: groups that were saved before lack them.
 _LATE = frozenset({"maximize", "decoupled_weight_decay"})
+#: What steps a tensor that is nothing but operations of PyTorch.
+_PYTORCHS = "use a rule that PyTorch has too, such as optgen.torch.SGD or AdamW"
 
 
 class Strategy(ABC):
@@ -49,6 +51,14 @@ class Strategy(ABC):
     @abstractmethod
     def steps_group(self, group: Mapping[str, Any]) -> bool:
         """Whether a group asks for PyTorch's own loop."""
+
+    @abstractmethod
+    def expect_not_traced(self, name: str, mode: str) -> None:
+        """ArrayError unless there is a way to step by operations that `mode` records or replaces."""
+
+    @abstractmethod
+    def expect_memory(self, what: str, name: str, x: torch.Tensor) -> None:
+        """ArrayError unless there is a way to step a parameter or gradient whose memory does not say what it holds."""
 
     @abstractmethod
     def expect_real(self, what: str, name: str) -> None:
@@ -104,6 +114,12 @@ class TorchRule(Strategy):
     def steps_group(self, group: Mapping[str, Any]) -> bool:
         return any(group.get(flag) for flag in self._ways) or not all(group.get(flag) for flag in self._settled)
 
+    def expect_not_traced(self, name: str, mode: str) -> None:
+        """PyTorch's loop is made of such operations."""
+
+    def expect_memory(self, what: str, name: str, x: torch.Tensor) -> None:
+        """PyTorch's loop takes it, or raises."""
+
     def expect_real(self, what: str, name: str) -> None:
         """PyTorch's loop takes it."""
 
@@ -137,17 +153,27 @@ class TorchRule(Strategy):
         return kernels
 
     def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
-        """Run PyTorch's plain loop over groups that have nothing but these parameters."""
+        """Run PyTorch's step over groups that have nothing but these parameters."""
         chosen = set(map(id, params))
-        here = optimizer.param_groups
-        plain = {key: False for key in ("foreach", "fused") if key in optimizer.defaults}
-        optimizer.param_groups = [
-            {**group, "params": [p for p in group["params"] if id(p) in chosen], **plain} for group in here
-        ]
+        here, own = optimizer.param_groups, vars(optimizer)
+        # Gradients have been unscaled already.
+        scaling = {key: own.pop(key) for key in ("grad_scale", "found_inf") if key in own}
+        optimizer.param_groups = [part for group in here for part in _parts(group, chosen)]
         try:
             self._step(optimizer)
         finally:
             optimizer.param_groups = here
+            own.update(scaling)
+
+
+def _parts(group: Mapping[str, Any], chosen: Collection[int]) -> list[dict[str, Any]]:
+    """A group with its chosen parameters; without `fused` for those that PyTorch's fused kernels refuse."""
+    params = [p for p in group["params"] if id(p) in chosen]
+    if not group.get("fused"):
+        return [{**group, "params": params}]
+    dense = [p for p in params if p.grad.layout is torch.strided]
+    sparse = [p for p in params if p.grad.layout is not torch.strided]
+    return [{**group, "params": dense}, {**group, "params": sparse, "fused": False}]
 
 
 class OwnRule(Strategy):
@@ -161,6 +187,16 @@ class OwnRule(Strategy):
 
     def steps_group(self, group: Mapping[str, Any]) -> bool:
         return False
+
+    def expect_not_traced(self, name: str, mode: str) -> None:
+        message = f"{name}: {mode} is active, and would not see a step, which is no operation of PyTorch"
+        raise ArrayError(message, hint=f"step outside of it, or {_PYTORCHS}")
+
+    def expect_memory(self, what: str, name: str, x: torch.Tensor) -> None:
+        if x.device.type == "meta":
+            raise ArrayError(f"{what} is on meta: {name} steps on the CPU", hint=f"{self.elsewhere}, or {_PYTORCHS}")
+        message = f"{what}: {name} steps what is in memory, and a {type(x).__name__} has operations of its own"
+        raise ArrayError(message, hint=_PYTORCHS)
 
     def expect_real(self, what: str, name: str) -> None:
         raise ArrayError(f"{what}: {name} does not support complex parameters", hint=ANOTHER_RULE)

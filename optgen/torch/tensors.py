@@ -9,11 +9,13 @@ import ctypes
 import os
 import sys
 from collections.abc import Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
 import torch
+from torch._ops import _get_current_dispatch_mode_pre_dispatch
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from ..runtime.arrays import Array
 from ..runtime.guard import Head, Reader, lists_readable
@@ -24,11 +26,16 @@ __all__ = [
     "TENSORS",
     "compute_dtype",
     "count_dtype",
+    "early_mode",
+    "has_memory",
     "increment_version",
     "library_of_torch",
     "local",
     "memory",
+    "mode",
+    "modes",
     "steppable",
+    "traced",
     "unresolved",
     "wide",
 ]
@@ -50,11 +57,35 @@ def local(x: Any) -> Any:
     return getattr(x, "_local_tensor", x)
 
 
+def has_memory(x: torch.Tensor) -> bool:
+    """Whether the memory of a tensor says what it holds. Where a class has operations of its own, as those that fake,
+    quantise or wrap tensors do, it does not; nor within a transform of torch.func."""
+    plain = type(x).__torch_dispatch__ is torch.Tensor.__torch_dispatch__
+    # A tensor that is on its way from other processes is waited for when it is first used.
+    if not plain and not hasattr(x, "trigger_wait"):
+        return False
+    return not (x.is_nested or x._is_zerotensor() or torch._C._functorch.is_functorch_wrapped_tensor(x))
+
+
 def steppable(p: torch.Tensor, g: torch.Tensor) -> bool:
     """Whether kernels step such a parameter with such a gradient."""
     p, g = local(p), local(g)
     dense = p.layout is torch.strided and g.layout is torch.strided
-    return dense and p.dtype in DTYPES and g.dtype is p.dtype and p.device.type == g.device.type == "cpu"
+    dense = dense and p.dtype in DTYPES and g.dtype is p.dtype and p.device.type == g.device.type == "cpu"
+    return dense and has_memory(p) and has_memory(g)
+
+
+# Whether operations of PyTorch are recorded or replaced at this moment: by a dispatch mode, by one of those that come
+# before autograd, or by torch.jit.trace. They would not see kernels. Asked in every step, so each is one call of C.
+modes = torch._C._len_torch_dispatch_stack
+early_mode = partial(torch._C._dispatch_tls_is_dispatch_key_included, torch._C.DispatchKey.PreDispatch)
+traced = torch._C._is_tracing
+
+
+def mode() -> str:
+    """What records or replaces operations at this moment."""
+    found = _get_current_dispatch_mode() or _get_current_dispatch_mode_pre_dispatch()
+    return "torch.jit.trace" if found is None else type(found).__name__
 
 
 def memory(x: torch.Tensor) -> Array:

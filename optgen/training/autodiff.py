@@ -1,14 +1,15 @@
 """Tracked arrays: `param`, `Params` and `gradient`, over the HIPS `autograd` library.
 
 In: NumPy arrays, and a loss written as a closure over parameters in ordinary NumPy. Out: the gradient of that loss for
-every parameter, as plain arrays. Nothing here knows of optimisers.
+every parameter, as plain arrays. Nothing here knows about optimisers.
 
-Outside `gradient` a `Param` behaves as its array. Inside, each parameter asked for stands for one of autograd's boxes,
-found through the tape of the current context, so that threads and failures leave no trace of each other. NumPy's own
-functions arrive through `__array_ufunc__` and `__array_function__`, and go on to autograd's function of the same name.
+Outside `gradient`, a `Param` behaves like its array. Inside, each requested parameter stands for one of autograd's
+boxes. The box is found through the tape of the current context, so threads and failures leave no trace in each other.
+NumPy's functions arrive through `__array_ufunc__` and `__array_function__`, and are passed to autograd's functions of
+the same names.
 
-A gradient is right, or it is refused by name. `OWN` takes functions that autograd lacks or gets wrong, composed of its
-own; `_METHODS` takes methods of arrays.
+A gradient is right, or it is refused by name. Functions that autograd lacks or gets wrong have a row in `OWN`, methods
+of arrays one in `_METHODS`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ _JOIN = "join tracked values with `np.stack` or `np.concatenate`; `.data` is the
 
 
 class _Tape:
-    """One run of `gradient`: the box of each of its parameters, by identity, while it records."""
+    """One run of `gradient`: while it records, the box of each of its parameters by the parameter's identity."""
 
     __slots__ = ("boxes", "open")
 
@@ -47,20 +48,20 @@ class _Tape:
         self.boxes = {id(p): new_box(p.data, 0, _Node.new_root(self, p.data.shape)) for p in params}
 
     def close(self) -> None:
-        # The boxes point back here: cut now, they need no garbage collector.
+        # The boxes point back here. Once the circle is cut, they need no garbage collector.
         self.open, self.boxes = False, {}
 
 
 _current: ContextVar[_Tape | None] = ContextVar("optgen_tape", default=None)
 
-# autograd hands these to the function and forgets them in its gradient, which is then silently wrong.
+# autograd passes these to the function, but ignores them in its gradient, which is then silently wrong.
 _FORGOTTEN = frozenset({"where", "initial", "correction", "mean"})
 
 _FAULTS = (NotImplementedError, TypeError, ValueError, LookupError, AttributeError, AssertionError)
 
 
 class _Node(VJPNode):  # type: ignore[misc]
-    """autograd's node for backpropagation, with its tape, its name for messages, and its shape."""
+    """autograd's node for backpropagation, with its tape, its shape, and a name for messages."""
 
     __slots__ = ("name", "shape", "tape")
 
@@ -82,7 +83,7 @@ class _Node(VJPNode):  # type: ignore[misc]
         self.name, self.shape, self.tape = "param", shape, tape
 
     def pull(self, g: Any) -> list[Any]:
-        """The gradient of each parent from the gradient `g` of this node, each with its parent's shape."""
+        """Turn the gradient `g` of this node into one for each parent, in the parent's shape."""
         try:
             grads = list(self.vjp(g))
         except _FAULTS as error:
@@ -97,16 +98,18 @@ class _Node(VJPNode):  # type: ignore[misc]
         return TrackError(f"autograd has no gradient of `{self.name}` {case}", hint=INSTEAD)
 
 
-# The same set, not a copy: what autograd learns later to treat as constant is then constant here too.
+# The same set, not a copy: functions that autograd declares constant later are constant here too.
 notrace_primitives[_Node] = notrace_primitives[VJPNode]
 
 
 class Tracked(NDArrayOperatorsMixin):
-    """An array computed from parameters inside `gradient`; once that has returned, it behaves as its plain value.
+    """An array computed from parameters inside `gradient`. After `gradient` has returned, it behaves like its value.
 
-    It takes NumPy's operators, functions and methods, and gives `Tracked` values. What has no derivative (comparisons,
-    `argmax`, `floor`, `shape`, ...) gives plain values. `data` is the plain value, through which no gradient flows.
-    Raises `TrackError` for a function without a gradient, for in-place changes and for conversions to plain numbers.
+    NumPy's operators, functions and methods apply to it and give `Tracked` values; those without a derivative
+    (comparisons, `argmax`, `floor`, `shape`, ...) give plain values. `data` is the plain value; no gradient flows
+    through it.
+
+    Raises `TrackError` for functions without a gradient, changes in place, and conversions to plain numbers.
     """
 
     __slots__ = ("__weakref__", "_source")
@@ -119,7 +122,7 @@ class Tracked(NDArrayOperatorsMixin):
         return np.asarray(self._source._value)
 
     def _operand(self) -> Any:
-        """What computations go on with: autograd's box while the tape is open, else the plain value."""
+        """The operand of further computations: autograd's box while the tape is open, then the plain value."""
         box = self._source
         return box if box._node.tape.open else box._value
 
@@ -165,7 +168,7 @@ class Tracked(NDArrayOperatorsMixin):
         operand, index = self._operand(), _unwrap(index)
         if _holds_box(index):
             raise TrackError("a tracked value cannot be an index", hint="take its `.data`")
-        # autograd reads a list of booleans as positions, and gives a wrong gradient.
+        # autograd would take a list of booleans for positions, and give a wrong gradient.
         if isbox(operand) and isinstance(index, list):
             index = np.asarray(index, dtype=None if index else np.intp)
         return _wrap(operand[index])
@@ -192,9 +195,9 @@ class Tracked(NDArrayOperatorsMixin):
 class Param(Tracked):
     """A parameter: an array for which `gradient` gives a gradient. `param` makes one.
 
-    `data` is its array (float32 or float64), the same object for life and updated in place. Outside `gradient` a
-    `Param` behaves as that array: `W -= 0.1 * grads[W]` and `W[0] = 3` work in place. Like an array it is compared by
-    element and has no hash; containers of parameters go by identity.
+    `data` is its array, float32 or float64: the same object for life, updated in place. Outside `gradient`, a `Param`
+    behaves like that array: `W -= 0.1 * grads[W]` and `W[0] = 3` work in place. Like an array, it compares element by
+    element and has no hash. Containers of parameters identify them by identity.
     """
 
     __slots__ = ()
@@ -252,7 +255,7 @@ def param(x: Any) -> Param:
 
 
 class Params:
-    """Parameters in order, without duplicates, found by identity; a `TrackError` for anything but a `Param`."""
+    """An ordered collection of parameters without duplicates, by identity. Raises `TrackError` for any other member."""
 
     __slots__ = ("_members",)
 
@@ -266,7 +269,7 @@ class Params:
         self._members = {id(p): p for p in members}
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
-        """Finds the members of a copy, or of a pickle, by the identity that they have now."""
+        """Restore a copy or a pickle, whose members have other identities."""
         self._members = {id(p): p for p in state[1]["_members"].values()}
 
     def __len__(self) -> int:
@@ -291,10 +294,10 @@ class Params:
 
 
 class Gradients:
-    """What `gradient` gives: `grads[p]` for each parameter, found by identity, and `value`, the loss.
+    """The result of `gradient`: a gradient `grads[p]` for each parameter, by identity, and the loss as `value`.
 
-    A mapping in the order of the parameters: iteration, `len`, `in`, `values()` and `items()`. Each gradient is a
-    writable array with its parameter's shape and dtype, in memory of its own.
+    It is a mapping in the order of the parameters, with iteration, `len`, `in`, `values()` and `items()`. Each gradient
+    is a writable array in memory of its own, with the shape and dtype of its parameter.
     """
 
     __slots__ = ("_grads", "_params", "value")
@@ -305,12 +308,12 @@ class Gradients:
         self.value = value
 
     def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
-        """Finds the gradients of a copy, or of a pickle, by the identity that its parameters have now."""
+        """Restore a copy or a pickle, whose parameters have other identities."""
         fields = state[1]
         self.__init__(fields["_params"], fields["_grads"].values(), fields["value"])  # type: ignore[misc]
 
     def __getitem__(self, p: Param) -> Array:
-        """The gradient for `p`; raises `TrackError` if it was not asked for."""
+        """The gradient for `p`. Raises `TrackError` if `gradient` was not asked for it."""
         try:
             return self._grads[id(p)]
         except KeyError:
@@ -381,7 +384,7 @@ def gradient(f: Callable[[], Any], params: Params | Iterable[Param]) -> Gradient
 
 
 def _real(value: Any) -> float:
-    """The loss as a float, if it is one real number."""
+    """Convert the loss to a float. Raises `TrackError` unless it is one real number."""
     number = isinstance(value, (int, float, np.ndarray, np.generic)) and np.asarray(value).dtype.kind in "iuf"
     if not number or np.size(value) != 1:
         came = f"shape {np.shape(value)}" if number else str(getattr(value, "dtype", type(value).__name__))
@@ -391,7 +394,7 @@ def _real(value: Any) -> float:
 
 
 def _pull_back(end: _Node, tape: _Tape, seed: Array) -> dict[_Node, Array]:
-    """The gradient at the node of each parameter that `end` was computed from, by backpropagation."""
+    """Backpropagate from `end` to the nodes of the parameters that it was computed from."""
     if end.tape is not tape:
         raise TrackError("the loss is a value of another run of `gradient`", hint="compute it in the function itself")
     pending: dict[_Node, Any] = {end: (seed, False)}
@@ -399,13 +402,13 @@ def _pull_back(end: _Node, tape: _Tape, seed: Array) -> dict[_Node, Array]:
         if node.parents:
             for parent, grad in zip(node.parents, node.pull(pending.pop(node)[0]), strict=True):
                 pending[parent] = add_outgrads(pending.get(parent), grad)
-            # Otherwise a value that the caller keeps would keep every value of the run alive.
+            # A value that the caller keeps would otherwise keep every value of the run alive.
             node.parents, node.vjp = (), None
     return {node: g for node, (g, _) in pending.items()}
 
 
 def _own(data: Array, g: Any) -> Array:
-    """`g` in memory of its own, laid out as `data`: autograd shares memory between gradients where it can."""
+    """Copy `g` into an array laid out like `data`, since autograd shares memory between gradients where it can."""
     own = np.zeros_like(data)
     if g is not None:
         own[...] = np.real(g)
@@ -413,7 +416,7 @@ def _own(data: Array, g: Any) -> Array:
 
 
 def _unwrap(x: Any) -> Any:
-    """`x` with its tracked values, also those in lists and tuples, as autograd's boxes or plain arrays."""
+    """Replace tracked values in `x`, also inside lists and tuples, by autograd's boxes or by plain arrays."""
     if isinstance(x, Tracked):
         return x._operand()
     if isinstance(x, (list, tuple)):
@@ -426,7 +429,7 @@ def _holds_box(x: Any) -> bool:
 
 
 def _wrap(x: Any) -> Any:
-    """The inverse of `_unwrap`; a boxed sequence (of `np.split`, `np.linalg.eigh`) becomes one of tracked values."""
+    """Undo `_unwrap`. A boxed sequence, as of `np.split` or `np.linalg.eigh`, becomes a sequence of tracked values."""
     if not isbox(x):
         return x
     if not isinstance(x._value, (list, tuple)):
@@ -436,12 +439,12 @@ def _wrap(x: Any) -> Any:
 
 
 def _call(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """A call of a NumPy function, some of whose arguments are tracked: recorded if their tape is open, else plain."""
+    """Call a NumPy function with tracked arguments. The call is recorded while their tape is open."""
     plain, named = _unwrap(args), {key: _unwrap(value) for key, value in kwargs.items()}
     if _holds_box(plain) or _holds_box(list(named.values())):
         return _record(function, plain, named)
     result, out = function(*plain, **named), kwargs.get("out")
-    # `W += 1` and `out=W` hand back W itself, not its array.
+    # `W += 1` and `out=W` return W itself, not its array.
     if isinstance(out, tuple):
         results = result if isinstance(result, tuple) else (result,)
         given = tuple(r if o is None else o for o, r in zip(out, results, strict=True))
@@ -457,7 +460,7 @@ def _record(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     primitive = hasattr(rule, "_is_autograd_primitive")
     if rule is None or (primitive and rule not in primitive_vjps and rule not in notrace_primitives[_Node]):
         raise TrackError(f"autograd has no gradient of {name}", hint=INSTEAD)
-    # A box by keyword, or in a list, is not seen: it would end in an array of objects, or count as constant.
+    # autograd overlooks boxes among keywords and in lists: they would become objects in an array, or constants.
     if _holds_box(list(kwargs.values())):
         raise TrackError(f"{name} takes tracked values by position only", hint="leave the keyword out")
     if (primitive or function in OWN) and any(not isbox(arg) and _holds_box(arg) for arg in args):
@@ -484,7 +487,7 @@ _ATTRIBUTES: dict[str, Callable[[Any], Any]] = {
 
 
 def _astype(x: Any, dtype: Any) -> Any:
-    # A cast to integers rounds: it is as constant as `np.floor`.
+    # A cast to integers rounds, so its derivative is zero, as that of `np.floor` is.
     return _wrap(x._operand().astype(dtype)) if np.dtype(dtype).kind in "fc" else x.data.astype(dtype)
 
 

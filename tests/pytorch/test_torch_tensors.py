@@ -6,14 +6,17 @@ Among them the faults that other implementations have had.
 from __future__ import annotations
 
 import gc
+import inspect
 import io
 import multiprocessing
+import sys
 from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from torch._lazy import ts_backend
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch_pairs import (
     NAMES,
@@ -370,6 +373,67 @@ def test_sixteen_bits_are_stepped_as_by_the_loop_of_pytorch(name: str, dtype: An
         assert same_bits(tensors_of(here, copies), tensors_of(there, params))
 
 
+FUSED = ["Adam", "AdamW", "SGD", "Adagrad"]
+WAYS = [*((name, "fused") for name in FUSED), *((name, "foreach") for name in NAMES)]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("name", "way"), WAYS)
+def test_sixteen_bits_are_stepped_in_the_way_that_is_asked_for(
+    name: str, way: str, dtype: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[bool] = []
+    module = sys.modules[inspect.unwrap(getattr(torch.optim, name).step).__module__]
+    function = {"foreach": "_multi_tensor_", "fused": "_fused_"}[way] + module.__name__.rpartition(".")[2].lstrip("_")
+    kernel = getattr(module, function)
+    monkeypatch.setattr(module, function, lambda *args, **more: called.append(True) or kernel(*args, **more))
+    params = parameters(dtype, [(3, 4), (130,), ()])
+    copies = twins(params)
+    ways = {"foreach": False, "fused": False} if way == "fused" else {"foreach": False}
+    there, here = theirs(name, params, **ways | {way: True}), ours(name, copies, **{way: True})
+    for t in range(4):
+        give([params, copies], t)
+        called.clear()
+        there.step()
+        expected = len(called)
+        here.step()
+        assert len(called) == 2 * expected > 0
+        assert same_bits(tensors_of(here, copies), tensors_of(there, params))
+
+
+def test_kernels_step_what_is_beside_sixteen_bits_that_pytorch_fuses() -> None:
+    params = [*parameters(torch.bfloat16, [(3, 4)]), *parameters(shapes=[(3, 4), (5,)])]
+    copies, sparse_too = twins(params), twins(params)
+    there, here = optim.SGD(params, momentum=0.9), optim.SGD(copies, momentum=0.9, fused=True)
+    for t in range(4):
+        give([params, copies, sparse_too], t)
+        there.step()
+        here.step()
+        assert same_bits(tensors_of(here, copies)[1:], tensors_of(there, params)[1:])
+    with_sparse = optim.SGD(sparse_too, lr=0.1, fused=True)
+    sparse_too[1].grad = sparse_too[1].grad.to_sparse()
+    with_sparse.step()
+
+
+@pytest.mark.parametrize("name", FUSED)
+def test_a_scale_is_taken_off_once(name: str) -> None:
+    """PyTorch's fused kernels take it off themselves."""
+    params = [*parameters(torch.bfloat16, [(3, 4)]), *parameters(shapes=[(3, 4)])]
+    copies = twins(params)
+    there, here = ours(name, params, fused=True), ours(name, copies, fused=True)
+    for t in range(3):
+        give([params, copies], t)
+        for q in copies:
+            q.grad.mul_(8)
+        here.grad_scale, here.found_inf = torch.tensor(8.0), torch.tensor(0.0)
+        here.step()
+        assert here.grad_scale == 8
+        assert here.found_inf == 0
+        there.step()
+        assert same_bits(tensors_of(here, copies), tensors_of(there, params))
+        del here.grad_scale, here.found_inf
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", DENSE_OWN)
 def test_sixteen_bits_of_other_rules_are_computed_in_thirty_two(name: str, dtype: Any) -> None:
@@ -440,11 +504,12 @@ def test_a_dtype_that_is_not_supported_says_which_are() -> None:
 
 
 def test_another_device_says_what_to_use() -> None:
-    p = torch.nn.Parameter(torch.zeros(3, device="meta"))
-    p.grad = torch.zeros(3, device="meta")
-    with pytest.raises(ArrayError, match=r"parameter 0 is on meta(.|\n)*torch.optim.AdamW"):
+    ts_backend.init()  # of a device that needs no other processor
+    p = torch.nn.Parameter(torch.zeros(3, device="lazy"))
+    p.grad = torch.zeros(3, device="lazy")
+    with pytest.raises(ArrayError, match=r"parameter 0 is on lazy(.|\n)*torch.optim.AdamW"):
         optim.AdamW([p]).step()
-    with pytest.raises(ArrayError, match=r"parameter 0 \(w\) is on meta(.|\n)*CPU"):
+    with pytest.raises(ArrayError, match=r"parameter 0 \(w\) is on lazy(.|\n)*CPU"):
         optim.LAMB([("w", p)]).step()
 
 

@@ -539,6 +539,28 @@ def test_a_view_made_anew_for_every_step_needs_no_new_plan():
     assert len(engine_of(opts[0]).plans) == 1
 
 
+class Contrary(np.ndarray):
+    """A subclass that says something else than what it is."""
+
+    shape = strides = flags = ctypes = view = fill = property(lambda _: 1 / 0)
+
+
+def mapped(path):
+    return np.memmap(path, np.float64, "w+", shape=(3, 4))
+
+
+#: Arrays of other classes; what makes one, in or beside a file.
+SUBCLASSES = {
+    "np.memmap": mapped,
+    "a view of np.memmap": lambda path: np.memmap(path, np.float64, "w+", shape=(6, 4))[::2],
+    "np.matrix": lambda _: np.zeros((3, 4)).view(np.matrix),
+    "np.recarray": lambda _: np.zeros((3, 4)).view(np.recarray),
+    "one of somebody's": lambda _: np.zeros((3, 4)).view(type("Own", (np.ndarray,), {"__array_ufunc__": None})),
+    "one that is contrary": lambda _: np.zeros((3, 4)).view(Contrary),
+    "one with its own memory": lambda _: np.ndarray.__new__(type("Own", (np.ndarray,), {}), (3, 4)),
+}
+
+
 @pytest.mark.parametrize("reads", [True, False], ids=["read in memory", "asked by attributes"])
 class TestRoll:
     """What is noticed of arrays that change between two steps, however arrays are looked at."""
@@ -607,6 +629,33 @@ class TestRoll:
             assert what in ("shape", "strides", "dtype", "writeable", "gradient shape", "gradient dtype",
                             "gradient class", "no array", "no gradient")  # fmt: skip
         assert len(calls) == 2
+
+    @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+    @pytest.mark.parametrize("kind", SUBCLASSES)
+    @pytest.mark.parametrize("anew", [False, True], ids=["kept", "anew"])
+    @pytest.mark.parametrize("name", ["ADAM", "Unscale, ADAM", "ADAM, ZeroGrad"])
+    def test_subclasses_of_arrays_are_checked_once(self, kind, anew, name, calls, tmp_path):
+        """`anew`: a view is made for every step."""
+        anew = anew and kind != "np.recarray"  # whose views are of other classes
+        opt, expected = (STORIES[name](backend) for backend in BACKENDS)
+        p, g = (SUBCLASSES[kind](tmp_path / each) for each in "pg")
+        plain = np.array(p), np.array(g)
+        for i in range(4):
+            numbers = np.full((3, 4), np.nan if i == 3 else 1.0 + i)
+            for world, each, array in ((opt, p, g), (expected, *plain)):
+                np.asarray(array)[...] = numbers
+                world.step([each[:] if anew else each], [array[:] if anew else array])
+            assert all(map(same, map(np.asarray, (p, g)), plain))
+        assert len(calls) == 1 + 4  # those of the interpreter
+
+    def test_a_class_that_is_no_more_is_not_taken_for_another_at_its_place(self, calls):
+        opt, p = optgen.ADAM(), np.ones(3)
+        for i in range(20):
+            made = type(f"Array{i}", (np.ndarray,), {})
+            opt.step([p], [np.ones(3).view(made)])
+            del made
+            gc.collect()
+        assert len(calls) == 20
 
     def test_another_array_in_the_memory_of_one_that_is_no_more(self, calls):
         opt, memory = optgen.ADAM(), bytearray(np.ones(3).tobytes())

@@ -1,7 +1,7 @@
-"""Kernel against interpreter, bit for bit: one comparison (`compare`), and fixed rounds of them (`check_kernel`).
+"""Kernel against interpreter, bit for bit: a single comparison, `compare`, and fixed rounds of them, `check_kernel`.
 
-Every array is cut out of a larger piece of memory, so that a comparison also sees what was written beside it. NaNs are
-one class; zeros of different sign differ. Whatever is wrong raises AssertionError; the mutants rely on that.
+Every array lies inside a larger piece of memory, so a comparison also notices writes beside it. All NaNs count as
+equal; zeros of different sign differ. Every failure is an AssertionError, on which the mutants rely.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Values = Mapping[str, tuple[float, ...]]
 DTYPES = ("float32", "float64")
 KINDS = ("ordinary", "special", "bits", "tiny")
 
-#: One rule that uses every primitive that is exact, in scalars too, and literals that no compute type holds exactly.
+#: Every exact primitive, also among scalars, and literals that no compute type holds exactly.
 EVERY = """
 name = "Every"
 [hyperparameters]
@@ -53,11 +53,11 @@ u     = min(max(k[2]*u, sign(g)*g**3), 1e30)
 delta = where(far, eta*sign(m)*sqrt(abs(u) + 1e-8), where(m == u, p**5/3, eta*(m - 0.2*(u/(1 - k[1]**t)))))
 '''
 """
-#: No scalar at all, and no state.
+#: Neither scalars nor states.
 PLAIN = 'name = "Plain"\n[update]\nformulas = "delta = 0.3*g"\n'
 
 
-#: Every reduction over every extent, and every way from a value of one extent to a value of another.
+#: Every reduction over every extent, and every combination of values of different extents.
 REDUCED = """
 name = "Reduced"
 [hyperparameters]
@@ -85,7 +85,7 @@ delta = where(far, u*mean(u), u + w)/max(1, norm(u, group)) + (where(r > c, r, c
 '''
 """
 
-#: States of rows and columns that something reads when their new values are known, and one that nothing does.
+#: States of rows and columns whose new values are read, and one whose new value is not.
 LATE = """
 name = "Late"
 [hyperparameters]
@@ -111,7 +111,7 @@ delta = eta*(g*x + c*b)/(1 + abs(y))
 
 
 def chains() -> dict[str, driver.Compilation]:
-    """Some chains: gradients transformed before the rule, steps behind it, parameters after it, and steps held back."""
+    """Chains that transform gradients, steps and parameters, and that hold steps back."""
     made = (
         optgen.chain(optgen.ClipNorm(1.0), optgen.WeightDecay(1e-4), optgen.ADAM()),
         optgen.chain(optgen.AccumGrad(3), optgen.ADAM(), optgen.ExpDecay(), optgen.EMA()),
@@ -124,8 +124,7 @@ def chains() -> dict[str, driver.Compilation]:
 
 
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:
-    """Every variant of every shipped rule, of the rules above, and of some chains: the spec and the number of the
-    variant."""
+    """Every variant of the shipped rules, of the rules above and of `chains`: its compilation and its number."""
     specs = [driver.compile_file(path) for path in catalogue.shipped()]
     specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN, REDUCED, LATE)]
     specs += chains().values()
@@ -140,7 +139,7 @@ def compilations() -> dict[str, tuple[driver.Compilation, int]]:
 
 
 def special(dtype: str) -> Array:
-    """The numbers at which arithmetic changes its ways."""
+    """Numbers at which floating-point arithmetic behaves differently: zeros, infinities, NaN, limits of the format."""
     of = np.finfo(dtype)
     sizes = [0.0, 1.0, np.inf, np.nan, of.max, of.tiny, of.smallest_subnormal, of.eps, 3 * of.smallest_subnormal]
     sizes += [of.max**0.5, of.tiny**0.5, 1 + of.eps, 1e-8, 1e30, 1e-30]
@@ -155,14 +154,14 @@ def numbers(kind: str, rng: np.random.Generator, size: int, dtype: str) -> Array
         return np.where(rng.random(size) < 0.6, rng.choice(special(dtype), size), ordinary)
     whole = np.dtype(dtype).str.replace("f", "u")
     bits = rng.integers(0, np.iinfo(whole).max, size, whole, endpoint=True)
-    if kind == "tiny":  # denormals of all sizes, of both signs
+    if kind == "tiny":  # denormals of all magnitudes and both signs
         mantissa = (1 << np.finfo(dtype).nmant) - 1
         bits &= np.array(1 << (8 * bits.itemsize - 1) | mantissa, np.uint64).astype(whole)
     return bits.view(dtype)
 
 
 def busy(hypers: Sequence[Hyper]) -> dict[str, tuple[float, ...]]:
-    """A value for every hyperparameter such that none of them can be left out without a trace."""
+    """A value for every hyperparameter that changes the result: a kernel that ignores one is caught."""
     supply = cycle((0.37, 0.71, 0.59, 0.13, 0.83))
     return {h.name: tuple(next(supply) for _ in h.default) for h in hypers}
 
@@ -176,7 +175,7 @@ def defaults(hypers: Sequence[Hyper]) -> dict[str, tuple[float, ...]]:
 
 @dataclass(frozen=True)
 class Placement:
-    """How an array lies in its piece of memory, all in bytes."""
+    """The layout of an array inside its piece of memory, in bytes."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -194,8 +193,21 @@ def placement(
     still: Sequence[int] = (),
     shift: int = 0,
 ) -> Placement:
-    """`order`: the dimensions, the innermost first. `back`: those that run backwards. `gaps`: elements left out behind
-    each of a dimension. `still`: those of stride 0. `shift`: how far from an aligned address it all begins."""
+    """Lay an array out.
+
+    Parameters
+    ----------
+    order
+        The dimensions, innermost first.
+    back
+        The dimensions that run backwards.
+    gaps
+        By dimension, the number of elements skipped after each of its own.
+    still
+        The dimensions of stride 0.
+    shift
+        The distance of the first byte from an aligned address.
+    """
     strides = [0] * len(shape)
     offset, reach = shift, itemsize
     for d in reversed(range(len(shape))) if order is None else order:
@@ -210,10 +222,10 @@ def placement(
 
 
 class Placed:
-    """An array in a piece of memory that is watched."""
+    """An array inside a piece of memory whose other bytes must not change."""
 
     def __init__(self, values: Array, place: Placement) -> None:
-        # With a margin, so that a mutant that reads too far reads no memory of others.
+        # The margin keeps a mutant that reads too far from reading foreign memory.
         room = np.full(place.size + 64 + 1024, 0xA5, np.uint8)
         self.room = room[-room.ctypes.data % 64 :][: place.size + 1024]
         self.place = place
@@ -229,7 +241,7 @@ class Placed:
         return np.ndarray(self.place.shape, self.dtype, room, self.place.offset, self.place.strides)
 
     def expect(self, expected: Array, what: str) -> None:
-        """AssertionError unless the elements are `expected` and all else is as it was."""
+        """Assert that the elements are `expected` and that no other byte has changed."""
         same_bits(self.array, expected, what)
         room = self.before.copy()
         self._of(room)[...] = self.array
@@ -237,7 +249,7 @@ class Placed:
 
 
 def same_bits(got: Array, expected: Array, what: str) -> None:
-    """AssertionError unless both hold the same numbers: NaN where NaN, and all others bit for bit."""
+    """Assert that both arrays hold the same numbers: NaN for NaN, all others bit for bit."""
     assert (got.dtype, got.shape) == (expected.dtype, expected.shape), what
     whole = got.dtype.str.replace("f", "u")
     a, b = (np.array(x, copy=True, order="C", ndmin=1) for x in (got, expected))
@@ -253,14 +265,15 @@ def same_bits(got: Array, expected: Array, what: str) -> None:
 
 @dataclass
 class Tensor:
-    """The arrays of one parameter, in the rule's order, how often it was updated, and its states of lesser extent."""
+    """One parameter: its arrays in the order of the rule, its count of updates, and its states of less than element
+    extent."""
 
     arrays: dict[str, Placed]
     t: int
     small: dict[str, Array]
 
     def all(self, rule: Rule) -> list[Array]:
-        """What a kernel takes."""
+        """The arrays that a kernel takes."""
         arrays = [placed.array for placed in self.arrays.values()]
         return arrays + [self.small[name] for name in rule.tensor_states if name in self.small]
 
@@ -273,7 +286,7 @@ def group_of(rule: Rule, values: Values) -> dict[str, Array]:
 def make_tensor(
     rule: Rule, values: Values, places: Sequence[Placement], dtype: str, kind: str, rng: np.random.Generator, t: int
 ) -> Tensor:
-    """A tensor with numbers of a kind. Of ordinary ones the states are such as come about in use."""
+    """A tensor filled with numbers of one kind. Ordinary ones come with states as two steps leave them."""
     shape = places[0].shape
     size = int(np.prod(shape))
     arrays = {name: numbers(kind, rng, size, dtype).reshape(shape) for name in rule.arrays}
@@ -303,8 +316,10 @@ def compare(
     threads: int = 1,
     grain: int | None = None,
 ) -> None:
-    """Steps all tensors in one call of the kernel, and each by itself with the interpreter; AssertionError if they
-    do not end up the same. From step to step the gradients change, and stay where they are."""
+    """Step all tensors in one call of the kernel, and with the interpreter; assert that both give the same bits.
+
+    From step to step, the gradients change in place.
+    """
     binding = Binding(kernel, [tensor.all(rule) for tensor in tensors])
     oracle = [
         {name: placed.array.copy("C") for name, placed in tensor.arrays.items()}
@@ -343,7 +358,7 @@ def run(
     grain: int | None = None,
     group: Mapping[str, Array] | None = None,
 ) -> None:
-    """One step, whatever the rule is, after which tensor i has had `counts[i]` updates."""
+    """Run one step of any rule, after which tensor i has had `counts[i]` updates."""
     binding.count_from([t - 1 for t in counts])
     if not binding.kernel.rule.grouped:
         binding.run([Always(values)], 1, threads, grain)
@@ -358,12 +373,12 @@ def run(
 LENGTHS = (0, 1, 2, 3, 5, 8, 15, 16, 17, 33, 49, 100)
 
 
-#: Shapes of matrices: none at all, of one row or column, more rows than a panel and more columns than a block has.
+#: Shapes of matrices: empty, of one row or column, with more rows than a panel, with more columns than a block.
 MATRICES = ((3, 5), (1, 1), (0, 4), (4, 0), (2, 3, 4), (2, 0, 3), (65, 3), (130, 2), (3, 1030), (2, 3, 2, 5))
 
-#: Shapes of several matrices that go in slabs, or just not: each of one element, row or column; the filters of
-#: convolutions; of as many columns as there are lanes and around; of as many elements as a slab has and one more; of
-#: more rows than a panel has; more of them than a slab takes; and none.
+#: Shapes of several matrices around the limits of slabs: of one element, row or column each; filters of convolutions;
+#: with about as many columns as there are lanes; with as many elements as a slab, and one more; with more rows than a
+#: panel; more matrices than a slab takes; empty.
 SLABS = (
     (1100, 1, 1), (7, 1, 5), (9, 5, 1), (6, 20, 3, 3), (11, 2, 5), (300, 2, 2), (12, 7, 7), (2, 31, 33), (3, 16, 32),
     (3, 7, 32), (2, 7, 33), (5, 9, 31), (2, 1, 512), (2, 512, 1), (2, 1, 513), (2, 130, 3), (3, 0, 3), (0, 3, 3),
@@ -372,8 +387,11 @@ SLABS = (
 
 
 def _layouts(arrays: int, item: int, matrix: bool, blocks: bool) -> Iterator[tuple[str, list[list[Placement]]]]:
-    """Lists of tensors by the way their arrays lie: for every tensor a placement for every array. `matrix`: of two or
-    more dimensions only; `blocks`: some longer than the blocks of reductions."""
+    """Lists of tensors by their layout: for every tensor, a placement for every array.
+
+    `matrix` leaves out tensors of fewer than two dimensions; `blocks` adds some that are longer than the blocks of
+    reductions.
+    """
 
     def alike(shape: tuple[int, ...], **how: Any) -> list[Placement]:
         return [placement(shape, item, **how)] * arrays
@@ -432,7 +450,7 @@ def _layouts(arrays: int, item: int, matrix: bool, blocks: bool) -> Iterator[tup
 
 
 def check_kernel(rule: Rule, kernel: Kernel) -> None:
-    """All layouts and kinds of numbers; AssertionError at the first difference."""
+    """Compare on all layouts and kinds of numbers, up to the first difference."""
     rng = np.random.default_rng(7)
     item = np.dtype(kernel.dtype).itemsize
     hypers = (busy(rule.hypers), defaults(rule.hypers))
@@ -450,7 +468,7 @@ def check_kernel(rule: Rule, kernel: Kernel) -> None:
 
 
 def check_all(rule: Rule, kernel: Kernel) -> None:
-    """Every fixed round: the kernel on all layouts, and its runtime on sizes small and large."""
+    """Run every fixed round: the kernel on all layouts, and its runtime on small and large sizes."""
     check_kernel(rule, kernel)
     check_runtime(kernel.runtime, [5, 0, 7, 200], 3, 3)
     check_runtime(kernel.runtime, [5, 0, 700, 1000], 3, 300, dense=True)
@@ -458,7 +476,7 @@ def check_all(rule: Rule, kernel: Kernel) -> None:
 
 
 def check_positions(rule: Rule, kernel: Kernel) -> None:
-    """The same numbers at every position give the same results at every position."""
+    """Assert that equal numbers give equal results, whatever their position."""
     rng = np.random.default_rng(8)
     item = np.dtype(kernel.dtype).itemsize
     size = 3 * 64 // item + 1
@@ -477,9 +495,11 @@ def check_positions(rule: Rule, kernel: Kernel) -> None:
 
 
 def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: int, *, dense: bool = False) -> None:
-    """Cuts a step over tensors of these sizes (of any size: nothing is read) and sees that every element gets its
-    turn once, with the element of the second array that goes with it; and that long rows of dense tensors, none of
-    which begins with a line of the cache, go on at one."""
+    """Cut a step over tensors of these sizes into rows, and assert that the rows cover each element once.
+
+    Sizes may be huge, since no element is read. Each row must pair the same elements of both arrays. Tensors start
+    off the boundary of a cache line; long rows of dense ones must still begin on one.
+    """
     ffi = runtime.ffi
     visits: list[tuple[int, int, int]] = []
 
@@ -514,19 +534,19 @@ def check_runtime(runtime: Runtime, sizes: Sequence[int], threads: int, grain: i
 
 def open_kernel(source: str, path: Path, lowered: Rule, dtype: str, isa: str, flags: tuple[str, ...] = (),
                 runtime: Runtime | None = None) -> Kernel:  # fmt: skip
-    """The kernel in `source`, compiled to `path`."""
+    """Compile a kernel from `source` to `path`, and open it."""
     runtime = runtime or library.runtime()
     toolchain.compile_library(source, path, None, flags)
     return Kernel(runtime, open_library(runtime.ffi, path, "optgen_abi"), lowered, dtype, isa)
 
 
 def open_runtime(source: str, path: Path) -> Runtime:
-    """The runtime in `source`, compiled to `path`."""
+    """Compile a runtime from `source` to `path`, and open it."""
     toolchain.compile_library(source, path)
     return Runtime(read_declarations(declarations(), None), path)
 
 
 def all_kernels(spec: driver.Compilation, variant: int) -> Iterator[Kernel]:
-    """The kernels of a variant that run here."""
+    """The kernels of a variant for all compute types and the instruction sets of this machine."""
     for dtype, isa in chain.from_iterable([(d, i) for i in library.runtime().usable] for d in DTYPES):
         yield kernel_of(spec, variant, dtype, None, isa)

@@ -1,12 +1,12 @@
-"""The eleven rules once more, by hand: what the generated kernels are tested against.
+"""Flux's eleven rules, written by hand: an independent source that the specs are tested against.
 
-Pure Python on purpose. Floats are taken one element at a time and only `math` is called, so nothing that the package
-rests on (NumPy, a C compiler, vectorised loops, broadcasting) can be wrong here in the same way. For the same reason
-the rules are not copied from the specification: wherever algebra allows, each stands in another form of its paper, so
-that a slip made in transcribing one is not repeated in the other. Both forms are equal but for rounding.
+This is pure Python on purpose. It works on one float at a time and calls nothing but `math`, so it cannot share a fault
+with anything that the package rests on: NumPy, a C compiler, vectorised loops, broadcasting. For the same reason no
+rule is copied from its spec. Wherever algebra allows, a rule stands here in another form, equal but for rounding, so
+that a slip in transcribing one form is not repeated in the other.
 
 One object holds the state of one parameter, a flat list of numbers; its `t` counts that parameter's updates, from 1.
-State goes by the names of the specification (`m`, `v`, `acc` ...) and exists from the first step on.
+States have the names of the spec (`m`, `v`, `acc`, ...) and exist from the first step on.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import dataclass, field
 
 def average(old: float, new: float, keep: float) -> float:
     """One step of an exponential moving average."""
-    # Both weights are applied outright: `new + keep * (old - new)` would cancel when the two differ much in size.
+    # `new + keep * (old - new)` would cancel where the two differ much in magnitude.
     return (1.0 - keep) * new + keep * old
 
 
 @dataclass(kw_only=True)
 class Rule:
-    """The part common to all rules: count the update, then move every element."""
+    """The part common to all rules: counts the update, then moves every element."""
 
     t: int = field(default=0, init=False)
 
@@ -32,7 +32,7 @@ class Rule:
         """Create the state for n elements."""
 
     def tick(self) -> None:
-        """Advance what the elements have in common."""
+        """Advance the values that all elements share."""
 
     def move(self, i: int, p: float, g: float) -> float:
         """Update the state of element i and return its new value."""
@@ -43,7 +43,7 @@ class Rule:
             self.begin(len(p))
         self.t += 1
         self.tick()
-        # A NumPy scalar would bring its own arithmetic along, in float32 even its own precision; hence `float`.
+        # `float`, since a NumPy scalar would bring its own arithmetic, and in float32 its own precision.
         return [self.move(i, float(p_i), float(g_i)) for i, (p_i, g_i) in enumerate(zip(p, g, strict=True))]
 
 
@@ -57,7 +57,7 @@ class Descent(Rule):
 
 @dataclass(kw_only=True)
 class Momentum(Rule):
-    """The heavy ball: a step down the gradient, then a share of the last step once more."""
+    """The heavy ball: a step down the gradient, then a share of the last step again."""
 
     eta: float = 0.01
     rho: float = 0.9
@@ -73,7 +73,7 @@ class Momentum(Rule):
 
 @dataclass(kw_only=True)
 class Nesterov(Rule):
-    """Nesterov's method with the point looked ahead to as the parameter.
+    """Nesterov's method, with the look-ahead point as the parameter.
 
     A body x moves with velocity v, and gradients are taken at p = x + ρv. So v' = ρv − ηg and x' = x + v' = p − ηg.
     """
@@ -122,7 +122,7 @@ class ADAGrad(Rule):
 
 @dataclass(kw_only=True)
 class ADADelta(Rule):
-    """RMS of the past steps over RMS of the gradients, as the square root of one quotient."""
+    """The RMS of past steps over the RMS of gradients, as the square root of one quotient."""
 
     rho: float = 0.9
     eps: float = 1e-8
@@ -140,10 +140,10 @@ class ADADelta(Rule):
 
 @dataclass(kw_only=True)
 class ADAM(Rule):
-    """Kingma and Ba, in the form of the end of their section 2: the corrections drawn into the rate and into ε.
+    """Kingma and Ba, as at the end of their section 2: the corrections are moved into the rate and into ε.
 
-    An average that starts at 0 has given out only the weight 1 − βᵗ. Here that weight is never a power: it is the
-    same average, taken of ones.
+    The weights of an average that starts at 0 sum to 1 − βᵗ. Here that sum is never computed as a power: it is the
+    same average of ones.
     """
 
     eta: float = 0.001
@@ -171,20 +171,20 @@ class ADAM(Rule):
 
 @dataclass(kw_only=True)
 class ADAMW(ADAM):
-    """Loshchilov and Hutter: the parameter shrinks by a factor of its own, apart from ADAM's step."""
+    """Loshchilov and Hutter: the parameter shrinks by a factor, separately from ADAM's step."""
 
     decay: float = 0.0
     coupled: bool = False
 
     def move(self, i: int, p: float, g: float) -> float:
         shrinkage = self.decay * (self.eta if self.coupled else 1.0)
-        # ADAM's step does not look at the parameter, so shrinking first is shrinking the old one.
+        # ADAM's step does not depend on the parameter, so shrinking first shrinks the old one.
         return super().move(i, (1.0 - shrinkage) * p, g)
 
 
 @dataclass(kw_only=True)
 class NADAM(ADAM):
-    """Dozat: ADAM with the average looked ahead by one step, and so with the weight that it has one step later."""
+    """Dozat: ADAM with the average one step ahead, and with the sum of weights that belongs to it."""
 
     def move(self, i: int, p: float, g: float) -> float:
         m, v = self.moments(i, g)
@@ -211,7 +211,7 @@ class AMSGrad(ADAM):
 
 @dataclass(kw_only=True)
 class AdaMax(Rule):
-    """ADAM in the infinity norm: u is the largest of the gradients so far, each faded by its age."""
+    """ADAM in the infinity norm: u is the largest gradient so far, each discounted by its age."""
 
     eta: float = 0.001
     beta: tuple[float, float] = (0.9, 0.999)
@@ -240,7 +240,7 @@ RULES: dict[str, type[Rule]] = {
 def trajectory(
     rule: str | type[Rule], gradients: Iterable[Sequence[float]], p0: Sequence[float], **hyper: object
 ) -> list[list[float]]:
-    """The parameter after each of the given gradients, from p0 (which is not in the list and is left as it is)."""
+    """The parameter after each of the given gradients, starting from p0, which is neither changed nor included."""
     stepper = (RULES[rule] if isinstance(rule, str) else rule)(**hyper)
     path, p = [], list(p0)
     for g in gradients:

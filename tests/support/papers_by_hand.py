@@ -1,6 +1,6 @@
-"""More rules by hand, in the manner of `flux_by_hand.py`: pure Python, each in another form than its specification.
+"""More rules by hand, as in `flux_by_hand.py`: pure Python, each in another form than its spec.
 
-Beside them what all tests of trajectories need: gradients that look for trouble, and how far a path may stray.
+Besides, what all tests of trajectories share: difficult gradients, and a tolerance.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ TOLERANCE = 1e-12
 class RADAM(ADAM):
     """Liu et al., Algorithm 2: the rectification as a product of three quotients, ρ∞ as a quotient of sums.
 
-    ρ is a small difference of large numbers while t is small, and 1 − β₂ᵗ has lost digits then. Whoever computes that
-    in another way has another ρ in the eleventh digit; so this one thing is the power that the paper writes.
+    While t is small, ρ is a small difference of large numbers, and 1 − β₂ᵗ has lost digits. Any other way to compute
+    it changes ρ in the eleventh digit, so this one value is the power that the paper writes.
     """
 
     def tick(self) -> None:
@@ -48,7 +48,7 @@ class RADAM(ADAM):
 
 @dataclass(kw_only=True)
 class OAdam(ADAM):
-    """Daskalakis et al.: a body walks as ADAM does, and the parameter is ahead of it by its last step once more.
+    """Daskalakis et al.: a body moves as in ADAM, and the parameter is ahead of it by its last step.
 
     With the body x' = x − s and p = x − s, the last step: p' = x' − s' = p + s − 2s', which is how the paper has it.
     """
@@ -67,7 +67,7 @@ class OAdam(ADAM):
 
 @dataclass(kw_only=True)
 class RMSProp(flux_by_hand.RMSProp):
-    """Graves' centred form: the variance by a recurrence of its own, which never takes squares of means from it."""
+    """Graves' centred form, with the variance by a recurrence that never subtracts squares of means."""
 
     centred: bool = False
 
@@ -89,7 +89,7 @@ MORE: dict[str, type[Rule]] = {rule.__name__: rule for rule in (RADAM, OAdam, RM
 
 
 def gradients(steps: int, shape: tuple[int, ...] = (8,), seed: int = 11) -> Array:
-    """Elements of different scales that change sign, slowly and quickly; one falls silent, and one wakes up late."""
+    """Gradients of different scales, whose signs change slowly and quickly; one stops, and one starts late."""
     rng = np.random.default_rng(seed)
     g = rng.normal(0, 1, (steps, math.prod(shape)))
     g *= np.resize([1.0, 1e-3, 40.0, 1.0, 1e-4, 1.0, 3.0, 1.0], g.shape[1])
@@ -106,7 +106,7 @@ def start(shape: tuple[int, ...] = (8,)) -> Array:
 
 
 def assert_same_path(path: Sequence[Array] | Array, expected: Sequence[Array] | Array, first: Array) -> None:
-    """Within 1e-12 of the largest value that each element has had so far; the first value is that before all steps."""
+    """Assert agreement within 1e-12 of the largest value that each element has had so far, the initial one included."""
     got, there = np.array(path), np.array(expected)
     assert got.shape == there.shape
     assert np.isfinite(there).all()

@@ -1,7 +1,7 @@
-"""What `test_torch_distributed` runs in several processes: `python ranks.py FOLDER 2:CHECK,CHECK 4:CHECK`.
+"""Checks that `test_torch_distributed` runs in several processes: `python ranks.py FOLDER 2:CHECK,CHECK 4:CHECK`.
 
-Each check is a function of this file, run in as many processes as it says. What becomes of it is written into FOLDER, a
-JSON file for each process: nothing if all was well, else the traceback. All processes draw the same numbers.
+Each check is a function of this file, run in the given number of processes. Every process writes a JSON file with its
+results into FOLDER: by check, an empty text or the traceback. All processes draw the same random numbers.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from torch import nn
 from torch.distributed import checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import get_state_dict, set_state_dict
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from torch.distributed.optim import ZeroRedundancyOptimizer
 from torch.distributed.tensor import DTensor, Partial, Replicate, Shard, distribute_tensor
 from torch.multiprocessing import start_processes
@@ -35,12 +35,12 @@ import optgen.torch as optim
 from optgen.errors import ArrayError
 from optgen.torch.sharding import aligned
 
-#: Of these, two and four processes get shards of unequal sizes, and some none of (1,).
+#: Two or four processes get shards of unequal sizes of these, and some get none of (1,).
 SHAPES = ((5, 3), (1,), (7,), (4, 2, 3), (6, 2))
 ELEMENTWISE: tuple[tuple[str, dict[str, Any]], ...] = (
     ("SGD", {"lr": 0.1, "momentum": 0.9}), ("AdamW", {"lr": 0.01}), ("Lion", {"lr": 0.01}),
 )  # fmt: skip
-#: A rule that needs all that shards can tell of a tensor, before the first pass and between others.
+#: A rule that needs reductions over whole tensors, before the first sweep and between sweeps.
 WHOLE = """
 name = "Whole"
 [hyperparameters]
@@ -75,7 +75,7 @@ def put(x: torch.Tensor, layout: Any) -> torch.Tensor:
 
 
 def layouts() -> list[list[Any]]:
-    """How the tensors of SHAPES lie: as FSDP2 has them; and on a mesh of two dimensions, replicas and cuts of both."""
+    """Layouts for the tensors of SHAPES: as in FSDP2, and replicated and sharded on both dimensions of a mesh."""
     size = dist.get_world_size()
     line, square = init_device_mesh("cpu", (size,)), init_device_mesh("cpu", (2, size // 2))
     mixed = [
@@ -86,7 +86,7 @@ def layouts() -> list[list[Any]]:
 
 
 def both(make: Made, laid: Sequence[Any], dtype: torch.dtype, steps: int = 4) -> tuple[Any, Any, list[Any], list[Any]]:
-    """An optimiser of whole tensors and one of shards, after some steps on the same gradients; and their parameters."""
+    """An optimiser of whole tensors and one of shards, after steps on the same gradients, and their parameters."""
     start = draw(dtype)
     ours = [nn.Parameter(p.clone()) for p in start]
     theirs = [nn.Parameter(put(p, layout)) for p, layout in zip(start, laid, strict=True)]
@@ -152,7 +152,7 @@ def twin(of: nn.Module) -> nn.Module:
 
 
 def train(of: nn.Module, opt: Any, other: nn.Module | None = None, other_opt: Any = None, steps: int = 3) -> None:
-    """Steps on batches of which each process has its own; `other` takes the same gradients, made whole."""
+    """Step on a batch of its own in each process. `other` takes the same gradients, gathered."""
     for _ in range(steps):
         batch = torch.randn(dist.get_world_size(), 4, 5)[dist.get_rank()]
         opt.zero_grad()
@@ -178,6 +178,42 @@ def fsdp() -> None:
         expect_same_models(a, b)
 
 
+def flattened(orig: bool) -> tuple[nn.Module, nn.Module]:
+    """A model by FSDP1, which keeps the parameters or not, and its twin."""
+    made = model()
+    other = copy.deepcopy(made)
+    return FullyShardedDataParallel(made, device_id=torch.device("cpu"), use_orig_params=orig), other
+
+
+def flat_parameters() -> None:
+    clipped = (optgen.ClipGlobalNorm(0.1), optgen.ADAMW())
+    for orig in (False, True):
+        for name, arguments in ELEMENTWISE:
+            a, b = flattened(orig)
+            make = getattr(optim, name)
+            opt, other = make(a.parameters(), **arguments), make(b.parameters(), **arguments)
+            for _ in range(3):
+                batch = torch.randn(4, 5)  # the same for each process
+                for net, each in ((a, opt), (b, other)):
+                    each.zero_grad()
+                    net(batch).square().mean().backward()
+                    each.step()
+            with FullyShardedDataParallel.summon_full_params(a):
+                expect_same_models(a, b)
+        for name, make in (
+            ("LAMB", optim.LAMB), ("NovoGrad", optim.NovoGrad), ("Prodigy", optim.Prodigy), ("SM3", optim.SM3),
+            ("Adafactor", optim.Adafactor), ("chain", lambda ps: optim.chain(ps, *clipped)),
+        ):  # fmt: skip
+            a, _ = flattened(orig)
+            opt = make(a.parameters())
+            a(torch.ones(4, 5)).square().mean().backward()
+            before = [p.detach().clone() for p in a.parameters()]
+            with pytest.raises(ArrayError, match=r"reduces over(.|\n)*FullyShardedDataParallel(.|\n)*use fully_shard"):
+                opt.step()
+            assert all(torch.equal(p, q) for p, q in zip(a.parameters(), before, strict=True)), name
+            assert not any(opt.state.values()), name
+
+
 def ddp() -> None:
     made = model()
     a, b = DistributedDataParallel(made), twin(made)
@@ -197,7 +233,7 @@ def zero() -> None:
             opt.param_groups[0]["lr"] = other.param_groups[0]["lr"] = 0.02
             train(a, opt, b, other)
             expect_same_models(a, b)
-            # What rank 0 has put together is what one process would have, and any optimiser takes it.
+            # Rank 0 has gathered the state of a single process, which any optimiser can load.
             opt.consolidate_state_dict()
             kept = [opt.state_dict() if dist.get_rank() == 0 else None]
             dist.broadcast_object_list(kept)
@@ -268,7 +304,7 @@ def a_step_counts_for_all_or_for_none() -> None:
 
 
 def message_of(make: Made, shape: tuple[int, ...], placement: Any, dtype: torch.dtype = torch.float32) -> str:
-    """How the first step is refused; an empty text if it is not."""
+    """The message with which the first step is refused; empty if it is not."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     q = nn.Parameter(distribute_tensor(torch.ones(3, dtype=dtype), mesh, [Shard(0)]))
     p = nn.Parameter(distribute_tensor(torch.ones(shape, dtype=dtype), mesh, [placement]))
@@ -302,7 +338,7 @@ def whole_matrices_are_stepped() -> None:
     expect_same(a, b, ours, theirs, 1e-12)
     rows = b.state[theirs[3]]["row_var"]
     assert rows.shape == (4, 2, 1)
-    assert rows.placements == theirs[3].placements  # so that a checkpoint finds its parts
+    assert rows.placements == theirs[3].placements  # where a checkpoint looks for its shards
     # A row that is a slice of the first dimension stays whole.
     parts = (optgen.GradientCentralisation(), optgen.Momentum())
     a, b, ours, theirs = both(lambda ps: optim.chain(ps, *parts), [(mesh, [Shard(0)])] * 5, torch.float64)
@@ -335,7 +371,7 @@ def gradients_are_laid_out_as_their_parameters() -> None:
             p.grad = DTensor.from_local(torch.ones(6), mesh, [Partial()])
             opt.step()
         assert torch.equal(whole(p), torch.arange(6.0) - 2 * dist.get_world_size())
-    # One that is still on its way is waited for.
+    # A gradient still in transfer is waited for.
     p = nn.Parameter(distribute_tensor(torch.zeros(6), mesh, [Replicate()]))
     opt = optim.SGD([p], lr=1.0)
     for _ in range(2):
@@ -343,7 +379,7 @@ def gradients_are_laid_out_as_their_parameters() -> None:
         p.grad = here.redistribute(placements=[Replicate()], async_op=True)
         opt.step()
     assert torch.equal(whole(p), torch.full((6,), -2.0 * dist.get_world_size()))
-    # A rule that writes into gradients must find them as they should be.
+    # A rule that writes into gradients needs them placed like their parameters.
     p.grad = DTensor.from_local(torch.ones(6), mesh, [Partial()])
     for grad, expected in ((p.grad, "a gradient placed as"), (torch.zeros(6), "on the mesh of the parameter was")):
         with pytest.raises(ArrayError, match=expected):
@@ -363,7 +399,7 @@ def begin(name: str, arguments: dict[str, Any], made: Callable[[], nn.Module]) -
 
 
 def follow(net: nn.Module, opt: Any, first: int, last: int) -> None:
-    """Steps whose gradients are known: they do not depend on how many processes there are."""
+    """Take steps with gradients that do not depend on the number of processes."""
     for t in range(first, last):
         torch.manual_seed(100 + t)
         for p in net.parameters():
@@ -381,7 +417,7 @@ def a_checkpoint_is_saved() -> None:
 
 
 def resume(folder: Path, name: str, arguments: dict[str, Any], made: Callable[[], nn.Module], most: float) -> None:
-    """What goes on from the checkpoint ends where a run in one process ends."""
+    """Assert that a run resumed from the checkpoint ends where a run in one process ends."""
     net, opt = begin(name, arguments, made)
     with torch.no_grad():
         for p in net.parameters():
@@ -430,5 +466,5 @@ def run(rank: int, folder: str, size: int, names: Sequence[str]) -> None:
 if __name__ == "__main__":
     for group in sys.argv[2:]:
         count, _, checks = group.partition(":")
-        # Forked, since most of the time goes into imports.
+        # Forked, since imports take most of the time.
         start_processes(run, (sys.argv[1], int(count), checks.split(",")), int(count), start_method="fork")

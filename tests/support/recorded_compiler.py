@@ -1,4 +1,4 @@
-"""A compiler that notes how it is called, and may do something else first."""
+"""A compiler that logs its calls, and may do something else first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SOURCE = '__attribute__((visibility("default"))) int answer(void) { return 42; }
 
 @dataclass
 class Recorded:
-    """A compiler that notes how it is called."""
+    """A compiler that logs its calls."""
 
     path: Path
     log: Path
@@ -23,8 +23,8 @@ class Recorded:
 
 
 def recorded(folder: Path, before_building: str, after_building: str = ":") -> Recorded:
-    """A script that notes its arguments, runs the given shell text if it is to build, then `cc`, then the other text;
-    `$out` is the library."""
+    """A script that logs its arguments and calls `cc`. A build runs one shell text before and another one after it, in
+    which `$out` is the library."""
     path, log = folder / "compiler", folder / "compiler.log"
     path.write_text(
         f'#!/bin/sh\ncd "{folder}"\necho "$@" >> "{log}"\n'

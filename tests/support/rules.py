@@ -1,6 +1,6 @@
-"""The specs that ship as the tests go over them: rules alone, and parts of chains in a chain, where they make sense.
+"""The shipped specs as tests iterate over them: rules alone, and each part inside a chain.
 
-A *subject* is what a test makes an optimiser of: the name of a rule, "ADAM", or a part in its chain, "ClipNorm, ADAM".
+A *subject* says of what a test makes an optimiser: a rule, as "ADAM", or a part in its chain, as "ClipNorm, ADAM".
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SPECS = {spec.name: spec for spec in map(driver.compile_file, catalogue.shipped(
 RULES = [name for name, spec in SPECS.items() if not spec.rules[0].part]
 PARTS = [name for name in SPECS if name not in RULES]
 
-#: Where each part stands in its chain, and with which arguments the rule there is made.
+#: For each part, its chain, and the arguments of the rule there.
 CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "AccumGrad": ("AccumGrad", "ADAM", {}),
     "Cautious": ("ADAM", "Cautious", {}),
@@ -38,11 +38,11 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "WeightDecay": ("WeightDecay", "ADAM", {}),
     "ZeroGrad": ("ADAM", "ZeroGrad", {}),
 }
-#: By subject the part that it is about.
+#: For each subject that is a chain, the part under test.
 PART_OF = {f"{first}, {second}": part for part, (first, second, _) in CHAINS.items()}
 SUBJECTS = [*RULES, *PART_OF]
 
-#: Rows that are slices of the first dimension, with states of their own, which no rule that ships has.
+#: Rows that are slices of the first dimension, with states, which no shipped rule has.
 SLICES = """
 name = "Slices"
 [hyperparameters]
@@ -60,18 +60,17 @@ b     = b/2 + norm(r, matrix)
 delta = eta*g/(1 + sqrt(r)) + eta*(c - b)*1e-3 if matrix else eta*g
 '''
 """
-#: Rules of the tests' own, for states of all extents.
+#: Rules of the tests, with states of all extents.
 OWN = {"Reduced": REDUCED, "Slices": SLICES}
 
-#: With these instead of the defaults, the loss of a small regression goes down from the first steps on.
+#: Arguments with which the loss of a small regression falls from the first steps on, where the defaults do not do.
 DESCENDING: dict[str, dict[str, Any]] = {
     "ScheduleFreeSGD": {"eta": 0.1},  # 1 suits gradients that are clipped
 }
 
 
 def make(subject: str, backend: str = "kernel", **given: Any) -> Any:
-    """An optimiser of this subject, or of a rule of the tests' own; `given`: of a chain, the arguments of the part that
-    it is about."""
+    """An optimiser of a subject, or of a rule in `OWN`. In a chain, `given` are arguments of the part under test."""
     if subject in OWN:
         return classes.module_class(driver.compile_text(OWN[subject], "test.toml"))(**given, backend=backend)
     if subject in SPECS:
@@ -83,18 +82,18 @@ def make(subject: str, backend: str = "kernel", **given: Any) -> Any:
 
 
 def part_of(opt: Any) -> Any:
-    """Of an optimiser of a subject, the part that it is about: itself, if it is no chain."""
+    """The part under test of an optimiser that `make` made: the optimiser itself unless it is a chain."""
     return next((part for part in getattr(opt, "parts", ()) if type(part).__name__ in PARTS), opt)
 
 
 def rules_of(subject: str) -> tuple[Rule, ...]:
-    """The rules that an optimiser of this subject uses: for a parameter that is a matrix, and for one that is none."""
+    """The variants that an optimiser of a subject uses: for matrices, and for other parameters."""
     opt = make(subject)
     return tuple(compilation_of(opt).rules[i] for i in dict.fromkeys(settings_of(opt).variants.values()))
 
 
 def variants() -> list[tuple[str, dict[str, bool]]]:
-    """All choices of flags of every spec that do not contradict each other."""
+    """All consistent choices of flags, for every spec."""
     return [
         (name, chosen)
         for name, spec in SPECS.items()
@@ -107,7 +106,7 @@ def _each_once(choices: list[dict[str, bool]]) -> list[dict[str, bool]]:
 
 
 def another(hyper: Hyper) -> Any:
-    """A value of this hyperparameter that is not its default."""
+    """A value of a hyperparameter other than its default."""
     values = tuple(
         next(x for x in (0.1 + 0.2, 0.6, 0.75, 3.0, 4.0, -0.3) if x in within and x != default)
         for within, default in zip(hyper.ranges, hyper.default, strict=True)
@@ -119,7 +118,7 @@ GROUPED = [subject for subject in SUBJECTS if any(rule.grouped for rule in rules
 
 
 def same_everywhere(opts: Sequence[Any], worlds: Sequence[Sequence[Any]]) -> None:
-    """AssertionError unless optimisers have left the same bits in parameters and states, each in its own world."""
+    """Assert that optimisers have left the same bits in parameters and states, each in its own world of arrays."""
     for ps in zip(*worlds, strict=True):
         states = [{"p": p} | opt.state(p) for opt, p in zip(opts, ps, strict=True)]
         for state in states[1:]:

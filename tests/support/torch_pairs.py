@@ -1,4 +1,4 @@
-"""Two optimisers of PyTorch side by side, its own and ours: the same parameters and gradients, step after step."""
+"""PyTorch's optimiser beside ours: the same parameters and gradients, step by step."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
-torch.set_num_threads(1)  # the tensors are tiny, and tests run beside each other
+torch.set_num_threads(1)  # the tensors are tiny, and tests run in parallel
 
 #: The rules that PyTorch has too.
 NAMES = [
@@ -23,8 +23,8 @@ REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
 @pytest.fixture
 def double() -> Iterator[None]:
-    """PyTorch keeps `step`, NAdam's `mu_product` and ASGD's `eta` and `mu` in its default dtype: else it would be the
-    rounding of these that is measured."""
+    """Set PyTorch's default dtype to float64. It keeps `step`, NAdam's `mu_product` and ASGD's `eta` and `mu` in that
+    dtype, and a test should not measure their rounding."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     yield
@@ -36,7 +36,7 @@ def their_class(name: str) -> Any:
 
 
 def theirs(name: str, params: Any, **arguments: Any) -> Any:
-    """PyTorch's optimiser, of its plain loop."""
+    """PyTorch's optimiser with its plain loop."""
     cls = their_class(name)
     known = inspect.signature(cls).parameters
     return cls(params, **{key: False for key in ("foreach", "fused") if key in known} | arguments)
@@ -56,7 +56,7 @@ def twins(params: Sequence[Any]) -> list[Any]:
 
 
 def gradients(params: Sequence[Any], seed: int) -> list[Any]:
-    """Of different scales and of either sign, with some zeros."""
+    """Gradients of different scales and both signs, with some zeros."""
     make = torch.Generator().manual_seed(1000 + seed)
     made = []
     for i, p in enumerate(params):
@@ -67,14 +67,14 @@ def gradients(params: Sequence[Any], seed: int) -> list[Any]:
 
 
 def give(pairs: Sequence[Sequence[Any]], seed: int) -> None:
-    """The same gradients to every list of parameters."""
+    """Give every list of parameters the same gradients."""
     for i, g in enumerate(gradients(pairs[0], seed)):
         for params in pairs:
             params[i].grad = g.clone()
 
 
 def tensors_of(optimiser: Any, params: Sequence[Any]) -> list[dict[str, Any]]:
-    """Of each parameter: itself as "p", and its states."""
+    """For each parameter, its states, and the parameter itself as "p"."""
 
     def of(p: Any) -> dict[str, Any]:
         kept = optimiser.state.get(p, {})
@@ -84,7 +84,7 @@ def tensors_of(optimiser: Any, params: Sequence[Any]) -> list[dict[str, Any]]:
 
 
 class Scales:
-    """Compares step after step, relative to the largest absolute value that each element has had so far."""
+    """A comparison over many steps, relative to the largest magnitude that each element has had so far."""
 
     def __init__(self, most: float) -> None:
         self._most = most
@@ -105,7 +105,7 @@ class Scales:
 
 
 def _number(x: Any) -> Any:
-    """In float64; a complex number as two."""
+    """A tensor as a float64 array, in which a complex number is two."""
     x = torch.view_as_real(x) if x.is_complex() else x
     return x.double().numpy()
 
