@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from ..names import greek
 from .rule import Part, Rule
 
-__all__ = ["ABSENT", "chain_names", "torch_names", "torch_states"]
+__all__ = ["ABSENT", "chain_names", "torch_names", "torch_spellings", "torch_states"]
 
 #: What trainers set and loggers read in every group: the value that changes nothing, where a rule has no such
 #: hyperparameter.
@@ -62,6 +63,17 @@ def chain_names(parts: Iterable[tuple[Rule, Mapping[str, str]]]) -> dict[str, st
         found[name] = name if other != name and other in taken else other
         taken.add(found[name])
     return found
+
+
+def torch_spellings(rule: Rule, names: Mapping[str, str]) -> dict[str, tuple[str, int | None]]:
+    """What a hyperparameter or flag may be called besides its name in `names`, and the name that is meant: as in the
+    spec, in Greek, and of `betas` one by itself, as `beta1`, with its position."""
+    found: dict[str, tuple[str, int | None]] = {flag.name: (names[flag.name], None) for flag in rule.flags}
+    for hyper in rule.hypers:
+        for stem in (hyper.name, greek(hyper.name)):
+            found[stem] = names[hyper.name], None
+            found |= {f"{stem}{i + 1}": (names[hyper.name], i) for i in range(len(hyper.default)) if hyper.vector}
+    return {name: meant for name, meant in found.items() if name not in names.values()}
 
 
 def torch_states(rule: Rule) -> dict[str, str]:

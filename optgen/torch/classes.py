@@ -17,13 +17,13 @@ from torch.optim import Optimizer
 from ..compiler.driver import Compilation, compile_file, compile_text
 from ..errors import ArgumentError
 from ..ir.rule import Rule
-from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_states
+from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_spellings, torch_states
 from ..once import once
 from ..optimiser.base import settings_of
 from ..optimiser.chain import Chain, ChainSettings
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.classes import module_class
-from .naming import STEP, Kind, spellings_of
+from .naming import STEP, Kind
 from .optimizer import Adapter
 from .param_groups import NO_SCHEDULE, SCHEDULERS, expect_absent
 from .strategies import OwnRule, TorchRule
@@ -93,7 +93,7 @@ def _own_kind(compilation: Compilation, module: str | None, names: Mapping[str, 
     hypers, flags, keys = _keys_of(rule, names)
     states = {STEP: f"{STEP}_state"}  # a state that has the name of PyTorch's count
     absent = {key: value for key, value in ABSENT.items() if key not in names.values()}
-    spelled = spellings_of(rule, names)
+    spelled = torch_spellings(rule, names)
     return Kind(compilation, module, OwnRule(), hypers, flags, states, spelled, absent, (*keys, *absent))
 
 

@@ -13,11 +13,9 @@ from ..compiler.driver import Compilation
 from ..errors import ArgumentError
 from ..ir.expr import Extent
 from ..ir.rule import Rule, State
-from ..names import greek
-from ..optimiser.hyperparameters import spellings
 from .strategies import Strategy
 
-__all__ = ["STEP", "Kind", "spellings_of"]
+__all__ = ["STEP", "Kind"]
 
 #: What PyTorch calls the count of updates among the states.
 STEP = "step"
@@ -123,13 +121,3 @@ class Kind:
             values[index] = value
             value = tuple(values)
         into[key] = value
-
-
-def spellings_of(rule: Rule, names: Mapping[str, str]) -> dict[str, tuple[str, int | None]]:
-    """All that a hyperparameter or flag may be called besides its name in `names`: as in the spec, in Greek, and of
-    `betas` one by itself, as `beta1`."""
-    found: dict[str, tuple[str, int | None]] = {flag.name: (names[flag.name], None) for flag in rule.flags}
-    for name, (hyper, index) in spellings(rule.hypers).items():
-        letter = greek(hyper.name) + name.removeprefix(hyper.name)
-        found |= dict.fromkeys((name, letter), (names[hyper.name], index))
-    return {name: meant for name, meant in found.items() if name not in names.values()}
