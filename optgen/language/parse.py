@@ -28,8 +28,8 @@ LARGEST_SPEC = 64 * 1024
 PARTS = tuple(part.value for part in Part)
 #: How many values a state has.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
-#: Stands for a range that cannot be read, so that it causes no further faults.
-WHOLE = "[-inf, inf]"
+#: The range of a hyperparameter that names none, or one that cannot be read: every number.
+EVERY = "(-inf, inf)"
 #: Which rows are meant: those of the last two dimensions, or slices of the first one.
 ROWS = tuple(rows.value for rows in Rows)
 
@@ -184,27 +184,33 @@ class _Document:
             default = tuple(map(_real, value))
         else:
             message = f"expected a number as the default, or a list of two or more; got {kind(value)}"
-            self.fault(self.value_span((*path, "default")), message)
+            hint = f"a choice is a flag: [flags] {name} = {{ default = {str(value).lower()} }}"
+            self.fault(self.value_span((*path, "default")), message, hint if isinstance(value, bool) else None)
         span = self.key_span(path)
         default_span = self.value_span((*path, "default")) if "default" in table else span
+        if default and any(map(math.isnan, default)):
+            self.fault(default_span, "expected a number as the default, got NaN or one too large for float64")
+            default = None
         ranges = self.ranges(path, table)
         doc = self.text(path, table, "doc")
         self.spec.hypers.append(HyperAst(name, span, default, default_span, vector, ranges, doc))
 
     def ranges(self, path: Path, table: dict[str, Any]) -> tuple[tuple[str, Span], ...]:
-        """The range of all values, or one for each, with their places; empty if none is given."""
+        """The range of all values, or one for each, with their places; all numbers if there is none."""
         given = table.get("range")
         span = self.value_span((*path, "range"))
         if not isinstance(given, list):
             text = self.text(path, table, "range")
-            if text or given is None or isinstance(given, str):
-                return ((text, span),) if text else ()
+            if text:
+                return ((text, span),)
+            if isinstance(given, str):
+                self.fault(span, "expected a range, got nothing", 'for example: "[0, inf)"; or leave it out')
         elif len(given) >= 2 and all(isinstance(each, str) for each in given):
             return tuple((each, self.value_span((*path, "range", i))) for i, each in enumerate(given))
         else:
             hint = 'for example: ["[0, 1)", "(1, inf)"]'
             self.fault(span, "expected a range in text, or a list of two or more of them", hint)
-        return ((WHOLE, span),)
+        return ((EVERY, span),)
 
     def read_flag(self, name: str, path: Path, table: dict[str, Any]) -> None:
         self.refuse_unknown(path, table, ("default", "requires", "doc"))
@@ -290,8 +296,8 @@ def _is_number(value: object) -> bool:
 
 
 def _real(value: int | float) -> float:
-    """Convert a number to float64. A number too large becomes infinity, which no range admits."""
+    """Convert a number to float64. A number too large becomes NaN, which no range admits."""
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.nan
