@@ -19,7 +19,7 @@ import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from ..runtime.engine import StepEngine
-from .checkpoint import expect_fit
+from .checkpoint import fitting
 from .naming import Kind
 from .param_groups import Groups, expect_group
 from .states import TensorStates
@@ -125,7 +125,7 @@ class Adapter(Optimizer):
         taken: list[dict[str, Any]] = []
 
         def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
-            expect_fit(self._kind, self.param_groups, self.defaults, saved)
+            saved = fitting(self._kind, self.param_groups, saved)
             taken.append(saved)
             return {**saved, "state": {i: _copied(kept) for i, kept in saved["state"].items()}}
 
@@ -171,12 +171,18 @@ class Adapter(Optimizer):
     def __setstate__(self, state: dict[str, Any]) -> None:
         together = state.get(_TOGETHER) or {}
         super().__setstate__({key: value for key, value in state.items() if key != _TOGETHER})
+        for group in (self.defaults, *self.param_groups):  # as former versions left them
+            self._kind.respell(group)
         self._begin(together)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As PyTorch's; a hyperparameter out of its range is a HyperparameterError."""
         if self._kind.strategy.checks_values and isinstance(param_group, dict):
-            expect_group(self._kind, param_group, len(self.param_groups))
+            spelled = self._kind.spelled(param_group, self.defaults)
+            expect_group(self._kind, spelled, len(self.param_groups))
+            if spelled.keys() != param_group.keys():
+                param_group.clear()
+                param_group.update(spelled)
         super().add_param_group(param_group)
         self._begin(self._states.group if "_states" in vars(self) else {})
 
