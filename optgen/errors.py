@@ -8,7 +8,8 @@ from the built-in error that a caller would expect (`ValueError`, `TypeError`, .
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from .frozen import frozen
 
 __all__ = [
     "ArgumentError",
@@ -28,11 +29,19 @@ __all__ = [
 ]
 
 
+#: How long a part of a message may be that somebody else has written.
+MOST_LETTERS = 1000
 #: How many faults of one spec are printed; `diagnostics` has them all.
 MOST_SHOWN = 100
 
 
-@dataclass(frozen=True, order=True)
+def excerpt(text: str) -> str:
+    """The two ends of a text that is too long for a message."""
+    half = MOST_LETTERS // 2
+    return text if len(text) <= MOST_LETTERS else f"{text[:half]} ... {text[-half:]}"
+
+
+@frozen
 class Span:
     """A stretch of one line of a source text: `line` and `column` count from 1, `width` in characters."""
 
@@ -40,8 +49,13 @@ class Span:
     column: int
     width: int = 1
 
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """What spans are sorted by."""
+        return self.line, self.column, self.width
 
-@dataclass(frozen=True)
+
+@frozen
 class Diagnostic:
     """One fault of a spec: where it stands, what is wrong (expected and got), and what to do about it."""
 
@@ -51,7 +65,7 @@ class Diagnostic:
 
     def render(self, file: str, lines: list[str]) -> str:
         """`file:line:col: message`, the line itself, a caret under the place, and the hint."""
-        text = [f"{file}:{self.span.line}:{self.span.column}: {self.message}"]
+        text = [f"{file}:{self.span.line}:{self.span.column}: {excerpt(self.message)}"]
         if 1 <= self.span.line <= len(lines):
             line, column, width = _window(lines[self.span.line - 1], self.span)
             number = str(self.span.line)
@@ -60,7 +74,7 @@ class Diagnostic:
             text.append(f"  {number} | {line}")
             text.append(f"  {' ' * len(number)} | {pad}{'^' * max(1, min(width, len(line) - column + 1))}")
         if self.hint:
-            text.append(f"  hint: {self.hint}")
+            text.append(f"  hint: {excerpt(self.hint)}")
         return "\n".join(text)
 
 
@@ -86,7 +100,7 @@ class SpecError(OptgenError, ValueError):
 
     def __init__(self, file: str, text: str, diagnostics: Iterable[Diagnostic]) -> None:
         self.file = file
-        self.diagnostics = tuple(sorted(set(diagnostics), key=lambda d: (d.span, d.message)))
+        self.diagnostics = tuple(sorted(set(diagnostics), key=lambda d: (*d.span.order, d.message)))
         self.lines = text.split("\n")
         count = len(self.diagnostics)
         faults = "1 fault" if count == 1 else f"{count} faults"

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, overload
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, StateError
 from ..ir.compose import compose
+from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent, reduces
 from ..ir.rule import Rule
 from ..ir.verify import verify
@@ -114,7 +115,7 @@ class ChainSettings(Settings):
         self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]], backend: str
     ) -> None:
         self.parts = tuple(parts)
-        self._named = named
+        self.named = named
         known = spellings(compilation.rules[0].hypers)
         super().__init__("Chain", compilation, known, JoinedValues(parts, named), {}, {}, backend)
 
@@ -125,17 +126,21 @@ class ChainSettings(Settings):
                 return True
         return False
 
+    @property
+    def fixed(self) -> Sequence[ValuesByCount] | None:
+        return None if self.scheduled else self._always
+
     def saved_flags(self) -> dict[str, bool]:
         return flags_of_parts([part.flags for part in self.parts])
 
     def replace(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        for part, names in zip(self.parts, self._named, strict=True):
+        for part, names in zip(self.parts, self.named, strict=True):
             own = {old: values[new] for old, new in names.items() if new in values}
             if own:
                 part.replace(own)
 
     def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        for part, names in zip(self.parts, self._named, strict=True):
+        for part, names in zip(self.parts, self.named, strict=True):
             part.refuse_other_variant({own: values[name] for own, name in names.items()})
 
     # Dtypes are known by every part, so that a change of one makes the chain look again.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from searching import search
 
 from optgen import interpreter as interp
 from optgen.compiler import catalogue, driver
+from optgen.frozen import replace
 from optgen.ir.evaluate import Program, evaluate
 from optgen.ir.expr import (
     PARAMETER,
