@@ -18,7 +18,7 @@ import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from .. import interpreter as interp
-from ..errors import ArrayError
+from ..errors import ArrayError, OverlapError
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule
@@ -43,6 +43,7 @@ from .tensors import (
     traced,
     wide,
 )  # fmt: skip
+from .turns import Turn, turns
 
 __all__ = ["Adapter"]
 
@@ -50,6 +51,7 @@ __all__ = ["Adapter"]
 _OF_ALL = "of_all_parameters"
 
 
+_CLONE = "give each parameter once, and each tensor memory of its own: .clone()"
 _grad = attrgetter("grad")
 
 
@@ -67,6 +69,7 @@ class Adapter(Optimizer):
     _plans: dict[Any, TensorPlan] | None = None
     _groups: Groups
     _together: dict[str, Any] | None = None  # the states of all parameters
+    _tied = False  # whether some parameters share memory
 
     # ---- Steps ----
 
@@ -113,6 +116,21 @@ class Adapter(Optimizer):
             return loss
         if self._groups.read(self.param_groups):
             self._plan = self._plans = None
+            self._tied = len(set(params)) < len(params)
+        if not self._tied:
+            try:
+                self._update(params, grads)
+                return loss
+            except OverlapError:
+                self._tied = True
+        self._update_in_turns(params, grads)
+        return loss
+
+    _watched = Optimizer.profile_hook_step(_step)
+    step.__signature__ = inspect.signature(_step)
+
+    def _update(self, params: list[Any], grads: list[Any]) -> None:
+        """One step of the parameters that have a gradient, of which no two share memory."""
         plan = self._plan
         if plan is None or not plan.rebind(params, grads, self.state):
             plan = self._plan_for(params, grads)
@@ -121,10 +139,39 @@ class Adapter(Optimizer):
                 self._step_rest(params, plan.rest)
             if plan.members and not plan.run(self._groups.values.sets, self.state, self._of_group()):
                 self._leave_gradients(params, grads)
-        return loss
 
-    _watched = Optimizer.profile_hook_step(_step)
-    step.__signature__ = inspect.signature(_step)
+    def _update_in_turns(self, params: list[Any], grads: list[Any]) -> None:
+        """One step of parameters of which some share memory, as PyTorch's loop makes it."""
+        found = turns(params, grads)
+        self._tied = len(found) > 1 or any(turn.inside for turn in found)
+        if self._tied and not self._kind.in_turns:
+            self._refuse_tied(found)
+        for turn in found:
+            of_turn = [g if i in turn.places else None for i, g in enumerate(grads)]
+            if turn.inside:
+                of_turn = self._apart(params, of_turn, turn.inside)
+            try:
+                self._update(params, of_turn)
+            except OverlapError as error:  # of states, or of gradients that are written
+                raise OverlapError(error.message, hint=_CLONE) from None
+
+    def _apart(self, params: list[Any], grads: list[Any], inside: Sequence[int]) -> list[Any]:
+        """Gradients of which none is in the memory of its parameter. PyTorch's loop, which may change such a gradient
+        before it reads it, steps those of its own rules, and they have none here."""
+        strategy = self._kind.strategy
+        if strategy.checks_values:
+            return [g.clone() if i in inside else g for i, g in enumerate(grads)]
+        strategy.step_others(self, [params[i] for i in inside], lambda: None)
+        return [None if i in inside else g for i, g in enumerate(grads)]
+
+    def _refuse_tied(self, found: Sequence[Turn]) -> None:
+        inside = next((i for turn in found for i in turn.inside), None)
+        if inside is None:
+            what = f"{self._what(found[1].places[0])}, or its gradient, overlaps with one before it"
+        else:
+            what = f"the gradient of {self._what(inside)} overlaps with it"
+        why = "computes a value of all parameters" if self._kind.grouped else "overwrites gradients"
+        raise OverlapError(f"{what}, and {self._kind.name} {why}", hint=_CLONE)
 
     def _leave_gradients(self, params: Sequence[Any], grads: Sequence[Any]) -> None:
         """After a step that does not count: gradients are left as the rule leaves them, in any case."""
