@@ -80,5 +80,6 @@ class BoundKernels:
             t = step + max(self.before)
             return GroupStep(self.bindings, self.order, self._threads, shards=self.shards).run(values, step, t, group)
         for binding in self.bindings:
-            binding.run(values, step, self._threads)
+            binding.begin(values, step)
+            binding.work(0, self._threads)
         return True

@@ -74,11 +74,6 @@ class Kind:
         return any(rule.overwrites for rule in self.rules)
 
     @property
-    def in_turns(self) -> bool:
-        """Whether the parameters of a step may be stepped one after the other."""
-        return not self.grouped and not self.overwrites
-
-    @property
     def counted(self) -> bool:
         """Whether the states have a count."""
         return self.name not in _UNCOUNTED

@@ -138,7 +138,7 @@ def test_a_gradient_in_the_memory_of_its_parameter_is_what_pytorch_makes_of_it(n
         there.step()
         here.step()
         scales.compare(tensors_of(here, copies), tensors_of(there, params))
-    assert not here._tied
+    assert not here._turns.tied
 
 
 @pytest.mark.parametrize("name", [name for name in OWN if not RULES[name].grouped])
@@ -205,6 +205,6 @@ def test_what_is_no_longer_tied_steps_together_again() -> None:
     for tied in (True, False, False):
         a.grad, b.grad = torch.ones(4), torch.ones(2, 2)
         optimiser.step()
-        assert optimiser._tied is tied
+        assert optimiser._turns.tied is tied
         b.data = b.data.clone()
     assert int(optimiser.state[b]["step"]) == int(optimiser.state[a]["step"]) == 3
