@@ -1,0 +1,80 @@
+"""Every rule under the Trainer of transformers, beside a loop written by hand; the same resumed; and Accelerate."""
+
+from __future__ import annotations
+
+import gc
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+torch = pytest.importorskip("torch")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    pytest.importorskip("accelerate")
+    pytest.importorskip("transformers")
+
+import with_accelerate
+import with_transformers as example
+from transformers import Trainer, get_linear_schedule_with_warmup
+from transformers.utils import logging
+
+import optgen.torch as optim
+from optgen.compiler import catalogue
+
+torch.set_num_threads(1)  # the tensors are tiny, and tests run beside each other
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries, of each other
+logging.disable_progress_bar()
+STEPS = 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> Iterator[None]:
+    """Leave what is imported by now out of garbage collections: the Trainer does one a run, most of the time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def by_hand(name: str) -> list[Any]:
+    """The weights after the loop that the Trainer stands for: two groups, clipping, a rate that falls to zero."""
+    model = example.build()
+    decayed = Trainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
+    groups = [
+        {"params": [p for key, p in model.named_parameters() if (key in decayed) is chosen], "weight_decay": decay}
+        for chosen, decay in ((True, 0.1), (False, 0.0))
+    ]
+    opt = getattr(optim, name)(groups)
+    schedule = get_linear_schedule_with_warmup(opt, 1, STEPS)
+    examples = example.Counting()
+    for step in range(STEPS):
+        chosen = [examples[i] for i in range(step * example.BATCH, (step + 1) * example.BATCH)]
+        batch = {key: torch.stack([each[key] for each in chosen]) for key in chosen[0]}
+        opt.zero_grad()
+        model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        opt.step()
+        schedule.step()
+    return list(model.parameters())
+
+
+@pytest.mark.parametrize("name", catalogue.shipped_rules())
+def test_the_trainer_and_a_resumed_run_are_the_loop_by_hand(name: str, tmp_path: Path) -> None:
+    options = {"warmup_steps": 1, "train_sampling_strategy": "sequential"}
+    whole = example.train(getattr(optim, name), {}, str(tmp_path), STEPS, **options)
+    half = str(tmp_path / f"checkpoint-{STEPS // 2}")
+    resumed = example.train(getattr(optim, name), {}, str(tmp_path), STEPS, half, **options)
+    expected = by_hand(name)
+    assert all(map(torch.equal, whole.model.parameters(), expected))
+    assert all(map(torch.equal, resumed.model.parameters(), expected))
+
+
+@pytest.mark.parametrize("module", [example, with_accelerate], ids=lambda module: module.__name__)
+def test_the_example_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    module.main()
+    assert "steps of" in capsys.readouterr().out
