@@ -1,10 +1,10 @@
-"""`SpecAst` to `Rule`s: names, types and extents are checked.
+"""`SpecAst` to `Rule`s: checks names, types and extents.
 
-In: the syntax tree of a spec, with the faults of its form. Out: one checked `Rule` for each choice of flags, the
-defaults first, open or closed; or one `SpecError` with every fault of all variants.
+In: the syntax tree of a spec, with the faults of its form. Out: one checked `Rule`, open or closed, for each choice of
+flags, the defaults first; or one `SpecError` with every fault of all variants.
 
-A rule that asks whether the parameter is a matrix has two variants for each choice, that for matrices first. Nothing
-here tells whether a rule converges, or divides by zero.
+A rule that distinguishes matrices has two variants for each choice, the one for matrices first. Whether a rule
+converges, or divides by zero, is not checked.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ _RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])\s*(,\s*whole
 
 
 def check(spec: SpecAst) -> tuple[Rule, ...]:
-    """The closed rule in all its variants, that of the default flags first; SpecError lists every fault of the spec."""
+    """Check a spec. Return its closed variants, the default one first. Raises a SpecError that lists every fault."""
     return tuple(verify(close(rule)) for rule in check_open(spec))
 
 
 def check_open(spec: SpecAst) -> tuple[Rule, ...]:
-    """The same, as parts of chains."""
+    """Check a spec as `check` does, and return its variants open, as parts of chains need them."""
     checker = _Checker(spec)
     checker.find_shapes()
     checker.check_names()
@@ -62,7 +62,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
 
 
 def interval(text: str) -> Interval | None:
-    """`[0, 1)` or `[1, inf), whole` as an Interval; None if the text is none."""
+    """Read an interval such as `[0, 1)` or `[1, inf), whole`. None for any other text."""
     match = _RANGE.fullmatch(text.strip())
     try:
         low, high = (float(match[2]), float(match[3])) if match else (math.nan, math.nan)
@@ -74,14 +74,14 @@ def interval(text: str) -> Interval | None:
 
 
 class _Checker(Scope):
-    """The names of a spec, its variants, and at the end whether every name is of use."""
+    """The checks of one spec: its names, its variants, and at last whether every name is used."""
 
-    conditions: dict[str, Expr | None]  # of the flags that hyperparameters decide
+    conditions: dict[str, Expr | None]  # of flags that hyperparameters decide
     defaults: dict[str, bool]
-    tiled: bool  # whether it knows of rows, columns or matrices
+    tiled: bool  # whether it mentions rows, columns or matrices
 
     def find_shapes(self) -> None:
-        """Whether there is a variant for matrices, and another one for the rest."""
+        """Find out whether matrices have a variant of their own."""
         spec = self.spec
         terms = [formula.value for formula in spec.formulas]
         terms += [state.when for state in spec.states if state.when is not None]
@@ -168,18 +168,18 @@ class _Checker(Scope):
         return Hyper(ast.name, default, ast.vector, tuple(ranges), ast.doc)
 
     def decide_defaults(self, hypers: tuple[Hyper, ...]) -> None:
-        """The default of each flag, for those that hyperparameters decide for the defaults of these."""
+        """Determine the default of each flag. Conditions are evaluated for the defaults of the hyperparameters."""
         flags = self.spec.flags
         self.defaults = {flag.name: flag.default is True for flag in flags}
         self.conditions = {flag.name: self.condition(flag) for flag in flags if not isinstance(flag.default, bool)}
         values = {hyper.name: hyper.default for hyper in hypers}
-        known = len(values) == len(self.hypers) and all(values.values())  # none is at fault
+        known = len(values) == len(self.hypers) and all(values.values())  # none has a fault
         for name, condition in self.conditions.items():
             if condition is not None and known:
                 self.defaults[name] = bool(evaluate(condition, values, 0, {}))
 
     def condition(self, flag: FlagAst) -> Expr | None:
-        """The condition of hyperparameters that decides about a flag."""
+        """The condition, made of hyperparameters, that decides a flag."""
         term = flag.default
         assert not isinstance(term, bool)
         for name in _terms(term):
@@ -193,14 +193,14 @@ class _Checker(Scope):
         return condition
 
     def no_condition(self, flag: FlagAst, name: str = "") -> tuple[str, str]:
-        """What to say where something else decides about a flag."""
+        """Message and hint for a flag whose default is anything else."""
         message = f"{flag.name!r}: expected true, false, or a condition of hyperparameters as the default"
         if name in self.flags | {MATRIX}:
             return message, 'what other flags must be is said by: requires = "..."'
         return message, 'for example: "momentum != 0"'
 
     def choices(self) -> list[dict[str, bool]]:
-        """All choices of flags that do not contradict each other, with the given flag `matrix` among them."""
+        """All consistent choices of flags, each with a value of the given flag `matrix`."""
         flags = self.spec.flags[:MOST_FLAGS]
         turns = itertools.product((False, True), repeat=len(flags))
         turned = [
@@ -221,15 +221,15 @@ class _Checker(Scope):
         return [{**choice, MATRIX: shape} for shape in shapes for choice in found]
 
     def allows(self, flag: FlagAst, choice: Mapping[str, bool]) -> bool:
-        """Whether a flag that is set has what it requires; also where that cannot be told, with the fault noted."""
+        """Whether the requirement of a flag holds, if the flag is set. True too after a fault in the requirement."""
         if flag.requires is None:
             return True
-        # What only others require is not used by that.
+        # A requirement does not count as a use of the flags in it.
         scope = Variant(self, {name: value for name, value in choice.items() if name != flag.name}, uses=False)
         return scope.decide(flag.requires) is not False or not choice[flag.name]
 
     def variant(self, hypers: tuple[Hyper, ...], choice: Mapping[str, bool]) -> Rule | None:
-        """The rule with these flags; None if a fault was found."""
+        """The variant with these flags. None if it has a fault."""
         before = len(self.faults)
         spec = self.spec
         variant = Variant(self, choice)
@@ -268,14 +268,14 @@ class _Checker(Scope):
         )
 
     def check_reductions(self, rules: tuple[Rule, ...]) -> None:
-        """Limits the number of reductions: a sweep keeps a block of each at hand."""
+        """Limit the number of reductions, since a sweep keeps a block of each in reach."""
         count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
         if count > MOST_REDUCTIONS:
             message = f"expected at most {MOST_REDUCTIONS} reductions, got {count}"
             self.fault(self.spec.formulas_span, message, "make two rules, and a chain of them")
 
     def check_groups(self, rules: tuple[Rule, ...]) -> None:
-        """A step may have matrices and other parameters: what they have together must be one thing for both."""
+        """Check that matrices and other parameters, which one step may mix, agree on the values of the group."""
         others = {tuple(flag.value for flag in rule.flags): rule for rule in rules if rule.matrix is False}
         for rule in rules if others else ():
             other = others.get(tuple(flag.value for flag in rule.flags))
@@ -283,7 +283,7 @@ class _Checker(Scope):
                 self.check_pair(rule, other)
 
     def check_pair(self, rule: Rule, other: Rule) -> None:
-        """The states of the group and the reductions over it, in a variant for matrices and in that for others."""
+        """Compare the states of the group and the reductions over it between a variant for matrices and the other."""
         apart = {s.name for s in set(rule.states) ^ set(other.states) if s.extent == Extent.GROUP}
         for state in self.spec.states:
             if state.name in apart:
@@ -298,16 +298,16 @@ class _Checker(Scope):
                 message = f"expected the same reductions over the group for every parameter, got {got}"
                 hint = "choose inside of one reduction: norm(a if matrix else b, group)"
                 self.fault(formula.value.span, message, hint)
-                break  # those behind it are counted from it
+                break  # later reductions are counted from this one
             if value != other_value and formula.target not in apart:
                 message = f"{formula.target!r} is one for all parameters, got another one for matrices than for others"
                 self.fault(formula.value.span, message, "choose by matrix inside of reductions over the group only")
 
     def check_uses(self) -> None:
-        """Every name that the spec defines must be read in some variant, and every state written."""
+        """Check that some variant reads every name that the spec defines, and writes every state."""
         spec = self.spec
         if spec.faults and not spec.formulas:
-            return  # it would be said of everything
+            return  # otherwise every name would be reported
         self.used |= spec.unused | spec.unassigned
         self.written |= spec.unassigned
         for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags)):
@@ -332,9 +332,11 @@ class _Checker(Scope):
 
 
 def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[str], int | None]]:
-    """What each formula does for all parameters together: its reductions; and of a state of the group, and of whether
-    the step counts, its value, as a number by which it is `known` to be the same in two rules, whatever each parameter
-    gives to the reductions in it."""
+    """The work of each formula for all parameters together: its reductions over the group, and a number for its value.
+
+    Only states of the group and `accept` have a number. Two rules give a value the same number, kept in `known`, if it
+    is the same whatever each parameter contributes to the reductions in it.
+    """
     states = {state.name for state in rule.states if state.extent == Extent.GROUP}
     numbers: dict[str, int] = {}
     count = 0
@@ -363,7 +365,7 @@ def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[st
 
 
 def _terms(term: Term) -> Iterator[Term]:
-    """A term and all below it."""
+    """A term and all terms inside it."""
     yield term
     for part in getattr(term, "args", ()):
         yield from _terms(part)
@@ -373,7 +375,7 @@ def _terms(term: Term) -> Iterator[Term]:
 
 
 def _mentions_matrix(term: Term) -> bool:
-    """Whether a choice is made by the given flag `matrix`, which elsewhere is the name of an extent."""
+    """Whether a choice tests the given flag `matrix`. Elsewhere that word names an extent."""
     tests = [choice.test for choice in _terms(term) if isinstance(choice, Choice)]
     tests += [term] if isinstance(term, Name | Operation) else []
     found = [part for test in tests for part in _terms(test) if isinstance(part, Name) and part.name == MATRIX]
@@ -382,11 +384,11 @@ def _mentions_matrix(term: Term) -> bool:
 
 
 def _counts_tiles(extent: str) -> bool:
-    """Whether this names matrices, rows or columns."""
+    """Whether this is the extent of matrices, rows or columns."""
     return OVER.get(extent, Extent.CONSTANT) >= Extent.MATRIX
 
 
 def _tiled(term: Term) -> bool:
-    """Whether something is reduced over rows, columns or matrices."""
+    """Whether a term reduces over rows, columns or matrices."""
     last = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
     return any(isinstance(name, Name) and _counts_tiles(name.name) for name in last)

@@ -1,7 +1,7 @@
-"""One variant of a rule, a choice of its flags: terms become typed expressions, names get their meaning.
+"""Elaboration of one variant of a rule: turns terms into typed expressions, and resolves names.
 
 In: a choice of flags, and the syntax tree of a spec in the `Scope` that all its variants share. Out: states and a body,
-for `check` to put into a `Rule`. Faults, and the names that were used, go to the scope.
+of which `check` makes a `Rule`. Faults and used names are recorded in the scope.
 """
 
 from __future__ import annotations
@@ -57,15 +57,15 @@ __all__ = ["Scope", "Variant"]
 
 @dataclass
 class Scope:
-    """What a spec defines, and what its variants have shown about it."""
+    """What a spec defines, and what the elaboration of its variants has found out."""
 
     spec: SpecAst
     faults: list[Diagnostic] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
-    idle: dict[str, str] = field(default_factory=dict)  # states that some variant has and never reads
-    hints: dict[str, str] = field(default_factory=dict)  # what to do about an unknown name
-    remembered: set[str] = field(default_factory=set)  # states that start as p, which need not change any more
+    idle: dict[str, str] = field(default_factory=dict)  # states that some variant keeps and never reads
+    hints: dict[str, str] = field(default_factory=dict)  # by unknown name
+    remembered: set[str] = field(default_factory=set)  # states that start as p, and need not change afterwards
 
     def __post_init__(self) -> None:
         spec = self.spec
@@ -75,7 +75,7 @@ class Scope:
         self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
         self.flags = {flag.name for flag in spec.flags}
         self.given = GIVEN | (GIVEN_TO_PARTS if spec.part else {})
-        self.by_matrix = False  # whether there is a variant for matrices and another one for the rest
+        self.by_matrix = False  # whether matrices have a variant of their own
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.faults.append(Diagnostic(span, message, hint))
@@ -83,7 +83,7 @@ class Scope:
 
 @dataclass
 class Variant:
-    """One choice of flags: terms become typed expressions. A method that finds a fault gives None."""
+    """The elaboration of one choice of flags. A method that finds a fault returns None."""
 
     scope: Scope
     choice: Mapping[str, bool]
@@ -92,8 +92,8 @@ class Variant:
     locals: dict[str, Local] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
-    begun: bool = False  # the initial values are done, the formulas follow
-    uses: bool = True  # what is read here is of use
+    begun: bool = False  # whether the initial values are done
+    uses: bool = True  # whether reading a name counts as a use
 
     def use(self, name: str) -> None:
         if self.uses:
@@ -101,7 +101,7 @@ class Variant:
             self.scope.used.add(name)
 
     def use_all(self, term: Term) -> None:
-        """Marks all names in a term that cannot be decided as used, since any may be meant."""
+        """Mark all names in an undecidable term as used, since any of them may be."""
         match term:
             case Name() | Item():
                 self.use(term.name)
@@ -121,7 +121,9 @@ class Variant:
         extent = Extent[ast.extent.upper()]
         init = self.expr(ast.init)
         if init is None:
-            return State(ast.name, Const(0.0), ast.doc, extent)  # the fault is noted; the formulas may go on
+            return State(
+                ast.name, Const(0.0), ast.doc, extent
+            )  # the fault is recorded; formulas may still use the state
         leaves = {e for e in walk(init) if not isinstance(e, Const | Scalar | Call)}
         if type_of(init) is not Type.REAL or not leaves <= {Load(PARAMETER)}:
             self.fault(ast.init.span, *INITIAL)
@@ -136,7 +138,7 @@ class Variant:
         return State(ast.name, init, ast.doc, extent)
 
     def decide(self, test: Term, *, chooses: bool = False) -> bool | None:
-        """The truth of a condition of flags, None if it is none; `chooses`: whether it chooses between formulas."""
+        """Decide a condition of flags. None after a fault. `chooses`: whether it chooses between formulas."""
         match test:
             case Name() if test.name in self.choice:
                 self.use(test.name)
@@ -165,9 +167,9 @@ class Variant:
         if target in states:
             self.scope.written.add(target)
             if target not in self.active:
-                return  # a state that this variant does not have
+                return  # this variant lacks the state
         if self.refuses_target(formula):
-            self.use(target)  # nothing more is said of it, here or where it is read
+            self.use(target)  # no further faults about it
             if target not in self.locals:
                 self.failed.add(target)
         elif value is None or self.refuses_value(formula, value):
@@ -176,11 +178,11 @@ class Variant:
             self.define(target, value)
 
     def is_assigned(self, name: str) -> bool:
-        """Whether a formula before has assigned this name, rightly or not."""
+        """Whether an earlier formula has assigned this name, with or without a fault."""
         return name in self.locals or name in self.failed
 
     def refuses_target(self, formula: FormulaAst) -> bool:
-        """Whether a formula may not assign its name, with the fault that says why."""
+        """Record a fault if a formula must not assign its name. Return whether there is one."""
         target, scope = formula.target, self.scope
         before = len(scope.faults)
         if self.is_assigned(target):
@@ -212,7 +214,7 @@ class Variant:
         return len(scope.faults) > before
 
     def refuses_value(self, formula: FormulaAst, value: Expr) -> bool:
-        """Whether a value does not fit what it is assigned to, with the fault that says why."""
+        """Record a fault if a value does not fit its target. Return whether there is one."""
         target, span = formula.target, formula.value.span
         extent, number = extent_of(value), type_of(value) is Type.REAL
         own = self.active.get(target, Extent.ELEMENT)
@@ -242,7 +244,7 @@ class Variant:
         self.locals[target] = Local(target, extent_of(value), type_of(value))
 
     def finish(self) -> None:
-        """A rule must have an output, and read what it keeps."""
+        """Check that there is an output, and that every kept state is read."""
         spec = self.scope.spec
         outputs = {DELTA, PARAMETER}
         if not outputs & (self.locals.keys() | self.failed | spec.unassigned) and (spec.formulas or not spec.faults):
@@ -251,7 +253,7 @@ class Variant:
             self.scope.idle.setdefault(name, self.chosen())
 
     def chosen(self) -> str:
-        """The choice of this variant in words."""
+        """The flags of this variant in words."""
         names = [name for name in self.choice if name != MATRIX or self.scope.by_matrix]
         return " and ".join(name if self.choice[name] else f"not {name}" for name in names)
 
@@ -269,7 +271,7 @@ class Variant:
                 return self.invoke(term)
             case Choice():
                 value = self.decide(term.test, chooses=True)
-                if value is not None:  # the other side is checked in the variants that have it
+                if value is not None:  # the other side is elaborated in other variants
                     return self.expr(term.then if value else term.other)
                 self.use_all(term)
                 return None
@@ -347,7 +349,7 @@ class Variant:
                     message = f"{term.spelled!r} is one number, not several"
                     self.fault(term.span, message, f"write {term.name}")
             elif not size:
-                pass  # its default is at fault
+                pass  # its default has a fault
             elif not 1 <= term.index <= size:
                 message = f"expected {term.name}[1] to {term.name}[{size}], got {term.spelled}[{term.index}]"
                 self.fault(term.span, message, "values are counted from 1")
@@ -372,7 +374,7 @@ class Variant:
         if name in REDUCTIONS:
             if isinstance(last, Name) and last.name in OVER:
                 return self.reduce(term, term.args[:-1], OVER[last.name])
-            # `max(a, b)` is the larger of two values, `max(a)` the largest of all.
+            # `max(a, b)` is the larger of two values, `max(a)` the maximum over all elements.
             if name not in FUNCTIONS or len(term.args) != len(OPS[name].takes):
                 return self.reduce(term, term.args, None)
         args = [self.expr(arg) for arg in term.args]
@@ -393,7 +395,7 @@ class Variant:
         return self.call(name, term, args)
 
     def reduce(self, term: Invoke, given: tuple[Term, ...], named: Extent | None) -> Expr | None:
-        """A reduction over the extent that is `named`; over the parameter, where none is."""
+        """Elaborate a reduction over the `named` extent, or over the parameter if there is none."""
         over, name = named or Extent.TENSOR, term.function
         if len(given) != REDUCTIONS[name]:
             self.wrong_number(term, given, named)
@@ -424,7 +426,7 @@ class Variant:
         return None
 
     def wrong_number(self, term: Invoke, given: tuple[Term, ...], named: Extent | None) -> None:
-        """The fault of a reduction of too few or too many values."""
+        """Record the fault of a reduction with too few or too many arguments."""
         name, takes, last = term.function, REDUCTIONS[term.function], given[-1] if given else None
         extents = ", ".join(OVER)
         if named is None and len(given) == takes + 1 and isinstance(last, Name) and last.name not in self.known():
@@ -449,7 +451,7 @@ class Variant:
                 self.expr(arg)
 
     def known(self) -> set[str]:
-        """All names that mean something in this spec."""
+        """All names with a meaning in this spec."""
         scope = self.scope
         return {*scope.hypers, *scope.flags, *scope.states, *scope.targets, *scope.given, *scope.spec.unassigned}
 

@@ -1,4 +1,4 @@
-"""The words of the language: names that are given, names that are taken, and what is said of them.
+"""The words of the language: given names, reserved names, and what messages say about them.
 
 In: nothing. Out: tables, for `check` and `elaborate`.
 """

@@ -257,7 +257,7 @@ def test_a_full_disk_leaves_the_file_of_before(file):
 def test_where_nothing_can_be_written_or_read_python_says_so(tmp_path):
     opt, params = begun()
     for act in (opt.save, opt.load):
-        with pytest.raises(FileNotFoundError):
+        with pytest.raises(FileNotFoundError, match=r"none/run\.safetensors"):
             act(tmp_path / "none" / "run.safetensors", params)
         with pytest.raises(OSError, match=r"directory|no regular file"):
             act(tmp_path, params)
