@@ -62,12 +62,12 @@ class Run:
 
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        run = Run(optim.Lion, {"lr": 3e-3, "decay": 0.1})
+        run = Run(optim.Lion, {"lr": 3e-3, "weight_decay": 0.1})
         curve = run.train(0, STEPS // 2)
         run.accelerator.save_state(folder)
         expected = run.train(STEPS // 2, STEPS)
 
-        run = Run(optim.Lion, {"lr": 3e-3, "decay": 0.1})
+        run = Run(optim.Lion, {"lr": 3e-3, "weight_decay": 0.1})
         run.accelerator.load_state(folder)
         resumed = run.train(STEPS // 2, STEPS)
     print(f"loss {curve[0]:.3f} at first, {resumed[-1]:.3f} after {STEPS} steps of {ACCUMULATED} batches")

@@ -78,11 +78,11 @@ def main() -> None:
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     epochs = 12
     callbacks = [
-        LearningRateMonitor(logging_interval="step", log_momentum=True),
+        LearningRateMonitor(logging_interval="step", log_momentum=True, log_weight_decay=True),
         StochasticWeightAveraging(swa_lrs=0.01, swa_epoch_start=0.75, annealing_epochs=2),
     ]
     with tempfile.TemporaryDirectory() as folder:
-        trainer = train(optim.LAMB, {"lr": 0.03, "decay": 0.01}, folder, epochs, callbacks)
+        trainer = train(optim.LAMB, {"lr": 0.03, "weight_decay": 0.01}, folder, epochs, callbacks)
         with open(Path(folder, "metrics.csv")) as file:
             rates = [float(row["lr-LAMB"]) for row in csv.DictReader(file)]
     curve = trainer.lightning_module.curve

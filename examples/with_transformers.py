@@ -46,15 +46,21 @@ def build() -> LlamaForCausalLM:
 
 
 def train(
-    optimiser: Any, arguments: dict[str, Any], folder: str, steps: int, resume: str | None = None, **options: Any
+    optimiser: Any,
+    arguments: dict[str, Any],
+    folder: str,
+    steps: int,
+    resume: str | None = None,
+    weight_decay: float = 0.1,
+    **options: Any,
 ) -> Trainer:
     """Train a new model, with a checkpoint half-way in `folder`; or go on from the checkpoint `resume`.
 
-    The Trainer makes the optimiser. Of its own it brings two parameter groups, with and without weight decay, clipping,
-    and a learning rate that falls linearly to zero; `options` are further arguments of it.
+    The Trainer makes the optimiser. It brings clipping, a learning rate that falls to zero along a line, and two groups
+    of parameters, with and without weight decay. `options` are further arguments of it.
     """
     settings = TrainingArguments(
-        folder, max_steps=steps, save_steps=steps // 2, per_device_train_batch_size=BATCH, weight_decay=0.1,
+        folder, max_steps=steps, save_steps=steps // 2, per_device_train_batch_size=BATCH, weight_decay=weight_decay,
         logging_steps=steps // 4, use_cpu=True, disable_tqdm=True, report_to="none", log_level="error", **options,
     )  # fmt: skip
     trainer = Trainer(build(), settings, train_dataset=Counting(), optimizer_cls_and_kwargs=(optimiser, arguments))
