@@ -21,14 +21,23 @@ __all__ = [
     "OptgenError",
     "Span",
     "SpecError",
+    "SpecWarning",
     "StateError",
     "TrackError",
     "UnknownRule",
 ]
 
 
+#: How long a part of a message may be that somebody else has written.
+MOST_LETTERS = 1000
 #: How many faults of one spec are printed; `diagnostics` has them all.
 MOST_SHOWN = 100
+
+
+def excerpt(text: str) -> str:
+    """The two ends of a text that is too long for a message."""
+    half = MOST_LETTERS // 2
+    return text if len(text) <= MOST_LETTERS else f"{text[:half]} ... {text[-half:]}"
 
 
 @dataclass(frozen=True, order=True)
@@ -50,7 +59,7 @@ class Diagnostic:
 
     def render(self, file: str, lines: list[str]) -> str:
         """`file:line:col: message`, the line itself, a caret under the place, and the hint."""
-        text = [f"{file}:{self.span.line}:{self.span.column}: {self.message}"]
+        text = [f"{file}:{self.span.line}:{self.span.column}: {excerpt(self.message)}"]
         if 1 <= self.span.line <= len(lines):
             line, column, width = _window(lines[self.span.line - 1], self.span)
             number = str(self.span.line)
@@ -59,7 +68,7 @@ class Diagnostic:
             text.append(f"  {number} | {line}")
             text.append(f"  {' ' * len(number)} | {pad}{'^' * max(1, min(width, len(line) - column + 1))}")
         if self.hint:
-            text.append(f"  hint: {self.hint}")
+            text.append(f"  hint: {excerpt(self.hint)}")
         return "\n".join(text)
 
 
@@ -103,6 +112,10 @@ def _spec_error(file: str, lines: list[str], diagnostics: tuple[Diagnostic, ...]
     OptgenError.__init__(error, message)
     error.file, error.lines, error.diagnostics = file, lines, diagnostics
     return error
+
+
+class SpecWarning(UserWarning):
+    """Something in a spec that works, and may not be meant: a state that is written and never read."""
 
 
 class ArgumentError(OptgenError, TypeError):

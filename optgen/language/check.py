@@ -13,12 +13,26 @@ import itertools
 import keyword
 import math
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 
-from ..errors import Span, SpecError
-from ..ir.compose import ACCEPT, PROCEED, close
+from ..errors import Span, SpecError, SpecWarning
+from ..ir.compose import ACCEPT, DELTA, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Call, Expr, Extent, Local, Reduce, Rows, children, reduces, type_of
+from ..ir.expr import (
+    COUNTS,
+    PARAMETER,
+    Call,
+    Expr,
+    Extent,
+    Local,
+    Reduce,
+    Rows,
+    children,
+    reduces,
+    type_of,
+    walk,
+)
 from ..ir.primitives import Type
 from ..ir.rule import Flag, Hyper, Interval, Part, Rule
 from ..ir.verify import verify
@@ -30,7 +44,14 @@ from .vocabulary import C_KEYWORDS, CALLABLE, MATRIX, OVER, RENAME
 __all__ = ["ARGUMENTS", "MOST_REDUCTIONS", "check", "check_open"]
 
 MOST_FLAGS = 6
-MOST_REDUCTIONS = 32
+MOST_REDUCTIONS = 16
+#: How many operators, functions, choices and assignments a spec may have.
+MOST_OPERATIONS = 2000
+#: How many a variant may have if all of them are counted once more for each reduction, since what a reduction is taken
+#: of may have to be computed again in the sweep that needs it; and how many all variants may have together.
+MOST_WORK, MOST_WORK_OF_ALL = 4000, 16_000
+
+SMALLER = "make two rules, and a chain of them"
 
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
@@ -48,16 +69,26 @@ def check(spec: SpecAst) -> tuple[Rule, ...]:
 def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     """Check a spec as `check` does, and return its variants open, as parts of chains need them."""
     checker = _Checker(spec)
+    checker.check_size()
     checker.find_shapes()
+    checker.find_values()
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     checker.decide_defaults(hypers)
-    rules = [checker.variant(hypers, choice) for choice in checker.choices()]
+    choices = checker.choices()
+    needed = [checker.needed(choice) for choice in choices]
+    everywhere = frozenset[str]().union(*needed)
+    rules = [
+        checker.variant(hypers, choice, everywhere - own) for choice, own in zip(choices, needed, strict=True)
+    ]  # fmt: skip
     checker.check_uses()
     checker.check_groups(tuple(filter(None, rules)))
     checker.check_reductions(tuple(filter(None, rules)))
+    checker.check_work(tuple(filter(None, rules)))
     if checker.faults:
         raise SpecError(spec.file, spec.text, checker.faults)
+    for each in checker.warnings:
+        warnings.warn(each.render(spec.file, spec.text.split("\n")), SpecWarning, stacklevel=3)
     return tuple(filter(None, rules))
 
 
@@ -78,7 +109,21 @@ class _Checker(Scope):
 
     conditions: dict[str, Expr | None]  # of flags that hyperparameters decide
     defaults: dict[str, bool]
+    values: dict[str, list[tuple[Term, frozenset[str]]]]  # by the name that formulas give them to
+    of_group: set[str]  # the names whose formulas reduce over the group
     tiled: bool  # whether it mentions rows, columns or matrices
+
+    def find_values(self) -> None:
+        """Collect the values given to each name, with the names that they read, unless a choice decides which."""
+        self.values, self.of_group = {}, set()
+        for formula in self.spec.formulas:
+            terms = list(_terms(formula.value))
+            chooses = any(_is_choice(term) for term in terms)
+            names = frozenset() if chooses else frozenset(term.name for term in terms if isinstance(term, Name))
+            self.values.setdefault(formula.target, []).append((formula.value, names))
+            last = [term.args[-1] for term in terms if isinstance(term, Invoke) and term.args]
+            if any(isinstance(name, Name) and name.name == Extent.GROUP.name.lower() for name in last):
+                self.of_group.add(formula.target)
 
     def find_shapes(self) -> None:
         """Find out whether matrices have a variant of their own."""
@@ -86,7 +131,8 @@ class _Checker(Scope):
         terms = [formula.value for formula in spec.formulas]
         terms += [state.when for state in spec.states if state.when is not None]
         self.by_matrix = any(map(_mentions_matrix, terms))
-        self.tiled = any(map(_tiled, terms)) or any(map(_counts_tiles, (s.extent for s in spec.states)))
+        extents = (state.extent for state in spec.states)
+        self.tiled = any(_tiled(term, self.given) for term in terms) or any(map(_counts_tiles, extents))
         if spec.rows != Rows.LAST and not self.tiled and not spec.faults:
             message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
             self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
@@ -143,9 +189,6 @@ class _Checker(Scope):
 
     def hyper(self, ast: HyperAst) -> Hyper | None:
         default = ast.default or ()
-        if not ast.ranges:
-            self.fault(ast.span, f"hyperparameter {ast.name!r} has no range", 'for example: range = "[0, inf)"')
-            return None
         if len(ast.ranges) > 1 and default and len(ast.ranges) != len(default):
             values = f"{len(default)} values" if ast.vector else "one value"
             message = f"{ast.name!r} has {values}, got {len(ast.ranges)} ranges"
@@ -160,7 +203,7 @@ class _Checker(Scope):
             ranges.append(found)
         ranges *= len(default) if len(ranges) == 1 else 1
         for i, (value, within) in enumerate(zip(default, ranges, strict=False)):
-            if value not in within or not math.isfinite(value):
+            if value not in within:
                 name = f"{ast.name}[{i + 1}]" if ast.vector else ast.name
                 message = f"the default {value:g} of {name!r} is out of its range {within}"
                 self.fault(ast.default_span, message, "change the default or the range")
@@ -228,11 +271,29 @@ class _Checker(Scope):
         scope = Variant(self, {name: value for name, value in choice.items() if name != flag.name}, uses=False)
         return scope.decide(flag.requires) is not False or not choice[flag.name]
 
-    def variant(self, hypers: tuple[Hyper, ...], choice: Mapping[str, bool]) -> Rule | None:
-        """The variant with these flags. None if it has a fault."""
+    def needed(self, choice: Mapping[str, bool]) -> frozenset[str]:
+        """What the variant with these flags computes: its outputs, its states, all that they are made of.
+
+        A reduction over the group is always among it: every parameter takes part.
+        """
+        kept = {s.name for s in self.spec.states if s.when is None or _decided(s.when, choice) is not False}
+        found = self.values.keys() & {DELTA, PARAMETER, PROCEED, ACCEPT, *self.given, *kept, *self.of_group}
+        pending = list(found)
+        while pending:
+            for value, names in self.values[pending.pop()]:
+                read = names or {part.name for part in _terms_with(value, choice) if isinstance(part, Name)}
+                new = (read & self.values.keys()) - found
+                pending += new
+                found |= new
+        return frozenset(found)
+
+    def variant(
+        self, hypers: tuple[Hyper, ...], choice: Mapping[str, bool], unneeded: frozenset[str]
+    ) -> Rule | None:  # fmt: skip
+        """The variant with these flags, without the formulas that only others need. None if it has a fault."""
         before = len(self.faults)
         spec = self.spec
-        variant = Variant(self, choice)
+        variant = Variant(self, choice, unneeded=unneeded)
         flags = tuple(
             Flag(
                 name=f.name,
@@ -272,7 +333,38 @@ class _Checker(Scope):
         count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
         if count > MOST_REDUCTIONS:
             message = f"expected at most {MOST_REDUCTIONS} reductions, got {count}"
-            self.fault(self.spec.formulas_span, message, "make two rules, and a chain of them")
+            self.fault(self.spec.formulas_span, message, SMALLER)
+
+    def check_size(self) -> None:
+        """Limit the work of checking: raise SpecError at once for a spec that is too large to be looked at further."""
+        spec = self.spec
+        terms = [formula.value for formula in spec.formulas]
+        terms += [term for state in spec.states for term in (state.init, state.when) if term is not None]
+        terms += [term for flag in spec.flags for term in (flag.default, flag.requires) if isinstance(term, Term)]
+        count = len(spec.formulas) + sum(
+            isinstance(part, Operation | Invoke | Choice) for term in terms for part in _terms(term)
+        )
+        variants = 2 ** min(len(spec.flags), MOST_FLAGS)
+        if count > MOST_OPERATIONS:
+            message = f"expected at most {MOST_OPERATIONS} operations, got {count}"
+        elif count * variants > MOST_WORK_OF_ALL:
+            message = f"expected at most {MOST_WORK_OF_ALL} operations in all variants, got {count} x {variants}"
+        else:
+            return
+        self.fault(spec.formulas_span, message, SMALLER)
+        raise SpecError(spec.file, spec.text, self.faults)
+
+    def check_work(self, rules: tuple[Rule, ...]) -> None:
+        """Limit the kernels that are to be made of all variants."""
+        sizes = [_size(rule) for rule in rules]
+        work = [operations * (1 + reductions) for operations, reductions in sizes]
+        if max(work, default=0) > MOST_WORK:
+            operations, reductions = sizes[work.index(max(work))]
+            message = f"expected at most {MOST_WORK} operations x (1 + reductions)"
+            self.fault(self.spec.formulas_span, f"{message}, got {operations} x (1 + {reductions})", SMALLER)
+        elif sum(work) > MOST_WORK_OF_ALL:
+            message = f"expected at most {MOST_WORK_OF_ALL} operations x (1 + reductions) in all variants"
+            self.fault(self.spec.formulas_span, f"{message}, got {sum(work)} in {len(rules)}", SMALLER)
 
     def check_groups(self, rules: tuple[Rule, ...]) -> None:
         """Check that matrices and other parameters, which one step may mix, agree on the values of the group."""
@@ -320,15 +412,24 @@ class _Checker(Scope):
                 hint = f"add a formula: {state.name} = ..."
                 self.fault(state.span, f"the state {state.name!r} is never written", hint)
             elif state.name not in self.used:
-                self.fault(state.span, f"the state {state.name!r} is written, but never read", "remove it")
+                hint = "remove it, unless it is kept to be looked at"
+                self.warn(state.span, f"the state {state.name!r} is written, but never read", hint)
             elif state.name in self.idle and not spec.faults:
                 message = f"the state {state.name!r} is written, but never read, if {self.idle[state.name]}"
-                self.fault(state.span, message, 'a variant has only the states that it needs; add: when = "..."')
+                hint = 'leave it out of that variant, unless it is kept to be looked at: when = "..."'
+                self.warn(state.span, message, hint)
         known = {part.name for parts in (spec.hypers, spec.flags, spec.states) for part in parts} | self.given.keys()
         known |= {PROCEED, ACCEPT}
         for formula in spec.formulas:
             if formula.target not in self.used and formula.target not in known:
                 self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")
+
+
+def _size(rule: Rule) -> tuple[int, int]:
+    """How many operations a variant has, and how many of them are reductions."""
+    parts = [part for assign in rule.body for part in walk(assign.value)]
+    reductions = sum(isinstance(part, Reduce) for part in parts)
+    return len(rule.body) + sum(isinstance(part, Call) for part in parts) + reductions, reductions
 
 
 def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[str], int | None]]:
@@ -374,9 +475,45 @@ def _terms(term: Term) -> Iterator[Term]:
             yield from _terms(part)
 
 
+def _terms_with(term: Term, choice: Mapping[str, bool]) -> Iterator[Term]:
+    """A term and all below it, without the sides that these flags do not choose."""
+    yield term
+    parts: tuple[Term, ...] = getattr(term, "args", ())
+    if isinstance(term, Choice):
+        parts = (term.test, term.then, term.other)
+    if _is_choice(term):
+        decided = _decided(parts[0], choice)
+        if decided is not None:
+            parts = (parts[1 if decided else 2],)
+    for part in parts:
+        yield from _terms_with(part, choice)
+
+
+def _is_choice(term: Term) -> bool:
+    """Whether this is `a if test else b`, or the same as `where(test, a, b)`."""
+    return isinstance(term, Choice) or (isinstance(term, Invoke) and term.function == "where" and len(term.args) == 3)
+
+
+def _decided(test: Term, choice: Mapping[str, bool]) -> bool | None:
+    """The truth of a test, as far as these flags decide it."""
+    match test:
+        case Name():
+            return choice.get(test.name)
+        case Operation(op="not", args=(arg,)):
+            value = _decided(arg, choice)
+            return None if value is None else not value
+        case Operation(op=("and" | "or") as op, args=args):
+            values = [_decided(arg, choice) for arg in args]
+            if (op == "or") in values:  # one false decides `and`, one true decides `or`
+                return op == "or"
+            return None if None in values else op == "and"
+    return None
+
+
 def _mentions_matrix(term: Term) -> bool:
     """Whether a choice tests the given flag `matrix`. Elsewhere that word names an extent."""
     tests = [choice.test for choice in _terms(term) if isinstance(choice, Choice)]
+    tests += [call.args[0] for call in _terms(term) if isinstance(call, Invoke) and _is_choice(call)]
     tests += [term] if isinstance(term, Name | Operation) else []
     found = [part for test in tests for part in _terms(test) if isinstance(part, Name) and part.name == MATRIX]
     reduced = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
@@ -388,7 +525,10 @@ def _counts_tiles(extent: str) -> bool:
     return OVER.get(extent, Extent.CONSTANT) >= Extent.MATRIX
 
 
-def _tiled(term: Term) -> bool:
-    """Whether a term reduces over rows, columns or matrices."""
+def _tiled(term: Term, given: Collection[str]) -> bool:
+    """Whether something is reduced over rows, columns or matrices, or these are counted."""
     last = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
-    return any(isinstance(name, Name) and _counts_tiles(name.name) for name in last)
+    if any(isinstance(name, Name) and _counts_tiles(name.name) for name in last):
+        return True
+    named = {part.name for part in _terms(term) if isinstance(part, Name)}
+    return any(name in named and name in given and COUNTS[name].over > Extent.TENSOR for name in COUNTS)

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
@@ -18,7 +19,7 @@ from ..ir.expr import Rows
 from ..ir.rule import Part
 from ..names import canonical
 from .formula import kind, read_expression, read_formulas, words
-from .positions import Path, Positions, locate, span_at
+from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
 from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
 
 __all__ = ["parse"]
@@ -28,8 +29,8 @@ LARGEST_SPEC = 64 * 1024
 PARTS = tuple(part.value for part in Part)
 #: How many values a state has.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
-#: Stands for a range that cannot be read, so that it causes no further faults.
-WHOLE = "[-inf, inf]"
+#: The range of a hyperparameter that names none, or one that cannot be read: every number.
+EVERY = "(-inf, inf)"
 #: Which rows are meant: those of the last two dimensions, or slices of the first one.
 ROWS = tuple(rows.value for rows in Rows)
 
@@ -51,6 +52,10 @@ def parse(text: str, file: str) -> SpecAst:
         hint = "see the README for a rule to start from"
         fault = Diagnostic(Span(1, 1), "expected a spec, got an empty file", hint)
         raise SpecError(file, text, [fault])
+    if (deep := nested_too_deeply(text)) is not None:
+        hint = "a spec has tables of one level, in which each entry is a table in braces"
+        message = f"expected TOML nested at most {DEEPEST} deep, got more"
+        raise SpecError(file, text, [Diagnostic(span_at(text, deep, deep + 1), message, hint)])
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -59,9 +64,6 @@ def parse(text: str, file: str) -> SpecAst:
         number = re.search(r"[0-9_]{4000,}", text)
         place = span_at(text, *number.span()) if number else Span(1, 1)
         raise SpecError(file, text, [Diagnostic(place, _TOO_LARGE)]) from None
-    except RecursionError:
-        fault = Diagnostic(Span(1, 1), "TOML nested too deeply to read", "a spec has tables of one level")
-        raise SpecError(file, text, [fault]) from None
     _Document(spec, locate(text)).read(document)
     return spec
 
@@ -91,11 +93,20 @@ class _Document:
 
     def key_span(self, path: Path) -> Span:
         place = self.places.get(path)
-        # A table made by dotted keys alone has no header: its place is that of the first key inside.
         if place is None:
-            inside = [p.key for at, p in self.places.items() if at[: len(path)] == path]
-            return span_at(self.spec.text, *min(inside)) if inside else Span(1, 1)
+            inside = self.first_inside.get(path)
+            return span_at(self.spec.text, *inside) if inside else Span(1, 1)
         return span_at(self.spec.text, *place.key)
+
+    @cached_property
+    def first_inside(self) -> dict[Path, tuple[int, int]]:
+        """The first key inside of each table: one that is made only by dotted keys has no other place."""
+        first: dict[Path, tuple[int, int]] = {}
+        for path, place in self.places.items():
+            for length in range(1, len(path)):
+                above = path[:length]
+                first[above] = min(first.get(above, place.key), place.key)
+        return first
 
     def value_span(self, path: Path) -> Span:
         place = self.places.get(path)
@@ -184,27 +195,33 @@ class _Document:
             default = tuple(map(_real, value))
         else:
             message = f"expected a number as the default, or a list of two or more; got {kind(value)}"
-            self.fault(self.value_span((*path, "default")), message)
+            hint = f"a choice is a flag: [flags] {name} = {{ default = {str(value).lower()} }}"
+            self.fault(self.value_span((*path, "default")), message, hint if isinstance(value, bool) else None)
         span = self.key_span(path)
         default_span = self.value_span((*path, "default")) if "default" in table else span
+        if default and any(map(math.isnan, default)):
+            self.fault(default_span, "expected a number as the default, got NaN or one too large for float64")
+            default = None
         ranges = self.ranges(path, table)
         doc = self.text(path, table, "doc")
         self.spec.hypers.append(HyperAst(name, span, default, default_span, vector, ranges, doc))
 
     def ranges(self, path: Path, table: dict[str, Any]) -> tuple[tuple[str, Span], ...]:
-        """The range of all values, or one for each, with their places; empty if none is given."""
+        """The range of all values, or one for each, with their places; all numbers if there is none."""
         given = table.get("range")
         span = self.value_span((*path, "range"))
         if not isinstance(given, list):
             text = self.text(path, table, "range")
-            if text or given is None or isinstance(given, str):
-                return ((text, span),) if text else ()
+            if text:
+                return ((text, span),)
+            if isinstance(given, str):
+                self.fault(span, "expected a range, got nothing", 'for example: "[0, inf)"; or leave it out')
         elif len(given) >= 2 and all(isinstance(each, str) for each in given):
             return tuple((each, self.value_span((*path, "range", i))) for i, each in enumerate(given))
         else:
             hint = 'for example: ["[0, 1)", "(1, inf)"]'
             self.fault(span, "expected a range in text, or a list of two or more of them", hint)
-        return ((WHOLE, span),)
+        return ((EVERY, span),)
 
     def read_flag(self, name: str, path: Path, table: dict[str, Any]) -> None:
         self.refuse_unknown(path, table, ("default", "requires", "doc"))
@@ -290,8 +307,8 @@ def _is_number(value: object) -> bool:
 
 
 def _real(value: int | float) -> float:
-    """Convert a number to float64. A number too large becomes infinity, which no range admits."""
+    """Convert a number to float64. A number too large becomes NaN, which no range admits."""
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.nan

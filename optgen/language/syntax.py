@@ -66,7 +66,10 @@ class Invoke:
 
 @dataclass(frozen=True)
 class Choice:
-    """`then if test else other`, where the test is made of flags, and decided for each variant."""
+    """`then if test else other`, or `where(test, then, other)`.
+
+    A test of flags is decided when a variant is made. Any other test chooses where the rule runs.
+    """
 
     span: Span
     test: Term

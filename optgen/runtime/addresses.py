@@ -33,8 +33,8 @@ def address_of(x: NDArray[Any]) -> int:
 def bounds(x: NDArray[Any]) -> Interval:
     """Address of the first byte of `x`, and of the one behind its last."""
     low = high = address_of(x)
-    if x.size == 0:
-        return low, high
+    if x.size == 0 or x.flags.c_contiguous:
+        return low, low + x.nbytes
     for stride, extent in zip(x.strides, x.shape, strict=True):
         if stride < 0:
             low += stride * (extent - 1)
