@@ -45,25 +45,21 @@ def build() -> LlamaForCausalLM:
     )  # fmt: skip
 
 
-def train(
-    optimiser: Any,
-    arguments: dict[str, Any],
-    folder: str,
-    steps: int,
-    resume: str | None = None,
-    weight_decay: float = 0.1,
-    **options: Any,
-) -> Trainer:
-    """Train a new model, with a checkpoint half-way in `folder`; or go on from the checkpoint `resume`.
-
-    The Trainer makes the optimiser. It brings clipping, a learning rate that falls to zero along a line, and two groups
-    of parameters, with and without weight decay. `options` are further arguments of it.
-    """
-    settings = TrainingArguments(
+def settings(folder: str, steps: int, weight_decay: float = 0.1, **options: Any) -> TrainingArguments:
+    """A run with a checkpoint half-way in `folder`. `options` are further arguments of the Trainer."""
+    return TrainingArguments(
         folder, max_steps=steps, save_steps=steps // 2, per_device_train_batch_size=BATCH, weight_decay=weight_decay,
         logging_steps=steps // 4, use_cpu=True, disable_tqdm=True, report_to="none", log_level="error", **options,
     )  # fmt: skip
-    trainer = Trainer(build(), settings, train_dataset=Counting(), optimizer_cls_and_kwargs=(optimiser, arguments))
+
+
+def train(optimiser: Any, arguments: dict[str, Any], run: TrainingArguments, resume: str | None = None) -> Trainer:
+    """Train a new model; or go on from the checkpoint `resume`.
+
+    The Trainer makes the optimiser. It brings clipping, a learning rate that falls to zero along a line, and two groups
+    of parameters, with and without weight decay.
+    """
+    trainer = Trainer(build(), run, train_dataset=Counting(), optimizer_cls_and_kwargs=(optimiser, arguments))
     trainer.train(resume_from_checkpoint=resume)
     return trainer
 
@@ -72,8 +68,9 @@ def main() -> None:
     logging.disable_progress_bar()
     steps = 80
     with tempfile.TemporaryDirectory() as folder:
-        whole = train(optim.Lion, {"lr": 1e-2}, folder, steps)
-        resumed = train(optim.Lion, {"lr": 1e-2}, folder, steps, str(Path(folder, f"checkpoint-{steps // 2}")))
+        run = settings(folder, steps)
+        whole = train(optim.Lion, {"lr": 1e-2}, run)
+        resumed = train(optim.Lion, {"lr": 1e-2}, run, str(Path(folder, f"checkpoint-{steps // 2}")))
     curve = [entry["loss"] for entry in whole.state.log_history if "loss" in entry]
     print(f"loss {curve[0]:.3f} at first, {curve[-1]:.3f} after {steps} steps of Lion")
     if not curve[-1] < 0.5 * curve[0]:

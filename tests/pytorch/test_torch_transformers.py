@@ -25,6 +25,7 @@ import with_transformers as example
 from transformers import Trainer, get_linear_schedule_with_warmup
 from transformers.utils import logging
 
+import optgen
 import optgen.torch as optim
 from optgen.compiler import catalogue
 
@@ -66,14 +67,24 @@ def by_hand(name: str, decay: float) -> list[Any]:
 
 @pytest.mark.parametrize("name", catalogue.shipped_rules())
 def test_the_trainer_and_a_resumed_run_are_the_loop_by_hand(name: str, tmp_path: Path) -> None:
-    cls, folder = getattr(optim, name), str(tmp_path)
+    cls, half = getattr(optim, name), str(tmp_path / f"checkpoint-{STEPS // 2}")
     decay = 0.1 if "weight_decay" in inspect.signature(cls).parameters else 0.0
-    options = {"weight_decay": decay, "warmup_steps": 1, "train_sampling_strategy": "sequential"}
-    whole = example.train(cls, {}, folder, STEPS, **options)
-    resumed = example.train(cls, {}, folder, STEPS, str(tmp_path / f"checkpoint-{STEPS // 2}"), **options)
+    run = example.settings(str(tmp_path), STEPS, decay, warmup_steps=1, train_sampling_strategy="sequential")
+    whole = example.train(cls, {}, run)
+    resumed = example.train(cls, {}, run, half)
     expected = by_hand(name, decay)
     assert all(map(torch.equal, whole.model.parameters(), expected))
     assert all(map(torch.equal, resumed.model.parameters(), expected))
+
+
+def test_a_chain_goes_through_the_trainer(tmp_path: Path) -> None:
+    models = [example.build() for _ in range(2)]
+    run = example.settings(str(tmp_path), STEPS)
+    for model, resume in zip(models, (None, str(tmp_path / f"checkpoint-{STEPS // 2}")), strict=True):
+        opt = optim.chain(model.parameters(), optgen.ClipGlobalNorm(0.5), optgen.AdamW())
+        trainer = Trainer(model, run, train_dataset=example.Counting(), optimizers=(opt, None))
+        trainer.train(resume_from_checkpoint=resume)
+    assert all(map(torch.equal, *(model.parameters() for model in models)))
 
 
 @pytest.mark.parametrize("module", [example, with_accelerate], ids=lambda module: module.__name__)
