@@ -9,9 +9,9 @@ In: parameters and gradients as callers give them. Out: memory that a kernel or 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
+from ..frozen import frozen
 from ..ir.rule import Rule
 from .arrays import Array
 from .binding import Team
@@ -22,7 +22,7 @@ from .kernel import Kernel
 __all__ = ["ArrayLibrary", "BoundStates", "Clock", "Looked", "ParameterSlot"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Looked:
     """An array of a library, as a step goes by it.
 

@@ -11,7 +11,6 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,6 +18,7 @@ import numpy as np
 from .. import interpreter as interp
 from ..compiler.driver import Compilation
 from ..errors import ArrayError
+from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate
 from ..ir.expr import GRADIENT, PARAMETER, Extent
 from ..ir.rule import Rule
@@ -292,7 +292,7 @@ class StepEngine:
         return counts
 
 
-@dataclass(frozen=True)
+@frozen
 class Accepted:
     """Parameters of a step after every check, and the sets of hyperparameters for their counts."""
 

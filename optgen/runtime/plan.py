@@ -10,9 +10,9 @@ each step begins by making sure that the arrays are still the same.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from ..frozen import frozen
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .addresses import bounds
@@ -30,7 +30,7 @@ __all__ = ["Member", "StepPlan", "StepPlans", "key_of_list"]
 MOST_PLANS = 4
 
 
-@dataclass(frozen=True)
+@frozen
 class Member:
     """One parameter of a step, after every check.
 
