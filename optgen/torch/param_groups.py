@@ -5,6 +5,7 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -103,13 +104,17 @@ class Groups:
         return self._variants_of(group, self._values(group, torch.float64, i))
 
     def _values(self, group: Mapping[str, Any], dtype: torch.dtype, i: int) -> HyperValues:
-        """A None stands for the machine epsilon of the dtype, as in PyTorch's Adafactor."""
+        """A None stands for the machine epsilon of the dtype where PyTorch's default is one, as in Adafactor."""
         eps = torch.finfo(dtype).eps
         values = {}
         for hyper in self._kind.rules[0].hypers:
-            given = group[self._kind.hypers[hyper.name]]
-            each = given if hyper.vector else (given,)
-            found = tuple(eps if x is None else _number(x) for x in each)
+            key = self._kind.hypers[hyper.name]
+            given, where = group[key], f"{self._kind.name}, group {i}, {key}"
+            each, replaced = given if hyper.vector else (given,), key in self._kind.strategy.epsilons
+            if not isinstance(each, Sequence | torch.Tensor | np.ndarray) or len(each) != len(hyper.default):
+                message = f"{where}: {len(hyper.default)} numbers were expected, got {reprlib.repr(given)}"
+                raise ArgumentError(message, hint=f"{key}={hyper.default}")
+            found = tuple(eps if x is None and replaced else _number(x, where) for x in each)
             if self._kind.strategy.checks_values:
                 _expect_value(self._kind, hyper, found if hyper.vector else found[0], i)
             values[hyper.name] = found
@@ -155,8 +160,14 @@ def _expect_value(kind: Kind, hyper: Hyper, value: Any, i: int) -> None:
         raise ArgumentError(f"{where}: {NO_SCHEDULE}", hint=SCHEDULERS)
 
 
-def _number(x: Any) -> float:
-    return float(x.detach() if isinstance(x, torch.Tensor) else x)
+def _number(x: Any, where: str) -> float:
+    """ArgumentError for what is no number, a text that reads like one included."""
+    try:
+        if not isinstance(x, str | bytes | bytearray):
+            return float(x.detach() if isinstance(x, torch.Tensor) else x)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise ArgumentError(f"{where}: a number was expected, got {reprlib.repr(x)}", hint="lr=0.1, without quotes, say")
 
 
 def _shown(values: tuple[float, ...]) -> str:
