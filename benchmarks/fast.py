@@ -23,7 +23,7 @@ from rich.table import Table
 from optgen.compiler import catalogue, driver, toolchain
 from optgen.ir.evaluate import Always
 from optgen.runtime import library
-from optgen.runtime.binding import Binding
+from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import open_library
 
@@ -63,7 +63,7 @@ def measure(found: dict[str, Kernel], size: int) -> tuple[dict[str, float], dict
         rng = np.random.default_rng(0)
         first = [rng.standard_normal(size, dtype=np.float32) for _ in range(2)]
         arrays[name] = [*first, *(np.zeros(size, np.float32) for _ in rule.arrays[2:])]
-    bindings = {name: Binding(kernel, [arrays[name]]) for name, kernel in found.items()}
+    bindings = {name: Binding(kernel, rows_of(kernel, [arrays[name]])) for name, kernel in found.items()}
     for binding in bindings.values():
         binding.run([values], 1, 1)
     exact = arrays["exact"][0]

@@ -21,6 +21,7 @@ __all__ = [
     "OptgenError",
     "Span",
     "SpecError",
+    "SpecWarning",
     "StateError",
     "TrackError",
     "UnknownRule",
@@ -103,6 +104,10 @@ def _spec_error(file: str, lines: list[str], diagnostics: tuple[Diagnostic, ...]
     OptgenError.__init__(error, message)
     error.file, error.lines, error.diagnostics = file, lines, diagnostics
     return error
+
+
+class SpecWarning(UserWarning):
+    """Something in a spec that works, and may not be meant: a state that is written and never read."""
 
 
 class ArgumentError(OptgenError, TypeError):

@@ -52,6 +52,19 @@ def _powi(x: Array, n: Array) -> Array:
     return powers[int(n)]
 
 
+def _mod(a: Array, b: Array) -> Array:
+    rest = np.fmod(a, b)
+    return np.where(rest == 0, np.copysign(rest, b), np.where((rest < 0) != (b < 0), rest + b, rest))
+
+
+def _floordiv(a: Array, b: Array) -> Array:
+    rest = np.fmod(a, b)
+    near = (a - rest) / b - ((rest != 0) & ((rest < 0) != (b < 0)))
+    whole = np.floor(near)
+    whole = np.where(near - whole > 0.5, whole + 1, whole)
+    return np.where(b == 0, a / b, np.where(near == 0, np.copysign(near, a / b), whole))
+
+
 NUMPY: dict[str, Callable[..., Any]] = {
     "neg": np.negative,
     "add": np.add,
@@ -66,6 +79,8 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "abs": np.absolute,
     "sign": np.sign,
     "floor": np.floor,
+    "mod": _mod,
+    "floordiv": _floordiv,
     # np.minimum and np.maximum take either zero of two, by position and processor; these take the first.
     "min": lambda a, b: np.where((b < a) | np.isnan(b), b, a),
     "max": lambda a, b: np.where((b > a) | np.isnan(b), b, a),

@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import dataclass
 
 from ..ir.expr import Call, Expr, walk
+from ..ir.primitives import OPS
 from ..notation.printer import Form, Power
 
 __all__ = [
@@ -64,6 +65,8 @@ FORMS: dict[str, Form] = {
     "abs": Form("fabs{{f}}({0})"),
     "sign": Form("optgen_sign{{f}}({0})"),
     "floor": Form("floor{{f}}({0})"),
+    "mod": Form("optgen_mod{{f}}({0}, {1})"),
+    "floordiv": Form("optgen_floordiv{{f}}({0}, {1})"),
     "min": Form("optgen_min{{f}}({0}, {1})"),
     "max": Form("optgen_max{{f}}({0}, {1})"),
     "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
@@ -84,12 +87,23 @@ DEFINED = {
     "min": "return ((b < a) | (b != b)) ? b : a;",
     "max": "return ((b > a) | (b != b)) ? b : a;",
     "sign": "return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? 0 : a;",
+    "mod": """
+    const {t} rest = fmod{f}(a, b);
+    if (rest == 0) { return copysign{f}(rest, b); }
+    return (rest < 0) != (b < 0) ? rest + b : rest;
+""",
+    "floordiv": """
+    const {t} rest = fmod{f}(a, b);
+    const {t} near = (a - rest) / b - ((rest != 0) & ((rest < 0) != (b < 0)) ? 1 : 0);
+    const {t} whole = floor{f}(near) + (near - floor{f}(near) > ({t})0.5 ? 1 : 0);
+    return b == 0 ? a / b : near == 0 ? copysign{f}(near, a / b) : whole;
+""",
 }
 
 #: Names that the templates use around formulas; those of functions that they call, of their own and of C's library;
 #: and all that look like the macros and types of a header, since a system may have more of those than ours.
 _RESERVED = re.compile(
-    r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor)f?"
+    r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor|fmod|copysign)f?"
     r"|values|tensor|of|of_\w*[^_]|matrix_i|row_i|column_i|total"
     r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
 )
@@ -128,13 +142,14 @@ def uses(value: Expr, op: str) -> bool:
 
 
 def suffixed(text: str, ctype: CType) -> str:
-    return text.replace("{f}", ctype.suffix)
+    return text.replace("{f}", ctype.suffix).replace("{t}", ctype.name)
 
 
 def definition(op: str, ctype: CType) -> str:
-    takes = "a, b" if "b" in DEFINED[op] else "a"
-    arguments = ", ".join(f"{ctype.name} {name}" for name in takes.split(", "))
-    return f"static inline {ctype.name} optgen_{op}{ctype.suffix}({arguments}) {{ {DEFINED[op]} }}"
+    arguments = ", ".join(f"{ctype.name} {name}" for name in "ab"[: len(OPS[op].takes)])
+    body = suffixed(DEFINED[op], ctype)
+    body = body if body.startswith("\n") else f" {body} "
+    return f"static inline {ctype.name} optgen_{op}{ctype.suffix}({arguments}) {{{body}}}"
 
 
 class Names:

@@ -26,6 +26,10 @@ def whole_file(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         temporary.open("xb").close()
+    except OSError as error:
+        error.filename = str(path)  # the name that the caller knows
+        raise
+    try:
         yield temporary
         with temporary.open("rb+") as file:
             # Before the new name is given: a crash of the machine must not leave the name on an empty file.

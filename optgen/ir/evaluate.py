@@ -91,6 +91,14 @@ def _floor(a: float) -> float:
     return math.copysign(float(math.floor(a)), a) if math.isfinite(a) else a
 
 
+def _mod(a: float, b: float) -> float:
+    return a % b if b != 0 else math.nan
+
+
+def _floordiv(a: float, b: float) -> float:
+    return a // b if b != 0 else _div(a, b)
+
+
 HOST: dict[str, Callable[..., Value]] = {
     "neg": operator.neg,
     "add": operator.add,
@@ -105,6 +113,8 @@ HOST: dict[str, Callable[..., Value]] = {
     "abs": abs,
     "sign": _sign,
     "floor": _floor,
+    "mod": _mod,
+    "floordiv": _floordiv,
     "min": lambda a, b: b if b < a or b != b else a,
     "max": lambda a, b: b if b > a or b != b else a,
     "lt": operator.lt,

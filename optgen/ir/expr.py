@@ -27,6 +27,7 @@ from typing import TypeAlias
 from .primitives import OPS, Type
 
 __all__ = [
+    "COUNTS",
     "GRADIENT",
     "PARAMETER",
     "Call",
@@ -178,6 +179,10 @@ class Count:
 class Size:
     over: Extent
     of: Extent = Extent.ELEMENT
+
+
+#: The counts that formulas have a name for. A matrix has as many rows as a column has elements.
+COUNTS = {"size": Size(Extent.TENSOR), "rows": Size(Extent.COLUMN), "columns": Size(Extent.ROW)}
 
 
 @dataclass(frozen=True)

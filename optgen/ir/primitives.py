@@ -7,6 +7,8 @@ Each primitive means the same in NumPy, on the host, in C and in mathematics:
 - `max` and `min` give NaN if either argument is NaN, and the first argument if both are equal (so `max(0, -0)` is 0);
 - `sign` gives 0 for both zeros, and NaN for NaN;
 - `floor` gives the largest whole number that is not above its argument;
+- `mod(a, b)` and `floordiv(a, b)` are `a % b` and `a // b` of Python's floats: the remainder has the sign of `b`. A
+  division by zero gives NaN, and what `a / b` gives;
 - `powi(x, n)` is the product that `power_steps` lists, so it is exact in the sense of the numerical contract;
 - an *exact* primitive is correctly rounded (or makes no rounding) and so has one right result in every place;
   an inexact one is within `ulps` units in the last place of the true value, and may differ from place to place.
@@ -63,6 +65,8 @@ OPS = {
         Op("abs", (_R,), _R),
         Op("sign", (_R,), _R),
         Op("floor", (_R,), _R),
+        Op("mod", (_R, _R), _R),
+        Op("floordiv", (_R, _R), _R),
         Op("min", (_R, _R), _R),
         Op("max", (_R, _R), _R),
         Op("lt", (_R, _R), _B),

@@ -1,10 +1,10 @@
-"""`SpecAst` to `Rule`s: names, types and extents are checked.
+"""`SpecAst` to `Rule`s: checks names, types and extents.
 
-In: the syntax tree of a spec, with the faults of its form. Out: one checked `Rule` for each choice of flags, the
-defaults first, open or closed; or one `SpecError` with every fault of all variants.
+In: the syntax tree of a spec, with the faults of its form. Out: one checked `Rule`, open or closed, for each choice of
+flags, the defaults first; or one `SpecError` with every fault of all variants.
 
-A rule that asks whether the parameter is a matrix has two variants for each choice, that for matrices first. Nothing
-here tells whether a rule converges, or divides by zero.
+A rule that distinguishes matrices has two variants for each choice, the one for matrices first. Whether a rule
+converges, or divides by zero, is not checked.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ import itertools
 import keyword
 import math
 import re
-from collections.abc import Iterator, Mapping
+import warnings
+from collections.abc import Collection, Iterator, Mapping
 
-from ..errors import Span, SpecError
-from ..ir.compose import ACCEPT, PROCEED, close
+from ..errors import Span, SpecError, SpecWarning
+from ..ir.compose import ACCEPT, DELTA, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Call, Expr, Extent, Local, Reduce, Rows, children, reduces, type_of
+from ..ir.expr import COUNTS, PARAMETER, Call, Expr, Extent, Local, Reduce, Rows, children, reduces, type_of
 from ..ir.primitives import Type
 from ..ir.rule import Flag, Hyper, Interval, Part, Rule
 from ..ir.verify import verify
@@ -41,28 +42,36 @@ _RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])\s*(,\s*whole
 
 
 def check(spec: SpecAst) -> tuple[Rule, ...]:
-    """The closed rule in all its variants, that of the default flags first; SpecError lists every fault of the spec."""
+    """Check a spec. Return its closed variants, the default one first. Raises a SpecError that lists every fault."""
     return tuple(verify(close(rule)) for rule in check_open(spec))
 
 
 def check_open(spec: SpecAst) -> tuple[Rule, ...]:
-    """The same, as parts of chains."""
+    """Check a spec as `check` does, and return its variants open, as parts of chains need them."""
     checker = _Checker(spec)
     checker.find_shapes()
+    checker.find_values()
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     checker.decide_defaults(hypers)
-    rules = [checker.variant(hypers, choice) for choice in checker.choices()]
+    choices = checker.choices()
+    needed = [checker.needed(choice) for choice in choices]
+    everywhere = frozenset[str]().union(*needed)
+    rules = [
+        checker.variant(hypers, choice, everywhere - own) for choice, own in zip(choices, needed, strict=True)
+    ]  # fmt: skip
     checker.check_uses()
     checker.check_groups(tuple(filter(None, rules)))
     checker.check_reductions(tuple(filter(None, rules)))
     if checker.faults:
         raise SpecError(spec.file, spec.text, checker.faults)
+    for each in checker.warnings:
+        warnings.warn(each.render(spec.file, spec.text.split("\n")), SpecWarning, stacklevel=3)
     return tuple(filter(None, rules))
 
 
 def interval(text: str) -> Interval | None:
-    """`[0, 1)` or `[1, inf), whole` as an Interval; None if the text is none."""
+    """Read an interval such as `[0, 1)` or `[1, inf), whole`. None for any other text."""
     match = _RANGE.fullmatch(text.strip())
     try:
         low, high = (float(match[2]), float(match[3])) if match else (math.nan, math.nan)
@@ -74,19 +83,34 @@ def interval(text: str) -> Interval | None:
 
 
 class _Checker(Scope):
-    """The names of a spec, its variants, and at the end whether every name is of use."""
+    """The checks of one spec: its names, its variants, and at last whether every name is used."""
 
-    conditions: dict[str, Expr | None]  # of the flags that hyperparameters decide
+    conditions: dict[str, Expr | None]  # of flags that hyperparameters decide
     defaults: dict[str, bool]
-    tiled: bool  # whether it knows of rows, columns or matrices
+    values: dict[str, list[tuple[Term, frozenset[str]]]]  # by the name that formulas give them to
+    of_group: set[str]  # the names whose formulas reduce over the group
+    tiled: bool  # whether it mentions rows, columns or matrices
+
+    def find_values(self) -> None:
+        """Collect the values given to each name, with the names that they read, unless a choice decides which."""
+        self.values, self.of_group = {}, set()
+        for formula in self.spec.formulas:
+            terms = list(_terms(formula.value))
+            chooses = any(_is_choice(term) for term in terms)
+            names = frozenset() if chooses else frozenset(term.name for term in terms if isinstance(term, Name))
+            self.values.setdefault(formula.target, []).append((formula.value, names))
+            last = [term.args[-1] for term in terms if isinstance(term, Invoke) and term.args]
+            if any(isinstance(name, Name) and name.name == Extent.GROUP.name.lower() for name in last):
+                self.of_group.add(formula.target)
 
     def find_shapes(self) -> None:
-        """Whether there is a variant for matrices, and another one for the rest."""
+        """Find out whether matrices have a variant of their own."""
         spec = self.spec
         terms = [formula.value for formula in spec.formulas]
         terms += [state.when for state in spec.states if state.when is not None]
         self.by_matrix = any(map(_mentions_matrix, terms))
-        self.tiled = any(map(_tiled, terms)) or any(map(_counts_tiles, (s.extent for s in spec.states)))
+        extents = (state.extent for state in spec.states)
+        self.tiled = any(_tiled(term, self.given) for term in terms) or any(map(_counts_tiles, extents))
         if spec.rows != Rows.LAST and not self.tiled and not spec.faults:
             message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
             self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
@@ -143,9 +167,6 @@ class _Checker(Scope):
 
     def hyper(self, ast: HyperAst) -> Hyper | None:
         default = ast.default or ()
-        if not ast.ranges:
-            self.fault(ast.span, f"hyperparameter {ast.name!r} has no range", 'for example: range = "[0, inf)"')
-            return None
         if len(ast.ranges) > 1 and default and len(ast.ranges) != len(default):
             values = f"{len(default)} values" if ast.vector else "one value"
             message = f"{ast.name!r} has {values}, got {len(ast.ranges)} ranges"
@@ -160,7 +181,7 @@ class _Checker(Scope):
             ranges.append(found)
         ranges *= len(default) if len(ranges) == 1 else 1
         for i, (value, within) in enumerate(zip(default, ranges, strict=False)):
-            if value not in within or not math.isfinite(value):
+            if value not in within:
                 name = f"{ast.name}[{i + 1}]" if ast.vector else ast.name
                 message = f"the default {value:g} of {name!r} is out of its range {within}"
                 self.fault(ast.default_span, message, "change the default or the range")
@@ -168,18 +189,18 @@ class _Checker(Scope):
         return Hyper(ast.name, default, ast.vector, tuple(ranges), ast.doc)
 
     def decide_defaults(self, hypers: tuple[Hyper, ...]) -> None:
-        """The default of each flag, for those that hyperparameters decide for the defaults of these."""
+        """Determine the default of each flag. Conditions are evaluated for the defaults of the hyperparameters."""
         flags = self.spec.flags
         self.defaults = {flag.name: flag.default is True for flag in flags}
         self.conditions = {flag.name: self.condition(flag) for flag in flags if not isinstance(flag.default, bool)}
         values = {hyper.name: hyper.default for hyper in hypers}
-        known = len(values) == len(self.hypers) and all(values.values())  # none is at fault
+        known = len(values) == len(self.hypers) and all(values.values())  # none has a fault
         for name, condition in self.conditions.items():
             if condition is not None and known:
                 self.defaults[name] = bool(evaluate(condition, values, 0, {}))
 
     def condition(self, flag: FlagAst) -> Expr | None:
-        """The condition of hyperparameters that decides about a flag."""
+        """The condition, made of hyperparameters, that decides a flag."""
         term = flag.default
         assert not isinstance(term, bool)
         for name in _terms(term):
@@ -193,14 +214,14 @@ class _Checker(Scope):
         return condition
 
     def no_condition(self, flag: FlagAst, name: str = "") -> tuple[str, str]:
-        """What to say where something else decides about a flag."""
+        """Message and hint for a flag whose default is anything else."""
         message = f"{flag.name!r}: expected true, false, or a condition of hyperparameters as the default"
         if name in self.flags | {MATRIX}:
             return message, 'what other flags must be is said by: requires = "..."'
         return message, 'for example: "momentum != 0"'
 
     def choices(self) -> list[dict[str, bool]]:
-        """All choices of flags that do not contradict each other, with the given flag `matrix` among them."""
+        """All consistent choices of flags, each with a value of the given flag `matrix`."""
         flags = self.spec.flags[:MOST_FLAGS]
         turns = itertools.product((False, True), repeat=len(flags))
         turned = [
@@ -221,18 +242,36 @@ class _Checker(Scope):
         return [{**choice, MATRIX: shape} for shape in shapes for choice in found]
 
     def allows(self, flag: FlagAst, choice: Mapping[str, bool]) -> bool:
-        """Whether a flag that is set has what it requires; also where that cannot be told, with the fault noted."""
+        """Whether the requirement of a flag holds, if the flag is set. True too after a fault in the requirement."""
         if flag.requires is None:
             return True
-        # What only others require is not used by that.
+        # A requirement does not count as a use of the flags in it.
         scope = Variant(self, {name: value for name, value in choice.items() if name != flag.name}, uses=False)
         return scope.decide(flag.requires) is not False or not choice[flag.name]
 
-    def variant(self, hypers: tuple[Hyper, ...], choice: Mapping[str, bool]) -> Rule | None:
-        """The rule with these flags; None if a fault was found."""
+    def needed(self, choice: Mapping[str, bool]) -> frozenset[str]:
+        """What the variant with these flags computes: its outputs, its states, all that they are made of.
+
+        A reduction over the group is always among it: every parameter takes part.
+        """
+        kept = {s.name for s in self.spec.states if s.when is None or _decided(s.when, choice) is not False}
+        found = self.values.keys() & {DELTA, PARAMETER, PROCEED, ACCEPT, *self.given, *kept, *self.of_group}
+        pending = list(found)
+        while pending:
+            for value, names in self.values[pending.pop()]:
+                read = names or {part.name for part in _terms_with(value, choice) if isinstance(part, Name)}
+                new = (read & self.values.keys()) - found
+                pending += new
+                found |= new
+        return frozenset(found)
+
+    def variant(
+        self, hypers: tuple[Hyper, ...], choice: Mapping[str, bool], unneeded: frozenset[str]
+    ) -> Rule | None:  # fmt: skip
+        """The variant with these flags, without the formulas that only others need. None if it has a fault."""
         before = len(self.faults)
         spec = self.spec
-        variant = Variant(self, choice)
+        variant = Variant(self, choice, unneeded=unneeded)
         flags = tuple(
             Flag(
                 name=f.name,
@@ -268,14 +307,14 @@ class _Checker(Scope):
         )
 
     def check_reductions(self, rules: tuple[Rule, ...]) -> None:
-        """Limits the number of reductions: a sweep keeps a block of each at hand."""
+        """Limit the number of reductions, since a sweep keeps a block of each in reach."""
         count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
         if count > MOST_REDUCTIONS:
             message = f"expected at most {MOST_REDUCTIONS} reductions, got {count}"
             self.fault(self.spec.formulas_span, message, "make two rules, and a chain of them")
 
     def check_groups(self, rules: tuple[Rule, ...]) -> None:
-        """A step may have matrices and other parameters: what they have together must be one thing for both."""
+        """Check that matrices and other parameters, which one step may mix, agree on the values of the group."""
         others = {tuple(flag.value for flag in rule.flags): rule for rule in rules if rule.matrix is False}
         for rule in rules if others else ():
             other = others.get(tuple(flag.value for flag in rule.flags))
@@ -283,7 +322,7 @@ class _Checker(Scope):
                 self.check_pair(rule, other)
 
     def check_pair(self, rule: Rule, other: Rule) -> None:
-        """The states of the group and the reductions over it, in a variant for matrices and in that for others."""
+        """Compare the states of the group and the reductions over it between a variant for matrices and the other."""
         apart = {s.name for s in set(rule.states) ^ set(other.states) if s.extent == Extent.GROUP}
         for state in self.spec.states:
             if state.name in apart:
@@ -298,16 +337,16 @@ class _Checker(Scope):
                 message = f"expected the same reductions over the group for every parameter, got {got}"
                 hint = "choose inside of one reduction: norm(a if matrix else b, group)"
                 self.fault(formula.value.span, message, hint)
-                break  # those behind it are counted from it
+                break  # later reductions are counted from this one
             if value != other_value and formula.target not in apart:
                 message = f"{formula.target!r} is one for all parameters, got another one for matrices than for others"
                 self.fault(formula.value.span, message, "choose by matrix inside of reductions over the group only")
 
     def check_uses(self) -> None:
-        """Every name that the spec defines must be read in some variant, and every state written."""
+        """Check that some variant reads every name that the spec defines, and writes every state."""
         spec = self.spec
         if spec.faults and not spec.formulas:
-            return  # it would be said of everything
+            return  # otherwise every name would be reported
         self.used |= spec.unused | spec.unassigned
         self.written |= spec.unassigned
         for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags)):
@@ -320,10 +359,12 @@ class _Checker(Scope):
                 hint = f"add a formula: {state.name} = ..."
                 self.fault(state.span, f"the state {state.name!r} is never written", hint)
             elif state.name not in self.used:
-                self.fault(state.span, f"the state {state.name!r} is written, but never read", "remove it")
+                hint = "remove it, unless it is kept to be looked at"
+                self.warn(state.span, f"the state {state.name!r} is written, but never read", hint)
             elif state.name in self.idle and not spec.faults:
                 message = f"the state {state.name!r} is written, but never read, if {self.idle[state.name]}"
-                self.fault(state.span, message, 'a variant has only the states that it needs; add: when = "..."')
+                hint = 'leave it out of that variant, unless it is kept to be looked at: when = "..."'
+                self.warn(state.span, message, hint)
         known = {part.name for parts in (spec.hypers, spec.flags, spec.states) for part in parts} | self.given.keys()
         known |= {PROCEED, ACCEPT}
         for formula in spec.formulas:
@@ -332,9 +373,11 @@ class _Checker(Scope):
 
 
 def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[str], int | None]]:
-    """What each formula does for all parameters together: its reductions; and of a state of the group, and of whether
-    the step counts, its value, as a number by which it is `known` to be the same in two rules, whatever each parameter
-    gives to the reductions in it."""
+    """The work of each formula for all parameters together: its reductions over the group, and a number for its value.
+
+    Only states of the group and `accept` have a number. Two rules give a value the same number, kept in `known`, if it
+    is the same whatever each parameter contributes to the reductions in it.
+    """
     states = {state.name for state in rule.states if state.extent == Extent.GROUP}
     numbers: dict[str, int] = {}
     count = 0
@@ -363,7 +406,7 @@ def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[st
 
 
 def _terms(term: Term) -> Iterator[Term]:
-    """A term and all below it."""
+    """A term and all terms inside it."""
     yield term
     for part in getattr(term, "args", ()):
         yield from _terms(part)
@@ -372,9 +415,45 @@ def _terms(term: Term) -> Iterator[Term]:
             yield from _terms(part)
 
 
+def _terms_with(term: Term, choice: Mapping[str, bool]) -> Iterator[Term]:
+    """A term and all below it, without the sides that these flags do not choose."""
+    yield term
+    parts: tuple[Term, ...] = getattr(term, "args", ())
+    if isinstance(term, Choice):
+        parts = (term.test, term.then, term.other)
+    if _is_choice(term):
+        decided = _decided(parts[0], choice)
+        if decided is not None:
+            parts = (parts[1 if decided else 2],)
+    for part in parts:
+        yield from _terms_with(part, choice)
+
+
+def _is_choice(term: Term) -> bool:
+    """Whether this is `a if test else b`, or the same as `where(test, a, b)`."""
+    return isinstance(term, Choice) or (isinstance(term, Invoke) and term.function == "where" and len(term.args) == 3)
+
+
+def _decided(test: Term, choice: Mapping[str, bool]) -> bool | None:
+    """The truth of a test, as far as these flags decide it."""
+    match test:
+        case Name():
+            return choice.get(test.name)
+        case Operation(op="not", args=(arg,)):
+            value = _decided(arg, choice)
+            return None if value is None else not value
+        case Operation(op=("and" | "or") as op, args=args):
+            values = [_decided(arg, choice) for arg in args]
+            if (op == "or") in values:  # one false decides `and`, one true decides `or`
+                return op == "or"
+            return None if None in values else op == "and"
+    return None
+
+
 def _mentions_matrix(term: Term) -> bool:
-    """Whether a choice is made by the given flag `matrix`, which elsewhere is the name of an extent."""
+    """Whether a choice tests the given flag `matrix`. Elsewhere that word names an extent."""
     tests = [choice.test for choice in _terms(term) if isinstance(choice, Choice)]
+    tests += [call.args[0] for call in _terms(term) if isinstance(call, Invoke) and _is_choice(call)]
     tests += [term] if isinstance(term, Name | Operation) else []
     found = [part for test in tests for part in _terms(test) if isinstance(part, Name) and part.name == MATRIX]
     reduced = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
@@ -382,11 +461,14 @@ def _mentions_matrix(term: Term) -> bool:
 
 
 def _counts_tiles(extent: str) -> bool:
-    """Whether this names matrices, rows or columns."""
+    """Whether this is the extent of matrices, rows or columns."""
     return OVER.get(extent, Extent.CONSTANT) >= Extent.MATRIX
 
 
-def _tiled(term: Term) -> bool:
-    """Whether something is reduced over rows, columns or matrices."""
+def _tiled(term: Term, given: Collection[str]) -> bool:
+    """Whether something is reduced over rows, columns or matrices, or these are counted."""
     last = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
-    return any(isinstance(name, Name) and _counts_tiles(name.name) for name in last)
+    if any(isinstance(name, Name) and _counts_tiles(name.name) for name in last):
+        return True
+    named = {part.name for part in _terms(term) if isinstance(part, Name)}
+    return any(name in named and name in given and COUNTS[name].over > Extent.TENSOR for name in COUNTS)

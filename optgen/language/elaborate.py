@@ -1,7 +1,7 @@
-"""One variant of a rule, a choice of its flags: terms become typed expressions, names get their meaning.
+"""Elaboration of one variant of a rule: turns terms into typed expressions, and resolves names.
 
 In: a choice of flags, and the syntax tree of a spec in the `Scope` that all its variants share. Out: states and a body,
-for `check` to put into a `Rule`. Faults, and the names that were used, go to the scope.
+of which `check` makes a `Rule`. Faults and used names are recorded in the scope.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from ..errors import Diagnostic, Span
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
 from ..ir.expr import (
+    COUNTS,
     GRADIENT,
     PARAMETER,
     Call,
@@ -25,7 +26,6 @@ from ..ir.expr import (
     Local,
     Reduce,
     Scalar,
-    Size,
     extent_of,
     joint_extent,
     type_of,
@@ -50,22 +50,28 @@ from .vocabulary import (
     OVER,
     OVER_WORDS,
     RENAME,
+    SAID_AS,
+    SUM_AS_PRODUCT,
+    WRITTEN_OUT,
 )
 
 __all__ = ["Scope", "Variant"]
 
+_COMPARE = "compare it: x > 0"
+
 
 @dataclass
 class Scope:
-    """What a spec defines, and what its variants have shown about it."""
+    """What a spec defines, and what the elaboration of its variants has found out."""
 
     spec: SpecAst
     faults: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
     written: set[str] = field(default_factory=set)
-    idle: dict[str, str] = field(default_factory=dict)  # states that some variant has and never reads
-    hints: dict[str, str] = field(default_factory=dict)  # what to do about an unknown name
-    remembered: set[str] = field(default_factory=set)  # states that start as p, which need not change any more
+    idle: dict[str, str] = field(default_factory=dict)  # states that some variant keeps and never reads
+    hints: dict[str, str] = field(default_factory=dict)  # by unknown name
+    remembered: set[str] = field(default_factory=set)  # states that start as p, and need not change afterwards
 
     def __post_init__(self) -> None:
         spec = self.spec
@@ -74,16 +80,21 @@ class Scope:
         self.targets = {formula.target for formula in spec.formulas}
         self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
         self.flags = {flag.name for flag in spec.flags}
-        self.given = GIVEN | (GIVEN_TO_PARTS if spec.part else {})
-        self.by_matrix = False  # whether there is a variant for matrices and another one for the rest
+        own = {*self.states, *self.targets, *self.hypers, *self.flags} & {"rows", "columns"}  # these may be taken
+        self.given = {name: what for name, what in GIVEN.items() if name not in own}
+        self.given |= GIVEN_TO_PARTS if spec.part else {}
+        self.by_matrix = False  # whether matrices have a variant of their own
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.faults.append(Diagnostic(span, message, hint))
 
+    def warn(self, span: Span, message: str, hint: str) -> None:
+        self.warnings.append(Diagnostic(span, message, hint))
+
 
 @dataclass
 class Variant:
-    """One choice of flags: terms become typed expressions. A method that finds a fault gives None."""
+    """The elaboration of one choice of flags. A method that finds a fault returns None."""
 
     scope: Scope
     choice: Mapping[str, bool]
@@ -92,8 +103,10 @@ class Variant:
     locals: dict[str, Local] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
-    begun: bool = False  # the initial values are done, the formulas follow
-    uses: bool = True  # what is read here is of use
+    begun: bool = False  # whether the initial values are done
+    uses: bool = True  # whether reading a name counts as a use
+    unneeded: frozenset[str] = frozenset()  # what only other variants need
+    assigned: str = ""  # whose formula is read
 
     def use(self, name: str) -> None:
         if self.uses:
@@ -101,7 +114,7 @@ class Variant:
             self.scope.used.add(name)
 
     def use_all(self, term: Term) -> None:
-        """Marks all names in a term that cannot be decided as used, since any may be meant."""
+        """Mark all names in an undecidable term as used, since any of them may be."""
         match term:
             case Name() | Item():
                 self.use(term.name)
@@ -121,7 +134,9 @@ class Variant:
         extent = Extent[ast.extent.upper()]
         init = self.expr(ast.init)
         if init is None:
-            return State(ast.name, Const(0.0), ast.doc, extent)  # the fault is noted; the formulas may go on
+            return State(
+                ast.name, Const(0.0), ast.doc, extent
+            )  # the fault is recorded; formulas may still use the state
         leaves = {e for e in walk(init) if not isinstance(e, Const | Scalar | Call)}
         if type_of(init) is not Type.REAL or not leaves <= {Load(PARAMETER)}:
             self.fault(ast.init.span, *INITIAL)
@@ -135,17 +150,17 @@ class Variant:
             self.scope.remembered.add(ast.name)
         return State(ast.name, init, ast.doc, extent)
 
-    def decide(self, test: Term, *, chooses: bool = False) -> bool | None:
-        """The truth of a condition of flags, None if it is none; `chooses`: whether it chooses between formulas."""
+    def decide(self, test: Term) -> bool | None:
+        """Decide a condition of flags. None after a fault."""
         match test:
             case Name() if test.name in self.choice:
                 self.use(test.name)
                 return self.choice[test.name]
             case Operation(op="not", args=(arg,)):
-                value = self.decide(arg, chooses=chooses)
+                value = self.decide(arg)
                 return None if value is None else not value
             case Operation(op=("and" | "or") as op, args=args):
-                left, right = (self.decide(arg, chooses=chooses) for arg in args)
+                left, right = map(self.decide, args)
                 if left is None or right is None:
                     return None
                 return (left and right) if op == "and" else (left or right)
@@ -155,19 +170,53 @@ class Variant:
         flags = ", ".join(self.choice) or "none here"
         close = get_close_matches(test.name, self.choice, 1) if isinstance(test, Name) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
-        hint += f"flags: {flags}" + ("; to choose by a value, write where(condition, a, b)" if chooses else "")
+        hint += f"flags: {flags}"
         self.fault(test.span, "expected a condition of flags (flag, not, and, or)", hint)
         return None
 
+    def condition(self, test: Term) -> bool | Expr | None:
+        """Decide the flags in a test: true, false, or the condition that is left. None after a fault."""
+        match test:
+            case Name() if test.name in self.choice:
+                self.use(test.name)
+                return self.choice[test.name]
+            case Operation(op="not", args=(arg,)):
+                inner = self.condition(arg)
+                return not inner if isinstance(inner, bool) else self.call("not", test, [inner])
+            case Operation(op=("and" | "or") as op, args=args):
+                left, right = map(self.condition, args)
+                if isinstance(left, bool):  # `true and x` is x, and `true or x` is true
+                    return right if left is (op == "and") else left
+                if isinstance(right, bool):
+                    return left if right is (op == "and") else right
+                return self.call(op, test, [left, right])
+        value = self.expr(test)
+        if value is not None and type_of(value) is not Type.BOOL:
+            self.fault(test.span, f"expected {Type.BOOL.value}, got {Type.REAL.value}", _COMPARE)
+            return None
+        return value
+
+    def choose(self, term: Choice) -> Expr | None:
+        """Choose a side if flags decide. Otherwise, leave the choice to where the rule runs."""
+        test = self.condition(term.test)
+        if isinstance(test, bool):  # the other side is checked in the variants that have it
+            return self.expr(term.then if test else term.other)
+        sides = (term.test, term.then, term.other)
+        return self.call("where", Invoke(term.span, "where", sides), [test, *map(self.expr, sides[1:])])
+
     def assign(self, formula: FormulaAst) -> None:
+        if formula.target in self.unneeded:
+            self.failed.add(formula.target)  # nothing that this variant computes reads it
+            return
         target, states = formula.target, self.scope.states
+        self.assigned = target
         value = self.expr(formula.value) if target in self.active or target not in states else None
         if target in states:
             self.scope.written.add(target)
             if target not in self.active:
-                return  # a state that this variant does not have
+                return  # this variant lacks the state
         if self.refuses_target(formula):
-            self.use(target)  # nothing more is said of it, here or where it is read
+            self.use(target)  # no further faults about it
             if target not in self.locals:
                 self.failed.add(target)
         elif value is None or self.refuses_value(formula, value):
@@ -176,11 +225,11 @@ class Variant:
             self.define(target, value)
 
     def is_assigned(self, name: str) -> bool:
-        """Whether a formula before has assigned this name, rightly or not."""
+        """Whether an earlier formula has assigned this name, with or without a fault."""
         return name in self.locals or name in self.failed
 
     def refuses_target(self, formula: FormulaAst) -> bool:
-        """Whether a formula may not assign its name, with the fault that says why."""
+        """Record a fault if a formula must not assign its name. Return whether there is one."""
         target, scope = formula.target, self.scope
         before = len(scope.faults)
         if self.is_assigned(target):
@@ -212,13 +261,13 @@ class Variant:
         return len(scope.faults) > before
 
     def refuses_value(self, formula: FormulaAst, value: Expr) -> bool:
-        """Whether a value does not fit what it is assigned to, with the fault that says why."""
+        """Record a fault if a value does not fit its target. Return whether there is one."""
         target, span = formula.target, formula.value.span
         extent, number = extent_of(value), type_of(value) is Type.REAL
         own = self.active.get(target, Extent.ELEMENT)
         before = len(self.scope.faults)
         if target in (PROCEED, ACCEPT) and number:
-            self.fault(span, f"{target!r}: expected a condition, got a number", "compare it: x > 0")
+            self.fault(span, f"{target!r}: expected a condition, got a number", _COMPARE)
         elif target == PROCEED and extent > Extent.TENSOR:
             message = _wrong_extent(target, Extent.TENSOR, extent, " or less")
             self.fault(span, message, "reduce what it compares: sum(x), max(x), norm(x)")
@@ -229,7 +278,7 @@ class Variant:
             message = "'grad', what the gradient is left as: expected a number or a hyperparameter"
             self.fault(span, message, "for example: grad = 0")
         elif (target in self.active or target in (DELTA, PARAMETER)) and not number:
-            self.fault(span, f"{target!r}: expected a number, got a condition", "write where(condition, a, b)")
+            self.fault(span, f"{target!r}: expected a number, got a condition", "write a if condition else b")
         elif not extent <= own:
             over = "" if own == Extent.TENSOR else f", {own.name.lower()}"
             reduced = ", ".join(f"{name}(x{over})" for name in ("sum", "mean", "norm"))
@@ -242,7 +291,7 @@ class Variant:
         self.locals[target] = Local(target, extent_of(value), type_of(value))
 
     def finish(self) -> None:
-        """A rule must have an output, and read what it keeps."""
+        """Check that there is an output, and that every kept state is read."""
         spec = self.scope.spec
         outputs = {DELTA, PARAMETER}
         if not outputs & (self.locals.keys() | self.failed | spec.unassigned) and (spec.formulas or not spec.faults):
@@ -251,7 +300,7 @@ class Variant:
             self.scope.idle.setdefault(name, self.chosen())
 
     def chosen(self) -> str:
-        """The choice of this variant in words."""
+        """The flags of this variant in words."""
         names = [name for name in self.choice if name != MATRIX or self.scope.by_matrix]
         return " and ".join(name if self.choice[name] else f"not {name}" for name in names)
 
@@ -268,11 +317,7 @@ class Variant:
             case Invoke():
                 return self.invoke(term)
             case Choice():
-                value = self.decide(term.test, chooses=True)
-                if value is not None:  # the other side is checked in the variants that have it
-                    return self.expr(term.then if value else term.other)
-                self.use_all(term)
-                return None
+                return self.choose(term)
             case Broken():
                 return None
 
@@ -288,8 +333,12 @@ class Variant:
             return Load(name)
         if name == "t":
             return Count()
-        if name == "size":
-            return Size(Extent.TENSOR)
+        if (count := COUNTS.get(name)) and name in self.scope.given:
+            if count.over > Extent.TENSOR and not self.choice[MATRIX]:
+                message = f"there are no {name} where the parameter is no matrix"
+                self.fault(term.span, message, "choose with the given flag: a if matrix else b")
+                return None
+            return count
         if hyper := self.scope.hypers.get(name):
             self.use(name)
             if not hyper.vector:
@@ -320,7 +369,9 @@ class Variant:
             hint = f"for example: norm(g, {name})"
             self.fault(term.span, f"{name!r} is an extent, which is written last in a reduction", hint)
         elif name in checker.targets:
-            hint = "formulas run in order; move the one that gives it before this one"
+            hint = f'declare it, if it is kept from step to step: [state] {name} = {{ init = "0" }}'
+            if name != self.assigned:
+                hint = f"formulas run in order: move the one that gives it before this one; or {hint}"
             self.fault(term.span, f"{term.spelled!r} is used before it has a value", hint)
         elif name == DELTA:
             hint = "give the step a name of its own, and assign p = p - step"
@@ -332,7 +383,9 @@ class Variant:
             if name not in checker.hints:
                 hint = "define it as a hyperparameter or a state, or before this formula"
                 if len(checker.hints) < MOST_SUGGESTIONS:
-                    known = sorted({*checker.hypers, *checker.states, *checker.targets, *checker.given, *CALLABLE})
+                    known = sorted({
+                        *checker.hypers, *checker.flags, *checker.states, *checker.targets, *checker.given, *CALLABLE
+                    })  # fmt: skip
                     if close := get_close_matches(name, known, 1):
                         hint = f"did you mean {close[0]!r}?"
                 checker.hints[name] = hint
@@ -347,7 +400,7 @@ class Variant:
                     message = f"{term.spelled!r} is one number, not several"
                     self.fault(term.span, message, f"write {term.name}")
             elif not size:
-                pass  # its default is at fault
+                pass  # its default has a fault
             elif not 1 <= term.index <= size:
                 message = f"expected {term.name}[1] to {term.name}[{size}], got {term.spelled}[{term.index}]"
                 self.fault(term.span, message, "values are counted from 1")
@@ -372,14 +425,23 @@ class Variant:
         if name in REDUCTIONS:
             if isinstance(last, Name) and last.name in OVER:
                 return self.reduce(term, term.args[:-1], OVER[last.name])
-            # `max(a, b)` is the larger of two values, `max(a)` the largest of all.
+            # `max(a, b)` is the larger of two values, `max(a)` the maximum over all elements.
             if name not in FUNCTIONS or len(term.args) != len(OPS[name].takes):
                 return self.reduce(term, term.args, None)
+        if name == "where" and len(term.args) == 3:
+            return self.choose(Choice(term.span, *term.args))
+        if name == "clip" and len(term.args) == 3:
+            x, low, high = term.args
+            return self.invoke(Invoke(term.span, "min", (Invoke(term.span, "max", (x, low)), high)))
         args = [self.expr(arg) for arg in term.args]
+        if name == "clip":
+            self.fault(term.span, f"clip(): expected 3 arguments, got {len(args)}", "write clip(x, low, high)")
+            return None
         if name not in FUNCTIONS:
-            close = get_close_matches(name, CALLABLE, 1)
+            close = get_close_matches(name, (*CALLABLE, *WRITTEN_OUT), 1)
             hint = f"did you mean {close[0]}()? " if close else ""
-            hint += f"there are: {', '.join(CALLABLE)}"
+            hint += f"there are: {', '.join((*CALLABLE, *WRITTEN_OUT))}"
+            hint = f"write {SAID_AS[name]}" if name in SAID_AS else hint
             message = f"unknown function {name!r}"
             if what := NOT_YET.get(name):
                 message += f": {what} cannot be said in this language yet"
@@ -393,7 +455,7 @@ class Variant:
         return self.call(name, term, args)
 
     def reduce(self, term: Invoke, given: tuple[Term, ...], named: Extent | None) -> Expr | None:
-        """A reduction over the extent that is `named`; over the parameter, where none is."""
+        """Elaborate a reduction over the `named` extent, or over the parameter if there is none."""
         over, name = named or Extent.TENSOR, term.function
         if len(given) != REDUCTIONS[name]:
             self.wrong_number(term, given, named)
@@ -402,7 +464,7 @@ class Variant:
         found = [arg for arg in args if arg is not None]
         for arg, place in zip(args, given, strict=True):
             if arg is not None and type_of(arg) is not Type.REAL:
-                self.fault(place.span, "expected a number, got a condition", "write where(condition, 1, 0)")
+                self.fault(place.span, "expected a number, got a condition", "write 1 if condition else 0")
                 found.remove(arg)
         if len(found) < len(args):
             return None
@@ -419,15 +481,19 @@ class Variant:
         if {of, over} == {Extent.ROW, Extent.COLUMN}:
             self.fault(term.span, f"{words}, not one for each element", f"to reduce all of these, write {written}")
         else:
-            hint = "leave the reduction out" + (f", or write {written}" if wider else "")
+            hint = "leave the reduction out"
+            if name == "sum" and over in SUM_AS_PRODUCT:
+                hint = f"a sum of equal values is a product: write {SUM_AS_PRODUCT[over]}"
+            hint += f", or write {written}" if wider else ""
             self.fault(term.span, f"{words}, which is the same all over it", hint)
         return None
 
     def wrong_number(self, term: Invoke, given: tuple[Term, ...], named: Extent | None) -> None:
-        """The fault of a reduction of too few or too many values."""
+        """Record the fault of a reduction with too few or too many arguments."""
         name, takes, last = term.function, REDUCTIONS[term.function], given[-1] if given else None
         extents = ", ".join(OVER)
-        if named is None and len(given) == takes + 1 and isinstance(last, Name) and last.name not in self.known():
+        unknown = isinstance(last, Name) and last.name not in self.known() - COUNTS.keys()
+        if named is None and len(given) == takes + 1 and isinstance(last, Name) and unknown:
             close = get_close_matches(last.name, OVER, 1)
             hint = f"did you mean {close[0]!r}? " if close else ""
             self.fault(last.span, f"expected an extent, got {last.spelled!r}", f"{hint}there are: {extents}")
@@ -449,7 +515,7 @@ class Variant:
                 self.expr(arg)
 
     def known(self) -> set[str]:
-        """All names that mean something in this spec."""
+        """All names with a meaning in this spec."""
         scope = self.scope
         return {*scope.hypers, *scope.flags, *scope.states, *scope.targets, *scope.given, *scope.spec.unassigned}
 
@@ -459,11 +525,11 @@ class Variant:
             if arg is None:
                 found = False
             elif type_of(arg) is not expected:
-                hint = "write where(condition, 1, 0)" if expected is Type.REAL else "compare it: x > 0"
+                hint = "write 1 if condition else 0" if expected is Type.REAL else _COMPARE
                 self.fault(place.span, f"expected {expected.value}, got {type_of(arg).value}", hint)
                 found = False
         if found and op == "div" and args[1] == Const(0.0):
-            self.fault(term.span, "a division by zero", "write the condition that you mean: where(x > 0, a/x, b)")
+            self.fault(term.span, "a division by zero", "write the condition that you mean: a/x if x > 0 else b")
             return None
         return Call(op, tuple(arg for arg in args if arg is not None)) if found else None
 

@@ -95,6 +95,10 @@ class _Formula:
 
     def tree(self, mode: str, what: str) -> ast.AST | None:
         """Parse the text. On a syntax error, record a fault that asks for `what`, and return None."""
+        if word := _STATEMENT.match(self.source):
+            hint = _INSTEAD.get(word[0], "a formula gives a value to a name: m = rho*m + g")
+            self.fault_at(0, word.end(), f"expected {what}, got `{word[0]}`", hint)
+            return None
         try:
             # Python warns about syntax that it may refuse one day, such as `1if x`. Here it is refused today.
             with warnings.catch_warnings():
@@ -226,8 +230,21 @@ class _Formula:
         return Invoke(self.span(node), node.func.id, tuple(map(self.term, node.args)))
 
 
+#: A word that begins a statement of Python; what to write instead, where there is something.
+_STATEMENT = re.compile(
+    r"(?:async|assert|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|nonlocal|pass"
+    r"|raise|return|try|while|with)\b"
+)
+_INSTEAD = {
+    "for": "there are no loops: write each formula on a line of its own",
+    "while": "there are no loops: write each formula on a line of its own",
+    "if": "a choice is part of a value: m = a if condition else b",
+    "return": "what the rule gives is assigned: delta = eta*m, or p = ...",
+}
+
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow",
+    ast.Mod: "mod", ast.FloorDiv: "floordiv",
 }  # fmt: skip
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne",
@@ -238,8 +255,6 @@ _BITS = "formulas are about real numbers"
 #: For each operator that is refused: its symbol, what is wrong, and what to do.
 _WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
     ast.BitXor: ("^", "is not a power here", "write `**`"),
-    ast.FloorDiv: ("//", "has no meaning in a formula", "write `/`"),
-    ast.Mod: ("%", "has no meaning in a formula", _BITS),
     ast.MatMult: (
         "@",
         "has no meaning in a formula",

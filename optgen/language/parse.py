@@ -28,16 +28,16 @@ LARGEST_SPEC = 64 * 1024
 PARTS = tuple(part.value for part in Part)
 #: How many values a state has.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
-#: Stands for a range that cannot be read, so that it causes no further faults.
-WHOLE = "[-inf, inf]"
+#: The range of a hyperparameter that names none, or one that cannot be read: every number.
+EVERY = "(-inf, inf)"
 #: Which rows are meant: those of the last two dimensions, or slices of the first one.
 ROWS = tuple(rows.value for rows in Rows)
 
 
 def parse(text: str, file: str) -> SpecAst:
-    """The parts of the spec `text`; `file` is the name used in messages.
+    """Read the spec `text` into its parts. `file` is the name used in messages.
 
-    Raises `SpecError` at once where there is nothing to go on with: an empty file, one too large, malformed TOML.
+    Raises `SpecError` at once for an empty or too large file and for malformed TOML. Other faults are collected.
     """
     text = text.replace("\r\n", "\n")  # as tomllib reads it
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
@@ -55,7 +55,7 @@ def parse(text: str, file: str) -> SpecAst:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SpecError(file, text, [_toml_fault(text, str(error))]) from None
-    except ValueError:  # Python reads no whole number of so many digits
+    except ValueError:  # a whole number with more digits than Python converts
         number = re.search(r"[0-9_]{4000,}", text)
         place = span_at(text, *number.span()) if number else Span(1, 1)
         raise SpecError(file, text, [Diagnostic(place, _TOO_LARGE)]) from None
@@ -80,7 +80,7 @@ def _toml_fault(text: str, message: str) -> Diagnostic:
 
 
 class _Document:
-    """Reads the tables of a document into `spec`; each `read_*` takes one of them."""
+    """Reads the tables of a document into `spec`, with one method `read_*` for each."""
 
     def __init__(self, spec: SpecAst, places: Mapping[Path, Positions]) -> None:
         self.spec = spec
@@ -91,7 +91,7 @@ class _Document:
 
     def key_span(self, path: Path) -> Span:
         place = self.places.get(path)
-        # A table made only by dotted keys has no place of its own: take the first key inside.
+        # A table made by dotted keys alone has no header: its place is that of the first key inside.
         if place is None:
             inside = [p.key for at, p in self.places.items() if at[: len(path)] == path]
             return span_at(self.spec.text, *min(inside)) if inside else Span(1, 1)
@@ -142,7 +142,7 @@ class _Document:
         return value.strip()
 
     def choice(self, path: Path, table: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
-        """A text that is one of `choices`; the first one by default."""
+        """A text among `choices`. The first of them is the default."""
         value = self.text(path, table, key)
         if isinstance(table.get(key), str) and value not in choices:
             close = get_close_matches(value, choices, 1)
@@ -152,7 +152,7 @@ class _Document:
         return value if value in choices else choices[0]
 
     def entries(self, document: dict[str, Any], key: str, example: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-        """The named entries of one table, each a table itself."""
+        """Yield the named entries of a table, each of which must be a table."""
         table = document.get(key, {})
         if not isinstance(table, dict):
             self.fault(self.value_span((key,)), f"{key!r}: expected a table, got {kind(table)}", f"write: [{key}]")
@@ -184,27 +184,33 @@ class _Document:
             default = tuple(map(_real, value))
         else:
             message = f"expected a number as the default, or a list of two or more; got {kind(value)}"
-            self.fault(self.value_span((*path, "default")), message)
+            hint = f"a choice is a flag: [flags] {name} = {{ default = {str(value).lower()} }}"
+            self.fault(self.value_span((*path, "default")), message, hint if isinstance(value, bool) else None)
         span = self.key_span(path)
         default_span = self.value_span((*path, "default")) if "default" in table else span
+        if default and any(map(math.isnan, default)):
+            self.fault(default_span, "expected a number as the default, got NaN or one too large for float64")
+            default = None
         ranges = self.ranges(path, table)
         doc = self.text(path, table, "doc")
         self.spec.hypers.append(HyperAst(name, span, default, default_span, vector, ranges, doc))
 
     def ranges(self, path: Path, table: dict[str, Any]) -> tuple[tuple[str, Span], ...]:
-        """The range of all values, or one for each, with their places; none if there is none."""
+        """The range of all values, or one for each, with their places; all numbers if there is none."""
         given = table.get("range")
         span = self.value_span((*path, "range"))
         if not isinstance(given, list):
             text = self.text(path, table, "range")
-            if text or given is None or isinstance(given, str):
-                return ((text, span),) if text else ()
+            if text:
+                return ((text, span),)
+            if isinstance(given, str):
+                self.fault(span, "expected a range, got nothing", 'for example: "[0, inf)"; or leave it out')
         elif len(given) >= 2 and all(isinstance(each, str) for each in given):
             return tuple((each, self.value_span((*path, "range", i))) for i, each in enumerate(given))
         else:
             hint = 'for example: ["[0, 1)", "(1, inf)"]'
             self.fault(span, "expected a range in text, or a list of two or more of them", hint)
-        return ((WHOLE, span),)
+        return ((EVERY, span),)
 
     def read_flag(self, name: str, path: Path, table: dict[str, Any]) -> None:
         self.refuse_unknown(path, table, ("default", "requires", "doc"))
@@ -242,7 +248,7 @@ class _Document:
         self.spec.states.append(StateAst(name, span, init, when, extent, extent_span, self.text(path, table, "doc")))
 
     def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
-        """The one expression that the text under `path` holds."""
+        """Read the text under `path` as one expression."""
         key = str(path[-1])
         source = self.text(path[:-1], table, key, required=True)
         if not source:
@@ -290,8 +296,8 @@ def _is_number(value: object) -> bool:
 
 
 def _real(value: int | float) -> float:
-    """The number as float64; infinity, which no range lets a default be, where it is too large."""
+    """Convert a number to float64. A number too large becomes NaN, which no range admits."""
     try:
         return float(value)
     except OverflowError:
-        return math.inf if value > 0 else -math.inf
+        return math.nan

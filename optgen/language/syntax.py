@@ -1,4 +1,4 @@
-"""The syntax tree of a spec. Every part knows its place.
+"""The syntax tree of a spec, with the place of every part.
 
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
@@ -57,7 +57,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Invoke:
-    """A function called by name; whether there is such a function is for `check` to say."""
+    """A function called by name, known or not."""
 
     span: Span
     function: str
@@ -66,7 +66,10 @@ class Invoke:
 
 @dataclass(frozen=True)
 class Choice:
-    """`then if test else other`, with a test of flags only: decided when a variant is made."""
+    """`then if test else other`, or `where(test, then, other)`.
+
+    A test of flags is decided when a variant is made. Any other test chooses where the rule runs.
+    """
 
     span: Span
     test: Term
@@ -76,7 +79,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Broken:
-    """Where a fault was reported; nothing more is said about it."""
+    """A term with a reported fault, which causes no further faults."""
 
     span: Span
 
@@ -125,7 +128,7 @@ class FormulaAst:
 
 @dataclass
 class SpecAst:
-    """One spec as it is written. `faults` is empty if its form is right."""
+    """One spec as written. `faults` is empty for a well-formed one."""
 
     file: str
     text: str
@@ -143,7 +146,7 @@ class SpecAst:
     states: list[StateAst] = field(default_factory=list)
     formulas: list[FormulaAst] = field(default_factory=list)
     formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
-    # What could not be read may mean anything: nothing is said about names that it may assign, or may use.
+    # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
     unassigned: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)
     faults: list[Diagnostic] = field(default_factory=list)

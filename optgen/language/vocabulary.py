@@ -1,4 +1,4 @@
-"""The words of the language: names that are given, names that are taken, and what is said of them.
+"""The words of the language: given names, reserved names, and what messages say about them.
 
 In: nothing. Out: tables, for `check` and `elaborate`.
 """
@@ -25,6 +25,9 @@ __all__ = [
     "NOT_YET",
     "OVER",
     "RENAME",
+    "SAID_AS",
+    "SUM_AS_PRODUCT",
+    "WRITTEN_OUT",
 ]
 
 
@@ -34,7 +37,13 @@ MATRIX = "matrix"
 OVER = {extent.name.lower(): extent for extent in Extent if Extent.GROUP <= extent < Extent.ELEMENT}
 GIVEN = {
     PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
-    "size": "the number of elements", **dict.fromkeys(OVER, "an extent"),
+    "size": "the number of elements",
+    "rows": "the number of rows", "columns": "the number of columns",
+    **dict.fromkeys(OVER, "an extent"),
+}  # fmt: skip
+#: How a sum of equal values is written as a product.
+SUM_AS_PRODUCT = {
+    Extent.TENSOR: "size*x", Extent.MATRIX: "rows*columns*x", Extent.ROW: "columns*x", Extent.COLUMN: "rows*x",
 }  # fmt: skip
 #: The same in words, for messages.
 OVER_WORDS = {
@@ -50,7 +59,7 @@ OUTPUTS: dict[str, tuple[str, ...]] = {
 NO_OUTPUT: dict[str, tuple[str, str]] = {
     Part.RULE: ("no formula gives 'delta', what is subtracted from p, or 'p' itself", "for example: delta = eta*g"),
     Part.GRADIENT: ("no formula gives 'delta', what goes on in the gradient's place", "for example: delta = g*omega"),
-    Part.PARAMETER: ("no formula gives 'p', the new parameter", "for example: p = where(t > 1, new, p)"),
+    Part.PARAMETER: ("no formula gives 'p', the new parameter", "for example: p = new if t > 1 else p"),
 }
 #: Given to the parts of chains.
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}
@@ -73,10 +82,18 @@ NOT_YET = {
     )
     for name in names.split()
 }
+#: Functions that primitives are written for; unlike theirs, these names are free for other things.
+WRITTEN_OUT = ("clip",)
+#: What other libraries have a function for, and is said by others here.
+SAID_AS = {
+    "clamp": "clip(x, low, high)", "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",
+    "square": "x**2", "rsqrt": "1/sqrt(x)", "var": "mean((x - mean(x))**2)", "std": "sqrt(mean((x - mean(x))**2))",
+    "mod": "a % b", "fmod": "a % b", "fabs": "abs(x)", "select": "a if condition else b",
+}  # fmt: skip
 #: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"
 INITIAL = (
     "expected an initial value made of numbers, hyperparameters and p",
-    "nothing else is known before the first step",
+    "the gradient is not known before the first step; to start with it, write: m = g if t == 1 else rho*m + g",
 )

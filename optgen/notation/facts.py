@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from ..ir.expr import Call, Count, Extent, Load, Reduce, Rows, Size, walk
+from ..ir.expr import COUNTS, Call, Count, Extent, Load, Reduce, Rows, walk
 from ..ir.primitives import OPS
 from ..ir.rule import Assign, Part, Rule
 from ..lowering import dead_code as dead
@@ -108,7 +108,9 @@ def meanings(rule: Rule, body: Iterable[Assign]) -> str:
     others = {
         Load("grad"): "grad the gradient before all parts",
         Count(): "t the count of its updates",
-        Size(Extent.TENSOR): "size the number of its elements",
+        COUNTS["size"]: "size the number of its elements",
+        COUNTS["rows"]: "rows the number of its rows",
+        COUNTS["columns"]: "columns that of its columns",
     }
     words += [meaning for name, meaning in others.items() if name in found]
     reduces = any(isinstance(e, Reduce) for e in found)

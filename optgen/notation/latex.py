@@ -11,7 +11,7 @@ from ..ir.expr import Call, Const, Count, Expr, Extent, Load, Local, Reduce, Sca
 from ..ir.rule import Assign, Rule
 from ..names import GREEK
 from .printer import Form, Power, write
-from .text import number
+from .text import count_name, number
 
 __all__ = ["FORMS", "expression", "formula", "rule"]
 
@@ -31,6 +31,8 @@ FORMS: dict[str, Form] = {
     "abs": Form(r"\left|{0}\right|"),
     "sign": Form(r"\operatorname{{sign}}\left({0}\right)"),
     "floor": Form(r"\left\lfloor {0} \right\rfloor"),
+    "mod": Form(r"{0} \bmod {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE)),
+    "floordiv": Form(r"\left\lfloor \frac{{{0}}}{{{1}}} \right\rfloor"),
     "min": Form(r"\min\left({0}, {1}\right)"),
     "max": Form(r"\max\left({0}, {1}\right)"),
     "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
@@ -81,9 +83,9 @@ def _atom(expr: Expr) -> tuple[str, Power]:
 
 
 def _count(size: Size) -> str:
-    """What a spec calls size; any other count by the letter that it has in papers."""
-    if (size.over, size.of) == (Extent.TENSOR, Extent.ELEMENT):
-        return _name("size")
+    """What a spec has a name for; any other count by the letter that it has in papers."""
+    if name := count_name(size):
+        return _name(name)
     return rf"n_{{\text{{{size.of.name.lower()}s in a {size.over.name.lower()}}}}}"
 
 

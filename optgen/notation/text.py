@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 
-from ..ir.expr import Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Size
+from ..ir.expr import COUNTS, Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Size
 from ..ir.rule import Assign
 from ..names import greek
 from .printer import Form, Power, write
 
-__all__ = ["FORMS", "expression", "formula", "number"]
+__all__ = ["FORMS", "count_name", "expression", "formula", "number"]
 
 _P = Power
 FORMS: dict[str, Form] = {
@@ -29,6 +29,8 @@ FORMS: dict[str, Form] = {
     "abs": Form("|{0}|"),
     "sign": Form("sign({0})"),
     "floor": Form("⌊{0}⌋"),
+    "mod": Form("{0} % {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "floordiv": Form("⌊{0}/{1}⌋", _P.ATOM, (_P.MULTIPLY, _P.SIGN)),
     "min": Form("min({0}, {1})"),
     "max": Form("max({0}, {1})"),
     "lt": Form("{0} < {1}", _P.COMPARE, (_P.ADD, _P.ADD)),
@@ -42,6 +44,7 @@ FORMS: dict[str, Form] = {
     "not": Form("not {0}", _P.NOT, (_P.COMPARE,)),
     "where": Form("({1} if {0} else {2})", _P.ATOM, (_P.OR, _P.OR, _P.CHOICE)),
 }
+_COUNTED: dict[Expr, str] = {size: name for name, size in COUNTS.items()}
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -75,10 +78,15 @@ def _atom(expr: Expr) -> tuple[str, Power]:
         case Load():
             return greek(expr.array), Power.ATOM
         case Size():
-            return "size" if (expr.over, expr.of) == (Extent.TENSOR, Extent.ELEMENT) else _count(expr), Power.ATOM
+            return count_name(expr) or _count(expr), Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)
+
+
+def count_name(size: Size) -> str | None:
+    """The name that formulas have for a count: size, rows, columns."""
+    return _COUNTED.get(size)
 
 
 def _count(size: Size) -> str:

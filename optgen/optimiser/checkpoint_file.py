@@ -35,7 +35,7 @@ PARAMETER, STATE, GROUP = "parameter", "state", "group"
 _FIELDS = ("format", "rule", "flags", "hyperparameters", "parameters")
 #: What safetensors calls the dtypes of parameters and states.
 _DTYPES = {"F32": "float32", "F64": "float64"}
-_WRITTEN = "a checkpoint that opt.save(path, params) wrote was expected"
+_WRITTEN = "expected a checkpoint that opt.save(path, params) wrote"
 #: How many names a message lists.
 _MOST_NAMES = 8
 
@@ -89,7 +89,7 @@ def read_checkpoint(path: FilePath, params: Mapping[str, Array]) -> tuple[dict[s
     except StateError as error:
         raise StateError(f"{path}: {error.message}", hint=error.hint) from None
     except safetensors.SafetensorError as error:
-        message = f"{path}: a whole safetensors file was expected, got something else ({error})"
+        message = f"{path}: expected a whole safetensors file, got something else ({error})"
         raise StateError(message, hint="it is damaged, cut short, or of another kind") from None
     values: dict[str, Array] = {}
     states: dict[str, dict[str, Array]] = {name: {} for name in params}
@@ -121,7 +121,7 @@ def _fields(metadata: Mapping[str, str]) -> dict[str, Any]:
             raise StateError(f"{_WRITTEN}, got metadata in which {name} is no JSON") from None
     if fields["format"] != FORMAT:
         version = metadata["optgen"]
-        message = f"a checkpoint of format {FORMAT} was expected, got one of format {fields['format']!r:.40}"
+        message = f"expected a checkpoint of format {FORMAT}, got one of format {fields['format']!r:.40}"
         raise StateError(message, hint=f"optgen {version:.40} wrote it; load it with that version")
     if not isinstance(fields["parameters"], dict):
         raise StateError(f"{_WRITTEN}, got metadata in which parameters are no names with counts")
@@ -131,7 +131,7 @@ def _fields(metadata: Mapping[str, str]) -> dict[str, Any]:
 def _expect_names(params: Mapping[str, Any], saved: Mapping[str, Any]) -> None:
     """StateError unless these are the parameters that were saved, in any order."""
     if params.keys() != saved.keys():
-        message = f"the parameters {_few(params)} were expected, got {_few(saved)}"
+        message = f"expected the parameters {_few(params)}; got {_few(saved)}"
         apart = {"only in the file": saved.keys() - params.keys(), "not in the file": params.keys() - saved.keys()}
         hint = "; ".join(f"{where}: {_few(sorted(names))}" for where, names in apart.items() if names)
         raise StateError(message, hint=f"{hint}; in a sequence, parameters are called 0, 1, ...")
@@ -142,17 +142,19 @@ def _expect_arrays(found: Mapping[str, Any], params: Mapping[str, Array], counts
     for name, p in params.items():
         key = f"{PARAMETER}/{name}"
         if key not in found:
-            raise StateError(f"an array {key} was expected, which the file lacks", hint="it is damaged")
+            raise StateError(f"expected an array {key}, got none", hint="it is damaged")
         kept = tuple(found[key].get_shape()), _DTYPES.get(found[key].get_dtype(), found[key].get_dtype())
         if kept != (p.shape, str(p.dtype)):
-            raise StateError(f"parameter {name}: {p.shape}, {p.dtype} was expected, got {kept[0]}, {kept[1]}")
+            raise StateError(f"parameter {name}: expected {p.shape}, {p.dtype}; got {kept[0]}, {kept[1]}")
     for key, array in found.items():
         kind, name, state = _parts(key)
         known = {PARAMETER: name in params, STATE: counts.get(name) is not None and state, GROUP: name}
         if not known.get(kind):
-            raise StateError(f"an array {key:.80} was not expected", hint="it belongs to no parameter of the file")
+            raise StateError(
+                f"expected nothing but parameters and their states, got an array {key:.80}", hint="it is damaged"
+            )
         if array.get_dtype() not in _DTYPES:
-            raise StateError(f"{key}: float32 or float64 was expected, got {array.get_dtype()}")
+            raise StateError(f"{key}: expected float32 or float64, got {array.get_dtype()}")
 
 
 def _parts(key: str) -> tuple[str, str, str]:

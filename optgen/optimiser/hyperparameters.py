@@ -100,7 +100,7 @@ def _real(hyper: Hyper, value: Any, index: int, when: str) -> float:
         real = float(value)
     except OverflowError:
         real = math.inf if value == abs(value) else -math.inf
-    if real not in within or not math.isfinite(real):
+    if real not in within:
         name += f"[{index + 1}]" if len(set(hyper.ranges)) > 1 else ""
         what = f"{name}, {hyper.doc}" if hyper.doc else name
         raise HyperparameterError(f"{what}: a value in {within} was expected, got {real!r}{when}")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError
+from .addresses import address_of
 from .overlaps import overlaps_itself
 
 __all__ = [
@@ -120,7 +121,7 @@ def empty_beside(x: Array) -> Array:
     """An array laid out as `x`, whose elements stand in lines of the cache as those of `x` do: where a vector of one
     lies within a line, so does that of the other. Its values are whatever was there."""
     plain = np.empty_like(x, order="K", subok=False)
-    if plain.nbytes <= 16 * LINE or (plain.ctypes.data - x.ctypes.data) % LINE == 0:
+    if plain.nbytes <= 16 * LINE or (address_of(plain) - address_of(x)) % LINE == 0:
         return plain
     room = np.empty(plain.nbytes + LINE, np.uint8)
-    return np.ndarray(x.shape, x.dtype, room, (x.ctypes.data - room.ctypes.data) % LINE, plain.strides)
+    return np.ndarray(x.shape, x.dtype, room, (address_of(x) - address_of(room)) % LINE, plain.strides)

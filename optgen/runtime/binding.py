@@ -1,15 +1,19 @@
 """Bindings: tensors as the table of pointers that one kernel of the runtime reads.
 
-In: a kernel, and arrays that `arrays` has accepted. Out: a `Binding`, each call of which is one stretch of a step.
+In: a kernel, and arrays that `arrays` has accepted.
+Out: a `TensorRow` for each tensor; of some rows a `Binding`, each call of which is one stretch of a step.
 
-A binding keeps no array alive: its holder must, for as long as it is used.
+Neither keeps an array alive: its holder must, for as long as it is used.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -17,11 +21,12 @@ import numpy as np
 from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent, Rows
 from ..ir.primitives import BLOCK, PANEL
+from .addresses import address_of
 from .arrays import Array
 from .kernel import Kernel
-from .layout import SLAB, Layout, counts_of, layout_of
+from .layout import SLAB, counts_of, layout_of
 
-__all__ = ["GRAIN", "SERIAL", "Binding", "Team"]
+__all__ = ["GRAIN", "SERIAL", "Binding", "Team", "TensorRow", "rows_of"]
 
 
 #: The least number of elements that a thread takes at a time.
@@ -30,7 +35,8 @@ GRAIN = 32 * 1024
 SERIAL = 192 * 1024
 
 
-def _row(arrays: int) -> np.dtype[np.void]:
+@cache
+def _cells(arrays: int) -> np.dtype[np.void]:
     """A tensor as C reads it, the head of `optgen_tensor` and then its pointers: `first` unit of work and `slab` among
     those of all tensors, and the addresses of its `layout`, `scalars`, `space` and `arrays`."""
     cells = ("first", "layout", "scalars", "space", "slab")
@@ -60,80 +66,136 @@ class Team:
         self.gone = True
 
 
+@dataclass(frozen=True, slots=True)
+class TensorForm:
+    """How a kernel goes over a tensor, wherever its arrays lie.
+
+    Attributes
+    ----------
+    cells
+        The layout, as C reads it.
+    offsets
+        Bytes from the first element of each array to the first one visited.
+    counts
+        How many values of each extent the tensor has.
+    units, slabs
+        The work that it is.
+    numbers
+        How many numbers of each kind it keeps between sweeps.
+    """
+
+    cells: Array
+    offsets: tuple[int, ...]
+    counts: Mapping[Extent, int]
+    units: int
+    slabs: int
+    numbers: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TensorRow:
+    """One tensor for a kernel, wherever it stands among others: its form, the `addresses` of the layout and of its
+    arrays as C reads them, and the `space` in which it keeps numbers between sweeps."""
+
+    form: TensorForm
+    addresses: bytes
+    space: Array
+
+
+def _form(kernel: Kernel, tensor: Sequence[Array]) -> TensorForm:
+    rule, entry = kernel.rule, kernel.entry
+    units = entry.units
+    tiled = units == 0
+    alike = tensor[: len(rule.arrays)]
+    layout = layout_of(alike, ordered=units != 1, tiled=tiled, slices=rule.rows == Rows.FIRST and tiled)
+    counts = counts_of(tensor[0].shape, rule if tiled else None)
+    work = 0 if layout.slabs else _tiles(counts) if tiled else -(-tensor[0].size // units)
+    keeps = entry.count > len(kernel.sweeps.sweeps)
+    return TensorForm(
+        np.array(layout.cells(), np.int64), (*layout.offsets, *(0,) * entry.states), counts, work,
+        _slabs(counts) if layout.slabs else 0, _numbers(kernel, counts) if keeps else (),
+    )  # fmt: skip
+
+
+def _numbers(kernel: Kernel, counts: Mapping[Extent, int]) -> tuple[int, ...]:
+    """How many numbers a tensor keeps between the sweeps of a step, in the order in which C finds them."""
+    entry, small = kernel.entry, kernel.sweeps.small
+    matrices, rows, columns = counts[Extent.MATRIX], counts[Extent.ROW], counts[Extent.COLUMN]
+    if entry.units == 0:
+        high = -(-rows // max(1, matrices) // PANEL) if matrices else 0
+        wide = columns // max(1, matrices)
+        partials, panels = rows * -(-wide // BLOCK) * entry.partials, columns * high * entry.panels
+    else:
+        partials, panels = -(-counts[Extent.ELEMENT] // BLOCK) * entry.partials, 0
+    sizes = ((matrices, Extent.MATRIX), (rows, Extent.ROW), (columns, Extent.COLUMN))
+    return partials, panels, *(number * len(small(extent)) for number, extent in sizes)
+
+
+def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]]) -> list[TensorRow]:
+    """The rows of tensors: of each the parameter, its gradient and its states, those of elements first."""
+    forms: dict[object, TensorForm] = {}
+    alike = len(kernel.rule.arrays)
+    pack = Struct(f"{1 + alike + kernel.entry.states}q").pack
+
+    def row(tensor: Sequence[Array]) -> TensorRow:
+        geometry = (tensor[0].shape, *((x.strides, x.itemsize, x.flags.aligned) for x in tensor[:alike]))
+        form = forms.get(geometry)
+        if form is None:
+            form = forms[geometry] = _form(kernel, tensor)
+        arrays = [address_of(x) + offset for x, offset in zip(tensor, form.offsets, strict=True)]
+        return TensorRow(form, pack(address_of(form.cells), *arrays), np.empty(sum(form.numbers)))
+
+    return list(map(row, tensors))
+
+
 class Binding:
     """Tensors of one kernel as the runtime's table.
 
-    `tensors[i]`: the parameter, its gradient and its states, those with a value for each element first. `team`: whose
-    threads step them, if not the runtime's own.
+    `rows`: of each its row. `team`: whose threads step them, if not the runtime's own.
     """
 
-    def __init__(self, kernel: Kernel, tensors: Sequence[Sequence[Array]], team: Team | None = None) -> None:
-        self.kernel = kernel
+    def __init__(self, kernel: Kernel, rows: Sequence[TensorRow], team: Team | None = None) -> None:
+        self.kernel, self.rows = kernel, rows
         self._lender, self._team = team, _team(kernel.runtime.ffi, team)
-        ffi, rule = kernel.runtime.ffi, kernel.rule
-        self.arrays = len(rule.arrays)
-        units = kernel.entry.units
-        slices = rule.rows == Rows.FIRST
-        self.elements = sum(tensor[0].size for tensor in tensors)
-        layouts: dict[Layout, Array] = {}
-        self.gradient_offsets = []
-        self.table = np.zeros(len(tensors), _row(self.arrays + kernel.entry.states))
-        sizes, slabs = [], []
-        self.counts: list[dict[Extent, int]] = []
-        for row, tensor in zip(self.table, tensors, strict=True):
-            layout = layout_of(
-                tensor[: self.arrays], ordered=units != 1, tiled=units == 0, slices=slices and units == 0
-            )
-            row["layout"] = layouts.setdefault(layout, np.array(layout.cells(), np.int64)).ctypes.data
-            offsets = [*layout.offsets, *(0,) * kernel.entry.states]
-            row["arrays"] = [x.ctypes.data + offset for x, offset in zip(tensor, offsets, strict=True)]
-            self.gradient_offsets.append(layout.offsets[1])
-            counts = counts_of(tensor[0].shape, rule if units == 0 else None)
-            self.counts.append(counts)
-            slabs.append(_slabs(counts) if layout.slabs else 0)
-            sizes.append(0 if layout.slabs else -(-tensor[0].size // units) if units else _tiles(counts))
-        self.total, self.slabs = sum(sizes), sum(slabs)
-        self.table["first"] = [0, *accumulate(sizes[:-1])] if sizes else []
-        self.table["slab"] = [0, *accumulate(slabs[:-1])] if slabs else []
-        self._layouts = list(layouts.values())  # keeps their memory alive
-        self.count_from([0] * len(tensors))
+        ffi = kernel.runtime.ffi
+        self.arrays = len(kernel.rule.arrays)
+        self.counts = [row.form.counts for row in rows]
+        self.elements = sum(counts[Extent.ELEMENT] for counts in self.counts)
+        self.table = np.zeros(len(rows), _cells(self.arrays + kernel.entry.states))
+        addresses = np.frombuffer(b"".join([row.addresses for row in rows]), np.int64)
+        addresses = addresses.reshape(len(rows), 1 + self.table["arrays"].shape[1])
+        self.table["layout"], self.table["arrays"] = addresses[:, 0], addresses[:, 1:]
+        ends = np.cumsum([(row.form.units, row.form.slabs) for row in rows], axis=0, dtype=np.int64).reshape(-1, 2)
+        self.table["first"][1:], self.table["slab"][1:] = ends[:-1].T
+        self.total, self.slabs = map(int, ends[-1]) if rows else (0, 0)
+        self.count_from([0] * len(rows))
         self._table = ffi.cast("void *", self.table.ctypes.data)
         # What is computed once for all tensors, as the kernel reads it.
         self.group_values = np.zeros(max(1, len(kernel.group.places)))
         self._group = ffi.cast("void *", self.group_values.ctypes.data)
-        self.cells = np.zeros((len(tensors), 1))
+        self.cells = np.zeros((len(rows), max(1, len(kernel.sweeps.small(Extent.TENSOR)))))
         if kernel.entry.count > len(kernel.sweeps.sweeps):
-            self._make_space()
+            self._give_space()
 
-    def _make_space(self) -> None:
-        """The memory in which tensors keep values between the sweeps of a step."""
-        entry, small = self.kernel.entry, self.kernel.sweeps.small
-        many = {extent: len(small(extent)) for extent in Extent}
-        self.cells = np.zeros((len(self.counts), max(1, many[Extent.TENSOR])))
-        sizes = []
-        for n in self.counts:
-            matrices, rows, columns = n[Extent.MATRIX], n[Extent.ROW], n[Extent.COLUMN]
-            if entry.units == 0:
-                high = -(-rows // max(1, matrices) // PANEL) if matrices else 0
-                wide = columns // max(1, matrices)
-                partials, panels = rows * -(-wide // BLOCK) * entry.partials, columns * high * entry.panels
-            else:
-                partials, panels = -(-n[Extent.ELEMENT] // BLOCK) * entry.partials, 0
-            sizes.append((partials, panels, matrices * many[Extent.MATRIX], rows * many[Extent.ROW],
-                          columns * many[Extent.COLUMN]))  # fmt: skip
-        self._memory = np.empty(sum(map(sum, sizes)))
-        spaces = np.zeros(len(sizes), _SPACE)
-        spaces["cells"] = self.cells.ctypes.data + np.arange(len(sizes)) * self.cells.strides[0]
-        begins = [0, *accumulate(size for each in sizes for size in each)][:-1]
-        spaces["small"] = self._memory.ctypes.data + 8 * np.array(begins, np.int64).reshape(-1, 5)
+    def _give_space(self) -> None:
+        """Says where tensors keep values between the sweeps of a step."""
+        spaces = np.zeros(len(self.rows), _SPACE)
+        spaces["cells"] = self.cells.ctypes.data + np.arange(len(spaces)) * self.cells.strides[0]
+        spaces["small"] = np.array(
+            [
+                [address_of(row.space) + 8 * begin for begin in (0, *accumulate(row.form.numbers[:-1]))]
+                for row in self.rows
+            ],
+            np.int64,
+        ).reshape(-1, 5)
         self._spaces = spaces
-        self.table["space"] = spaces.ctypes.data + np.arange(len(sizes)) * spaces.strides[0]
+        self.table["space"] = spaces.ctypes.data + np.arange(len(spaces)) * spaces.strides[0]
 
     def gradient_cell(self, row: int) -> tuple[int, int]:
         """Where the kernel finds the gradient of a row: the address of that pointer, and its offset in bytes from the
         first element of the gradient."""
         gradients = self.table["arrays"][:, 1:]
-        return gradients.ctypes.data + row * gradients.strides[0], self.gradient_offsets[row]
+        return gradients.ctypes.data + row * gradients.strides[0], self.rows[row].form.offsets[1]
 
     def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
         """Counts the steps of tensor i from `before[i]`, the updates that it has had.

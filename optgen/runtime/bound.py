@@ -12,7 +12,7 @@ import numpy as np
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .arrays import Array
-from .binding import Binding, Team
+from .binding import Binding, Team, rows_of
 from .group_step import GroupStep, Shards
 from .kernel import Kernel
 
@@ -49,7 +49,7 @@ class BoundKernels:
             members.setdefault(key, []).append(i)
         kernels = [kernel(*key) for key in members]
         self.bindings = [
-            Binding(each, [arrays(i, each.rule) for i in own], team)
+            Binding(each, rows_of(each, (arrays(i, each.rule) for i in own)), team)
             for each, own in zip(kernels, members.values(), strict=True)
         ]
         self.order = [np.array(own) for own in members.values()]

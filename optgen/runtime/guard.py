@@ -11,7 +11,6 @@ knows the arrays of one library; NumPy's is here.
 from __future__ import annotations
 
 import ctypes
-import sys
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,8 +22,8 @@ from typing import Any
 
 import numpy as np
 
+from .addresses import address_of, bounds, objects_readable
 from .arrays import Array
-from .overlaps import bounds
 
 __all__ = ["NUMPY", "BoundGradients", "DictGuard", "Guard", "Head", "Reader", "lists_readable"]
 
@@ -92,7 +91,7 @@ class Guard:
         # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
         # `lows` in order, and for each number of them how far the memory behind so many reaches.
         self._spans = [
-            (low - g.ctypes.data, high - g.ctypes.data) for g in gradients.memory for low, high in [bounds(g)]
+            (low - at, high - at) for g in gradients.memory for at, (low, high) in [(address_of(g), bounds(g))]
         ]
         intervals = sorted(gradients.written)
         self._lows = [low for low, _ in intervals]
@@ -116,7 +115,7 @@ class Guard:
             head = self._reader.head(x)
             kept = self._extents.setdefault(head.extents, np.array(head.extents, np.int64))
             known = [id(type(x)), head.data, head.base, head.dtype, head.more]
-            return [*known, len(head.extents) // 2, kept.ctypes.data]
+            return [*known, len(head.extents) // 2, address_of(kept)]
 
         params = [[object_, *cells(p)] for object_, p in zip(self._objects, ps, strict=True)]
         grads = [[0, *cells(g), *span, *cell] for g, span, cell in zip(gs, self._spans, self._cells, strict=True)]
@@ -211,7 +210,7 @@ def _comparing(runtime: Path) -> Any:
 
 #: The attributes of an array, whatever a subclass has made of them.
 _BASE, _FLAGS, _DTYPE = np.ndarray.base.__get__, np.ndarray.flags.__get__, np.ndarray.dtype.__get__
-_SHAPE, _STRIDES, _CTYPES = np.ndarray.shape.__get__, np.ndarray.strides.__get__, np.ndarray.ctypes.__get__
+_SHAPE, _STRIDES = np.ndarray.shape.__get__, np.ndarray.strides.__get__
 
 
 def _base(x: Array) -> int:
@@ -221,7 +220,7 @@ def _base(x: Array) -> int:
 
 def _numpy_head(x: Array) -> Head:
     flags = _FLAGS(x).num & (_ALIGNED | _WRITEABLE)
-    return Head(_CTYPES(x).data, _base(x), id(_DTYPE(x)), flags, (*_SHAPE(x), *_STRIDES(x)))
+    return Head(address_of(x), _base(x), id(_DTYPE(x)), flags, (*_SHAPE(x), *_STRIDES(x)))
 
 
 def _numpy_mark(x: Array) -> tuple[Any, ...]:
@@ -233,8 +232,7 @@ def _numpy_mark(x: Array) -> tuple[Any, ...]:
 @cache
 def lists_readable() -> bool:
     """Whether lists lie in memory as the runtime takes for granted."""
-    plain = sys.implementation.name == "cpython" and getattr(sys, "_is_gil_enabled", lambda: True)()
-    if not plain or ctypes.sizeof(ctypes.c_void_p) != 8:
+    if not objects_readable():
         return False
     some: list[object] = [None, 1.5, "x"]
     head = _words(id(some), 4)
@@ -265,4 +263,4 @@ def _words(address: int, count: int) -> list[int]:
     return found
 
 
-NUMPY = Reader(lambda: readable(), 0, _numpy_head, _numpy_mark, lambda x: _CTYPES(x).data)
+NUMPY = Reader(lambda: readable(), 0, _numpy_head, _numpy_mark, address_of)

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import ArrayError
+from .addresses import Interval, address_of, bounds
 
-__all__ = ["bounds", "overlaps_itself", "refuse_overlaps"]
-
-Interval: TypeAlias = tuple[int, int]
+__all__ = ["overlaps_itself", "refuse_overlaps"]
 
 #: How hard to look for a shared element of two arrays before marking their elements.
 _WORK = 10_000
@@ -27,19 +26,6 @@ _WORK = 10_000
 _COMPARISON = 256
 #: Of memory of which elements are a smaller share than one in so many, only they are noted.
 _SPARSE = 64
-
-
-def bounds(x: NDArray[Any]) -> Interval:
-    """Address of the first byte of `x`, and of the one behind its last."""
-    if x.size == 0:
-        return x.ctypes.data, x.ctypes.data
-    low = high = x.ctypes.data
-    for stride, extent in zip(x.strides, x.shape, strict=True):
-        if stride < 0:
-            low += stride * (extent - 1)
-        else:
-            high += stride * (extent - 1)
-    return low, high + x.itemsize
 
 
 def overlaps_itself(x: NDArray[Any]) -> bool:
@@ -92,7 +78,7 @@ def refuse_overlaps(
             continue
         i, j = found
         a, b = arrays[i], arrays[j]
-        if j < count and a.ctypes.data == b.ctypes.data and a.shape == b.shape and a.strides == b.strides:
+        if j < count and address_of(a) == address_of(b) and a.shape == b.shape and a.strides == b.strides:
             raise ArrayError(f"{name(i)} and {name(j)} are the same array", hint="give each parameter once")
         hint = "a step writes one while it reads or writes the other: give one of them memory of its own, .copy()"
         raise ArrayError(f"{name(i)} and {name(j)} overlap in memory", hint=hint)
@@ -211,7 +197,7 @@ class _Marks:
     def _extents(self, x: NDArray[Any]) -> tuple[int, list[tuple[int, int]]]:
         """Where the first element lies, then extent and stride of each dimension, and of the grains of an element."""
         dimensions = [(n, s // self._grain) for n, s in zip(x.shape, x.strides, strict=True) if s != 0]
-        return (x.ctypes.data - self._low) // self._grain, [*dimensions, (x.itemsize // self._grain, 1)]
+        return (address_of(x) - self._low) // self._grain, [*dimensions, (x.itemsize // self._grain, 1)]
 
     def _of(self, x: NDArray[Any]) -> NDArray[np.bool_]:
         begin, dimensions = self._extents(x)

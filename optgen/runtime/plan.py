@@ -16,11 +16,11 @@ import numpy as np
 
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
+from .addresses import bounds
 from .arrays import COMPUTE, Array
 from .bound import BoundKernels
 from .guard import NUMPY, BoundGradients, Guard
 from .kernel import Kernel
-from .overlaps import bounds
 from .slots import Key, Slot, Ticks, owner_of
 
 __all__ = ["StepPlan", "StepPlans", "key_of_list"]

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import ArrayError
+from .addresses import address_of
 from .arrays import Array, empty_beside
 
 __all__ = ["Key", "Shapes", "Slot", "Ticks", "key_of", "keys_of", "owner_of"]
@@ -114,7 +115,7 @@ def _base_of(owner: Any) -> Any:
 
 
 def key_of(p: Array, owner: object) -> Key:
-    return (id(owner), p.ctypes.data, p.shape, p.strides, p.dtype.str)
+    return (id(owner), address_of(p), p.shape, p.strides, p.dtype.str)
 
 
 def keys_of(ps: Sequence[Array]) -> list[Key]:

@@ -19,11 +19,12 @@ import torch
 from ..errors import ArrayError
 from ..ir.evaluate import ValuesByCount
 from ..runtime import library
+from ..runtime.addresses import bounds
 from ..runtime.arrays import Array, as_gradient, as_parameter
 from ..runtime.bound import BoundKernels
 from ..runtime.guard import BoundGradients, DictGuard, Guard
 from ..runtime.kernel import kernel_of as kernel
-from ..runtime.overlaps import bounds, refuse_overlaps
+from ..runtime.overlaps import refuse_overlaps
 from .naming import STEP, Kind
 from .sharding import cut, shards_of
 from .small_states import SmallStates

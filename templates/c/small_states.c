@@ -37,7 +37,8 @@ OPTGEN_EXPORT int32_t optgen_small_read(const void *known)
         if (of->look->of_data(state->object + of->look->at, &data) != 0 || data != state->data)
             return 0;
         for (int64_t i = 0; i < state->count; ++i) {
-            const double value = state->wide ? ((const double *)data)[i] : ((const float *)data)[i];
+            const double value =
+                state->wide ? ((const double *)data)[i] : (double)((const float *)data)[i];
             if (k < of->counts && value != state->values[i])
                 return 0;
             state->values[i] = value;

@@ -167,28 +167,51 @@ WRONG = {
 }
 
 
-@pytest.mark.slow
-def test_mypy_accepts_every_rule_and_refuses_what_is_no_call(tmp_path):
-    package = tmp_path / "optgen"
-    shutil.copytree(
-        PACKAGE, package, ignore=lambda folder, names: {"__pycache__", *[BUILD.name] * (Path(folder) == BUILD.parent)}
-    )
-    build.write_stubs(JOBS, package)
-    right = [*RIGHT.splitlines(), *(line for name in RULES for line in use_of(name))]
-    exec("\n".join(right), {})
-    (tmp_path / "right.py").write_text("\n".join(right), "utf-8")
+@pytest.fixture
+def project(tmp_path):
+    """The package with its stubs, a file with every use of every rule, and one in which every line is wrong."""
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        return {"__pycache__", *[BUILD.name] * (Path(folder) == BUILD.parent)}
+
+    shutil.copytree(PACKAGE, tmp_path / "optgen", ignore=left_out)
+    build.write_stubs(JOBS, tmp_path / "optgen")
+    right = "\n".join([*RIGHT.splitlines(), *(line for name in RULES for line in use_of(name))])
+    exec(right, {})
+    (tmp_path / "right.py").write_text(right, "utf-8")
     (tmp_path / "wrong.py").write_text("\n".join(["import optgen", "import optgen.torch", *WRONG]), "utf-8")
+    return tmp_path
+
+
+def errors(project: Path, *command: str) -> dict[str, dict[int, str]]:
+    """By file and line, all that a type checker says."""
+    files = ["right.py", "wrong.py"]
+    done = subprocess.run([*command, *files], cwd=project, capture_output=True, text=True)
+    found: dict[str, dict[int, str]] = {file: {} for file in files}
+    for file, line, message in re.findall(r"(right\.py|wrong\.py):(\d+):.*?\berror: (.*)", done.stdout):
+        found[file][int(line)] = found[file].get(int(line), "") + message
+    assert found["wrong.py"], done.stdout + done.stderr
+    return found
+
+
+@pytest.mark.slow
+def test_mypy_accepts_every_rule_and_refuses_what_is_no_call(project):
     # PyTorch's own types are not looked at: they take minutes, and may be absent.
     skip = "follow_imports = skip\nignore_missing_imports = True"
     silent = "follow_imports = silent\nignore_errors = True"
     options = f"[mypy]\nstrict = True\n[mypy-torch.*]\n{skip}\n[mypy-optgen.*]\n{silent}\n"
-    (tmp_path / "mypy.ini").write_text(options, "utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "right.py", "wrong.py"], cwd=tmp_path, capture_output=True, text=True
-    )
-    found = re.findall(r"^(right|wrong)\.py:(\d+): error: (.*)$", done.stdout, re.MULTILINE)
-    assert not done.stderr
-    assert [message for file, _, message in found if file == "right"] == []
-    for i, word in enumerate(WRONG.values()):
-        messages = [message for _, line, message in found if int(line) == i + 3]
-        assert any(word in message for message in messages), (word, messages)
+    (project / "mypy.ini").write_text(options, "utf-8")
+    found = errors(project, sys.executable, "-m", "mypy")
+    assert found["right.py"] == {}
+    for line, word in enumerate(WRONG.values(), 3):
+        assert word in found["wrong.py"].get(line, ""), word
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pyright") is None, reason="pyright is not installed")
+def test_pyright_does_so_too(project):
+    found = errors(project, "pyright", "--pythonpath", sys.executable)
+    assert found["right.py"] == {}
+    for line, call in enumerate(WRONG, 3):
+        # Where PyTorch is absent, its types are unknown.
+        assert line in found["wrong.py"] or "torch" in call, call

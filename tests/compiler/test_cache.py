@@ -243,9 +243,7 @@ def test_a_link_above_the_cache_is_followed_before_it_is_looked_at(
         cache_folder()
 
 
-def test_folders_above_a_new_cache_are_made_for_the_user_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folders_above_a_new_cache_are_made_for_the_user_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPTGEN_CACHE_DIR", str(tmp_path / "one" / "two" / "cache"))
     before = os.umask(0)
     try:

@@ -15,6 +15,7 @@ from optgen.compiler import catalogue, driver
 from optgen.ir.compose import ACCEPT, PROCEED
 from optgen.ir.primitives import FUNCTIONS, REDUCTIONS
 from optgen.language.parse import EXTENTS
+from optgen.language.vocabulary import WRITTEN_OUT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -226,10 +227,11 @@ def test_the_rule_with_a_flag_has_a_state_in_one_variant_only():
 
 def test_the_reference_of_the_language_shows_every_construct():
     shown = "\n".join(specs(LANGUAGE).values())
-    for function in (*FUNCTIONS, *REDUCTIONS):
+    for function in (*FUNCTIONS, *WRITTEN_OUT, *REDUCTIONS):
         assert re.search(rf"\b{function}\(", shown), function
         assert re.search(rf"`{function}\(", LANGUAGE), function
-    for operator in ("+", "-", "*", "/", "**", "<=", "<", ">=", ">", "==", "!=", " and ", " or ", "not ", " if "):
+    compared = ("<=", "<", ">=", ">", "==", "!=")
+    for operator in ("+", "-", "*", "/", "//", "%", "**", *compared, " and ", " or ", "not ", " if "):
         assert operator in shown, operator
     for extent in EXTENTS:
         assert f'extent = "{extent}"' in shown or extent == "element", extent

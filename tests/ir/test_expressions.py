@@ -107,6 +107,16 @@ TABLE = [
     ("floor(g*b) - floor(-c)", "⌊g·b⌋ − ⌊−c⌋",
      r"\left\lfloor g \, b \right\rfloor - \left\lfloor -c \right\rfloor"),
     ("g*floor(t/3)", "g·⌊t/3⌋", r"g \, \left\lfloor \frac{t}{3} \right\rfloor"),
+    ("g % b", "g % b", r"g \bmod b"),
+    ("g // b", "⌊g/b⌋", r"\left\lfloor \frac{g}{b} \right\rfloor"),
+    ("g % (b*c) // -c", "⌊g % (b·c)/−c⌋", r"\left\lfloor \frac{g \bmod \left(b \, c\right)}{-c} \right\rfloor"),
+    ("g*(t % 3)", "g·(t % 3)", r"g \, \left(t \bmod 3\right)"),
+    ("g*(-t // 3)", "g·⌊−t/3⌋", r"g \, \left\lfloor \frac{-t}{3} \right\rfloor"),
+    ("g*(s % 0)", "g·(s % 0)", r"g \, \left(s \bmod 0\right)"),
+    ("g*(s // 0)", "g·⌊s/0⌋", r"g \, \left\lfloor \frac{s}{0} \right\rfloor"),
+    ("clip(g, b, c)", "min(max(g, b), c)", r"\min\left(\max\left(g, b\right), c\right)"),
+    ("g if g > b else c", "(g if g > b else c)",
+     r"\begin{cases} g & g > b \\ c & \text{otherwise} \end{cases}"),
     ("sqrt(g*b)", "√(g·b)", r"\sqrt{g \, b}"),
     ("sqrt(abs(g)) + s", "√|g| + s", r"\sqrt{\left|g\right|} + s"),
     ("g + (s + 1/3)", "g + (s + 1/3)", r"g + \left(s + \frac{1}{3}\right)"),
@@ -346,7 +356,7 @@ def by_python(source: str, t: int) -> Any:
         "sqrt": np.sqrt, "abs": np.abs, "floor": np.floor,
         "sign": lambda x: np.float64((x > 0) * 1.0 - (x < 0) * 1.0) if x == x else x,
         "max": lambda x, y: y if y > x or y != y else x, "min": lambda x, y: y if y < x or y != y else x,
-        "where": lambda condition, x, y: x if condition else y,
+        "where": lambda condition, x, y: x if condition else y, "clip": lambda x, low, high: np.clip(x, low, high),
     }  # fmt: skip
     return lambda g, b, c: eval(code, names | {"g": g, "b": b, "c": c})
 
@@ -413,18 +423,18 @@ def test_inexact_primitives_keep_their_bound_in_every_interpretation() -> None:
                 np.testing.assert_array_max_ulp(np.array(host), expected[f"e{i}"], bound), source
 
 
-@pytest.mark.parametrize("name", ["max", "min", "sign", "abs", "sqrt", "floor"])
+@pytest.mark.parametrize("name", ["max", "min", "sign", "abs", "sqrt", "floor", "mod", "floordiv"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_functions_are_those_of_numpy(name: str, dtype: type) -> None:
     numpy = {"max": np.maximum, "min": np.minimum, "sign": np.sign, "abs": np.absolute, "sqrt": np.sqrt,
-             "floor": np.floor}[name]  # fmt: skip
+             "floor": np.floor, "mod": np.mod, "floordiv": np.floor_divide}[name]  # fmt: skip
     a, b, _ = operands(dtype)
     arguments = (a, b) if len(OPS[name].takes) == 2 else (a,)
-    tie = (a == 0) & (b == 0) if len(arguments) == 2 else np.zeros(a.shape, bool)
+    tie = (a == 0) & (b == 0) if name in ("max", "min") else np.zeros(a.shape, bool)
     with np.errstate(all="ignore"):
         agree = same_bits(interp.NUMPY[name](*arguments).astype(dtype), numpy(*arguments))
     assert (agree | tie).all()
-    assert tie.any() == (len(arguments) == 2)
+    assert tie.any() == (name in ("max", "min"))
 
 
 def test_of_two_zeros_max_and_min_take_the_first() -> None:

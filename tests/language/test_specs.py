@@ -20,12 +20,13 @@ from hypothesis import strategies as st
 from optgen import interpreter as interp
 from optgen.compiler import driver
 from optgen.compiler.toolchain import FLAGS, find_compiler
-from optgen.errors import Diagnostic, Span, SpecError
+from optgen.errors import Diagnostic, Span, SpecError, SpecWarning
 from optgen.ir.expr import Call, Const, Extent, Load, Local, Reduce, Scalar, extent_of
 from optgen.ir.primitives import Type
 from optgen.ir.rule import Rule
 from optgen.language.check import ARGUMENTS, C_KEYWORDS, check, check_open
 from optgen.language.parse import parse
+from optgen.notation.text import expression
 from optgen.optimiser import classes
 
 #: What may follow the name of a hyperparameter, and of a state.
@@ -145,7 +146,10 @@ FORM = [
      "a list of two or more", ""),
     ("a list of texts", spec(hypers="eta = { default = ['a', 1], range = '[0, 1]' }"), 3, 19, "a list of two or more",
      ""),
-    ("no range", spec(hypers="eta = { default = 1 }"), 3, 1, "hyperparameter 'eta' has no range", '"[0, inf)"'),
+    ("an empty range", spec(hypers="eta = { default = 1, range = '' }"), 3, 30, "expected a range, got nothing",
+     "leave it out"),
+    ("a flag among the hyperparameters", spec(hypers="on = { default = true }"), 3, 18, "got true or false",
+     "a choice is a flag: [flags] on = { default = true }"),
     ("a default that is not whole", spec(hypers="eta = { default = 1.5, range = '[1, inf), whole' }"), 3, 19,
      "the default 1.5 of 'eta' is out of its range [1, inf), whole", ""),
     ("a range that is none", spec(hypers="eta = { default = 1, range = '0..1' }"), 3, 30,
@@ -160,10 +164,11 @@ FORM = [
      "out of its range [0, 1)", ""),
     ("one default of two", spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace("0.999", "1.5")), 3, 20,
      "the default 1.5", ""),
-    ("a default of infinity", spec(hypers="eta = { default = inf, range = '[0, inf]' }"), 3, 19, "the default inf", ""),
-    ("a default of NaN", spec(hypers="eta = { default = nan, range = '[0, inf]' }"), 3, 19, "the default nan", ""),
+    ("a default of infinity", spec(hypers="eta = { default = inf, range = '[0, inf)' }"), 3, 19, "the default inf", ""),
+    ("a default of NaN", spec(hypers="eta = { default = nan, range = '[0, inf]' }"), 3, 19,
+     "expected a number as the default, got NaN", ""),
     ("a default of 400 digits", spec(hypers=f"eta = {{ default = {'9' * 400}, range = '[0, 1]' }}"), 3, 19,
-     "out of its", ""),
+     "too large for float64", ""),
     ("a range that is a number", spec(hypers="eta = { default = 1, range = 3 }"), 3, 30,
      "'range': expected text, got a number", ""),
     ("a list of one range", spec("delta = beta[1]*beta[2]*g", hypers=BETA.replace('"[0, 1)"', '["[0, 1)"]')), 3, 42,
@@ -205,7 +210,7 @@ FORM = [
     ("an infinite initial value", spec(states="m = { init = inf }"), 5, 14, "expected a finite initial value", ""),
     ("an initial value of NaN", spec(states="m = { init = nan }"), 5, 14, "expected a finite initial value", ""),
     ("an initial value of 400 digits", spec(states=f"m = {{ init = {'9' * 400} }}"), 5, 14,
-     "expected a finite initial value, got inf", ""),
+     "expected a finite initial value, got nan", ""),
     ("an empty initial value", spec(states="m = { init = '' }"), 5, 14, "'init': expected text, got none", ""),
     ("an empty condition", spec(states="m = { init = 0, when = '' }"), 5, 24, "'when': expected text, got none", ""),
     ("a condition that is true", spec(states="m = { init = 0, when = true }"), 5, 24, "'when': expected text", ""),
@@ -222,7 +227,10 @@ FORM = [
 FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("an expression alone", "eta*m", 1,
      "expected a formula, `name = expression`, got an expression without a name", ""),
-    ("an import", "import os", 1, "got a Python import statement", ""),
+    ("an import", "import os", 1, "expected a formula, `name = expression`, got `import`", "m = rho*m + g"),
+    ("a loop", "for i in m: x = i", 1, "got `for`", "there are no loops"),
+    ("a condition in front", "if f: x = m", 1, "got `if`", "m = a if condition else b"),
+    ("a return", "return m", 1, "got `return`", "delta = eta*m"),
     ("an annotation", "m: float = 1", 1, "got a Python annassign statement", ""),
     ("two on a line", "x = m; y = x", 8, "got a second one on the line", "line of its own"),
     ("an update in place", "m += g", 1, "got an update in place", "in one formula"),
@@ -241,6 +249,10 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
      "there are"),
     ("a random number", "x = m*normal()", 7, "random numbers cannot be said in this language yet", ""),
     ("an order of elements", "x = m - median(g)", 9, "what depends on the place of an element cannot be said", ""),
+    ("clamp", "x = clamp(m, 0, 1)", 5, "unknown function 'clamp'", "write clip(x, low, high)"),
+    ("a rectifier", "x = relu(m)", 5, "unknown function 'relu'", "write max(x, 0)"),
+    ("a deviation", "x = m/std(g)", 7, "unknown function 'std'", "write sqrt(mean((x - mean(x))**2))"),
+    ("half a clip", "x = clip(m, 1)", 5, "clip(): expected 3 arguments, got 2", "clip(x, low, high)"),
     ("a function that there is not yet", "x = tanh(m)", 5, "a function of this kind cannot be said", "there are: sqrt"),
     ("the loss", "x = m*loss(p)", 7, "another look at the loss cannot be said", ""),
     ("nearly a function", "x = sqr(m)", 5, "unknown function 'sqr'", "did you mean sqrt()?"),
@@ -273,8 +285,6 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("a star in a value", "x = *m, g", 5, "functions; got a tuple", ""),
     ("a star alone", "x = *m", 5, "functions; got a star", ""),
     ("a hat", "x = m^2", 6, "`^` is not a power here", "write `**`"),
-    ("whole division", "x = m//2", 6, "`//` has no meaning", "write `/`"),
-    ("a remainder", "x = m % 2", 7, "`%` has no meaning", "real numbers"),
     ("a product of matrices", "x = m @ m", 7, "`@` has no meaning", "element by element"),
     ("an ampersand", "x = m & m", 7, "`&` has no meaning", "write `and`"),
     ("a bar", "x = m | m", 7, "`|` has no meaning", "abs(x)"),
@@ -299,16 +309,18 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("an unknown name", "x = m*nomentum", 7, "unknown name 'nomentum'", "define it"),
     ("nearly a name", "x = m*dleta", 7, "unknown name 'dleta'", "did you mean 'delta'?"),
     ("a Greek name unknown", "x = m*ω", 7, "unknown name 'ω'", ""),
-    ("a name before its formula", "x = delta*m", 5, "'delta' is used before it has a value", "formulas run in order"),
-    ("a circle", "x = x*m", 5, "'x' is used before it has a value", ""),
+    ("a name before its formula", "x = delta*m", 5, "'delta' is used before it has a value",
+     'formulas run in order: move the one that gives it before this one; or declare it, if it is kept'),
+    ("a state that is not declared", "x = x*m", 5, "'x' is used before it has a value",
+     'declare it, if it is kept from step to step: [state] x = { init = "0" }'),
     ("a flag for a number", "x = f*m", 5, "the flag 'f' is no number", "a if f else b"),
-    ("a choice by a value", "x = m if g > 0 else g", 10, "expected a condition of flags", "where(condition, a, b)"),
-    ("a choice by nearly a flag", "x = m if ff else g", 10, "expected a condition of flags", "did you mean 'f'?"),
-    ("a choice by a number", "x = m if eta else g", 10, "expected a condition of flags",
-     "flags: f, matrix; to choose"),
-    ("a choice by half a flag", "x = m if f and g else g", 16, "expected a condition of flags", ""),
+    ("a choice by nearly a flag", "x = m if ff else g", 10, "unknown name 'ff'", "did you mean 'f'?"),
+    ("a choice by a number", "x = m if eta else g", 10, "expected a condition, got a number", "compare it: x > 0"),
+    ("a choice by half a flag", "x = m if f and g else g", 16, "expected a condition, got a number", ""),
+    ("a choice of a condition", "x = m if g > 0 else g > 1", 21, "expected a number, got a condition",
+     "write 1 if condition else 0"),
     ("no condition", "x = where(m, m, g)", 11, "expected a condition, got a number", "compare it: x > 0"),
-    ("no number", "x = m*(g > 0)", 8, "expected a number, got a condition", "where(condition, 1, 0)"),
+    ("no number", "x = m*(g > 0)", 8, "expected a number, got a condition", "1 if condition else 0"),
     ("an `and` of numbers", "x = where(m and g > 0, m, g)", 11, "expected a condition", ""),
     ("a `not` of a number", "x = where(not m, m, g)", 15, "expected a condition", ""),
     ("a sum of conditions", "x = m*((g > 0) + 1)", 9, "expected a number, got a condition", ""),
@@ -328,13 +340,16 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
      "there are: group, tensor"),
     ("a value for an extent", "x = sum(m, g)", 5, "sum(): expected 1 value, then an extent if it has one; got 2", ""),
     ("a number for an extent", "x = sum(m, 2)", 5, "sum(): expected 1 value, then an extent if it has one; got 2", ""),
-    ("a sum of conditions", "x = sum(g > 0)*m", 9, "expected a number, got a condition", "where(condition, 1, 0)"),
+    ("a sum of conditions", "x = sum(g > 0)*m", 9, "expected a number, got a condition", "1 if condition else 0"),
     ("a product with a condition", "x = dot(m, g > 0)", 12, "expected a number, got a condition", ""),
     ("a norm of a norm", "x = norm(norm(m))", 5,
      "norm() over a parameter was given one value for each parameter (tensor), which is the same all over it",
      "leave the reduction out, or write norm(x, group)"),
     ("a sum of the count", "x = sum(t)*m", 5, "sum() over a parameter was given one value a step, which",
-     "leave the red"),
+     "a sum of equal values is a product: write size*x"),
+    ("a sum of one over a row", "x = sum(1, row)*m", 5, "sum() over a row was given a constant", "write columns*x"),
+    ("a count of no matrix", "x = m*(1 if matrix else rows)", 25, "there are no rows where the parameter is no matrix",
+     "a if matrix else b"),
     ("a sum of a constant", "x = sum(eta)*m", 5, "sum() over a parameter was given a constant, which is the same", ""),
     ("a sum of the size", "x = sum(size)*m", 5, "was given one value for each parameter (tensor), which", ""),
     ("a mean of group", "x = mean(norm(m, group), group)", 5,
@@ -389,8 +404,8 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("a name assigned twice", "m = g", 1, "'m' is assigned twice", "its own name"),
     ("a function's name", "max = m", 1, "'max' shadows the function max()", "another name"),
     ("a keyword of C", "double = m", 1, "'double' is a keyword of C or Python, no name for a value", "another"),
-    ("a division by zero", "x = m + 1/0", 9, "a division by zero", "where(x > 0"),
-    ("a number over zero", "x = m/0.0", 5, "a division by zero", "where(x > 0"),
+    ("a division by zero", "x = m + 1/0", 9, "a division by zero", "a/x if x > 0 else b"),
+    ("a number over zero", "x = m/0.0", 5, "a division by zero", "a/x if x > 0 else b"),
     ("a name in another alphabet", "ж = m", 1, "'ж' cannot be a name", "ASCII or Greek"),
     ("a name of underscores", "__x = m", 1, "'__x' cannot be a name", ""),
     ("a name for nothing", "y = m", 1, "'y' is computed, but never used", "use it, or remove it"),
@@ -451,10 +466,6 @@ NAMES = [
      "the hyperparameter 'rho' is never used", "remove"),
     ("an unused flag", spec(flags="f = {}"), 5, 1, "the flag 'f' is never used", "remove"),
     ("a state never written", spec("delta = eta*m", states=M), 5, 1, "the state 'm' is never written", "m = ..."),
-    ("a state never read", spec("m = g\ndelta = eta*g", states=M), 5, 1, "the state 'm' is written, but never read",
-     "remove"),
-    ("a state not read in a variant", spec("m = g\ndelta = eta*(p + m if f else g)", flags="f = {}", states=M),
-     7, 1, "the state 'm' is written, but never read, if not f", "when"),
     ("a state that a variant lacks",
      spec("m = m + g\ndelta = eta*m", flags="f = {}", states="m = { init = 0, when = 'f' }"),
      11, 13, "there is no state 'm' if not f", "a if flag else b"),
@@ -463,7 +474,7 @@ NAMES = [
     ("delta missing in a part", spec("m = m + eta*g", states=M, name=f"{PART}'gradient'"), 8, 1,
      "no formula gives 'delta', what goes on in the gradient's place", "delta = g*omega"),
     ("p missing in a part", spec("m = m + eta*new", states=M, name=f"{PART}'parameter'"), 8, 1,
-     "no formula gives 'p', the new parameter", "p = where"),
+     "no formula gives 'p', the new parameter", "p = new if t > 1 else p"),
     ("delta and p", spec("delta = eta*g\np = p - delta"), 7, 1, "both 'delta' and 'p' are assigned",
      "either delta, what is subtracted from p, or p itself"),
     ("p and delta", spec("p = p - eta*g\ndelta = eta*g"), 7, 1, "both 'delta' and 'p' are assigned", ""),
@@ -485,10 +496,12 @@ NAMES = [
     ("the gradient left as elements", spec("delta = eta*g\ngrad = g", name=f"{PART}'gradient'"), 8, 8,
      "'grad', what the gradient is left as: expected a number or a hyperparameter", "for example: grad = 0"),
     ("the gradient left by a rule", spec("delta = eta*g\ngrad = 0"), 7, 1, "'grad' is computed, but never used", ""),
-    ("a condition for p", spec("p = p > eta"), 6, 5, "'p': expected a number, got a condition", "where"),
-    ("a condition for delta", spec("delta = g > eta"), 6, 9, "'delta': expected a number, got a condition", "where"),
+    ("a condition for p", spec("p = p > eta"), 6, 5, "'p': expected a number, got a condition",
+     "a if condition else b"),
+    ("a condition for delta", spec("delta = g > eta"), 6, 9, "'delta': expected a number, got a condition",
+     "a if condition else b"),
     ("a condition for a state", spec("m = g > eta\ndelta = m", states=M), 8, 5,
-     "'m': expected a number, got a condition", "where"),
+     "'m': expected a number, got a condition", "a if condition else b"),
     ("an initial value of the gradient", spec("m = m + eta*g\ndelta = m", states="m = { init = '2*g' }"), 5, 15,
      "expected an initial value made of", "first step"),
     ("an initial value of t", spec("m = m + eta*g\ndelta = m", states="m = { init = 't' }"), 5, 15,
@@ -662,7 +675,7 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
         module = sys.modules[f"optgen.language.{name}"]
         monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # `check` reports through `elaborate`
         for function in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
-            if isinstance(function, ast.FunctionDef) and function.name not in ("fault", "fault_at"):
+            if isinstance(function, ast.FunctionDef) and function.name not in ("fault", "fault_at", "warn"):
                 calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
                 names = ("fault", "fault_at", "Diagnostic")
                 sites += [(str(module.__file__), c) for c in calls if ast.unparse(c.func).split(".")[-1] in names]
@@ -676,6 +689,90 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
         if not any((file, line) in reached for line in range(call.lineno, (call.end_lineno or 0) + 1))
     ]
     assert missed == []
+
+
+# ---- Choices ----
+
+
+def body(text: str, **choice: bool) -> dict[str, str]:
+    """The formulas of the variant with these flags, by what they assign."""
+    (rule,) = (r for r in rules(text) if {f.name: f.value for f in r.flags} | {"matrix": r.matrix} == choice)
+    return {a.target: expression(a.value) for a in rule.body}
+
+
+def test_one_notation_chooses_by_flags_by_the_count_and_by_elements():
+    text = spec("delta = eta*(g if f else 2*g if t == 1 and not f else 3*g if g > 0 else 4*g)", flags="f = {}")
+    assert body(text, f=True, matrix=None)["delta"] == "η·g"
+    assert body(text, f=False, matrix=None)["delta"] == "η·(2·g if t = 1 else (3·g if g > 0 else 4·g))"
+
+
+@pytest.mark.parametrize(
+    ("test", "when_f", "when_not_f"),
+    [
+        ("f and g > 0", "(g if g > 0 else −g)", "−g"),
+        ("g > 0 and f", "(g if g > 0 else −g)", "−g"),
+        ("f or g > 0", "g", "(g if g > 0 else −g)"),
+        ("g > 0 or not f", "(g if g > 0 else −g)", "g"),
+        ("not (f and g > 0)", "(g if not g > 0 else −g)", "g"),
+    ],
+)
+@pytest.mark.parametrize("choice", ["g if {} else -g", "where({}, g, -g)"])
+def test_a_condition_may_join_flags_and_values(test, when_f, when_not_f, choice):
+    text = spec(f"delta = {choice.format(test)}\nx = eta\np0 = x", flags="f = {}").replace("\nx = eta\np0 = x", "*eta")
+    for f, expected in ((True, when_f), (False, when_not_f)):
+        assert body(text, f=f, matrix=None)["delta"].replace("·η", "") in (expected, f"({expected})")
+
+
+def test_what_only_one_side_needs_is_not_asked_of_the_other():
+    text = spec("x = mean(g, row)\ny = 2*x\ndelta = eta*(g - y if matrix else g)")
+    assert [*body(text, matrix=True)] == ["x", "y", "delta", "p"]
+    assert [*body(text, matrix=False)] == ["delta", "p"]
+
+
+def test_the_given_flag_decides_in_either_spelling():
+    for choice in ("g if matrix and g > 0 else 2*g", "where(matrix and g > 0, g, 2*g)"):
+        text = spec(f"delta = eta*({choice})")
+        assert body(text, matrix=True)["delta"] == "η·(g if g > 0 else 2·g)"
+        assert body(text, matrix=False)["delta"] == "η·(2·g)"
+
+
+def test_a_reduction_over_the_group_is_of_every_parameter():
+    text = spec("n = norm(g, group)\nx = 1/n\ndelta = eta*(g*x if matrix else g)")
+    assert [*body(text, matrix=True)] == ["n", "x", "delta", "p"]
+    assert [*body(text, matrix=False)] == ["n", "delta", "p"]
+
+
+def test_rows_and_columns_are_counted():
+    text = spec("delta = eta*g*(rows/columns if matrix else size)")
+    assert body(text, matrix=True)["delta"] == "η·g·(rows/columns)"
+    p = np.zeros((2, 4, 3))
+    classes.module_class(driver.compile_text(text, "counts.toml"))(1.0).step([p], [np.ones(p.shape)])
+    assert (p == -4 / 3).all()
+
+
+@pytest.mark.parametrize("name", ["clip", "rows_", "row_count"])
+def test_names_of_functions_that_are_written_out_are_free(name):
+    assert rules(spec(f"{name} = 2*g\ndelta = eta*{name}"))
+
+
+def test_a_hyperparameter_without_a_range_takes_every_number():
+    (hyper,) = rules(spec(hypers="eta = { default = -3 }"))[0].hypers
+    assert str(hyper.ranges[0]) == "(-inf, inf)"
+    (hyper,) = rules(spec(hypers="eta = { default = inf, range = '[0, inf]' }"))[0].hypers
+    assert hyper.default == (np.inf,)
+
+
+@pytest.mark.parametrize(
+    ("formula", "flags", "said"),
+    [
+        ("delta = eta*g", "", "rule.toml:5:1: the state 'm' is written, but never read"),
+        ("delta = eta*(p + m if f else g)", "f = {}", "the state 'm' is written, but never read, if not f"),
+    ],
+)
+def test_a_state_may_be_kept_to_be_looked_at_with_a_warning(formula, flags, said):
+    with pytest.warns(SpecWarning, match=re.escape(said)):
+        found = rules(spec(f"m = g\n{formula}", flags=flags, states=M))
+    assert all("m" in {a.target for a in rule.body} for rule in found)
 
 
 # ---- Depth and size ----
@@ -706,9 +803,9 @@ DEEP = {
 
 @pytest.mark.parametrize("text", DEEP.values(), ids=DEEP)
 def test_a_spec_too_deep_or_too_large_is_refused_in_reasonable_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert faults(text)
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 WIDE = {
@@ -726,9 +823,9 @@ WIDE = {
 
 @pytest.mark.parametrize("text", WIDE.values(), ids=WIDE)
 def test_a_wide_spec_is_compiled_in_reasonable_time(text: str) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     assert driver.compile_text(text, "wide.toml").c_source
-    assert time.perf_counter() - start < 20
+    assert time.process_time() - start < 20
 
 
 # ---- All at once ----
@@ -955,9 +1052,8 @@ def test_a_flag_may_be_decided_by_hyperparameters_and_require_others(
 
 
 def test_a_flag_of_hyperparameters_at_fault_is_not_decided() -> None:
-    assert described(CHOICES.replace('rho = { default = 0, range = "[0, 1)" }', "rho = { default = 0 }")) == [
-        "4:1 hyperparameter 'rho' has no range"
-    ]
+    text = CHOICES.replace('rho = { default = 0, range = "[0, 1)" }', "rho = { default = 0, range = 'x' }")
+    assert described(text) == ["4:30 expected a range, got 'x'"]
     text = CHOICES.replace("rho != 0", "rho != ").replace('requires = "kept"', 'default = true, requires = "kept"')
     assert [message.split(" ", 1)[1] for message in described(text)] == ["expected an expression: invalid syntax"]
 

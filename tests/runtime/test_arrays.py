@@ -25,9 +25,10 @@ from optgen import param
 from optgen.errors import ArrayError
 from optgen.optimiser import classes
 from optgen.runtime import overlaps
+from optgen.runtime.addresses import bounds
 from optgen.runtime.arrays import as_gradient, as_parameter
 from optgen.runtime.layout import Layout, layout_of
-from optgen.runtime.overlaps import bounds, overlaps_itself, refuse_overlaps
+from optgen.runtime.overlaps import overlaps_itself, refuse_overlaps
 
 ADAM, Descent = map(classes.shipped_class, ("ADAM", "Descent"))
 BACKENDS = ("kernel", "interpreter")

@@ -32,12 +32,18 @@ from hypothesis import strategies as st
 
 from optgen.ir.rule import Hyper, Interval, Rule
 from optgen.runtime import library
-from optgen.runtime.binding import Binding
+from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.kernel import Kernel
 from optgen.runtime.kernel import kernel_of as compiled_kernel
 
 Draw = Any
 RULES = compilations()
+
+
+def bound(kernel: Kernel, tensors: Any) -> Binding:
+    return Binding(kernel, rows_of(kernel, tensors))
+
+
 every_rule = pytest.mark.parametrize("name", RULES)
 steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
@@ -146,7 +152,7 @@ def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
     def parts(shape: tuple[int, ...], **how: Any) -> tuple[int, int]:
         places = [placement(shape, 4, **how)] * len(rule.arrays)
         tensor = make_tensor(rule, busy(rule.hypers), places, "float32", "tiny", np.random.default_rng(0), 0)
-        binding = Binding(kernel, [tensor.all(rule)])
+        binding = bound(kernel, [tensor.all(rule)])
         layout = library.runtime().ffi.cast("int64_t *", int(binding.table["layout"][0]))
         calls = library.runtime().library
         found = calls.optgen_slabs(layout), calls.optgen_units(kernel.entry, layout)
@@ -184,9 +190,9 @@ def test_any_grouping_of_the_tensors_gives_the_same_bits(name: str, data: st.Dat
     for piece in draw(st.permutations(pieces), "order"):
         groups.setdefault(draw(st.integers(0, 2)), []).append(piece)
     values = busy(rule.hypers)
-    run(Binding(kernel_of(name, dtype), [whole]), values, [4], 1)
+    run(bound(kernel_of(name, dtype), [whole]), values, [4], 1)
     for group in groups.values():
-        binding = Binding(kernel_of(name, dtype, draw(st.sampled_from(library.runtime().usable))), group)
+        binding = bound(kernel_of(name, dtype, draw(st.sampled_from(library.runtime().usable))), group)
         run(binding, values, [4] * len(group), draw(st.sampled_from([1, 2, 3, 7])), draw(st.integers(1, 40)))
     for array, a, b in zip(rule.arrays, split, whole, strict=True):
         same_bits(a, b, f"{array}, cut at {cuts}")
@@ -201,14 +207,14 @@ def test_the_count_is_each_tensors_own_whatever_the_step_before_was(name: str) -
     sets = [[make_tensor(rule, values, places, "float64", "ordinary", rng, t) for _ in range(4)] for t in range(2)]
     # The same binding, with all counts alike, then not, then alike again.
     arrays = [tensor.all(rule) for tensor in sets[0]]
-    binding = Binding(kernel, arrays)
+    binding = bound(kernel, arrays)
     single = [[a.copy() for a in tensor] for tensor in arrays]
     if rule.grouped:
         return  # what a tensor gets depends on the others
     for counts in ([1, 1, 1, 1], [2, 7, 2, 900], [3, 3, 3, 3], [4, 3, 3, 3]):
         run(binding, values, counts, 2, 3)
         for tensor, t in zip(single, counts, strict=True):
-            run(Binding(kernel, [tensor]), values, [t], 1)
+            run(bound(kernel, [tensor]), values, [t], 1)
         for tensor, expected in zip(arrays, single, strict=True):
             for array, a, b in zip((*rule.arrays, *rule.tensor_states), tensor, expected, strict=False):
                 same_bits(a, b, f"{array} at counts {counts}")
@@ -227,7 +233,7 @@ def test_a_gradient_of_the_same_layout_takes_the_place_of_another() -> None:
     for how in ({}, {"back": [0]}, {"gaps": {1: 2}}, {"shift": 1}):
         place = placement((4, 6), 4, **how)
         p, g, other = (Placed(np.arange(24, dtype="f4") + k, place) for k in range(3))
-        binding = Binding(kernel, [[p.array, g.array]])
+        binding = bound(kernel, [[p.array, g.array]])
         for gradient in (other, g, other):
             expected = p.array - np.float32(0.5) * gradient.array
             cell, offset = binding.gradient_cell(0)

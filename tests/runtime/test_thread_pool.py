@@ -29,7 +29,7 @@ from optgen.ir.evaluate import Always
 from optgen.optimiser import classes
 from optgen.paths import declarations
 from optgen.runtime import library, machine
-from optgen.runtime.binding import SERIAL, Binding, Team
+from optgen.runtime.binding import SERIAL, Binding, Team, rows_of
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import open_library
 from optgen.runtime.machine import choose_isa, threads
@@ -245,7 +245,7 @@ def test_a_team_does_the_steps_in_the_place_of_the_pool(name: str, come: int) ->
     rng = np.random.default_rng(0)
     start = [rng.standard_normal(SIZE) for _ in kernel_.rule.arrays]
     arrays = {each: [x**2 for x in start] for each in (None, team)}
-    bindings = {each: Binding(kernel_, [arrays[each]], each) for each in arrays}
+    bindings = {each: Binding(kernel_, rows_of(kernel_, [arrays[each]]), each) for each in arrays}
     before = library.runtime().library.optgen_workers()
     for t in (1, 2):
         bindings[team].run([values], t, 3)

@@ -25,7 +25,7 @@ from optgen.ir.rule import Hyper, Rule
 from optgen.optimiser.base import compilation_of
 from optgen.paths import declarations
 from optgen.runtime import library
-from optgen.runtime.binding import Binding
+from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.group_step import GroupStep
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import Runtime, open_library
@@ -320,7 +320,7 @@ def compare(
 
     From step to step, the gradients change in place.
     """
-    binding = Binding(kernel, [tensor.all(rule) for tensor in tensors])
+    binding = Binding(kernel, rows_of(kernel, [tensor.all(rule) for tensor in tensors]))
     oracle = [
         {name: placed.array.copy("C") for name, placed in tensor.arrays.items()}
         | {name: array.copy() for name, array in tensor.small.items()}
@@ -488,7 +488,7 @@ def check_positions(rule: Rule, kernel: Kernel) -> None:
             placed.array[...] = numbers(kind, rng, 1, kernel.dtype)
         for array in tensor.small.values():
             array[...] = array.flat[0]
-        run(Binding(kernel, [tensor.all(rule)]), busy(rule.hypers), [3], 3, 7)
+        run(Binding(kernel, rows_of(kernel, [tensor.all(rule)])), busy(rule.hypers), [3], 3, 7)
         for name, placed in tensor.arrays.items():
             first = np.full(shape, placed.array.flat[0])
             same_bits(placed.array, first, f"{name} by position, {kind} numbers")
