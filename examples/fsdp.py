@@ -40,7 +40,7 @@ def build() -> tuple[nn.Module, torch.optim.Optimizer]:
         if isinstance(layer, nn.Linear):
             fully_shard(layer)
     fully_shard(model)
-    return model, optim.LAMB(model.parameters(), lr=0.02, decay=0.01)
+    return model, optim.LAMB(model.parameters(), lr=0.02, weight_decay=0.01)
 
 
 def train(model: nn.Module, opt: torch.optim.Optimizer, first: int, last: int) -> list[float]:

@@ -28,8 +28,16 @@ __all__ = [
 ]
 
 
+#: How long a part of a message may be that somebody else has written.
+MOST_LETTERS = 1000
 #: How many faults of one spec are printed; `diagnostics` has them all.
 MOST_SHOWN = 100
+
+
+def excerpt(text: str) -> str:
+    """The two ends of a text that is too long for a message."""
+    half = MOST_LETTERS // 2
+    return text if len(text) <= MOST_LETTERS else f"{text[:half]} ... {text[-half:]}"
 
 
 @dataclass(frozen=True, order=True)
@@ -51,7 +59,7 @@ class Diagnostic:
 
     def render(self, file: str, lines: list[str]) -> str:
         """`file:line:col: message`, the line itself, a caret under the place, and the hint."""
-        text = [f"{file}:{self.span.line}:{self.span.column}: {self.message}"]
+        text = [f"{file}:{self.span.line}:{self.span.column}: {excerpt(self.message)}"]
         if 1 <= self.span.line <= len(lines):
             line, column, width = _window(lines[self.span.line - 1], self.span)
             number = str(self.span.line)
@@ -60,7 +68,7 @@ class Diagnostic:
             text.append(f"  {number} | {line}")
             text.append(f"  {' ' * len(number)} | {pad}{'^' * max(1, min(width, len(line) - column + 1))}")
         if self.hint:
-            text.append(f"  hint: {self.hint}")
+            text.append(f"  hint: {excerpt(self.hint)}")
         return "\n".join(text)
 
 

@@ -32,7 +32,7 @@ class Argument:
     symbol
         What a hyperparameter is called in formulas.
     torch
-        What PyTorch calls it.
+        What it is called in PyTorch.
     spellings
         Other names for a hyperparameter, and the names of its single values: each with whether it is the whole.
     """
@@ -101,7 +101,7 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         ],
         meanings=summary.meanings(rule, [assign for body in summary.bodies(checked, opened) for assign in body]),
         hypers=[_hyper(hyper, names[hyper.name]) for hyper in rule.hypers],
-        flags=[_flag(flag) for flag in rule.flags],
+        flags=[_flag(flag, names[flag.name]) for flag in rule.flags],
         states=[_state(state, checked) for state in states.values()],
     )
 
@@ -112,14 +112,14 @@ def _state(state: State, checked: Sequence[Rule]) -> Argument:
     return Argument(state.name, state.doc or "a state", range=kept, init=text.expression(state.init), when=when)
 
 
-def _flag(flag: Flag) -> Argument:
+def _flag(flag: Flag, torch: str) -> Argument:
     """A flag that hyperparameters decide has no default in the signature."""
     doc = flag.doc or "a flag"
     if flag.requires:
         doc += f"; requires {flag.requires}"
     if flag.when is None:
-        return Argument(flag.name, doc, repr(flag.default), "bool", str(flag.default))
-    return Argument(flag.name, doc, "None", "bool | None", f"whether {text.expression(flag.when)}")
+        return Argument(flag.name, doc, repr(flag.default), "bool", str(flag.default), torch=torch)
+    return Argument(flag.name, doc, "None", "bool | None", f"whether {text.expression(flag.when)}", torch=torch)
 
 
 def _hyper(hyper: Hyper, torch: str) -> Argument:

@@ -10,8 +10,9 @@ import ast
 from collections.abc import Sequence
 
 from .. import HOMES
+from ..ir.torch_names import ABSENT
 from ..paths import PACKAGE
-from .description import Description
+from .description import Argument, Description
 from .jinja import environment
 
 __all__ = ["package_stub", "torch_stub"]
@@ -61,8 +62,18 @@ def _torch_class(rule: Description) -> tuple[str, list[str]]:
     if rule.origin == "torch.optim":
         return f"Adapter, _theirs.{rule.name}", []
     hypers = [f"{each.torch}: {_tensor(each.count)} = {each.default}" for each in rule.hypers]
-    flags = [f"{each.name}: {each.annotation} = {each.default}" for each in rule.flags]
-    return "Adapter", ["self", "params: ParamsT", *hypers, *(["*", *flags] if flags else [])]
+    flags = [f"{each.torch}: {each.annotation} = {each.default}" for each in rule.flags]
+    others = {name: each.count if whole else 0 for each in rule.hypers for name, whole in _spellings(each)}
+    others |= {flag.name: 0 for flag in rule.flags} | dict.fromkeys(ABSENT, 0)
+    for each in (*rule.hypers, *rule.flags):
+        others.pop(each.torch, None)
+    return "Adapter", [
+        "self", "params: ParamsT", *hypers, "*", *flags, *(f"{name}: {_tensor(n)} = ..." for name, n in others.items())
+    ]  # fmt: skip
+
+
+def _spellings(hyper: Argument) -> list[tuple[str, bool]]:
+    return [(hyper.name, True), *hyper.spellings]
 
 
 def _tensor(count: int) -> str:

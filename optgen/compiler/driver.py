@@ -170,6 +170,6 @@ def compile_file(path: Path) -> Compilation:
         fault = error.strerror if isinstance(error, OSError) else error
         raise OptgenError(f"{called}: a spec was expected: {fault}", hint=hint) from None
     if len(data) > MOST_BYTES:
-        raise OptgenError(f"{called}: a spec was expected, got a file of more than {MOST_BYTES} bytes")
+        raise OptgenError(f"{called}: expected a spec, got a file of more than {MOST_BYTES} bytes")
     # Two shipped rules may differ in nothing but capitals; their files do not.
     return compile_text(text, printable(Path(path.name)), path.stem if path.resolve().parent == SPECS else "")

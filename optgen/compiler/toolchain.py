@@ -125,7 +125,7 @@ def time_limit() -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds < math.inf:
-        message = f"{TIME_LIMIT}: a number of seconds above 0 was expected, got {given[:40]!r}"
+        message = f"{TIME_LIMIT}: expected a number of seconds above 0, got {given[:40]!r}"
         raise ArgumentError(message, hint=f"unset it for {USUAL_LIMIT:g} seconds")
     return seconds
 

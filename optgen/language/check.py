@@ -19,7 +19,20 @@ from collections.abc import Collection, Iterator, Mapping
 from ..errors import Span, SpecError, SpecWarning
 from ..ir.compose import ACCEPT, DELTA, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import COUNTS, PARAMETER, Call, Expr, Extent, Local, Reduce, Rows, children, reduces, type_of
+from ..ir.expr import (
+    COUNTS,
+    PARAMETER,
+    Call,
+    Expr,
+    Extent,
+    Local,
+    Reduce,
+    Rows,
+    children,
+    reduces,
+    type_of,
+    walk,
+)
 from ..ir.primitives import Type
 from ..ir.rule import Flag, Hyper, Interval, Part, Rule
 from ..ir.verify import verify
@@ -31,7 +44,14 @@ from .vocabulary import C_KEYWORDS, CALLABLE, MATRIX, OVER, RENAME
 __all__ = ["ARGUMENTS", "MOST_REDUCTIONS", "check", "check_open"]
 
 MOST_FLAGS = 6
-MOST_REDUCTIONS = 32
+MOST_REDUCTIONS = 16
+#: How many operators, functions, choices and assignments a spec may have.
+MOST_OPERATIONS = 2000
+#: How many a variant may have if all of them are counted once more for each reduction, since what a reduction is taken
+#: of may have to be computed again in the sweep that needs it; and how many all variants may have together.
+MOST_WORK, MOST_WORK_OF_ALL = 4000, 16_000
+
+SMALLER = "make two rules, and a chain of them"
 
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
@@ -49,6 +69,7 @@ def check(spec: SpecAst) -> tuple[Rule, ...]:
 def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     """Check a spec as `check` does, and return its variants open, as parts of chains need them."""
     checker = _Checker(spec)
+    checker.check_size()
     checker.find_shapes()
     checker.find_values()
     checker.check_names()
@@ -63,6 +84,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     checker.check_uses()
     checker.check_groups(tuple(filter(None, rules)))
     checker.check_reductions(tuple(filter(None, rules)))
+    checker.check_work(tuple(filter(None, rules)))
     if checker.faults:
         raise SpecError(spec.file, spec.text, checker.faults)
     for each in checker.warnings:
@@ -311,7 +333,38 @@ class _Checker(Scope):
         count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
         if count > MOST_REDUCTIONS:
             message = f"expected at most {MOST_REDUCTIONS} reductions, got {count}"
-            self.fault(self.spec.formulas_span, message, "make two rules, and a chain of them")
+            self.fault(self.spec.formulas_span, message, SMALLER)
+
+    def check_size(self) -> None:
+        """Limit the work of checking: raise SpecError at once for a spec that is too large to be looked at further."""
+        spec = self.spec
+        terms = [formula.value for formula in spec.formulas]
+        terms += [term for state in spec.states for term in (state.init, state.when) if term is not None]
+        terms += [term for flag in spec.flags for term in (flag.default, flag.requires) if isinstance(term, Term)]
+        count = len(spec.formulas) + sum(
+            isinstance(part, Operation | Invoke | Choice) for term in terms for part in _terms(term)
+        )
+        variants = 2 ** min(len(spec.flags), MOST_FLAGS)
+        if count > MOST_OPERATIONS:
+            message = f"expected at most {MOST_OPERATIONS} operations, got {count}"
+        elif count * variants > MOST_WORK_OF_ALL:
+            message = f"expected at most {MOST_WORK_OF_ALL} operations in all variants, got {count} x {variants}"
+        else:
+            return
+        self.fault(spec.formulas_span, message, SMALLER)
+        raise SpecError(spec.file, spec.text, self.faults)
+
+    def check_work(self, rules: tuple[Rule, ...]) -> None:
+        """Limit the kernels that are to be made of all variants."""
+        sizes = [_size(rule) for rule in rules]
+        work = [operations * (1 + reductions) for operations, reductions in sizes]
+        if max(work, default=0) > MOST_WORK:
+            operations, reductions = sizes[work.index(max(work))]
+            message = f"expected at most {MOST_WORK} operations x (1 + reductions)"
+            self.fault(self.spec.formulas_span, f"{message}, got {operations} x (1 + {reductions})", SMALLER)
+        elif sum(work) > MOST_WORK_OF_ALL:
+            message = f"expected at most {MOST_WORK_OF_ALL} operations x (1 + reductions) in all variants"
+            self.fault(self.spec.formulas_span, f"{message}, got {sum(work)} in {len(rules)}", SMALLER)
 
     def check_groups(self, rules: tuple[Rule, ...]) -> None:
         """Check that matrices and other parameters, which one step may mix, agree on the values of the group."""
@@ -370,6 +423,13 @@ class _Checker(Scope):
         for formula in spec.formulas:
             if formula.target not in self.used and formula.target not in known:
                 self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")
+
+
+def _size(rule: Rule) -> tuple[int, int]:
+    """How many operations a variant has, and how many of them are reductions."""
+    parts = [part for assign in rule.body for part in walk(assign.value)]
+    reductions = sum(isinstance(part, Reduce) for part in parts)
+    return len(rule.body) + sum(isinstance(part, Call) for part in parts) + reductions, reductions
 
 
 def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[str], int | None]]:

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
+from functools import cached_property
 from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
@@ -18,7 +19,7 @@ from ..ir.expr import Rows
 from ..ir.rule import Part
 from ..names import canonical
 from .formula import kind, read_expression, read_formulas, words
-from .positions import Path, Positions, locate, span_at
+from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
 from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
 
 __all__ = ["parse"]
@@ -51,6 +52,10 @@ def parse(text: str, file: str) -> SpecAst:
         hint = "see the README for a rule to start from"
         fault = Diagnostic(Span(1, 1), "expected a spec, got an empty file", hint)
         raise SpecError(file, text, [fault])
+    if (deep := nested_too_deeply(text)) is not None:
+        hint = "a spec has tables of one level, in which each entry is a table in braces"
+        message = f"expected TOML nested at most {DEEPEST} deep, got more"
+        raise SpecError(file, text, [Diagnostic(span_at(text, deep, deep + 1), message, hint)])
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -59,9 +64,6 @@ def parse(text: str, file: str) -> SpecAst:
         number = re.search(r"[0-9_]{4000,}", text)
         place = span_at(text, *number.span()) if number else Span(1, 1)
         raise SpecError(file, text, [Diagnostic(place, _TOO_LARGE)]) from None
-    except RecursionError:
-        fault = Diagnostic(Span(1, 1), "TOML nested too deeply to read", "a spec has tables of one level")
-        raise SpecError(file, text, [fault]) from None
     _Document(spec, locate(text)).read(document)
     return spec
 
@@ -91,11 +93,20 @@ class _Document:
 
     def key_span(self, path: Path) -> Span:
         place = self.places.get(path)
-        # A table made by dotted keys alone has no header: its place is that of the first key inside.
         if place is None:
-            inside = [p.key for at, p in self.places.items() if at[: len(path)] == path]
-            return span_at(self.spec.text, *min(inside)) if inside else Span(1, 1)
+            inside = self.first_inside.get(path)
+            return span_at(self.spec.text, *inside) if inside else Span(1, 1)
         return span_at(self.spec.text, *place.key)
+
+    @cached_property
+    def first_inside(self) -> dict[Path, tuple[int, int]]:
+        """The first key inside of each table: one that is made only by dotted keys has no other place."""
+        first: dict[Path, tuple[int, int]] = {}
+        for path, place in self.places.items():
+            for length in range(1, len(path)):
+                above = path[:length]
+                first[above] = min(first.get(above, place.key), place.key)
+        return first
 
     def value_span(self, path: Path) -> Span:
         place = self.places.get(path)

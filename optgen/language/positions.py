@@ -14,7 +14,10 @@ from dataclasses import dataclass
 
 from ..errors import Span
 
-__all__ = ["Path", "Positions", "locate", "span_at"]
+__all__ = ["DEEPEST", "Path", "Positions", "locate", "nested_too_deeply", "span_at"]
+
+#: How many tables and lists a document may have in each other, and how many names a key. A spec needs three.
+DEEPEST = 8
 
 Path = tuple[str | int, ...]
 
@@ -44,6 +47,41 @@ def span_at(text: str, start: int, end: int) -> Span:
     line_end = text.find("\n", start)
     end = min(end, len(text) if line_end < 0 else line_end)
     return Span(text.count("\n", 0, start) + 1, start - line_start + 1, max(1, end - start))
+
+
+#: What decides how deep a document is nested, with strings and comments as one; closed or not.
+_MARKS = re.compile(
+    r"""
+    \"{3} (?: [^\\] | \\. )*? (?: \"{3} | \Z )
+    | '{3} .*? (?: '{3} | \Z )
+    | \" (?: [^\"\\\n] | \\. )* \"?
+    | ' [^'\n]* '?
+    | \# [^\n]*
+    | [][{}.=,\n]
+    """,
+    re.DOTALL | re.VERBOSE,
+)
+
+
+def nested_too_deeply(text: str) -> int | None:
+    """Where a document, of which nothing is known yet, is nested more than DEEPEST deep; None if it is nowhere.
+
+    Asked before `tomllib`, which takes time and memory that grow with the square of the depth.
+    """
+    brackets = names = 0
+    for mark in _MARKS.finditer(text):
+        match mark[0]:
+            case "[" | "{":
+                brackets += 1
+            case "]" | "}":
+                brackets -= 1
+            case ".":
+                names += 1
+            case "=" | "," | "\n":
+                names = 0
+        if max(brackets, names + 1) > DEEPEST:
+            return mark.start()
+    return None
 
 
 def locate(text: str) -> dict[Path, Positions]:

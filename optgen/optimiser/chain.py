@@ -114,7 +114,7 @@ class ChainSettings(Settings):
         self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]], backend: str
     ) -> None:
         self.parts = tuple(parts)
-        self._named = named
+        self.named = named
         known = spellings(compilation.rules[0].hypers)
         super().__init__("Chain", compilation, known, JoinedValues(parts, named), {}, {}, backend)
 
@@ -129,13 +129,13 @@ class ChainSettings(Settings):
         return flags_of_parts([part.flags for part in self.parts])
 
     def replace(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        for part, names in zip(self.parts, self._named, strict=True):
+        for part, names in zip(self.parts, self.named, strict=True):
             own = {old: values[new] for old, new in names.items() if new in values}
             if own:
                 part.replace(own)
 
     def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        for part, names in zip(self.parts, self._named, strict=True):
+        for part, names in zip(self.parts, self.named, strict=True):
             part.refuse_other_variant({own: values[name] for own, name in names.items()})
 
     # Dtypes are known by every part, so that a change of one makes the chain look again.

@@ -44,8 +44,12 @@ def _made(name: str) -> type[Adapter]:
     if rule.part:
         usage = f"optgen.torch.chain(params, optgen.{name}(), optgen.AdamW())"
         raise AttributeError(f"{name} is a part of chains, and no rule by itself (hint: {usage})")
-    theirs = getattr(torch.optim, name) if rule.origin == "torch.optim" else None
-    return adapted(core._compilation, core._module, theirs, core)
+    if rule.origin != "torch.optim":
+        return adapted(core._compilation, core._module, core)
+    theirs: type[Optimizer] = getattr(torch.optim, name)
+    above = theirs.__bases__[0].__name__  # of AdamW, Adam
+    parent = _made(above) if above in catalogue.shipped_rules() else Adapter
+    return adapted(core._compilation, core._module, core, theirs, parent)
 
 
 def __getattr__(name: str) -> Any:

@@ -16,15 +16,17 @@ from torch.optim import Optimizer
 
 from ..compiler.driver import Compilation, compile_file, compile_text
 from ..errors import ArgumentError
-from ..ir.torch_names import torch_names, torch_states
+from ..ir.rule import Rule
+from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_spellings, torch_states
 from ..once import once
 from ..optimiser.base import settings_of
+from ..optimiser.chain import Chain, ChainSettings
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.classes import module_class
 from .naming import STEP, Kind
 from .optimizer import Adapter
-from .param_groups import NO_SCHEDULE, SCHEDULERS
-from .strategies import OwnRule, Strategy, TorchRule
+from .param_groups import NO_SCHEDULE, SCHEDULERS, expect_absent
+from .strategies import OwnRule, TorchRule
 
 __all__ = ["adapted", "chain", "load"]
 
@@ -47,29 +49,66 @@ def chain(params: Any, *parts: Any) -> Adapter:
 
 
 def adapted(
-    compilation: Compilation, module: str | None, theirs: type[Optimizer] | None, core: Any, name: str = ""
+    compilation: Compilation,
+    module: str | None,
+    core: Any,
+    theirs: type[Optimizer] | None = None,
+    parent: type[Adapter] = Adapter,
 ) -> type[Adapter]:
-    """The class of a rule; `theirs` is PyTorch's, if PyTorch has this rule, `core` the class that optgen has."""
-    rule = compilation.rules[0]
-    hypers = torch_names(rule)
-    attributes: dict[str, Any] = {"__doc__": core.__doc__, "__module__": __package__}
-    strategy: Strategy
+    """The class of a rule.
+
+    Parameters
+    ----------
+    core
+        The class that optgen has.
+    theirs
+        That of PyTorch, if PyTorch has this rule.
+    parent
+        Ours of the class from which `theirs` derives, if there is one.
+    """
+    names = torch_names(compilation.rules[0])
     if theirs is None:
-        strategy = OwnRule()
-        states = {STEP: f"{STEP}_state"}  # a state that has the name of PyTorch's count
-        attributes["__init__"] = _constructor(core, hypers)
-    else:
-        strategy, states = TorchRule(theirs), torch_states(rule)
-    keys = (*hypers.values(), *(flag.name for flag in rule.flags if flag.when is None), *strategy.flags)
-    attributes["_kind"] = Kind(compilation, module, strategy, hypers, states, keys)
-    return type(name or rule.name, (Adapter, *strategy.bases), attributes)
+        kind = _own_kind(compilation, module, names)
+        return _class_of(core, kind, Adapter, __init__=_constructor(core, kind))
+    settled = [flag for flag in parent._kind.flags if flag not in names] if parent is not Adapter else []
+    kind = _torch_kind(compilation, module, TorchRule(theirs, settled), names)
+    return _class_of(core, kind, parent, theirs)
+
+
+def _class_of(core: type, kind: Kind, *bases: type[Optimizer], **attributes: Any) -> type[Adapter]:
+    attributes |= {"__doc__": core.__doc__, "__module__": __package__, "_kind": kind}
+    return type(core.__name__, bases, attributes)
+
+
+def _torch_kind(compilation: Compilation, module: str | None, strategy: TorchRule, names: Mapping[str, str]) -> Kind:
+    """A group has PyTorch's keys, and others mean nothing."""
+    rule = compilation.rules[0]
+    hypers, flags, keys = _keys_of(rule, names)
+    return Kind(compilation, module, strategy, hypers, flags, torch_states(rule), {}, {}, (*keys, *strategy.flags))
+
+
+def _own_kind(compilation: Compilation, module: str | None, names: Mapping[str, str]) -> Kind:
+    """A group has PyTorch's keys where PyTorch has such a thing, and others may be spellings of these."""
+    rule = compilation.rules[0]
+    hypers, flags, keys = _keys_of(rule, names)
+    states = {STEP: f"{STEP}_state"}  # a state that has the name of PyTorch's count
+    absent = {key: value for key, value in ABSENT.items() if key not in names.values()}
+    spelled = torch_spellings(rule, names)
+    return Kind(compilation, module, OwnRule(), hypers, flags, states, spelled, absent, (*keys, *absent))
+
+
+def _keys_of(rule: Rule, names: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """What groups call hyperparameters and flags, and those of them that a caller sets."""
+    hypers = {hyper.name: names[hyper.name] for hyper in rule.hypers}
+    flags = {flag.name: names[flag.name] for flag in rule.flags}
+    return hypers, flags, [*hypers.values(), *(flags[flag.name] for flag in rule.flags if flag.when is None)]
 
 
 @once
 def of_spec(text: str, file: str) -> type[Adapter]:
     """The class of a spec that does not ship; the same one each time."""
     compilation = compile_text(text, file)
-    made = adapted(compilation, None, None, module_class(compilation))
+    made = adapted(compilation, None, module_class(compilation))
     made._revival = (_of_spec, (text, file))
     return made
 
@@ -79,22 +118,26 @@ def _of_spec(text: str, file: str) -> Adapter:
     return cls.__new__(cls)
 
 
-def _constructor(core: Any, hypers: Mapping[str, str]) -> Callable[..., None]:
+def _constructor(core: Any, kind: Kind) -> Callable[..., None]:
     """Of a rule of optgen's own: the parameters, then what its class takes, by the names that groups have."""
+    names = {**kind.hypers, **kind.flags}
     own = [p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend")]
-    theirs = [p.replace(name=hypers.get(p.name, p.name)) for p in own]
+    theirs = [p.replace(name=names.get(p.name, p.name)) for p in own]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.Signature([first, *theirs])
-    spelled = {new: old for old, new in hypers.items()}
+    usual = {p.name: p.default for p in theirs}
+    spelled = {new: old for old, new in names.items()}
 
     def __init__(self: Adapter, *args: Any, **kwargs: Any) -> None:
+        kwargs = kind.spelled(kwargs, usual)
+        expect_absent(kind, kwargs, kind.name)
         try:
-            bound = signature.bind(*args, **kwargs)
+            bound = signature.bind(*args, **{key: value for key, value in kwargs.items() if key not in kind.absent})
         except TypeError as error:
             raise ArgumentError(f"{type(self).__name__}: {error}", hint=f"{type(self).__name__}{signature}") from None
         given = dict(bound.arguments)
         params = given.pop("params")
-        Optimizer.__init__(self, params, defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), hypers))
+        Optimizer.__init__(self, params, defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), kind))
 
     __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()]
@@ -102,7 +145,7 @@ def _constructor(core: Any, hypers: Mapping[str, str]) -> Callable[..., None]:
     return __init__
 
 
-def defaults_of(core: Any, hypers: Mapping[str, str]) -> dict[str, Any]:
+def defaults_of(core: Any, kind: Kind) -> dict[str, Any]:
     """The hyperparameters and flags of an optimiser of optgen, as a group has them. ArgumentError for a schedule, which
     is a learning-rate scheduler's here."""
     defaults: dict[str, Any] = {}
@@ -111,19 +154,21 @@ def defaults_of(core: Any, hypers: Mapping[str, str]) -> dict[str, Any]:
         values = own.values[hyper.name]
         if any(map(callable, values)):
             raise ArgumentError(f"{hyper.name}: {NO_SCHEDULE}", hint=SCHEDULERS)
-        defaults[hypers[hyper.name]] = values if hyper.vector else values[0]
-    return defaults | {name: value for name, value in own.flags.items() if name not in own.decided}
+        defaults[kind.hypers[hyper.name]] = values if hyper.vector else values[0]
+    flags = {kind.flags[name]: value for name, value in own.flags.items() if name not in own.decided}
+    return {**defaults, **flags, **kind.absent}
 
 
-def _wrapped(params: Any, core: Any) -> Adapter:
-    """An optimiser of optgen, with its hyperparameters, for tensors of PyTorch."""
+def _wrapped(params: Any, core: Chain) -> Adapter:
+    """A chain of optgen, with its hyperparameters, for tensors of PyTorch."""
     made = _revived(core)
-    Optimizer.__init__(made, params, defaults_of(core, made._kind.hypers))
+    Optimizer.__init__(made, params, defaults_of(core, made._kind))
     return made
 
 
-def _revived(core: Any) -> Adapter:
-    cls = adapted(core._compilation, core._module, None, type(core), type(core).__name__)
-    made: Adapter = cls.__new__(cls)
+def _revived(core: Chain) -> Adapter:
+    own: ChainSettings = core._settings
+    names = chain_names((part.rule, named) for part, named in zip(own.parts, own.named, strict=True))
+    made: Adapter = object.__new__(_class_of(type(core), _own_kind(core._compilation, core._module, names), Adapter))
     made._revival = (_revived, (core,))
     return made

@@ -5,10 +5,12 @@ In: a compiled rule. Out: a `Kind`, which stays the same while its optimisers st
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from ..compiler.driver import Compilation
+from ..errors import ArgumentError
 from ..ir.expr import Extent
 from ..ir.rule import Rule, State
 from .strategies import Strategy
@@ -31,10 +33,14 @@ class Kind:
         The file of optgen's own class, if it was built.
     strategy
         What depends on whether PyTorch has this rule too.
-    hypers
-        By its name in the spec, what a group calls a hyperparameter.
+    hypers, flags
+        By its name in the spec, what a group calls a hyperparameter or a flag.
     states
         States that have another name than in the spec.
+    spellings
+        What a group may say instead: the key that is meant, and the position of one value in it, or None.
+    absent
+        Of `ABSENT`, what the rule does not have.
     keys
         What of a group decides about a step.
     """
@@ -42,8 +48,11 @@ class Kind:
     compilation: Compilation
     module: str | None
     strategy: Strategy
-    hypers: dict[str, str]
-    states: dict[str, str]
+    hypers: Mapping[str, str]
+    flags: Mapping[str, str]
+    states: Mapping[str, str]
+    spellings: Mapping[str, tuple[str, int | None]]
+    absent: Mapping[str, float]
     keys: tuple[str, ...]
 
     @property
@@ -78,3 +87,37 @@ class Kind:
         for state in rule.states:
             if state.extent > Extent.GROUP:
                 yield state, self.key(state.name)
+
+    def spelled(self, given: Mapping[str, Any], usual: Mapping[str, Any]) -> dict[str, Any]:
+        """What a caller gave in any spelling, by the keys that groups have; `usual` has what is not given of betas.
+
+        Raises
+        ------
+        ArgumentError
+            For what is given twice.
+        """
+        made = {key: value for key, value in given.items() if key not in self.spellings}
+        seen: set[tuple[str, int | None]] = {(key, None) for key in made}
+        for spelled in given.keys() & self.spellings.keys():
+            key, index = self.spellings[spelled]
+            if seen & {(key, None), (key, index)} or (index is None and key in made):
+                raise ArgumentError(f"{self.name}: {key} is given twice, once as {spelled!r}")
+            seen.add((key, index))
+            self._put(made, key, index, given[spelled], usual)
+        return made
+
+    def respell(self, group: dict[str, Any]) -> None:
+        """Gives what a group has in another spelling the key that groups have, in place: what was set last counts."""
+        for spelled in [key for key in group if key in self.spellings]:
+            key, index = self.spellings[spelled]
+            self._put(group, key, index, group.pop(spelled), group)
+        for key, value in self.absent.items():
+            group.setdefault(key, value)
+
+    @staticmethod
+    def _put(into: dict[str, Any], key: str, index: int | None, value: Any, usual: Mapping[str, Any]) -> None:
+        if index is not None:
+            values = list(into.get(key, usual[key]))
+            values[index] = value
+            value = tuple(values)
+        into[key] = value

@@ -23,7 +23,7 @@ from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.engine import first_group_states, leave_gradients, variant_for
-from .checkpoint import expect_fit, expect_state
+from .checkpoint import expect_state, fitting
 from .naming import STEP, Kind
 from .param_groups import Groups, expect_group
 from .plan import Member, TensorPlan, accepted, step_of
@@ -336,7 +336,7 @@ class Adapter(Optimizer):
         taken: list[dict[str, Any]] = []
 
         def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
-            expect_fit(self._kind, self.param_groups, self.defaults, saved, self._what)
+            saved = fitting(self._kind, self.param_groups, saved, self._what)
             taken.append(saved)
             return {**saved, "state": {i: _copied(kept) for i, kept in saved["state"].items()}}
 
@@ -378,12 +378,18 @@ class Adapter(Optimizer):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
+        for group in (self.defaults, *self.param_groups):  # as former versions left them
+            self._kind.respell(group)
         self._forget()
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As PyTorch's; a hyperparameter out of its range is a HyperparameterError."""
         if self._kind.strategy.checks_values and isinstance(param_group, dict):
-            expect_group(self._kind, param_group, len(self.param_groups))
+            spelled = self._kind.spelled(param_group, self.defaults)
+            expect_group(self._kind, spelled, len(self.param_groups))
+            if spelled.keys() != param_group.keys():
+                param_group.clear()
+                param_group.update(spelled)
         super().add_param_group(param_group)
         self._forget()
 

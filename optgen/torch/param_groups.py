@@ -6,9 +6,10 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from operator import itemgetter
 from types import UnionType
 from typing import Any
 
@@ -24,10 +25,12 @@ from ..runtime.underflow import refuse_vanishing
 from .naming import Kind
 from .tensors import compute_dtype
 
-__all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "expect_group"]
+__all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "expect_absent", "expect_group"]
 
 NO_SCHEDULE = "a number was expected, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
+#: Parts of chains that do what a rule does not, by what groups call it: behind the rule, and before it.
+_PARTS = {"lr": "..., optgen.Descent({0})", "weight_decay": "optgen.WeightDecay({0}), ..."}
 
 
 #: What each group has hyperparameters for: None stands for the machine epsilon of these.
@@ -65,25 +68,33 @@ class Groups:
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
-        self._raw: list[list[Any]] | None = None
+        self._get: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*kind.keys)
+        self._raw: list[tuple[Any, ...]] | None = None
+        self._keys: list[int] = []  # how many there are in each group: one more may be another spelling
         self._sizes: list[int] = []
         self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
         self.values = GroupValues()
         self.variants: tuple[dict[bool, int] | None, ...] = ()
 
-    def read(self, groups: Sequence[Mapping[str, Any]]) -> bool:
-        """Looks at the groups; whether a parameter has another variant or group than before. HyperparameterError or
-        ArgumentError for what a rule of optgen's own does not allow."""
+    def read(self, groups: Sequence[dict[str, Any]]) -> bool:
+        """Looks at the groups, and gives what is in them in other spellings the keys that groups have; whether a
+        parameter has another variant or group than before. HyperparameterError or ArgumentError for what a rule of
+        optgen's own does not allow."""
         kind = self._kind
-        raw = [[group[key] for key in kind.keys] for group in groups]
+        if list(map(len, groups)) != self._keys:
+            for group in groups:
+                kind.respell(group)
+            self._keys = list(map(len, groups))
+        raw = list(map(self._get, groups))
         sizes = [len(group["params"]) for group in groups]  # by these a parameter may have gone to another group
         regrouped = sizes != self._sizes
         if not self._moving and raw == self._raw and not regrouped:
             return False
-        raw = [[tuple(x) if type(x) is list else x for x in each] for each in raw]
+        raw = [tuple(tuple(x) if type(x) is list else x for x in each) for each in raw]
         sets: list[ValuesByCount] = []
         variants: list[dict[bool, int] | None] = []
         for i, group in enumerate(groups):
+            expect_absent(kind, group, f"{kind.name}, group {i}")
             found = {name: self._values(group, dtype, i) for name, dtype in _COMPUTED.items()}
             sets += map(Always, found.values())
             chosen = None if kind.strategy.steps_group(group) else self._variants_of(group, found["float64"])
@@ -123,7 +134,7 @@ class Groups:
     def _variants_of(self, group: Mapping[str, Any], values: HyperValues) -> dict[bool, int]:
         flags = {}
         for flag in self._kind.rules[0].flags:
-            given = group.get(flag.name)
+            given = group.get(self._kind.flags[flag.name])
             if given is None:
                 given = flag.default if flag.when is None else evaluate(flag.when, values, 0, {})
             flags[flag.name] = bool(given)
@@ -141,8 +152,20 @@ class Groups:
                     raise ArgumentError(f"{message} and {other} in group {i}", hint=hint)
 
 
+def expect_absent(kind: Kind, given: Mapping[str, Any], where: str) -> None:
+    """ArgumentError for a learning rate or a weight decay that a rule does not have, unless it changes nothing."""
+    for key, nothing in kind.absent.items():
+        value = given.get(key, nothing)
+        value = _number(value, f"{where}, {key}") if isinstance(value, torch.Tensor) else value
+        if value != nothing:
+            part = _PARTS[key].format(value)
+            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {value!r}"
+            raise ArgumentError(message, hint=f"give it one: optgen.torch.chain(params, {part})")
+
+
 def expect_group(kind: Kind, group: Mapping[str, Any], i: int) -> None:
     """HyperparameterError or ArgumentError for what a new group, number `i`, may not say."""
+    expect_absent(kind, group, f"{kind.name}, group {i}")
     for hyper in kind.rules[0].hypers:
         key = kind.hypers[hyper.name]
         if key in group and not _has(torch.Tensor, [[group[key]]]):
@@ -167,7 +190,7 @@ def _number(x: Any, where: str) -> float:
             return float(x.detach() if isinstance(x, torch.Tensor) else x)
     except (TypeError, ValueError, RuntimeError):
         pass
-    raise ArgumentError(f"{where}: a number was expected, got {reprlib.repr(x)}", hint="lr=0.1, without quotes, say")
+    raise ArgumentError(f"{where}: a number was expected, got {reprlib.repr(x)}", hint="such as 0.1, without quotes")
 
 
 def _shown(values: tuple[float, ...]) -> str:

@@ -29,6 +29,8 @@ ANOTHER_RULE = "step it with another optimiser"
 _OWN_WAYS = ("capturable", "differentiable")
 #: Arguments of PyTorch's optimisers that say how a step is computed, and not which.
 _HOW = frozenset({"foreach", "fused", *_OWN_WAYS})
+#: Arguments that PyTorch's optimisers got later than others: groups that were saved before lack them.
+_LATE = frozenset({"maximize", "decoupled_weight_decay"})
 #: What steps a tensor that is nothing but operations of PyTorch.
 _PYTORCHS = "use a rule that PyTorch has too, such as optgen.torch.SGD or AdamW"
 
@@ -39,8 +41,8 @@ class Strategy(ABC):
     #: Hyperparameters are checked whenever they change. PyTorch checks its own when an optimiser is made, and then no
     #: more.
     checks_values: bool
-    #: The class of PyTorch from which the optimiser derives too.
-    bases: tuple[type[Optimizer], ...]
+    #: Whether a parameter for which anything is kept has a count: PyTorch's classes ask for it.
+    counts_whatever_is_kept: bool
     #: The flags of a group that decide how a step is done.
     flags: tuple[str, ...]
     #: Arguments in which a None stands for the machine epsilon.
@@ -69,10 +71,13 @@ class Strategy(ABC):
         """ArrayError unless there is a way to step a parameter of the CPU with such a gradient."""
 
     @abstractmethod
-    def expect_saved(
-        self, name: str, keys: Collection[str], defaults: Mapping[str, Any], saved: Mapping[str, Any], i: int
-    ) -> None:
-        """StateError if the saved group `i` is of another rule; `keys` are those that decide about a step."""
+    def loads_as(self, name: str) -> bool:
+        """Whether a state of the rule `name`, which is another one, is loaded as one of this rule."""
+
+    @abstractmethod
+    def expect_own(self, name: str, saved: Mapping[str, Any], i: int) -> None:
+        """StateError if the saved group `i`, which does not say of which rule it is, looks like one of another rule
+        than this one, `name`."""
 
     @abstractmethod
     def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
@@ -95,18 +100,22 @@ class TorchRule(Strategy):
     """A rule that PyTorch has too: its class checks the arguments, and its loop steps what kernels do not take."""
 
     checks_values = False
+    counts_whatever_is_kept = True
 
-    def __init__(self, theirs: type[Optimizer]) -> None:
-        self.bases = (theirs,)
+    def __init__(self, theirs: type[Optimizer], settled: Sequence[str] = ()) -> None:
+        """`settled`: flags of a group that PyTorch's class sets, and that kernels take for set."""
+        self._theirs = theirs
         known = inspect.signature(theirs).parameters
-        self.flags = tuple(flag for flag in _OWN_WAYS if flag in known)
+        self._ways = tuple(flag for flag in _OWN_WAYS if flag in known)
+        self._settled = tuple(settled)
+        self.flags = (*self._ways, *self._settled)
         self.epsilons = frozenset(name for name, p in known.items() if type(p.default) is tuple and None in p.default)
         self.elsewhere = f"use torch.optim.{theirs.__name__} there, which takes the same state_dict"
         step: Any = theirs.step
         self._step = step.__wrapped__ if getattr(step, "hooked", False) else step
 
     def steps_group(self, group: Mapping[str, Any]) -> bool:
-        return any(group.get(flag) for flag in self.flags)
+        return any(group.get(flag) for flag in self._ways) or not all(group.get(flag) for flag in self._settled)
 
     def expect_not_traced(self, name: str, mode: str) -> None:
         """PyTorch's loop is made of such operations."""
@@ -120,17 +129,21 @@ class TorchRule(Strategy):
     def expect_gradient(self, what: str, name: str, p: torch.Tensor, g: torch.Tensor) -> None:
         """PyTorch's loop takes it, or raises."""
 
-    def expect_saved(
-        self, name: str, keys: Collection[str], defaults: Mapping[str, Any], saved: Mapping[str, Any], i: int
-    ) -> None:
-        foreign = [key for key in saved if key in _arguments_of_pytorch() and key not in defaults]
-        if foreign:
-            raise StateError(f"group {i}: {name} has no {foreign[0]!r}; is this of another rule?")
-        # A flag of PyTorch's class that is no choice here, such as that which makes an Adam an AdamW.
-        for key, value in defaults.items():
-            fixed = isinstance(value, bool) and key not in keys and key not in _HOW
-            if fixed and saved.get(key, value) != value:
-                raise StateError(f"group {i}: {key}={value} was expected of {name}, got {saved[key]}")
+    def loads_as(self, name: str) -> bool:
+        """Where one of PyTorch's two classes derives from the other, as AdamW from Adam, their states are the same."""
+        other, _ = _optimisers().get(name, (None, None))
+        return other is not None and (issubclass(other, self._theirs) or issubclass(self._theirs, other))
+
+    def expect_own(self, name: str, saved: Mapping[str, Any], i: int) -> None:
+        """All arguments of PyTorch's class are in it, and not all of a class that has these and more."""
+        _, own = _optimisers()[self._theirs.__name__]
+        if absent := own - saved.keys():
+            missing = min(absent)
+            raise StateError(f"group {i}: {name} has {missing!r}, and the saved one has not; is it of another rule?")
+        for other, arguments in _optimisers().values():
+            if own < arguments <= saved.keys():
+                foreign = min(arguments - own)
+                raise StateError(f"group {i}: {name} has no {foreign!r}; is this of {other.__name__}?")
 
     def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
         """As PyTorch's own: scalars as its counts, rows and columns as the parameter."""
@@ -171,7 +184,7 @@ class OwnRule(Strategy):
     take."""
 
     checks_values = True
-    bases = ()
+    counts_whatever_is_kept = False
     flags = ()
     epsilons = frozenset()
     elsewhere = "keep it and its gradient on the CPU"
@@ -199,9 +212,10 @@ class OwnRule(Strategy):
         if g.dtype is not p.dtype:
             raise ArrayError(f"{what}: a gradient of {p.dtype} was expected, got {g.dtype}")
 
-    def expect_saved(
-        self, name: str, keys: Collection[str], defaults: Mapping[str, Any], saved: Mapping[str, Any], i: int
-    ) -> None:
+    def loads_as(self, name: str) -> bool:
+        return False
+
+    def expect_own(self, name: str, saved: Mapping[str, Any], i: int) -> None:
         """A group may have any other keys."""
 
     def small_dtype(self, extent: Extent, p: torch.Tensor) -> torch.dtype:
@@ -219,8 +233,12 @@ class OwnRule(Strategy):
 
 
 @cache
-def _arguments_of_pytorch() -> frozenset[str]:
-    """The names of all arguments that any optimiser of PyTorch has."""
-    classes = [cls for cls in vars(torch.optim).values() if inspect.isclass(cls) and issubclass(cls, Optimizer)]
-    names = {name for cls in classes for name in inspect.signature(cls).parameters}
-    return frozenset(names - {"params", "defaults"} - _HOW)
+def _optimisers() -> dict[str, tuple[type[Optimizer], frozenset[str]]]:
+    """PyTorch's optimisers, each with the arguments that it leaves in every group that it saves."""
+    found = [x for x in vars(torch.optim).values() if inspect.isclass(x) and issubclass(x, Optimizer)]
+    more = {"params", *_HOW, *_LATE}
+    return {
+        cls.__name__: (cls, frozenset(inspect.signature(cls).parameters) - more)
+        for cls in found
+        if cls is not Optimizer
+    }

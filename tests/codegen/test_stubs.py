@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import inspect
 import re
 import shutil
@@ -30,10 +31,11 @@ OWN = {"backend"}
 
 
 def constructor(stub: ast.ClassDef) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """The arguments of a constructor in a stub with their defaults: by position, and by name only."""
+    """The arguments of a constructor in a stub that have defaults, with these: by position, and by name only."""
     (init,) = (node for node in stub.body if isinstance(node, ast.FunctionDef) and node.name == "__init__")
-    names = [argument.arg for argument in init.args.args[1:]]
-    by_position = list(zip(names, map(ast.unparse, init.args.defaults[-len(names) :] if names else []), strict=True))
+    names = [argument.arg for argument in init.args.args]
+    defaults = init.args.defaults
+    by_position = list(zip(names[len(names) - len(defaults) :], map(ast.unparse, defaults), strict=True))
     return by_position, [
         (argument.arg, ast.unparse(default))
         for argument, default in zip(init.args.kwonlyargs, init.args.kw_defaults, strict=True)
@@ -79,6 +81,27 @@ def test_spellings_are_those_that_a_class_takes():
     assert others("ADAM") == ["η", "β", "beta1", "beta2", "β1", "β2", "ε"]
     assert others("SGD") == []
     assert others("Rprop") == ["etas1", "etas2", "step_sizes1", "step_sizes2"]
+
+
+TORCH_STUB = ast.parse(torch_stub(list(RULES.values())))
+
+
+@pytest.mark.parametrize(
+    "stub", [node for node in TORCH_STUB.body if isinstance(node, ast.ClassDef)], ids=lambda stub: stub.name
+)
+def test_the_stub_of_a_class_for_pytorch_has_its_signature_and_takes_every_spelling(stub):
+    pytest.importorskip("torch")
+    cls = getattr(importlib.import_module("optgen.torch"), stub.name)
+    if RULES[stub.name].origin == "torch.optim":
+        assert not any(isinstance(node, ast.FunctionDef) for node in stub.body)
+        return
+    by_position, by_name = constructor(stub)
+    parameters = list(inspect.signature(cls).parameters.values())[1:]
+    assert by_position == [(p.name, repr(p.default)) for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    named = [(p.name, repr(p.default)) for p in parameters if p.kind is p.KEYWORD_ONLY]
+    assert [(argument, default) for argument, default in by_name if default != "..."] == named
+    kind = cls._kind
+    assert {name for name, default in by_name if default == "..."} == kind.spellings.keys() | kind.absent.keys()
 
 
 def test_a_stub_is_written_where_it_is_missing_or_says_something_else(tmp_path):

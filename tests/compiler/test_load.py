@@ -248,7 +248,7 @@ def test_files_and_folders_may_have_any_name(name: bytes, locale: dict[str, str]
 
 @pytest.mark.parametrize("path", ["no\0file", "no \ud800 file", "/dev/zero"], ids=["NUL", "half a letter", "endless"])
 def test_what_can_be_no_spec_is_refused(path: str) -> None:
-    with pytest.raises(optgen.OptgenError, match="a spec was expected") as error:
+    with pytest.raises(optgen.OptgenError, match=r"a spec was expected|expected a spec") as error:
         optgen.load(path)
     str(error.value).encode()
 

@@ -183,7 +183,7 @@ def test_a_compiler_that_never_says_its_version_is_given_up(tmp_path: Path, monk
 @pytest.mark.parametrize("given", ["0", "-1", "nan", "inf", "soon", "9" * 5000])
 def test_a_time_limit_that_is_no_number_of_seconds_is_refused(given: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(toolchain.TIME_LIMIT, given)
-    with pytest.raises(ArgumentError, match="a number of seconds above 0 was expected") as caught:
+    with pytest.raises(ArgumentError, match="expected a number of seconds above 0") as caught:
         toolchain.time_limit()
     assert len(str(caught.value)) < 200
 

@@ -52,6 +52,11 @@ def spec(
     return "\n".join([*parts, "[update]", "formulas = '''", formulas, "'''", ""])
 
 
+def steps(count: int, formula: str) -> str:
+    """So many formulas of one form, each of the one before, and delta."""
+    return "\n".join(["b0 = g", *(formula.format(i, i - 1) for i in range(1, count + 1)), f"delta = eta*b{count}"])
+
+
 def rules(text: str) -> tuple[Rule, ...]:
     return check(parse(text, "rule.toml"))
 
@@ -109,7 +114,11 @@ FORM = [
     ("a table twice", spec() + "[update]\n", 8, 8, "malformed TOML: cannot declare ('update',) twice", ""),
     ("a NUL", "name = 'a\0b'", 1, 10, "malformed TOML: found invalid character", ""),
     ("a control character", "name = 'R'\n\x07", 2, 1, "malformed TOML", ""),
-    ("brackets without end", "x = " + "[" * 3000, 1, 1, "TOML nested too deeply", "one level"),
+    ("brackets without end", "x = " + "[" * 3000, 1, 13, "nested at most 8 deep, got more", "one level"),
+    ("tables without end", "x = " + "{ x = " * 3000, 1, 53, "nested at most 8 deep, got more", "one level"),
+    ("a key of very many names", "x." * 30_000 + "x = 1", 1, 16, "nested at most 8 deep, got more", "one level"),
+    ("a table of very many names", "[" + "x . " * 15_000 + "x]", 1, 32, "nested at most 8 deep, got more", "one level"),
+    ("a key of quoted names", "'x.y'.\"z\\\".\"." * 8 + "x = 1", 1, 52, "nested at most 8 deep, got more", "one level"),
     ("a whole number of 5000 digits", f"x = {'1' * 5000}", 1, 5, "a number too large for float64", ""),
     ("an unknown key", spec(name="name = 'R'\nnane = 2"), 2, 1, "unknown key 'nane'", "one of: name, summary"),
     ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "hyperparameters, flags, state, update"),
@@ -454,9 +463,24 @@ NAMES = [
     ("seven flags",
      spec("delta = eta*g" + factors(7), flags=switches(7)),
      11, 1, "expected at most 6 flags, got 7", "two rules"),
-    ("33 reductions",
-     spec("delta = eta*g*(" + " + ".join(f"norm(g*{i})" for i in range(2, 35)) + ")"),
-     5, 1, "expected at most 32 reductions, got 33", "two rules"),
+    ("17 reductions",
+     spec("delta = eta*g*(" + " + ".join(f"norm(g*{i})" for i in range(2, 19)) + ")"),
+     5, 1, "expected at most 16 reductions, got 17", "two rules"),
+    ("more than 2000 operations",
+     spec(steps(500, "b{} = b{}*p + sqrt(g)")),
+     5, 1, "expected at most 2000 operations, got 2003", "two rules"),
+    ("many operations outside of formulas",
+     spec(states="\n".join(f"s{i} = {{ init = '1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1 + 1' }}" for i in range(200))),
+     206, 1, "expected at most 2000 operations, got 2002", "two rules"),
+    ("many operations and many variants",
+     spec(steps(100, "b{} = b{}*p + g") + factors(6), flags=switches(6)),
+     12, 1, "expected at most 16000 operations in all variants, got 315 x 64", "two rules"),
+    ("many operations behind many reductions",
+     spec(steps(16, "b{0} = sum(g*b{1}, row) + p" + "*p"*16)),
+     5, 1, "expected at most 4000 operations x (1 + reductions), got 323 x (1 + 16)", "two rules"),
+    ("many reductions in many variants",
+     spec(steps(8, "b{0} = sum(g*b{1})*p") + factors(6), flags=switches(6)),
+     12, 1, "expected at most 16000 operations x (1 + reductions) in all variants, got 23616 in 64", "two rules"),
     ("flags that join to a flag", spec("delta = eta*g*(1 if a and b and a_b else 2)", flags="a = {}\nb = {}\na_b = {}"),
      7, 1, "two variants would be called 'a_b'", "rename"),
     ("a flag that joins to a variant for matrices",
@@ -811,11 +835,11 @@ def test_a_spec_too_deep_or_too_large_is_refused_in_reasonable_time(text: str) -
 WIDE = {
     "100 terms": spec(f"delta = eta*(g{'+g' * 90})"),
     "powers of powers": spec("delta = eta*((((g**64)**64)**64)**64)**63"),
-    "a bush": spec("a = " + "*".join([f"({'+'.join(['(g*eta + 1)'] * 50)})"] * 20) + "\ndelta = a"),
-    "3000 formulas": spec("a0 = eta*g\n" + "\n".join(f"a{i + 1} = a{i}*a{i}" for i in range(3000)) + "\ndelta = a3000"),
-    "300 formulas in 64 variants": spec(
+    "a bush": spec("a = " + "*".join([f"({'+'.join(['(g*eta + 1)'] * 50)})"] * 12) + "\ndelta = a"),
+    "900 formulas": spec("a0 = eta*g\n" + "\n".join(f"a{i + 1} = a{i}*a{i}" for i in range(900)) + "\ndelta = a900"),
+    "100 formulas in 64 variants": spec(
         "a0 = eta*g" + factors(6)
-        + "".join(f"\na{i + 1} = a{i}*a{i}" for i in range(300)) + "\ndelta = a300",
+        + "".join(f"\na{i + 1} = a{i}*a{i}" for i in range(100)) + "\ndelta = a100",
         flags=switches(6),
     ),
 }  # fmt: skip

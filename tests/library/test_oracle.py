@@ -35,7 +35,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("RMSProp", {"eps": 1.0}),
     ("ADAGrad", {"eta": 2.0, "eps": 0.5}),
     ("ADADelta", {"rho": 0.99, "eps": 1e-4}),
-    ("ADADelta", {"rho": 0.2}),
+    ("ADADelta", {"rho": 0.2, "eta": 0.5}),
     ("ADAM", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3}),
     ("ADAM", {"beta": (0.0, 0.0)}),
     ("ADAM", {"beta": (0.99, 0.9)}),
@@ -214,7 +214,7 @@ TORCH: list[tuple[str, dict[str, Any], str, dict[str, Any]]] = [
     ("RMSProp", {}, "RMSprop", {"lr": 0.001, "alpha": 0.9, "eps": 1e-8}),
     ("RMSProp", {"eta": 0.05, "rho": 0.5, "eps": 1e-3}, "RMSprop", {"lr": 0.05, "alpha": 0.5, "eps": 1e-3}),
     ("ADADelta", {}, "Adadelta", {"lr": 1.0, "rho": 0.9, "eps": 1e-8}),
-    ("ADADelta", {"rho": 0.5, "eps": 1e-4}, "Adadelta", {"lr": 1.0, "rho": 0.5, "eps": 1e-4}),
+    ("ADADelta", {"rho": 0.5, "eps": 1e-4, "eta": 0.3}, "Adadelta", {"lr": 0.3, "rho": 0.5, "eps": 1e-4}),
 ]
 
 

@@ -232,8 +232,8 @@ def test_another_number_of_parameters_or_groups_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("Adam", "RMSprop"), ("Adam", "RAdam"), ("RAdam", "NAdam"), ("AdamW", "Adam"),
-                        ("Adam", "AdamW"), ("Adadelta", "RMSprop"), ("LAMB", "ADAM"), ("SGD", "Adagrad")],
+    ("name", "other"), [("Adam", "RMSprop"), ("Adam", "RAdam"), ("RAdam", "NAdam"), ("AdamW", "ADAMW"),
+                        ("Adadelta", "RMSprop"), ("LAMB", "ADAM"), ("SGD", "Adagrad")],
 )  # fmt: skip
 def test_the_state_of_another_rule_is_refused(name: str, other: str) -> None:
     state = checkpoint(name)
@@ -241,17 +241,163 @@ def test_the_state_of_another_rule_is_refused(name: str, other: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("Adam", "RMSprop"), ("Adam", "RAdam"), ("NAdam", "Adam"), ("Adam", "AdamW"), ("AdamW", "Adam"),
-                        ("Adadelta", "RMSprop"), ("SGD", "Adagrad"), ("ASGD", "SGD"), ("Rprop", "SGD")],
-)  # fmt: skip
+    ("name", "other"), [(name, other) for name in NAMES for other in NAMES if name != other]
+)
 def test_the_state_of_another_rule_of_pytorch_is_refused(name: str, other: str) -> None:
     params = parameters(shapes=SHAPES)
     optimiser = theirs(name, params)
     steps(optimiser, params, 0, 2)
-    if (name, other) == ("AdamW", "Adam"):  # which is one with a flag set, there and here
-        optim.Adam(twins(params)).load_state_dict(optimiser.state_dict())
+    if {name, other} == {"Adam", "AdamW"}:  # which are one rule
         return
     refused(getattr(optim, other)(twins(params)), optimiser.state_dict(), "group 0|parameter 0")
+
+
+#: What other rules call their hyperparameters, flags and states, and what nobody does.
+OTHER_KEYS = [
+    "lr", "betas", "eps", "weight_decay", "momentum", "alpha", "rho", "amsgrad", "nesterov", "maximize", "decay",
+    "beta", "eta", "etas", "step_sizes", "lambd", "t0", "d", "beta2_decay", "momentum_decay", "trust", "omega", "name",
+    "lr_scale",
+]  # fmt: skip
+OTHER_STATES = ["exp_avg", "momentum_buffer", "sum", "m", "v", "acc", "prev", "eta", "slow_buffer", "mine"]
+
+
+@pytest.mark.parametrize("name", [*NAMES, "ADAM", "LAMB", "Lion", "Prodigy", "SM3", "LARS", "chain"])
+def test_an_optimiser_loads_its_own_state_whatever_else_is_in_it(name: str) -> None:
+    """Other keys in groups, other entries in the states of a parameter, as Lookahead of timm leaves."""
+
+    def made(given: Any) -> Any:
+        return optim.chain(given, optgen.ADAM(), optgen.EMA()) if name == "chain" else getattr(optim, name)(given)
+
+    params = parameters(shapes=[(3, 4), (5, 2)])
+    optimiser = made(params)
+    spelled = optimiser._kind.spellings
+    more = {key: 0.5 for key in OTHER_KEYS if key not in optimiser.param_groups[0] and key not in spelled}
+    optimiser.param_groups[0] |= more
+    steps(optimiser, params, 0, 2)
+    kind, extra = optimiser._kind, {}
+    own = {key for rule in kind.rules for _, key in kind.own_states(rule)}
+    for p in params:
+        extra[p] = {key: torch.full((2,), 3.0) for key in OTHER_STATES if key not in own} | {"note": 2}
+        optimiser.state[p] |= extra[p]
+    copies = twins(params)
+    resumed = made(copies)
+    resumed.load_state_dict(saved(optimiser))
+    assert more.items() <= resumed.param_groups[0].items()
+    for p, q in zip(params, copies, strict=True):
+        kept = resumed.state[q]
+        assert kept["note"] == 2
+        assert all(torch.equal(kept[key], value) for key, value in extra[p].items() if key != "note")
+    steps(optimiser, params, 2, 5)
+    steps(resumed, copies, 2, 5)
+    for kept in (*optimiser.state.values(), *resumed.state.values()):
+        assert kept.pop("note") == 2
+    assert same_bits(tensors_of(resumed, copies), tensors_of(optimiser, params))
+
+
+def test_other_entries_alone_are_no_state_that_has_begun() -> None:
+    params = parameters(shapes=SHAPES)
+    for name in ("LAMB", "SGD"):
+        optimiser = getattr(optim, name)(params)
+        optimiser.state[params[0]]["slow_buffer"] = torch.ones(3, 4)
+        copies = twins(params)
+        resumed = getattr(optim, name)(copies)
+        resumed.load_state_dict(saved(optimiser))
+        assert resumed.state[copies[0]].keys() == {"slow_buffer"}
+        steps(resumed, copies, 0, 2)
+    assert optimiser.state[params[0]].keys() == {"slow_buffer"}
+    optimiser = optim.AdamW(params)  # PyTorch's own class needs a count wherever there is something
+    optimiser.state[params[0]]["slow_buffer"] = torch.ones(3, 4)
+    refused(optim.AdamW(twins(params)), saved(optimiser), "'step' of AdamW is not there")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_no_rule_knows_is_no_reason_to_refuse_a_state_of_pytorch(name: str) -> None:
+    params = parameters(shapes=SHAPES)
+    optimiser = theirs(name, params)
+    optimiser.param_groups[0] |= {"name": "all", "lookahead_k": 6}
+    if name not in ("SGD", "NAdam", "RAdam"):  # with whose keys it would be a group of another class
+        optimiser.param_groups[0]["momentum"] = 0.5
+    steps(optimiser, params, 0, 2)
+    for p in params:
+        optimiser.state[p]["lookahead_slow_buff"] = p.detach().clone()
+    copies = twins(params)
+    resumed = getattr(optim, name)(copies)
+    resumed.load_state_dict(optimiser.state_dict())
+    steps(resumed, copies, 2, 3)
+    assert all("lookahead_slow_buff" in resumed.state[p] for p in copies)
+
+
+# ---- Adam and AdamW ----
+
+
+decoupled = pytest.mark.skipif(
+    not issubclass(torch.optim.AdamW, torch.optim.Adam), reason="two rules in this PyTorch, and one since 2.7"
+)
+
+
+def test_classes_derive_from_each_other_as_those_of_pytorch() -> None:
+    for name in NAMES:
+        for other in NAMES:
+            here = issubclass(getattr(optim, name), getattr(optim, other))
+            assert here is issubclass(getattr(torch.optim, name), getattr(torch.optim, other))
+
+
+@decoupled
+@pytest.mark.parametrize("by", ["ours", "theirs"])
+@pytest.mark.parametrize(("name", "other"), [("Adam", "AdamW"), ("AdamW", "Adam")])
+def test_adam_and_adamw_load_each_other(name: str, other: str, by: str) -> None:
+    """Adam takes the flag of what it loads, and AdamW sets it."""
+    params = parameters(shapes=SHAPES)
+    first = (ours if by == "ours" else theirs)(name, params, weight_decay=0.1)
+    steps(first, params, 0, 3)
+    copies, others = twins(params), twins(params)
+    here, there = ours(other, copies), theirs(other, others)
+    state = saved(first)
+    here.load_state_dict(state)
+    state.pop("rule", None)
+    there.load_state_dict(state)
+    assert here.param_groups[0]["decoupled_weight_decay"] is there.param_groups[0]["decoupled_weight_decay"] is True
+    assert here.param_groups[0]["weight_decay"] == 0.1
+    scales = Scales(ULPS)
+    for t in range(3, 8):
+        give([copies, others], t)
+        here.step()
+        there.step()
+        scales.compare(tensors_of(here, copies), tensors_of(there, others))
+    back = ours(name, twins(params))
+    back.load_state_dict(saved(here))
+
+
+@decoupled
+def test_adamw_without_its_flag_steps_as_pytorch_does() -> None:
+    params = parameters(shapes=SHAPES)
+    copies = twins(params)
+    there, here = theirs("AdamW", params, weight_decay=0.1), ours("AdamW", copies, weight_decay=0.1)
+    scales = Scales(ULPS)
+    for t in range(6):
+        for optimiser in (there, here):
+            optimiser.param_groups[0]["decoupled_weight_decay"] = t % 3 != 1
+        give([params, copies], t)
+        there.step()
+        here.step()
+        scales.compare(tensors_of(here, copies), tensors_of(there, params))
+
+
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+@pytest.mark.parametrize("wrapped", ["saved", "here", "inside"])
+def test_names_are_those_within_wrappers(prefix: str, wrapped: str) -> None:
+    params = parameters(shapes=[(3,), (2,)])
+    names = ["layer.weight", "layer.bias"]
+    others = [f"layer.{prefix}{name[6:]}" if wrapped == "inside" else prefix + name for name in names]
+    if wrapped == "here":
+        names, others = others, names
+    optimiser = optim.AdamW(list(zip(others, params, strict=True)))
+    steps(optimiser, params, 0, 1)
+    copies = twins(params)
+    resumed = optim.AdamW(list(zip(names, copies, strict=True)))
+    resumed.load_state_dict(optimiser.state_dict())
+    swapped = optim.AdamW(list(zip(names[::-1], twins(params), strict=True)))
+    refused(swapped, optimiser.state_dict(), r"parameter 0(.|\n)*of that name")
 
 
 @pytest.mark.parametrize(

@@ -126,6 +126,7 @@ class ADADelta(Rule):
 
     rho: float = 0.9
     eps: float = 1e-8
+    eta: float = 1.0
 
     def begin(self, n: int) -> None:
         self.acc, self.dacc = [0.0] * n, [0.0] * n
@@ -134,7 +135,7 @@ class ADADelta(Rule):
         self.acc[i] = average(self.acc[i], g * g, self.rho)
         squared_rate = (self.dacc[i] + self.eps) / (self.acc[i] + self.eps)
         self.dacc[i] = average(self.dacc[i], squared_rate * g * g, self.rho)
-        return p - math.sqrt(squared_rate) * g
+        return p - self.eta * math.sqrt(squared_rate) * g
 
 
 @dataclass(kw_only=True)
