@@ -10,7 +10,6 @@ import platform
 import re
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +20,7 @@ from ..codegen import runtime_source
 from ..compiler import cache, catalogue, toolchain, trust
 from ..compiler import manifest as product
 from ..errors import CompilerNotFound, OptgenError
+from ..frozen import frozen
 from ..paths import BUILD
 from ..runtime import library, machine
 
@@ -31,7 +31,7 @@ SEE_COMPILER = "see the compiler"
 OLDEST_TORCH = 2, 5
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """The result of one check: whether all is well, what was found, and advice if something is wrong."""
 

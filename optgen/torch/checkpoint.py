@@ -9,7 +9,7 @@ it holds is compared with what other rules would hold. Keys and states that no r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -23,7 +23,7 @@ from ..ir.rule import State
 from ..ir.torch_names import torch_states
 from ..optimiser.classes import shipped_class
 from .naming import STEP, Kind
-from .param_groups import Groups
+from .param_groups import Groups, called
 from .tensors import has_memory, local
 
 __all__ = ["expect_state", "fitting"]
@@ -45,17 +45,13 @@ def expect_state(what: str, state: State, given: Any, shape: tuple[int, ...], dt
         raise StateError(f"{what}: {dtype}, as the parameter, was expected, got {given.dtype}", hint=hint)
 
 
-def fitting(
-    kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any], called: Callable[[int], str]
-) -> dict[str, Any]:
+def fitting(kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved state whose groups have the keys of this rule.
 
     Parameters
     ----------
     own
         The groups that it is to be loaded into.
-    called
-        What parameter i is called, counted over all groups.
 
     Raises
     ------
@@ -73,7 +69,7 @@ def fitting(
         needed = _needed(kind, reader.variants_of(other, i))
         names, saved_names = group.get("param_names"), other.get("param_names")
         for j, (p, q) in enumerate(zip(group["params"], other["params"], strict=True)):
-            what = called(number)
+            what = called(own, number)
             number += 1
             if names and saved_names and _unwrapped(names[j]) != _unwrapped(saved_names[j]):
                 message = f"{what}: a state of that name was expected, got one of {saved_names[j]}"

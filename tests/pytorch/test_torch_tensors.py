@@ -11,7 +11,6 @@ import io
 import multiprocessing
 import sys
 import warnings
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -36,9 +35,10 @@ from torch_pairs import (
 
 import optgen
 from optgen.errors import ArrayError
+from optgen.frozen import replace
 from optgen.runtime import guard, library
-from optgen.torch import optimizer as adapter
 from optgen.torch import tensors, threads
+from optgen.torch.tensor_library import TensorLibrary
 from optgen.torch.tensors import TENSORS
 
 ULPS = 32 * 2.0**-24
@@ -49,7 +49,7 @@ DENSE_OWN = ["ADAM", "LAMB", "Lion", "Prodigy"]
 def reader(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the runtime learns of tensors: an older PyTorch has not all functions for it."""
     if request.param == "asked":
-        monkeypatch.setattr("optgen.torch.plan.TENSORS", replaced(TENSORS))
+        monkeypatch.setattr(TensorLibrary, "reader", replaced(TENSORS))
     elif not TENSORS.look:
         pytest.skip("this PyTorch has not all functions that tell of a tensor")
     assert TENSORS.readable() or request.param == "asked"
@@ -76,7 +76,7 @@ def warned_of(steps: int = 3) -> list[str]:
 def test_one_warning_tells_that_tensors_cannot_be_looked_at(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for function in (tensors._readable, tensors.view_fault):
         monkeypatch.setattr(tensors, function.__name__, cache(function.__wrapped__))
-    monkeypatch.setattr("optgen.torch.plan.TENSORS", replaced(TENSORS, readable=tensors._readable))
+    monkeypatch.setattr(TensorLibrary, "reader", replaced(TENSORS, readable=tensors._readable))
     reason = {
         "functions": ("_look", lambda: 0, "has not all functions that tell C of tensors"),
         "lists": ("lists_readable", lambda: False, "lays out lists in another way"),
@@ -693,14 +693,14 @@ class Kept:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._found: list[Any] = []
-        accept = adapter.accepted
+        look = TensorLibrary.gradient
 
-        def accepted(params: Any, grads: Any, **more: Any) -> Any:
-            taken = accept(params, grads, **more)
-            self.note(taken.tensors)
-            return taken
+        def gradient(*given: Any, **more: Any) -> Any:
+            looked = look(*given, **more)
+            self.note([looked.seen])
+            return looked
 
-        monkeypatch.setattr(adapter, "accepted", accepted)
+        monkeypatch.setattr(TensorLibrary, "gradient", gradient)
 
     def note(self, grads: Any) -> None:
         self._found += [StorageWeakRef(g.untyped_storage()) for g in grads if g is not None and not g.is_sparse]
