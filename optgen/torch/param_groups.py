@@ -168,12 +168,11 @@ class Groups:
         values = {}
         for hyper in self._kind.rules[0].hypers:
             key = self._kind.hypers[hyper.name]
-            given, where = group[key], f"{self._kind.name}, group {i}, {key}"
-            each, replaced = given if hyper.vector else (given,), key in self._kind.strategy.epsilons
-            if not isinstance(each, Sequence | torch.Tensor | np.ndarray) or len(each) != len(hyper.default):
-                message = f"{where}: {len(hyper.default)} numbers were expected, got {reprlib.repr(given)}"
-                raise ArgumentError(message, hint=f"{key}={hyper.default}")
-            found = tuple(eps if x is None and replaced else _number(x, where) for x in each)
+            found = _numbers(group[key], hyper, eps if key in self._kind.strategy.epsilons else None)
+            if found is None:
+                expected = f"{len(hyper.default)} numbers were" if hyper.vector else "a number was"
+                message = f"{self._kind.name}, group {i}, {key}: {expected} expected, got {reprlib.repr(group[key])}"
+                raise ArgumentError(message, hint=f"such as {_shown(hyper.default)}")
             if self._kind.strategy.checks_values:
                 _expect_value(self._kind, hyper, found if hyper.vector else found[0], i)
             values[hyper.name] = found
@@ -215,7 +214,7 @@ def expect_absent(kind: Kind, given: Mapping[str, Any], where: str) -> None:
     """ArgumentError for a learning rate or a weight decay that a rule does not have, unless it changes nothing."""
     for key, nothing in kind.absent.items():
         value = given.get(key, nothing)
-        value = _number(value, f"{where}, {key}") if isinstance(value, torch.Tensor) else value
+        value = _number(value) if isinstance(value, torch.Tensor) else value
         if value != nothing:
             part = _PARTS[key].format(value)
             message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {value!r}"
@@ -242,14 +241,22 @@ def _expect_value(kind: Kind, hyper: Hyper, value: Any, i: int) -> None:
         raise ArgumentError(f"{where}: {NO_SCHEDULE}", hint=SCHEDULERS)
 
 
-def _number(x: Any, where: str) -> float:
-    """ArgumentError for what is no number, a text that reads like one included."""
+def _numbers(given: Any, hyper: Hyper, missing: float | None) -> tuple[float, ...] | None:
+    """The values of a hyperparameter, `missing` for a None; None for what are no such numbers."""
+    each = given if hyper.vector else (given,)
     try:
-        if not isinstance(x, str | bytes | bytearray):
-            return float(x.detach() if isinstance(x, torch.Tensor) else x)
+        if len(each) == len(hyper.default):
+            return tuple(missing if x is None and missing is not None else _number(x) for x in each)
     except (TypeError, ValueError, RuntimeError):
         pass
-    raise ArgumentError(f"{where}: a number was expected, got {reprlib.repr(x)}", hint="such as 0.1, without quotes")
+    return None
+
+
+def _number(x: Any) -> float:
+    """TypeError for a text, though it may read like a number."""
+    if isinstance(x, str | bytes | bytearray):
+        raise TypeError
+    return float(x.detach() if isinstance(x, torch.Tensor) else x)
 
 
 def _shown(values: tuple[float, ...]) -> str:
