@@ -48,6 +48,8 @@ class Strategy(ABC):
     interprets: bool
     #: The flags of a group that decide how a step is done.
     flags: tuple[str, ...]
+    #: Arguments in which a None stands for the machine epsilon.
+    epsilons: frozenset[str]
     #: What to do with a parameter on another device than the CPU.
     elsewhere: str
 
@@ -107,6 +109,7 @@ class TorchRule(Strategy):
         self._ways = tuple(flag for flag in _OWN_WAYS if flag in known)
         self._settled = tuple(settled)
         self.flags = (*self._ways, *self._settled)
+        self.epsilons = frozenset(name for name, p in known.items() if type(p.default) is tuple and None in p.default)
         self.elsewhere = f"use torch.optim.{theirs.__name__} there, which takes the same state_dict"
         step: Any = theirs.step
         self._step = step.__wrapped__ if getattr(step, "hooked", False) else step
@@ -186,6 +189,7 @@ class OwnRule(Strategy):
     counts_whatever_is_kept = False
     interprets = True
     flags = ()
+    epsilons = frozenset()
     elsewhere = "keep it and its gradient on the CPU"
 
     def steps_group(self, group: Mapping[str, Any]) -> bool:
