@@ -202,8 +202,12 @@ class OwnRule(Strategy):
     def expect_memory(self, what: str, name: str, x: torch.Tensor) -> None:
         if x.device.type == "meta":
             raise ArrayError(f"{what} is on meta: {name} steps on the CPU", hint=f"{self.elsewhere}, or {_PYTORCHS}")
-        message = f"{what}: {name} steps what is in memory, and a {type(x).__name__} has operations of its own"
-        raise ArrayError(message, hint=_PYTORCHS)
+        got, hint = f"a {type(x).__name__} has operations of its own", ""
+        if x._is_zerotensor():
+            got, hint = "these zeros are not", "p.grad = torch.zeros_like(p), or "
+        elif type(x).__torch_dispatch__ is torch.Tensor.__torch_dispatch__:
+            got, hint = "this is a tensor of a transform of torch.func", "step outside of it, or "
+        raise ArrayError(f"{what}: {name} steps what is in memory, and {got}", hint=hint + _PYTORCHS)
 
     def expect_real(self, what: str, name: str) -> None:
         raise ArrayError(f"{what}: {name} does not support complex parameters", hint=ANOTHER_RULE)
