@@ -74,7 +74,7 @@ class Groups:
         self._groups: Sequence[Mapping[str, Any]] = ()
         self._get: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*kind.keys)
         self._raw: list[tuple[Any, ...]] | None = None
-        self._keys: list[int] = []  # how many there are in each group: one more may be another spelling
+        self._keys: list[tuple[str, ...]] = []  # of each group: a new one may be another spelling
         self._sizes: list[int] = []
         self._owners: list[int] = []
         self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
@@ -87,10 +87,10 @@ class Groups:
         optgen's own does not allow."""
         kind = self._kind
         self._groups = groups
-        if list(map(len, groups)) != self._keys:
+        if (kind.spellings or kind.absent) and list(map(tuple, groups)) != self._keys:
             for group in groups:
                 kind.respell(group)
-            self._keys = list(map(len, groups))
+            self._keys = list(map(tuple, groups))
         raw = list(map(self._get, groups))
         sizes = [len(group["params"]) for group in groups]  # by these a parameter may have gone to another group
         regrouped = sizes != self._sizes
