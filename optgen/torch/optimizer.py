@@ -23,7 +23,7 @@ from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.engine import first_group_states, leave_gradients, variant_for
-from .checkpoint import expect_state, fitting
+from .checkpoint import OF_ALL, expect_state, fitting
 from .naming import STEP, Kind
 from .param_groups import Groups, expect_group
 from .plan import Member, TensorPlan, accepted, step_of
@@ -46,8 +46,6 @@ from .tensors import (
 
 __all__ = ["Adapter"]
 
-#: Where the states of all parameters together are kept in a saved group.
-_OF_ALL = "of_all_parameters"
 
 
 _grad = attrgetter("grad")
@@ -346,8 +344,12 @@ class Adapter(Optimizer):
         handles = [
             self.register_load_state_dict_pre_hook(expect), self.register_load_state_dict_post_hook(keep, prepend=True)
         ]  # fmt: skip
+        before = {name: vars(self)[name] for name in ("state", "param_groups")}
         try:
             super().load_state_dict(state_dict)
+        except BaseException:  # PyTorch may have come half-way
+            self.__dict__.update(before)
+            raise
         finally:
             for handle in handles:
                 handle.remove()
@@ -362,7 +364,7 @@ class Adapter(Optimizer):
             for name, value in saved["state"].get(i, {}).items():
                 if name in small and isinstance(value, torch.Tensor):
                     self.state[p][name] = value.detach().to(self.state[p][name].device, copy=True)
-        kept = [group.pop(_OF_ALL, None) for group in self.param_groups]
+        kept = [group.pop(OF_ALL, None) for group in self.param_groups]
         group = saved.get("group", kept[0])
         self._together = {name: np.array(value) for name, value in group.items()} if group else None
         self._forget()
@@ -405,7 +407,7 @@ def _name_rule(optimiser: Any, saved: dict[str, Any]) -> None:
     if optimiser._together:
         saved["group"] = {name: float(value) for name, value in optimiser._together.items()}
         for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
-            group[_OF_ALL] = saved["group"]
+            group[OF_ALL] = saved["group"]
 
 
 def _copied(kept: Any) -> Any:

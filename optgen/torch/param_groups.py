@@ -5,6 +5,7 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ..errors import ArgumentError, HyperparameterError
+from ..errors import ArgumentError, HyperparameterError, shown
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
@@ -152,9 +153,9 @@ def expect_absent(kind: Kind, given: Mapping[str, Any], where: str) -> None:
     for key, nothing in kind.absent.items():
         value = given.get(key, nothing)
         value = _number(value) if isinstance(value, torch.Tensor) else value
-        if value != nothing:
-            part = _PARTS[key].format(value)
-            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {value!r}"
+        if not isinstance(value, numbers.Real) or value != nothing:
+            part = _PARTS[key].format(shown(value))
+            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {shown(value)}"
             raise ArgumentError(message, hint=f"give it one: optgen.torch.chain(params, {part})")
 
 

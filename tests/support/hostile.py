@@ -38,10 +38,11 @@ def _array_of_code() -> Any:
 #: What makes a value: some are large, and some may be changed.
 VALUES: list[Callable[[], Any]] = [
     *(lambda value=value: value for value in (
-        None, True, -1, 0, 1, 2, 10**400, 10**5000, -0.5, 0.25, 1e308, float("nan"), float("inf"), 3j, "", "x", "x" * 10**5,
-        b"ADAM", "a function of the step", Code, len, (0.5, 0.25), np.float32(0.5), np.int64(1), np.dtype("f4"), range(3),
+        None, True, -1, 0, 1, 2, 10**400, 10**5000, -0.5, 0.25, 1e308, float("nan"), float("inf"), 3j, "",
+        "x", "x" * 10**5, b"ADAM", "a function of the step", Code, len, (0.5, 0.25), np.float32(0.5), np.int64(1),
+        np.dtype("f4"), range(3),
     )),
-    Code, object, _array_of_code, lambda: [], lambda: [1.0, 2.0], dict, lambda: {1: 2}, lambda: {"x": "y"},
+    Code, object, _array_of_code, list, lambda: [1.0, 2.0], dict, lambda: {1: 2}, lambda: {"x": "y"},
     lambda: {(1, 2): [3]}, lambda: {"schedule": "cosine"}, lambda: {"schedule": ["cosine"]}, lambda: {1, 2},
     lambda: {"schedule": "constant", "value": Code()}, lambda: iter([0.5]), lambda: np.zeros(3), lambda: np.zeros((2, 2)),
     lambda: np.ones(()), lambda: np.array([True, False]), lambda: np.array("ADAM"), lambda: np.array(["a", "b"]),
