@@ -11,12 +11,11 @@ matrices they are arrays with as many dimensions as the parameter, of length 1 a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .frozen import frozen
 from .ir.evaluate import HOST, HyperValues, evaluate
 from .ir.expr import (
     GRADIENT,
@@ -42,7 +41,10 @@ from .ir.rule import Rule
 
 __all__ = ["NUMPY", "Tensor", "initial_state", "shape_of", "step", "step_group"]
 
-Array: TypeAlias = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # which takes a millisecond to load
+
+Array: TypeAlias = "NDArray[Any]"
 
 
 def _powi(x: Array, n: Array) -> Array:
@@ -104,7 +106,7 @@ FOLDS: dict[str, tuple[float, Callable[[Any, Any], Any]]] = {
 }
 
 
-@dataclass
+@frozen
 class Tensor:
     """One parameter of a step: its `t`, this update included, and "p", "g" and every state but those of the group."""
 
@@ -189,7 +191,7 @@ def _over_group(parts: Sequence[_Needs]) -> float:
     return float(total)
 
 
-@dataclass
+@frozen
 class _Step:
     """What the expressions of one step of one tensor are evaluated with."""
 

@@ -1,10 +1,7 @@
-"""Steps and states of one optimiser over arrays of NumPy.
+"""The step engine of one optimiser over arrays of NumPy, and its states.
 
-In: settings, then parameters and gradients.
-Out: parameters and states changed in place; or an error, and then nothing has changed.
-
-A step is checked before anything is touched. Lists that were checked once are not checked again while their arrays stay
-what they were: a step plan knows them.
+In: settings, then parameters and gradients; or a saved state.
+Out: parameters and states changed in place; state dicts; or an error, and then nothing has changed.
 """
 
 from __future__ import annotations
@@ -14,31 +11,23 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from .. import interpreter as interp
 from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
-from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.expr import Extent
-from ..ir.rule import Rule
-from ..runtime.arrays import LEAVE_OUT, Array, as_gradient, as_parameter
-from ..runtime.engine import first_group_states, leave_gradients, small_shapes, variant_for
-from ..runtime.kernel import Kernel, kernel_of
-from ..runtime.machine import threads
+from ..runtime.arrays import Array, as_parameter
+from ..runtime.engine import StepEngine, first_group_states, small_shapes
+from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
-from ..runtime.plan import StepPlan, StepPlans, key_of_list
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
 from .hyperparameters import Given
 from .settings import Settings
-from .state import States, expect_fit, expect_number, read_saved
+from .state import States, expect_fit, expect_number, new_slot, read_saved
 
 __all__ = ["ArrayEngine", "Engine", "Parameters"]
 
 #: Parameters, of which a mapping gives the names.
 Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
-
-ALL_OF_THEM = "give zeros: what depends on all parameters would be another number without this one"
-ANOTHER_RULE = "step it with another rule, one optimiser for each"
 
 
 class Engine(Protocol):
@@ -64,157 +53,34 @@ class ArrayEngine:
     def __init__(self, settings: Settings, module: str | None) -> None:
         self.settings = settings
         self._module = module
-        self._interprets = settings.backend == "interpreter"
         self._start_anew()
 
     def _start_anew(self) -> None:
-        self.plans = StepPlans()
-        self.states = States(self.plans.forget)
+        self.states = States(self.settings)
+        ways = ArrayWays(interprets=self.settings.backend == "interpreter")
+        self.engine = StepEngine(NumPyLibrary(), self.settings, self.states, ways, self._module)
+        self.states.forget = self.engine.plans.forget
 
     @property
     def begun(self) -> bool:
         return bool(len(self.states) or self.states.pending)
 
-    def _rule_of(self, shape: tuple[int, ...]) -> Rule:
-        """The rule in the variant for a parameter of this shape."""
-        settings = self.settings
-        return settings.compilation.rules[
-            variant_for(settings.variants, shape, settings.rule.name, hint=ANOTHER_RULE)
-        ]  # fmt: skip
-
-    # ---- Steps ----
-
     def step(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
-        if type(params) not in (tuple, list) or type(grads) not in (tuple, list):
-            params, grads = _listed(params, "parameters"), _listed(grads, "gradients")
-        if self._interprets:
-            return self._interpret(params, grads)
-        plan = self.plans.for_step(params, grads)
-        if plan is None or (plan.grouped and self._has_others(plan)):
-            return self._step_anew(params, grads)
-        settings = self.settings
-        values = settings.at(plan.counts) if settings.scheduled else settings.always
-        if not settings.known_to_fit(plan.dtypes):
-            settings.refuse_vanishing(plan.dtypes, values)
-        return plan.run(values, self.states.group) or self._refused(grads, values)
-
-    def _has_others(self, plan: StepPlan) -> bool:
-        """Whether there are parameters besides those of a plan, which may date from a time when there were none."""
-        return len(plan.slots) < len(self.states) + len(self.states.pending)
-
-    def _step_anew(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
-        # `ps` and `gs` must live until the plan has run: it holds addresses only.
-        ps, gs, slots, values = self.accept(params, grads)
-        variants = [self.settings.variants[p.ndim >= 2] for p in ps]
-        plan = StepPlan(self._kernel, params, grads, ps, gs, slots, variants, threads())
-        self._register(ps, slots)
-        self.plans.keep(key_of_list(params), plan)
-        return plan.run(values, self._group(values, slots)) or self._refused(gs, values)
-
-    def _kernel(self, dtype: str, variant: int) -> Kernel:
-        return kernel_of(self.settings.compilation, variant, dtype, self._module)
-
-    def _refused(self, grads: Sequence[Array], values: ValuesByCount) -> bool:
-        """Leaves gradients as the rule does after a step that does not count; gives False."""
-        plain = map(np.asarray, grads)
-        leave_gradients(((self._rule_of(g.shape), g.fill) for g in plain), next(iter(values.values())))
-        return False
-
-    def _interpret(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
-        ps, gs, slots, values = self.accept(params, grads)
-        self._register(ps, slots)
-        group = self._group(values, slots)
-        tensors = [
-            (self._rule_of(p.shape), values[slot.t + 1], interp.Tensor(slot.t + 1, {"p": p, "g": g, **slot.arrays}))
-            for p, g, slot in zip(ps, gs, slots, strict=True)
-        ]
-        if tensors:
-            t = max(slot.t for slot in slots) + 1
-            if not interp.step_group(tensors, group, values[t], t):
-                return False
-        for slot in slots:
-            slot.t += 1
-        return True
-
-    # ---- Checks before a step ----
-
-    def accept(
-        self, params: Sequence[Any], grads: Sequence[Any]
-    ) -> tuple[list[Array], list[Array], list[Slot], ValuesByCount]:
-        """The arrays, slots and hyperparameters of a step, after every check. New slots are not registered yet."""
-        rule = self.settings.rule
-        if len(params) != len(grads):
-            raise ArrayError(f"a gradient for each of {len(params)} parameters was expected, got {len(grads)}")
-        if rule.part == "parameter":
-            message = f"{rule.name} works on the parameter as a rule leaves it, and is none by itself"
-            raise ArgumentError(message, hint=f"put it behind one: chain(ADAM(), {rule.name}())")
-        count = len(params)
-        ps = [as_parameter(p, i, count) for i, p in enumerate(params)]
-        absent = ALL_OF_THEM if rule.grouped else LEAVE_OUT
-        gs = [
-            as_gradient(g, p, i, count, absent, written=rule.overwrites)
-            for i, (g, p) in enumerate(zip(grads, ps, strict=True))
-        ]
-        rules = [self._rule_of(p.shape) for p in ps]
-        found = [self.states.find(key) for key in keys_of(ps)]
-        if rule.grouped:
-            self._expect_group(found)
-        # Before memory is taken for new states: a refused step should not take it.
-        states = [array for slot in found if slot for array in slot.arrays.values()]
-        refuse_overlaps(ps, gs, states, overwrites=rule.overwrites)
-        known: list[Slot | None] = []
-        pending = iter(self.states.pending)
-        for i, (slot, p) in enumerate(zip(found, ps, strict=True)):
-            if slot is None and (saved := next(pending, None)) is not None:
-                expect_fit(saved, p.shape, str(p.dtype), i)
-                slot = saved
-            known.append(slot)
-        values = self.settings.at({slot.t if slot else 0 for slot in known})
-        self.settings.refuse_vanishing({str(p.dtype) for p in ps}, values)
-        slots = []
-        for each, slot, own, p in zip(rules, known, found, ps, strict=True):
-            if slot is None:
-                slots.append(_new_slot(p, each, values[1]))
-            else:
-                slots.append(own or Slot.of(p, slot.t, slot.arrays, small_shapes(each, p.shape)))
-        return ps, gs, slots, values
-
-    def _expect_group(self, found: Sequence[Slot | None]) -> None:
-        """ArrayError unless all parameters of before are here: a value of the group is of all of them or wrong."""
-        name = self.settings.rule.name
-        if not found:
-            message = f"{name} reduces over all parameters of a step: some were expected, got none"
-            raise ArrayError(message, hint="give all parameters in one step")
-        here = {id(slot) for slot in found if slot}
-        absent = sum(id(slot) not in here for slot in self.states.slots())
-        absent += max(0, len(self.states.pending) - found.count(None))  # loaded, and not taken up by this step
-        if absent:
-            count = len(self.states) + len(self.states.pending)
-            message = f"{name} reduces over all parameters: the {count} of before were expected, {absent} are missing"
-            raise ArrayError(message, hint="step them together, with a gradient of zeros where there is none")
-
-    def _group(self, values: ValuesByCount, slots: Sequence[Slot]) -> dict[str, Array]:
-        """The states of all parameters together, begun with the first step."""
-        group, rule = self.states.group, self.settings.rule
-        if not group and slots and rule.grouped:
-            group |= first_group_states(rule, values[max(slot.t for slot in slots) + 1])
-        return group
-
-    def _register(self, ps: Sequence[Array], slots: Sequence[Slot]) -> None:
-        for key, p, slot in zip(keys_of(ps), ps, slots, strict=True):
-            if self.states.find(key) is None:
-                self.states.add(p, slot)
-                del self.states.pending[:1]
+        if type(params) is not list:
+            params = _listed(params, "parameters")
+        if type(grads) is not list:
+            grads = _listed(grads, "gradients")
+        return self.engine.step(params, grads)
 
     # ---- States ----
 
     def state(self, p: Any) -> dict[str, Any]:
         array = as_parameter(p, 0, 1)
-        slot = self.states.find(keys_of([array])[0]) or self._awaited_slot(array)
+        slot = self.states.of(array) or self._awaited_slot(array)
         group, rule = self.states.group, self.settings.rule
         if slot is None or (rule.grouped and not group):  # what they would start as
-            first = self.settings.at(set())[1]
-            slot = slot or _new_slot(array, self._rule_of(array.shape), first)
+            first = self.settings.sets_at(set())[0][1]
+            slot = slot or new_slot(array, self.settings.rule_of(array.shape), first)
             group = group or first_group_states(rule, first)
         views: dict[str, Any] = {}
         for name, values in {**slot.arrays, **group}.items():
@@ -276,7 +142,7 @@ class ArrayEngine:
         for i, (slot, p) in enumerate(zip(slots, arrays, strict=True)):
             expect_fit(slot, p.shape, str(p.dtype), i)
         laid_out = [
-            Slot.of(p, slot.t, slot.arrays, small_shapes(self._rule_of(p.shape), p.shape))
+            Slot.of(p, slot.t, slot.arrays, small_shapes(self.settings.rule_of(p.shape), p.shape))
             for slot, p in zip(slots, arrays, strict=True)
         ]
         self.settings.replace(values)
@@ -299,14 +165,15 @@ class ArrayEngine:
 
     def _saved_fields(self, shape: tuple[int, ...]) -> tuple[list[str], Shapes]:
         """The names of the states that a parameter of this shape has, and the shapes of the small ones."""
-        rule = self._rule_of(shape)
+        rule = self.settings.rule_of(shape)
         return [state.name for state in rule.states if state.extent > Extent.GROUP], small_shapes(rule, shape)
 
     # ---- Files ----
 
     def save(self, path: FilePath, params: Parameters) -> None:
         arrays = _named(params)
-        slots = dict(zip(arrays, map(self.states.find, keys_of(list(arrays.values()))), strict=True))
+        keys_of(list(arrays.values()))
+        slots = {name: self.states.of(array) for name, array in arrays.items()}
         absent = len(self.states) - sum(slot is not None for slot in slots.values())
         if self.states.pending:
             hint = "step them first, or say which they are: opt.load_state_dict(saved, params)"
@@ -334,12 +201,6 @@ class ArrayEngine:
     def copy_to(self, other: Engine) -> None:
         assert isinstance(other, ArrayEngine)
         self.states.copy_to(other.states)
-
-
-def _new_slot(p: Array, rule: Rule, values: HyperValues) -> Slot:
-    initial = interp.initial_state(rule, values, p)
-    own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
-    return Slot.of(p, 0, own, small_shapes(rule, p.shape))
 
 
 def _named(params: Parameters) -> dict[str, Array]:

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, overload
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, StateError
 from ..ir.compose import compose
+from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent, reduces
 from ..ir.rule import Rule
 from ..ir.verify import verify
@@ -124,6 +125,10 @@ class ChainSettings(Settings):
             if part.scheduled:
                 return True
         return False
+
+    @property
+    def fixed(self) -> Sequence[ValuesByCount] | None:
+        return None if self.scheduled else self._always
 
     def saved_flags(self) -> dict[str, bool]:
         return flags_of_parts([part.flags for part in self.parts])

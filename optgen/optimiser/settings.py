@@ -16,6 +16,7 @@ from ..ir.evaluate import Always, ValuesByCount, evaluate
 from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
+from ..runtime.engine import variant_for
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
 
@@ -50,8 +51,6 @@ class Settings:
         Positions in `compilation.rules`, by whether a parameter is a matrix.
     scheduled
         Whether a value is a function of the step.
-    always
-        The values for any step; valid while `scheduled` is false.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Settings:
         self.decided = decided
         self.backend = backend
         self.variants = compilation.variants(flags)
-        self.always: ValuesByCount
+        self._always: Sequence[ValuesByCount]
         self._scheduled: bool
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -110,6 +109,10 @@ class Settings:
 
     def backend_argument(self) -> list[str]:
         return [f"backend={self.backend!r}"] if self.backend != BACKENDS[0] else []
+
+    def rule_of(self, shape: tuple[int, ...]) -> Rule:
+        """The rule in the variant for a parameter of this shape; ArrayError if there is none."""
+        return self.compilation.rules[self.variant(0, shape)]
 
     # ---- Values ----
 
@@ -152,7 +155,7 @@ class Settings:
         self.forget_dtypes()
 
     def _read(self) -> None:
-        self.always = Always(self.values)  # type: ignore[arg-type]  # read while no value is a function
+        self._always = (Always(self.values),)  # type: ignore[arg-type]  # read while no value is a function
         self._scheduled = any(map(callable, chain.from_iterable(self.values.values())))
 
     def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
@@ -169,16 +172,36 @@ class Settings:
 
     # ---- Steps ----
 
-    def at(self, counts: Set[int]) -> ValuesByCount:
-        """The values for parameters with these counts of updates; schedules are called, and their results checked."""
+    # What the step engine asks of hyperparameters. All parameters go by one set.
+
+    @property
+    def fixed(self) -> Sequence[ValuesByCount] | None:
+        """The one set of values for any step; None while a value is a function of the step."""
+        return None if self._scheduled else self._always
+
+    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
+        """The one set of values for parameters with these counts of updates; schedules are called, and their results
+        checked."""
         if not self.scheduled:
-            return self.always
+            return self._always
         self.forget_dtypes()  # every step has values of its own
         hypers = self.compilation.rules[0].hypers
         steps = {t + 1: resolved(hypers, self.values, t + 1) for t in sorted(counts or {0})}
         for values in steps.values():
             self.refuse_other_variant(values)
-        return steps
+        return (steps,)
+
+    def number(self, place: int, dtype: str) -> int:
+        return 0
+
+    def variant(self, place: int, shape: tuple[int, ...]) -> int:
+        """The position in `compilation.rules` of the variant for a parameter of this shape."""
+        if self.rule.part == "parameter":
+            message = f"{self.rule.name} works on the parameter as a rule leaves it, and is none by itself"
+            raise ArgumentError(message, hint=f"put it behind one: chain(ADAM(), {self.rule.name}())")
+        return variant_for(
+            self.variants, shape, self.rule.name, hint="step it with another rule, one optimiser for each"
+        )
 
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         """Whether `refuse_vanishing` has accepted these dtypes since the last change."""
@@ -191,11 +214,11 @@ class Settings:
     def forget_dtypes(self) -> None:
         self._holding.clear()
 
-    def refuse_vanishing(self, dtypes: Set[str], values: ValuesByCount) -> None:
+    def refuse_vanishing(self, dtypes: Set[str], sets: Sequence[ValuesByCount]) -> None:
         """HyperparameterError if a constant of the rule is not zero, but would be in one of these dtypes."""
         new = {dtype for dtype in dtypes if not self.known_to_fit({dtype})}
         if new:
-            refuse_vanishing(self.owner, self.compilation, self.variants.values(), values.values(), new)
+            refuse_vanishing(self.owner, self.compilation, self.variants.values(), sets[0].values(), new)
             self.accept_dtypes(new)
 
 

@@ -10,17 +10,24 @@ from __future__ import annotations
 
 import operator
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from ..errors import StateError, shown
+from .. import interpreter as interp
+from ..errors import ArrayError, StateError, shown
+from ..ir.evaluate import HyperValues
+from ..ir.expr import Extent
+from ..ir.rule import Rule
 from ..runtime.arrays import Array
-from ..runtime.slots import Key, Shapes, Slot, key_of, owner_of
+from ..runtime.engine import small_shapes
+from ..runtime.plan import Member
+from ..runtime.slots import BoundSlots, Key, Shapes, Slot, key_of, keys_of, owner_of
 from .checkpoint import listed
+from .settings import Settings
 
-__all__ = ["States", "expect_fit", "expect_number", "read_saved"]
+__all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_saved"]
 
 #: Counts are exact in float64, in which the scalars of a step are computed.
 MOST_UPDATES = 2**53
@@ -35,21 +42,74 @@ class States:
     it `_drop`: nothing here goes over a dictionary that may change meanwhile.
     """
 
-    def __init__(self, forget: Callable[[Slot], None]) -> None:
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
         self._slots: dict[Key, Slot] = {}
         self._owners: dict[int, tuple[weakref.ref[Any], list[Key]]] = {}
-        self._forget = forget
+        self.forget: Callable[[Slot], None] = lambda _: None
         self.pending: list[Slot] = []
         self.group: dict[str, Array] = {}  # states of all parameters together
 
     def __len__(self) -> int:
         return len(self._slots)
 
-    def find(self, key: Key) -> Slot | None:
-        return self._slots.get(key)
+    def of(self, p: Array) -> Slot | None:
+        """The slot of a parameter, if it has one."""
+        return self._slots.get(key_of(p, owner_of(p)))
 
     def slots(self) -> list[Slot]:
         return list(self._slots.values())
+
+    # ---- What the step engine asks for ----
+
+    def find(
+        self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
+    ) -> list[Slot | None]:
+        """The slot of each parameter, or the pending one that it will take up; None for one that was never stepped."""
+        found = [self._slots.get(key) for key in keys_of(ps)]
+        if self._settings.rule.grouped:
+            self._expect_group(found)
+        pending = iter(self.pending)
+        for i, p in enumerate(ps):
+            if found[i] is None and (saved := next(pending, None)) is not None:
+                expect_fit(saved, p.shape, str(p.dtype), i)
+                found[i] = saved
+        return found
+
+    def _expect_group(self, found: Sequence[Slot | None]) -> None:
+        """ArrayError unless all parameters of before are here: a value of the group is of all of them or wrong."""
+        name = self._settings.rule.name
+        if not found:
+            message = f"{name} reduces over all parameters of a step: some were expected, got none"
+            raise ArrayError(message, hint="give all parameters in one step")
+        here = {id(slot) for slot in found if slot}
+        absent = sum(id(slot) not in here for slot in self.slots())
+        absent += max(0, len(self.pending) - found.count(None))  # loaded, and not taken up by this step
+        if absent:
+            count = len(self) + len(self.pending)
+            message = f"{name} reduces over all parameters: the {count} of before were expected, {absent} are missing"
+            raise ArrayError(message, hint="step them together, with a gradient of zeros where there is none")
+
+    def begin(self, slot: Slot | None, given: Any, p: Array, rule: Rule, values: HyperValues) -> Slot:
+        if slot is None:
+            return new_slot(p, rule, values)
+        return self.of(p) or Slot.of(p, slot.t, slot.arrays, small_shapes(rule, p.shape))  # a pending one is laid out
+
+    def register(self, members: Sequence[Member]) -> None:
+        known = len(self._slots)
+        for member in members:
+            if self.of(member.p.memory) is None:
+                slot: Any = member.slot
+                self.add(member.p.memory, slot)
+        del self.pending[: len(self._slots) - known]
+
+    def bound(self, slots: Sequence[Slot]) -> BoundSlots:
+        return BoundSlots(slots)
+
+    def has_others(self, slots: Collection[Slot]) -> bool:
+        return len(slots) < len(self._slots) + len(self.pending)
+
+    # ---- Parameters come and go ----
 
     def add(self, p: Array, slot: Slot) -> None:
         """`slot` becomes the state of `p`, which has none."""
@@ -65,7 +125,7 @@ class States:
     def _drop(self, owner: int) -> None:
         """Forgets all parameters in the memory of an object that is no more."""
         for key in self._owners.pop(owner)[1]:
-            self._forget(self._slots.pop(key))
+            self.forget(self._slots.pop(key))
 
     def saved(self) -> list[dict[str, Any]]:
         """All slots in order, and behind them what is still pending; arrays are copied."""
@@ -79,6 +139,13 @@ class States:
                 other._add(owner, key, slot.copy())
         other.pending = self.pending.copy()  # nothing writes to these slots
         other.group = {name: array.copy() for name, array in self.group.items()}
+
+
+def new_slot(p: Array, rule: Rule, values: HyperValues) -> Slot:
+    """The slot of a parameter that was never stepped, with these hyperparameters in its first step."""
+    initial = interp.initial_state(rule, values, p)
+    own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
+    return Slot.of(p, 0, own, small_shapes(rule, p.shape))
 
 
 class _Dropper:

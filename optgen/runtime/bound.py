@@ -13,6 +13,7 @@ from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .arrays import Array
 from .binding import Binding, Team, rows_of
+from .float_state import kernel_state, rounds_to_nearest
 from .group_step import GroupStep, Shards
 from .kernel import Kernel
 
@@ -52,6 +53,8 @@ class BoundKernels:
             Binding(each, rows_of(each, (arrays(i, each.rule) for i in own)), team)
             for each, own in zip(kernels, members.values(), strict=True)
         ]
+        #: Those that need memory for a step: they take it before the first of them changes anything.
+        self._reducing = [binding for binding in self.bindings if binding.kernel.entry.reduced]
         self.order = [np.array(own) for own in members.values()]
         rows = zip(self.bindings, members.values(), strict=True)
         found = {i: binding.gradient_cell(row) for binding, own in rows for row, i in enumerate(own)}
@@ -76,9 +79,15 @@ class BoundKernels:
 
         `values`: the sets of hyperparameters. `group`: the states that all tensors have together.
         """
+        if not rounds_to_nearest() and self.bindings:
+            with kernel_state(self.bindings[0].kernel.runtime):
+                return self.run(values, step, group)
+        for binding in self._reducing:
+            binding.reserve()
         if self.grouped or self.shards is not None:
             t = step + max(self.before)
             return GroupStep(self.bindings, self.order, self._threads, shards=self.shards).run(values, step, t, group)
         for binding in self.bindings:
-            binding.run(values, step, self._threads)
+            binding.begin(values, step)
+            binding.work(0, self._threads)
         return True

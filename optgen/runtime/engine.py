@@ -1,26 +1,303 @@
-"""The parts of a step that no array library changes.
+"""The step engine: all that is between "these parameters, these gradients" and the kernels, for every array library.
 
-In: a rule with its variants, and hyperparameters.
-Out: the variant for a shape, states of the group as they begin, and gradients after a step that does not count.
+In: an array library, hyperparameters, a store of states; then lists of parameters and gradients.
+Out: parameters and states changed in place; or an error, and then nothing has changed.
 
-The engine of an array library (`optimiser.array_engine` for NumPy, `torch.optimizer` for PyTorch) looks at arrays and
-writes them; what it looks for and what it writes stands here.
+A step is checked before anything is touched. A list that was checked once is not checked again while its arrays stay
+what they were: a step plan knows it. What kernels do not step is stepped by the interpreter, or by the array library
+itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence, Set
+from typing import Any, Protocol
 
 import numpy as np
 
 from .. import interpreter as interp
+from ..compiler.driver import Compilation
 from ..errors import ArrayError
-from ..ir.evaluate import HyperValues, evaluate
-from ..ir.expr import GRADIENT, Extent
+from ..frozen import frozen
+from ..ir.evaluate import HyperValues, ValuesByCount, evaluate
+from ..ir.expr import GRADIENT, PARAMETER, Extent
 from ..ir.rule import Rule
-from .arrays import Array
+from .array_library import ArrayLibrary
+from .arrays import COMPUTE, Array
+from .kernel import Kernel, kernel_of
+from .overlaps import refuse_overlaps
+from .plan import Member, StepPlan, StepPlans, key_of_list
 
-__all__ = ["first_group_states", "leave_gradients", "small_shapes", "variant_for"]
+__all__ = ["Hypers", "StateStore", "StepEngine", "Ways", "first_group_states", "small_shapes", "variant_for"]
+
+
+class Hypers(Protocol):
+    """What a step asks of the hyperparameters of an optimiser.
+
+    Attributes
+    ----------
+    compilation
+        The rule, in all its variants.
+    fixed
+        The sets of hyperparameters, each by count; None while a value is a function of the step.
+    """
+
+    @property
+    def compilation(self) -> Compilation: ...
+    @property
+    def fixed(self) -> Sequence[ValuesByCount] | None: ...
+    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
+        """The sets for parameters with these counts of updates."""
+
+    def number(self, place: int, dtype: str) -> int:
+        """Which of the sets the parameter in this place goes by, in a compute type."""
+
+    def variant(self, place: int, shape: tuple[int, ...]) -> int:
+        """The position of the variant for a parameter of this shape; ArrayError if there is none."""
+
+    def known_to_fit(self, dtypes: Set[str]) -> bool:
+        """Whether every constant of the rule is known to be representable in these dtypes."""
+
+    def refuse_vanishing(self, dtypes: Set[str], sets: Sequence[ValuesByCount]) -> None:
+        """HyperparameterError if a constant of the rule is not zero, but would be in one of these dtypes."""
+
+
+class StateStore(Protocol):
+    """Where the states of an optimiser are kept.
+
+    Attributes
+    ----------
+    group
+        The states of all parameters together; empty before the first step.
+    """
+
+    group: dict[str, Array]
+
+    def find(
+        self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
+    ) -> list[Any]:
+        """The slot of each parameter, None for one that was never stepped; an error if one does not fit. Nothing is
+        changed."""
+
+    def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues) -> Any:
+        """The slot of a parameter with all its states; `slot` is what `find` gave. It is not kept yet."""
+
+    def register(self, members: Sequence[Member]) -> None:
+        """Keep the slots of these, which are about to step."""
+
+    def bound(self, slots: Any) -> Any:
+        """The states of these slots as `BoundStates`."""
+
+    def has_others(self, slots: Any) -> bool:
+        """Whether a value of all parameters together lacks some, if these are stepped."""
+
+
+class Ways(Protocol):
+    """Who steps which parameter.
+
+    Attributes
+    ----------
+    interprets
+        Whether the interpreter steps what kernels do not; else the array library does.
+    """
+
+    interprets: bool
+
+    def divided(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> tuple[list[int], list[int]]:
+        """Positions in the list of the parameters that kernels step, and of the others; an error for one that nothing
+        steps. `places`: where these stand among all parameters of the optimiser."""
+
+    def step_foreign(self, params: Sequence[Any]) -> None:
+        """One step of these by the array library."""
+
+
+class StepEngine:
+    """The steps of one optimiser.
+
+    Parameters
+    ----------
+    library
+        The array library of its parameters.
+    hypers, states, ways
+        What it goes by, where it keeps states, and who steps what.
+    module
+        The file of its class, if that was built.
+    """
+
+    def __init__(
+        self, library: ArrayLibrary, hypers: Hypers, states: StateStore, ways: Ways, module: str | None
+    ) -> None:
+        self.library = library
+        self.hypers = hypers
+        self.states = states
+        self.ways = ways
+        self.plans = StepPlans()
+        self._module = module
+
+    def step(self, params: list[Any], grads: list[Any]) -> bool:
+        """One step of a list; whether it counts. If not, nothing has changed but gradients that the rule overwrites."""
+        plan = self.plans.last
+        if plan is not None:
+            held = plan.rebind(params, grads)
+            if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
+                return self._run(plan, params, grads)
+        places = self.library.chosen(params, grads)
+        if len(places) < len(params):
+            params, grads = [params[i] for i in places], [grads[i] for i in places]
+        plan = self.plans.of(key_of_list(params))
+        if plan is not None:
+            held = plan.rebind(params, grads)
+            # A plan may date from a time when there were no parameters but its own.
+            if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
+                self.plans.last = plan
+                return self._run(plan, params, grads)
+        return self._step_anew(places, params, grads)
+
+    def _run(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
+        """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
+        if plan.others:
+            self._step_others(plan, params, grads)
+        if not plan.slots:
+            return True
+        hypers = self.hypers
+        sets = hypers.fixed
+        if sets is None:
+            sets = hypers.sets_at(plan.counts)
+        if not hypers.known_to_fit(plan.dtypes):
+            hypers.refuse_vanishing(plan.dtypes, sets)
+        return plan.run(sets, self.states.group, grads) or self._refused(plan, grads, sets)
+
+    def _refused(self, plan: StepPlan, grads: Sequence[Any], sets: Sequence[ValuesByCount]) -> bool:
+        """Leaves gradients as the rule does after a step that does not count; gives False."""
+        values = next(iter(sets[0].values()))
+        for rule, g in plan.gradients(grads):
+            for assign in rule.body:
+                if assign.target == GRADIENT:
+                    self.library.fill(g, float(evaluate(assign.value, values, 0, {})))
+        return False
+
+    def forget(self) -> None:
+        """Look at every list anew."""
+        self.plans.clear()
+
+    # ---- Lists that no plan knows ----
+
+    def _step_anew(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> bool:
+        kernels, others = self.ways.divided(places, params, grads)
+        own = rest = Accepted((), ())
+        if kernels or not others:
+            own = self._accepted(kernels, places, params, grads, by_kernel=True)
+        if others and self.ways.interprets:
+            rest = self._accepted(others, places, params, grads, by_kernel=False)
+            if not kernels:
+                return self._interpret(rest)
+        members = own.members
+        plan = StepPlan(
+            self.library, members, kernels, others, places, params, grads,
+            kernel=self._kernel_for([member.given for member in members]),
+            states=self.states.bound([member.slot for member in members]),
+        )  # fmt: skip
+        self._begin(own)
+        if plan.lasting:
+            self.plans.keep(key_of_list(params), plan)
+        # The others first: what the array library refuses is refused before anything has changed.
+        if rest.members:
+            self._interpret(rest)
+        elif others:
+            self.ways.step_foreign([params[i] for i in others])
+        if not kernels:
+            return True
+        return plan.run(own.sets, self.states.group, grads) or self._refused(plan, grads, own.sets)
+
+    def _accepted(
+        self, chosen: Sequence[int], places: Sequence[int], params: list[Any], grads: list[Any], *, by_kernel: bool
+    ) -> Accepted:
+        """Those of a list at the positions `chosen`, after every check. Their slots are not kept yet."""
+        library, hypers, states = self.library, self.hypers, self.states
+        count = len(chosen)
+        given, at = [params[i] for i in chosen], [places[i] for i in chosen]
+        ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
+        variants = [hypers.variant(place, p.shape) for place, p in zip(at, ps, strict=True)]
+        rules = [hypers.compilation.rules[variant] for variant in variants]
+        for place, p, rule in zip(at, given, rules, strict=True):
+            library.expect_whole(rule, p, place, by_kernel=by_kernel)
+        gs = [
+            library.gradient(grads[i], p, looked, number, count, rule=rule)
+            for number, (i, p, looked, rule) in enumerate(zip(chosen, given, ps, rules, strict=True))
+        ]
+        memory = [p.memory for p in ps]
+        found = states.find(given, memory, rules, at)
+        # Before memory is taken for new states: a refused step should not take it.
+        kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
+        overwrites = any(rule.overwrites for rule in rules)
+        refuse_overlaps(memory, [g.memory for g in gs], kept, overwrites=overwrites)
+        sets = hypers.sets_at({slot.t if slot else 0 for slot in found})
+        dtypes = [COMPUTE[p.dtype] for p in memory]
+        hypers.refuse_vanishing(set(dtypes), sets)
+        members = []
+        for i, slot in enumerate(found):
+            number = hypers.number(at[i], dtypes[i])
+            first = sets[number][(slot.t if slot else 0) + 1]
+            slot = states.begin(slot, given[i], memory[i], rules[i], first)
+            members.append(Member(given[i], ps[i], gs[i], variants[i], dtypes[i], number, slot))
+        return Accepted(members, sets)
+
+    def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:
+        """Gives the kernel of a dtype and a variant for these parameters."""
+        compilation = self.hypers.compilation
+        if self.library.in_shards(params):
+            compilation = compilation.in_shards
+        return lambda dtype, variant: kernel_of(compilation, variant, dtype, self._module)
+
+    def _begin(self, accepted: Accepted) -> None:
+        """Keep the slots of parameters that are about to step, and the states of all of them together."""
+        members = accepted.members
+        if members and not self.states.group:
+            t = max(member.slot.t for member in members) + 1
+            rule = self.hypers.compilation.rules[members[0].variant]
+            self.states.group = first_group_states(rule, accepted.sets[0][t])
+        self.states.register(members)
+
+    # ---- What kernels do not step ----
+
+    def _step_others(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> None:
+        others = [i for i, _ in plan.others]
+        if self.ways.interprets:
+            self._interpret(self._accepted(others, plan.standing, params, grads, by_kernel=False))
+        else:
+            self.ways.step_foreign([params[i] for i in others])
+
+    def _interpret(self, accepted: Accepted) -> bool:
+        """One step by the interpreter; whether it counts."""
+        self._begin(accepted)
+        library, rules, sets = self.library, self.hypers.compilation.rules, accepted.sets
+        tensors, restores = [], []
+        for member in accepted.members:
+            rule, t = rules[member.variant], member.slot.t + 1
+            looked = {PARAMETER: member.p, GRADIENT: member.g}
+            small = {state.name for state in rule.small_states}
+            looked |= {name: library.state(x, small=name in small) for name, x in member.slot.arrays.items()}
+            restores += [x.restore for name, x in looked.items() if x.restore and name in rule.stores | {PARAMETER}]
+            arrays = {name: x.memory for name, x in looked.items()}
+            tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays)))
+        t = max(tensor.t for _, _, tensor in tensors)
+        counts = interp.step_group(tensors, self.states.group, sets[0][t], t)
+        for restore in restores:
+            restore()
+        if counts:
+            for member in accepted.members:
+                member.slot.t += 1
+            if library.mark_changed is not None:
+                library.mark_changed([member.given for member in accepted.members])
+        return counts
+
+
+@frozen
+class Accepted:
+    """Parameters of a step after every check, and the sets of hyperparameters for their counts."""
+
+    members: Sequence[Member]
+    sets: Sequence[ValuesByCount]
 
 
 def variant_for(
@@ -52,14 +329,3 @@ def first_group_states(rule: Rule, values: HyperValues) -> dict[str, Array]:
 def small_shapes(rule: Rule, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """The shapes of those states of a parameter that have less than a value for each element."""
     return {s.name: interp.shape_of(s.extent, shape, rule.rows) for s in rule.small_states if s.extent > Extent.GROUP}
-
-
-def leave_gradients(gradients: Iterable[tuple[Rule, Callable[[float], object]]], values: HyperValues) -> None:
-    """Writes gradients after a step that does not count: a rule may leave a value in them in any case.
-
-    `gradients` has for each one the rule that would have stepped it, and the function that fills it with a number.
-    """
-    for rule, fill in gradients:
-        for assign in rule.body:
-            if assign.target == GRADIENT:
-                fill(float(evaluate(assign.value, values, 0, {})))

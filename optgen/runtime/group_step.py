@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
+from ..frozen import frozen
 from ..ir.evaluate import HyperValues, Value, ValuesByCount, evaluate
 from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
 from ..ir.primitives import FOLD_OF, Type
@@ -25,7 +25,7 @@ from .binding import Binding
 __all__ = ["GroupStep", "Shards"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Shards:
     """The tensors of a binding as wholes, where other processes have the rest of them.
 
@@ -38,7 +38,7 @@ class Shards:
     joined: Callable[[Sequence[str], Array], Array]
 
 
-@dataclass(frozen=True)
+@frozen
 class _Given:
     """What the tensors of one kernel give to a reduction over all of them."""
 
@@ -46,7 +46,7 @@ class _Given:
     values: Array
 
 
-@dataclass(frozen=True)
+@frozen
 class GroupStep:
     """Steps of tensors that have values in common, in one binding for each kernel.
 

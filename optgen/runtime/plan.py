@@ -1,10 +1,10 @@
 """Step plans: lists of parameters and gradients, checked once and bound to kernels.
 
-In: arrays that `arrays` has accepted, with their slots. Out: `rebind`, which takes the arrays of the next step without
-checking them again where it can, and `run`, the step.
+In: parameters that the engine has accepted, with their slots. Out: `rebind`, which takes the arrays of the next step
+without checking them again where it can, and `run`, the step.
 
-A plan keeps states alive, and is forgotten with the first of them. It keeps no parameter and no gradient alive: it
-knows their addresses, so each step begins by making sure that the arrays are still the same.
+A plan keeps states alive, and is forgotten with the first of them. It keeps no gradient alive: it knows addresses, so
+each step begins by making sure that the arrays are still the same.
 """
 
 from __future__ import annotations
@@ -12,101 +12,225 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
+from ..frozen import frozen
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .addresses import bounds
-from .arrays import COMPUTE, Array
+from .array_library import ArrayLibrary, BoundStates, Clock, Looked, ParameterSlot
+from .arrays import Array
 from .bound import BoundKernels
-from .guard import NUMPY, BoundGradients, Guard
+from .guard import BoundGradients, Guard
 from .kernel import Kernel
-from .slots import Key, Slot, Ticks, owner_of
+from .slots import Key
 
-__all__ = ["StepPlan", "StepPlans", "key_of_list"]
+__all__ = ["Member", "StepPlan", "StepPlans", "key_of_list"]
 
 #: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
 #: are stepped together, or one by one, however many they are.
 MOST_PLANS = 4
 
 
-class StepPlan:
-    """One checked list: `params` and `grads` as they were given, `ps` and `gs` the plain arrays behind them, `slots`.
+@frozen
+class Member:
+    """One parameter of a step, after every check.
 
-    `kernel` gives the kernel of a dtype and a variant; what it raises goes through. `variants` says for each parameter
-    in which one it is updated. `threads` is how many a step may use.
+    Attributes
+    ----------
+    given
+        The parameter as the caller has it.
+    p, g
+        The parameter and its gradient.
+    variant
+        The position of the variant of the rule that steps it.
+    dtype
+        Its compute type.
+    hypers
+        Which of the sets of hyperparameters it goes by.
+    slot
+        Its state.
+    """
+
+    given: Any
+    p: Looked
+    g: Looked
+    variant: int
+    dtype: str
+    hypers: int
+    slot: ParameterSlot
+
+
+class StepPlan:
+    """One checked list.
+
+    Parameters
+    ----------
+    library
+        That of the arrays.
+    members
+        The parameters that kernels step.
+    places
+        Where these stand in the list.
+    others
+        The places of the others, which something else steps.
+    standing
+        Where the whole list stands among all parameters of the optimiser.
+    params, grads
+        The whole list.
+    kernel
+        Gives the kernel of a dtype and a variant; what it raises goes through.
+    states
+        The states of the members.
     """
 
     def __init__(
         self,
-        kernel: Callable[[str, int], Kernel],
+        library: ArrayLibrary,
+        members: Sequence[Member],
+        places: Sequence[int],
+        others: Sequence[int],
+        standing: Sequence[int],
         params: Sequence[Any],
         grads: Sequence[Any],
-        ps: Sequence[Array],
-        gs: Sequence[Array],
-        slots: Sequence[Slot],
-        variants: Sequence[int],
-        threads: int,
+        *,
+        kernel: Callable[[str, int], Kernel],
+        states: BoundStates,
     ) -> None:
-        self.slots = slots
-        keys = [(COMPUTE[p.dtype], variant) for p, variant in zip(ps, variants, strict=True)]
+        self._library = library
+        self.slots = [member.slot for member in members]
+        self.others = [(i, library.mark(params[i], grads[i])) for i in others]
+        self.standing = standing
+        self._count = len(params)
+        self._places = list(places) if others else None
+        given = [member.given for member in members]
+        self._changed = given if library.mark_changed else []  # to be marked so; kept alive by the optimiser
+        self._setting = library.setting
+        self._setting_then = library.setting() if library.setting else None
+        self._mark_changed = library.mark_changed
+        keys = [(member.dtype, member.variant) for member in members]
         self.dtypes = frozenset(dtype for dtype, _ in keys)
 
         def arrays(i: int, rule: Rule) -> tuple[Array, ...]:
-            return ps[i], gs[i], *(slots[i].arrays[name] for name in rule.tensor_states)
+            return members[i].p.memory, members[i].g.memory, *states.arrays(i, rule.tensor_states)
 
-        self._bound = BoundKernels(kernel, keys, arrays, threads)
+        self._bound = BoundKernels(kernel, keys, arrays, *library.threads())
         self.grouped = self._bound.grouped
-        self.plain = all(isinstance(p, np.ndarray) for p in params)
-        if ps:
-            written = [bounds(x) for p, slot in zip(ps, slots, strict=True) for x in (p, *slot.arrays.values())]
-            given = [g if isinstance(g, np.ndarray) else plain for g, plain in zip(grads, gs, strict=True)]
-            gradients = BoundGradients(given, gs, written, self._bound.cells, fixed=self._bound.overwrites)
-            runtime = self._bound.bindings[0].kernel.runtime.path
-            arrays_given = _arrays(params)
-            alone = [owner_of(p) is p for p in arrays_given]
-            self._guard = Guard(arrays_given, alone, runtime, NUMPY, gradients)
-        self._ticks = Ticks()
-        self._ticks.whole = False
+        if library.in_shards(given):
+            pairs = zip(self._bound.bindings, self._bound.order, strict=True)
+            self._bound.shards = [library.shards([given[i] for i in own], b.kernel) for b, own in pairs]
 
-    def rebind(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
-        """Binds these gradients; False, with nothing changed, unless arrays and layouts are those of this plan."""
-        if not self.slots:
-            return not params and not grads
-        arrays = params if self.plain else _arrays(params)
-        if type(arrays) is not list:
-            arrays = list(arrays)
-        return self._guard.rebind(arrays, grads if type(grads) is list else list(grads))
+        # Memory that was made for this step, such as that of a gradient that lay in other shards, lives with the plan.
+        self._made = [
+            m.g for m, i in zip(members, places, strict=True) if m.g.seen is not library.gradient_seen(grads[i])
+        ]
+        self._overwrites = self._bound.overwrites
+        self._guard: Guard | None = None
+        if members:
+            ps, gs = [member.p for member in members], [member.g for member in members]
+            written = [bounds(member.p.memory) for member in members]
+            written += [bounds(library.memory(x)) for member in members for x in member.slot.arrays.values()]
+            fixed = not self.lasting or self._overwrites
+            gradients = BoundGradients(
+                [g.seen for g in gs], [g.memory for g in gs], written, self._bound.cells, fixed
+            )  # fmt: skip
+            runtime = self._bound.bindings[0].kernel.runtime.path
+            self._guard = Guard(
+                [p.seen for p in ps], [library.is_alone(p.seen) for p in ps], runtime, library.reader, gradients
+            )
+        self._deferrable = [i for i, member in enumerate(members) if library.may_be_deferred(member.g.seen)]
+        self._through = any(library.parameter_seen(x) is not x for x in given)
+        self._plain = not (self.others or self._deferrable or self._through)
+        self._sets = [member.hypers for member in members]
+        self._states = states
+        self._fits = states.fits
+
+    @property
+    def lasting(self) -> bool:
+        """Whether another step may go by this plan."""
+        return not self._made
+
+    def rebind(self, params: list[Any], grads: list[Any]) -> tuple[list[Any], list[Any]] | None:
+        """Bind these gradients; None, with nothing changed, unless arrays and layouts are those of this plan.
+
+        Returns
+        -------
+        What the kernels have the addresses of. It must be kept until `run` is done.
+        """
+        if self._setting is not None and self._setting() != self._setting_then:
+            return None
+        if not self._plain:
+            picked = self._picked(params, grads)
+            if picked is None:
+                return None
+            params, grads = picked
+        if self._guard is None:
+            return (params, grads) if len(params) == len(grads) == len(self.others) else None
+        try:
+            fit = self._guard.rebind(params, grads) and (self._fits is None or self._fits())
+        except RuntimeError:  # an array of which there is nothing to see, such as a sparse tensor
+            return None
+        return (params, grads) if fit else None
+
+    def _picked(self, params: list[Any], grads: list[Any]) -> tuple[list[Any], list[Any]] | None:
+        """Those that kernels step, as the guard looks at them; None unless the others are those of this plan."""
+        library = self._library
+        if len(params) != self._count or len(grads) != self._count:
+            return None
+        for i, mark in self.others:
+            if library.mark(params[i], grads[i]) != mark:
+                return None
+        if self._places is not None:
+            params, grads = [params[i] for i in self._places], [grads[i] for i in self._places]
+        if self._through:
+            params, grads = list(map(library.parameter_seen, params)), list(map(library.gradient_seen, grads))
+        if any(library.is_deferred(grads[i]) for i in self._deferrable):
+            return None
+        return params, grads
 
     @property
     def counts(self) -> set[int]:
         """The counts of updates that the slots are at."""
-        self._settle()
-        return {t + self._ticks.n for t in self._bound.before}
+        n = self._settled().n
+        return {t + n for t in self._bound.before}
 
-    def _settle(self) -> None:
-        """Makes the slots count together, if any of them was elsewhere since the last step."""
-        if self._ticks.whole:
-            return
-        self._ticks = Ticks()
-        for slot in self.slots:
-            slot.join(self._ticks)
-        self._bound.count_from([slot.t for slot in self.slots])
+    def _settled(self) -> Clock:
+        """The clock by which the slots count together; begun anew if any of them was given another count."""
+        clock: Clock = self._states.clock
+        if not clock.whole:
+            clock = self._states.restart()
+            self._bound.count_from(clock.begun, self._sets)
+        return clock
 
-    def run(self, values: ValuesByCount, group: Mapping[str, Array]) -> bool:
-        """One step; False if it does not count, as the rule has it: then nothing has changed. The arrays of this plan
-        must be alive and as they were: it was just made, or `rebind` said so. `group`: the states of all parameters
-        together."""
-        self._settle()
-        count = self._ticks.n + 1
-        if not self._bound.run([values], count, group):
+    def run(self, sets: Sequence[ValuesByCount], group: Mapping[str, Array], grads: Sequence[Any]) -> bool:
+        """One step; False if it does not count, as the rule has it: then nothing has changed.
+
+        The arrays of this plan must be alive and as they were: it was just made, or `rebind` said so.
+
+        Parameters
+        ----------
+        sets
+            The sets of hyperparameters.
+        group
+            The states of all parameters together.
+        grads
+            The gradients of the whole list, as they were given.
+        """
+        clock = self._settled()
+        if not self._bound.run(sets, clock.n + 1, group):
             return False
-        self._ticks.n = count
+        clock.tick()
+        if self._mark_changed is not None:
+            self._mark_changed(self._changed)
+            if self._overwrites:
+                self._mark_changed(grads if self._places is None else [grads[i] for i in self._places])
         return True
 
-
-def _arrays(params: Sequence[Any]) -> list[Any]:
-    return [p if isinstance(p, np.ndarray) else getattr(p, "data", None) for p in params]
+    def gradients(self, grads: Sequence[Any]) -> list[tuple[Rule, Any]]:
+        """Of the parameters that kernels step: the rule that steps each, and its gradient."""
+        chosen = grads if self._places is None else [grads[i] for i in self._places]
+        rules = {
+            int(i): b.kernel.rule for b, own in zip(self._bound.bindings, self._bound.order, strict=True) for i in own
+        }
+        return [(rules[i], g) for i, g in enumerate(chosen)]
 
 
 class StepPlans:
@@ -118,20 +242,10 @@ class StepPlans:
     def __init__(self) -> None:
         self._plans: dict[int, tuple[Key, StepPlan]] = {}  # by number, which slots go by
         self._numbers: dict[Key, int] = {}
-        self._last: StepPlan | None = None
+        #: The plan of the step before.
+        self.last: StepPlan | None = None
         self._made, self._oldest = 0, 1
         self._size = self._slots = 0  # of all plans together: with each slot as often as it is there, and once
-
-    def for_step(self, params: Sequence[Any], grads: Sequence[Any]) -> StepPlan | None:
-        """The plan by which these may be stepped without checks, if there is one."""
-        last = self._last
-        if last is not None and last.rebind(params, grads):
-            return last
-        plan = self.of(key_of_list(params))
-        if plan is None or plan is last or not plan.rebind(params, grads):
-            return None
-        self._last = plan
-        return plan
 
     def of(self, key: Key) -> StepPlan | None:
         """The plan that is kept by this key."""
@@ -145,7 +259,7 @@ class StepPlans:
         self._drop(self._numbers.get(key, 0))
         number = self._numbers[key] = self._made = self._made + 1
         self._plans[number] = key, plan
-        self._last = plan
+        self.last = plan
         self._size += len(plan.slots)
         for slot in plan.slots:
             self._slots += not slot.plans
@@ -154,7 +268,12 @@ class StepPlans:
             self._drop(self._oldest)
             self._oldest += 1
 
-    def forget(self, slot: Slot) -> None:
+    def clear(self) -> None:
+        for number in list(self._plans):
+            self._drop(number)
+        self.last = None
+
+    def forget(self, slot: ParameterSlot) -> None:
         """Drops the plans with this slot, so that they do not keep its memory."""
         for number in list(slot.plans):
             self._drop(number)
@@ -164,8 +283,8 @@ class StepPlans:
         if plan is None:
             return
         del self._numbers[key]
-        if plan is self._last:
-            self._last = None
+        if plan is self.last:
+            self.last = None
         self._size -= len(plan.slots)
         for slot in plan.slots:
             slot.plans.discard(number)

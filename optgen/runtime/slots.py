@@ -17,29 +17,63 @@ from ..errors import ArrayError
 from .addresses import address_of
 from .arrays import Array, empty_beside
 
-__all__ = ["Key", "Shapes", "Slot", "Ticks", "key_of", "keys_of", "owner_of"]
+__all__ = ["BoundSlots", "Key", "Shapes", "Slot", "key_of", "keys_of", "owner_of"]
 
 Key: TypeAlias = tuple[Any, ...]
 #: The states that have no value for each element, and the shapes that they have.
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
-class Ticks:
-    """Steps that slots have in common since one plan took them all: counted once, and not slot by slot. `whole`: none
-    of them has gone its own way since."""
+class SlotClock:
+    """Steps that slots have in common since one plan took them all: counted once, and not slot by slot.
 
-    __slots__ = ("n", "whole")
+    Attributes
+    ----------
+    begun
+        The count of each slot when the clock was begun.
+    n
+        How many steps there have been since.
+    whole
+        Whether none of the slots has gone its own way since.
+    """
 
-    def __init__(self) -> None:
+    __slots__ = ("begun", "n", "whole")
+
+    def __init__(self, begun: Sequence[int], *, whole: bool) -> None:
+        self.begun = begun
         self.n = 0
-        self.whole = True
+        self.whole = whole
+
+    def tick(self) -> None:
+        self.n += 1
+
+
+class BoundSlots:
+    """The slots of a plan; `clock` counts the steps that they take together."""
+
+    __slots__ = ("_slots", "clock")
+
+    fits = None  # slots have the same arrays for life
+
+    def __init__(self, slots: Sequence[Slot]) -> None:
+        self._slots = slots
+        self.clock = SlotClock((), whole=False)
+
+    def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
+        return [self._slots[i].arrays[name] for name in names]
+
+    def restart(self) -> SlotClock:
+        self.clock = SlotClock([slot.t for slot in self._slots], whole=True)
+        for slot in self._slots:
+            slot.join(self.clock)
+        return self.clock
 
 
 class Slot:
     """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
     parameter, or of float64 where there is not a value for each element."""
 
-    __slots__ = ("__weakref__", "_before", "_ticks", "arrays", "dtype", "plans", "shape")
+    __slots__ = ("__weakref__", "_before", "_clock", "arrays", "dtype", "plans", "shape")
 
     def __init__(self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array]) -> None:
         self.shape = shape
@@ -47,23 +81,23 @@ class Slot:
         self.arrays = arrays
         self.plans: set[int] = set()  # the numbers of plans to forget together with it
         self._before = t
-        self._ticks: Ticks | None = None
+        self._clock: SlotClock | None = None
 
     @property
     def t(self) -> int:
-        return self._before if self._ticks is None else self._before + self._ticks.n
+        return self._before if self._clock is None else self._before + self._clock.n
 
     @t.setter
     def t(self, t: int) -> None:
-        if self._ticks is not None:
-            self._ticks.whole = False
-            self._ticks = None
+        if self._clock is not None:
+            self._clock.whole = False
+            self._clock = None
         self._before = t
 
-    def join(self, ticks: Ticks) -> None:
-        """From now on `t` grows with these ticks, of which there is none yet."""
-        self.t = self.t  # leaves others
-        self._ticks = ticks
+    def join(self, clock: SlotClock) -> None:
+        """From now on `t` grows with this clock, which has counted nothing yet."""
+        self.t = self.t  # leaves another one
+        self._clock = clock
 
     @classmethod
     def of(cls, p: Array, t: int, values: Mapping[str, Any], small: Shapes) -> Slot:

@@ -10,7 +10,7 @@ it holds is compared with what other rules would hold. Keys and states that no r
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -26,7 +26,7 @@ from ..ir.torch_names import torch_states
 from ..optimiser.classes import shipped_class
 from ..optimiser.state import MOST_UPDATES
 from .naming import STEP, Kind
-from .param_groups import Groups
+from .param_groups import Groups, called
 from .tensors import has_memory, local
 
 __all__ = ["OF_ALL", "expect_state", "fitting"]
@@ -51,17 +51,13 @@ def expect_state(what: str, state: State, given: Any, shape: tuple[int, ...], dt
         raise StateError(f"{what}: {dtype}, as the parameter, was expected, got {given.dtype}", hint=hint)
 
 
-def fitting(
-    kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any], called: Callable[[int], str]
-) -> dict[str, Any]:
+def fitting(kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved state whose groups have the keys of this rule.
 
     Parameters
     ----------
     own
         The groups that it is to be loaded into.
-    called
-        What parameter i is called, counted over all groups.
 
     Raises
     ------
@@ -83,7 +79,7 @@ def fitting(
         if saved_names is not None and not _names(saved_names, len(other["params"])):
             raise StateError(f"group {i}: expected a name for each parameter, got {shown(saved_names)}")
         for j, (p, q) in enumerate(zip(group["params"], other["params"], strict=True)):
-            what = called(number)
+            what = called(own, number)
             number += 1
             if names and saved_names and _unwrapped(names[j]) != _unwrapped(saved_names[j]):
                 message = f"{what}: a state of that name was expected, got one of {excerpt(saved_names[j])}"

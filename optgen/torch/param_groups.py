@@ -6,8 +6,7 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import cache
 from operator import itemgetter
 from types import UnionType
@@ -16,16 +15,20 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..compiler.driver import Compilation
 from ..errors import ArgumentError, HyperparameterError, shown
+from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
 from ..optimiser.hyperparameters import checked
+from ..runtime.engine import variant_for
 from ..runtime.underflow import refuse_vanishing
 from .naming import Kind
+from .strategies import ANOTHER_RULE
 from .tensors import compute_dtype
 
-__all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "expect_absent", "expect_group"]
+__all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group"]
 
 NO_SCHEDULE = "a number was expected, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
@@ -38,7 +41,7 @@ _COMPUTED = {"float32": torch.float32, "float64": torch.float64}
 _NUMBER = {name: i for i, name in enumerate(_COMPUTED)}
 
 
-@dataclass(frozen=True)
+@frozen
 class GroupValues:
     """The hyperparameters of all groups: a set for each group and compute type.
 
@@ -68,10 +71,12 @@ class Groups:
 
     def __init__(self, kind: Kind) -> None:
         self._kind = kind
+        self._groups: Sequence[Mapping[str, Any]] = ()
         self._get: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*kind.keys)
         self._raw: list[tuple[Any, ...]] | None = None
         self._keys: list[int] = []  # how many there are in each group: one more may be another spelling
         self._sizes: list[int] = []
+        self._owners: list[int] = []
         self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
         self.values = GroupValues()
         self.variants: tuple[dict[bool, int] | None, ...] = ()
@@ -81,6 +86,7 @@ class Groups:
         parameter has another variant or group than before. HyperparameterError or ArgumentError for what a rule of
         optgen's own does not allow."""
         kind = self._kind
+        self._groups = groups
         if list(map(len, groups)) != self._keys:
             for group in groups:
                 kind.respell(group)
@@ -108,7 +114,49 @@ class Groups:
         changed = regrouped or tuple(variants) != self.variants
         self._raw, self._sizes, self._moving = raw, sizes, _has(torch.Tensor | np.ndarray, raw)
         self.values, self.variants = values, tuple(variants)
+        self._owners = [i for i, size in enumerate(sizes) for _ in range(size)]
         return changed
+
+    # What the step engine asks of hyperparameters. The place of a parameter is counted over all groups.
+
+    @property
+    def compilation(self) -> Compilation:
+        return self._kind.compilation
+
+    @property
+    def fixed(self) -> Sequence[ValuesByCount]:
+        return self.values.sets
+
+    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
+        return self.values.sets
+
+    def number(self, place: int, dtype: str) -> int:
+        return self.values.number(self._owners[place], dtype)
+
+    def variant(self, place: int, shape: tuple[int, ...]) -> int:
+        """The position in `compilation.rules` of the variant for a parameter of this shape."""
+        variants = self.variants[self._owners[place]] or {}
+        return variant_for(variants, shape, self._kind.name, what=self.what(place), hint=ANOTHER_RULE)
+
+    def what(self, place: int) -> str:
+        """What the parameter in this place is called in messages."""
+        return called(self._groups, place)
+
+    def by_kernel(self, place: int) -> bool:
+        """Whether the group of a parameter leaves the step to optgen."""
+        return self.variants[self._owners[place]] is not None
+
+    def variants_at(self, place: int) -> Collection[int]:
+        """The variants that a parameter may be stepped in."""
+        return (self.variants[self._owners[place]] or {}).values()
+
+    def known_to_fit(self, dtypes: Set[str]) -> bool:
+        return True  # `read` has refused what does not
+
+    def refuse_vanishing(self, dtypes: Set[str], sets: Sequence[ValuesByCount]) -> None:
+        """`read` has done that."""
+
+    # ---- Reading ----
 
     def variants_of(self, group: Mapping[str, Any], i: int) -> dict[bool, int]:
         """The variants of the rule that a saved group, number `i`, stepped with, by whether a parameter is a matrix."""
@@ -146,6 +194,17 @@ class Groups:
                     message = f"{self._kind.name}: {key} is one for all parameters, got {one} in group 0"
                     hint = f"give all groups the same {key}, or make an optimiser for each"
                     raise ArgumentError(f"{message} and {other} in group {i}", hint=hint)
+
+
+def called(groups: Sequence[Mapping[str, Any]], i: int) -> str:
+    """What parameter i, counted over all groups, is called in messages."""
+    within = i
+    for group in groups:
+        if within < len(group["params"]):
+            names = group.get("param_names")
+            return f"parameter {i} ({names[within]})" if names else f"parameter {i}"
+        within -= len(group["params"])
+    return f"parameter {i}"
 
 
 def expect_absent(kind: Kind, given: Mapping[str, Any], where: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -43,6 +43,8 @@ class Strategy(ABC):
     checks_values: bool
     #: Whether a parameter for which anything is kept has a count: PyTorch's classes ask for it.
     counts_whatever_is_kept: bool
+    #: The interpreter steps what kernels do not take; else PyTorch's own loop does.
+    interprets: bool
     #: The flags of a group that decide how a step is done.
     flags: tuple[str, ...]
     #: What to do with a parameter on another device than the CPU.
@@ -85,13 +87,9 @@ class Strategy(ABC):
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         """The parameters that kernels step, and the others. `grouped`: a value depends on all of them together."""
 
-    @abstractmethod
-    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
-        """The parameters that PyTorch does not step, in order."""
-
-    @abstractmethod
-    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
-        """Step these parameters, which kernels do not take; `interpret` would do it by the interpreter."""
+    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor]) -> None:
+        """Step these parameters, which kernels do not take, by PyTorch's loop; unless the rule `interprets`."""
+        raise AssertionError("the interpreter steps what kernels do not take")
 
 
 class TorchRule(Strategy):
@@ -99,6 +97,7 @@ class TorchRule(Strategy):
 
     checks_values = False
     counts_whatever_is_kept = True
+    interprets = False
 
     def __init__(self, theirs: type[Optimizer], settled: Sequence[str] = ()) -> None:
         """`settled`: flags of a group that PyTorch's class sets, and that kernels take for set."""
@@ -149,10 +148,7 @@ class TorchRule(Strategy):
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         return kernels, others
 
-    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
-        return kernels
-
-    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
+    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor]) -> None:
         """Run PyTorch's step over groups that have nothing but these parameters."""
         chosen = set(map(id, params))
         here, own = optimizer.param_groups, vars(optimizer)
@@ -182,6 +178,7 @@ class OwnRule(Strategy):
 
     checks_values = True
     counts_whatever_is_kept = False
+    interprets = True
     flags = ()
     elsewhere = "keep it and its gradient on the CPU"
 
@@ -220,12 +217,6 @@ class OwnRule(Strategy):
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         # The interpreter computes at once what depends on all parameters.
         return ([], sorted([*kernels, *others])) if others and grouped else (kernels, others)
-
-    def computed_here(self, kernels: list[int], others: list[int]) -> list[int]:
-        return sorted([*kernels, *others])
-
-    def step_others(self, optimizer: Any, params: Sequence[torch.Tensor], interpret: Callable[[], None]) -> None:
-        interpret()
 
 
 @cache

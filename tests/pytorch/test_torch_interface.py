@@ -425,13 +425,13 @@ def test_as_many_patterns_of_gradients_as_parameters_are_remembered() -> None:
         for p in params:
             p.grad = torch.ones(2)
             optimiser.step()
-            plans.append(optimiser._plan)
+            plans.append(optimiser._engine.plans.last)
             p.grad = None
     optimiser_again = [id(plan) for plan in plans]
     for p, known in zip(params, optimiser_again, strict=True):
         p.grad = torch.ones(2)
         optimiser.step()
-        assert id(optimiser._plan) == known
+        assert id(optimiser._engine.plans.last) == known
         p.grad = None
 
 
@@ -803,7 +803,7 @@ def test_they_are_as_many_as_pytorch_has_now() -> None:
     script = """
         torch.set_num_threads(1)
         here.step()
-        print(here._plan._bound._threads, (p == 0).all().item())
+        print(here._engine.plans.last._bound._threads, (p == 0).all().item())
     """
     assert printed(script) == "1 True\n"
 

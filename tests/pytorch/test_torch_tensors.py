@@ -34,7 +34,7 @@ from torch_pairs import (
 import optgen
 from optgen.errors import ArrayError
 from optgen.runtime import guard, library
-from optgen.torch import optimizer as adapter
+from optgen.torch.tensor_library import TensorLibrary
 from optgen.torch.tensors import TENSORS
 
 ULPS = 32 * 2.0**-24
@@ -45,7 +45,7 @@ DENSE_OWN = ["ADAM", "LAMB", "Lion", "Prodigy"]
 def reader(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     """How the runtime learns of tensors: an older PyTorch has not all functions for it."""
     if request.param == "asked":
-        monkeypatch.setattr("optgen.torch.plan.TENSORS", replaced(TENSORS))
+        monkeypatch.setattr(TensorLibrary, "reader", replaced(TENSORS))
     elif not TENSORS.look:
         pytest.skip("this PyTorch has not all functions that tell of a tensor")
     assert TENSORS.readable() or request.param == "asked"
@@ -53,7 +53,7 @@ def reader(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def replaced(reader: Any) -> Any:
-    from dataclasses import replace
+    from optgen.frozen import replace
 
     return replace(reader, readable=lambda: False, look=0)
 
@@ -646,14 +646,14 @@ class Kept:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._found: list[Any] = []
-        accept = adapter.accepted
+        look = TensorLibrary.gradient
 
-        def accepted(params: Any, grads: Any, **more: Any) -> Any:
-            taken = accept(params, grads, **more)
-            self.note(taken.tensors)
-            return taken
+        def gradient(*given: Any, **more: Any) -> Any:
+            looked = look(*given, **more)
+            self.note([looked.seen])
+            return looked
 
-        monkeypatch.setattr(adapter, "accepted", accepted)
+        monkeypatch.setattr(TensorLibrary, "gradient", gradient)
 
     def note(self, grads: Any) -> None:
         self._found += [StorageWeakRef(g.untyped_storage()) for g in grads if g is not None and not g.is_sparse]

@@ -22,10 +22,9 @@ import optgen
 from optgen import param
 from optgen.errors import ArrayError, OptgenError
 from optgen.ir.expr import Extent
-from optgen.optimiser import array_engine
-from optgen.optimiser.array_engine import ArrayEngine
 from optgen.optimiser.base import compilation_of, engine_of, settings_of
-from optgen.runtime import guard, plan
+from optgen.runtime import engine, guard, plan
+from optgen.runtime.engine import StepEngine
 from optgen.runtime.slots import Slot
 
 BACKENDS = ("kernel", "interpreter")
@@ -425,7 +424,7 @@ class Worlds(RuleBasedStateMachine):
         for opt in self.opts if hasattr(self, "opts") else ():
             assert len(engine_of(opt).states) == len(engine_of(opt).states._owners) == len(self.order)
             assert [slot.t for slot in engine_of(opt).states.slots()] == [leaf.t for leaf in self.order]
-            plans = engine_of(opt).plans
+            plans = engine_of(opt).engine.plans
             numbers = {number for slot in engine_of(opt).states.slots() for number in slot.plans}
             assert numbers == {number for number, (key, _) in plans._plans.items() if key}  # no slot: the empty list
             assert plans._slots == sum(bool(slot.plans) for slot in engine_of(opt).states.slots())
@@ -463,15 +462,15 @@ def pair(name="ADAM", **keywords):
 
 
 def plan_of(opt, params):
-    return engine_of(opt).plans.of(plan.key_of_list(params))
+    return engine_of(opt).engine.plans.of(plan.key_of_list(params))
 
 
 @pytest.fixture
 def checked(monkeypatch):
     """How many parameters each list has that is checked anew."""
     found = []
-    accept = ArrayEngine.accept
-    monkeypatch.setattr(ArrayEngine, "accept", lambda self, *given: found.append(len(given[0])) or accept(self, *given))
+    accept = StepEngine._accepted
+    monkeypatch.setattr(StepEngine, "_accepted", lambda self, *a, **k: found.append(len(a[0])) or accept(self, *a, **k))
     return found
 
 
@@ -485,9 +484,9 @@ def test_any_number_of_single_updates_is_checked_once(checked):
         together.step(qs, [g] * len(qs))
     assert sum(checked) == 2 * len(ps)
     assert all((p == q).all() for p, q in zip(ps, qs, strict=True))
-    assert len(engine_of(one_by_one).plans) == len(ps)
+    assert len(engine_of(one_by_one).engine.plans) == len(ps)
     del p, ps
-    assert len(engine_of(one_by_one).plans) == 0
+    assert len(engine_of(one_by_one).engine.plans) == 0
 
 
 def test_lists_that_change_take_memory_as_their_parameters_do():
@@ -524,7 +523,7 @@ def test_one_key_serves_a_list_of_any_length(monkeypatch):
             return super().__hash__()
 
     monkeypatch.setattr(plan, "key_of_list", lambda params: Key(map(id, params)))
-    monkeypatch.setattr(array_engine, "key_of_list", plan.key_of_list)
+    monkeypatch.setattr(engine, "key_of_list", plan.key_of_list)
     opt, ps = optgen.ADAM(), [np.ones(1) for _ in range(50)]
     opt.step(ps, [np.ones(1)] * 50)
     assert 0 < Key.looked_up < 10
@@ -536,7 +535,7 @@ def test_a_view_made_anew_for_every_step_needs_no_new_plan():
         for _ in range(5):
             opt.step([whole[:2], whole[6:]], [np.ones(2), np.ones(2)])
     assert worlds[0].tobytes() == worlds[1].tobytes()
-    assert len(engine_of(opts[0]).plans) == 1
+    assert len(engine_of(opts[0]).engine.plans) == 1
 
 
 class Contrary(np.ndarray):
@@ -574,8 +573,8 @@ class TestRoll:
     def calls(self, monkeypatch):
         """How often lists are checked anew."""
         found = []
-        accept = ArrayEngine.accept
-        monkeypatch.setattr(ArrayEngine, "accept", lambda self, *given: found.append(1) or accept(self, *given))
+        accept = StepEngine._accepted
+        monkeypatch.setattr(StepEngine, "_accepted", lambda *a, **k: found.append(1) or accept(*a, **k))
         return found
 
     def test_the_same_lists_and_other_gradients_of_the_same_layout_are_checked_once(self, calls):

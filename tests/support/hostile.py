@@ -44,7 +44,8 @@ VALUES: list[Callable[[], Any]] = [
     )),
     Code, object, _array_of_code, list, lambda: [1.0, 2.0], dict, lambda: {1: 2}, lambda: {"x": "y"},
     lambda: {(1, 2): [3]}, lambda: {"schedule": "cosine"}, lambda: {"schedule": ["cosine"]}, lambda: {1, 2},
-    lambda: {"schedule": "constant", "value": Code()}, lambda: iter([0.5]), lambda: np.zeros(3), lambda: np.zeros((2, 2)),
+    lambda: {"schedule": "constant", "value": Code()}, lambda: iter([0.5]), lambda: np.zeros(3),
+    lambda: np.zeros((2, 2)),
     lambda: np.ones(()), lambda: np.array([True, False]), lambda: np.array("ADAM"), lambda: np.array(["a", "b"]),
     lambda: _nested(list, 5000), lambda: _nested(dict, 2000), lambda: _nested(list, 90), lambda: _nested(dict, 20),
     lambda: [_nested(dict, 90)],
@@ -71,7 +72,9 @@ def _at(node: Any, path: tuple[Any, ...], change: Any) -> Any:
     return type(node)(_at(inner, tuple(rest), change) if i == first else inner for i, inner in enumerate(node))
 
 
-def spoilt(saved: Mapping[str, Any], count: int, more: Sequence[Callable[[], Any]] = (), seed: int = 0) -> Iterator[Any]:
+def spoilt(
+    saved: Mapping[str, Any], count: int, more: Sequence[Callable[[], Any]] = (), seed: int = 0
+) -> Iterator[Any]:
     """`count` state dicts that differ from `saved`, which stays as it is, in something each."""
     rng = random.Random(seed)
     places = [path for path in _places(saved) if path]

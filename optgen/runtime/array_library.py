@@ -1,0 +1,166 @@
+"""What an array library contributes to the step engine: how its arrays are looked at, and how they are marked.
+
+In: parameters and gradients as callers give them. Out: memory that a kernel or the interpreter works on, or an
+`ArrayError` that names the array at fault.
+
+`ArrayLibrary` is the whole of it. NumPy's implementation is in `numpy_library`, PyTorch's in `optgen.torch.tensors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+from ..frozen import frozen
+from ..ir.rule import Rule
+from .arrays import Array
+from .binding import Team
+from .group_step import Shards
+from .guard import Reader
+from .kernel import Kernel
+
+__all__ = ["ArrayLibrary", "BoundStates", "Clock", "Looked", "ParameterSlot"]
+
+
+@frozen
+class Looked:
+    """An array of a library, as a step goes by it.
+
+    Attributes
+    ----------
+    seen
+        What the guard looks at.
+    memory
+        An array of NumPy in a compute type: over the same memory, or with the same values.
+    shape
+        The shape that rules go by.
+    restore
+        Writes the values back, where `memory` is not the array's own.
+    """
+
+    seen: Any
+    memory: Array
+    shape: tuple[int, ...]
+    restore: Callable[[], object] | None = None
+
+
+class ParameterSlot(Protocol):
+    """The state of one parameter: `t` updates so far, and for each state of its own an array of its library."""
+
+    t: int
+    plans: set[int]  # the numbers of those to forget together with it
+
+    @property
+    def arrays(self) -> Mapping[str, Any]: ...
+
+
+class Clock(Protocol):
+    """Counts the steps that the parameters of a plan take together.
+
+    Attributes
+    ----------
+    begun
+        The count that each parameter had when the clock was begun.
+    n
+        How many steps there have been since.
+    whole
+        Whether it was begun, and no parameter has been given another count since.
+    """
+
+    begun: Sequence[int]
+    n: int
+    whole: bool
+
+    def tick(self) -> None:
+        """Count one more step of all of them."""
+
+
+class BoundStates(Protocol):
+    """The states of the parameters of a plan, as kernels take them, and their clock.
+
+    Attributes
+    ----------
+    fits
+        Tells whether kernels still have the states of these parameters; None if they always do.
+    """
+
+    @property
+    def clock(self) -> Any: ...
+    @property
+    def fits(self) -> Callable[[], bool] | None: ...
+
+    def arrays(self, i: int, names: Sequence[str]) -> Sequence[Array]:
+        """The states of parameter i by these names: in the compute type, or in float64 where there are fewer values
+        than elements."""
+
+    def restart(self) -> Clock:
+        """Begin the clock anew, at the counts that parameters have."""
+
+
+class ArrayLibrary(Protocol):
+    """What the step engine asks of an array library.
+
+    Attributes
+    ----------
+    reader
+        How the runtime looks at its arrays.
+    setting
+        Gives what a step plan depends on besides arrays, such as the library's number of threads; None if nothing.
+    mark_changed
+        Tells the library that arrays were changed in place; None if it does not ask.
+    """
+
+    reader: Reader
+
+    @property
+    def setting(self) -> Callable[[], object] | None: ...
+    @property
+    def mark_changed(self) -> Callable[[Sequence[Any]], None] | None: ...
+
+    def chosen(self, params: list[Any], grads: list[Any]) -> list[int]:
+        """The places of the parameters to be stepped; ArrayError unless there is a gradient for each of them."""
+
+    def parameter(self, given: Any, number: int, count: int) -> Looked:
+        """Parameter `number` of `count`; ArrayError unless a step can change it in place."""
+
+    def gradient(self, given: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
+        """The gradient of the parameter `of`, seen as `p`; ArrayError unless `rule` can step with it."""
+
+    def memory(self, given: Any) -> Array:
+        """An array of NumPy over the memory of a state, whatever its dtype."""
+
+    def state(self, given: Any, *, small: bool) -> Looked:
+        """A state of a parameter, as the interpreter takes it; `small` if there are fewer values than elements."""
+
+    def parameter_seen(self, given: Any) -> Any:
+        """What the guard looks at: the array behind a parameter."""
+
+    def gradient_seen(self, given: Any) -> Any:
+        """The same of a gradient."""
+
+    def is_alone(self, seen: Any) -> bool:
+        """Whether memory is told by this one object; else another array in the same place is the same parameter."""
+
+    def is_deferred(self, seen: Any) -> bool:
+        """Whether values are still to be changed when they are read, which the guard does not see."""
+
+    def may_be_deferred(self, seen: Any) -> bool:
+        """Whether another gradient laid out as this one may be so."""
+
+    def mark(self, p: Any, g: Any) -> object:
+        """What decides how a parameter is stepped that kernels do not step."""
+
+    def expect_whole(self, rule: Rule, p: Any, place: int, *, by_kernel: bool) -> None:
+        """ArrayError if other processes have parts of a parameter that `rule` cannot do without."""
+
+    def in_shards(self, params: Sequence[Any]) -> bool:
+        """Whether other processes have parts of these."""
+
+    def shards(self, params: Sequence[Any], kernel: Kernel) -> Shards:
+        """These as wholes, where `in_shards`."""
+
+    def threads(self) -> tuple[int, Team | None]:
+        """How many threads a step may use, and whose they are, if not the runtime's own."""
+
+    def fill(self, given: Any, number: float) -> None:
+        """Write a number to every element of a gradient."""

@@ -1,0 +1,101 @@
+"""NumPy as an array library of the step engine.
+
+In: arrays, and parameters of somebody's whose `data` is an array. Out: what `ArrayLibrary` asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArrayError
+from ..ir.rule import Rule
+from . import machine
+from .array_library import Looked
+from .arrays import LEAVE_OUT, Array, as_gradient, as_parameter
+from .binding import Team
+from .group_step import Shards
+from .guard import NUMPY
+from .kernel import Kernel
+from .slots import owner_of
+
+__all__ = ["ArrayWays", "NumPyLibrary"]
+
+ALL_OF_THEM = "give zeros: what depends on all parameters would be another number without this one"
+
+
+class NumPyLibrary:
+    """Arrays of NumPy: every parameter has a gradient, and nothing is deferred or in shards."""
+
+    reader = NUMPY
+    setting: Callable[[], object] | None = None
+    mark_changed: Callable[[Sequence[Any]], None] | None = None
+
+    def chosen(self, params: list[Any], grads: list[Any]) -> list[int]:
+        if len(params) != len(grads):
+            raise ArrayError(f"a gradient for each of {len(params)} parameters was expected, got {len(grads)}")
+        return list(range(len(params)))
+
+    def parameter(self, given: Any, number: int, count: int) -> Looked:
+        p = as_parameter(given, number, count)
+        return Looked(self.parameter_seen(given), p, p.shape)
+
+    def gradient(self, given: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
+        absent = ALL_OF_THEM if rule.grouped else LEAVE_OUT
+        g = as_gradient(given, p.memory, number, count, absent, written=rule.overwrites)
+        return Looked(given if isinstance(given, np.ndarray) else g, g, g.shape)
+
+    def memory(self, given: Array) -> Array:
+        return given
+
+    def state(self, given: Array, *, small: bool) -> Looked:
+        return Looked(given, given, given.shape)
+
+    def parameter_seen(self, given: Any) -> Any:
+        return given if isinstance(given, np.ndarray) else getattr(given, "data", None)
+
+    def gradient_seen(self, given: Any) -> Any:
+        return given
+
+    def is_alone(self, seen: Array) -> bool:
+        return owner_of(seen) is seen
+
+    def is_deferred(self, seen: Any) -> bool:
+        return False
+
+    def may_be_deferred(self, seen: Any) -> bool:
+        return False
+
+    def mark(self, p: Any, g: Any) -> object:
+        return None  # whatever the interpreter steps is checked anew in every step
+
+    def expect_whole(self, rule: Rule, p: Any, place: int, *, by_kernel: bool) -> None:
+        """Every array is whole."""
+
+    def in_shards(self, params: Sequence[Any]) -> bool:
+        return False
+
+    def shards(self, params: Sequence[Any], kernel: Kernel) -> Shards:
+        raise AssertionError("arrays of NumPy are not in shards")
+
+    def threads(self) -> tuple[int, Team | None]:
+        return machine.threads(), None
+
+    def fill(self, given: Array, number: float) -> None:
+        np.asarray(given).fill(number)
+
+
+class ArrayWays:
+    """All parameters by kernels, or all by the interpreter."""
+
+    def __init__(self, *, interprets: bool) -> None:
+        self.interprets = interprets
+
+    def divided(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> tuple[list[int], list[int]]:
+        every = list(places)
+        return ([], every) if self.interprets else (every, [])
+
+    def step_foreign(self, params: Sequence[Any]) -> None:
+        raise AssertionError("NumPy steps no parameter by itself")

@@ -1,0 +1,102 @@
+"""PyTorch as an array library of the step engine.
+
+In: parameters and their gradients, which may be complex, of 16 bits, in shards, or still to be conjugated.
+Out: what `ArrayLibrary` asks for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..errors import ArrayError
+from ..ir.rule import Rule
+from ..runtime.array_library import Looked
+from ..runtime.arrays import Array, as_gradient, as_parameter
+from ..runtime.binding import Team
+from ..runtime.group_step import Shards
+from ..runtime.kernel import Kernel
+from .sharding import aligned, cut, expect_whole, shards_of
+from .tensors import TENSORS, increment_version, local, memory, unresolved, wide
+from .threads import threads
+
+__all__ = ["TensorLibrary"]
+
+
+class TensorLibrary:
+    """Tensors of PyTorch: those without a gradient are left out of a step."""
+
+    reader = TENSORS
+    setting = staticmethod(torch.get_num_threads)  # whose threads may be those of the steps
+    mark_changed = staticmethod(increment_version)
+
+    def chosen(self, params: list[Any], grads: list[Any]) -> list[int]:
+        return [i for i, g in enumerate(grads) if g is not None]
+
+    def parameter(self, given: torch.Tensor, number: int, count: int) -> Looked:
+        looked = self.state(given)
+        return Looked(looked.seen, as_parameter(looked.memory, number, count), tuple(given.shape), looked.restore)
+
+    def gradient(self, given: Any, of: torch.Tensor, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
+        here = local(aligned(of, given, number, rule.overwrites))
+        looked = self.state(here)
+        g = as_gradient(looked.memory, p.memory, number, count, written=rule.overwrites)
+        if rule.overwrites and looked.seen is not here:
+            message = f"gradient {number} is a conjugated or negated view, and the step overwrites it"
+            raise ArrayError(message, hint="p.grad = p.grad.resolve_conj().resolve_neg() before it")
+        return Looked(looked.seen, g, looked.shape, looked.restore)
+
+    def memory(self, given: torch.Tensor) -> Array:
+        return memory(given)
+
+    def state(self, given: torch.Tensor, *, small: bool = False) -> Looked:
+        """Complex numbers are pairs of real ones. What has 16 bits is computed in float32, small states in float64, and
+        rounded once."""
+        own, shape = local(given), tuple(given.shape)
+        seen = own.resolve_conj().resolve_neg()
+        computed = own.detach().double() if small else wide(seen)
+        if seen is own and computed.dtype is own.dtype:
+            return Looked(own, memory(own), shape)
+
+        def restore() -> None:
+            with torch.no_grad():
+                own.copy_(computed)
+
+        return Looked(seen, memory(computed), shape, restore)
+
+    def parameter_seen(self, given: Any) -> Any:
+        return local(given)
+
+    def gradient_seen(self, given: Any) -> Any:
+        return local(given)
+
+    def is_alone(self, seen: torch.Tensor) -> bool:
+        return True
+
+    def is_deferred(self, seen: torch.Tensor | None) -> bool:
+        """Whether a gradient is a view that is still to be conjugated or negated."""
+        return seen is not None and (seen.is_conj() or seen.is_neg())
+
+    def may_be_deferred(self, seen: torch.Tensor) -> bool:
+        return unresolved(seen)
+
+    def mark(self, p: torch.Tensor, g: torch.Tensor | None) -> object:
+        return None if g is None else (id(p), p.dtype, p.shape, p.device, type(g), g.dtype, g.layout, g.device)
+
+    def expect_whole(self, rule: Rule, p: torch.Tensor, place: int, *, by_kernel: bool) -> None:
+        expect_whole(rule, p, place, by_kernel)
+
+    def in_shards(self, params: Sequence[torch.Tensor]) -> bool:
+        return any(map(cut, params))
+
+    def shards(self, params: Sequence[torch.Tensor], kernel: Kernel) -> Shards:
+        return shards_of(params, kernel)
+
+    def threads(self) -> tuple[int, Team | None]:
+        return threads()
+
+    def fill(self, given: torch.Tensor, number: float) -> None:
+        with torch.no_grad():
+            given.fill_(number)

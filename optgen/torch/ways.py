@@ -1,0 +1,88 @@
+"""Who steps which parameter of a PyTorch optimiser: kernels, the interpreter, or PyTorch's own loop.
+
+In: parameters and gradients. Out: which way each goes, or an error that says what to do.
+
+Kernels step dense tensors of float32 and float64, real or complex, on the CPU. The strategy of a rule decides about
+the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import ArrayError
+from .naming import Kind
+from .param_groups import Groups
+from .sharding import expect_apart
+from .tensors import DTYPES, has_memory, local, mode, steppable
+
+__all__ = ["TensorWays"]
+
+
+class TensorWays:
+    """The ways of one optimiser.
+
+    Parameters
+    ----------
+    kind, groups
+        Its rule, and what its groups chose.
+    optimizer
+        Gives the optimiser itself, which PyTorch's loop is run on.
+    """
+
+    def __init__(self, kind: Kind, groups: Groups, optimizer: Callable[[], Any]) -> None:
+        self._kind = kind
+        self._groups = groups
+        self._optimizer = optimizer
+        self.interprets = kind.strategy.interprets
+
+    def divided(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> tuple[list[int], list[int]]:
+        kernels: list[int] = []
+        others: list[int] = []
+        for i, (place, p, g) in enumerate(zip(places, params, grads, strict=True)):
+            (kernels if self._takes(p, g, place) else others).append(i)
+        for place, p in zip(places, params, strict=True):
+            expect_apart(self._kind.rules, self._groups.variants_at(place), p, place)
+        return self._kind.strategy.divided(kernels, others, grouped=self._kind.grouped)
+
+    def step_foreign(self, params: Sequence[torch.Tensor]) -> None:
+        self._kind.strategy.step_others(self._optimizer(), params)
+
+    def step_traced(self, params: Sequence[torch.Tensor]) -> None:
+        """One step by operations of PyTorch, which are recorded or replaced at this moment."""
+        self._kind.strategy.expect_not_traced(self._kind.name, mode())
+        if params:
+            self.step_foreign(params)
+
+    def _takes(self, p: torch.Tensor, g: torch.Tensor, place: int) -> bool:
+        """Whether kernels step such a parameter; if not, it is an error unless there is another way."""
+        kind, what = self._kind, self._groups.what(place)
+        by_kernel = steppable(p, g) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
+        if p.is_complex() and any(rule.tiled for rule in kind.rules):  # which would take two parts for a dimension
+            kind.strategy.expect_real(what, kind.name)
+            by_kernel = False
+        if p.is_inference() and not torch.is_inference_mode_enabled():
+            message = f"{what} was made in inference mode: it cannot be updated outside of it"
+            raise ArrayError(message, hint="make the model outside of torch.inference_mode(), or give p.clone()")
+        if not by_kernel:
+            self._expect_other_way(local(p), local(g), what)
+        return by_kernel
+
+    def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, what: str) -> None:
+        """An error that says what to use, unless there is another way to step such a parameter."""
+        strategy = self._kind.strategy
+        for x in (p, g):
+            if x.device.type == "meta" or not has_memory(x):
+                strategy.expect_memory(what, self._kind.name, x)
+                return
+        if p.device.type != "cpu" or g.device.type != "cpu":
+            device = (p if p.device.type != "cpu" else g).device
+            raise ArrayError(f"{what} is on {device}: optgen steps on the CPU", hint=strategy.elsewhere)
+        if p.dtype not in (*DTYPES, torch.bfloat16, torch.float16):
+            kinds = "float32, float64, bfloat16, float16, complex64 or complex128"
+            message = f"{what}: a parameter of {kinds} was expected, got {p.dtype}"
+            raise ArrayError(message, hint="convert the model, or leave the parameter out")
+        strategy.expect_gradient(what, self._kind.name, p, g)
