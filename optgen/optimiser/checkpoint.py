@@ -18,7 +18,7 @@ from ..ir.rule import Hyper
 from ..runtime.arrays import Array
 from .hyperparameters import Given, checked
 
-__all__ = ["FORMAT", "expect_same", "flags_of_parts", "listed", "read_group", "read_value", "saved_value"]
+__all__ = ["FORMAT", "expect_same", "flags_of_parts", "listed", "read_group", "read_value", "saved_value", "scalar"]
 
 FORMAT = 1
 KEYS = ("format", "rule", "flags", "hyperparameters", "parameters")
@@ -31,22 +31,29 @@ def expect_same(saved: Any, rule: str, flags: Mapping[str, bool], names: Iterabl
     if not isinstance(saved, Mapping) or not set(KEYS) <= set(saved):
         raise StateError(f"what state_dict() gives was expected, with {', '.join(KEYS)}")
     # Types first: an array compares element by element.
-    if type(saved["format"]) is not int or saved["format"] != FORMAT:
-        raise StateError(f"a state of format {FORMAT} was expected, got {shown(saved['format'])}")
-    if not isinstance(saved["rule"], str) or saved["rule"] != rule:
-        got = excerpt(saved["rule"]) if isinstance(saved["rule"], str) else shown(saved["rule"])
+    version, name, chosen = scalar(saved["format"]), scalar(saved["rule"]), saved["flags"]
+    if type(version) is not int or version != FORMAT:
+        raise StateError(f"a state of format {FORMAT} was expected, got {shown(version)}")
+    if not isinstance(name, str) or name != rule:
+        got = excerpt(name) if isinstance(name, str) else shown(name)
         raise StateError(f"a state of {rule} was expected, got one of {got}")
-    chosen = saved["flags"]
+    if isinstance(chosen, Mapping):
+        chosen = {flag: scalar(value) for flag, value in chosen.items()}
     if not isinstance(chosen, Mapping) or any(type(x) is not bool for x in chosen.values()) or chosen != flags:
         raise StateError(f"a state with the flags {flags} was expected, got {shown(chosen)}")
-    given, names = saved["hyperparameters"], list(names)
+    given, names = saved["hyperparameters"], tuple(names)
     if not isinstance(given, Mapping) or set(given) != set(names):
         raise StateError(f"the hyperparameters {listed(names)} were expected, got {listed(given)}")
 
 
+def scalar(value: object) -> object:
+    """A value by itself, also where it comes in an array: NumPy's files have nothing else."""
+    return value.item() if isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind != "O" else value
+
+
 def listed(names: object) -> str:
-    """The names among which a message has those that were expected, or that came."""
-    if not isinstance(names, Mapping | list | set):
+    """Names for a message: those in a tuple that were expected, or those that came, if they came in a dict."""
+    if not isinstance(names, Mapping | tuple):
         return type(names).__name__
     return excerpt(", ".join(name if isinstance(name, str) else shown(name) for name in names)) or "none"
 
@@ -99,7 +106,7 @@ def _schedule(saved: Mapping[Any, Any]) -> Any:
 def read_group(saved: Any, names: Iterable[str], *, begun: bool) -> dict[str, Array]:
     """The states of all parameters together (copies). There are none before the first step, if nothing has `begun`."""
     expected = set(names) if begun else set()
-    names = list(names)
+    names = tuple(names)
     if not isinstance(saved, Mapping) or set(saved) not in (expected, set(names)):
         raise StateError(f"the states {listed(names)} of the group were expected, got {listed(saved)}")
     for name, value in saved.items():

@@ -24,7 +24,7 @@ from ..runtime.arrays import Array
 from ..runtime.engine import small_shapes
 from ..runtime.plan import Member
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, key_of, keys_of, owner_of
-from .checkpoint import listed
+from .checkpoint import listed, scalar
 from .settings import Settings
 
 __all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_saved"]
@@ -196,7 +196,7 @@ def read_saved(entries: object, fields: Fields) -> list[Slot]:
 def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
     if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
         raise StateError(f"{which}: shape, dtype, t and state were expected")
-    state, dtype = entry["state"], entry["dtype"]
+    state, dtype = entry["state"], scalar(entry["dtype"])
     if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
         raise StateError(f"{which}: expected float32 or float64 as dtype, got {shown(dtype)}")
     try:
@@ -213,7 +213,7 @@ def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
         raise StateError(f"{which}: a count of updates was expected as t, got {shown(entry['t'])}")
     names, small = fields(shape)
     if not isinstance(state, Mapping) or set(state) != set(names):
-        message = f"{which}: the states {listed(list(names))} were expected, got {listed(state)}"
+        message = f"{which}: the states {listed(tuple(names))} were expected, got {listed(state)}"
         raise StateError(message)
     for name, array in state.items():
         own = (small[name], "float64") if name in small else (shape, dtype)
