@@ -10,15 +10,18 @@ itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass
+from threading import RLock
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 
 from .. import interpreter as interp
 from ..compiler.driver import Compilation
-from ..errors import ArrayError
+from ..errors import ArgumentError, ArrayError
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate
 from ..ir.expr import GRADIENT, PARAMETER, Extent
 from ..ir.rule import Rule
@@ -29,6 +32,12 @@ from .overlaps import refuse_overlaps
 from .plan import Member, StepPlan, StepPlans, key_of_list
 
 __all__ = ["Hypers", "StateStore", "StepEngine", "Ways", "first_group_states", "small_shapes", "variant_for"]
+
+
+#: All engines, whose locks nobody holds in the child of a fork.
+_ENGINES: WeakSet[StepEngine] = WeakSet()
+
+_CHANGED = "expected arrays that stay what they are in a step, got one that changed while schedules were called"
 
 
 class Hypers(Protocol):
@@ -128,14 +137,45 @@ class StepEngine:
         self, library: ArrayLibrary, hypers: Hypers, states: StateStore, ways: Ways, module: str | None
     ) -> None:
         self.library = library
+        self._module = module
+        self.plans = StepPlans()
+        #: Held by whoever steps, reads or changes the optimiser.
+        self.lock = RLock()
+        self._stepping = False
+        self.begin_anew(hypers, states, ways)
+        _ENGINES.add(self)
+
+    def begin_anew(self, hypers: Hypers, states: StateStore, ways: Ways) -> None:
+        """Go by these from now on, and look at every list anew."""
         self.hypers = hypers
         self.states = states
         self.ways = ways
-        self.plans = StepPlans()
-        self._module = module
+        self.plans.clear()
+
+    def expect_rest(self, what: str) -> None:
+        """ArgumentError in the middle of a step: what this thread runs within one, such as a schedule, may read the
+        optimiser and not change it. The lock is held."""
+        if self._stepping:
+            message = f"expected to {what} between two steps, got a call from within one"
+            raise ArgumentError(message, hint="a schedule, or what it calls, must not step or load its own optimiser")
+
+    def leave_step(self) -> None:
+        """In the child of a fork: whatever other threads did is not done here."""
+        self.lock = RLock()
+        self._stepping = False
 
     def step(self, params: list[Any], grads: list[Any]) -> bool:
         """One step of a list; whether it counts. If not, nothing has changed but gradients that the rule overwrites."""
+        with self.lock:
+            if self._stepping:
+                self.expect_rest("step")
+            self._stepping = True
+            try:
+                return self._step(params, grads)
+            finally:
+                self._stepping = False
+
+    def _step(self, params: list[Any], grads: list[Any]) -> bool:
         plan = self.plans.last
         if plan is not None:
             held = plan.rebind(params, grads)
@@ -163,6 +203,9 @@ class StepEngine:
         sets = hypers.fixed
         if sets is None:
             sets = hypers.sets_at(plan.counts)
+            held = plan.rebind(params, grads)  # a schedule is anybody's code
+            if held is None:
+                raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
         if not hypers.known_to_fit(plan.dtypes):
             hypers.refuse_vanishing(plan.dtypes, sets)
         return plan.run(sets, self.states.group, grads) or self._refused(plan, grads, sets)
@@ -175,10 +218,6 @@ class StepEngine:
                 if assign.target == GRADIENT:
                     self.library.fill(g, float(evaluate(assign.value, values, 0, {})))
         return False
-
-    def forget(self) -> None:
-        """Look at every list anew."""
-        self.plans.clear()
 
     # ---- Lists that no plan knows ----
 
@@ -231,7 +270,11 @@ class StepEngine:
         kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
         overwrites = any(rule.overwrites for rule in rules)
         refuse_overlaps(memory, [g.memory for g in gs], kept, overwrites=overwrites)
+        seen = [x.seen for x in (*ps, *gs)] if hypers.fixed is None else []
+        before = [(library.reader.mark(x), library.reader.address(x)) for x in seen]
         sets = hypers.sets_at({slot.t if slot else 0 for slot in found})
+        if before != [(library.reader.mark(x), library.reader.address(x)) for x in seen]:
+            raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
         dtypes = [COMPUTE[p.dtype] for p in memory]
         hypers.refuse_vanishing(set(dtypes), sets)
         members = []
@@ -290,6 +333,15 @@ class StepEngine:
             if library.mark_changed is not None:
                 library.mark_changed([member.given for member in accepted.members])
         return counts
+
+
+def _leave_steps() -> None:
+    for engine in list(_ENGINES):
+        engine.leave_step()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_steps)
 
 
 @dataclass(frozen=True)

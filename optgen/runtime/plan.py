@@ -137,7 +137,7 @@ class StepPlan:
                 [p.seen for p in ps], [library.is_alone(p.seen) for p in ps], runtime, library.reader, gradients
             )
         self._deferrable = [i for i, member in enumerate(members) if library.may_be_deferred(member.g.seen)]
-        self._through = any(library.parameter_seen(x) is not x for x in given)
+        self._through = any(member.p.seen is not member.given for member in members)
         self._plain = not (self.others or self._deferrable or self._through)
         self._sets = [member.hypers for member in members]
         self._states = states
