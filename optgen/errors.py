@@ -8,7 +8,8 @@ from the built-in error that a caller would expect (`ValueError`, `TypeError`, .
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+from .frozen import frozen
 
 __all__ = [
     "ArgumentError",
@@ -40,7 +41,7 @@ def excerpt(text: str) -> str:
     return text if len(text) <= MOST_LETTERS else f"{text[:half]} ... {text[-half:]}"
 
 
-@dataclass(frozen=True, order=True)
+@frozen
 class Span:
     """A stretch of one line of a source text: `line` and `column` count from 1, `width` in characters."""
 
@@ -48,8 +49,13 @@ class Span:
     column: int
     width: int = 1
 
+    @property
+    def order(self) -> tuple[int, int, int]:
+        """What spans are sorted by."""
+        return self.line, self.column, self.width
 
-@dataclass(frozen=True)
+
+@frozen
 class Diagnostic:
     """One fault of a spec: where it stands, what is wrong (expected and got), and what to do about it."""
 
@@ -94,7 +100,7 @@ class SpecError(OptgenError, ValueError):
 
     def __init__(self, file: str, text: str, diagnostics: Iterable[Diagnostic]) -> None:
         self.file = file
-        self.diagnostics = tuple(sorted(set(diagnostics), key=lambda d: (d.span, d.message)))
+        self.diagnostics = tuple(sorted(set(diagnostics), key=lambda d: (*d.span.order, d.message)))
         self.lines = text.split("\n")
         count = len(self.diagnostics)
         faults = "1 fault" if count == 1 else f"{count} faults"

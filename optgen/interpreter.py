@@ -11,12 +11,11 @@ matrices they are arrays with as many dimensions as the parameter, of length 1 a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
+from .frozen import frozen
 from .ir.evaluate import HOST, HyperValues, evaluate
 from .ir.expr import (
     GRADIENT,
@@ -40,9 +39,12 @@ from .ir.expr import (
 from .ir.primitives import BLOCK, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
 
-__all__ = ["NUMPY", "Tensor", "initial_state", "shape_of", "step", "step_group"]
+__all__ = ["NUMPY", "Tensor", "computed_group", "initial_state", "shape_of", "step", "step_group"]
 
-Array: TypeAlias = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # which takes a millisecond to load
+
+Array: TypeAlias = "NDArray[Any]"
 
 
 def _powi(x: Array, n: Array) -> Array:
@@ -104,7 +106,7 @@ FOLDS: dict[str, tuple[float, Callable[[Any, Any], Any]]] = {
 }
 
 
-@dataclass
+@frozen
 class Tensor:
     """One parameter of a step: its `t`, this update included, and "p", "g" and every state but those of the group."""
 
@@ -154,6 +156,13 @@ def step_group(
 
     Returns whether the step counts. If not, nothing has changed but gradients that the rule overwrites.
     """
+    return computed_group(tensors, group, values, t)()
+
+
+def computed_group(
+    tensors: Sequence[tuple[Rule, HyperValues, Tensor]], group: Mapping[str, Array], values: HyperValues, t: int
+) -> Callable[[], bool]:
+    """The step that `step_group` does, computed and not yet written: a call writes it, as often as one likes."""
     known: list[float] = []  # the values of the reductions over the group, in the order in which a step meets them
     while True:
         runs, parts = [], []
@@ -169,10 +178,14 @@ def step_group(
             break
         known.append(_over_group(parts))
     counts = all(run.counts for run in runs)
-    for run in runs:
-        with np.errstate(all="ignore"):
-            run.write(run.rule.stores if counts else run.rule.stores & {GRADIENT})
-    return counts
+
+    def write() -> bool:
+        for run in runs:
+            with np.errstate(all="ignore"):
+                run.write(run.rule.stores if counts else run.rule.stores & {GRADIENT})
+        return counts
+
+    return write
 
 
 class _Needs(Exception):
@@ -189,7 +202,7 @@ def _over_group(parts: Sequence[_Needs]) -> float:
     return float(total)
 
 
-@dataclass
+@frozen
 class _Step:
     """What the expressions of one step of one tensor are evaluated with."""
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
-__all__ = ["GREEK", "canonical", "greek", "is_name", "numbered"]
+__all__ = ["GREEK", "canonical", "close_matches", "greek", "is_name", "numbered"]
 
 GREEK = {
     "alpha": "α", "beta": "β", "gamma": "γ", "delta": "δ", "eps": "ε", "zeta": "ζ", "eta": "η", "theta": "θ",
@@ -33,6 +34,13 @@ def is_name(name: str) -> bool:
 def greek(name: str) -> str:
     """How `name` is written in mathematics: `beta` as `β`; a name that is no Greek letter stays as it is."""
     return GREEK.get(name, name)
+
+
+def close_matches(name: str, known: Iterable[str], most: int = 1) -> list[str]:
+    """Those of the `known` names that `name` may have been meant to be, the closest first."""
+    from difflib import get_close_matches  # for messages only: no step needs it
+
+    return get_close_matches(name, list(known), most)
 
 
 def numbered(stem: str, taken: set[str]) -> str:

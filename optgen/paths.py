@@ -6,10 +6,22 @@ import re
 import sys
 from functools import cache
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
-__all__ = ["BENCHMARKS", "BUILD", "C_FILES", "PACKAGE", "SPECS", "TEMPLATES", "benchmarks", "constant", "declarations"]
+__all__ = [
+    "BENCHMARKS",
+    "BUILD",
+    "C_FILES",
+    "PACKAGE",
+    "SPECS",
+    "TEMPLATES",
+    "benchmarks",
+    "constant",
+    "declarations",
+    "module_at",
+]
 
 PACKAGE = Path(__file__).resolve().parent
 _ROOT = PACKAGE if (PACKAGE / "templates").is_dir() else PACKAGE.parent
@@ -39,6 +51,21 @@ def _constants() -> dict[str, int]:
 def constant(name: str) -> int:
     """The whole number that `templates/c/abi.h` defines as OPTGEN_`name`, where it is stated for C and Python alike."""
     return _constants()[name]
+
+
+def module_at(path: Path, name: str = "", *, known: bool = False) -> ModuleType:
+    """The module in the file at `path`, run anew. `known`: others find it by its `name`.
+
+    Raises `FileNotFoundError` where there is no such file.
+    """
+    spec = spec_from_file_location(name or path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = module_from_spec(spec)
+    if known:
+        sys.modules[module.__name__] = module
+    spec.loader.exec_module(module)
+    return module
 
 
 def benchmarks(name: str) -> ModuleType:

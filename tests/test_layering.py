@@ -14,31 +14,32 @@ from optgen.paths import PACKAGE
 #: Each wing, in order, with the wings and the packages that it may import; then what it may import inside a function,
 #: where it is optional or costs much and is not always needed. A wing imports nothing from further down this table.
 WINGS: dict[str, tuple[str, str]] = {
-    "errors": ("", ""),
+    "frozen": ("", ""),
+    "errors": ("frozen", ""),
     "names": ("", ""),
     "paths": ("", ""),
     "once": ("", ""),
     "former": ("", ""),  # the names of 0.1.0
-    "ir": ("names paths former", ""),
-    "language": ("errors names ir", ""),
-    "interpreter": ("ir numpy", ""),
-    "lowering": ("names ir", ""),
-    "notation": ("names ir lowering", ""),
-    "codegen": ("names paths ir lowering notation optgen jinja2", ""),
+    "ir": ("frozen names paths former", ""),
+    "language": ("frozen errors names ir", ""),
+    "interpreter": ("frozen ir numpy", ""),
+    "lowering": ("frozen names ir", ""),
+    "notation": ("frozen names ir lowering", ""),
+    "codegen": ("frozen names paths ir lowering notation optgen jinja2", ""),
     "compiler": (
-        "errors paths ir codegen",
+        "frozen errors paths ir codegen",
         "language lowering notation cffi filelock platformdirs rich",
     ),
-    "runtime": ("errors paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
+    "runtime": ("frozen errors paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
     "optimiser": (
         "errors names paths former ir language interpreter notation compiler runtime once optgen numpy",
         "safetensors",
     ),
     "training": ("errors former numpy autograd", "rich"),
-    "torch": ("errors ir interpreter notation compiler runtime optimiser once numpy torch", ""),
+    "torch": ("frozen errors ir interpreter notation compiler runtime optimiser once numpy torch", ""),
     # The command starts with nothing but click, and takes what its subcommand needs.
     "cli": (
-        "errors names paths ir lowering notation codegen compiler runtime optgen click",
+        "frozen errors names paths ir lowering notation codegen compiler runtime optgen click",
         "codegen compiler runtime optimiser rich",
     ),
     "__main__": ("cli", ""),

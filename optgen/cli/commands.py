@@ -16,7 +16,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -387,6 +386,7 @@ def check(specs: tuple[Path, ...]) -> None:
 def _find(rule: str) -> Compilation:
     """Find a rule by its name, else by the name of its file, else by its name in any case if that is unique."""
     from ..compiler import driver
+    from ..names import close_matches
 
     if rule.endswith(".toml") or os.sep in rule:
         return driver.compile_file(Path(rule))
@@ -396,7 +396,7 @@ def _find(rule: str) -> Compilation:
     if path := names.get(rule) or stems.get(rule.lower()) or (names[alike[0]] if len(alike) == 1 else None):
         return driver.compile_file(path)
     known = {name.lower() for name in names} | stems.keys()
-    close = [*alike, *get_close_matches(rule.lower(), known)]
+    close = [*alike, *close_matches(rule.lower(), known, 3)]
     meant = " or ".join(repr(name) for name, path in names.items() if {name, name.lower(), path.stem} & {*close})
     hint = f"did you mean {meant}?" if meant else "`optgen list` shows those it has; a spec's path ends in .toml"
     raise UnknownRule(f"optgen has no rule {rule!r}", hint=hint)

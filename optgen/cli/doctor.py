@@ -9,7 +9,6 @@ import os
 import platform
 import shlex
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +18,7 @@ from ..codegen import runtime_source
 from ..compiler import cache, catalogue, toolchain, trust
 from ..compiler import manifest as product
 from ..errors import CompilerNotFound, OptgenError
+from ..frozen import frozen
 from ..paths import BUILD
 from ..runtime import library, machine
 
@@ -27,7 +27,7 @@ __all__ = ["Finding", "examine"]
 SEE_COMPILER = "see the compiler"
 
 
-@dataclass(frozen=True)
+@frozen
 class Finding:
     """The result of one check: whether all is well, what was found, and advice if something is wrong."""
 

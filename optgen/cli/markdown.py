@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 from ..compiler.driver import Compilation
+from ..frozen import replace
 from ..ir.rule import Assign, Flag, Rule
 from ..notation import facts as summary
 from ..notation import latex, text

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import TypeAlias
 
 from ..compiler.driver import Compilation
+from ..frozen import frozen, replace
 from ..ir.expr import Count, Expr, Extent, Local, Scalar, extent_of, reduces_elements, replaced, type_of
 from ..ir.rule import Assign, Flag, Rule, State, loads
 from ..lowering.sweeps import Group, Sweep, sweeps_of
@@ -40,7 +40,7 @@ LEGEND = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Table:
     """Rows of cells, optionally under headers, indented by `indent` blanks."""
 

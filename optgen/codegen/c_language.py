@@ -10,8 +10,8 @@ import math
 import re
 import struct
 import unicodedata
-from dataclasses import dataclass
 
+from ..frozen import frozen
 from ..ir.expr import Call, Expr, walk
 from ..ir.primitives import OPS
 from ..notation.printer import Form, Power
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@frozen
 class CType:
     """A compute type: NumPy's name, C's name, the suffix of its literals and functions, the `struct` code."""
 

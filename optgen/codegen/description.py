@@ -6,8 +6,8 @@ In: the checked variants of a rule. Out: a `Description`, whose fields are words
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from ..frozen import frozen
 from ..ir.rule import Flag, Hyper, Rule, State
 from ..ir.torch_names import torch_names
 from ..names import greek
@@ -17,7 +17,7 @@ from ..notation import text
 __all__ = ["Argument", "Description", "describe"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Argument:
     """A hyperparameter, flag or state as a signature and a docstring show it.
 
@@ -51,7 +51,7 @@ class Argument:
     when: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class Description:
     """One rule in words.
 

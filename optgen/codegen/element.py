@@ -7,8 +7,8 @@ In: a sweep of a lowered rule and a compute type. Out: an `Element`. No text of 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from ..frozen import frozen
 from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Size, extent_of, type_of, walk
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign, Rule
@@ -22,7 +22,7 @@ from .telling_names import telling_names
 __all__ = ["ArrayPointer", "Element", "Fold", "Line", "ScalarField", "element"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Line:
     """One C statement, and the formula that it computes, if it is one of the author's."""
 
@@ -30,7 +30,7 @@ class Line:
     formula: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ScalarField:
     """A value that an element reads and that has less than element extent: its name in C, its place, its meaning."""
 
@@ -39,7 +39,7 @@ class ScalarField:
     meaning: str
 
 
-@dataclass(frozen=True)
+@frozen
 class ArrayPointer:
     """One array of a sweep: the name of the pointer to an element of it, and its number among the rule's arrays."""
 
@@ -48,7 +48,7 @@ class ArrayPointer:
     written: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Fold:
     """How a reduction goes on from a block: "sum", "max" or "min"; along the run, or down the columns of its panel; and
     the array that it is folded into."""
@@ -58,7 +58,7 @@ class Fold:
     into: KeptArray
 
 
-@dataclass(frozen=True)
+@frozen
 class Element:
     """One sweep over the elements as C.
 

@@ -7,9 +7,10 @@ instruction set. What the template must know of a rule comes to it as the typed 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from pathlib import Path
 
 from .. import __version__
+from ..frozen import frozen, replace
 from ..ir.expr import Extent, extent_of
 from ..ir.rule import Rule
 from ..lowering.stages import Stage, crossing, stages
@@ -27,7 +28,7 @@ from .storage import INDEX, Base, Kept, KeptArray, Need, Storage
 __all__ = ["TARGETS", "FoldText", "KernelText", "SlabText", "SmallLoopText", "SweepText", "Target", "kernel_source"]
 
 
-@dataclass(frozen=True)
+@frozen
 class Target:
     """An instruction set that kernels are compiled for, the macro with its attribute, and whether it is x86-64's."""
 
@@ -42,6 +43,9 @@ TARGETS = (
     Target("x86_64_v3", "OPTGEN_V3"),
     Target("x86_64_v4", "OPTGEN_V4"),
 )
+
+#: A kernel takes slabs only if none of its stages has more arrays of OPTGEN_SLAB numbers on the stack, 48 KiB of it.
+MOST_IN_SLAB = 12
 
 #: How a row of elements comes by the base of a place.
 _OF_ROW = {
@@ -71,7 +75,7 @@ _LENGTH = {Kept.MATRIX: "of.matrices", Kept.ROW: "of.matrices * of.rows", Kept.C
 _IN_SLAB = {Kept.PARTIAL: "rows", Kept.PANEL: "columns"}
 
 
-@dataclass(frozen=True)
+@frozen
 class SweepText:
     """One sweep of a kernel, as the template sees it. `slab`: the stage that begins with it, if one does. `fold`: the
     function that folds what it reduces."""
@@ -205,7 +209,7 @@ class SweepText:
         return [*self.values, *spread, *columns, *reduced, *self.dense("of_at")]
 
 
-@dataclass(frozen=True)
+@frozen
 class FoldText:
     """How a row of elements is folded, as the template sees it: once for all sweeps that reduce alike."""
 
@@ -213,7 +217,7 @@ class FoldText:
     folds: Sequence[Fold]
 
 
-@dataclass(frozen=True)
+@frozen
 class SpreadText:
     """A value of rows or of matrices that is to stand beside each of their elements."""
 
@@ -234,7 +238,7 @@ class SpreadText:
         return "of.columns" if self.extent == Extent.ROW else "of.rows * of.columns"
 
 
-@dataclass(frozen=True)
+@frozen
 class SmallLoopText:
     """One small loop of a kernel, as the template sees it. `tiled`: whether blocks are cut from rows."""
 
@@ -277,7 +281,7 @@ class SmallLoopText:
         return _LENGTH[of[self.body.over]]
 
 
-@dataclass(frozen=True)
+@frozen
 class SlabText:
     """A stage as matrices go through it that are dense behind each other, as the template sees it. `kept`: what it
     leaves in memory, because another stage or the whole tensor needs it. `moved`: what `at` of a tensor becomes."""
@@ -296,6 +300,13 @@ class SlabText:
             else:
                 needs |= each.body.needs
         return needs
+
+    @property
+    def arrays(self) -> int:
+        """How many arrays with a number for each element there are on the stack at once, at most."""
+        sweeps = [each for each in self.local if isinstance(each, SweepText)]
+        beside = [len(each.element.folds) + len(each.element.columns) + 2 * len(each.spread) for each in sweeps]
+        return len(self.own) + max(beside, default=0)
 
     @property
     def own(self) -> list[str]:
@@ -333,7 +344,7 @@ class SlabText:
         return any(array in self.kept and array.number for array in _arrays(self.needs))
 
 
-@dataclass(frozen=True)
+@frozen
 class KernelText:
     """One variant of a rule in one compute type, as the template sees it: its work in order."""
 
@@ -371,9 +382,28 @@ class KernelText:
         return [*head.split("\n"), "      .work = (const optgen_work[]){", *"\n".join(lines).split("\n"), "      } },"]
 
 
-def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = "", isa: str = "") -> str:
-    """The C of one rule: all variants, all compute types, all instruction sets or only `isa`. `file`: the name of its
-    spec."""
+def kernel_source(
+    checked: Sequence[Rule],
+    lowered: Sequence[Rule],
+    file: str = "",
+    *,
+    dtype: str = "",
+    isa: str = "",
+    compiled: Path | None = None,
+) -> str:
+    """The C of one rule in these variants.
+
+    Parameters
+    ----------
+    checked, lowered
+        The variants, before and after the passes.
+    file
+        The name of the spec.
+    dtype, isa
+        The one compute type and instruction set; all of them if empty.
+    compiled
+        The folder of compiled templates, if there is one.
+    """
     rule = checked[0]
     small_loops: dict[tuple[SmallLoopBody, bool], str] = {}  # by what they do, what they are called
     folds: dict[tuple[Fold, ...], str] = {}
@@ -381,6 +411,7 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = 
         _kernel(variant, sweeps_of(low), ctype, small_loops, folds)
         for variant, low in zip(checked, lowered, strict=True)
         for ctype in c.DTYPES
+        if dtype in ("", ctype.dtype)
     ]
     definitions = [d for kernel in kernels for each in kernel.sweeps for d in each.element.definitions]
     definitions += [d for body, _ in small_loops for d in body.definitions]
@@ -398,7 +429,7 @@ def kernel_source(checked: Sequence[Rule], lowered: Sequence[Rule], file: str = 
         "reduce": reductions() if small_loops else "",
     }
     opening = headers("kernel.h", reduces=bool(small_loops))
-    return environment().get_template("kernel.c.jinja").render(context | opening)
+    return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
 
 
 def _arrays(needs: Collection[Need]) -> list[KeptArray]:
@@ -440,6 +471,8 @@ def _kernel(
         if begins:
             kept = _shared(crosses, storage) | _left(stage, storage)
             slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype)))
+    if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
+        slabs, work = [], [replace(each, slab="") for each in work]
     return KernelText(
         name=name,
         title=", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),

@@ -13,7 +13,7 @@ from .jinja import braced
 __all__ = ["FILES", "headers", "joined", "reductions", "runtime_source"]
 
 #: The files of the runtime, each after those that it builds on.
-FILES = ("fpu.c", "traverse.c", "pool.c", "guard.c", "small_states.c")
+FILES = ("fpu.c", "scratch.c", "traverse.c", "pool.c", "guard.c", "small_states.c")
 _OPENING = """\
 /* The runtime of optgen: cuts a step into chunks and gives them to threads. Knows no rule.
  *

@@ -7,8 +7,8 @@ template's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
+from ..frozen import frozen
 from ..ir.expr import (
     Const,
     Expr,
@@ -36,7 +36,7 @@ from .telling_names import telling_names
 __all__ = ["SmallLoopBody", "small_loop"]
 
 
-@dataclass(frozen=True)
+@frozen
 class SmallLoopBody:
     """Statements for each matrix, row or column of a tensor, or for the tensor itself. `scalars`: what they read of the
     step; `needs`: what else must be declared for them."""

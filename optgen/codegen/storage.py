@@ -7,10 +7,10 @@ expression needs to have been declared.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from enum import Enum
 from typing import TypeAlias
 
+from ..frozen import frozen
 from ..ir.expr import Expr, Extent, Load, Local, Reduce, Size
 from ..lowering.stages import in_place
 from ..lowering.sweeps import Sweeps, group_names, load_name
@@ -45,7 +45,7 @@ class Kept(Enum):
     ROW = "rows"
 
 
-@dataclass(frozen=True)
+@frozen
 class KeptArray:
     """One of the arrays of a field of `optgen_space`."""
 
@@ -77,7 +77,7 @@ class Memory(Enum):
     STATE = 3
 
 
-@dataclass(frozen=True)
+@frozen
 class StorageSlot:
     """Where a float64 is kept: slot `number` of a memory. One of matrices, rows or columns is an array of values."""
 
@@ -117,7 +117,7 @@ class StorageSlot:
                 Memory.STATE: Base.AT}[self.memory]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class Ratio:
     """How many values of extent `of` there are in each of `over`: computed where it stands, kept nowhere."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ..paths import SPECS
 
-__all__ = ["shipped", "shipped_names", "shipped_rules"]
+__all__ = ["shipped", "shipped_names", "shipped_rules", "shipped_spec"]
 
 
 def shipped() -> tuple[Path, ...]:
@@ -22,11 +22,19 @@ def shipped() -> tuple[Path, ...]:
 @cache
 def shipped_names() -> dict[str, Path]:
     """The specs that come with optgen by the names of their rules, of which nothing else is read."""
-    names = {}
-    for path in shipped():
-        if match := re.search(r'^name\s*=\s*"(\w+)"', path.read_text("utf-8"), re.MULTILINE):
-            names[match[1]] = path
-    return names
+    return {name: path for path in shipped() if (name := _name(path))}
+
+
+@cache
+def shipped_spec(name: str) -> Path | None:
+    """The spec of the shipped rule of this name, or None; the files that are called so are read first."""
+    likely = sorted(shipped(), key=lambda path: not path.stem.endswith(name.lower()))
+    return next((path for path in likely if _name(path) == name), None)
+
+
+def _name(path: Path) -> str:
+    match = re.search(r'^name\s*=\s*"(\w+)"', path.read_text("utf-8"), re.MULTILINE)
+    return match[1] if match else ""
 
 
 @cache

@@ -5,9 +5,11 @@ In: the text of the declarations. Out: an FFI, or a Python module that makes one
 
 from __future__ import annotations
 
-from importlib.util import module_from_spec, spec_from_file_location
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from ..paths import module_at
 
 __all__ = ["read_declarations", "write_declarations"]
 
@@ -22,17 +24,12 @@ def write_declarations(text: str, path: Path) -> None:
     ffi.emit_python_code(str(path))
 
 
-def read_declarations(text: str, path: Path | None) -> Any:
-    """The FFI for the declarations `text`: from the module at `path` if there is one, else parsed now."""
+def read_declarations(text: Callable[[], str], path: Path | None) -> Any:
+    """The FFI for declarations: from the module at `path` if there is one, else from what `text` gives, parsed now."""
     if path is not None:
-        spec = spec_from_file_location(path.stem, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return module.ffi
+        return module_at(path).ffi
     import cffi
 
     ffi = cffi.FFI()
-    ffi.cdef(text)
+    ffi.cdef(text())
     return ffi

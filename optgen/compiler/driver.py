@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import pickle
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from ..errors import ArgumentError, OptgenError
+from ..frozen import frozen, replace
 from ..ir.rule import Rule
 from ..paths import SPECS
 from .files import printable
-from .manifest import built_library, fingerprint, rules_of
+from .manifest import built_library, built_templates, fingerprint, rules_of
 
 __all__ = ["Compilation", "compile_built", "compile_file", "compile_text"]
 
@@ -26,7 +26,7 @@ MOST_BYTES = 1 << 20
 # everything else that its first step needs. So each is imported by the stage that it does.
 
 
-@dataclass(frozen=True)
+@frozen
 class Compilation:
     """One spec on its way: its `open` rules and the closed `rules`, checked, a variant each, the default flags first;
     then these `lowered`, and the texts. `stem` is what its files are called. `sharded`: whether it is for tensors that
@@ -67,14 +67,19 @@ class Compilation:
 
     @cached_property
     def c_source(self) -> str:
-        """The C of the kernels for all instruction sets."""
-        return self.c_source_for("")
-
-    def c_source_for(self, isa: str) -> str:
-        """The C of the kernels for one instruction set: a third of it to compile while somebody waits."""
+        """The C of all kernels: every variant, compute type and instruction set."""
         from ..codegen.kernel_source import kernel_source
 
-        return kernel_source(self.rules, self.lowered, Path(self.file).name, isa)
+        return kernel_source(self.rules, self.lowered, Path(self.file).name, compiled=built_templates())
+
+    def c_source_for(self, variant: int, dtype: str, isa: str) -> str:
+        """The C of one kernel: no more than somebody waits for."""
+        from ..codegen.kernel_source import kernel_source
+
+        own, lowered = self.rules[variant], self.lowered[variant]
+        return kernel_source(
+            [own], [lowered], Path(self.file).name, dtype=dtype, isa=isa, compiled=built_templates()
+        )  # fmt: skip
 
     @cached_property
     def python_source(self) -> str:

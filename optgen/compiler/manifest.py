@@ -10,14 +10,23 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..frozen import frozen
 from ..paths import BENCHMARKS, BUILD, PACKAGE, TEMPLATES
 from .files import digest, read_regular, write_atomically
 
-__all__ = ["Product", "built_library", "fingerprint", "hash_sources", "library_of", "note_sources", "rules_of"]
+__all__ = [
+    "Product",
+    "built_library",
+    "built_templates",
+    "fingerprint",
+    "hash_sources",
+    "library_of",
+    "note_sources",
+    "rules_of",
+]
 
 
 #: The suffix of a file of checked and lowered rules.
@@ -89,7 +98,7 @@ def fingerprint(text: str) -> str:
     return hashlib.sha256(_sources() + text.encode()).hexdigest()
 
 
-@dataclass(frozen=True)
+@frozen
 class Product:
     """The record of what one build made: of which spec, by which compiler, and the digest of every file."""
 
@@ -129,6 +138,12 @@ def library_of(record: Path) -> Path:
 def rules_of(record: Path) -> Path:
     """Where the checked and lowered rules are that the record at `record` is about."""
     return record.with_suffix(RULES)
+
+
+@cache
+def built_templates() -> Path | None:
+    """The folder of the templates that were compiled with the runtime, if they are those of this very optgen."""
+    return BUILD if built_library(BUILD / "runtime.json", fingerprint("")) else None
 
 
 def built_library(record: Path, wanted: str) -> Path | None:

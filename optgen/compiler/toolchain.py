@@ -15,12 +15,12 @@ import signal
 import struct
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 
 from ..errors import ArgumentError, CompilerError, CompilerNotFound
+from ..frozen import frozen
 from .files import read_regular, temporary_name
 
 __all__ = ["FLAGS", "Compiler", "compile_library", "find_compiler", "is_whole", "time_limit"]
@@ -49,7 +49,7 @@ USUAL_LIMIT = 300.0  # seconds; a rule of the largest size that is allowed takes
 ANSWER_LIMIT = 60.0  # seconds for a question of one word
 
 
-@dataclass(frozen=True)
+@frozen
 class Compiler:
     """A C compiler that runs: how it is called, and what it says it is."""
 

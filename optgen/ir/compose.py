@@ -12,9 +12,10 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 
+from ..frozen import frozen, replace
 from ..names import numbered
 from .expr import (
     GRADIENT,
@@ -44,7 +45,7 @@ DELTA, PROCEED, ACCEPT = "delta", "proceed", "accept"
 GIVEN_GRADIENT, NEW = "grad", "new"
 
 
-@dataclass(frozen=True)
+@frozen
 class Composed:
     """A closed rule; and for each part, the names in it of the part's hyperparameters and states."""
 

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import TypeAlias
 
+from ..frozen import derived, frozen
 from .primitives import OPS, Type
 
 __all__ = [
@@ -148,7 +148,7 @@ def varying_dimensions(extent: Extent, rank: int, rows: Rows = Rows.LAST) -> fro
     return frozenset(range(rank)) - fixed
 
 
-@dataclass(frozen=True)
+@frozen
 class Const:
     value: float
 
@@ -164,18 +164,18 @@ class Const:
         return self.value, math.copysign(1.0, self.value)
 
 
-@dataclass(frozen=True)
+@frozen
 class Scalar:
     hyper: str
     index: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Count:
     pass
 
 
-@dataclass(frozen=True)
+@frozen
 class Size:
     over: Extent
     of: Extent = Extent.ELEMENT
@@ -185,25 +185,25 @@ class Size:
 COUNTS = {"size": Size(Extent.TENSOR), "rows": Size(Extent.COLUMN), "columns": Size(Extent.ROW)}
 
 
-@dataclass(frozen=True)
+@frozen
 class Load:
     array: str
     extent: Extent = Extent.ELEMENT
 
 
-@dataclass(frozen=True)
+@frozen
 class Local:
     name: str
     extent: Extent
     type: Type
 
 
-@dataclass(frozen=True)
+@frozen
 class Call:
     op: str
     args: tuple[Expr, ...]
-    extent: Extent = field(init=False, compare=False, repr=False)
-    _hash: int = field(init=False, compare=False, repr=False)
+    extent: Extent = derived()
+    _hash: int = derived()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extent", joint_extent(self.args))
@@ -218,7 +218,7 @@ class Call:
         return Call, (self.op, self.args)
 
 
-@dataclass(frozen=True)
+@frozen
 class Reduce:
     """`key`: which reduction over the group this is, where tensors in two variants take part in it; else -1."""
 
@@ -226,7 +226,7 @@ class Reduce:
     args: tuple[Expr, ...]
     over: Extent
     key: int = -1
-    _hash: int = field(init=False, compare=False, repr=False)
+    _hash: int = derived()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_hash", hash((self.op, self.args, self.over, self.key)))

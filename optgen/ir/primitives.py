@@ -16,9 +16,9 @@ Each primitive means the same in NumPy, on the host, in C and in mathematics:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
+from ..frozen import frozen
 from ..paths import constant
 
 __all__ = [
@@ -34,7 +34,7 @@ class Type(Enum):
     BOOL = "a condition"
 
 
-@dataclass(frozen=True)
+@frozen
 class Op:
     """One primitive: its name, the types it takes and gives, and how far its result may be from the true value."""
 

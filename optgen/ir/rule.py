@@ -21,9 +21,9 @@ Everything else knows closed rules only.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from enum import StrEnum
 
+from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Rows, walk
 
 __all__ = ["Assign", "Flag", "Hyper", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
@@ -37,13 +37,13 @@ class Part(StrEnum):
     PARAMETER = "parameter"
 
 
-@dataclass(frozen=True)
+@frozen
 class Assign:
     target: str
     value: Expr
 
 
-@dataclass(frozen=True)
+@frozen
 class Interval:
     """The values that a hyperparameter may take.
 
@@ -66,7 +66,7 @@ class Interval:
         return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}{', whole' * self.whole}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Hyper:
     """A hyperparameter; `ranges`: the range of each of its values."""
 
@@ -85,7 +85,7 @@ class Hyper:
         return f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-@dataclass(frozen=True)
+@frozen
 class Flag:
     """A choice at compile time.
 
@@ -101,7 +101,7 @@ class Flag:
     requires: str = ""
 
 
-@dataclass(frozen=True)
+@frozen
 class State:
     name: str
     init: Expr
@@ -109,7 +109,7 @@ class State:
     extent: Extent = Extent.ELEMENT
 
 
-@dataclass(frozen=True)
+@frozen
 class Rule:
     """One variant of a rule, or of a part of chains.
 

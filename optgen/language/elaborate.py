@@ -9,7 +9,6 @@ from __future__ import annotations
 import keyword
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 
 from ..errors import Diagnostic, Span
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
@@ -34,7 +33,7 @@ from ..ir.expr import (
 )
 from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, REDUCTIONS, Type
 from ..ir.rule import Assign, State
-from ..names import is_name
+from ..names import close_matches, is_name
 from .syntax import Broken, Choice, FormulaAst, Invoke, Item, Name, Number, Operation, SpecAst, StateAst, Term
 from .vocabulary import (
     C_KEYWORDS,
@@ -168,7 +167,7 @@ class Variant:
                 return None
         self.use_all(test)
         flags = ", ".join(self.choice) or "none here"
-        close = get_close_matches(test.name, self.choice, 1) if isinstance(test, Name) else []
+        close = close_matches(test.name, self.choice) if isinstance(test, Name) else []
         hint = f"did you mean {close[0]!r}? " if close else ""
         hint += f"flags: {flags}"
         self.fault(test.span, "expected a condition of flags (flag, not, and, or)", hint)
@@ -386,7 +385,7 @@ class Variant:
                     known = sorted({
                         *checker.hypers, *checker.flags, *checker.states, *checker.targets, *checker.given, *CALLABLE
                     })  # fmt: skip
-                    if close := get_close_matches(name, known, 1):
+                    if close := close_matches(name, known):
                         hint = f"did you mean {close[0]!r}?"
                 checker.hints[name] = hint
             self.fault(term.span, f"unknown name {term.spelled!r}", checker.hints[name])
@@ -438,7 +437,7 @@ class Variant:
             self.fault(term.span, f"clip(): expected 3 arguments, got {len(args)}", "write clip(x, low, high)")
             return None
         if name not in FUNCTIONS:
-            close = get_close_matches(name, (*CALLABLE, *WRITTEN_OUT), 1)
+            close = close_matches(name, (*CALLABLE, *WRITTEN_OUT))
             hint = f"did you mean {close[0]}()? " if close else ""
             hint += f"there are: {', '.join((*CALLABLE, *WRITTEN_OUT))}"
             hint = f"write {SAID_AS[name]}" if name in SAID_AS else hint
@@ -494,7 +493,7 @@ class Variant:
         extents = ", ".join(OVER)
         unknown = isinstance(last, Name) and last.name not in self.known() - COUNTS.keys()
         if named is None and len(given) == takes + 1 and isinstance(last, Name) and unknown:
-            close = get_close_matches(last.name, OVER, 1)
+            close = close_matches(last.name, OVER)
             hint = f"did you mean {close[0]!r}? " if close else ""
             self.fault(last.span, f"expected an extent, got {last.spelled!r}", f"{hint}there are: {extents}")
             self.use(last.name)

@@ -10,14 +10,13 @@ import math
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Rows
 from ..ir.rule import Part
-from ..names import canonical
+from ..names import canonical, close_matches
 from .formula import kind, read_expression, read_formulas, words
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
 from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
@@ -156,7 +155,7 @@ class _Document:
         """A text among `choices`. The first of them is the default."""
         value = self.text(path, table, key)
         if isinstance(table.get(key), str) and value not in choices:
-            close = get_close_matches(value, choices, 1)
+            close = close_matches(value, choices)
             hint = f"did you mean {close[0]!r}?" if close else None
             expected = ", ".join(filter(None, choices))
             self.fault(self.value_span((*path, key)), f"{key!r}: expected one of {expected}; got {value!r}", hint)

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 
 from ..errors import Span
+from ..frozen import frozen
 
 __all__ = ["DEEPEST", "Path", "Positions", "locate", "nested_too_deeply", "span_at"]
 
@@ -33,7 +33,7 @@ _STRINGS = (
 )
 
 
-@dataclass(frozen=True)
+@frozen
 class Positions:
     """Offsets of a key and of its value in the text: start and end of each."""
 

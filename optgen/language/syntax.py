@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ..errors import Diagnostic, Span
+from ..frozen import frozen
 
 __all__ = [
     "Broken", "Choice", "FlagAst", "FormulaAst", "HyperAst", "Invoke", "Item", "Name", "Number", "Operation", "SpecAst",
@@ -22,21 +23,21 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen
 class Number:
     span: Span
     value: float
     whole: bool
 
 
-@dataclass(frozen=True)
+@frozen
 class Name:
     span: Span
     name: str
     spelled: str
 
 
-@dataclass(frozen=True)
+@frozen
 class Item:
     """`beta[1]`: one of the values of a hyperparameter."""
 
@@ -46,7 +47,7 @@ class Item:
     index: int
 
 
-@dataclass(frozen=True)
+@frozen
 class Operation:
     """An operator, by the name of its primitive."""
 
@@ -55,7 +56,7 @@ class Operation:
     args: tuple[Term, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Invoke:
     """A function called by name, known or not."""
 
@@ -64,7 +65,7 @@ class Invoke:
     args: tuple[Term, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Choice:
     """`then if test else other`, or `where(test, then, other)`.
 
@@ -77,7 +78,7 @@ class Choice:
     other: Term
 
 
-@dataclass(frozen=True)
+@frozen
 class Broken:
     """A term with a reported fault, which causes no further faults."""
 
@@ -87,7 +88,7 @@ class Broken:
 Term: TypeAlias = Number | Name | Item | Operation | Invoke | Choice | Broken
 
 
-@dataclass(frozen=True)
+@frozen
 class HyperAst:
     name: str
     span: Span
@@ -98,7 +99,7 @@ class HyperAst:
     doc: str
 
 
-@dataclass(frozen=True)
+@frozen
 class FlagAst:
     name: str
     span: Span
@@ -108,7 +109,7 @@ class FlagAst:
     doc: str
 
 
-@dataclass(frozen=True)
+@frozen
 class StateAst:
     name: str
     span: Span
@@ -119,7 +120,7 @@ class StateAst:
     doc: str
 
 
-@dataclass(frozen=True)
+@frozen
 class FormulaAst:
     target: str
     span: Span

@@ -8,8 +8,8 @@ inexact primitive, which this machine and the one that steps may round apart.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
+from ..frozen import replace
 from ..ir.evaluate import evaluate
 from ..ir.expr import Call, Const, Expr, children, extent_of, rebuilt
 from ..ir.primitives import OPS

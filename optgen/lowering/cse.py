@@ -8,8 +8,8 @@ keeps its line.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 
+from ..frozen import replace
 from ..ir.expr import Call, Expr, Local, Reduce, children, extent_of, rebuilt, type_of, walk
 from ..ir.rule import Assign, Rule
 from ..names import numbered

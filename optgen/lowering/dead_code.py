@@ -8,8 +8,8 @@ Does not: remove a state, even one that no longer needs to be kept (`check` refu
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
+from ..frozen import replace
 from ..ir.expr import Local, Reduce, walk
 from ..ir.rule import Assign, Rule
 

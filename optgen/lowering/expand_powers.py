@@ -7,8 +7,7 @@ Does not: touch powers of a step or a group, which the host computes; share prod
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ..frozen import replace
 from ..ir.expr import Call, Const, Expr, Extent, Local, children, extent_of, rebuilt, type_of
 from ..ir.primitives import power_steps
 from ..ir.rule import Assign, Rule

@@ -6,8 +6,7 @@ Does not: name them (`hoist` does).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ..frozen import replace
 from ..ir.expr import Call, Expr, Reduce, Size, children, joint_extent, rebuilt
 from ..ir.rule import Assign, Rule
 

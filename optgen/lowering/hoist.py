@@ -8,8 +8,7 @@ Does not: hoist literals, which stand where they are used.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ..frozen import replace
 from ..ir.expr import (
     Const,
     Count,

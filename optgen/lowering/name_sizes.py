@@ -6,8 +6,7 @@ Does not: say how the shards put values together (`sweeps` and `group_step` do).
 
 from __future__ import annotations
 
-from dataclasses import replace
-
+from ..frozen import replace
 from ..ir.expr import Expr, Extent, Local, Reduce, Size, replaced, walk
 from ..ir.primitives import Type
 from ..ir.rule import Assign, Rule

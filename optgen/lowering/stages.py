@@ -10,10 +10,10 @@ computed as early as it can be. Sweeps keep their order.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeAlias
 
+from ..frozen import frozen
 from ..ir.expr import Extent, Load, Local, extent_of, reduces_elements, type_of, walk
 from ..ir.rule import Assign
 from .sweeps import MOST_KNOWN, Exchange, Group, SmallLoop, Sweep, Sweeps
@@ -24,7 +24,7 @@ __all__ = ["Stage", "crossing", "in_place", "stages"]
 StageWork: TypeAlias = Sweep | SmallLoop
 
 
-@dataclass(frozen=True)
+@frozen
 class Stage:
     """What a matrix goes through by itself, in order; then what is computed of whole tensors."""
 

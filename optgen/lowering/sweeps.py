@@ -11,10 +11,10 @@ in another variant, with sweeps of its own, take part in them.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import TypeAlias
 
+from ..frozen import frozen
 from ..ir.expr import (
     Expr,
     Extent,
@@ -50,7 +50,7 @@ __all__ = [
 MOST_KNOWN = 128
 
 
-@dataclass(frozen=True)
+@frozen
 class Sweep:
     """One traversal of all elements of all tensors.
 
@@ -64,7 +64,7 @@ class Sweep:
     reductions: tuple[Assign, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class SmallLoop:
     """Statements that the kernel runs in float64 for each value of an extent: tensor, matrix, row or column.
 
@@ -76,14 +76,14 @@ class SmallLoop:
     keep: bool = False
 
 
-@dataclass(frozen=True)
+@frozen
 class Group:
     """What the host computes once for all tensors: reductions of what each tensor gives, and what follows from them."""
 
     code: tuple[Assign, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Exchange:
     """What the shards of a tensor put together on the host.
 
@@ -96,7 +96,7 @@ class Exchange:
 Work: TypeAlias = Sweep | SmallLoop | Group | Exchange
 
 
-@dataclass(frozen=True, eq=False)
+@frozen
 class Sweeps:
     """A lowered rule as work in order; `scalars` are known before all of it, in this order for a kernel.
 
@@ -106,6 +106,9 @@ class Sweeps:
     rule: Rule
     scalars: tuple[Assign, ...]
     work: tuple[Work, ...]
+
+    __eq__ = object.__eq__
+    __hash__ = object.__hash__
 
     @property
     def sweeps(self) -> tuple[Sweep, ...]:

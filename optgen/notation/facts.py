@@ -7,8 +7,8 @@ list`, `optgen show`, docstrings and documentation. Their layout is the business
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
+from ..frozen import frozen
 from ..ir.expr import COUNTS, Call, Count, Extent, Load, Reduce, Rows, walk
 from ..ir.primitives import OPS
 from ..ir.rule import Assign, Part, Rule
@@ -120,7 +120,7 @@ def meanings(rule: Rule, body: Iterable[Assign]) -> str:
 # ---- Variants ----
 
 
-@dataclass(frozen=True)
+@frozen
 class Change:
     """What one choice changes in the formulas of the default variant.
 

@@ -7,9 +7,9 @@ keeps its brackets in every language.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from enum import IntEnum
 
+from ..frozen import frozen
 from ..ir.expr import Call, Expr, Reduce
 
 __all__ = ["Form", "Power", "write"]
@@ -30,7 +30,7 @@ class Power(IntEnum):
     ATOM = 9
 
 
-@dataclass(frozen=True)
+@frozen
 class Form:
     """How a primitive is written.
 

@@ -9,22 +9,20 @@ from __future__ import annotations
 import ast
 import inspect
 import os
-import sys
 from collections.abc import Callable
-from difflib import get_close_matches
 from functools import cached_property
-from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
-from types import ModuleType, new_class
+from types import new_class
 from typing import Any
 
-from ..compiler.catalogue import shipped_names
+from ..compiler.catalogue import shipped_names, shipped_spec
 from ..compiler.driver import Compilation, compile_file, compile_text
 from ..compiler.manifest import built_library, fingerprint
 from ..errors import ArgumentError, UnknownRule
 from ..ir.rule import Rule
+from ..names import close_matches
 from ..once import once
-from ..paths import BUILD
+from ..paths import BUILD, module_at
 
 __all__ = ["load", "module_class", "shipped_class"]
 
@@ -46,17 +44,17 @@ def load(path: str | os.PathLike[str]) -> Any:
 @once
 def shipped_class(name: str) -> Any:
     """The optimiser class of a shipped rule. UnknownRule if there is none of that name."""
-    names = shipped_names()
-    spec = names.get(name)
+    spec = shipped_spec(name)
     if spec is None:
+        names = shipped_names()
         by_case = [known for known in names if known.lower() == name.lower()]
-        close = by_case or get_close_matches(name, names, 1)
+        close = by_case or close_matches(name, names)
         hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
         raise UnknownRule(f"optgen has no rule {name!r}", hint=f"{hint}`optgen list` shows those it has")
     text = spec.read_text("utf-8")
     built = BUILD / f"{spec.stem}.json"
     if built_library(built, fingerprint(text)):
-        cls = getattr(_import_file(built.with_suffix(".py")), name)
+        cls = getattr(module_at(built.with_suffix(".py"), f"optgen.rules.{spec.stem}", known=True), name)
     else:
         cls = module_class(compile_text(text, spec.name, spec.stem))
     cls.__module__ = "optgen"
@@ -117,13 +115,3 @@ def _constructor(rule: Rule) -> Callable[..., None]:
     __init__.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": None}
     __init__.__qualname__ = f"{rule.name}.__init__"
     return __init__
-
-
-def _import_file(path: Path) -> ModuleType:
-    name = f"optgen.rules.{path.stem}"
-    spec = spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[name] = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

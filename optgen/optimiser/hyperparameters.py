@@ -10,13 +10,12 @@ import math
 import numbers
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-from difflib import get_close_matches
 from functools import wraps
 from typing import Any, TypeAlias
 
 from ..errors import ArgumentError, HyperparameterError
 from ..ir.rule import Hyper
-from ..names import canonical, greek
+from ..names import canonical, close_matches, greek
 
 __all__ = [
     "Given", "Spellings", "any_spelling", "checked", "number", "resolved", "spellings", "suggestion",
@@ -61,7 +60,7 @@ def suggestion(name: str, names: Sequence[str], known: Spellings | None = None) 
             meant = next((other + index for other in row if other in names and other != wanted), "")
             if wanted in row and meant and (not index or known is None or meant in known):
                 return f"; did you mean {meant!r}?"
-    close = get_close_matches(canonical(name), names, 1) or get_close_matches(stem, names, 1)
+    close = close_matches(canonical(name), names) or close_matches(stem, names)
     return f"; did you mean {close[0]!r}?" if close else f"; it has {', '.join(names) or 'none'}"
 
 

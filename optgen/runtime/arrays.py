@@ -6,10 +6,9 @@ names the one at fault. Nothing here writes to an array.
 
 from __future__ import annotations
 
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from ..errors import ArrayError
 from .addresses import address_of
@@ -26,7 +25,10 @@ __all__ = [
 ]
 
 
-Array: TypeAlias = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray  # which takes a millisecond to load
+
+Array: TypeAlias = "NDArray[Any]"
 
 COMPUTE = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
 #: Bytes of a line of the cache.

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from struct import Struct
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from ..frozen import frozen, replace
 from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent, Rows
 from ..ir.primitives import BLOCK, PANEL
@@ -66,7 +66,7 @@ class Team:
         self.gone = True
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorForm:
     """How a kernel goes over a tensor, wherever its arrays lie.
 
@@ -92,7 +92,7 @@ class TensorForm:
     numbers: tuple[int, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class TensorRow:
     """One tensor for a kernel, wherever it stands among others: its form, the `addresses` of the layout and of its
     arrays as C reads them, and the `space` in which it keeps numbers between sweeps."""
@@ -108,6 +108,8 @@ def _form(kernel: Kernel, tensor: Sequence[Array]) -> TensorForm:
     tiled = units == 0
     alike = tensor[: len(rule.arrays)]
     layout = layout_of(alike, ordered=units != 1, tiled=tiled, slices=rule.rows == Rows.FIRST and tiled)
+    if layout.slabs and not kernel.takes_slabs:
+        layout = replace(layout, slabs=False)
     counts = counts_of(tensor[0].shape, rule if tiled else None)
     work = 0 if layout.slabs else _tiles(counts) if tiled else -(-tensor[0].size // units)
     keeps = entry.count > len(kernel.sweeps.sweeps)
@@ -156,6 +158,7 @@ class Binding:
 
     def __init__(self, kernel: Kernel, rows: Sequence[TensorRow], team: Team | None = None) -> None:
         self.kernel, self.rows = kernel, rows
+        self._call: Any = None
         self._lender, self._team = team, _team(kernel.runtime.ffi, team)
         ffi = kernel.runtime.ffi
         self.arrays = len(kernel.rule.arrays)
@@ -224,16 +227,34 @@ class Binding:
             t = before + step
             cells[0 : len(program)] = program.run(values[own][t], t)
 
-    def work(self, stretch: int, threads: int, grain: int | None = None) -> None:
-        """One stretch of the kernel's work, over all tensors."""
+    def work(self, stretch: int, threads: int, grain: int | None = None, progress: Any = None) -> None:
+        """One stretch of the kernel's work, over all tensors. `progress`: where C counts it, in the same call."""
+        runtime = self.kernel.runtime
+        if self._call is None:
+            self._call = runtime.ffi.new("optgen_call *")
+        self.fill(self._call, stretch, threads, grain)
+        if not runtime.library.optgen_run(self._call, 1, progress or runtime.ffi.NULL, runtime.ffi.NULL):
+            raise self.out_of_memory()
+
+    def fill(self, call: Any, stretch: int, threads: int, grain: int | None = None) -> None:
+        """Say in `call` what the runtime is to do for one stretch of the kernel's work, over all tensors."""
         kernel = self.kernel
         if grain is None:
             threads, grain = (threads if self.elements >= SERIAL else 1), GRAIN if kernel.entry.units == 1 else 1
-        begin, end = kernel.stretches[stretch]
-        kernel.runtime.library.optgen_step(
-            kernel.entry, self._table, len(self.table), self.total, self.slabs, self._group, begin, end, threads, grain,
-            kernel.runtime.ffi.NULL if self._lender is None or self._lender.gone else self._team,
-        )  # fmt: skip
+        call.kernel, call.tensors, call.group = kernel.entry, self._table, self._group
+        call.count, call.total, call.slabs = len(self.table), self.total, self.slabs
+        call.begin, call.end = kernel.stretches[stretch]
+        call.threads, call.grain = threads, grain
+        call.team = kernel.runtime.ffi.NULL if self._lender is None or self._lender.gone else self._team
+
+    def reserve(self) -> None:
+        """Takes the memory that a step of this thread reduces in: no later step can then fail for want of it."""
+        kernel = self.kernel
+        if not kernel.runtime.library.optgen_reserve(kernel.entry):
+            raise self.out_of_memory()
+
+    def out_of_memory(self) -> MemoryError:
+        return MemoryError(f"{self.kernel.rule.name}: there is no memory for what a step reduces")
 
 
 def _team(ffi: Any, team: Team | None) -> Any:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import ctypes
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
 from operator import is_
@@ -22,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from ..frozen import frozen
 from .addresses import address_of, bounds, objects_readable
 from .arrays import Array
 
@@ -31,7 +31,7 @@ _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
 _HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
 
 
-@dataclass(frozen=True)
+@frozen
 class Head:
     """What an array is, as the runtime sees it: `extents` are its shape, then its strides; `more` has whatever else
     must not change."""
@@ -43,7 +43,7 @@ class Head:
     extents: tuple[int, ...]
 
 
-@dataclass(frozen=True)
+@frozen
 class Reader:
     """How the arrays of a library are looked at. `readable`: whether the runtime can, `look` then the address of the
     function that tells of an array, 0 for NumPy's. `head` gives what that sees, and `mark` the same as anything that
@@ -56,7 +56,7 @@ class Reader:
     address: Callable[[Any], int]
 
 
-@dataclass(frozen=True)
+@frozen
 class BoundGradients:
     """Gradients as they are given, and the `memory` of each as an array of NumPy. `written`: the intervals of addresses
     that a step writes. `cells[i]`: the address where a kernel finds gradient i, and what is to be added to that of its

@@ -39,6 +39,8 @@ class Kernel:
         self.group = GroupProgram(self.sweeps)
         self._library = library  # keeps `entry` alive
         self.entry = self._find(library)
+        #: Whether small matrices go through its stages several at a time.
+        self.takes_slabs = any(self.entry.work[i].slab for i in range(self.entry.count))
         self.stretches = _stretches(self.sweeps)
 
     def _find(self, library: Any) -> Any:
@@ -81,8 +83,8 @@ class GroupProgram:
 
 @lru_cache(256)  # chains made anew in a loop must not fill the memory
 def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | None, isa: str | None = None) -> Kernel:
-    """The kernel of one variant in "float32" or "float64"; `module` is the file of its optimiser class, if built. What
-    is compiled now is compiled for the instruction set `isa` only, by itself that of `choose_isa`."""
+    """The kernel of one variant in "float32" or "float64", for the instruction set `isa`, by itself that of
+    `choose_isa`. `module`: the file of its optimiser class, if that was built. Else this one kernel is compiled now."""
     run = runtime()
     isa = isa or choose_isa(run.usable)
     built = module is not None and not compilation.sharded  # `optgen build` makes none for shards: few need them
@@ -95,4 +97,4 @@ def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | 
         return opened(path)
     from ..compiler.cache import open_cached
 
-    return open_cached(compilation.c_source_for(isa), compilation.stem, ABI, opened)
+    return open_cached(compilation.c_source_for(variant, dtype, isa), compilation.stem, ABI, opened)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from itertools import pairwise
 
 from numpy.lib.stride_tricks import as_strided
 
+from ..frozen import frozen
 from ..ir.expr import Extent, Rows, varying_dimensions
 from ..ir.rule import Rule
 from ..paths import constant
@@ -39,7 +39,7 @@ class LayoutKind(IntEnum):
     SLABS = 3
 
 
-@dataclass(frozen=True)
+@frozen
 class Layout:
     """How a kernel goes over arrays of one shape.
 

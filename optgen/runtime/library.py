@@ -24,13 +24,15 @@ __all__ = ["Runtime", "open_library", "runtime"]
 def runtime() -> Runtime:
     """The runtime of this process. CompilerNotFound if it was never built and there is no compiler to build it."""
     path = built_library(BUILD / "runtime.json", fingerprint(""))
-    text = declarations()
     if path is None:
         from ..codegen.runtime_source import runtime_source
         from ..compiler.cache import open_cached
 
-        return open_cached(runtime_source(), "runtime", ABI, lambda path: Runtime(read_declarations(text, None), path))
-    return Runtime(read_declarations(text, path.with_name("declarations.py")), path)
+        def opened(path: Path) -> Runtime:
+            return Runtime(read_declarations(declarations, None), path)
+
+        return open_cached(runtime_source(), "runtime", ABI, opened)
+    return Runtime(read_declarations(declarations, path.with_name("declarations.py")), path)
 
 
 def open_library(ffi: Any, path: Path, abi: str) -> Any:

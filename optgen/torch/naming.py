@@ -6,11 +6,11 @@ In: a compiled rule. Out: a `Kind`, which stays the same while its optimisers st
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
+from ..frozen import frozen
 from ..ir.expr import Extent
 from ..ir.rule import Rule, State
 from .strategies import Strategy
@@ -23,7 +23,7 @@ STEP = "step"
 _UNCOUNTED = {"SGD"}
 
 
-@dataclass(frozen=True)
+@frozen
 class Kind:
     """A rule and its names in PyTorch.
 

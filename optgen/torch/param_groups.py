@@ -6,7 +6,6 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass
 from functools import cache
 from operator import itemgetter
 from types import UnionType
@@ -17,6 +16,7 @@ import torch
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, HyperparameterError
+from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
@@ -40,7 +40,7 @@ _COMPUTED = {"float32": torch.float32, "float64": torch.float64}
 _NUMBER = {name: i for i, name in enumerate(_COMPUTED)}
 
 
-@dataclass(frozen=True)
+@frozen
 class GroupValues:
     """The hyperparameters of all groups: a set for each group and compute type.
 

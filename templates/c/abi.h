@@ -12,7 +12,7 @@
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
 
-#define OPTGEN_ABI 5
+#define OPTGEN_ABI 6
 
 /* The one order of reductions. A tensor is one run of elements or, where rows matter, one run per
  * row. Runs are cut into blocks; value i of a block goes to lane i modulo the number of lanes. Down
@@ -56,7 +56,8 @@ typedef struct {
 
 /* What elements are updated with. `step`, `group`, `tensor`: where to find the values of the step,
  * the group and the tensor. `matrix`, `row`, `column`: where the first element stands, out of
- * `matrices`, `rows`, `columns`. `reduced`: where the values to be reduced go. */
+ * `matrices`, `rows`, `columns`. `reduced`: memory of the thread for the values to be reduced, a
+ * block for each reduction. */
 typedef struct {
     const void *step, *group;
     const optgen_tensor *tensor;

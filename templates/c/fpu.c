@@ -32,6 +32,10 @@ OPTGEN_PRIVATE control control_enter(void) { return 0; }
 OPTGEN_PRIVATE void control_leave(control before) { (void)before; }
 #endif
 
+OPTGEN_EXPORT uint64_t optgen_enter(void) { return (uint64_t)control_enter(); }
+
+OPTGEN_EXPORT void optgen_leave(uint64_t before) { control_leave((control)before); }
+
 OPTGEN_EXPORT const char *optgen_isa(void)
 {
 #if defined(__x86_64__)

@@ -12,6 +12,7 @@
 #include <stdatomic.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -24,7 +25,9 @@
 #endif
 #define OPTGEN_EXPORT __attribute__((visibility("default")))
 
-#define MOST_RANK 64 /* what NumPy allows */
+#define MOST_RANK 64      /* what NumPy allows */
+#define LINE 64           /* bytes of a cache line and of the widest vector */
+#define CELL ((int64_t)8) /* bytes of a number kept between sweeps */
 
 /* ---- fpu.c ---- */
 
@@ -39,6 +42,16 @@ typedef int control;
 
 OPTGEN_PRIVATE control control_enter(void);
 OPTGEN_PRIVATE void control_leave(control before);
+
+/* ---- scratch.c ---- */
+
+/* The bytes that a thread needs for a kernel: a block of each reduction of one sweep. */
+static inline size_t scratch_size(const optgen_kernel *kernel)
+{
+    return (size_t)kernel->reduced * OPTGEN_BLOCK * (size_t)CELL;
+}
+
+OPTGEN_PRIVATE char *scratch_of(size_t size);
 
 /* ---- traverse.c ---- */
 
@@ -73,6 +86,8 @@ OPTGEN_PRIVATE void wait_for(job *step, int32_t k);
 OPTGEN_PRIVATE void wake_sleepers(void);
 
 /* ---- guard.c and small_states.c ---- */
+
+OPTGEN_EXPORT void optgen_small_write(const void *known);
 
 /* How to look at a tensor of PyTorch, through its stable C interface. `at`: where a Python object
  * holds its tensor. `layout`, `device`: what these must be; else nothing more is asked. Each

@@ -16,6 +16,7 @@
 #include "internal.h"
 
 #define MOST_WORKERS 255
+#define WORKER_STACK ((size_t)1024 * 1024) /* many times what a kernel takes, which is bounded */
 #define SPINS 2000 /* looks for new work before a thread sleeps: some tens of microseconds */
 
 static struct {
@@ -131,21 +132,24 @@ static void start_workers(int32_t wanted)
 {
     static const int faults[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
     sigset_t all, before;
-    if (pool.workers >= wanted)
+    pthread_attr_t how;
+    if (pool.workers >= wanted || pthread_attr_init(&how) != 0)
         return;
+    pthread_attr_setstacksize(&how, WORKER_STACK); /* whatever the system's own limit is */
     sigfillset(&all);
     for (size_t i = 0; i < sizeof faults / sizeof *faults; ++i)
         sigdelset(&all, faults[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (pool.workers < wanted && pool.workers < MOST_WORKERS) {
         pthread_t thread;
-        if (pthread_create(&thread, NULL, worker, (void *)(intptr_t)(pool.workers + 1)) != 0)
+        if (pthread_create(&thread, &how, worker, (void *)(intptr_t)(pool.workers + 1)) != 0)
             break;
         pthread_detach(thread);
         pool.threads[pool.workers++] = thread;
         forget_allowed();
     }
     pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&how);
 }
 
 /* Lets the workers run wherever the stepping thread may, except on its own processor. Called with
@@ -218,9 +222,10 @@ static void withdraw(void)
 
 OPTGEN_EXPORT int32_t optgen_runtime_abi(void) { return OPTGEN_ABI; }
 
-OPTGEN_EXPORT void optgen_step(const optgen_kernel *kernel, const void *tensors, int64_t count,
-                               int64_t total, int64_t slabs, const void *group, int32_t from,
-                               int32_t to, int32_t threads, int64_t grain, const optgen_team *team)
+OPTGEN_EXPORT int32_t optgen_step(const optgen_kernel *kernel, const void *tensors, int64_t count,
+                                  int64_t total, int64_t slabs, const void *group, int32_t from,
+                                  int32_t to, int32_t threads, int64_t grain,
+                                  const optgen_team *team)
 {
     job step = {
         .kernel = kernel,
@@ -235,6 +240,8 @@ OPTGEN_EXPORT void optgen_step(const optgen_kernel *kernel, const void *tensors,
         .turn = from - 1,
         .team = team,
     };
+    if (!optgen_reserve(kernel))
+        return 0;
     const unsigned all = (unsigned)threads;
     const int64_t most = most_chunks(&step, from);
     if (threads > most)
@@ -248,10 +255,30 @@ OPTGEN_EXPORT void optgen_step(const optgen_kernel *kernel, const void *tensors,
     if (threads > 1 && team != NULL) {
         /* All of the team, though there is less to do: else some of its threads would end. */
         team->parallel(run_member, &step, all, 0);
-        return;
+        return 1;
     }
     const int taken = threads > 1 && offer(&step);
     run_step(&step, 0);
     if (taken)
         withdraw();
+    return 1;
+}
+
+OPTGEN_EXPORT int32_t optgen_run(const optgen_call *calls, int64_t number, int64_t *count,
+                                 const void *small)
+{
+    for (int64_t k = 0; k < number; ++k)
+        if (!optgen_reserve(calls[k].kernel))
+            return 0;
+    for (int64_t k = 0; k < number; ++k) {
+        const optgen_call *const call = &calls[k];
+        optgen_step(call->kernel, call->tensors, call->count, call->total, call->slabs, call->group,
+                    (int32_t)call->begin, (int32_t)call->end, (int32_t)call->threads, call->grain,
+                    call->team);
+    }
+    if (count != NULL)
+        ++*count;
+    if (small != NULL)
+        optgen_small_write(small);
+    return 1;
 }

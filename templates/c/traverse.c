@@ -17,9 +17,6 @@
  *   chunk each. So results do not depend on the threads. */
 #include "internal.h"
 
-#define LINE 64           /* bytes of a cache line and of the widest vector */
-#define CELL ((int64_t)8) /* bytes of a number kept between sweeps */
-
 /* One piece of work as it is cut: first the slabs, then the units; for small loops the shares of
  * all tensors in place of units. */
 typedef struct {
@@ -403,12 +400,12 @@ static int32_t run_lanes(job *step, int32_t k, int32_t own, char *reduced)
 }
 
 /* Runs chunks until none is left of the whole step. Any number of threads may be in here
- * with the same step. */
+ * with the same step. One that has no memory leaves its lane to the others. */
 OPTGEN_PRIVATE void run_step(job *step, int32_t own)
 {
-    /* A block of each reduction, from the start of a cache line on. */
-    char room[step->kernel->reduced * OPTGEN_BLOCK * CELL + LINE];
-    char *const reduced = room + (LINE - (uintptr_t)room % LINE);
+    char *const reduced = scratch_of(scratch_size(step->kernel));
+    if (reduced == NULL)
+        return;
     const control host = control_enter();
     int32_t begun, k;
     do {

@@ -156,6 +156,25 @@ def test_a_value_that_the_template_lacks_is_an_error(missing: str) -> None:
         jinja.environment().get_template("kernel.c.jinja").render(context)
 
 
+def test_a_compiled_template_writes_what_the_template_writes(tmp_path: Path) -> None:
+    for name, module in jinja.compiled_templates().items():
+        (tmp_path / name).write_text(module, "utf-8")
+    for rule in ("ADAM", "Adafactor", "Lion"):
+        compiled = RULES[rule]
+        again = render.kernel_source(compiled.rules, compiled.lowered, Path(compiled.file).name, compiled=tmp_path)
+        assert again == compiled.c_source
+
+
+def test_a_template_that_is_compiled_is_not_compiled_again(tmp_path: Path) -> None:
+    """Without the compiled one, the template itself is taken."""
+    name, module = next(iter(jinja.compiled_templates().items()))
+    assert name.startswith("kernel")
+    (tmp_path / name).write_text(module.replace("do not edit", "leave alone"), "utf-8")
+    for folder, words in ((tmp_path, "leave alone"), (tmp_path / "empty", "do not edit")):
+        source = render.kernel_source(RULES["ADAM"].rules, RULES["ADAM"].lowered, compiled=folder)
+        assert f"from a spec: {words}." in source
+
+
 def test_every_file_of_the_templates_is_one_that_is_used() -> None:
     rendered = {"kernel.c.jinja", "module.py.jinja", "spec.toml.jinja", "package.pyi.jinja", "torch.pyi.jinja"}
     rendered.add("documentation.jinja")  # which two of these import

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 
 import filelock
@@ -29,6 +28,7 @@ from optgen.compiler.cache import cache_folder, cached_library, library_key, ope
 from optgen.compiler.files import digest
 from optgen.compiler.toolchain import FLAGS, Compiler, find_compiler
 from optgen.errors import CacheError, CompilerError, CompilerNotFound
+from optgen.frozen import replace
 
 ROOT = Path(toolchain.__file__).parents[2]
 

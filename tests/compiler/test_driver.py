@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from optgen import errors
+from optgen.codegen.jinja import compiled_templates
 from optgen.compiler import build as builder
 from optgen.compiler import catalogue, driver
 from optgen.optimiser import classes
@@ -89,7 +90,11 @@ def test_an_edited_compiler_outdates_what_it_built(checkout, tmp_path):
     assert source.read_text("utf-8").startswith("/* another compiler */")
 
 
-@pytest.mark.parametrize("name", ["libdescent.so", "descent.py", "descent.json", "libruntime.so", "declarations.py"])
+TEMPLATE = next(iter(compiled_templates()))
+BUILT = ["libdescent.so", "descent.py", "descent.json", "libruntime.so", "declarations.py", TEMPLATE]
+
+
+@pytest.mark.parametrize("name", BUILT)
 @pytest.mark.parametrize("damage", ["truncated", "missing"])
 def test_damage_in_the_build_folder_is_noticed_and_made_good(checkout, tmp_path, name, damage):
     file = checkout / "build" / name

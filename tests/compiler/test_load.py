@@ -447,6 +447,25 @@ print(len(optgen.chain(optgen.Descent(), optgen.Descent())))
 
 # ---- Waiting for the compiler ----
 
+KERNELS = """
+import sys, numpy as np, optgen
+from pathlib import Path
+own = optgen.load(sys.argv[1])
+for cls, dtype in (own, np.float32), (own, np.float64), (lambda: own(upwards=True), np.float32), (own, np.float32):
+    cls().step([np.ones(3, dtype)], [np.ones(3, dtype)])
+    print(len(list(Path(sys.argv[2]).glob("*/slow.so"))))
+"""
+
+
+def test_a_kernel_is_compiled_when_it_is_needed_and_no_other_with_it(spec, tmp_path):
+    cache = tmp_path / "cache"
+    cache.mkdir(mode=0o700)
+    done = python(KERNELS, spec, cache, OPTGEN_CACHE_DIR=str(cache))
+    assert done.stdout.split() == [b"1", b"2", b"3", b"3"], done.stderr.decode()
+    sources = [path.read_text("utf-8") for path in cache.glob("*/slow.c")]
+    assert sorted(source.count(".variant = ") for source in sources) == [1, 1, 1]
+
+
 SLOW_COMPILER = """#!/bin/sh
 case "$*" in *-shared*) sleep {seconds};; esac
 exec cc "$@"

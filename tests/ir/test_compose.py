@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from optgen import interpreter as interp
 from optgen.compiler import catalogue, driver
+from optgen.frozen import replace
 from optgen.ir.compose import Composed, close, compose
 from optgen.ir.expr import Count, Extent, Load, Scalar, walk
 from optgen.ir.rule import Rule, State, loads

@@ -10,11 +10,11 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from optgen.compiler import catalogue, driver
+from optgen.frozen import replace
 from optgen.ir.expr import (
     Call,
     Const,

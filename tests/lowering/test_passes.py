@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 
 from optgen import interpreter as interp
 from optgen.compiler import catalogue, driver
+from optgen.frozen import replace
 from optgen.ir.evaluate import Program, evaluate
 from optgen.ir.expr import (
     PARAMETER,

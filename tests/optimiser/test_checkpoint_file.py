@@ -303,7 +303,7 @@ FAULTS = [
     (lambda a, m: (a, m | {"rule": "ADAM"}), StateError, f"{WRITTEN} metadata in which rule is no JSON"),
     (lambda a, m: (a, m | {"flags": "[" * 10**5}), StateError, "metadata in which flags is no JSON"),
     (lambda a, m: (a, m | {"format": "9" * 5000}), StateError, "metadata in which format is no JSON"),
-    (lambda a, m: (a, changed(m, format=2) | {"optgen": "9.0"}), StateError, "(?s)format 1, got .* 2.*optgen 9.0 wrote it"),
+    (lambda a, m: (a, changed(m, format=2) | {"optgen": "9.0"}), StateError, "(?s)format 1, got .* 2.*optgen 9.0"),
     (lambda a, m: (a, changed(m, rule="Descent")), StateError, "a state of ADAM was expected, got one of Descent"),
     (lambda a, m: (a, changed(m, rule=["ADAM"])), StateError, "a state of ADAM was expected, got"),
     (lambda a, m: (a, changed(m, flags={"x": True})), StateError, "a state with the flags {} was expected"),

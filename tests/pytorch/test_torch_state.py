@@ -240,9 +240,7 @@ def test_the_state_of_another_rule_is_refused(name: str, other: str) -> None:
     refused(getattr(optim, other)(parameters(shapes=SHAPES)), state, f"a state of {other} was expected")
 
 
-@pytest.mark.parametrize(
-    ("name", "other"), [(name, other) for name in NAMES for other in NAMES if name != other]
-)
+@pytest.mark.parametrize(("name", "other"), [(name, other) for name in NAMES for other in NAMES if name != other])
 def test_the_state_of_another_rule_of_pytorch_is_refused(name: str, other: str) -> None:
     params = parameters(shapes=SHAPES)
     optimiser = theirs(name, params)

@@ -1,9 +1,9 @@
-"""The stub of `optgen.torch` says what its classes say, and has what torch.optim has besides."""
+"""The stub of `optgen.torch` has the bases of its classes, and what torch.optim has besides. For signatures, see
+`tests/codegen/test_stubs.py`."""
 
 from __future__ import annotations
 
 import ast
-import inspect
 
 import pytest
 
@@ -22,24 +22,12 @@ CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDe
 
 
 @pytest.mark.parametrize("name", catalogue.shipped_rules())
-def test_the_stub_of_a_rule_has_the_bases_and_the_signature_of_its_class(name: str) -> None:
-    cls = getattr(optim, name)
-    bases = [ast.unparse(base).removeprefix("_theirs.") for base in CLASSES[name].bases]
-    assert bases == [base.__name__ for base in cls.__bases__]
-    inits = [node for node in CLASSES[name].body if isinstance(node, ast.FunctionDef)]
-    assert bool(inits) == ("__init__" in vars(cls))
-    for init in inits:
-        arguments = ast.unparse(init.args)
-        signature = eval(f"lambda {_untyped(init.args)}: 0")
-        assert [(p.name, p.kind, p.default) for p in list(inspect.signature(signature).parameters.values())[1:]] == [
-            (p.name, p.kind, p.default) for p in inspect.signature(cls).parameters.values()
-        ], arguments
-
-
-def _untyped(arguments: ast.arguments) -> str:
-    for argument in (*arguments.args, *arguments.kwonlyargs):
-        argument.annotation = None
-    return ast.unparse(arguments)
+def test_the_bases_in_the_stub_are_bases_of_the_class(name: str) -> None:
+    """More of them may be: PyTorch derives AdamW from Adam, since some version."""
+    bases = [ast.unparse(base) for base in CLASSES[name].bases]
+    theirs = [f"_theirs.{name}"] if getattr(torch.optim, name, None) in getattr(optim, name).__mro__ else []
+    assert bases == ["Adapter", *theirs]
+    assert issubclass(getattr(optim, name), optim.Adapter)
 
 
 def test_the_stub_has_every_name_of_torch_optim() -> None:

@@ -53,7 +53,7 @@ def reader(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def replaced(reader: Any) -> Any:
-    from dataclasses import replace
+    from optgen.frozen import replace
 
     return replace(reader, readable=lambda: False, look=0)
 

@@ -10,7 +10,7 @@ import platform
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from optgen.codegen import c_language as c
 from optgen.codegen import kernel_source as render
 from optgen.codegen import runtime_source
 from optgen.compiler import driver
+from optgen.frozen import replace
 from optgen.paths import SPECS
 from optgen.runtime import binding, library
 from optgen.runtime.group_step import GroupStep

@@ -471,9 +471,9 @@ def ffi(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Declarations as they are read where nothing was built, and where it was."""
     path = tmp_path / "declarations.py"
     if request.param == "parsed":
-        return read_declarations(declarations(), None)
+        return read_declarations(declarations, None)
     write_declarations(declarations(), path)
-    return read_declarations("", path)
+    return read_declarations(str, path)
 
 
 def test_a_library_of_another_interface_is_refused(ffi: Any, tmp_path: Path) -> None:

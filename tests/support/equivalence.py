@@ -543,7 +543,7 @@ def open_kernel(source: str, path: Path, lowered: Rule, dtype: str, isa: str, fl
 def open_runtime(source: str, path: Path) -> Runtime:
     """Compile a runtime from `source` to `path`, and open it."""
     toolchain.compile_library(source, path)
-    return Runtime(read_declarations(declarations(), None), path)
+    return Runtime(read_declarations(declarations, None), path)
 
 
 def all_kernels(spec: driver.Compilation, variant: int) -> Iterator[Kernel]:
