@@ -5,7 +5,7 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 
 from __future__ import annotations
 
-import reprlib
+import numbers
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import cache
 from operator import itemgetter
@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from ..compiler.driver import Compilation
-from ..errors import ArgumentError, HyperparameterError
+from ..errors import ArgumentError, HyperparameterError, shown
 from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
@@ -171,7 +171,7 @@ class Groups:
             found = _numbers(group[key], hyper, eps if key in self._kind.strategy.epsilons else None)
             if found is None:
                 expected = f"{len(hyper.default)} numbers were" if hyper.vector else "a number was"
-                message = f"{self._kind.name}, group {i}, {key}: {expected} expected, got {reprlib.repr(group[key])}"
+                message = f"{self._kind.name}, group {i}, {key}: {expected} expected, got {shown(group[key])}"
                 raise ArgumentError(message, hint=f"such as {_shown(hyper.default)}")
             if self._kind.strategy.checks_values:
                 _expect_value(self._kind, hyper, found if hyper.vector else found[0], i)
@@ -215,9 +215,9 @@ def expect_absent(kind: Kind, given: Mapping[str, Any], where: str) -> None:
     for key, nothing in kind.absent.items():
         value = given.get(key, nothing)
         value = _number(value) if isinstance(value, torch.Tensor) else value
-        if value != nothing:
-            part = _PARTS[key].format(value)
-            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {value!r}"
+        if not isinstance(value, numbers.Real) or value != nothing:
+            part = _PARTS[key].format(shown(value))
+            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {shown(value)}"
             raise ArgumentError(message, hint=f"give it one: optgen.torch.chain(params, {part})")
 
 
