@@ -39,7 +39,7 @@ from .ir.expr import (
 from .ir.primitives import BLOCK, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
 
-__all__ = ["NUMPY", "Tensor", "initial_state", "shape_of", "step", "step_group"]
+__all__ = ["NUMPY", "Tensor", "computed_group", "initial_state", "shape_of", "step", "step_group"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load
@@ -156,6 +156,13 @@ def step_group(
 
     Returns whether the step counts. If not, nothing has changed but gradients that the rule overwrites.
     """
+    return computed_group(tensors, group, values, t)()
+
+
+def computed_group(
+    tensors: Sequence[tuple[Rule, HyperValues, Tensor]], group: Mapping[str, Array], values: HyperValues, t: int
+) -> Callable[[], bool]:
+    """The step that `step_group` does, computed and not yet written: a call writes it, as often as one likes."""
     known: list[float] = []  # the values of the reductions over the group, in the order in which a step meets them
     while True:
         runs, parts = [], []
@@ -171,10 +178,14 @@ def step_group(
             break
         known.append(_over_group(parts))
     counts = all(run.counts for run in runs)
-    for run in runs:
-        with np.errstate(all="ignore"):
-            run.write(run.rule.stores if counts else run.rule.stores & {GRADIENT})
-    return counts
+
+    def write() -> bool:
+        for run in runs:
+            with np.errstate(all="ignore"):
+                run.write(run.rule.stores if counts else run.rule.stores & {GRADIENT})
+        return counts
+
+    return write
 
 
 class _Needs(Exception):

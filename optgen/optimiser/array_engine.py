@@ -7,6 +7,7 @@ Out: parameters and states changed in place; state dicts; or an error, and then 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from threading import RLock
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -46,30 +47,38 @@ class Engine(Protocol):
     def begun(self) -> bool:
         """Whether there are states."""
 
+    @property
+    def lock(self) -> RLock:
+        """Held by whoever steps, reads or changes the optimiser."""
+
 
 class ArrayEngine:
     """The engine of an optimiser with these settings; `module` is the file of its class, if that was built."""
 
     def __init__(self, settings: Settings, module: str | None) -> None:
         self.settings = settings
-        self._module = module
-        self._start_anew()
+        self.states = States(settings)
+        ways = ArrayWays(interprets=settings.backend == "interpreter")
+        self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
+        self.states.forget = self.engine.plans.forget
 
     def _start_anew(self) -> None:
         self.states = States(self.settings)
-        ways = ArrayWays(interprets=self.settings.backend == "interpreter")
-        self.engine = StepEngine(NumPyLibrary(), self.settings, self.states, ways, self._module)
         self.states.forget = self.engine.plans.forget
+        self.engine.begin_anew(self.settings, self.states, self.engine.ways)
+
+    @property
+    def lock(self) -> RLock:
+        return self.engine.lock
 
     @property
     def begun(self) -> bool:
         return bool(len(self.states) or self.states.pending)
 
     def step(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
-        if type(params) is not list:
-            params = _listed(params, "parameters")
-        if type(grads) is not list:
-            grads = _listed(grads, "gradients")
+        # Lists of our own: nobody else can change them, and they hold the arrays until the step is through.
+        params = params.copy() if type(params) is list else _listed(params, "parameters")
+        grads = grads.copy() if type(grads) is list else _listed(grads, "gradients")
         return self.engine.step(params, grads)
 
     # ---- States ----
@@ -112,6 +121,7 @@ class ArrayEngine:
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
+        self.engine.expect_rest("load a state")
         values, slots, group = self._read_state(saved)
         if params is not None:
             self._load_for(_listed(params, "parameters"), values, slots, group)
@@ -186,6 +196,7 @@ class ArrayEngine:
         write_checkpoint(path, self._saved_settings(), arrays, slots, self.states.group)
 
     def load(self, path: FilePath, params: Parameters) -> None:
+        self.engine.expect_rest("load a checkpoint")
         arrays = _named(params)
         keys_of(list(arrays.values()))
         refuse_overlaps(list(arrays.values()), [], [])

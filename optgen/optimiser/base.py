@@ -37,8 +37,8 @@ class Optimiser:
 
     `Optimiser(a, b, c)` is the chain of these optimisers, as `chain(a, b, c)` is.
 
-    The state of a parameter is found by the memory that the parameter is, and goes away with it. An optimiser may be
-    used by one thread at a time.
+    The state of a parameter is found by the memory that the parameter is, and goes away with it. Threads that use one
+    optimiser wait for one another; within a step, as in a schedule, it may be read, and not stepped or loaded.
 
     Examples
     --------
@@ -107,7 +107,8 @@ class Optimiser:
         return self._settings.get(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        self._settings.set(name, value)
+        with self._engine.lock:
+            self._settings.set(name, value)
 
     def __dir__(self) -> Iterable[str]:
         return [*super().__dir__(), *self._settings.names()]
@@ -157,7 +158,8 @@ class Optimiser:
         start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits. StateError if more
         than one part fits, since their order will decide; ArrayError for what is no parameter.
         """
-        return self._engine.state(p)
+        with self._engine.lock:
+            return self._engine.state(p)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, in plain containers and arrays.
@@ -165,7 +167,8 @@ class Optimiser:
         That is the rule, the hyperparameters, and for each parameter, in the order in which they were first stepped,
         its shape, dtype, count and states (copies).
         """
-        return self._engine.state_dict()
+        with self._engine.lock:
+            return self._engine.state_dict()
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
         """Takes over what `state_dict` gave: hyperparameters, counts and states (copies).
@@ -176,7 +179,8 @@ class Optimiser:
         Raises StateError if `saved` is of another rule, flags, shapes, dtypes or number, HyperparameterError or
         ArgumentError for its hyperparameters, ArrayError for `params`. Then nothing has changed.
         """
-        self._engine.load_state_dict(saved, params)
+        with self._engine.lock:
+            self._engine.load_state_dict(saved, params)
 
     # ---- Files ----
 
@@ -213,7 +217,8 @@ class Optimiser:
         >>> opt.save("run.safetensors", {"W": W})
         >>> opt.load("run.safetensors", {"W": W})
         """
-        self._engine.save(path, params)
+        with self._engine.lock:
+            self._engine.save(path, params)
 
     def load(self, path: FilePath, params: Parameters) -> None:
         """Take over what `save` wrote: values of `params`, in place, their states and counts, hyperparameters.
@@ -241,14 +246,16 @@ class Optimiser:
 
         After an error no parameter, state, count or hyperparameter has changed.
         """
-        self._engine.load(path, params)
+        with self._engine.lock:
+            self._engine.load(path, params)
 
     # ---- Copies ----
 
     def __copy__(self) -> Optimiser:
         """An optimiser for the same parameters, with a state of its own."""
         twin = self._twin()
-        self._engine.copy_to(twin._engine)
+        with self._engine.lock:
+            self._engine.copy_to(twin._engine)
         return twin
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Optimiser:

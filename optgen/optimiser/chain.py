@@ -8,12 +8,13 @@ their place.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence, Set
+from threading import RLock
 from typing import Any, NoReturn, overload
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, StateError
 from ..ir.compose import compose
-from ..ir.evaluate import ValuesByCount
+from ..ir.evaluate import Always, ValuesByCount
 from ..ir.expr import Extent, reduces
 from ..ir.rule import Rule
 from ..ir.verify import verify
@@ -60,10 +61,10 @@ class Chain(Optimiser):
     def _link(self, parts: Sequence[Optimiser], backend: str) -> None:
         """Becomes the chain of these parts, which are its own."""
         compilation, names = _compiled(parts)
-        for i, part in enumerate(parts):
-            part._hold(settings_of(part), PartEngine(i))
         self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
         self._hold(ChainSettings(compilation, [settings_of(part) for part in parts], names, backend))
+        for i, part in enumerate(parts):
+            part._hold(settings_of(part), PartEngine(i, self._engine))
 
     @property
     def parts(self) -> tuple[Optimiser, ...]:
@@ -117,7 +118,9 @@ class ChainSettings(Settings):
         self.parts = tuple(parts)
         self.named = named
         known = spellings(compilation.rules[0].hypers)
-        super().__init__("Chain", compilation, known, JoinedValues(parts, named), {}, {}, backend)
+        values = JoinedValues(parts, named)
+        self._joined = (Always(values),)  # type: ignore[arg-type]  # read while all are numbers
+        super().__init__("Chain", compilation, known, values, {}, {}, backend)
 
     @property
     def scheduled(self) -> bool:
@@ -128,7 +131,7 @@ class ChainSettings(Settings):
 
     @property
     def fixed(self) -> Sequence[ValuesByCount] | None:
-        return None if self.scheduled else self._always
+        return None if self.scheduled else self._joined
 
     def saved_flags(self) -> dict[str, bool]:
         return flags_of_parts([part.flags for part in self.parts])
@@ -192,8 +195,13 @@ class PartEngine:
 
     begun = False
 
-    def __init__(self, place: int) -> None:
+    def __init__(self, place: int, chain: Engine) -> None:
         self._place = place
+        self._chain = chain
+
+    @property
+    def lock(self) -> RLock:
+        return self._chain.lock
 
     def step(self, params: Sequence[Any], grads: Sequence[Any]) -> NoReturn:
         raise self._refusal()

@@ -71,8 +71,7 @@ class Settings:
         self.decided = decided
         self.backend = backend
         self.variants = compilation.variants(flags)
-        self._always: Sequence[ValuesByCount]
-        self._scheduled: bool
+        self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
 
@@ -85,7 +84,7 @@ class Settings:
 
     @property
     def scheduled(self) -> bool:
-        return self._scheduled
+        return self._fixed is None
 
     def names(self) -> list[str]:
         """All hyperparameters and flags."""
@@ -155,8 +154,8 @@ class Settings:
         self.forget_dtypes()
 
     def _read(self) -> None:
-        self._always = (Always(self.values),)  # type: ignore[arg-type]  # read while no value is a function
-        self._scheduled = any(map(callable, chain.from_iterable(self.values.values())))
+        scheduled = any(map(callable, chain.from_iterable(self.values.values())))
+        self._fixed = None if scheduled else (Always(self.values),)  # type: ignore[arg-type]  # now all are numbers
 
     def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
         """HyperparameterError if these values would have decided another way about a flag."""
@@ -177,13 +176,14 @@ class Settings:
     @property
     def fixed(self) -> Sequence[ValuesByCount] | None:
         """The one set of values for any step; None while a value is a function of the step."""
-        return None if self._scheduled else self._always
+        return self._fixed
 
     def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
         """The one set of values for parameters with these counts of updates; schedules are called, and their results
         checked."""
-        if not self.scheduled:
-            return self._always
+        fixed = self.fixed
+        if fixed is not None:
+            return fixed
         self.forget_dtypes()  # every step has values of its own
         hypers = self.compilation.rules[0].hypers
         steps = {t + 1: resolved(hypers, self.values, t + 1) for t in sorted(counts or {0})}

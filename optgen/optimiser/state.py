@@ -95,13 +95,24 @@ class States:
             return new_slot(p, rule, values)
         return self.of(p) or Slot.of(p, slot.t, slot.arrays, small_shapes(rule, p.shape))  # a pending one is laid out
 
-    def register(self, members: Sequence[Member]) -> None:
-        known = len(self._slots)
-        for member in members:
-            if self.of(member.p.memory) is None:
+    def register(self, members: Sequence[Member]) -> Callable[[], None]:
+        new = [member for member in members if self.of(member.p.memory) is None]
+        pending = self.pending
+
+        def take_back() -> None:
+            for member in new:
+                self._remove(member.p.memory)
+            self.pending = pending
+
+        try:
+            for member in new:
                 slot: Any = member.slot
                 self.add(member.p.memory, slot)
-        del self.pending[: len(self._slots) - known]
+            self.pending = pending[len(new) :]
+        except BaseException:
+            take_back()
+            raise
+        return take_back
 
     def bound(self, slots: Sequence[Slot]) -> BoundSlots:
         return BoundSlots(slots)
@@ -125,7 +136,20 @@ class States:
     def _drop(self, owner: int) -> None:
         """Forgets all parameters in the memory of an object that is no more."""
         for key in self._owners.pop(owner)[1]:
-            self.forget(self._slots.pop(key))
+            slot = self._slots.pop(key, None)
+            if slot is not None:
+                self.forget(slot)
+
+    def _remove(self, p: Array) -> None:
+        """Forgets one parameter, as far as it was added."""
+        owner = owner_of(p)
+        key = key_of(p, owner)
+        self._slots.pop(key, None)
+        _, keys = self._owners.get(id(owner), (None, []))
+        if key in keys:
+            keys.remove(key)
+        if not keys:
+            self._owners.pop(id(owner), None)
 
     def saved(self) -> list[dict[str, Any]]:
         """All slots in order, and behind them what is still pending; arrays are copied."""

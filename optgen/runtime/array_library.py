@@ -15,11 +15,12 @@ from ..frozen import frozen
 from ..ir.rule import Rule
 from .arrays import Array
 from .binding import Team
+from .clock import Clock
 from .group_step import Shards
 from .guard import Reader
 from .kernel import Kernel
 
-__all__ = ["ArrayLibrary", "BoundStates", "Clock", "Looked", "ParameterSlot"]
+__all__ = ["ArrayLibrary", "BoundStates", "Looked", "ParameterSlot"]
 
 
 @frozen
@@ -54,38 +55,19 @@ class ParameterSlot(Protocol):
     def arrays(self) -> Mapping[str, Any]: ...
 
 
-class Clock(Protocol):
-    """Counts the steps that the parameters of a plan take together.
-
-    Attributes
-    ----------
-    begun
-        The count that each parameter had when the clock was begun.
-    n
-        How many steps there have been since.
-    whole
-        Whether it was begun, and no parameter has been given another count since.
-    """
-
-    begun: Sequence[int]
-    n: int
-    whole: bool
-
-    def tick(self) -> None:
-        """Count one more step of all of them."""
-
-
 class BoundStates(Protocol):
     """The states of the parameters of a plan, as kernels take them, and their clock.
 
     Attributes
     ----------
+    clock
+        Counts the steps that they take together; None before the first.
     fits
         Tells whether kernels still have the states of these parameters; None if they always do.
     """
 
-    @property
-    def clock(self) -> Any: ...
+    clock: Clock | None
+
     @property
     def fits(self) -> Callable[[], bool] | None: ...
 

@@ -158,6 +158,7 @@ class Binding:
 
     def __init__(self, kernel: Kernel, rows: Sequence[TensorRow], team: Team | None = None) -> None:
         self.kernel, self.rows = kernel, rows
+        self._call: Any = None
         self._lender, self._team = team, _team(kernel.runtime.ffi, team)
         ffi = kernel.runtime.ffi
         self.arrays = len(kernel.rule.arrays)
@@ -226,26 +227,33 @@ class Binding:
             t = before + step
             cells[0 : len(program)] = program.run(values[own][t], t)
 
-    def work(self, stretch: int, threads: int, grain: int | None = None) -> None:
-        """One stretch of the kernel's work, over all tensors."""
+    def work(self, stretch: int, threads: int, grain: int | None = None, progress: Any = None) -> None:
+        """One stretch of the kernel's work, over all tensors. `progress`: where C counts it, in the same call."""
+        runtime = self.kernel.runtime
+        if self._call is None:
+            self._call = runtime.ffi.new("optgen_call *")
+        self.fill(self._call, stretch, threads, grain)
+        if not runtime.library.optgen_run(self._call, 1, progress or runtime.ffi.NULL, runtime.ffi.NULL):
+            raise self.out_of_memory()
+
+    def fill(self, call: Any, stretch: int, threads: int, grain: int | None = None) -> None:
+        """Say in `call` what the runtime is to do for one stretch of the kernel's work, over all tensors."""
         kernel = self.kernel
         if grain is None:
             threads, grain = (threads if self.elements >= SERIAL else 1), GRAIN if kernel.entry.units == 1 else 1
-        begin, end = kernel.stretches[stretch]
-        done = kernel.runtime.library.optgen_step(
-            kernel.entry, self._table, len(self.table), self.total, self.slabs, self._group, begin, end, threads, grain,
-            kernel.runtime.ffi.NULL if self._lender is None or self._lender.gone else self._team,
-        )  # fmt: skip
-        if not done:
-            raise self._out_of_memory()
+        call.kernel, call.tensors, call.group = kernel.entry, self._table, self._group
+        call.count, call.total, call.slabs = len(self.table), self.total, self.slabs
+        call.begin, call.end = kernel.stretches[stretch]
+        call.threads, call.grain = threads, grain
+        call.team = kernel.runtime.ffi.NULL if self._lender is None or self._lender.gone else self._team
 
     def reserve(self) -> None:
         """Takes the memory that a step of this thread reduces in: no later step can then fail for want of it."""
         kernel = self.kernel
         if not kernel.runtime.library.optgen_reserve(kernel.entry):
-            raise self._out_of_memory()
+            raise self.out_of_memory()
 
-    def _out_of_memory(self) -> MemoryError:
+    def out_of_memory(self) -> MemoryError:
         return MemoryError(f"{self.kernel.rule.name}: there is no memory for what a step reduces")
 
 

@@ -6,6 +6,7 @@ In: the arrays of each tensor, and which kernel it needs. Out: a `BoundKernels`,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,8 +14,10 @@ from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .arrays import Array
 from .binding import Binding, Team, rows_of
+from .clock import Clock
 from .float_state import kernel_state, rounds_to_nearest
 from .group_step import GroupStep, Shards
+from .interrupts import to_its_end
 from .kernel import Kernel
 
 __all__ = ["BoundKernels"]
@@ -63,31 +66,75 @@ class BoundKernels:
         self.overwrites = any(binding.kernel.rule.overwrites for binding in self.bindings)
         self.shards: Sequence[Shards] | None = None  # of each binding, where tensors lie in shards
         self._threads = threads
-        self.count_from([0] * len(keys))
+        self._team = team
+        self.before: set[int] = set()
+        self._calls: Any = None
+        self._gone = False
 
-    def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
-        """Counts the steps of tensor i from `before[i]`, the updates that it has had.
-
-        `sets[i]`: which of several sets of hyperparameters it goes by.
-        """
-        self.before = set(before)
+    def follow(self, clock: Clock, sets: Sequence[int] | None = None) -> None:
+        """Count by this clock from now on. `sets[i]`: which of several sets of hyperparameters tensor i goes by."""
+        self.before, self.clock = set(clock.begun), clock
         for binding, own in zip(self.bindings, self.order, strict=True):
-            binding.count_from([before[i] for i in own], None if sets is None else [sets[i] for i in own])
+            binding.count_from([clock.begun[i] for i in own], None if sets is None else [sets[i] for i in own])
+        for binding in self.bindings[:1]:
+            ffi = binding.kernel.runtime.ffi
+            self._optgen_run = binding.kernel.runtime.library.optgen_run
+            self._counter, self._small = ffi.cast("int64_t *", clock.address), ffi.cast("void *", clock.small)
+            self._no_calls = ffi.NULL
 
-    def run(self, values: Sequence[ValuesByCount], step: int, group: Mapping[str, Array]) -> bool:
-        """Step number `step` since `count_from`; False if it does not count by the rule: then nothing has changed.
+    def run(self, values: Sequence[ValuesByCount], group: Mapping[str, Array]) -> bool:
+        """One more step by the clock; False if it does not count by the rule: then nothing has changed.
+
+        An interrupt is raised before anything has changed, or when the step is through and counted.
 
         `values`: the sets of hyperparameters. `group`: the states that all tensors have together.
         """
-        if not rounds_to_nearest() and self.bindings:
+        if not self.bindings:
+            return True
+        if not rounds_to_nearest():
             with kernel_state(self.bindings[0].kernel.runtime):
-                return self.run(values, step, group)
-        for binding in self._reducing:
-            binding.reserve()
+                return self.run(values, group)
+        clock = self.clock
+        step = clock.n + 1
+        if clock.prepare is not None:
+            clock.prepare()
         if self.grouped or self.shards is not None:
-            t = step + max(self.before)
-            return GroupStep(self.bindings, self.order, self._threads, shards=self.shards).run(values, step, t, group)
+            return self._run_grouped(values, step, group)
         for binding in self.bindings:
             binding.begin(values, step)
-            binding.work(0, self._threads)
+        calls = self._calls
+        if calls is None or (self._team is not None and self._team.gone is not self._gone):
+            calls = self._filled()
+        if clock.finish is not None:
+            return to_its_end(lambda: self._counted(step, calls, len(calls)))
+        if not self._optgen_run(calls, len(calls), self._counter, self._small):
+            raise self.bindings[0].out_of_memory()
         return True
+
+    def _counted(self, step: int, calls: Any, number: int) -> bool:
+        """Runs these calls and counts them as this step, unless that was done, and finishes it."""
+        if self.clock.n < step and not self._optgen_run(calls, number, self._counter, self._small):
+            raise self.bindings[0].out_of_memory()
+        if self.clock.finish is not None:
+            self.clock.finish()
+        return True
+
+    def _run_grouped(self, values: Sequence[ValuesByCount], step: int, group: Mapping[str, Array]) -> bool:
+        for binding in self._reducing:
+            binding.reserve()
+        begun = GroupStep(self.bindings, self.order, self._threads, shards=self.shards).begin(
+            values, step, step + max(self.before), group
+        )
+
+        def work() -> bool:
+            return begun.advance() and self._counted(step, self._no_calls, 0)
+
+        return work() if self.shards is not None else to_its_end(work)
+
+    def _filled(self) -> Any:
+        """What the runtime is called with, for all bindings at once."""
+        self._gone = self._team is not None and self._team.gone
+        self._calls = self.bindings[0].kernel.runtime.ffi.new("optgen_call[]", len(self.bindings))
+        for call, binding in zip(self._calls, self.bindings, strict=True):
+            binding.fill(call, 0, self._threads)
+        return self._calls

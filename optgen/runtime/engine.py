@@ -10,25 +10,35 @@ itself.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence, Set
+from threading import RLock
 from typing import Any, Protocol
+from weakref import WeakSet
 
 import numpy as np
 
 from .. import interpreter as interp
 from ..compiler.driver import Compilation
-from ..errors import ArrayError
+from ..errors import ArgumentError, ArrayError
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate
 from ..ir.expr import GRADIENT, PARAMETER, Extent
 from ..ir.rule import Rule
 from .array_library import ArrayLibrary
 from .arrays import COMPUTE, Array
+from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
 from .overlaps import refuse_overlaps
 from .plan import Member, StepPlan, StepPlans, key_of_list
 
 __all__ = ["Hypers", "StateStore", "StepEngine", "Ways", "first_group_states", "small_shapes", "variant_for"]
+
+
+#: All engines, whose locks nobody holds in the child of a fork.
+_ENGINES: WeakSet[StepEngine] = WeakSet()
+
+_CHANGED = "expected arrays that stay what they are in a step, got one that changed while schedules were called"
 
 
 class Hypers(Protocol):
@@ -82,8 +92,8 @@ class StateStore(Protocol):
     def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues) -> Any:
         """The slot of a parameter with all its states; `slot` is what `find` gave. It is not kept yet."""
 
-    def register(self, members: Sequence[Member]) -> None:
-        """Keep the slots of these, which are about to step."""
+    def register(self, members: Sequence[Member]) -> Callable[[], None]:
+        """Keep the slots of these, which are about to step. Gives what takes that back."""
 
     def bound(self, slots: Any) -> Any:
         """The states of these slots as `BoundStates`."""
@@ -128,26 +138,59 @@ class StepEngine:
         self, library: ArrayLibrary, hypers: Hypers, states: StateStore, ways: Ways, module: str | None
     ) -> None:
         self.library = library
+        self._module = module
+        self.plans = StepPlans()
+        #: Held by whoever steps, reads or changes the optimiser.
+        self.lock = RLock()
+        self._stepping = False
+        self.begin_anew(hypers, states, ways)
+        _ENGINES.add(self)
+
+    def begin_anew(self, hypers: Hypers, states: StateStore, ways: Ways) -> None:
+        """Go by these from now on, and look at every list anew."""
         self.hypers = hypers
         self.states = states
         self.ways = ways
-        self.plans = StepPlans()
-        self._module = module
+        self.plans.clear()
+
+    def expect_rest(self, what: str) -> None:
+        """ArgumentError in the middle of a step: what this thread runs within one, such as a schedule, may read the
+        optimiser and not change it. The lock is held."""
+        if self._stepping:
+            message = f"expected to {what} between two steps, got a call from within one"
+            raise ArgumentError(message, hint="a schedule, or what it calls, must not step or load its own optimiser")
+
+    def leave_step(self) -> None:
+        """In the child of a fork: whatever other threads did is not done here."""
+        self.lock = RLock()
+        self._stepping = False
 
     def step(self, params: list[Any], grads: list[Any]) -> bool:
         """One step of a list; whether it counts. If not, nothing has changed but gradients that the rule overwrites."""
-        plan = self.plans.last
-        if plan is not None:
-            held = plan.rebind(params, grads)
-            if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
-                return self._run(plan, params, grads)
+        with self.lock:
+            if self._stepping:
+                self.expect_rest("step")
+            self._stepping = True
+            try:
+                plan = self.plans.last
+                held = plan.rebind(params, grads) if plan is not None else None
+                # A plan may date from a time when there were no parameters but its own.
+                if plan is None or held is None or (plan.grouped and self.states.has_others(plan.slots)):
+                    counts = self._step_by_another(params, grads)
+                else:
+                    counts = self._run(plan, params, grads)
+            finally:
+                self._stepping = False
+        return counts
+
+    def _step_by_another(self, params: list[Any], grads: list[Any]) -> bool:
+        """One step by another plan than the last one."""
         places = self.library.chosen(params, grads)
         if len(places) < len(params):
             params, grads = [params[i] for i in places], [grads[i] for i in places]
         plan = self.plans.of(key_of_list(params))
         if plan is not None:
             held = plan.rebind(params, grads)
-            # A plan may date from a time when there were no parameters but its own.
             if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
                 self.plans.last = plan
                 return self._run(plan, params, grads)
@@ -156,13 +199,17 @@ class StepEngine:
     def _run(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
         """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
         if plan.others:
-            self._step_others(plan, params, grads)
-        if not plan.slots:
-            return True
+            return self._run_with_others(plan, params, grads)
+        return self._run_kernels(plan, params, grads)
+
+    def _run_kernels(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
         hypers = self.hypers
         sets = hypers.fixed
         if sets is None:
             sets = hypers.sets_at(plan.counts)
+            held = plan.rebind(params, grads)  # a schedule is anybody's code
+            if held is None:
+                raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
         if not hypers.known_to_fit(plan.dtypes):
             hypers.refuse_vanishing(plan.dtypes, sets)
         return plan.run(sets, self.states.group, grads) or self._refused(plan, grads, sets)
@@ -175,10 +222,6 @@ class StepEngine:
                 if assign.target == GRADIENT:
                     self.library.fill(g, float(evaluate(assign.value, values, 0, {})))
         return False
-
-    def forget(self) -> None:
-        """Look at every list anew."""
-        self.plans.clear()
 
     # ---- Lists that no plan knows ----
 
@@ -197,17 +240,19 @@ class StepEngine:
             kernel=self._kernel_for([member.given for member in members]),
             states=self.states.bound([member.slot for member in members]),
         )  # fmt: skip
-        self._begin(own)
-        if plan.lasting:
-            self.plans.keep(key_of_list(params), plan)
-        # The others first: what the array library refuses is refused before anything has changed.
-        if rest.members:
-            self._interpret(rest)
-        elif others:
-            self.ways.step_foreign([params[i] for i in others])
-        if not kernels:
-            return True
-        return plan.run(own.sets, self.states.group, grads) or self._refused(plan, grads, own.sets)
+        take_back = self._begin(own)
+        try:
+            if plan.lasting:
+                self.plans.keep(key_of_list(params), plan)
+
+            def run() -> bool:
+                return not members or plan.run(own.sets, self.states.group, grads)
+
+            return self._others_too(plan, run, rest, params) or self._refused(plan, grads, own.sets)
+        except BaseException:
+            if not plan.steps:  # it was refused, or broken off before it began
+                take_back()
+            raise
 
     def _accepted(
         self, chosen: Sequence[int], places: Sequence[int], params: list[Any], grads: list[Any], *, by_kernel: bool
@@ -231,7 +276,11 @@ class StepEngine:
         kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
         overwrites = any(rule.overwrites for rule in rules)
         refuse_overlaps(memory, [g.memory for g in gs], kept, overwrites=overwrites)
+        seen = [x.seen for x in (*ps, *gs)] if hypers.fixed is None else []
+        before = [(library.reader.mark(x), library.reader.address(x)) for x in seen]
         sets = hypers.sets_at({slot.t if slot else 0 for slot in found})
+        if before != [(library.reader.mark(x), library.reader.address(x)) for x in seen]:
+            raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
         dtypes = [COMPUTE[p.dtype] for p in memory]
         hypers.refuse_vanishing(set(dtypes), sets)
         members = []
@@ -249,47 +298,120 @@ class StepEngine:
             compilation = compilation.in_shards
         return lambda dtype, variant: kernel_of(compilation, variant, dtype, self._module)
 
-    def _begin(self, accepted: Accepted) -> None:
-        """Keep the slots of parameters that are about to step, and the states of all of them together."""
-        members = accepted.members
-        if members and not self.states.group:
+    def _begin(self, accepted: Accepted) -> Callable[[], None]:
+        """Keep the slots of parameters that are about to step, and the states of all of them together. Gives what takes
+        that back."""
+        members, group = accepted.members, self.states.group
+        begun = group
+        if members and not group:
             t = max(member.slot.t for member in members) + 1
             rule = self.hypers.compilation.rules[members[0].variant]
-            self.states.group = first_group_states(rule, accepted.sets[0][t])
-        self.states.register(members)
+            begun = first_group_states(rule, accepted.sets[0][t])
+        forget = self.states.register(members)
+        self.states.group = begun
+
+        def take_back() -> None:
+            self.plans.clear()
+            forget()
+            self.states.group = group
+
+        return take_back
 
     # ---- What kernels do not step ----
 
-    def _step_others(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> None:
-        others = [i for i, _ in plan.others]
+    def _run_with_others(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
+        """One step by a plan that has others too."""
+        rest = Accepted((), ())
         if self.ways.interprets:
-            self._interpret(self._accepted(others, plan.standing, params, grads, by_kernel=False))
-        else:
-            self.ways.step_foreign([params[i] for i in others])
+            rest = self._accepted([i for i, _ in plan.others], plan.standing, params, grads, by_kernel=False)
+        return self._others_too(plan, lambda: not plan.slots or self._run_kernels(plan, params, grads), rest, params)
+
+    def _others_too(self, plan: StepPlan, run: Callable[[], bool], rest: Accepted, params: list[Any]) -> bool:
+        """The others of a plan first, since what the array library refuses is refused before anything has changed;
+        then the kernels."""
+        if plan.others and not rest.members:
+            self.ways.step_foreign([params[i] for i, _ in plan.others])
+        if not rest.members:
+            return run()
+        target = plan.steps + 1
+        write, take_back = self._computed(rest)
+        written = False
+
+        def work() -> bool:
+            nonlocal written
+            written = True
+            write()
+            return plan.steps == target or run()
+
+        try:
+            return to_its_end(work)
+        except BaseException:
+            if not written:
+                take_back()
+            raise
 
     def _interpret(self, accepted: Accepted) -> bool:
         """One step by the interpreter; whether it counts."""
-        self._begin(accepted)
+        if not accepted.members:
+            return True
+        write, take_back = self._computed(accepted)
+        written = False
+
+        def work() -> bool:
+            nonlocal written
+            written = True
+            return write()
+
+        try:
+            return to_its_end(work)
+        except BaseException:
+            if not written:
+                take_back()
+            raise
+
+    def _computed(self, accepted: Accepted) -> tuple[Callable[[], bool], Callable[[], None]]:
+        """One step by the interpreter, computed and not yet written: what writes and counts it, as often as one likes,
+        and says whether it counts; and what takes back that it was begun."""
         library, rules, sets = self.library, self.hypers.compilation.rules, accepted.sets
-        tensors, restores = [], []
-        for member in accepted.members:
-            rule, t = rules[member.variant], member.slot.t + 1
-            looked = {PARAMETER: member.p, GRADIENT: member.g}
-            small = {state.name for state in rule.small_states}
-            looked |= {name: library.state(x, small=name in small) for name, x in member.slot.arrays.items()}
-            restores += [x.restore for name, x in looked.items() if x.restore and name in rule.stores | {PARAMETER}]
-            arrays = {name: x.memory for name, x in looked.items()}
-            tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays)))
-        t = max(tensor.t for _, _, tensor in tensors)
-        counts = interp.step_group(tensors, self.states.group, sets[0][t], t)
-        for restore in restores:
-            restore()
-        if counts:
+        take_back = self._begin(accepted)
+        try:
+            tensors, restores = [], []
             for member in accepted.members:
-                member.slot.t += 1
-            if library.mark_changed is not None:
-                library.mark_changed([member.given for member in accepted.members])
-        return counts
+                rule, t = rules[member.variant], member.slot.t + 1
+                looked = {PARAMETER: member.p, GRADIENT: member.g}
+                small = {state.name for state in rule.small_states}
+                looked |= {name: library.state(x, small=name in small) for name, x in member.slot.arrays.items()}
+                stored = rule.stores | {PARAMETER}
+                restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
+                arrays = {name: x.memory for name, x in looked.items()}
+                tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays)))
+            t = max(tensor.t for _, _, tensor in tensors)
+            write_values = interp.computed_group(tensors, self.states.group, sets[0][t], t)
+        except BaseException:
+            take_back()
+            raise
+
+        def write() -> bool:
+            counts = write_values()
+            for restore in restores:
+                restore()
+            if counts:
+                for member, (_, _, tensor) in zip(accepted.members, tensors, strict=True):
+                    member.slot.t = tensor.t
+                if library.mark_changed is not None:
+                    library.mark_changed([member.given for member in accepted.members])
+            return counts
+
+        return write, take_back
+
+
+def _leave_steps() -> None:
+    for engine in list(_ENGINES):
+        engine.leave_step()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_steps)
 
 
 @frozen

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 import numpy as np
 
 from ..frozen import frozen
-from ..ir.evaluate import HyperValues, Value, ValuesByCount, evaluate
+from ..ir.evaluate import Value, ValuesByCount, evaluate
 from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign
@@ -61,7 +61,11 @@ class GroupStep:
     shards: Sequence[Shards] | None = None
 
     def run(self, values: Sequence[ValuesByCount], step: int, t: int, group: Mapping[str, Array]) -> bool:
-        """One step; whether it counts. If not, as the rule has it, nothing has been written.
+        """One step; whether it counts. If not, as the rule has it, nothing has been written."""
+        return self.begin(values, step, t, group).advance()
+
+    def begin(self, values: Sequence[ValuesByCount], step: int, t: int, group: Mapping[str, Array]) -> BegunGroupStep:
+        """A step that nothing of has been done yet.
 
         Parameters
         ----------
@@ -70,56 +74,83 @@ class GroupStep:
         t : the number of the step for the group.
         group : the states of the group, which are updated in place.
         """
-        known: list[dict[str, Value]] = []
-        runs = []
-        for i, binding in enumerate(self.bindings):
+        return BegunGroupStep(self, values, step, t, group)
+
+
+class BegunGroupStep:
+    """One step, which may be broken off at any point: `advance` goes on from there.
+
+    What was done is noted: stretches by C, in the call that does them, and reductions here. All else is computed again
+    from these, to the same bits. What processes exchange is not: where there are shards, `advance` is called once.
+    """
+
+    def __init__(
+        self, of: GroupStep, values: Sequence[ValuesByCount], step: int, t: int, group: Mapping[str, Array]
+    ) -> None:
+        self._of, self._values, self._t, self._group = of, values[0][t], t, group
+        self._first: list[dict[str, Value]] = []
+        self._done = []
+        for binding in of.bindings:
             binding.begin(values, step)
             program = binding.kernel.group
-            scalars = binding.kernel.program.run(values[0][t], t)
+            scalars = binding.kernel.program.run(self._values, t)
             names: dict[str, Value] = dict(zip(program.scalars, scalars, strict=True))
-            names |= {load_name(name): float(group[name]) for name in program.states}
-            known.append(names)
-            runs.append(self._run(i, names, values[0][t], t))
+            self._first.append(names | {load_name(name): float(group[name]) for name in program.states})
+            self._done.append(binding.kernel.runtime.ffi.new("int64_t *"))
+        self._totals: list[float] = []
+
+    def advance(self) -> bool:
+        """Do what is left of the step; whether it counts."""
+        of = self._of
+        known = [dict(names) for names in self._first]
+        runs = [self._run(i, names) for i, names in enumerate(known)]
         # All kernels come to the same reductions in the same order, whatever else they do.
         gave = [next(run, None) for run in runs]
+        met = 0
         while gave[0] is not None:
-            total = _reduced([each for each in gave if each is not None], self.order)
+            if met == len(self._totals):
+                self._totals.append(_reduced([each for each in gave if each is not None], of.order))
+            total = self._totals[met]
+            met += 1
             gave = [_sent(run, total) for run in runs]
         assert gave == [None] * len(gave), "the kernels of one step reduce different things"
-        if not all(map(_counts, self.bindings, known)):
+        if not all(map(_counts, of.bindings, known)):
             return False
-        for name, value in self.bindings[0].kernel.group.new_states(known[0]).items():
-            group[name][...] = value
+        for name, value in of.bindings[0].kernel.group.new_states(known[0]).items():
+            self._group[name][...] = value
         return True
 
-    def _run(self, i: int, names: dict[str, Value], values: HyperValues, t: int) -> Generator[_Given, float, None]:
+    def _run(self, i: int, names: dict[str, Value]) -> Generator[_Given, float, None]:
         """The work of binding i, and what the host computes between its stretches, which goes to `names`.
 
         Stops at every reduction over the group, and goes on with the result.
         """
-        binding = self.bindings[i]
+        of, done = self._of, self._done[i]
+        binding = of.bindings[i]
         kernel = binding.kernel
         _show(binding, names)
         for stretch in range(len(kernel.stretches)):
-            binding.work(stretch, self.threads, self.grain)
+            if done[0] == stretch:
+                binding.work(stretch, of.threads, of.grain, done)
             if stretch == len(kernel.group.works):
                 return
             work = kernel.group.works[stretch]
-            if self.shards is not None:
-                _join(binding, work.code, self.shards[i])
+            if of.shards is not None:
+                _join(binding, work.code, of.shards[i])
             for assign in work.code if isinstance(work, Group) else ():
                 if isinstance(assign.value, Reduce):
                     given = binding.cells[:, kernel.group.cells[assign.target]]
                     names[assign.target] = yield _Given(FOLD_OF[assign.value.op], given)
                 else:
-                    names[assign.target] = evaluate(_found(assign.value, self._size), values, t, names)
+                    names[assign.target] = evaluate(_found(assign.value, self._size), self._values, self._t, names)
             if not _counts(binding, names):
                 return
             _show(binding, names)
 
-    def _size(self, of: Extent) -> float:
+    def _size(self, extent: Extent) -> float:
         """How many values of an extent all tensors have."""
-        return float(sum(own[of] for each in self.shards or self.bindings for own in each.counts))
+        of = self._of
+        return float(sum(own[extent] for each in of.shards or of.bindings for own in each.counts))
 
 
 def _join(binding: Binding, code: Sequence[Assign], shards: Shards) -> None:

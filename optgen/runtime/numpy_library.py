@@ -39,8 +39,9 @@ class NumPyLibrary:
         return list(range(len(params)))
 
     def parameter(self, given: Any, number: int, count: int) -> Looked:
-        p = as_parameter(given, number, count)
-        return Looked(self.parameter_seen(given), p, p.shape)
+        seen = self.parameter_seen(given)  # once: `data` may be anybody's code
+        p = as_parameter(given if seen is None else seen, number, count)
+        return Looked(seen, p, p.shape)
 
     def gradient(self, given: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
         absent = ALL_OF_THEM if rule.grouped else LEAVE_OUT

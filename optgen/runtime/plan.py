@@ -16,9 +16,10 @@ from ..frozen import frozen
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
 from .addresses import bounds
-from .array_library import ArrayLibrary, BoundStates, Clock, Looked, ParameterSlot
+from .array_library import ArrayLibrary, BoundStates, Looked, ParameterSlot
 from .arrays import Array
 from .bound import BoundKernels
+from .clock import Clock
 from .guard import BoundGradients, Guard
 from .kernel import Kernel
 from .slots import Key
@@ -137,10 +138,11 @@ class StepPlan:
                 [p.seen for p in ps], [library.is_alone(p.seen) for p in ps], runtime, library.reader, gradients
             )
         self._deferrable = [i for i, member in enumerate(members) if library.may_be_deferred(member.g.seen)]
-        self._through = any(library.parameter_seen(x) is not x for x in given)
+        self._through = any(member.p.seen is not member.given for member in members)
         self._plain = not (self.others or self._deferrable or self._through)
         self._sets = [member.hypers for member in members]
         self._states = states
+        self._clock: Clock | None = None
         self._fits = states.fits
 
     @property
@@ -187,23 +189,31 @@ class StepPlan:
         return params, grads
 
     @property
+    def steps(self) -> int:
+        """How many steps its clock has counted."""
+        return 0 if self._clock is None else self._clock.n
+
+    @property
     def counts(self) -> set[int]:
         """The counts of updates that the slots are at."""
-        n = self._settled().n
+        self._settle()
+        n = self._bound.clock.n
         return {t + n for t in self._bound.before}
 
-    def _settled(self) -> Clock:
-        """The clock by which the slots count together; begun anew if any of them was given another count."""
-        clock: Clock = self._states.clock
-        if not clock.whole:
+    def _settle(self) -> None:
+        """Makes the slots count together, if any of them was given another count."""
+        clock = self._states.clock
+        if clock is None or not clock.whole:
             clock = self._states.restart()
-            self._bound.count_from(clock.begun, self._sets)
-        return clock
+        if clock is not self._clock:
+            self._bound.follow(clock, self._sets)
+            self._clock = clock
 
     def run(self, sets: Sequence[ValuesByCount], group: Mapping[str, Array], grads: Sequence[Any]) -> bool:
         """One step; False if it does not count, as the rule has it: then nothing has changed.
 
-        The arrays of this plan must be alive and as they were: it was just made, or `rebind` said so.
+        The arrays of this plan must be alive and as they were: it was just made, or `rebind` said so. An interrupt is
+        raised before anything has changed, or when the step is through and counted.
 
         Parameters
         ----------
@@ -214,15 +224,14 @@ class StepPlan:
         grads
             The gradients of the whole list, as they were given.
         """
-        clock = self._settled()
-        if not self._bound.run(sets, clock.n + 1, group):
-            return False
-        clock.tick()
-        if self._mark_changed is not None:
+        clock = self._clock
+        if clock is None or not clock.whole or clock is not self._states.clock:
+            self._settle()
+        if self._mark_changed is not None:  # before, so that nothing comes between a change and its count
             self._mark_changed(self._changed)
             if self._overwrites:
                 self._mark_changed(grads if self._places is None else [grads[i] for i in self._places])
-        return True
+        return self._bound.run(sets, group)
 
     def gradients(self, grads: Sequence[Any]) -> list[tuple[Rule, Any]]:
         """Of the parameters that kernels step: the rule that steps each, and its gradient."""
@@ -282,7 +291,7 @@ class StepPlans:
         key, plan = self._plans.pop(number, ((), None))
         if plan is None:
             return
-        del self._numbers[key]
+        self._numbers.pop(key, None)
         if plan is self.last:
             self.last = None
         self._size -= len(plan.slots)

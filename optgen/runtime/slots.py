@@ -16,6 +16,7 @@ import numpy as np
 from ..errors import ArrayError
 from .addresses import address_of
 from .arrays import Array, empty_beside
+from .clock import Clock
 
 __all__ = ["BoundSlots", "Key", "Shapes", "Slot", "key_of", "keys_of", "owner_of"]
 
@@ -24,32 +25,8 @@ Key: TypeAlias = tuple[Any, ...]
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
-class SlotClock:
-    """Steps that slots have in common since one plan took them all: counted once, and not slot by slot.
-
-    Attributes
-    ----------
-    begun
-        The count of each slot when the clock was begun.
-    n
-        How many steps there have been since.
-    whole
-        Whether none of the slots has gone its own way since.
-    """
-
-    __slots__ = ("begun", "n", "whole")
-
-    def __init__(self, begun: Sequence[int], *, whole: bool) -> None:
-        self.begun = begun
-        self.n = 0
-        self.whole = whole
-
-    def tick(self) -> None:
-        self.n += 1
-
-
 class BoundSlots:
-    """The slots of a plan; `clock` counts the steps that they take together."""
+    """The slots of a plan; `clock` counts the steps that they take together, once and not slot by slot."""
 
     __slots__ = ("_slots", "clock")
 
@@ -57,47 +34,51 @@ class BoundSlots:
 
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
-        self.clock = SlotClock((), whole=False)
+        self.clock: Clock | None = None
 
     def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
         return [self._slots[i].arrays[name] for name in names]
 
-    def restart(self) -> SlotClock:
-        self.clock = SlotClock([slot.t for slot in self._slots], whole=True)
+    def restart(self) -> Clock:
+        clock = Clock([slot.t for slot in self._slots])
         for slot in self._slots:
-            slot.join(self.clock)
-        return self.clock
+            slot.join(clock)
+        self.clock = clock
+        return clock
 
 
 class Slot:
     """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
     parameter, or of float64 where there is not a value for each element."""
 
-    __slots__ = ("__weakref__", "_before", "_clock", "arrays", "dtype", "plans", "shape")
+    __slots__ = ("__weakref__", "_count", "arrays", "dtype", "plans", "shape")
 
     def __init__(self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array]) -> None:
         self.shape = shape
         self.dtype = dtype
         self.arrays = arrays
         self.plans: set[int] = set()  # the numbers of plans to forget together with it
-        self._before = t
-        self._clock: SlotClock | None = None
+        self._count: tuple[int, Clock | None] = t, None
 
     @property
     def t(self) -> int:
-        return self._before if self._clock is None else self._before + self._clock.n
+        t, clock = self._count
+        return t if clock is None else t + clock.n
 
     @t.setter
     def t(self, t: int) -> None:
-        if self._clock is not None:
-            self._clock.whole = False
-            self._clock = None
-        self._before = t
+        self._leave()
+        self._count = t, None
 
-    def join(self, clock: SlotClock) -> None:
+    def join(self, clock: Clock) -> None:
         """From now on `t` grows with this clock, which has counted nothing yet."""
-        self.t = self.t  # leaves another one
-        self._clock = clock
+        self._leave()
+        self._count = self.t, clock
+
+    def _leave(self) -> None:
+        _, clock = self._count
+        if clock is not None:
+            clock.whole = False
 
     @classmethod
     def of(cls, p: Array, t: int, values: Mapping[str, Any], small: Shapes) -> Slot:

@@ -93,21 +93,23 @@ class Adapter(Optimizer):
         if scale is not None:
             with torch.no_grad():
                 torch._foreach_div_([g for g in grads if g is not None], float(scale))
-        self._states.kept = self.state
-        if modes() or early_mode() or traced():
-            self._engine.forget()
-            self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
-            return loss
-        if self._groups.read(self.param_groups):
-            self._engine.forget()
-            self._turns.tied = len(set(params)) < len(params)
-        if not self._turns.tied:
-            try:
-                self._engine.step(params, grads)
+        engine = self._engine
+        with engine.lock:
+            self._states.kept = self.state
+            if modes() or early_mode() or traced():
+                engine.plans.clear()
+                self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
                 return loss
-            except OverlapError:
-                pass
-        self._turns.step(params, grads)
+            if self._groups.read(self.param_groups):
+                engine.plans.clear()
+                self._turns.tied = len(set(params)) < len(params)
+            if not self._turns.tied:
+                try:
+                    engine.step(params, grads)
+                    return loss
+                except OverlapError:
+                    pass
+            self._turns.step(params, grads)
         return loss
 
     _watched = Optimizer.profile_hook_step(_step)
@@ -117,11 +119,12 @@ class Adapter(Optimizer):
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
-        handle = self.register_state_dict_post_hook(_name_rule, prepend=True)  # before those of the caller
-        try:
-            saved: dict[str, Any] = super().state_dict()
-        finally:
-            handle.remove()
+        with self._engine.lock:
+            handle = self.register_state_dict_post_hook(_name_rule, prepend=True)  # before those of the caller
+            try:
+                saved: dict[str, Any] = super().state_dict()
+            finally:
+                handle.remove()
         return saved
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -140,18 +143,23 @@ class Adapter(Optimizer):
         def keep(_: Any) -> None:
             self._keep_whole(taken[-1])
 
-        handles = [
-            self.register_load_state_dict_pre_hook(expect), self.register_load_state_dict_post_hook(keep, prepend=True)
-        ]  # fmt: skip
-        before = {name: vars(self)[name] for name in ("state", "param_groups")}
-        try:
-            super().load_state_dict(state_dict)
-        except BaseException:  # PyTorch may have come half-way
-            self.__dict__.update(before)
-            raise
-        finally:
-            for handle in handles:
-                handle.remove()
+        with self._engine.lock:
+            self._engine.expect_rest("load a state")
+            handles = [
+                self.register_load_state_dict_pre_hook(expect),
+                self.register_load_state_dict_post_hook(keep, prepend=True),
+            ]
+            before = {name: vars(self)[name] for name in ("state", "param_groups")}
+            together = self._states.group
+            try:
+                super().load_state_dict(state_dict)
+            except BaseException:  # PyTorch may have come half-way
+                self.__dict__.update(before)
+                self._begin(together)
+                raise
+            finally:
+                for handle in handles:
+                    handle.remove()
 
     def _keep_whole(self, saved: Mapping[str, Any]) -> None:
         """After a load: the small states, which PyTorch rounds to the dtype of the parameter, and those of all
@@ -174,7 +182,10 @@ class Adapter(Optimizer):
         self._states = TensorStates(kind, groups.what)
         self._states.group = dict(together)
         self._ways = TensorWays(kind, groups, weakref.ref(self))
-        self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, kind.module)
+        if "_engine" in vars(self):
+            self._engine.begin_anew(groups, self._states, self._ways)
+        else:
+            self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, kind.module)
         self._turns = Turns(kind, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -196,8 +207,14 @@ class Adapter(Optimizer):
             if spelled.keys() != param_group.keys():
                 param_group.clear()
                 param_group.update(spelled)
-        super().add_param_group(param_group)
-        self._begin(self._states.group if "_states" in vars(self) else {})
+        if "_engine" not in vars(self):
+            super().add_param_group(param_group)
+            self._begin({})
+            return
+        with self._engine.lock:
+            self._engine.expect_rest("add a group")
+            super().add_param_group(param_group)
+            self._begin(self._states.group)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Of its own, and not of a class that this one derives from.

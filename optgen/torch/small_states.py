@@ -1,6 +1,7 @@
 """Small states: the counts, and the states of less than element extent, which lie in tensors of the caller.
 
-In: those tensors. Out: arrays of float64 that kernels compute with; `read` before a step, `write` after it.
+In: those tensors. Out: arrays of float64 that kernels compute with; `read` before a step. The runtime writes them after
+it, in the call that counts it; `finish` those that it cannot.
 
 The tensors stay what they are, in memory shared with other processes too: they are written into, never exchanged, and
 each keeps its dtype.
@@ -45,7 +46,7 @@ class SmallStates:
         ]
         self._counts, self.values = self._arrays[:counts], self._arrays[counts:]
         self._look = reader.look if reader.readable() else 0
-        self._read, self._write = _calls(runtime)
+        self._read = _reading(runtime)
 
     def hold(self, counts: Sequence[Any], states: Sequence[Any]) -> None:
         """Reads these tensors, and from now on reads and writes them."""
@@ -79,13 +80,26 @@ class SmallStates:
             self._arrays[i][...] = found
         return True
 
-    def write(self) -> None:
-        """Writes the states, and each count one higher."""
-        self._write(self._address)
-        for i in self._asked:
-            with torch.no_grad():
+    @property
+    def address(self) -> int:
+        """Where the runtime finds the tensors that it writes by itself."""
+        return self._address
+
+    @property
+    def asks(self) -> bool:
+        """Whether there are tensors that PyTorch must write."""
+        return bool(self._asked)
+
+    def prepare(self) -> None:
+        """Notes what the counts of tensors that PyTorch writes will be."""
+        self._then = {i: self._arrays[i] + 1 for i in self._asked if i < len(self._counts)}
+
+    def finish(self) -> None:
+        """Writes the tensors that the runtime did not write. May be done again."""
+        with torch.no_grad():
+            for i in self._asked:
                 x, array = self._tensors[i], self._arrays[i]
-                x.copy_(torch.as_tensor(array + (i < len(self._counts))))
+                x.copy_(torch.as_tensor(self._then.get(i, array)))
                 array[...] = _values(x)
 
 
@@ -100,10 +114,9 @@ def _values(x: torch.Tensor) -> Array:
 
 
 @cache
-def _calls(runtime: Path) -> tuple[Any, Any]:
-    # Unlike what is called through cffi, they keep the interpreter's lock: nobody exchanges a tensor meanwhile.
-    library = ctypes.PyDLL(str(runtime))
-    read, write = library.optgen_small_read, library.optgen_small_write
-    read.argtypes = write.argtypes = (ctypes.c_void_p,)
-    read.restype, write.restype = ctypes.c_int32, None
-    return read, write
+def _reading(runtime: Path) -> Any:
+    # Unlike what is called through cffi, it keeps the interpreter's lock: nobody exchanges a tensor meanwhile.
+    read = ctypes.PyDLL(str(runtime)).optgen_small_read
+    read.argtypes = (ctypes.c_void_p,)
+    read.restype = ctypes.c_int32
+    return read

@@ -19,6 +19,7 @@ from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
+from ..runtime.clock import Clock
 from ..runtime.guard import DictGuard, Guard
 from ..runtime.library import runtime
 from ..runtime.plan import Member
@@ -151,10 +152,25 @@ class TensorStates:
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
 
-    def register(self, members: Sequence[Member]) -> None:
-        for member in members:
-            slot: Any = member.slot
-            slot.keep(self.kept)
+    def register(self, members: Sequence[Member]) -> Callable[[], None]:
+        kept = self.kept
+        slots: list[Any] = [member.slot for member in members]
+        before = [(slot, slot.p in kept, set(kept.get(slot.p, ()))) for slot in slots]
+
+        def take_back() -> None:
+            for slot, there, keys in before:
+                if not there:
+                    kept.pop(slot.p, None)
+                for key in kept.get(slot.p, {}).keys() - keys:
+                    del kept[slot.p][key]
+
+        try:
+            for slot in slots:
+                slot.keep(kept)
+        except BaseException:
+            take_back()
+            raise
+        return take_back
 
     def bound(self, slots: Sequence[TensorSlot]) -> BoundTensors:
         return BoundTensors(self, slots, counted=self._kind.counted)
@@ -174,9 +190,7 @@ class BoundTensors:
         self._states = states
         self._slots = slots
         self._counted = counted
-        self.begun: Sequence[int] = ()
-        self.n = 0
-        self.whole = False
+        self.clock: Clock | None = None
         self._small_tensors = [x for slot in slots for name, x in slot.arrays.items() if name in slot.small]
         self._small = None
         if counted or self._small_tensors:
@@ -193,10 +207,6 @@ class BoundTensors:
         self._guard = Guard(self._memory, [True] * len(self._memory), runtime().path, TensorLibrary.reader)
         self._seen: DictGuard | None = None
 
-    @property
-    def clock(self) -> BoundTensors:
-        return self
-
     def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
         return [self._arrays[i][name] for name in names]
 
@@ -211,24 +221,23 @@ class BoundTensors:
         found = [slot.kept.get(key) for slot in self._slots for key in slot.names.values()]
         if not all(map(is_, found, self._tensors)):
             return False
-        self.whole = False  # something else was changed, such as a count
+        if self.clock is not None:
+            self.clock.whole = False  # something else was changed, such as a count
         return True
 
-    def restart(self) -> BoundTensors:
-        self.begun = [slot.t for slot in self._slots]
+    def restart(self) -> Clock:
+        begun = [slot.t for slot in self._slots]
+        small = self._small
+        if small is not None:
+            small.hold([slot.step for slot in self._slots] if self._counted else [], self._small_tensors)
+        clock = Clock(begun) if small is None else Clock(begun, small.address)
+        if small is not None and small.asks:
+            clock.prepare, clock.finish = small.prepare, small.finish
+        self._seen = DictGuard(self._states.kept.values(), runtime().path)
+        self.clock = clock
         for slot in self._slots if not self._counted else ():
             slot.t = 1  # for the next time, since states show it then
-        if self._small is not None:
-            self._small.hold([slot.step for slot in self._slots] if self._counted else [], self._small_tensors)
-        self.n = 0
-        self.whole = True
-        self._seen = DictGuard(self._states.kept.values(), runtime().path)
-        return self
-
-    def tick(self) -> None:
-        self.n += 1
-        if self._small is not None:
-            self._small.write()
+        return clock
 
 
 def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype: torch.dtype) -> torch.Tensor:

@@ -87,6 +87,8 @@ OPTGEN_PRIVATE void wake_sleepers(void);
 
 /* ---- guard.c and small_states.c ---- */
 
+OPTGEN_EXPORT void optgen_small_write(const void *known);
+
 /* How to look at a tensor of PyTorch, through its stable C interface. `at`: where a Python object
  * holds its tensor. `layout`, `device`: what these must be; else nothing more is asked. Each
  * function tells one thing and returns 0. */

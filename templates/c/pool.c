@@ -263,3 +263,22 @@ OPTGEN_EXPORT int32_t optgen_step(const optgen_kernel *kernel, const void *tenso
         withdraw();
     return 1;
 }
+
+OPTGEN_EXPORT int32_t optgen_run(const optgen_call *calls, int64_t number, int64_t *count,
+                                 const void *small)
+{
+    for (int64_t k = 0; k < number; ++k)
+        if (!optgen_reserve(calls[k].kernel))
+            return 0;
+    for (int64_t k = 0; k < number; ++k) {
+        const optgen_call *const call = &calls[k];
+        optgen_step(call->kernel, call->tensors, call->count, call->total, call->slabs, call->group,
+                    (int32_t)call->begin, (int32_t)call->end, (int32_t)call->threads, call->grain,
+                    call->team);
+    }
+    if (count != NULL)
+        ++*count;
+    if (small != NULL)
+        optgen_small_write(small);
+    return 1;
+}

@@ -36,5 +36,20 @@ int32_t optgen_step(const optgen_kernel *kernel, const void *tensors, int64_t co
                     int64_t slabs, const void *group, int32_t from, int32_t to, int32_t threads,
                     int64_t grain, const optgen_team *team);
 
+/* What optgen_step is called with. */
+typedef struct {
+    const optgen_kernel *kernel;
+    const void *tensors;
+    int64_t count, total, slabs;
+    const void *group;
+    int64_t begin, end, threads, grain;
+    const optgen_team *team;
+} optgen_call;
+
+/* Runs `number` calls one after the other, then counts: adds 1 to `count`, and writes the small
+ * states `small`, unless these are NULL. Nothing of Python comes between, so what has moved has
+ * been counted. Gives 0, and has done nothing, if there is no memory for values to be reduced. */
+int32_t optgen_run(const optgen_call *calls, int64_t number, int64_t *count, const void *small);
+
 /* The number of threads that the pool has started in this process. */
 int32_t optgen_workers(void);
