@@ -229,8 +229,8 @@ MUTANTS = [
     _c(
         "the states of the first slab for all",
         rule="sm3",
-        old=r" \+ begin\.rows \* \(int64_t\)sizeof",
-        new=" + 0 * (int64_t)sizeof",
+        old=r"OPTGEN_FROM\((\d), rows, double\)",
+        new=r"tensor->at[\1]",
     ),
     _runtime(
         "every second slab from the first matrix",
