@@ -18,10 +18,10 @@ test: $(VENV)/.test
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/.test
-	$(PYTEST) -m slow
+	OPTGEN_SEARCH=long $(PYTEST) -m "slow or searches"
 
 test-all: $(VENV)/.test
-	$(PYTEST)
+	OPTGEN_SEARCH=long $(PYTEST)
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff check .

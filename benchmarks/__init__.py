@@ -1,4 +1,4 @@
-"""What optgen is measured with: `optgen bench`, and programs for what that does not ask.
+"""Benchmarks: what `optgen bench` runs, and programs for the questions that it does not ask.
 
     optgen bench                          rules beside the peers that are installed (bench, worker, measure, targets)
     python -m benchmarks.chains           what chains and norms cost, in ratio to ADAM
@@ -6,9 +6,14 @@
     python -m benchmarks.torch_adapter    what a step costs through PyTorch's interface
     python -m benchmarks.fast             what a fast mode would gain
 
-Modules: `shapes` of models; `rules` that are measured, and the bytes that they must move; `peers`, an adapter for
-each of the others, with `torch_peers`, `deepspeed_peer`, `optax_peer`, `numba_peer` and `numpy_peer` behind it; the
-`stream`, which is the limit; `steps` and `experiments`, which `measure` times in turn; the `picture`.
+Modules:
 
-In a checkout this folder stands beside the package, in a wheel inside it; `optgen.paths.benchmarks` finds it.
+    shapes, rules             lists of parameters; what is measured, and the bytes that a step must move
+    peers                     the other implementations, with torch_peers, deepspeed_peer, optax_peer, numba_peer and
+                              numpy_peer behind it
+    stream                    the memory limit
+    steps, experiments        what is timed; `measure` takes the times in turn
+    bench, worker, targets    tables, the process that measures, verdicts; `picture` draws
+
+In a checkout this folder stands beside the package, in a wheel inside it. `optgen.paths.benchmarks` finds it.
 """

@@ -1,6 +1,7 @@
-"""What `optgen bench` does: jobs, given to a process for each number of threads; tables of what comes back.
+"""Run the jobs of `optgen bench`, and tabulate what comes back.
 
-A result is a dictionary, as `worker` has written it; `document` says what a file of them holds.
+In: names of rules, shapes and peers. Out: results, one dictionary a job, and tables of them. A process for each number
+of threads measures; `worker` writes its results, and `document` says what a file of them holds.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ Result = dict[str, Any]
 
 
 def chosen_rules(names: Sequence[str], *, everything: bool) -> list[str]:
-    """The rules of these names, each once; without any, Adam, or all if `everything` is wanted."""
+    """The rules of these names, each once. Without names: Adam, or all rules if `everything` is wanted."""
     if "all" in map(str.lower, names) or (everything and not names):
         return rules.names()
     return list(dict.fromkeys(map(rules.find, names or DEFAULT_RULES)))
@@ -54,7 +55,7 @@ def chosen_shapes(names: Sequence[str]) -> list[str]:
 
 
 def thread_counts(text: str | None) -> list[int]:
-    """The numbers in a list with commas; one and two, if there are as many processors, without one."""
+    """The numbers in a list with commas. Without a list: one, and two where there are two processors."""
     if text is None:
         return [count for count in (1, 2) if count <= processors()]
     parts = [part.strip() for part in text.split(",")]
@@ -68,13 +69,13 @@ def thread_counts(text: str | None) -> list[int]:
 
 
 def jobs(names: Sequence[str], models: Sequence[str], peers: Sequence[str], rounds: int) -> list[Job]:
-    """Each rule on each list of shapes, list by list."""
+    """A job for each rule and list of shapes, list by list."""
     return [Job("steps", name, model, list(peers), rounds) for model in models for name in names]
 
 
 def measured(work: Sequence[Job], threads: int) -> Iterator[Result]:
-    """The results of jobs in their order, each when it is there, from a process of its own. OptgenError if it ends
-    before its time, with the last words of it."""
+    """The results of jobs, in order, each as soon as a process of its own has it. OptgenError if that process fails,
+    with its last lines."""
     text = json.dumps({"threads": threads, "jobs": [job.json() for job in work]})
     with tempfile.TemporaryFile() as said:
         command, pipe, variables = [sys.executable, "-c", _CHILD], subprocess.PIPE, _with_us(environment(threads))
@@ -87,7 +88,7 @@ def measured(work: Sequence[Job], threads: int) -> Iterator[Result]:
                 with child.stdin as stdin:
                     stdin.write(text)
                 yield from map(json.loads, child.stdout)
-            except BaseException:  # the reader has gone, or the keyboard has spoken
+            except BaseException:  # the caller stopped reading, or Ctrl-C
                 child.kill()
                 raise
         if child.returncode:
@@ -98,7 +99,7 @@ def measured(work: Sequence[Job], threads: int) -> Iterator[Result]:
 
 
 def _with_us(variables: Any) -> dict[str, str]:
-    """With the folder in which this optgen lies on the path of the child, wherever it was found from here."""
+    """The variables, with the folder of this optgen on the child's path, wherever this process found it."""
     import optgen
 
     folder = os.path.dirname(os.path.dirname(optgen.__file__))
@@ -107,12 +108,18 @@ def _with_us(variables: Any) -> dict[str, str]:
 
 
 def document(results: Sequence[Result], verdicts: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
-    """All of it, for a file.
+    """All results, for a file.
 
-    `machine`: what it was measured on, and the versions of the peers that are installed. `results`: of each rule, shape
-    and number of threads the least `bytes` of a step, and by contestant the median `seconds` of a step, its
-    `quartiles`, and `ratio`, how many times as long as optgen's; `notes` says of peers why they have none. Times of the
-    other experiments are there by their `kind`. `targets`: what was to be reached, and whether it was.
+    Returns
+    -------
+    `machine`
+        The machine, and the versions of the installed peers.
+    `results`
+        For each rule, shape and number of threads: the least `bytes` of a step; by contestant, the median `seconds` of
+        a step, its `quartiles`, and `ratio`, how many times as long as optgen's it takes; `notes`, why a peer has no
+        times. Other experiments have their own `kind`.
+    `targets`
+        What was to be reached, and whether it was.
     """
     return {"machine": machine(), "results": list(results), "targets": list(verdicts)}
 
@@ -137,7 +144,7 @@ def machine() -> dict[str, Any]:
 
 
 def report(results: Iterable[Result]) -> Iterator[Block]:
-    """A table for each list of shapes and number of threads; then who is not in it, and why."""
+    """A table for each list of shapes and number of threads; then the peers that are missing, and why."""
     results = [r for r in results if r["kind"] == "steps"]
     where = machine()
     versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items() if version)
@@ -170,7 +177,7 @@ def _table(results: Sequence[Result]) -> Table:
 
 
 def _notes(results: Sequence[Result]) -> Iterator[Block]:
-    """Each reason once, with the rules that it is about, unless these are all."""
+    """Each reason once, with its rules, unless it holds for all of them."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for r in results:
         for key, why in r["notes"].items():
@@ -193,7 +200,7 @@ def _notes(results: Sequence[Result]) -> Iterator[Block]:
 
 
 def duration(seconds: float) -> str:
-    """In the unit that leaves three digits before or behind the point."""
+    """Seconds as text, with three digits and the unit that fits."""
     for unit, size in (("s", 1), ("ms", 1e-3)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

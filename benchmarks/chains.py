@@ -1,10 +1,12 @@
-"""What a chain and what norms cost: one step in ratio to one step of ADAM, and to an in-place stream of the same bytes.
+"""Measure what chains and norms cost: a step in ratio to a step of ADAM, and to the memory limit.
 
     python -m benchmarks.chains [--json FILE]
 
-For each shape of model, all in turn in one process: ADAM alone; chains of parts around it; and rules that must know a
-norm before they move anything, with the number of sweeps over memory that `optgen show --as sweeps` gives for them.
-Medians; "× ADAM" is the median over the rounds of the ratio to ADAM in the same round.
+In: nothing. Out: a table for each list of shapes, and the figures as JSON.
+
+ADAM alone, chains of parts around it, and rules that need a norm before they move anything take turns in one process.
+Times are medians. "× ADAM" is the median of the ratios to ADAM within a round; sweeps are those of
+`optgen show --as sweeps`.
 """
 
 from __future__ import annotations
@@ -33,7 +35,7 @@ from .stream import Stream
 
 REPEATS = 11
 
-#: What is measured, and the most that it may cost in ratio to ADAM alone, where that is laid down.
+#: What is measured, and the most that it may cost in ratio to ADAM alone, where there is such a limit.
 CONTESTANTS: dict[str, tuple[Any, float | None]] = {
     "ADAM": (lambda: optgen.ADAM(), None),
     "chain(WeightDecay, ADAM)": (lambda: optgen.chain(optgen.WeightDecay(1e-4), optgen.ADAM()), None),
@@ -56,7 +58,8 @@ CONTESTANTS: dict[str, tuple[Any, float | None]] = {
 
 
 def measure(shapes: list[tuple[int, ...]]) -> list[dict[str, Any]]:
-    """Of each contestant: sweeps, bytes, median seconds of a step and of the memory limit, ratio to ADAM."""
+    """The figures of each contestant: sweeps, arrays moved, median seconds of a step, ratios to ADAM and to the memory
+    limit."""
     rng = np.random.default_rng(0)
     grads = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
     elements = sum(g.size for g in grads)

@@ -1,6 +1,7 @@
-"""What is timed: parameters that take gradients and steps, in whatever library.
+"""What is timed: parameters that take gradients and steps, in any library.
 
-Its parameters can be read, so that the steps that are timed are known to be the same.
+In: arrays, to a peer's `make`. Out: a `Contestant`, whose parameters can be read; so all of them can be shown to take
+the same steps.
 """
 
 from __future__ import annotations
@@ -18,7 +19,17 @@ Array = np.ndarray[Any, Any]
 
 @dataclass(frozen=True)
 class Contestant:
-    """`take` gives the gradients of the steps from now on, which it copies; `params` is what the parameters are now."""
+    """An optimiser with parameters of its own.
+
+    Attributes
+    ----------
+    step
+        Take a step.
+    take
+        Copy the gradients of all further steps.
+    params
+        The parameters as they are now.
+    """
 
     step: Callable[[], object]
     take: Callable[[Sequence[Array]], None]

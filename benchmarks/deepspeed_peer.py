@@ -1,4 +1,4 @@
-"""DeepSpeed's Adam for CPUs, made for optimisers whose states stay in the memory of the host."""
+"""DeepSpeed's Adam for CPUs, for training whose optimiser states stay in the host's memory."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .contestant import Array, Contestant
 
 __all__ = ["RULES", "make"]
 
-#: The weight decay of each.
+#: The weight decay of each rule.
 RULES = {"Adam": 0.0, "AdamW": 0.01}
 
 

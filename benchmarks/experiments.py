@@ -1,4 +1,7 @@
-"""What a comparison of single steps does not show: more threads, more tensors, and work of others between steps."""
+"""Measure what single steps do not show: more threads, more tensors, and other work between steps.
+
+In: a job of the kind "threads", "tensors" or "product". Out: its medians and ratios.
+"""
 
 from __future__ import annotations
 
@@ -26,13 +29,13 @@ __all__ = ["run", "serve"]
 
 SMALL = 64
 FEW, MANY = 10, 10_000
-#: Side of the matrices of a product, which then takes some milliseconds on all threads.
+#: The side of the matrices of a product. One product takes some milliseconds on all threads.
 SIDE = 1024
-#: What is stepped between products: enough for several threads, and little of the cache.
+#: What is stepped between products: enough to need several threads, and small beside the cache.
 BETWEEN = [(SERIAL * 5 // 4,)]
-#: Seconds until the threads of OpenBLAS no longer look for work, as they do for a tenth of one.
+#: Seconds to wait before a turn. The threads of OpenBLAS look for work for a tenth of a second.
 REST = 0.2
-#: How many products make a turn.
+#: The number of products in a turn.
 TURN = 7
 
 _CHILD = "from optgen.paths import benchmarks; benchmarks('experiments').serve()"
@@ -57,8 +60,8 @@ def _model(rule: str, shapes: list[tuple[int, ...]]) -> tuple[Any, list[Any], li
 
 
 def threads(job: Job, rounds: int) -> dict[str, Any]:
-    """A step on one thread and on two, of the same parameters. An optimiser keeps the number of threads that there was
-    when it first stepped a list."""
+    """A step of the same parameters on one thread and on two. An optimiser keeps the number of threads of its first
+    step."""
     params, grads = _arrays(SHAPES[job.shape])
     steps: dict[str, Callable[[], object]] = {}
     before = os.environ.get("OPTGEN_NUM_THREADS", "")
@@ -74,8 +77,8 @@ def threads(job: Job, rounds: int) -> dict[str, Any]:
 
 
 def tensors(job: Job, rounds: int) -> dict[str, Any]:
-    """What a step takes for each further tensor of a few elements: with the gradients of the step before, and with new
-    arrays in every step, which are made while no clock runs."""
+    """The cost of each further small tensor: with the gradient arrays of the step before, and with new ones in every
+    step. The new arrays are made outside the timed part."""
     models = {count: _model(job.rule, [(SMALL,)] * count) for count in (FEW, MANY)}
     given = {count: grads for count, (_, _, grads) in models.items()}
 
@@ -88,7 +91,7 @@ def tensors(job: Job, rounds: int) -> dict[str, Any]:
 
     steps = {str(count): step(count) for count in models}
     same = interleaved(steps, rounds)
-    # A single step on ten tensors is a matter of microseconds, so it takes many rounds.
+    # A step on ten tensors takes microseconds, so it needs many rounds.
     new = interleaved(steps, 3 * rounds, before=renew)
     return {
         "rule": job.rule,
@@ -98,15 +101,17 @@ def tensors(job: Job, rounds: int) -> dict[str, Any]:
 
 
 def _further(times: dict[str, list[float]]) -> float:
-    """Seconds of a further tensor."""
+    """The seconds that one more tensor takes."""
     few, many = (statistics.median(times[str(count)]) for count in (FEW, MANY))
     return (many - few) / (MANY - FEW)
 
 
 def product(job: Job, rounds: int) -> dict[str, Any]:
-    """A product of matrices with the threads of its own library, after a step on as many threads, and after a step on
-    one, where there are none of optgen's to disturb it. Each has a process of its own, for libraries leave threads
-    behind that look for work; and the two have turns, so that a busy machine is as busy for both."""
+    """A product of matrices by another library, after a step on as many threads and after a step on one.
+
+    On one thread, no threads of optgen's can disturb the product. Each case has a process of its own, since libraries
+    leave threads behind that look for work. The two take turns, so that a busy machine is equally busy for both.
+    """
     threads = {"alone": "1", "between": os.environ["OPTGEN_NUM_THREADS"]}
     times: dict[str, dict[str, list[float]]] = {}
     for library in [name for name in _PRODUCTS if importlib.util.find_spec(name)]:
@@ -124,7 +129,7 @@ def product(job: Job, rounds: int) -> dict[str, Any]:
 
 @contextmanager
 def _asked(rule: str, library: str, threads: str) -> Iterator[Callable[[], float]]:
-    """A function that asks a process with so many threads of optgen for the seconds of a product."""
+    """A function that asks a process, in which optgen has this many threads, for the seconds of a product."""
     environment, pipe = {**os.environ, "OPTGEN_NUM_THREADS": threads}, subprocess.PIPE
     command = [sys.executable, "-c", _CHILD, rule, library, str(SIDE)]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, encoding="utf-8", env=environment) as other:
@@ -141,12 +146,14 @@ def _asked(rule: str, library: str, threads: str) -> Iterator[Callable[[], float
 
 
 def serve() -> None:
-    """For each line of the standard input: the seconds of a product after a step, in a line. In the arguments: the
-    rule, the library, the side of the matrices."""
+    """Answer each line of the standard input with the seconds of a product after a step.
+
+    The arguments of the command are the rule, the library and the side of the matrices.
+    """
     rule, library, side = sys.argv[1:]
     run_ = _PRODUCTS[library](int(side))
     opt, params, grads = _model(rule, BETWEEN)
-    for _ in range(2):  # all threads are there then
+    for _ in range(2):  # start all threads
         opt.step(params, grads)
         run_()
     _tell_apart()
@@ -173,23 +180,25 @@ def _of_torch(side: int) -> Callable[[], object]:
     return lambda: torch.matmul(a, b, out=into)
 
 
-#: By library: a product of square matrices of some side.
+#: By library, a product of two square matrices of a given side.
 _PRODUCTS = {"numpy": _of_numpy, "torch": _of_torch}
 
 
 def _tell_apart() -> None:
-    """Binds the main thread of this process to one processor, and all others to the rest: some systems wake a thread
-    on the processor of another, and leave it there, waiting, while one is idle. Only on Linux."""
+    """Bind the main thread to one processor and all other threads to the rest, on Linux.
+
+    Otherwise some systems wake a thread on a busy processor and leave it waiting there while another one is idle.
+    """
     tasks = Path("/proc/self/task")
     processors = sorted(os.sched_getaffinity(0)) if tasks.exists() else []
     for task in tasks.iterdir() if len(processors) > 1 else ():
         own = int(task.name) == os.getpid()
-        with suppress(ProcessLookupError):  # it has ended meanwhile
+        with suppress(ProcessLookupError):  # the thread has ended
             os.sched_setaffinity(int(task.name), processors[:1] if own else processors[1:])
 
 
 def _turn(run: Callable[[], object], step: Callable[[], object]) -> float:
-    """The median seconds of a few products with a step before each, which is not timed."""
+    """The median seconds of a few products, each after a step that is not timed."""
     time.sleep(REST)
     times = []
     for _ in range(TURN):

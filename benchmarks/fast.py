@@ -1,10 +1,12 @@
-"""What giving up equal bits would gain: kernels with contraction and reciprocals beside those that there are.
+"""Measure what giving up equal bits would gain: kernels with contraction and reciprocals beside the exact ones.
 
     python -m benchmarks.fast [--rules ADAM,NADAM]
 
-Each rule is compiled three times from the same C: as it ships; with a*b + c rounded once; and with that, sums in any
-order and x/y as x*(1/y). All are stepped in turn in one process, by one thread, on arrays that fit into the caches,
-where arithmetic and not memory is the limit. The speed-ups are the reason why optgen has no fast mode.
+In: names of rules. Out: a table of speed-ups, which are why optgen has no fast mode.
+
+The same C is compiled three times: as it ships; with a*b + c rounded once; and also with sums in any order and x/y as
+x*(1/y). The three take turns in one process, on one thread. Their arrays fit into the caches, where arithmetic is the
+limit and not memory.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import open_library
 
 RULES = "ADAM,NADAM,RMSProp,ADADelta,AdaBelief,Lion"
-SIZES = (2_000, 20_000, 100_000)  # elements: four arrays of the last are 1.6 MB
+SIZES = (2_000, 20_000, 100_000)  # elements; four arrays of the largest take 1.6 MB
 REPEATS = 200
 FLAGS = {
     "contracted": ("-ffp-contract=fast",),
@@ -39,10 +41,10 @@ FLAGS = {
 
 
 def kernels(compilation: driver.Compilation, folder: Path) -> dict[str, Kernel]:
-    """The rule as it ships, and compiled in each faster way."""
+    """Kernels of a rule: as it ships, and compiled in each faster way."""
     run, compiler = library.runtime(), toolchain.find_compiler()
     made = {"exact": kernel_of(compilation, 0, "float32", None)}
-    # What contraction needs of the instruction set; all processors with AVX2 have it.
+    # Contraction needs FMA, which every processor with AVX2 has.
     source = compilation.c_source.replace('target("avx2")', 'target("avx2,fma")')
     for i, (name, flags) in enumerate(FLAGS.items()):
         text, built = folder / f"{compilation.stem}{i}.c", folder / f"{compilation.stem}{i}.so"
@@ -54,8 +56,8 @@ def kernels(compilation: driver.Compilation, folder: Path) -> dict[str, Kernel]:
 
 
 def measure(found: dict[str, Kernel], size: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Median seconds of a step of each; and how many units in the last place of the largest parameter they differ from
-    the exact one by, after one step."""
+    """The median seconds of a step of each kernel, and its error after one step, in units in the last place of the
+    largest parameter."""
     rule = found["exact"].rule
     values = Always({hyper.name: hyper.default for hyper in rule.hypers})
     arrays = {}

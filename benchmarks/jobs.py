@@ -16,7 +16,7 @@ __all__ = ["Job", "environment"]
 
 @dataclass(frozen=True)
 class Job:
-    """`kind`: "steps" of a rule on a list of shapes beside peers, or one of the `experiments`."""
+    """A measurement: of the kind "steps", a rule on a list of shapes beside peers; or one of the `experiments`."""
 
     kind: str = "steps"
     rule: str = ""
@@ -29,8 +29,11 @@ class Job:
 
 
 def environment(threads: int) -> Mapping[str, str]:
-    """What libraries read about threads, and a path on which the tools of this environment are found (ninja, which
-    DeepSpeed compiles with)."""
+    """The environment of a process on so many threads.
+
+    It has the variables from which libraries read that number, and a path with the tools of this Python environment:
+    DeepSpeed compiles with its ninja.
+    """
     count = str(threads)
     path = os.pathsep.join([os.path.dirname(sys.executable), os.environ.get("PATH", "")])
     names = ("OPTGEN", "OMP", "MKL", "OPENBLAS", "NUMBA")

@@ -1,9 +1,11 @@
-"""Times of several contestants, taken in turn: what disturbs one of them disturbs the others as much.
+"""Time several contestants in turn, so that what disturbs one of them disturbs the others as much.
 
-In a round each has its turn once, and begins it anew: a pause, in which the threads of the others go to sleep (OpenMP's
-spin for some milliseconds after their work), a few calls that are not timed, in which what fits into the caches comes
-there again, then as many as it takes for the clock to be exact. Each round begins with another contestant. A ratio of
-two is the median over the rounds of the ratio within a round; it holds on other machines, times do not.
+In: a function for each contestant. Out: seconds, one value a round.
+
+In a round each contestant has one turn: a pause, a few calls that are not timed, and as many timed calls as the clock
+needs. In the pause the threads of the others go to sleep (OpenMP's spin for some milliseconds); the untimed calls fill
+the caches again. Each round begins with another contestant. A ratio is the median over the rounds of the ratio within a
+round. Ratios hold on other machines, and times do not.
 """
 
 from __future__ import annotations
@@ -15,11 +17,11 @@ from typing import Any
 
 __all__ = ["PAUSE", "ROUNDS", "interleaved", "ratio", "summary"]
 
-#: More than nine, and odd, so that the median is one of them.
+#: Odd, so that the median is one of the values.
 ROUNDS = 11
 #: Seconds between two turns.
 PAUSE = 0.01
-#: Seconds that the timed calls of a turn take at least, so that a call of microseconds is not drowned by the clock.
+#: The least seconds of the timed calls of a turn: the clock is too coarse for one call of microseconds.
 LEAST = 0.01
 MOST_CALLS = 2000
 
@@ -30,8 +32,15 @@ def interleaved(
     *,
     before: Callable[[str], object] | None = None,
 ) -> dict[str, list[float]]:
-    """Seconds of a call of each of `steps`, one value a round. `before`: what is called, not timed, before every timed
-    call, with the contestant's name; then a turn is a single call."""
+    """The seconds of a call, one value a round, for each contestant.
+
+    Parameters
+    ----------
+    steps
+        By name, the call that is timed.
+    before
+        Called with the contestant's name before every call, and not timed. A turn is a single call then.
+    """
     calls = {name: 1 if before else _calls(step) for name, step in steps.items()}
     names = list(steps)
     times: dict[str, list[float]] = {name: [] for name in names}
@@ -54,7 +63,7 @@ def interleaved(
 
 
 def _calls(step: Callable[[], object]) -> int:
-    """How many calls make a turn. The first ones touch the memory and wake the threads."""
+    """The number of calls in a turn. The first calls here touch the memory and wake the threads."""
     fastest = LEAST
     for _ in range(3):
         start = time.perf_counter()
@@ -69,6 +78,6 @@ def ratio(times: list[float], to: list[float]) -> float:
 
 
 def summary(times: list[float], ours: list[float]) -> dict[str, Any]:
-    """Of one contestant: the median of its seconds, the quartiles, and by how much it is slower than ours."""
+    """The median seconds of a contestant, their quartiles, and the ratio to ours."""
     low, _, high = statistics.quantiles(times, n=4) if len(times) > 1 else times * 3
     return {"seconds": statistics.median(times), "quartiles": [low, high], "ratio": ratio(times, ours)}

@@ -1,6 +1,6 @@
-"""Rules as loops for Numba, one for each tensor, on all threads: what takes no compiler of C but LLVM.
+"""Rules as loops that Numba compiles, one call a tensor, on all threads.
 
-Every number is made float32 beforehand, as a careful user does, for a Python float would make the loop one of float64.
+Every number is made float32 beforehand, as careful users do. A Python float would turn the loop into float64.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""NumPy by hand: the rules of the seed in `numpy_rules`, and those of torch that are the same with other numbers."""
+"""NumPy by hand: Flux's rules, of `numpy_rules`, and those of torch that are the same with other numbers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .rules import ARGUMENTS
 
 __all__ = ["RULES", "make"]
 
-#: By rule, the one by hand that it is, and its numbers.
+#: By rule, the function of `numpy_rules` that takes its steps, and the numbers for it.
 RULES: dict[str, tuple[str, dict[str, Any]]] = {
     **{name: (name, {}) for name in numpy_rules.RULES},
     "SGD": ("Momentum", {"eta": ARGUMENTS["SGD"]["lr"], "rho": ARGUMENTS["SGD"]["momentum"]}),

@@ -1,9 +1,11 @@
-"""The eleven rules as a competent NumPy user writes them by hand: the honest competitor in the benchmarks.
+"""Flux's eleven rules as a competent NumPy user writes them by hand.
 
-Nothing is allocated in a step: every sweep over the data writes in place or into scratch that was made beforehand.
-Factors common to all elements (bias corrections, roots of them, rates) are gathered into one Python float, which saves
-whole passes and, unlike a NumPy scalar, leaves float32 in float32. The gradient is read only. What is not done is what
-hardly anyone writes: cutting arrays into blocks for the cache, and keeping the averages without their weights.
+In: a parameter, its gradient, states and the count of steps. Out: a step, in place.
+
+A step allocates nothing: every sweep writes in place or into scratch made beforehand. Factors common to all elements
+(bias corrections, their roots, rates) are gathered into one Python float. That saves whole sweeps and, unlike a NumPy
+scalar, leaves float32 in float32. The gradient is only read. Left out is what hardly anyone writes: arrays cut into
+blocks for the cache, and averages without their weights.
 
     state = INIT["ADAM"](p)
     for t in range(1, steps + 1):

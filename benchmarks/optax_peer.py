@@ -1,4 +1,4 @@
-"""optax, its update and the addition compiled to one function by `jax.jit`, with the buffers donated to it."""
+"""optax: update and addition compiled into one function by `jax.jit`, which is given its buffers to reuse."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["RULES", "make"]
 
 _SGD = ARGUMENTS["SGD"]
 
-#: With the numbers of our defaults. Where two rules of ours are one of optax's, each of them has it. Its NAdam, RAdam,
-#: Rprop and Adafactor are other rules than torch's of these names.
+#: Each with the numbers of our defaults. Two of our rules may be one of optax's. Its NAdam, RAdam, Rprop and Adafactor
+#: are absent: they are other rules than torch's of these names.
 RULES: dict[str, Callable[[], Any]] = {
     "SGD": lambda: optax.sgd(_SGD["lr"], _SGD["momentum"]),
     "Adam": lambda: optax.adam(1e-3),
@@ -56,7 +56,7 @@ def make(rule: str, params: Sequence[Array], mode: str) -> Contestant:
 
     compiled = jax.jit(update, donate_argnums=(0, 1))
     p: Any = [jax.numpy.array(each) for each in params]
-    # Buffers that are donated must not be shared; and some states are the parameters themselves at the start.
+    # Donated buffers must not be shared, and some states begin as the parameters themselves.
     state: Any = jax.tree.map(lambda x: jax.numpy.array(x, copy=True), transformation.init(p))
     g: Any = []
 

@@ -1,8 +1,7 @@
-"""The peers: other ways to take the same steps, as their own documentation advises for speed.
+"""The peers: other implementations of the same steps, used as their own documentation advises for speed.
 
-Each says whether it is there, which rules it has, and makes a contestant of parameters: something that takes gradients
-and steps, and whose parameters can be read, so that what is timed is known to be the same step. A contestant owns all
-its arrays. Nothing of a peer is imported before it is asked for.
+In: the name of a rule, and parameters. Out: a contestant, which owns all its arrays. A peer also says whether it is
+installed, and which rules it has. Nothing of a peer is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -25,8 +24,19 @@ __all__ = ["PEERS", "Peer", "choose", "ours"]
 
 @dataclass(frozen=True)
 class Peer:
-    """`module`: its adapter, which has `RULES`, the rules that it has, and `make(rule, params, mode)`;
-    `needs`: the modules without which it is absent, each with the package that brings it."""
+    """Another implementation.
+
+    Attributes
+    ----------
+    title
+        Its name in tables.
+    module
+        Its adapter, with `RULES`, the rules that it has, and `make(rule, params, mode)`.
+    needs
+        The modules that it needs, each with the package that brings it.
+    mode
+        Which of several ways of the adapter it is.
+    """
 
     title: str
     module: str
@@ -34,7 +44,7 @@ class Peer:
     mode: str = ""
 
     def absent(self) -> str:
-        """Why it is not there, and what to do; empty if it is."""
+        """Why the peer is not there, and what to do. Empty if it is there."""
         for name, package in self.needs.items():
             try:
                 import_module(name)
@@ -42,12 +52,12 @@ class Peer:
                 if (error.name or "").split(".")[0] != name.split(".")[0]:
                     return f"{package} cannot be imported: {error}"
                 return f"{package} is not installed: pip install {package}"
-            except Exception as error:  # a peer may fail in any way that it likes
+            except Exception as error:  # a peer may fail in any way
                 return f"{package} cannot be imported: {type(error).__name__}: {error}"
         return ""
 
     def has(self, rule: str) -> bool:
-        """Whether it has the rule; only to be asked if it is there."""
+        """Whether the peer, which must be there, has the rule."""
         found = self._adapter().RULES
         return rule in (found[self.mode] if self.mode else found)
 
@@ -59,7 +69,7 @@ class Peer:
         return import_module(f".{self.module}", __package__)
 
 
-#: By the names that a command line takes.
+#: By the name on the command line.
 PEERS: dict[str, Peer] = {
     "torch-loop": Peer("torch loop", "torch_peers", {"torch": "torch"}, "loop"),
     "torch-foreach": Peer("torch foreach", "torch_peers", {"torch": "torch"}, "foreach"),
@@ -73,7 +83,7 @@ PEERS: dict[str, Peer] = {
 
 
 def choose(names: str) -> list[str]:
-    """The peers that a list of names with commas means: `torch` is all of torch's, `all` all, `none` none."""
+    """The peers in a list with commas. `torch` means all of torch's, `all` all peers, `none` none."""
     chosen: list[str] = []
     for name in filter(None, map(str.strip, names.lower().split(","))):
         if name == "none":
@@ -88,7 +98,7 @@ def choose(names: str) -> list[str]:
 
 
 def ours(rule: str, params: Sequence[Array]) -> Contestant:
-    """optgen itself."""
+    """optgen's own contestant."""
     optimiser = rules.make(rule)
     own, grads = [p.copy() for p in params], [np.empty_like(p) for p in params]
     return Contestant(lambda: optimiser.step(own, grads), lambda new: copy_all(new, grads), lambda: own)

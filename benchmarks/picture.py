@@ -1,9 +1,10 @@
-"""A picture: for each rule and number of threads, how near its step comes to the roof that memory puts over it.
+"""Draw how near the steps of each rule come to the memory limit, in a panel for each number of threads.
 
-Across: the lists of shapes, by how many elements they have. Up: the least traffic of the rule over the time of a step.
-The roof is the memory limit, a loop over as many bytes in place: high where a cache holds them, flat where none
-does. The title says the operational intensity, the operations for each byte, which is the same along a panel; so up is
-speed too.
+In: results of the kind "steps". Out: a picture in a file.
+
+Across are the lists of shapes, by their number of elements. Up is the rate: the least traffic of the rule over the time
+of a step. The roof is the memory limit, high where a cache holds the arrays, and flat where none does. The title says
+the operations for each byte. They are the same along a panel, so up is speed too.
 """
 
 from __future__ import annotations
@@ -21,18 +22,18 @@ from .shapes import TITLES
 __all__ = ["draw", "expect_matplotlib"]
 
 COLUMNS = 3
-#: A mark for each peer, the same in every picture.
+#: The mark of each peer, the same in every picture.
 MARKS = dict(zip(PEERS, ("v", "^", "D", "P", "X", "s", "*", "d"), strict=True))
 
 
 def expect_matplotlib() -> None:
-    """Before minutes are spent on what cannot be drawn."""
+    """OptgenError without matplotlib, before minutes are spent on measuring."""
     if find_spec("matplotlib") is None:
         raise OptgenError("a picture needs matplotlib", hint="pip install 'optgen[bench]'")
 
 
 def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
-    """Writes the picture; the ending of the file says as what. OptgenError where it cannot."""
+    """Write the picture, in the format that the file's ending names. OptgenError where that fails."""
     from matplotlib.figure import Figure
 
     steps = [r for r in results if r["kind"] == "steps"]
@@ -62,7 +63,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def _panel(ax: Any, rule: str, threads: int, results: Sequence[dict[str, Any]]) -> None:
-    """One rule: the roof as a line, optgen on it or under it, the peers as marks."""
+    """A panel: the roof and optgen as lines, the peers as marks."""
 
     def rates(name: str) -> tuple[list[int], list[float]]:
         having = [(i, r) for i, r in enumerate(results) if name in r["contestants"]]

@@ -1,8 +1,9 @@
 """What is measured: the shipped rules with the arguments that people use, and two chains as whole training steps.
 
-The least traffic of a step is what its sweeps over memory must read and write: each array once a sweep. It is what the
-stream is as long as, and what rates in GB/s are made of, of the peers too: bytes that a peer moves beyond that are its
-own affair.
+In: the name of a rule or chain. Out: an optimiser of it, and its sweeps, operations and least traffic.
+
+The least traffic of a step is what its sweeps must read and write, each array once a sweep. The memory limit is a loop
+over as many bytes. Rates in GB/s are of these bytes too, also for peers that move more.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ __all__ = [
     "sweeps",
 ]  # fmt: skip
 
-#: Where it is not the defaults that people use.
+#: The arguments that people use, where these are not the defaults.
 ARGUMENTS: dict[str, dict[str, Any]] = {"SGD": {"lr": 0.01, "momentum": 0.9}}
-#: By which a loss is multiplied before its gradients are taken in half precision, and these are divided again.
+#: The factor of the loss in half precision, by which the gradients are divided again.
 SCALE = 1024.0
 
 
@@ -37,7 +38,7 @@ def _clipped() -> Any:
 
 
 def _tail() -> Any:
-    """All that is between the gradients of a scaled loss and the next forward pass."""
+    """Everything between the gradients of a scaled loss and the next forward pass."""
     return optgen.chain(
         optgen.Unscale(SCALE),
         optgen.ClipGlobalNorm(1.0),
@@ -53,7 +54,7 @@ if hasattr(optgen, "Unscale") and hasattr(optgen, "ZeroGrad"):
 
 
 def names() -> list[str]:
-    """All rules that can be measured by themselves, and the chains."""
+    """All rules that step alone, and the chains."""
     return [*(name for name, path in catalogue.shipped_names().items() if not _part(path)), *CHAINS]
 
 
@@ -62,7 +63,7 @@ def _part(path: Any) -> str:
 
 
 def find(name: str) -> str:
-    """The name of a rule as it is spelt: capitals do not matter where one rule only has the name."""
+    """A rule's name as it is spelt. Capitals do not matter where only one rule has the name."""
     known = names()
     alike = [each for each in known if each.lower() == name.lower()]
     if name in known or len(alike) == 1:
@@ -84,23 +85,23 @@ def _lowered(optimiser: Any, matrix: bool) -> Any:
 
 
 def arrays_moved(optimiser: Any, matrix: bool = False) -> int:
-    """How many arrays a step reads or writes, of a parameter of two or more dimensions or of fewer."""
+    """The number of arrays that a step reads or writes. `matrix`: for a parameter of two or more dimensions."""
     return sweeps_of(_lowered(optimiser, matrix)).traffic
 
 
 def sweeps(optimiser: Any, matrix: bool = False) -> int:
-    """How often a step goes over memory."""
+    """The number of sweeps of a step."""
     return len(sweeps_of(_lowered(optimiser, matrix)).sweeps)
 
 
 def least_bytes(optimiser: Any, shapes: Shapes) -> int:
-    """What a step on float32 parameters of these shapes must read and write."""
+    """The bytes that a step of float32 parameters of these shapes must read and write."""
     moved = {matrix: arrays_moved(optimiser, matrix) for matrix in {len(shape) >= 2 for shape in shapes}}
     return 4 * sum(math.prod(shape) * moved[len(shape) >= 2] for shape in shapes)
 
 
 def flops(optimiser: Any) -> int:
-    """How many operations a step takes for an element of a vector, each of them counted as one."""
+    """The number of operations for one element of a vector. A square root counts as one, like a sum."""
     total = 0
     for each in sweeps_of(_lowered(optimiser, False)).sweeps:
         found = {e for assign in (*each.body, *each.reductions) for e in walk(assign.value)}
@@ -109,5 +110,5 @@ def flops(optimiser: Any) -> int:
 
 
 def has_state(optimiser: Any) -> bool:
-    """Whether it keeps anything of a parameter from step to step."""
+    """Whether the rule keeps states."""
     return bool(optimiser.rule.states)

@@ -1,4 +1,4 @@
-"""Lists of the shapes of parameters: from many small ones to one large one, and those of two real models."""
+"""Lists of shapes of parameters: many small ones, one large one, and those of two real models."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def gpt2() -> Shapes:
     return [(words, width), (context, width), *layer * layers, *norm]
 
 
-#: By the name that a command line takes.
+#: By the name on the command line.
 SHAPES: dict[str, Shapes] = {
     "100x64": [(64,)] * 100,
     "512x4096": [(4096,)] * 512,
@@ -61,7 +61,7 @@ TITLES = {
 
 
 def find(name: str) -> str:
-    """The name of a list as it stands in `SHAPES`: capitals, blanks, hyphens and the kind of cross do not matter."""
+    """A list's name in `SHAPES`. Capitals, blanks, hyphens and the kind of cross do not matter."""
     plain = {key.lower(): key for key in SHAPES}
     plain |= {_plain(title): key for key, title in TITLES.items()}
     wanted = _plain(name)

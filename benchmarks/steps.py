@@ -1,6 +1,7 @@
-"""One step of a rule on a list of parameters: of optgen, of the peers that have the rule, and of the memory limit.
+"""Measure one step of a rule: by optgen, by the peers that have the rule, and beside the memory limit.
 
-Nothing is timed before it has taken the same steps as optgen: eight, each with other gradients.
+In: a job of the kind "steps". Out: medians, quartiles and ratios by contestant. Nothing is timed before it has taken
+the same eight steps as optgen, each with other gradients.
 """
 
 from __future__ import annotations
@@ -27,13 +28,13 @@ from .stream import Stream
 
 __all__ = ["apart", "run", "trial"]
 
-#: What the gradients are multiplied by in the steps before the clock runs; more than the five of RAdam that differ.
+#: Factors of the gradients in the steps that are compared. There are more than the first five, in which RAdam differs.
 TRIAL = (1.0, -0.5, 2.0, 0.25, -1.0, 1.5, 1.0, -0.75)
-#: Of how far the parameters have moved; besides this they may differ by the rounding of float32.
+#: The difference allowed, relative to how far the parameters have moved, beside the rounding of float32.
 TOLERANCE = 1e-4
-#: Of rules with norms and means: others add up millions of float32 in float32, and are some 1e-4 off by that.
+#: The same for rules with norms and means: peers add up millions of float32 in float32, with an error of some 1e-4.
 REDUCED = 1e-3
-#: Arrays as large as the parameters that a contestant needs at the most: parameters, gradients, states, temporaries.
+#: The most arrays, each as large as the parameters, that a contestant needs: with gradients, states, temporaries.
 ARRAYS = 8
 
 
@@ -72,7 +73,7 @@ def run(job: Job, threads: int) -> dict[str, Any]:
 
 
 def trial(contestant: Contestant, grads: Sequence[Array]) -> list[Array]:
-    """The parameters after a few steps with gradients of several sizes and signs; then it has `grads` to go on with."""
+    """The parameters after a few steps with gradients of several sizes and signs. The contestant has `grads` then."""
     for scale in TRIAL:
         contestant.take([g * np.float32(scale) for g in grads])
         contestant.step()
@@ -81,8 +82,10 @@ def trial(contestant: Contestant, grads: Sequence[Array]) -> list[Array]:
 
 
 def apart(there: Sequence[Array], here: Sequence[Array], start: Sequence[Array]) -> float:
-    """How far two paths from `start` have come apart, relative to the second, beyond what rounding explains; 0 at the
-    least. Of all parameters together, since a sign that rounding turns makes any single element another one."""
+    """The distance between two paths from `start` beyond rounding, relative to the length of the second; at least 0.
+
+    It is a norm over all parameters: a sign that rounding turns makes any single element quite different.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
         distance, length, size = (
             math.sqrt(sum(float(np.sum(np.square(a - b, dtype=np.float64))) for a, b in zip(left, right, strict=True)))
@@ -97,7 +100,7 @@ def apart(there: Sequence[Array], here: Sequence[Array], start: Sequence[Array])
 def _times(
     rule: str, shapes: Shapes, peers: Sequence[str], stream: Stream | None, rounds: int, notes: dict[str, str]
 ) -> dict[str, list[float]]:
-    """The times of all who take the same steps; of the others it is noted why they have none."""
+    """The times of all contestants that take the same steps. Notes why the others have none."""
     rng = np.random.default_rng(0)
     params = [0.02 * rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
     grads = [0.1 * rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
@@ -109,7 +112,7 @@ def _times(
         try:
             contestant = PEERS[key].make(rule, params)
             difference = apart(trial(contestant, grads), path, params)
-        except Exception as error:  # a peer may fail in any way that it likes
+        except Exception as error:  # a peer may fail in any way
             words = str(error).strip().splitlines() or [""]
             notes[key] = f"failed: {type(error).__name__}: {words[0]}"
             continue
@@ -137,7 +140,7 @@ def _stream(moved: int, notes: dict[str, str]) -> Stream | None:
 
 
 def _groups(peers: Sequence[str], elements: int) -> Iterator[Sequence[str]]:
-    """All peers, if they fit into memory beside optgen and the stream; else as many at a time as do."""
+    """The peers in groups that fit into memory beside optgen and the stream."""
     room = _free_memory() * 3 // 4 // (4 * elements * ARRAYS) - 3
     size = max(1, min(room, len(peers)))
     for i in range(0, max(1, len(peers)), size):
@@ -145,7 +148,7 @@ def _groups(peers: Sequence[str], elements: int) -> Iterator[Sequence[str]]:
 
 
 def _free_memory() -> int:
-    """Bytes that may be taken without swapping."""
+    """The bytes of memory that are free, without swapping."""
     try:
         lines = Path("/proc/meminfo").read_text("ascii").splitlines()
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))

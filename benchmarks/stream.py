@@ -1,6 +1,7 @@
-"""The limit: a loop in C that reads and writes one array in place, on as many threads as optgen uses.
+"""The memory limit: a loop in C that reads and writes one array in place, on as many threads as optgen uses.
 
-It is one for arrays that lie in memory. In the caches a step may be ahead of it, since it starts its threads each time.
+In: a number of elements. Out: a `Stream`, whose `run` is timed. It is the limit for arrays that lie in memory. In the
+caches a step may be faster, since the loop starts its threads each time.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from optgen.compiler import toolchain
 from optgen.runtime.arrays import LINE
 from optgen.runtime.machine import threads
 
-# Chunks are given out one by one, so that a thread that is held up does not hold up the sweep; and threads are started
-# anew for each, so that it shares nothing with optgen's runtime. That takes microseconds of milliseconds.
+# Chunks are handed out one by one, so that a delayed thread does not delay the sweep. Threads are started anew for each
+# sweep, so that nothing is shared with optgen's runtime. That takes microseconds of the sweep's milliseconds.
 SOURCE = """
 #include <pthread.h>
 #include <stdatomic.h>
@@ -59,7 +60,7 @@ __attribute__((visibility("default"))) void stream(float *x, long n, int threads
 
 @cache
 def _library() -> tuple[cffi.FFI, Any]:
-    """The loop, compiled once in a process. CompilerNotFound where it cannot be."""
+    """The loop, compiled once a process. CompilerNotFound where there is no compiler."""
     folder = tempfile.mkdtemp()
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     path = Path(folder, "stream.so")
@@ -70,7 +71,7 @@ def _library() -> tuple[cffi.FFI, Any]:
 
 
 class Stream:
-    """Runs over `elements` float32 values: 8 bytes of traffic each."""
+    """An array of `elements` float32 values. A run moves 8 bytes for each."""
 
     def __init__(self, elements: int) -> None:
         ffi, self.library = _library()

@@ -1,7 +1,7 @@
-"""What optgen is to reach: the jobs that measure it, and the verdict on what they found.
+"""What optgen is to reach.
 
-All of it on two threads, in float32; every figure is a ratio of medians or of pairs within one run, but for the
-nanoseconds of a further tensor.
+In: rules and peers, and later the results. Out: the jobs that measure, and a verdict on each figure. All of it is on
+two threads, in float32. Every figure is a ratio within one run, but for the nanoseconds of a further tensor.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ __all__ = ["THREADS", "Target", "batches", "judged", "report"]
 THREADS = 2
 
 OF_THE_STREAM = 0.95
-#: Times as fast as the best peer on ResNet-50: the rules for which torch has a kernel of its own, and the others.
+#: How many times as fast as the best peer on ResNet-50: rules for which torch has a fused kernel, and others.
 FUSED, NOT_FUSED = 1.0, 1.5
 FOREACH = 4.0
-#: Times as fast as the best of the peers that are named, or of all.
+#: Rule, shapes, peer (or the best of all), and how many times as fast.
 SINGLE: tuple[tuple[str, str, str, float], ...] = (
     ("Adam", "1x1M", "torch-fused", 1.5),
     ("Adam", "512x4096", "", 3.0),
@@ -37,14 +37,23 @@ SINGLE: tuple[tuple[str, str, str, float], ...] = (
 )
 SCALING = 1.8
 NANOSECONDS = {"same": 150.0, "new": 500.0}
-#: A product of matrices between steps is to be as fast as where there are no threads of optgen, but for the noise.
+#: A product of matrices between steps, in ratio to one with no threads of optgen's beside it. The rest is noise.
 PRODUCT = 0.95
 
 
 @dataclass(frozen=True)
 class Target:
-    """`measured` is to be at least `least`; of nanoseconds, at most. `why`: what keeps it from there, if something is
-    known to; or why it is NaN, and could not be measured."""
+    """A figure and its limit.
+
+    Attributes
+    ----------
+    measured
+        The figure; NaN if it could not be measured.
+    least, most
+        The limit, and whether it is an upper one, as of nanoseconds.
+    why
+        What is known to keep the figure from its limit, or from being measured.
+    """
 
     what: str
     measured: float
@@ -64,8 +73,8 @@ class Target:
 
 
 def batches(chosen: Sequence[str], peers: Sequence[str], rounds: int) -> list[list[Job]]:
-    """The jobs for these rules, each list for a process of its own: the product of matrices and the experiments with
-    threads want one in which no other library has any."""
+    """The jobs for these rules, a list for each process. The product of matrices and the experiments with threads need
+    processes in which no other library has threads."""
     wanted = list(peers)
     plain = [name for name in chosen if name not in rules.CHAINS]
     elementwise = [name for name in plain if rules.sweeps(rules.make(name)) == 1]

@@ -1,11 +1,13 @@
-"""What a step costs through PyTorch's interface, against PyTorch's own optimisers, and in the loop of a real model.
+"""Measure a step through PyTorch's interface, beside PyTorch's own optimisers and in the loop of a real model.
 
     python -m benchmarks.torch_adapter [--json FILE] [--only LIST] [--rules NAME ...]
 
-All that is compared runs in turn in one process, on the same tensors, with two threads on either side; a ratio is the
-median over the rounds of the ratio within a round. PyTorch's fused, foreach and for-loop implementations are the peers,
-where a rule has them. Leave the machine alone meanwhile: PyTorch's threads wait for each other, and where another
-process takes one of their processors its steps take many times as long.
+In: names of rules. Out: a table, and the figures as JSON.
+
+What is compared takes turns in one process, on the same tensors, with two threads each. A ratio is the median over the
+rounds of the ratio within a round. The peers are PyTorch's fused, foreach and for-loop implementations, where a rule
+has them. Leave the machine alone meanwhile: PyTorch's threads wait for each other, so its steps take many times as long
+when another process takes one of their processors.
 """
 
 from __future__ import annotations
@@ -46,10 +48,10 @@ LISTS: dict[str, list[tuple[int, ...]]] = {
     "512 × 4096": SHAPES["512x4096"],
     "100 × 64": SHAPES["100x64"],
 }
-#: What decides about a list: the least ratio to torch fused, and to the best peer of rules that have no fused one.
+#: For each list, the least ratio to torch fused, and to the best peer for rules without a fused one.
 LEAST = {"ResNet-50": (1.0, 1.5), "512 × 4096": (3.0, 3.0), "100 × 64": (10.0, None)}
-PYTHON_SHARE = 60e-6  # of a step on 161 tensors with fresh gradients
-LOOP = 1.1  # a step between two backwards, in ratio to one that comes alone
+PYTHON_SHARE = 60e-6  # the most seconds of a step of 161 tensors with fresh gradients
+LOOP = 1.1  # the most that a step between two backward passes may take, in ratio to a step alone
 
 
 def seconds(call: Callable[[], Any]) -> float:
@@ -70,14 +72,14 @@ def peers(name: str, arguments: dict[str, Any], params: list[Any]) -> dict[str, 
     cls = getattr(torch.optim, name)
     ways: dict[str, dict[str, Any]] = {"for-loop": {"foreach": False}, "foreach": {"foreach": True}}
     if name == "Adafactor":
-        del ways["foreach"]  # it is no other than the loop on a CPU
+        del ways["foreach"]  # on a CPU it is the loop
     if "fused" in inspect.signature(cls).parameters:
         ways["fused"] = {"fused": True}
     return {way: cls(params, **arguments, **how) for way, how in ways.items()}
 
 
 def compare(name: str, arguments: dict[str, Any], shapes: list[tuple[int, ...]]) -> dict[str, Any]:
-    """Median seconds of a step of each, and the ratios to ours."""
+    """The median seconds of a step of each implementation, and the ratios to ours."""
     params = parameters(shapes)
     runs = {"optgen": getattr(optim, name)(params, **arguments), **peers(name, arguments, params)}
     for optimiser in runs.values():
@@ -89,8 +91,8 @@ def compare(name: str, arguments: dict[str, Any], shapes: list[tuple[int, ...]])
 
 
 def python_share(fresh: int = 400) -> float:
-    """Median seconds of a step of AdamW on 161 tensors of four elements, each time with gradients of other memory:
-    there is next to nothing to compute."""
+    """The median seconds of a step of AdamW on 161 tensors of four elements, with next to nothing to compute. Each step
+    has gradients in other memory."""
     params = parameters([(4,)] * 161)
     optimiser = optim.AdamW(params)
     times = []
@@ -101,13 +103,13 @@ def python_share(fresh: int = 400) -> float:
         for p, g in zip(params, grads, strict=True):
             p.grad = g
         times.append(seconds(optimiser.step))
-        kept = [*kept, grads][-2:]  # so that the memory is not that of the step before
+        kept = [*kept, grads][-2:]  # keeps the allocator from giving out the same memory
     return statistics.median(times)
 
 
 def loop_of_a_model() -> dict[str, Any]:
-    """A network of 12.6 million parameters: seconds of a step between two backwards, and of one that comes alone, for
-    optgen and PyTorch's fused one; and of the whole turn."""
+    """Steps of a network of 12.6 million parameters, by optgen and by PyTorch's fused implementation: the seconds of a
+    step between two backward passes, of a step alone, and of the whole turn."""
     torch.manual_seed(0)
     widths = [1024, 2048, 2048, 2048, 1024]
     model = torch.nn.Sequential(
@@ -125,7 +127,7 @@ def loop_of_a_model() -> dict[str, Any]:
             model(x).square().mean().backward()
             within = seconds(optimiser.step)
             turn = time.perf_counter() - start
-            time.sleep(0.01)  # until no thread of PyTorch's waits for work any longer
+            time.sleep(0.01)  # PyTorch's threads stop looking for work
             before = seconds(optimiser.step)
             if i >= 2:
                 inside[way].append(within)
@@ -142,7 +144,7 @@ def loop_of_a_model() -> dict[str, Any]:
 
 
 def judged(found: dict[str, Any], of: str) -> tuple[str, float, float | None]:
-    """Which peer decides, the ratio to it, and the least that this must be."""
+    """The peer that decides, the ratio to it, and the least ratio allowed."""
     with_fused, without = LEAST[of]
     ratios = found["ratios"]
     if "fused" in ratios and of != "512 × 4096":

@@ -1,8 +1,10 @@
 """torch.optim in its four ways to take a step, and what torch has for the chains.
 
-loop: tensor for tensor. foreach: operation for operation over all tensors. fused: one kernel, where torch has one.
-compiled: `torch.compile` of the step as torch's tutorial has it, with the learning rate as a tensor, so that another
-one compiles nothing anew.
+    loop        tensor by tensor
+    foreach     operation by operation, over all tensors
+    fused       one kernel, where torch has one
+    compiled    `torch.compile` of the step, as in torch's tutorial: the learning rate is a tensor, so that a new rate
+                compiles nothing anew
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ OPTIMISERS = (
 )  # fmt: skip
 FUSED = ("SGD", "Adam", "AdamW", "Adagrad")
 
-#: By way. A chain is timed in the way that is the fastest on a CPU for it, the fused one.
+#: By way. A chain is timed in its fastest way on a CPU, the fused one.
 RULES: dict[str, tuple[str, ...]] = {
     "loop": OPTIMISERS,
     "foreach": OPTIMISERS,
@@ -50,7 +52,7 @@ def make(rule: str, params: Sequence[Array], mode: str) -> Contestant:
     else:
         maker = getattr(torch.optim, rule)
         if mode == "compiled":
-            torch._dynamo.reset()  # what was compiled for other lists counts towards a limit
+            torch._dynamo.reset()  # code compiled for other lists counts towards a limit
             arguments["lr"] = torch.tensor(arguments.get("lr", maker([torch.zeros(1)]).defaults["lr"]))
         optimiser = maker(own, **arguments)
         step = torch.compile(optimiser.step, fullgraph=False) if mode == "compiled" else optimiser.step
@@ -63,7 +65,7 @@ def make(rule: str, params: Sequence[Array], mode: str) -> Contestant:
 
 
 def _chain(rule: str, optimiser: Any, own: list[Any], grads: list[Any]) -> Callable[[], None]:
-    """The best calls that torch has for it, in a row."""
+    """The best calls that torch has for a chain, one after another."""
     if rule == "clip+AdamW":
 
         def clipped() -> None:

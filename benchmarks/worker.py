@@ -1,9 +1,10 @@
-"""The process in which things are timed: one for each number of threads, kept to as many processors.
+"""The process that measures: one for each number of threads, kept to as many processors.
 
-Libraries read how many threads they may take when they are loaded, and XLA takes a thread for each processor that the
-process may run on; so the number is set from outside, before anything is imported. In: the jobs, as JSON on the
-standard input. Out: JSON on the standard output, a line for each job when it is done. Whatever the peers print goes to
-the standard error.
+In: the jobs, as JSON on the standard input. Out: JSON on the standard output, a line for each job as it is done. What
+peers print goes to the standard error.
+
+Libraries read their number of threads when they are loaded, and XLA takes a thread for each processor that the process
+may run on. So the number is set from outside, before anything is imported.
 """
 
 from __future__ import annotations

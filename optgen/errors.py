@@ -20,6 +20,7 @@ __all__ = [
     "Diagnostic",
     "HyperparameterError",
     "OptgenError",
+    "OverlapError",
     "Span",
     "SpecError",
     "SpecWarning",
@@ -134,6 +135,10 @@ class HyperparameterError(OptgenError, ValueError):
 
 class ArrayError(OptgenError, ValueError):
     """A parameter or gradient that cannot be stepped: shape, dtype, memory."""
+
+
+class OverlapError(ArrayError):
+    """Arrays of a step that share memory, of which the step writes one."""
 
 
 class StateError(OptgenError, ValueError):

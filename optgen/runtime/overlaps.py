@@ -1,7 +1,7 @@
 """Overlaps: which arrays of a step have memory in common.
 
-In: plain arrays. Out: whether one overlaps itself; an `ArrayError` that names two that overlap. Nothing here writes to
-an array.
+In: plain arrays. Out: whether one overlaps itself; an `OverlapError` that names two that overlap. Nothing here writes
+to an array.
 
 The answer is exact. Its cost grows with the number of arrays, and with their elements where they are interleaved.
 """
@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import ArrayError
+from ..errors import OverlapError
 from .addresses import Interval, address_of, bounds
 
-__all__ = ["overlaps_itself", "refuse_overlaps"]
+__all__ = ["first_overlap", "overlaps_itself", "refuse_overlaps"]
 
 #: How hard to look for a shared element of two arrays before marking their elements.
 _WORK = 10_000
@@ -57,7 +57,7 @@ def refuse_overlaps(
     *,
     overwrites: bool = False,
 ) -> None:
-    """ArrayError if a step would write memory that it reads or writes elsewhere. Gradients may share with gradients,
+    """OverlapError if a step would write memory that it reads or writes elsewhere. Gradients may share with gradients,
     unless the step `overwrites` them."""
     count = len(parameters)
     arrays = [*parameters, *states, *gradients]
@@ -71,17 +71,23 @@ def refuse_overlaps(
             return "a state of the optimiser"
         return "the gradient" if count == 1 else f"gradient {i - before}"
 
+    found = first_overlap(arrays, written)
+    if found is None:
+        return
+    i, j = found
+    a, b = arrays[i], arrays[j]
+    if j < count and address_of(a) == address_of(b) and a.shape == b.shape and a.strides == b.strides:
+        raise OverlapError(f"{name(i)} and {name(j)} are the same array", hint="give each parameter once")
+    hint = "a step writes one while it reads or writes the other: give one of them memory of its own, .copy()"
+    raise OverlapError(f"{name(i)} and {name(j)} overlap in memory", hint=hint)
+
+
+def first_overlap(arrays: Sequence[NDArray[Any]], written: int) -> tuple[int, int] | None:
+    """The numbers of two arrays, i < j, that have an element in common, of which i at least is one of the first
+    `written`."""
     intervals = [bounds(x) for x in arrays]
-    for cluster in _clusters(intervals):
-        found = _first_pair(arrays, intervals, cluster, written)
-        if found is None:
-            continue
-        i, j = found
-        a, b = arrays[i], arrays[j]
-        if j < count and address_of(a) == address_of(b) and a.shape == b.shape and a.strides == b.strides:
-            raise ArrayError(f"{name(i)} and {name(j)} are the same array", hint="give each parameter once")
-        hint = "a step writes one while it reads or writes the other: give one of them memory of its own, .copy()"
-        raise ArrayError(f"{name(i)} and {name(j)} overlap in memory", hint=hint)
+    found = (_first_pair(arrays, intervals, cluster, written) for cluster in _clusters(intervals))
+    return next((pair for pair in found if pair is not None), None)
 
 
 # ---- Intervals of addresses ----

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
+from ..errors import OverlapError
 from ..runtime.engine import StepEngine
 from .checkpoint import fitting
 from .naming import Kind
@@ -25,6 +26,7 @@ from .param_groups import Groups, expect_group
 from .states import TensorStates
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
+from .turns import Turns
 from .ways import TensorWays
 
 __all__ = ["Adapter"]
@@ -51,6 +53,7 @@ class Adapter(Optimizer):
     _states: TensorStates
     _groups: Groups
     _ways: TensorWays
+    _turns: Turns
 
     # ---- Steps ----
 
@@ -99,7 +102,14 @@ class Adapter(Optimizer):
             return loss
         if self._groups.read(self.param_groups):
             self._engine.forget()
-        self._engine.step(params, grads)
+            self._turns.tied = len(set(params)) < len(params)
+        if not self._turns.tied:
+            try:
+                self._engine.step(params, grads)
+                return loss
+            except OverlapError:
+                pass
+        self._turns.step(params, grads)
         return loss
 
     _watched = Optimizer.profile_hook_step(_step)
@@ -163,6 +173,7 @@ class Adapter(Optimizer):
         self._states.group = dict(together)
         self._ways = TensorWays(kind, groups, weakref.ref(self))
         self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, kind.module)
+        self._turns = Turns(kind, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()

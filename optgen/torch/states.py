@@ -43,16 +43,18 @@ class TensorSlot:
         By its name in the spec, what each state is called there.
     small
         The names of those with fewer values than elements.
+    plans
+        The numbers of the step plans that the parameter is in, which all of its slots share.
     """
 
     __slots__ = ("_before", "_counted", "_new", "kept", "names", "p", "plans", "small")
 
-    def __init__(self, kind: Kind, p: Any, kept: dict[str, Any], rule: Rule) -> None:
+    def __init__(self, kind: Kind, p: Any, kept: dict[str, Any], rule: Rule, plans: set[int]) -> None:
         self.p = p
         self.kept = kept
         self.names = {state.name: key for state, key in kind.own_states(rule)}
         self.small = {state.name for state in rule.small_states}
-        self.plans: set[int] = set()
+        self.plans = plans
         self._counted = kind.counted
         self._new: dict[str, Any] = {}
         # Where nothing counts, the states show whether there was a step.
@@ -121,6 +123,7 @@ class TensorStates:
         self._what = what
         self.kept: dict[Any, dict[str, Any]] = {}
         self.group: dict[str, Array] = {}
+        self._plans: dict[Any, set[int]] = {}  # by parameter
 
     def find(
         self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
@@ -133,7 +136,7 @@ class TensorStates:
                 if (x := own.get(key)) is not None:
                     shape = interp.shape_of(state.extent, tuple(p.shape), rule.rows)
                     expect_state(f"{self._what(place)}: its state {key}", state, x, shape, p.dtype)
-            slots.append(TensorSlot(self._kind, p, own, rule))
+            slots.append(TensorSlot(self._kind, p, own, rule, self._plans.setdefault(p, set())))
         return slots
 
     def begin(self, slot: TensorSlot, given: Any, p: Array, rule: Rule, values: HyperValues) -> TensorSlot:

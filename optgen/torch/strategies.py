@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -149,8 +150,8 @@ class TorchRule(Strategy):
         return kernels, others
 
     def step_others(self, optimizer: Any, params: Sequence[torch.Tensor]) -> None:
-        """Run PyTorch's step over groups that have nothing but these parameters."""
-        chosen = set(map(id, params))
+        """Run PyTorch's step over groups that have nothing but these parameters, each as often as it is given."""
+        chosen = Counter(map(id, params))
         here, own = optimizer.param_groups, vars(optimizer)
         # Gradients have been unscaled already.
         scaling = {key: own.pop(key) for key in ("grad_scale", "found_inf") if key in own}
@@ -162,9 +163,14 @@ class TorchRule(Strategy):
             own.update(scaling)
 
 
-def _parts(group: Mapping[str, Any], chosen: Collection[int]) -> list[dict[str, Any]]:
-    """A group with its chosen parameters; without `fused` for those that PyTorch's fused kernels refuse."""
-    params = [p for p in group["params"] if id(p) in chosen]
+def _parts(group: Mapping[str, Any], chosen: Counter[int]) -> list[dict[str, Any]]:
+    """A group with its chosen parameters; without `fused` for those that PyTorch's fused kernels refuse. `chosen`: how
+    often each is still to be taken."""
+    params = []
+    for p in group["params"]:
+        if chosen[id(p)]:
+            chosen[id(p)] -= 1
+            params.append(p)
     if not group.get("fused"):
         return [{**group, "params": params}]
     dense = [p for p in params if p.grad.layout is torch.strided]

@@ -129,7 +129,7 @@ def test_other_commands_name_what_is_there(command):
             assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
         case ["python", "-m", module]:
             assert importlib.util.find_spec(module) is not None
-        case ["torchrun", *_, file]:
+        case ["torchrun", *_, file] | ["python", file]:
             assert (ROOT / file).is_file()
         case _:
             pytest.fail(f"nothing here runs {command!r}")

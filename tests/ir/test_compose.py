@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from searching import search
 
 from optgen import interpreter as interp
 from optgen.compiler import catalogue, driver
@@ -153,7 +154,7 @@ KINDS: Mapping[str, tuple[Rule, Callable[[int], bool]]] = {
 }
 
 
-@settings(max_examples=150, deadline=None)
+@search(30, 150)
 @given(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=4), st.integers(1, 5))
 def test_a_chain_does_what_its_parts_do_one_after_another(names: list[str], count: int) -> None:
     """Numbers here are such that nothing is rounded, so that p - (p - x) is x."""

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searching import search
 
 from optgen import interpreter as interp
 from optgen.compiler import catalogue, driver
@@ -169,7 +170,7 @@ def assert_same_bits(rule: Rule, other: Rule) -> None:
             assert same.all(), f"{name} in {dtype.__name__}, t = {t}"
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@search(60, 400)
 @given(rules())
 def test_every_pass_keeps_every_value_to_the_bit(rule: Rule) -> None:
     for run in PIPELINE:
@@ -178,19 +179,19 @@ def test_every_pass_keeps_every_value_to_the_bit(rule: Rule) -> None:
         rule = lowered
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@search(50, 200)
 @given(rules(), st.sampled_from(PASSES))
 def test_every_pass_alone_keeps_every_value_to_the_bit(rule: Rule, one: Any) -> None:
     assert_same_bits(rule, verify(one.run(rule)))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@search(50, 200)
 @given(rules())
 def test_a_lowered_rule_keeps_the_promises_of_all_passes(rule: Rule) -> None:
     assert_lowered(lower(rule))
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@search(50, 200)
 @given(rules())
 def test_the_program_of_the_host_gives_what_its_evaluator_gives(rule: Rule) -> None:
     scalars = lower(rule).scalars

@@ -20,6 +20,7 @@ from equivalence import Array, Placed, Placement, placement, same_bits
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
+from searching import search
 
 from optgen import param
 from optgen.errors import ArrayError
@@ -273,7 +274,7 @@ def cells(x: Array) -> Counter[int]:
     return Counter(a + byte for a in addresses(x) for byte in range(x.itemsize))
 
 
-@settings(deadline=None, max_examples=300)
+@search(50, 300)
 @given(strided())
 def test_an_array_overlaps_itself_exactly_when_two_elements_share_memory(x: Array) -> None:
     assert overlaps_itself(x) == any(count > 1 for count in cells(x).values())
@@ -286,7 +287,7 @@ def test_an_array_whose_elements_lie_between_each_other_is_stepped() -> None:
     assert (-room).tolist() == [0, 0, 2, 1, 4, 3, 0, 5]
 
 
-@settings(deadline=None, max_examples=100)
+@search(50, 100)
 @given(st.data())
 def test_an_array_made_by_slicing_and_transposing_never_overlaps_itself(data: st.DataObject) -> None:
     shape = data.draw(st.lists(st.integers(0, 5), max_size=4).map(tuple))
@@ -297,7 +298,7 @@ def test_an_array_made_by_slicing_and_transposing_never_overlaps_itself(data: st
     assert as_parameter(x, 0, 1) is x
 
 
-@settings(deadline=None, max_examples=200)
+@search(50, 200)
 @given(strided())
 def test_bounds_are_the_first_byte_and_the_one_behind_the_last(x: Array) -> None:
     low, high = bounds(x)
@@ -430,7 +431,7 @@ def matching(draw: Any) -> list[Array]:
     return [Placed(np.zeros(shape, F4), p).array for p in places]
 
 
-@settings(deadline=None, max_examples=300)
+@search(50, 300)
 @given(matching())
 def test_a_layout_visits_every_element_once_with_those_that_belong_to_it(arrays: list[Array]) -> None:
     layout = layout_of(arrays)
@@ -448,7 +449,7 @@ def test_a_layout_visits_every_element_once_with_those_that_belong_to_it(arrays:
         assert leading == sorted(leading, reverse=True), "the innermost dimension is not that of the smallest stride"
 
 
-@settings(deadline=None, max_examples=300)
+@search(50, 300)
 @given(matching())
 def test_an_ordered_layout_visits_the_elements_in_the_order_of_their_indices(arrays: list[Array]) -> None:
     layout = layout_of(arrays, ordered=True)
@@ -456,7 +457,7 @@ def test_an_ordered_layout_visits_the_elements_in_the_order_of_their_indices(arr
     assert not layout.dense or layout.shape == (arrays[0].size,)
 
 
-@settings(deadline=None, max_examples=300)
+@search(50, 300)
 @given(matching().filter(lambda arrays: arrays[0].ndim >= 2))
 def test_a_layout_of_matrices_keeps_rows_and_columns(arrays: list[Array]) -> None:
     together = list(zip(*map(addresses, arrays), strict=True))

@@ -27,8 +27,9 @@ from equivalence import (
     same_bits,
     special,
 )
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from searching import search
 
 from optgen.ir.rule import Hyper, Interval, Rule
 from optgen.runtime import library
@@ -45,7 +46,6 @@ def bound(kernel: Kernel, tensors: Any) -> Binding:
 
 
 every_rule = pytest.mark.parametrize("name", RULES)
-steady = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
 def rule_of(name: str) -> Rule:
@@ -116,7 +116,7 @@ def hyperparameters(draw: Draw, hypers: tuple[Hyper, ...]) -> dict[str, tuple[fl
 
 
 @every_rule
-@settings(steady, max_examples=20)
+@search(6, 20)
 @given(data=st.data())
 def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> None:
     rule, draw = rule_of(name), data.draw
@@ -174,7 +174,7 @@ ELEMENTWISE = [
 
 
 @pytest.mark.parametrize("name", ELEMENTWISE)
-@settings(steady, max_examples=8)
+@search(4, 8)
 @given(data=st.data())
 def test_any_grouping_of_the_tensors_gives_the_same_bits(name: str, data: st.DataObject) -> None:
     rule, draw = rule_of(name), data.draw

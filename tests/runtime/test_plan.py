@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from rules import OWN, SUBJECTS, make
+from searching import LONG
 
 import optgen
 from optgen import param
@@ -450,8 +451,9 @@ class Chained(Worlds):
 
 TestWorlds, TestSmall, TestTogether, TestChained = (machine.TestCase for machine in (Worlds, Small, Together, Chained))
 TestWorlds.settings = TestSmall.settings = TestTogether.settings = TestChained.settings = settings(
-    max_examples=30, stateful_step_count=30, deadline=None
+    max_examples=30 if LONG else 8, stateful_step_count=30, deadline=None
 )
+TestWorlds.pytestmark = TestSmall.pytestmark = TestTogether.pytestmark = TestChained.pytestmark = [pytest.mark.searches]
 
 
 # ---- What such stories are too short for ----

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from equivalence import REDUCED
+from equivalence import FOLDED, REDUCED
 
 from optgen.codegen import runtime_source
 from optgen.compiler import catalogue, driver
@@ -84,7 +84,8 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    specs = [*map(driver.compile_file, catalogue.shipped()), driver.compile_text(REDUCED, "reduced.toml")]
+    own = [driver.compile_text(text, "own.toml") for text in (REDUCED, FOLDED)]
+    specs = [*map(driver.compile_file, catalogue.shipped()), *own]
     return build(tmp_path_factory.mktemp("memory"), "memory", MEMORY, specs)
 
 

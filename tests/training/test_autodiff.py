@@ -13,9 +13,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
+from searching import search
 
 from optgen.errors import TrackError
 from optgen.training.autodiff import Gradients, Param, Params, Tracked, gradient, param
@@ -148,7 +149,7 @@ def test_a_gradient_is_the_central_difference(expression: str) -> None:
         np.testing.assert_allclose(grads[p], central_difference(f, p), rtol=1e-5, atol=1e-6)
 
 
-@settings(max_examples=60, deadline=None)
+@search(30, 60)
 @given(
     npst.mutually_broadcastable_shapes(num_shapes=2, min_side=0, max_side=3, max_dims=3),
     st.sampled_from([np.add, np.subtract, np.multiply, np.divide, np.maximum, np.power, np.hypot]),

@@ -1,0 +1,134 @@
+"""Turns: how parameters step that share memory with each other, one after the other as in PyTorch's loop.
+
+In: parameters and gradients, some of which overlap. Out: one step of them, or an error where a rule needs all at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..errors import OverlapError
+from ..runtime.arrays import Array
+from ..runtime.engine import StepEngine
+from ..runtime.overlaps import first_overlap
+from .naming import Kind
+from .param_groups import Groups
+from .tensors import has_memory, local
+from .ways import TensorWays
+
+__all__ = ["Turn", "Turns", "turns"]
+
+_CLONE = "give each parameter once, and each tensor memory of its own: .clone()"
+
+
+class Turns:
+    """The steps of one optimiser, in one turn or in several.
+
+    Parameters
+    ----------
+    kind, groups, ways, engine
+        Its rule, what its groups chose, who steps which parameter, and what steps a turn.
+
+    Attributes
+    ----------
+    tied
+        Whether parameters shared memory when they were last looked at.
+    """
+
+    def __init__(self, kind: Kind, groups: Groups, ways: TensorWays, engine: StepEngine) -> None:
+        self._kind = kind
+        self._groups = groups
+        self._ways = ways
+        self._engine = engine
+        self.tied = False
+
+    def step(self, params: list[Any], grads: list[Any]) -> None:
+        """One step of the parameters that have a gradient, after a look at all of their memory."""
+        found = turns(params, grads)
+        self.tied = len(found) > 1 or any(turn.inside for turn in found)
+        if self.tied and (self._kind.grouped or self._kind.overwrites):
+            self._refuse(found)
+        for turn in found:
+            of_turn = [g if i in turn.places else None for i, g in enumerate(grads)]
+            if turn.inside:
+                self._take_apart(params, of_turn, turn.inside)
+            try:
+                self._engine.step(params, of_turn)
+            except OverlapError as error:  # of states, or of gradients that are overwritten
+                raise OverlapError(error.message, hint=_CLONE) from None
+
+    def _take_apart(self, params: list[Any], grads: list[Any], inside: Sequence[int]) -> None:
+        """Leaves no gradient in the memory of its parameter. PyTorch's loop may write a parameter before it reads such
+        a gradient, so where the rule is PyTorch's that loop steps it."""
+        interprets = self._ways.interprets
+        if not interprets:
+            self._ways.step_foreign([params[i] for i in inside])
+        for i in inside:
+            grads[i] = grads[i].clone() if interprets else None
+
+    def _refuse(self, found: Sequence[Turn]) -> None:
+        inside = next((i for turn in found for i in turn.inside), None)
+        if inside is None:
+            what = f"{self._groups.what(found[1].places[0])}, or its gradient, overlaps with one before it"
+        else:
+            what = f"the gradient of {self._groups.what(inside)} overlaps with it"
+        why = "computes a value of all parameters" if self._kind.grouped else "overwrites gradients"
+        raise OverlapError(f"{what}, and {self._kind.name} {why}", hint=_CLONE)
+
+
+# ---- Which turns ----
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Parameters that step together.
+
+    Attributes
+    ----------
+    places
+        Where they stand in the list.
+    inside
+        Those of them that have their gradient in their own memory.
+    """
+
+    places: Sequence[int]
+    inside: Sequence[int]
+
+
+def turns(params: Sequence[torch.Tensor], grads: Sequence[torch.Tensor | None]) -> list[Turn]:
+    """Those of a list that have a gradient, in turns. In a turn no parameter shares memory with another one, or with
+    the gradient of another one; a turn ends before the first that does."""
+    given = [(i, p, g) for i, (p, g) in enumerate(zip(params, grads, strict=True)) if g is not None]
+    places = [i for i, _, _ in given]
+    ps, gs = [_memory(p) for _, p, _ in given], [_memory(g) for _, _, g in given]
+    inside = [first_overlap([p, g], 1) is not None for p, g in zip(ps, gs, strict=True)]
+    gs = [_NOTHING if own else g for own, g in zip(inside, gs, strict=True)]
+    found, begin = [], 0
+    while begin < len(places):
+        end = len(places)
+        while (pair := first_overlap([*ps[begin:end], *gs[begin:end]], end - begin)) is not None:
+            end = begin + max(number % (end - begin) for number in pair)
+        found.append(Turn(places[begin:end], [places[i] for i in range(begin, end) if inside[i]]))
+        begin = end
+    return found
+
+
+_NOTHING: Array = np.empty(0, np.uint8)
+
+
+def _memory(x: torch.Tensor) -> Array:
+    """An array over the memory of a tensor of any dtype; empty where there is none to see."""
+    x = local(x)
+    if x.layout is not torch.strided or x.device.type != "cpu" or not has_memory(x):
+        return _NOTHING
+    size = x.element_size()
+    strides = [stride * size for stride in x.stride()]
+    seen = torch.empty(0, dtype=torch.uint8, device="cpu")
+    seen.set_(x.untyped_storage(), x.storage_offset() * size, (*x.shape, size), (*strides, 1))
+    array: Array = seen.numpy().view(f"V{size}")[..., 0]
+    return array

@@ -1,0 +1,93 @@
+"""Every rule under the Trainer of transformers, beside a loop written by hand; the same resumed; and Accelerate."""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+torch = pytest.importorskip("torch")
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    pytest.importorskip("accelerate")
+    pytest.importorskip("transformers")
+
+import with_accelerate
+import with_transformers as example
+from transformers import Trainer, get_linear_schedule_with_warmup
+from transformers.utils import logging
+
+import optgen
+import optgen.torch as optim
+from optgen.compiler import catalogue
+
+torch.set_num_threads(1)  # the tensors are tiny, and tests run beside each other
+pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries, of each other
+logging.disable_progress_bar()
+STEPS = 4
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> Iterator[None]:
+    """Leave what is imported by now out of garbage collections: the Trainer does one a run, most of the time."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+def by_hand(name: str, decay: float) -> list[Any]:
+    """The weights after the loop that the Trainer stands for: two groups, clipping, a rate that falls to zero."""
+    model = example.build()
+    decayed = Trainer.get_decay_parameter_names(None, model)  # type: ignore[arg-type]
+    groups = [
+        {"params": [p for key, p in model.named_parameters() if (key in decayed) is chosen], "weight_decay": value}
+        for chosen, value in ((True, decay), (False, 0.0))
+    ]
+    opt = getattr(optim, name)(groups)
+    schedule = get_linear_schedule_with_warmup(opt, 1, STEPS)
+    examples = example.Counting()
+    for step in range(STEPS):
+        chosen = [examples[i] for i in range(step * example.BATCH, (step + 1) * example.BATCH)]
+        batch = {key: torch.stack([each[key] for each in chosen]) for key in chosen[0]}
+        opt.zero_grad()
+        model(**batch).loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        opt.step()
+        schedule.step()
+    return list(model.parameters())
+
+
+@pytest.mark.parametrize("name", catalogue.shipped_rules())
+def test_the_trainer_and_a_resumed_run_are_the_loop_by_hand(name: str, tmp_path: Path) -> None:
+    cls, half = getattr(optim, name), str(tmp_path / f"checkpoint-{STEPS // 2}")
+    decay = 0.1 if "weight_decay" in inspect.signature(cls).parameters else 0.0
+    run = example.settings(str(tmp_path), STEPS, decay, warmup_steps=1, train_sampling_strategy="sequential")
+    whole = example.train(cls, {}, run)
+    resumed = example.train(cls, {}, run, half)
+    expected = by_hand(name, decay)
+    assert all(map(torch.equal, whole.model.parameters(), expected))
+    assert all(map(torch.equal, resumed.model.parameters(), expected))
+
+
+def test_a_chain_goes_through_the_trainer(tmp_path: Path) -> None:
+    models = [example.build() for _ in range(2)]
+    run = example.settings(str(tmp_path), STEPS)
+    for model, resume in zip(models, (None, str(tmp_path / f"checkpoint-{STEPS // 2}")), strict=True):
+        opt = optim.chain(model.parameters(), optgen.ClipGlobalNorm(0.5), optgen.AdamW())
+        trainer = Trainer(model, run, train_dataset=example.Counting(), optimizers=(opt, None))
+        trainer.train(resume_from_checkpoint=resume)
+    assert all(map(torch.equal, *(model.parameters() for model in models)))
+
+
+@pytest.mark.parametrize("module", [example, with_accelerate], ids=lambda module: module.__name__)
+def test_the_example_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    module.main()
+    assert "steps of" in capsys.readouterr().out
