@@ -1,9 +1,10 @@
-"""A classifier trained in shards: FSDP2 lays the parameters over the processes, and LAMB, which needs the norm of each
-whole tensor, steps the shards. Half-way the run is saved, and goes on from there in a new model.
+"""LAMB in shards: FSDP2 lays the parameters over the processes, and LAMB needs the norm of each whole tensor.
 
+    pip install ".[torch]"
     torchrun --standalone --nproc-per-node 2 examples/fsdp.py
 
-It needs PyTorch and no accelerator. Any number of processes will do.
+In: nothing. Out: the losses of a classifier. Half-way the run is saved, and goes on from there in a new model with the
+same losses. Any number of processes will do, and no accelerator is needed.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from the built-in error that a caller would expect (`ValueError`, `TypeError`, .
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Iterable
 
 from .frozen import frozen
@@ -40,6 +41,22 @@ def excerpt(text: str) -> str:
     """The two ends of a text that is too long for a message."""
     half = MOST_LETTERS // 2
     return text if len(text) <= MOST_LETTERS else f"{text[:half]} ... {text[-half:]}"
+
+
+class _Shown(reprlib.Repr):
+    """A representation whose length is bounded, whatever is in what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel, self.maxstring, self.maxother = 3, 120, 120
+
+
+def shown(value: object) -> str:
+    """A value for a message, whoever has made it: an excerpt, and never an error itself."""
+    try:
+        return _Shown().repr(value)
+    except Exception:  # a number of more digits than Python writes, for example
+        return f"a {type(value).__name__}"
 
 
 @frozen

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -25,6 +27,8 @@ from ..runtime import library, machine
 __all__ = ["Finding", "examine"]
 
 SEE_COMPILER = "see the compiler"
+#: The oldest PyTorch that optgen.torch works with, as pyproject.toml declares it.
+OLDEST_TORCH = 2, 5
 
 
 @frozen
@@ -45,7 +49,10 @@ def examine() -> Iterator[Finding]:
         "threads": _threads,
         "cache folder": _cache,
         "built kernels": _kernels,
+        "torch": _torch,
     }
+    if find_spec("torch") is not None:
+        looks |= {"torch: fast path": _fast_path, "torch: threads": _team}
     for subject, look in looks.items():
         try:
             yield Finding(subject, *look())
@@ -115,3 +122,32 @@ def _kernels() -> tuple[bool, str, str]:
     except OptgenError:
         return False, f"{found}, and no compiler to make {', '.join(absent)}", SEE_COMPILER
     return True, f"{found}; the others are compiled on first use", f"optgen build --out {BUILD} makes them now"
+
+
+def _torch() -> tuple[bool, str, str]:
+    oldest = ".".join(map(str, OLDEST_TORCH))
+    try:
+        found = version("torch")
+    except PackageNotFoundError:
+        return True, "not installed: only optgen.torch needs it", ""
+    if tuple(map(int, re.findall(r"\d+", found)[:2])) < OLDEST_TORCH:
+        return False, f"expected torch {oldest} or newer, got {found}", f"pip install 'torch>={oldest}'"
+    return True, found, ""
+
+
+def _fast_path() -> tuple[bool, str, str]:
+    from ..torch import tensors
+
+    if fault := tensors.view_fault():
+        slow = f"a step of 200 tensors takes some {tensors.SLOWER} times as long"
+        return False, f"{fault}: {slow}", "use CPython with a PyTorch that optgen was tested with, such as 2.13"
+    return True, "the runtime looks at tensors in memory", ""
+
+
+def _team() -> tuple[bool, str, str]:
+    from ..torch import threads
+
+    if fault := threads.team_fault():
+        return False, fault, threads.SLEEP
+    count, team = threads.threads()
+    return True, f"{count}, {'those of torch' if team else 'of a pool of optgen'}", ""

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import StateError
+from ..errors import StateError, excerpt, shown
 from ..ir.rule import Hyper
 from ..runtime.arrays import Array
 from .hyperparameters import Given, checked
 
-__all__ = ["FORMAT", "expect_same", "flags_of_parts", "read_group", "read_value", "saved_value"]
+__all__ = ["FORMAT", "expect_same", "flags_of_parts", "listed", "read_group", "read_value", "saved_value", "scalar"]
 
 FORMAT = 1
 KEYS = ("format", "rule", "flags", "hyperparameters", "parameters")
@@ -30,16 +30,32 @@ def expect_same(saved: Any, rule: str, flags: Mapping[str, bool], names: Iterabl
     """StateError unless `saved` is a state dict of this rule, with these flags and names of hyperparameters."""
     if not isinstance(saved, Mapping) or not set(KEYS) <= set(saved):
         raise StateError(f"what state_dict() gives was expected, with {', '.join(KEYS)}")
-    if saved["format"] != FORMAT:
-        raise StateError(f"a state of format {FORMAT} was expected, got {saved['format']!r}")
-    if saved["rule"] != rule:
-        raise StateError(f"a state of {rule} was expected, got one of {saved['rule']}")
-    if saved["flags"] != flags:
-        raise StateError(f"a state with the flags {flags} was expected, got {saved['flags']}")
-    given, names = saved["hyperparameters"], list(names)
+    # Types first: an array compares element by element.
+    version, name, chosen = scalar(saved["format"]), scalar(saved["rule"]), saved["flags"]
+    if type(version) is not int or version != FORMAT:
+        raise StateError(f"a state of format {FORMAT} was expected, got {shown(version)}")
+    if not isinstance(name, str) or name != rule:
+        got = excerpt(name) if isinstance(name, str) else shown(name)
+        raise StateError(f"a state of {rule} was expected, got one of {got}")
+    if isinstance(chosen, Mapping):
+        chosen = {flag: scalar(value) for flag, value in chosen.items()}
+    if not isinstance(chosen, Mapping) or any(type(x) is not bool for x in chosen.values()) or chosen != flags:
+        raise StateError(f"a state with the flags {flags} was expected, got {shown(chosen)}")
+    given, names = saved["hyperparameters"], tuple(names)
     if not isinstance(given, Mapping) or set(given) != set(names):
-        got = ", ".join(map(str, given)) if isinstance(given, Mapping) else type(given).__name__
-        raise StateError(f"the hyperparameters {', '.join(names) or 'none'} were expected, got {got or 'none'}")
+        raise StateError(f"the hyperparameters {listed(names)} were expected, got {listed(given)}")
+
+
+def scalar(value: object) -> object:
+    """A value by itself, also where it comes in an array: NumPy's files have nothing else."""
+    return value.item() if isinstance(value, np.ndarray) and value.shape == () and value.dtype.kind != "O" else value
+
+
+def listed(names: object) -> str:
+    """Names for a message: those in a tuple that were expected, or those that came, if they came in a dict."""
+    if not isinstance(names, Mapping | tuple):
+        return type(names).__name__
+    return excerpt(", ".join(name if isinstance(name, str) else shown(name) for name in names)) or "none"
 
 
 def flags_of_parts(flags: Iterable[Mapping[str, bool]]) -> dict[str, bool]:
@@ -62,7 +78,10 @@ def _plain(function: Any) -> Any:
 def read_value(hyper: Hyper, saved: Any, own: tuple[Given, ...]) -> tuple[Given, ...]:
     """A hyperparameter from what was saved; for a function that could not be, there must be one among `own`."""
     many = hyper.vector and isinstance(saved, list | tuple)
+    if many and len(saved) != len(hyper.default):
+        return checked(hyper, saved)  # which raises
     values: list[Any] = []
+    known: list[Any] = []  # schedules that are made here
     for i, value in enumerate(saved if many else [saved]):
         if isinstance(value, str) and value == FUNCTION:
             if i >= len(own) or not callable(own[i]):
@@ -70,7 +89,12 @@ def read_value(hyper: Hyper, saved: Any, own: tuple[Given, ...]) -> tuple[Given,
                 raise StateError(f"{hyper.name}: the saved value is {FUNCTION}, which a state cannot hold", hint=hint)
             value = own[i]
         values.append(_schedule(value) if isinstance(value, Mapping) else value)
-    return checked(hyper, tuple(values) if many else values[0])
+        known.append(values[-1] if isinstance(value, Mapping) else None)
+    found = checked(hyper, tuple(values) if many else values[0])
+    if code := [x for x in found if callable(x) and not any(x is other for other in (*own, *known))]:
+        message = f"{hyper.name}: a number or a saved schedule was expected, got {shown(code[0])}"
+        raise StateError(message, hint=f"a state cannot bring code: set opt.{hyper.name} after loading it")
+    return found
 
 
 def _schedule(saved: Mapping[Any, Any]) -> Any:
@@ -82,10 +106,10 @@ def _schedule(saved: Mapping[Any, Any]) -> Any:
 def read_group(saved: Any, names: Iterable[str], *, begun: bool) -> dict[str, Array]:
     """The states of all parameters together (copies). There are none before the first step, if nothing has `begun`."""
     expected = set(names) if begun else set()
+    names = tuple(names)
     if not isinstance(saved, Mapping) or set(saved) not in (expected, set(names)):
-        got = ", ".join(map(str, saved)) if isinstance(saved, Mapping) else type(saved).__name__
-        raise StateError(f"the states {', '.join(names) or 'none'} of the group were expected, got {got or 'none'}")
+        raise StateError(f"the states {listed(names)} of the group were expected, got {listed(saved)}")
     for name, value in saved.items():
         if not isinstance(value, np.ndarray) or value.shape != () or value.dtype != np.float64:
-            raise StateError(f"{name}: an array of (), float64 was expected, got {value!r}")
-    return {name: value.copy() for name, value in saved.items()}
+            raise StateError(f"{name}: an array of (), float64 was expected, got {shown(value)}")
+    return {name: np.array(value) for name, value in saved.items()}

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import wraps
 from typing import Any, TypeAlias
 
-from ..errors import ArgumentError, HyperparameterError
+from ..errors import ArgumentError, HyperparameterError, shown
 from ..ir.rule import Hyper
 from ..names import canonical, close_matches, greek
 
@@ -74,7 +74,7 @@ def checked(hyper: Hyper, value: Any) -> tuple[Given, ...]:
     ordered = isinstance(value, Iterable) and not isinstance(value, str | bytes | Set | Mapping)
     values = tuple(value) if ordered and getattr(value, "shape", None) != () else ()
     if len(values) != len(hyper.default):
-        message = f"{_both_spellings(hyper)}: {len(hyper.default)} numbers were expected, got {value!r}"
+        message = f"{_both_spellings(hyper)}: {len(hyper.default)} numbers were expected, got {shown(value)}"
         raise ArgumentError(message, hint=f"its default is {hyper.default}")
     return tuple(number(hyper, v, i) for i, v in enumerate(values))
 
@@ -94,7 +94,7 @@ def _real(hyper: Hyper, value: Any, index: int, when: str) -> float:
             hint = f"make one: {value.__name__}(...)"
         elif isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
             hint = "parameters are given to each step: opt.step(params, grads)"
-        raise ArgumentError(f"{name}: a number was expected, got {value!r}{when}", hint=hint)
+        raise ArgumentError(f"{name}: a number was expected, got {shown(value)}{when}", hint=hint)
     try:
         real = float(value)
     except OverflowError:

@@ -23,7 +23,7 @@ from functools import cache
 from itertools import pairwise
 from typing import Annotated, Any, TypeAlias, TypeGuard, get_type_hints
 
-from ..errors import ArgumentError, HyperparameterError, StateError
+from ..errors import ArgumentError, HyperparameterError, StateError, shown
 
 __all__ = [
     "Schedule", "constant", "cosine", "exponential", "from_plain", "inverse_time", "is_schedule", "join", "linear",
@@ -73,7 +73,7 @@ def _real(expected: str, fits: Callable[[float], bool], other: Callable[[Any], b
     def check(what: str, value: Any) -> Any:
         if other(value):
             return value
-        message = f"{what}: {expected} was expected, got {value!r}"
+        message = f"{what}: {expected} was expected, got {shown(value)}"
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise ArgumentError(message)
         try:
@@ -87,42 +87,47 @@ def _real(expected: str, fits: Callable[[float], bool], other: Callable[[Any], b
     return check
 
 
+#: Up to here whole numbers are exact as floats.
+MOST_STEPS = 2**53
+
+
 def _whole(what: str, value: Any) -> int:
-    message = f"{what}: a whole number of at least 1 was expected, got {value!r}"
+    message = f"{what}: a whole number of at least 1 was expected, got {shown(value)}"
     try:
         whole = operator.index(value)
     except TypeError:
         whole = None
     if whole is None or isinstance(value, bool):
         raise ArgumentError(message, hint="steps are counted; round with `int(...)`")
-    if whole < 1:
-        raise HyperparameterError(message, hint="the first step is step 1")
+    if not 1 <= whole <= MOST_STEPS:
+        hint = "the first step is step 1" if whole < 1 else f"no run has more than {MOST_STEPS} steps"
+        raise HyperparameterError(message, hint=hint)
     return whole
 
 
 def _flag(what: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ArgumentError(f"{what}: True or False was expected, got {value!r}")
+        raise ArgumentError(f"{what}: True or False was expected, got {shown(value)}")
     return value
 
 
 def _list(what: str, value: Any, check: Check) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ArgumentError(f"{what}: a list was expected, got {value!r}")
+        raise ArgumentError(f"{what}: a list was expected, got {shown(value)}")
     return tuple(check(f"{what}[{i}]", each) for i, each in enumerate(value))
 
 
 def _rising(what: str, value: Any) -> tuple[int, ...]:
     steps = _list(what, value, _whole)
     if any(step >= later for step, later in pairwise(steps)):
-        raise HyperparameterError(f"{what}: steps in rising order, each once, were expected, got {value!r}")
+        raise HyperparameterError(f"{what}: steps in rising order, each once, were expected, got {shown(value)}")
     return steps
 
 
 def _factors(what: str, value: Any) -> tuple[tuple[int, float], ...]:
     pairs = list(value.items()) if isinstance(value, Mapping) else value
     if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-        raise ArgumentError(f"{what}: factors by step, such as {{100: 0.1}}, were expected, got {value!r}")
+        raise ArgumentError(f"{what}: factors by step, such as {{100: 0.1}}, were expected, got {shown(value)}")
     checked = sorted((_whole(what, step), _not_below_0(f"{what}[{step}]", factor)) for step, factor in pairs)
     _rising(what, [step for step, _ in checked])
     return tuple(checked)
@@ -366,30 +371,40 @@ def plain(schedule: Schedule) -> dict[str, Any]:
     Raises `ArgumentError` for anything but a schedule of this file.
     """
     if not is_schedule(schedule):
-        raise ArgumentError(f"a schedule of the kinds {', '.join(_KINDS)} was expected, got {schedule!r}")
-    arguments = {name: _each(Schedule, plain, getattr(schedule, name)) for name in _checks(type(schedule))}
+        raise ArgumentError(f"a schedule of the kinds {', '.join(_KINDS)} was expected, got {shown(schedule)}")
+    arguments = {
+        name: _each(Schedule, lambda inner, _: plain(inner), getattr(schedule, name), 0)
+        for name in _checks(type(schedule))
+    }
     return {"schedule": type(schedule).__name__} | arguments
 
 
-def from_plain(saved: Mapping[str, Any]) -> Schedule:
+#: How many schedules and lists there may be in each other.
+DEEPEST = 64
+
+
+def from_plain(saved: Mapping[str, Any], depth: int = 0) -> Schedule:
     """The schedule that `plain` wrote as `saved`.
 
     Raises `StateError` for what is none: an unknown kind, other arguments than it has, or wrong ones.
     """
-    kind = _KINDS.get(str(saved.get("schedule"))) if isinstance(saved, Mapping) else None
+    named = saved.get("schedule") if isinstance(saved, Mapping) else None
+    kind = _KINDS.get(named) if isinstance(named, str) else None
     if kind is None:
-        raise StateError(f"a dict with one of {', '.join(_KINDS)} as its 'schedule' was expected, got {saved!r}")
+        raise StateError(f"a dict with one of {', '.join(_KINDS)} as its 'schedule' was expected, got {shown(saved)}")
     names = ["schedule", *_checks(kind)]
     if set(saved) != set(names):
-        raise StateError(f"a saved schedule with {', '.join(names)} was expected, got {', '.join(map(str, saved))}")
+        raise StateError(f"a saved schedule with {', '.join(names)} was expected, got {shown(list(saved))}")
     try:
-        return kind(**{name: _each(Mapping, from_plain, saved[name]) for name in names[1:]})
+        return kind(**{name: _each(Mapping, from_plain, saved[name], depth) for name in names[1:]})
     except (ArgumentError, HyperparameterError) as error:
         raise StateError(f"a saved schedule: {error.message}", hint=error.hint) from None
 
 
-def _each(kind: type, convert: Callable[[Any], Any], value: Any) -> Any:
-    """`value` with all of this `kind` converted, in lists too."""
+def _each(kind: type, convert: Callable[[Any, int], Any], value: Any, depth: int) -> Any:
+    """`value` with all of this `kind` converted, in lists too; what is above it has this `depth`."""
+    if depth > DEEPEST:
+        raise StateError(f"a saved schedule: expected at most {DEEPEST} in each other, got more")
     if isinstance(value, (list, tuple)):
-        return [_each(kind, convert, inner) for inner in value]
-    return convert(value) if isinstance(value, kind) else value
+        return [_each(kind, convert, inner, depth + 1) for inner in value]
+    return convert(value, depth + 1) if isinstance(value, kind) else value

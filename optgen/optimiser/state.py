@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from .. import interpreter as interp
-from ..errors import ArrayError, StateError
+from ..errors import ArrayError, StateError, shown
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule
@@ -24,12 +24,15 @@ from ..runtime.arrays import Array
 from ..runtime.engine import small_shapes
 from ..runtime.plan import Member
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, key_of, keys_of, owner_of
+from .checkpoint import listed, scalar
 from .settings import Settings
 
 __all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_saved"]
 
 #: Counts are exact in float64, in which the scalars of a step are computed.
 MOST_UPDATES = 2**53
+#: More than any memory has.
+MOST_ELEMENTS = 2**62
 
 
 class States:
@@ -193,21 +196,25 @@ def read_saved(entries: object, fields: Fields) -> list[Slot]:
 def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
     if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
         raise StateError(f"{which}: shape, dtype, t and state were expected")
-    state, dtype = entry["state"], str(entry["dtype"])
+    state, dtype = entry["state"], scalar(entry["dtype"])
+    if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
+        raise StateError(f"{which}: expected float32 or float64 as dtype, got {shown(dtype)}")
     try:
         shape = tuple(map(operator.index, entry["shape"]))
     except TypeError:
-        raise StateError(f"{which}: a tuple of numbers was expected as shape, got {entry['shape']!r}") from None
+        shape = (-1,)
+    if not all(0 <= size < MOST_ELEMENTS for size in shape):
+        raise StateError(f"{which}: a tuple of numbers was expected as shape, got {shown(entry['shape'])}")
     try:
         t = operator.index(entry["t"])
     except TypeError:
         t = -1
     if not 0 <= t <= MOST_UPDATES:
-        raise StateError(f"{which}: a count of updates was expected as t, got {entry['t']!r}")
+        raise StateError(f"{which}: a count of updates was expected as t, got {shown(entry['t'])}")
     names, small = fields(shape)
     if not isinstance(state, Mapping) or set(state) != set(names):
-        got = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-        raise StateError(f"{which}: the states {', '.join(names) or 'none'} were expected, got {got or 'none'}")
+        message = f"{which}: the states {listed(tuple(names))} were expected, got {listed(state)}"
+        raise StateError(message)
     for name, array in state.items():
         own = (small[name], "float64") if name in small else (shape, dtype)
         expected = f"{which}: {name} as an array of {own[0]}, {own[1]} was expected"

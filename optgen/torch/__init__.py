@@ -6,7 +6,7 @@
     optim.chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())
 
 All are subclasses of `torch.optim.Optimizer`. The rules that torch has too derive from torch's own classes. Anything
-else in torch.optim, such as LBFGS, is torch's own. PyTorch 2.4 or newer is required. A class is made when it is first
+else in torch.optim, such as LBFGS, is torch's own. PyTorch 2.5 or newer is required. A class is made when it is first
 used.
 
 In: compiled rules, and parameters, gradients and states that are tensors. Out: optimiser classes. A change here touches

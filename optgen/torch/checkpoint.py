@@ -9,24 +9,30 @@ it holds is compared with what other rules would hold. Keys and states that no r
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import interpreter as interp
 from ..compiler.catalogue import shipped_rules
-from ..errors import StateError
+from ..errors import StateError, excerpt, shown
 from ..ir.expr import Extent
 from ..ir.rule import State
 from ..ir.torch_names import torch_states
 from ..optimiser.classes import shipped_class
+from ..optimiser.state import MOST_UPDATES
 from .naming import STEP, Kind
 from .param_groups import Groups, called
 from .tensors import has_memory, local
 
-__all__ = ["expect_state", "fitting"]
+__all__ = ["OF_ALL", "expect_state", "fitting"]
+
+#: Where the states of all parameters together are kept in a saved group.
+OF_ALL = "of_all_parameters"
 
 #: What wrappers of modules put into the names of parameters.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
@@ -64,15 +70,19 @@ def fitting(kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, An
     for i, other in enumerate(groups):
         kind.respell(other)
         _expect_hypers(kind, other, i, guess=guess)
+        _expect_values(kind, other, i)
+    _expect_group_states(kind, saved.get("group", groups[0].get(OF_ALL) if groups else None))
     reader, number = Groups(kind), 0
     for i, (group, other) in enumerate(zip(own, groups, strict=True)):
         needed = _needed(kind, reader.variants_of(other, i))
         names, saved_names = group.get("param_names"), other.get("param_names")
+        if saved_names is not None and not _names(saved_names, len(other["params"])):
+            raise StateError(f"group {i}: expected a name for each parameter, got {shown(saved_names)}")
         for j, (p, q) in enumerate(zip(group["params"], other["params"], strict=True)):
             what = called(own, number)
             number += 1
             if names and saved_names and _unwrapped(names[j]) != _unwrapped(saved_names[j]):
-                message = f"{what}: a state of that name was expected, got one of {saved_names[j]}"
+                message = f"{what}: a state of that name was expected, got one of {excerpt(saved_names[j])}"
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
             _expect_states(kind, what, p, saved["state"].get(q) or {}, needed[p.dim() >= 2], guess=guess)
     return {**saved, "param_groups": groups}
@@ -83,7 +93,18 @@ def _expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -
     if not (isinstance(saved, Mapping) and {"state", "param_groups"} <= saved.keys()):
         got = ", ".join(map(str, list(saved)[:3])) or "nothing" if isinstance(saved, Mapping) else type(saved).__name__
         raise StateError(f"a state dict of an optimiser, with state and param_groups, was expected, got {got}")
-    sizes, theirs = [len(g["params"]) for g in own], [len(g["params"]) for g in saved["param_groups"]]
+    groups, states = saved["param_groups"], saved["state"]
+    for what, value, kind in (("param_groups", groups, list | tuple), ("state", states, Mapping)):
+        if not isinstance(value, kind):
+            raise StateError(f"{what}: expected a {'list' if what[0] == 'p' else 'dict'}, got {shown(value)}")
+    for i, group in enumerate(groups):
+        numbers = group.get("params") if isinstance(group, Mapping) else None
+        if not isinstance(numbers, list | tuple) or not all(isinstance(n, int | str) for n in numbers):
+            raise StateError(f"group {i}: expected a dict with the numbers of its params, got {shown(group)}")
+    for i, kept in states.items():
+        if not isinstance(kept, Mapping):
+            raise StateError(f"state {shown(i)}: expected a dict, got {shown(kept)}")
+    sizes, theirs = [len(g["params"]) for g in own], [len(g["params"]) for g in groups]
     if len(theirs) != len(sizes):
         message = f"loaded state dict has a different number of parameter groups: {len(theirs)}, not {len(sizes)}"
         raise StateError(message, hint="make the optimiser with the groups that it was saved with")
@@ -96,8 +117,10 @@ def _expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -
 def _says_its_rule(kind: Kind, saved: Mapping[str, Any]) -> bool:
     """Whether it names its rule. StateError if that is not this one, and none that is loaded as this one."""
     name = saved.get("rule")
-    if name is not None and name != kind.name and not kind.strategy.loads_as(name):
-        raise StateError(f"a state of {kind.name} was expected, got one of {name}")
+    known = isinstance(name, str) and (name == kind.name or kind.strategy.loads_as(name))
+    if name is not None and not known:
+        got = excerpt(name) if isinstance(name, str) else shown(name)
+        raise StateError(f"a state of {kind.name} was expected, got one of {got}")
     return name is not None
 
 
@@ -109,6 +132,48 @@ def _expect_hypers(kind: Kind, saved: Mapping[str, Any], i: int, *, guess: bool)
         raise StateError(f"group {i}: {kind.name} has {absent[0]!r}, and the saved one has not; {doubt}")
     if guess:
         kind.strategy.expect_own(kind.name, saved, i)
+
+
+def _expect_values(kind: Kind, saved: Mapping[str, Any], i: int) -> None:
+    """StateError unless the hyperparameters and flags of a saved group are numbers, for the step computes with them."""
+    for hyper in kind.rules[0].hypers:
+        key, size = kind.hypers[hyper.name], len(hyper.default)
+        given = saved[key]
+        each = given if hyper.vector and isinstance(given, list | tuple) and len(given) == size else (given,)
+        if len(each) != size or not all(x is None or _is_number(x) for x in each):
+            expected = f"{size} numbers" if hyper.vector else "a number"
+            raise StateError(f"group {i}: {expected} was expected as {key!r}, got {shown(given)}")
+    for key in kind.absent:
+        if not _is_number(saved.get(key, 0)):
+            raise StateError(f"group {i}: a number was expected as {key!r}, got {shown(saved[key])}")
+    for key in (*kind.flags.values(), *kind.strategy.flags):
+        if not isinstance(saved.get(key), bool | int | None):
+            raise StateError(f"group {i}: True or False was expected as {key!r}, got {shown(saved[key])}")
+
+
+def _expect_group_states(kind: Kind, given: Any) -> None:
+    """StateError unless these are all states of all parameters together, or none."""
+    names = {state.name for rule in kind.rules for state in rule.states if state.extent == Extent.GROUP}
+    if given is None or (isinstance(given, Mapping) and not given):
+        return
+    if not isinstance(given, Mapping) or set(given) != names or not all(map(_is_number, given.values())):
+        expected = ", ".join(sorted(names)) or "none"
+        raise StateError(f"the states {expected} of the group were expected, as numbers, got {shown(given)}")
+
+
+def _is_number(x: Any) -> bool:
+    """Whether it is one real number, by itself or in a tensor or array."""
+    if isinstance(x, torch.Tensor):
+        return x.numel() == 1 and not x.is_complex() and x.layout is torch.strided and x.device.type != "meta"
+    if isinstance(x, np.ndarray):
+        return x.size == 1 and x.dtype.kind in "biuf"
+    if isinstance(x, int):
+        return abs(x) <= MOST_UPDATES  # as floats, those are whole numbers too
+    return isinstance(x, numbers.Real)
+
+
+def _names(given: Any, count: int) -> bool:
+    return isinstance(given, list | tuple) and len(given) == count and all(isinstance(name, str) for name in given)
 
 
 def _expect_states(
@@ -125,10 +190,16 @@ def _expect_states(
     for key, value in kept.items():
         if key in named and value is not None and not unseen:
             shape = interp.shape_of(named[key].extent, tuple(p.shape), kind.rules[0].rows)
-            given = value.cpu() if isinstance(value, torch.Tensor) else value
+            given = value.cpu() if isinstance(value, torch.Tensor) and value.device.type != "meta" else value
             expect_state(f"{what}: {key}", named[key], given, shape, p.dtype)
+        elif key == STEP and value is not None and not unseen and not _is_count(value):
+            raise StateError(f"{what}: a count of updates was expected as {STEP!r}, got {shown(value)}")
         elif guess and key not in named and key in _states_of_rules():
             raise StateError(f"{what}: {kind.name} has no state {key!r}; is this of another rule?")
+
+
+def _is_count(x: Any) -> bool:
+    return _is_number(x) and 0 <= float(x) <= MOST_UPDATES and float(x).is_integer()
 
 
 def _needed(kind: Kind, variants: Mapping[bool, int] | None) -> dict[bool, list[str]]:

@@ -20,7 +20,7 @@ from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _glob
 
 from ..errors import OverlapError
 from ..runtime.engine import StepEngine
-from .checkpoint import fitting
+from .checkpoint import OF_ALL, fitting
 from .naming import Kind
 from .param_groups import Groups, expect_group
 from .states import TensorStates
@@ -31,9 +31,7 @@ from .ways import TensorWays
 
 __all__ = ["Adapter"]
 
-#: Where the states of all parameters together are kept in a saved group.
-_OF_ALL = "of_all_parameters"
-#: And in a pickle, as 0.1.0 wrote them.
+#: Where the states of all parameters together are in a pickle, as 0.1.0 wrote them.
 _TOGETHER = "_together"
 
 
@@ -145,8 +143,12 @@ class Adapter(Optimizer):
         handles = [
             self.register_load_state_dict_pre_hook(expect), self.register_load_state_dict_post_hook(keep, prepend=True)
         ]  # fmt: skip
+        before = {name: vars(self)[name] for name in ("state", "param_groups")}
         try:
             super().load_state_dict(state_dict)
+        except BaseException:  # PyTorch may have come half-way
+            self.__dict__.update(before)
+            raise
         finally:
             for handle in handles:
                 handle.remove()
@@ -161,7 +163,7 @@ class Adapter(Optimizer):
             for name, value in saved["state"].get(i, {}).items():
                 if name in small and isinstance(value, torch.Tensor):
                     self.state[p][name] = value.detach().to(self.state[p][name].device, copy=True)
-        kept = [group.pop(_OF_ALL, None) for group in self.param_groups]
+        kept = [group.pop(OF_ALL, None) for group in self.param_groups]
         group = saved.get("group", kept[0])
         self._begin({name: np.array(value) for name, value in (group or {}).items()})
 
@@ -210,7 +212,7 @@ def _name_rule(optimiser: Any, saved: dict[str, Any]) -> None:
     if group:
         saved["group"] = {name: float(value) for name, value in group.items()}
         for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
-            group[_OF_ALL] = saved["group"]
+            group[OF_ALL] = saved["group"]
 
 
 def _copied(kept: Any) -> Any:

@@ -5,6 +5,7 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
 from functools import cache
 from operator import itemgetter
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from ..compiler.driver import Compilation
-from ..errors import ArgumentError, HyperparameterError
+from ..errors import ArgumentError, HyperparameterError, shown
 from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
@@ -73,7 +74,7 @@ class Groups:
         self._groups: Sequence[Mapping[str, Any]] = ()
         self._get: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*kind.keys)
         self._raw: list[tuple[Any, ...]] | None = None
-        self._keys: list[int] = []  # how many there are in each group: one more may be another spelling
+        self._keys: list[tuple[str, ...]] = []  # of each group: a new one may be another spelling
         self._sizes: list[int] = []
         self._owners: list[int] = []
         self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
@@ -86,10 +87,10 @@ class Groups:
         optgen's own does not allow."""
         kind = self._kind
         self._groups = groups
-        if list(map(len, groups)) != self._keys:
+        if (kind.spellings or kind.absent) and list(map(tuple, groups)) != self._keys:
             for group in groups:
                 kind.respell(group)
-            self._keys = list(map(len, groups))
+            self._keys = list(map(tuple, groups))
         raw = list(map(self._get, groups))
         sizes = [len(group["params"]) for group in groups]  # by these a parameter may have gone to another group
         regrouped = sizes != self._sizes
@@ -162,13 +163,16 @@ class Groups:
         return self._variants_of(group, self._values(group, torch.float64, i))
 
     def _values(self, group: Mapping[str, Any], dtype: torch.dtype, i: int) -> HyperValues:
-        """A None stands for the machine epsilon of the dtype, as in PyTorch's Adafactor."""
+        """A None stands for the machine epsilon of the dtype where PyTorch's default is one, as in Adafactor."""
         eps = torch.finfo(dtype).eps
         values = {}
         for hyper in self._kind.rules[0].hypers:
-            given = group[self._kind.hypers[hyper.name]]
-            each = given if hyper.vector else (given,)
-            found = tuple(eps if x is None else _number(x) for x in each)
+            key = self._kind.hypers[hyper.name]
+            found = _numbers(group[key], hyper, eps if key in self._kind.strategy.epsilons else None)
+            if found is None:
+                expected = f"{len(hyper.default)} numbers were" if hyper.vector else "a number was"
+                message = f"{self._kind.name}, group {i}, {key}: {expected} expected, got {shown(group[key])}"
+                raise ArgumentError(message, hint=f"such as {_shown(hyper.default)}")
             if self._kind.strategy.checks_values:
                 _expect_value(self._kind, hyper, found if hyper.vector else found[0], i)
             values[hyper.name] = found
@@ -211,9 +215,9 @@ def expect_absent(kind: Kind, given: Mapping[str, Any], where: str) -> None:
     for key, nothing in kind.absent.items():
         value = given.get(key, nothing)
         value = _number(value) if isinstance(value, torch.Tensor) else value
-        if value != nothing:
-            part = _PARTS[key].format(value)
-            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {value!r}"
+        if not isinstance(value, numbers.Real) or value != nothing:
+            part = _PARTS[key].format(shown(value))
+            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {shown(value)}"
             raise ArgumentError(message, hint=f"give it one: optgen.torch.chain(params, {part})")
 
 
@@ -237,7 +241,21 @@ def _expect_value(kind: Kind, hyper: Hyper, value: Any, i: int) -> None:
         raise ArgumentError(f"{where}: {NO_SCHEDULE}", hint=SCHEDULERS)
 
 
+def _numbers(given: Any, hyper: Hyper, missing: float | None) -> tuple[float, ...] | None:
+    """The values of a hyperparameter, `missing` for a None; None for what are no such numbers."""
+    each = given if hyper.vector else (given,)
+    try:
+        if len(each) == len(hyper.default):
+            return tuple(missing if x is None and missing is not None else _number(x) for x in each)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    return None
+
+
 def _number(x: Any) -> float:
+    """TypeError for a text, though it may read like a number."""
+    if isinstance(x, str | bytes | bytearray):
+        raise TypeError
     return float(x.detach() if isinstance(x, torch.Tensor) else x)
 
 

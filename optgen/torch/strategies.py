@@ -48,6 +48,8 @@ class Strategy(ABC):
     interprets: bool
     #: The flags of a group that decide how a step is done.
     flags: tuple[str, ...]
+    #: Arguments in which a None stands for the machine epsilon.
+    epsilons: frozenset[str]
     #: What to do with a parameter on another device than the CPU.
     elsewhere: str
 
@@ -107,6 +109,7 @@ class TorchRule(Strategy):
         self._ways = tuple(flag for flag in _OWN_WAYS if flag in known)
         self._settled = tuple(settled)
         self.flags = (*self._ways, *self._settled)
+        self.epsilons = frozenset(name for name, p in known.items() if type(p.default) is tuple and None in p.default)
         self.elsewhere = f"use torch.optim.{theirs.__name__} there, which takes the same state_dict"
         step: Any = theirs.step
         self._step = step.__wrapped__ if getattr(step, "hooked", False) else step
@@ -186,6 +189,7 @@ class OwnRule(Strategy):
     counts_whatever_is_kept = False
     interprets = True
     flags = ()
+    epsilons = frozenset()
     elsewhere = "keep it and its gradient on the CPU"
 
     def steps_group(self, group: Mapping[str, Any]) -> bool:
@@ -198,8 +202,12 @@ class OwnRule(Strategy):
     def expect_memory(self, what: str, name: str, x: torch.Tensor) -> None:
         if x.device.type == "meta":
             raise ArrayError(f"{what} is on meta: {name} steps on the CPU", hint=f"{self.elsewhere}, or {_PYTORCHS}")
-        message = f"{what}: {name} steps what is in memory, and a {type(x).__name__} has operations of its own"
-        raise ArrayError(message, hint=_PYTORCHS)
+        got, hint = f"a {type(x).__name__} has operations of its own", ""
+        if x._is_zerotensor():
+            got, hint = "these zeros are not", "p.grad = torch.zeros_like(p), or "
+        elif type(x).__torch_dispatch__ is torch.Tensor.__torch_dispatch__:
+            got, hint = "this is a tensor of a transform of torch.func", "step outside of it, or "
+        raise ArrayError(f"{what}: {name} steps what is in memory, and {got}", hint=hint + _PYTORCHS)
 
     def expect_real(self, what: str, name: str) -> None:
         raise ArrayError(f"{what}: {name} does not support complex parameters", hint=ANOTHER_RULE)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import cache, partial
 from typing import Any
@@ -23,6 +24,7 @@ from ..runtime.library import runtime
 
 __all__ = [
     "DTYPES",
+    "SLOWER",
     "TENSORS",
     "compute_dtype",
     "count_dtype",
@@ -37,6 +39,7 @@ __all__ = [
     "steppable",
     "traced",
     "unresolved",
+    "view_fault",
     "wide",
 ]
 
@@ -45,6 +48,8 @@ DTYPES = {
     torch.float32: "float32", torch.float64: "float64", torch.complex64: "float32", torch.complex128: "float64",
 }  # fmt: skip
 _MOST_RANK = 64
+#: How many times as long a step of 200 tensors takes where each is asked for what it is.
+SLOWER = 50
 
 
 def compute_dtype(p: torch.Tensor) -> str:
@@ -168,10 +173,25 @@ def _look() -> int:
 
 
 @cache
-def _readable() -> bool:
-    """Whether what the runtime sees of tensors is what PyTorch says of them."""
+def view_fault() -> str:
+    """Why the runtime cannot look at tensors in memory; empty if it can."""
+    if not lists_readable():
+        return "this Python lays out lists in another way than CPython"
     if not _look():
-        return False
+        return f"PyTorch {torch.__version__} has not all functions that tell C of tensors"
+    return "" if _seen_as_told() else f"PyTorch {torch.__version__} tells C something else of tensors than Python"
+
+
+@cache
+def _readable() -> bool:
+    """Whether the runtime can look at tensors in memory; a warning if it cannot."""
+    if fault := view_fault():
+        slow = f"a step of many tensors is slow here, one of 200 takes some {SLOWER} times as long"
+        warnings.warn(f"optgen.torch: {slow}: {fault}; `optgen doctor` tells more", RuntimeWarning, stacklevel=2)
+    return not fault
+
+
+def _seen_as_told() -> bool:
     whole, double = _zeros(5, 7, 3), _zeros(dtype=torch.float64)
     some = [whole, whole[1:4:2].transpose(0, 1), torch.nn.Parameter(_zeros(2)), double]
     heads = list(map(_head, some))

@@ -53,6 +53,9 @@ class Turns:
         self.tied = len(found) > 1 or any(turn.inside for turn in found)
         if self.tied and (self._kind.grouped or self._kind.overwrites):
             self._refuse(found)
+        given = [i for turn in found for i in turn.places]
+        # What nothing steps is refused before the first turn.
+        self._ways.divided(given, [params[i] for i in given], [grads[i] for i in given])
         for turn in found:
             of_turn = [g if i in turn.places else None for i, g in enumerate(grads)]
             if turn.inside:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -826,7 +827,8 @@ def test_the_doctor_finds_all_well(built: Path, cache: Path) -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.stdout
     table = rows(result)
-    assert list(table) == ["versions", "compiler", "instruction set", "threads", "cache folder", "built kernels"]
+    own = ["versions", "compiler", "instruction set", "threads", "cache folder", "built kernels", "torch"]
+    assert list(table) == own + ["torch: fast path", "torch: threads"] * (find_spec("torch") is not None)
     assert {state for state, _ in table.values()} == {"ok"}
     compiler = toolchain.find_compiler()
     assert table["compiler"][1] == f"{' '.join(compiler.command)}: {compiler.version}"
@@ -894,6 +896,53 @@ def test_the_doctor_finds_a_compiler_that_does_not_compile(
     assert result.exit_code == 1
     assert rows(result)["compiler"][0] == "NOT OK"
     assert "\nno math.h\nto do: it was called as" in rows(result)["compiler"][1]
+
+
+def test_the_doctor_looks_at_torch(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors, threads = pytest.importorskip("optgen.torch.tensors"), pytest.importorskip("optgen.torch.threads")
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 3)
+    table = rows(run("doctor"))
+    assert table["torch"] == ("ok", metadata.version("torch"))
+    assert table["torch: fast path"] == ("ok", "the runtime looks at tensors in memory")
+    assert table["torch: threads"] == ("ok", "3, those of torch")
+    monkeypatch.setattr(tensors, "view_fault", lambda: "it is another Python")
+    monkeypatch.setattr(threads, "_TEAM", None)
+    table = rows(run("doctor"))
+    assert table["torch: fast path"][0] == table["torch: threads"][0] == "NOT OK"
+    assert table["torch: fast path"][1].startswith("it is another Python: a step of 200 tensors takes some 50 times")
+    assert "\nto do: use CPython" in table["torch: fast path"][1]
+    assert "\nto do: set OMP_WAIT_POLICY=passive" in table["torch: threads"][1]
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    assert rows(run("doctor"))["torch: threads"] == ("ok", "3, of a pool of optgen")
+
+
+@pytest.mark.parametrize(("found", "expected"), [
+    (None, ("ok", "not installed: only optgen.torch needs it")),
+    ("2.4.1+cpu", ("NOT OK", "expected torch 2.5 or newer, got 2.4.1+cpu\nto do: pip install 'torch>=2.5'")),
+    ("2.5.0", ("ok", "2.5.0")),
+    ("3.0a1", ("ok", "3.0a1")),
+])  # fmt: skip
+def test_the_doctor_tells_the_version_of_torch(
+    found: str | None, expected: tuple[str, str], built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def version(name: str) -> str:
+        if name == "torch" and found is None:
+            raise metadata.PackageNotFoundError
+        return found if name == "torch" and found else metadata.version(name)
+
+    monkeypatch.setattr(doctor, "version", version)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: None)
+    table = rows(run("doctor"))
+    assert table["torch"] == expected
+    assert "torch: threads" not in table
+
+
+def test_the_oldest_torch_is_the_same_everywhere() -> None:
+    oldest = ".".join(map(str, doctor.OLDEST_TORCH))
+    assert f'torch = ["torch>={oldest}"]' in (ROOT / "pyproject.toml").read_text("utf-8")
+    for page in ("README.md", "docs/torch.md", "optgen/torch/__init__.py"):
+        assert f"PyTorch {oldest} or newer" in (ROOT / page).read_text("utf-8"), page
 
 
 def test_the_doctor_says_why_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -226,3 +226,41 @@ def test_a_state_without_memory_is_refused(name: str) -> None:
     with pytest.raises(StateError, match=rf"parameter 1: its state {key}(.|\n)*in memory of the CPU(.|\n)*Wrapped"):
         optimiser.step()
     assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+
+
+def test_zeros_that_are_not_in_memory() -> None:
+    """Such as autograd gives where nothing depends on a parameter."""
+    for name in ("SGD", "AdamW"):
+        params = parameters(shapes=SHAPES)
+        copies = twins(params)
+        there, here = theirs(name, params), ours(name, copies)
+        for t in range(3):
+            give([params, copies], t)
+            if t == 1:
+                params[0].grad, copies[0].grad = (torch._efficientzerotensor(SHAPES[0]) for _ in range(2))
+            there.step()
+            here.step()
+        Scales(ULPS).compare(tensors_of(here, copies), tensors_of(there, params))
+    give([params], 0)
+    params[0].grad = torch._efficientzerotensor(SHAPES[0])
+    with pytest.raises(ArrayError, match=r"parameter 0: Lion(.|\n)*these zeros are not(.|\n)*torch.zeros_like"):
+        optim.Lion(params).step()
+
+
+def test_a_transform_of_torch_func() -> None:
+    p = torch.nn.Parameter(torch.ones(2))
+
+    def stepped_by(name: str) -> Any:
+        def step(g: Any) -> Any:
+            p.grad = g
+            ours(name, [p], lr=0.1).step()
+            return g
+
+        return step
+
+    with pytest.raises(ArrayError, match=r"parameter 0: Lion(.|\n)*a transform of torch.func(.|\n)*step outside of it"):
+        torch.func.vmap(stepped_by("Lion"))(torch.ones(3, 2))
+    with pytest.raises(RuntimeError, match=r"vmap|broadcast"):  # as PyTorch's own
+        torch.func.vmap(stepped_by("SGD"))(torch.ones(3, 2))
+    p.grad = None
+    assert torch.equal(p, torch.ones(2))

@@ -187,6 +187,35 @@ def test_arguments_of_other_rules_are_checked() -> None:
     assert optim.LAMB(params, 0.5).param_groups[0]["lr"] == 0.5
 
 
+@pytest.mark.parametrize("name", [*NAMES, "LAMB", "Lion", "Prodigy"])
+def test_what_is_no_number_is_refused_when_it_is_set_later(name: str) -> None:
+    """PyTorch raises TypeErrors too, from within its arithmetic."""
+    params = parameters(shapes=[(3, 4), (5,)])
+    optimiser = ours(name, params)
+    give([params], 0)
+    optimiser.step()
+    (group,) = optimiser.param_groups
+    tried = 0
+    for key, good in list(group.items()):
+        several = type(good) is tuple
+        if type(good) not in (int, float) and not several:
+            continue
+        bad = ["0.1", b"0.1", None, 1j, [0.1], {}, "x"]
+        if several:
+            bad = [*((x, *good[1:]) for x in bad if good[0] is not None or x is not None), 0.1, good[:1], "0.1"]
+        before = tensors_of(optimiser, params)
+        for x in bad:
+            group[key] = x
+            expected = rf"{name}, group 0, {key}: (a number|\d numbers|{name} has none, so \d) \w+ expected, got"
+            with pytest.raises(ArgumentError, match=expected):
+                optimiser.step()
+            tried += 1
+        assert same_bits(tensors_of(optimiser, params), before)
+        group[key] = good
+        optimiser.step()
+    assert tried >= 8
+
+
 def test_a_constant_that_vanishes_is_refused_as_everywhere() -> None:
     params = parameters(shapes=SMALL)
     optimiser = optim.ADAM(params, eps=1e-60)

@@ -300,6 +300,21 @@ def test_other_keys_of_a_group_are_kept_and_change_nothing(name: str) -> None:
     assert group["later"] == 1
 
 
+def test_a_spelling_that_takes_the_place_of_another_key_acts() -> None:
+    params = parameters(shapes=SHAPES)
+    optimiser = optim.LAMB([{"params": params, "name": "all"}])
+    stepped(optimiser, params, 1)
+    group = optimiser.param_groups[0]
+    del group["name"]
+    group["decay"] = 0.5
+    stepped(optimiser, params, 1)
+    assert group["weight_decay"] == 0.5
+    del group["weight_decay"]
+    group["decay"] = 0.25
+    stepped(optimiser, params, 1)
+    assert group["weight_decay"] == 0.25
+
+
 # ---- What was saved with the names of specs ----
 
 

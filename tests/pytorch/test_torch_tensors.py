@@ -10,6 +10,8 @@ import inspect
 import io
 import multiprocessing
 import sys
+import warnings
+from functools import cache
 from typing import Any
 
 import pytest
@@ -33,7 +35,9 @@ from torch_pairs import (
 
 import optgen
 from optgen.errors import ArrayError
+from optgen.frozen import replace
 from optgen.runtime import guard, library
+from optgen.torch import tensors, threads
 from optgen.torch.tensor_library import TensorLibrary
 from optgen.torch.tensors import TENSORS
 
@@ -52,10 +56,53 @@ def reader(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(request.param)
 
 
-def replaced(reader: Any) -> Any:
-    from optgen.frozen import replace
+def replaced(reader: Any, readable: Any = lambda: False) -> Any:
+    return replace(reader, readable=readable, look=0)
 
-    return replace(reader, readable=lambda: False, look=0)
+
+# ---- The fast path ----
+
+
+def warned_of(steps: int = 3) -> list[str]:
+    """What optimisers that are made and stepped warn of."""
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(steps):
+            begun("AdamW")
+    return [str(each.message) for each in found]
+
+
+@pytest.mark.parametrize("missing", ["functions", "lists", "truth"])
+def test_one_warning_tells_that_tensors_cannot_be_looked_at(missing: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for function in (tensors._readable, tensors.view_fault):
+        monkeypatch.setattr(tensors, function.__name__, cache(function.__wrapped__))
+    monkeypatch.setattr(TensorLibrary, "reader", replaced(TENSORS, readable=tensors._readable))
+    reason = {
+        "functions": ("_look", lambda: 0, "has not all functions that tell C of tensors"),
+        "lists": ("lists_readable", lambda: False, "lays out lists in another way"),
+        "truth": ("_seen_as_told", lambda: False, "tells C something else of tensors than Python"),
+    }[missing]
+    monkeypatch.setattr(tensors, *reason[:2])
+    (message,) = warned_of()
+    assert "one of 200 takes some 50 times as long" in message
+    assert reason[2] in message
+    assert "optgen doctor" in message
+
+
+def test_one_warning_tells_that_torch_has_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "_warn", cache(threads._warn.__wrapped__))
+    for name in ("OMP_WAIT_POLICY", "OPTGEN_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    assert warned_of() == []
+    monkeypatch.setattr(threads, "_TEAM", None)
+    (message,) = warned_of()
+    assert "no GNU OpenMP" in message
+    assert "OMP_WAIT_POLICY=passive" in message
+    assert warned_of() == []
+    threads._warn.cache_clear()
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)  # which disturbs nobody
+    assert warned_of() == []
 
 
 # ---- Strides ----

@@ -188,6 +188,20 @@ def test_a_value_of_all_parameters_needs_them_apart(kind: str, dtype: Any) -> No
     assert p.tolist() == [1] * 4
 
 
+@pytest.mark.parametrize("name", ["Lion", "LARS"])
+def test_what_nothing_steps_is_refused_before_the_first_turn(name: str) -> None:
+    a, c = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(3, 2))
+    b = torch.nn.Parameter(a.detach().view(2, 2))
+    optimiser = getattr(optim, name)([a, b, c])
+    a.grad, b.grad, c.grad = torch.ones(4), torch.ones(2, 2), torch.ones(3, 2).to_sparse()
+    for _ in range(2):
+        with pytest.raises(ArrayError, match=r"parameter 2.*sparse"):
+            optimiser.step()
+        assert a.tolist() == [1] * 4
+        optimiser._turns.tied = True
+    assert not optimiser.state
+
+
 def test_turns_are_few() -> None:
     whole = torch.zeros(8, 6)
     columns = [torch.nn.Parameter(column) for column in whole.unbind(1)]
