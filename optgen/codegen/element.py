@@ -78,9 +78,14 @@ class Element:
     definitions: tuple[str, ...]
 
     @property
+    def small(self) -> tuple[ScalarField, ...]:
+        """The scalars and columns."""
+        return *self.scalars, *self.columns
+
+    @property
     def needs(self) -> frozenset[Need]:
         """What the places of the scalars and columns need to have been declared."""
-        return frozenset().union(*(scalar.place.needs for scalar in (*self.scalars, *self.columns)))
+        return frozenset().union(*(each.place.needs for each in self.small))
 
 
 def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Storage) -> Element:

@@ -6,7 +6,8 @@ instruction set. What the template must know of a rule comes to it as the typed 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from .. import __version__
@@ -47,27 +48,58 @@ TARGETS = (
 #: A kernel takes slabs only if none of its stages has more arrays of OPTGEN_SLAB numbers on the stack, 48 KiB of it.
 MOST_IN_SLAB = 12
 
+
+@frozen
+class Declared:
+    """A name that is declared with a value; `base` is the type that names of one declaration share, and `name` has
+    its own stars."""
+
+    base: str
+    name: str
+    value: str
+
+
+def declarations(names: Iterable[Declared]) -> list[str]:
+    """Declarations of names in order; those of one type that follow each other stand in one."""
+    return [
+        f"{base} {', '.join(f'{each.name} = {each.value}' for each in group)};"
+        for base, group in groupby(names, key=lambda each: each.base)
+    ]
+
+
 #: How a row of elements comes by the base of a place.
 _OF_ROW = {
-    Base.AT: "char *const *const of_at = values->tensor->at;",
-    Base.STEP: "const double *const of_step = values->step;",
-    Base.GROUP: "const double *const of_group = values->group;",
-    Base.TENSOR: "const double *const of_tensor = values->tensor->space->cells;",
-    Base.MATRIX: "const int64_t matrix_i = values->matrix;",
-    Base.ROW: "const int64_t row_i = values->row;",
-    Base.COLUMN: "const int64_t column_i = values->column;",
-    Base.SHAPE: "const optgen_shape of = optgen_shape_of(values->tensor->layout);",
+    Base.AT: Declared("char", "*const *const of_at", "values->tensor->at"),
+    Base.STEP: Declared("const double", "*const of_step", "values->step"),
+    Base.GROUP: Declared("const double", "*const of_group", "values->group"),
+    Base.TENSOR: Declared("const double", "*const of_tensor", "values->tensor->space->cells"),
+    Base.MATRIX: Declared("const int64_t", "matrix_i", "values->matrix"),
+    Base.ROW: Declared("const int64_t", "row_i", "values->row"),
+    Base.COLUMN: Declared("const int64_t", "column_i", "values->column"),
+    Base.SHAPE: Declared("const optgen_shape", "of", "optgen_shape_of(values->tensor->layout)"),
 }
 #: How a small loop does.
 _OF_SMALL_LOOP = {
-    Base.AT: "char *const *const of_at = tensor->at;",
-    Base.STEP: "const double *const of_step = step;",
-    Base.GROUP: "const double *const of_group = group;",
-    Base.TENSOR: "double *const of_tensor = tensor->space->cells;",
-    Base.SHAPE: "const optgen_shape of = optgen_shape_of(tensor->layout);",
-    Base.HEIGHT: "const int64_t of_height = of.matrices * of.rows;",
-    Base.WIDTH: "const int64_t of_width = of.matrices * of.columns;",
-    Base.HIGH: "const int64_t of_high = optgen_parts(of.rows, OPTGEN_PANEL);",
+    Base.AT: Declared("char", "*const *const of_at", "tensor->at"),
+    Base.STEP: Declared("const double", "*const of_step", "step"),
+    Base.GROUP: Declared("const double", "*const of_group", "group"),
+    Base.TENSOR: Declared("double", "*const of_tensor", "tensor->space->cells"),
+    Base.SHAPE: Declared("const optgen_shape", "of", "optgen_shape_of(tensor->layout)"),
+    Base.HEIGHT: Declared("const int64_t", "of_height", "of.matrices * of.rows"),
+    Base.WIDTH: Declared("const int64_t", "of_width", "of.matrices * of.columns"),
+    Base.HIGH: Declared("const int64_t", "of_high", "optgen_parts(of.rows, OPTGEN_PANEL)"),
+}
+#: How its loop, which slabs have too, gets them.
+_PARAMETERS = {
+    Base.AT: "char *const *of_at",
+    Base.STEP: "const double *of_step",
+    Base.GROUP: "const double *of_group",
+    Base.TENSOR: "const double *of_tensor",
+    Base.SHAPE: "optgen_shape of",
+    Base.HEIGHT: "int64_t of_height",
+    Base.WIDTH: "int64_t of_width",
+    Base.HIGH: "int64_t of_high",
+    Base.BLOCKS: "int64_t of_blocks",
 }
 #: How many values of a tensor an array of a field has.
 _LENGTH = {Kept.MATRIX: "of.matrices", Kept.ROW: "of.matrices * of.rows", Kept.COLUMN: "of.matrices * of.columns"}
@@ -90,7 +122,7 @@ class SweepText:
         """The fields of its `optgen_work`."""
         fields = [f".row = {self.name}_##ISA"]
         if self.element.folds:
-            fields += [f".fold = {self.fold}_##ISA", f".block = {self.name}_block_##ISA"]
+            fields = [f"OPTGEN_REDUCES({self.name}, ISA)", f".fold = {self.fold}_##ISA"]
         return fields + ([f".slab = {self.slab}_##ISA"] if self.slab else [])
 
     @property
@@ -120,7 +152,7 @@ class SweepText:
 
     @property
     def reads(self) -> list[str]:
-        return [f"OPTGEN_READ({a.name}, {a.number});" for a in self.element.arrays]
+        return [f"OPTGEN_READ({self.element.ctype.name}, {a.name}, {a.number});" for a in self.element.arrays]
 
     @property
     def writes(self) -> list[str]:
@@ -177,14 +209,24 @@ class SweepText:
 
     @property
     def declarations(self) -> list[str]:
-        """What the places of a row of elements need."""
-        needs = self.element.needs
+        """What the places of a row of elements need; only of its columns, if a function gives the scalars."""
+        return self.needed(self.element.columns if self.element.folds else self.element.small)
+
+    @staticmethod
+    def needed(small: Sequence[ScalarField]) -> list[str]:
+        """What these places of a row of elements need."""
+        needs = frozenset[Need]().union(*(each.place.needs for each in small))
         kept = [
-            f"const double *const {array.name} ="
-            f" (const double *)values->tensor->space->{array.field} + {array.number} * values->{array.field};"
+            Declared(
+                "const double",
+                f"*const {array.name}",
+                f"(const double *)values->tensor->space->{array.field} + {array.number} * values->{array.field}",
+            )
             for array in _arrays(needs)
         ]
-        return [*kept, *(line for base, line in _OF_ROW.items() if base in needs)]
+        found = [declared for base, declared in _OF_ROW.items() if base in needs]
+        indices = [each for each in found if each.base not in ("char", "const double")]
+        return declarations([*(each for each in found if each not in indices), *kept, *indices])
 
     # In a slab, which has many rows and matrices, their values stand beside the elements.
 
@@ -257,7 +299,7 @@ class SmallLoopText:
     def declarations(self) -> list[str]:
         blocks = "of.columns" if self.tiled else "of.elements"
         found = dict(_OF_SMALL_LOOP)
-        found[Base.BLOCKS] = f"const int64_t of_blocks = optgen_parts({blocks}, OPTGEN_BLOCK);"
+        found[Base.BLOCKS] = Declared("const int64_t", "of_blocks", f"optgen_parts({blocks}, OPTGEN_BLOCK)")
         arrays = _arrays(self.body.needs)
         needs = set(self.body.needs)
         kinds = {array.kept for array in arrays}
@@ -268,11 +310,34 @@ class SmallLoopText:
         runs = "of.matrices * of.rows * of_blocks" if self.tiled else "of_blocks"
         length = _LENGTH | {Kept.PARTIAL: runs, Kept.PANEL: "of_high * of_width"}
         kept = [
-            f"double *const {array.name} = (double *)tensor->space->{array.field}"
-            + (f" + {array.number} * {length[array.kept]};" if array.number else ";")
+            Declared(
+                "double",
+                f"*const {array.name}",
+                f"(double *)tensor->space->{array.field}"
+                + (f" + {array.number} * {length[array.kept]}" if array.number else ""),
+            )
             for array in arrays
         ]
-        return [*(line for base, line in found.items() if base in needs), *kept]
+        many = [Declared("const int64_t", "of_many", self.count)] if self.body.index else []
+        return declarations([*(each for base, each in found.items() if base in needs), *many, *kept])
+
+    @property
+    def parameters(self) -> list[str]:
+        """What the loop of a share, or of a slab, takes besides its ends."""
+        return [
+            f"double *restrict {need.name}" if isinstance(need, KeptArray) else _PARAMETERS[need]
+            for need in self._passed
+        ]
+
+    @property
+    def arguments(self) -> list[str]:
+        """The same, as whoever calls it has declared it."""
+        return [need.name if isinstance(need, KeptArray) else need.value for need in self._passed]
+
+    @property
+    def _passed(self) -> list[Base | KeptArray]:
+        needs = self.body.needs | ({Base.SHAPE} if self.body.in_matrix else set())
+        return [*(base for base in _PARAMETERS if base in needs), *_arrays(needs)]
 
     @property
     def count(self) -> str:
@@ -315,15 +380,15 @@ class SlabText:
 
     @property
     def declarations(self) -> list[str]:
-        found = [
-            (Base.STEP, "const double *const of_step = step;"),
-            (Base.GROUP, "const double *const of_group = group;"),
-            (Base.TENSOR, "const double *const of_tensor = tensor->space->cells;"),
-            (Base.BLOCKS, "const int64_t of_blocks = 1;"),
-            (Base.HIGH, "const int64_t of_high = 1;"),
-            (Base.WIDTH, "const int64_t of_width = count * of.columns;"),
-        ]
-        return [line for base, line in found if base in self.needs]
+        found = {
+            Base.STEP: Declared("const double", "*const of_step", "step"),
+            Base.GROUP: Declared("const double", "*const of_group", "group"),
+            Base.TENSOR: Declared("const double", "*const of_tensor", "tensor->space->cells"),
+            Base.BLOCKS: Declared("const int64_t", "of_blocks", "1"),
+            Base.HIGH: Declared("const int64_t", "of_high", "1"),
+            Base.WIDTH: Declared("const int64_t", "of_width", "count * of.columns"),
+        }
+        return declarations(declared for base, declared in found.items() if base in self.needs)
 
     @property
     def kept_arrays(self) -> list[str]:
@@ -332,11 +397,9 @@ class SlabText:
             if array in self.kept:
                 counted = _IN_SLAB.get(array.kept, array.field)
                 all_before = f"{array.number} * of_all.{counted} + " if array.number else ""
-                found.append(
-                    f"double *restrict const {array.name} ="
-                    f" (double *)tensor->space->{array.field} + {all_before}begin.{counted};"
-                )
-        return found
+                where = f"(double *)tensor->space->{array.field} + {all_before}begin.{counted}"
+                found.append(Declared("double", f"*restrict const {array.name}", where))
+        return declarations(found)
 
     @property
     def numbered(self) -> bool:
@@ -378,8 +441,9 @@ class KernelText:
         whole = f"      .work = (const optgen_work[]){{ {{ {', '.join(work[0])} }} }} }},"
         if len(work) == 1 and len(whole) <= IN_MACRO:
             return [head, whole]
-        lines = [call("{ ", fields, " },", " " * 10, IN_MACRO) for fields in work]
-        return [*head.split("\n"), "      .work = (const optgen_work[]){", *"\n".join(lines).split("\n"), "      } },"]
+        pieces = [call("{ ", fields, " },", "", IN_MACRO - 10) for fields in work]
+        lines = filled([piece.replace("\n", f"\n{' ' * 10}") for piece in pieces], " " * 10, IN_MACRO)
+        return [*head.split("\n"), "      .work = (const optgen_work[]){", *lines.split("\n"), "      } },"]
 
 
 def kernel_source(
@@ -506,6 +570,6 @@ def _moved(plan: Sweeps, ctype: c.CType) -> list[str]:
     """Where the arrays and states begin for some matrices of a tensor."""
     kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
     counted = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns"}
-    moves = [f" + begin.elements * (int64_t)sizeof({ctype.name})"] * len(plan.rule.arrays)
-    moves += [f" + begin.{counted[e]} * (int64_t)sizeof(double)" if e in counted else "" for e in kept]
-    return [f"tensor->at[{i}]{move}" for i, move in enumerate(moves)]
+    moves = [f"elements, {ctype.name}"] * len(plan.rule.arrays)
+    moves += [f"{counted[e]}, double" if e in counted else "" for e in kept]
+    return [f"OPTGEN_FROM({i}, {move})," if move else f"tensor->at[{i}]," for i, move in enumerate(moves)]

@@ -104,29 +104,34 @@ class Slot:
         return {"shape": self.shape, "dtype": self.dtype, "t": self.t, "state": state}
 
 
-def owner_of(p: Array) -> Any:
-    """The object whose life is the life of the memory of `p`: the last of its bases that can be watched."""
-    owner: Any = p
-    passed = {id(p)}  # alive, held by one another
-    while (base := _base_of(owner)) is not None and id(base) not in passed:
-        try:
-            weakref.ref(base)
-        except TypeError:
-            break
-        passed.add(id(base))
-        owner = base
-    return owner
-
-
 #: The base of an array, whatever a class derived from that of arrays calls so.
 _array_base = np.ndarray.base.__get__
 
 
-def _base_of(owner: Any) -> Any:
-    """What has the memory that an object is a view of, as far as it says so."""
-    if isinstance(owner, np.ndarray):
-        return _array_base(owner)
-    return owner.obj if isinstance(owner, memoryview) else getattr(owner, "base", None)
+def owner_of(p: Array) -> Any:
+    """The object whose life is the life of the memory of `p`: the last of its bases that can be watched."""
+    owner: Any = p
+    passed: list[Any] = []  # neither arrays nor views of memory: they may call anything their base, even themselves
+    while True:
+        base: Any
+        if type(owner) is np.ndarray:
+            base = owner.base
+        elif isinstance(owner, np.ndarray):
+            base = _array_base(owner)
+        elif isinstance(owner, memoryview):
+            base = owner.obj
+        elif any(owner is other for other in passed):
+            return owner
+        else:
+            passed.append(owner)
+            base = getattr(owner, "base", None)
+        if base is None:
+            return owner
+        try:
+            weakref.ref(base)
+        except TypeError:
+            return owner
+        owner = base
 
 
 def key_of(p: Array, owner: object) -> Key:

@@ -323,7 +323,7 @@ def test_state_dies_with_its_parameter(subject, backend):
         gc.collect()
     assert [ref() for ref in dying] == [None] * 6
     assert [slot() is None for slot in slots] == [False, True, True]
-    assert len(engine_of(opt).plans) == 0
+    assert len(engine_of(opt).engine.plans) == 0
     assert opt.state(keep)["t"] == 1
     opt.step([keep], [np.ones(5)])  # and it goes on, a group with those that are left
     assert opt.state(keep)["t"] == 2
@@ -367,7 +367,7 @@ def test_state_dies_with_a_parameter_that_the_garbage_collector_finds():
     opt.step(cycle[:1], [np.ones(5)])
     del cycle
     gc.collect()
-    assert len(engine_of(opt).states) == len(engine_of(opt).plans) == len(engine_of(opt).states._owners) == 0
+    assert len(engine_of(opt).states) == len(engine_of(opt).engine.plans) == len(engine_of(opt).states._owners) == 0
 
 
 @pytest.mark.parametrize(
@@ -414,7 +414,7 @@ def test_many_short_lived_parameters_leave_nothing_behind(backend, count):
     del p, crowd
     gc.collect()
     assert len(engine_of(opt).states) == len(engine_of(opt).states._owners) == 1
-    assert len(engine_of(opt).plans) == 0
+    assert len(engine_of(opt).engine.plans) == 0
     assert len(engine_of(opt).states.slots()[0].plans) == 0
 
 

@@ -110,8 +110,8 @@ MUTANTS = [
     _c(
         "strides of the gradient ignored",
         rule="adam",
-        old=r"OPTGEN_READ\(g_at, 1\);",
-        new="memcpy(&g_at, at[1] + i * by[0], sizeof g_at);",
+        old=r"OPTGEN_READ\((\w+), g_at, 1\);",
+        new=r"\1 g_at; memcpy(&g_at, at[1] + i * by[0], sizeof g_at);",
     ),
     _c("the update goes into a copy and is lost", rule="adam", old=r"OPTGEN_WRITE\(p_at, 0\);", new=""),
     _c("a state goes into a copy and is lost", rule="adam", old=r"OPTGEN_WRITE\(v_at, 3\);", new=""),
@@ -229,8 +229,8 @@ MUTANTS = [
     _c(
         "the states of the first slab for all",
         rule="sm3",
-        old=r" \+ begin\.rows \* \(int64_t\)sizeof",
-        new=" + 0 * (int64_t)sizeof",
+        old=r"OPTGEN_FROM\((\d), rows, double\)",
+        new=r"tensor->at[\1]",
     ),
     _runtime(
         "every second slab from the first matrix",

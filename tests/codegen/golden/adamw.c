@@ -78,7 +78,7 @@ const optgen_kernel *optgen_kernels(void);
 #endif
 
 /* Element i of array A, where the arrays have strides. */
-#define OPTGEN_READ(X, A) memcpy(&X, at[A] + i * by[A], sizeof X)
+#define OPTGEN_READ(TYPE, X, A) TYPE X; memcpy(&X, at[A] + i * by[A], sizeof X)
 #define OPTGEN_WRITE(X, A) memcpy(at[A] + i * by[A], &X, sizeof X)
 
 /* A sweep for one instruction set. */
@@ -137,11 +137,10 @@ OPTGEN_INLINE void adamw_f32_row(
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        float p_at, g_at, m_at, v_at;
-        OPTGEN_READ(p_at, 0);
-        OPTGEN_READ(g_at, 1);
-        OPTGEN_READ(m_at, 2);
-        OPTGEN_READ(v_at, 3);
+        OPTGEN_READ(float, p_at, 0);
+        OPTGEN_READ(float, g_at, 1);
+        OPTGEN_READ(float, m_at, 2);
+        OPTGEN_READ(float, v_at, 3);
         adamw_f32_element(s, &p_at, &g_at, &m_at, &v_at);
         OPTGEN_WRITE(p_at, 0);
         OPTGEN_WRITE(m_at, 2);
@@ -198,11 +197,10 @@ OPTGEN_INLINE void adamw_f64_row(
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        double p_at, g_at, m_at, v_at;
-        OPTGEN_READ(p_at, 0);
-        OPTGEN_READ(g_at, 1);
-        OPTGEN_READ(m_at, 2);
-        OPTGEN_READ(v_at, 3);
+        OPTGEN_READ(double, p_at, 0);
+        OPTGEN_READ(double, g_at, 1);
+        OPTGEN_READ(double, m_at, 2);
+        OPTGEN_READ(double, v_at, 3);
         adamw_f64_element(s, &p_at, &g_at, &m_at, &v_at);
         OPTGEN_WRITE(p_at, 0);
         OPTGEN_WRITE(m_at, 2);
@@ -260,11 +258,10 @@ OPTGEN_INLINE void adamw_coupled_f32_row(
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        float p_at, g_at, m_at, v_at;
-        OPTGEN_READ(p_at, 0);
-        OPTGEN_READ(g_at, 1);
-        OPTGEN_READ(m_at, 2);
-        OPTGEN_READ(v_at, 3);
+        OPTGEN_READ(float, p_at, 0);
+        OPTGEN_READ(float, g_at, 1);
+        OPTGEN_READ(float, m_at, 2);
+        OPTGEN_READ(float, v_at, 3);
         adamw_coupled_f32_element(s, &p_at, &g_at, &m_at, &v_at);
         OPTGEN_WRITE(p_at, 0);
         OPTGEN_WRITE(m_at, 2);
@@ -321,11 +318,10 @@ OPTGEN_INLINE void adamw_coupled_f64_row(
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        double p_at, g_at, m_at, v_at;
-        OPTGEN_READ(p_at, 0);
-        OPTGEN_READ(g_at, 1);
-        OPTGEN_READ(m_at, 2);
-        OPTGEN_READ(v_at, 3);
+        OPTGEN_READ(double, p_at, 0);
+        OPTGEN_READ(double, g_at, 1);
+        OPTGEN_READ(double, m_at, 2);
+        OPTGEN_READ(double, v_at, 3);
         adamw_coupled_f64_element(s, &p_at, &g_at, &m_at, &v_at);
         OPTGEN_WRITE(p_at, 0);
         OPTGEN_WRITE(m_at, 2);

@@ -75,7 +75,7 @@ const optgen_kernel *optgen_kernels(void);
 #endif
 
 /* Element i of array A, where the arrays have strides. */
-#define OPTGEN_READ(X, A) memcpy(&X, at[A] + i * by[A], sizeof X)
+#define OPTGEN_READ(TYPE, X, A) TYPE X; memcpy(&X, at[A] + i * by[A], sizeof X)
 #define OPTGEN_WRITE(X, A) memcpy(at[A] + i * by[A], &X, sizeof X)
 
 /* A sweep for one instruction set. */
@@ -117,9 +117,8 @@ OPTGEN_INLINE void descent_f32_row(
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        float p_at, g_at;
-        OPTGEN_READ(p_at, 0);
-        OPTGEN_READ(g_at, 1);
+        OPTGEN_READ(float, p_at, 0);
+        OPTGEN_READ(float, g_at, 1);
         descent_f32_element(s, &p_at, &g_at);
         OPTGEN_WRITE(p_at, 0);
     }
@@ -158,9 +157,8 @@ OPTGEN_INLINE void descent_f64_row(
         return;
     }
     for (int64_t i = 0; i < n; ++i) {
-        double p_at, g_at;
-        OPTGEN_READ(p_at, 0);
-        OPTGEN_READ(g_at, 1);
+        OPTGEN_READ(double, p_at, 0);
+        OPTGEN_READ(double, g_at, 1);
         descent_f64_element(s, &p_at, &g_at);
         OPTGEN_WRITE(p_at, 0);
     }
