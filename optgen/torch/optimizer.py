@@ -103,6 +103,7 @@ class Adapter(Optimizer):
             if self._groups.read(self.param_groups):
                 engine.plans.clear()
                 self._turns.tied = len(set(params)) < len(params)
+                self._groups.changed = False
             if not self._turns.tied:
                 try:
                     engine.step(params, grads)

@@ -79,6 +79,8 @@ class Groups:
         self._owners: list[int] = []
         self._moving = False  # whether there are tensors or arrays among these, which may change where they stand
         self.values = GroupValues()
+        #: Whether plans go by other variants or groups; who has forgotten them says so.
+        self.changed = False
         self.variants: tuple[dict[bool, int] | None, ...] = ()
 
     def read(self, groups: Sequence[dict[str, Any]]) -> bool:
@@ -95,7 +97,7 @@ class Groups:
         sizes = [len(group["params"]) for group in groups]  # by these a parameter may have gone to another group
         regrouped = sizes != self._sizes
         if not self._moving and raw == self._raw and not regrouped:
-            return False
+            return self.changed
         raw = [tuple(tuple(x) if type(x) is list else x for x in each) for each in raw]
         sets: list[ValuesByCount] = []
         variants: list[dict[bool, int] | None] = []
@@ -111,11 +113,13 @@ class Groups:
                     refuse_vanishing(owner, kind.compilation, chosen.values(), [found[dtype]], [dtype])
         values = GroupValues(sets)
         self._refuse_different(values, len(groups))
-        changed = regrouped or tuple(variants) != self.variants
-        self._raw, self._sizes, self._moving = raw, sizes, _has(torch.Tensor | np.ndarray, raw)
-        self.values, self.variants = values, tuple(variants)
+        # What is looked at first in the next step is noted last: this may be broken off at any point.
+        self.changed = self.changed or regrouped or tuple(variants) != self.variants
         self._owners = [i for i, size in enumerate(sizes) for _ in range(size)]
-        return changed
+        self.values, self.variants = values, tuple(variants)
+        self._moving = _has(torch.Tensor | np.ndarray, raw)
+        self._raw, self._sizes = raw, sizes
+        return self.changed
 
     # What the step engine asks of hyperparameters. The place of a parameter is counted over all groups.
 

@@ -16,7 +16,7 @@ from optgen.ir.evaluate import Always
 from optgen.ir.verify import verify
 from optgen.lowering import name_sizes as shards
 from optgen.lowering.sweeps import Exchange, Group, sweeps_of
-from optgen.runtime.binding import Binding
+from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.group_step import GroupStep, Shards
 from optgen.runtime.kernel import kernel_of
 from optgen.runtime.layout import counts_of
@@ -83,7 +83,7 @@ def test_shards_reduce_as_the_whole_does(formulas: str) -> None:
         def run(i: int, t: int = t, g: Any = whole["g"], counted: list[bool] = counted) -> None:
             low, high = parts[i]
             mine = g[low:high].copy()  # a binding keeps nothing alive
-            binding = Binding(kernel, [(params[i], mine, states[i])])
+            binding = Binding(kernel, rows_of(kernel, [(params[i], mine, states[i])]))
             binding.count_from([t - 1])
             of = [counts_of(SHAPE, kernel.rule if kernel.entry.units == 0 else None)]
             own = Shards(of, lambda folds, given: joined(i, folds, given))

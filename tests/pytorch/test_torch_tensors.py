@@ -10,6 +10,7 @@ import inspect
 import io
 import multiprocessing
 import sys
+import threading
 import warnings
 from functools import cache
 from typing import Any
@@ -771,3 +772,34 @@ def test_an_optimiser_goes_to_another_process() -> None:
     optimiser.step()
     assert values == p.detach().tolist()
     assert count == 2
+
+
+# ---- Threads ----
+
+
+@pytest.mark.parametrize("name", ["SGD", "Lion"])
+def test_steps_of_several_threads_all_count(name: str) -> None:
+    p = torch.nn.Parameter(torch.zeros(20_000))
+    p.grad = torch.ones(20_000)
+    optimiser = getattr(optim, name)([p], lr=1.0)
+
+    def work() -> None:
+        for _ in range(40):
+            optimiser.step()
+            optimiser.state_dict()
+
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=work) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(usual)
+    assert len(p.unique()) == 1
+    if name == "SGD":
+        assert p[0] == -160
+    else:
+        assert optimiser.state[p]["step"] == 160
