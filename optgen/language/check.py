@@ -44,7 +44,7 @@ from .vocabulary import C_KEYWORDS, CALLABLE, MATRIX, OVER, RENAME
 __all__ = ["ARGUMENTS", "MOST_REDUCTIONS", "check", "check_open"]
 
 MOST_FLAGS = 6
-MOST_REDUCTIONS = 16
+MOST_REDUCTIONS = 32
 #: How many operators, functions, choices and assignments a spec may have.
 MOST_OPERATIONS = 2000
 #: How many a variant may have if all of them are counted once more for each reduction, since what a reduction is taken

@@ -73,7 +73,11 @@ def test_a_spoilt_state_dict_is_loaded_or_refused_in_words_and_runs_nothing(subj
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)
-@pytest.mark.parametrize("value", [hostile.Code(), np.zeros(3), "0.1", [hostile.Code()] * 2], ids=str)
+@pytest.mark.parametrize(
+    "value",
+    [hostile.Code(), np.zeros(3), "0.1", [hostile.Code()] * 2],
+    ids=["a function", "an array", "text", "a list of functions"],
+)
 def test_what_is_no_number_is_no_hyperparameter(value: Any, subject: str) -> None:
     opt = SUBJECTS[subject]([torch.nn.Parameter(torch.ones(2, 3))])
     for key in opt._kind.hypers.values():
