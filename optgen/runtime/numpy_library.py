@@ -40,7 +40,7 @@ class NumPyLibrary:
 
     def parameter(self, given: Any, number: int, count: int) -> Looked:
         seen = self.parameter_seen(given)  # once: `data` may be anybody's code
-        p = as_parameter(given if seen is None else seen, number, count)
+        p = as_parameter(seen if isinstance(seen, np.ndarray) else given, number, count)
         return Looked(seen, p, p.shape)
 
     def gradient(self, given: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:

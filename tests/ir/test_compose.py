@@ -371,6 +371,7 @@ def test_the_variants_of_one_optimiser_have_the_same_names() -> None:
 SPECS = [driver.compile_file(path) for path in catalogue.shipped()]
 
 
+@pytest.mark.slow
 def test_every_pair_of_shipped_rules_is_a_rule_in_every_variant() -> None:
     """But for parts that hold parameters back one by one, before a state of all of them together."""
     apart = set()

@@ -27,7 +27,7 @@ from optgen.ir.primitives import LARGEST_POWER, OPS, Type, power_steps
 from optgen.ir.rule import Rule
 from optgen.notation import latex, text
 from optgen.runtime import library
-from optgen.runtime.binding import Binding
+from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.kernel import kernel_of
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -395,7 +395,8 @@ def test_the_kernel_and_the_interpreter_agree_on_every_expression(dtype: type, t
         for isa in library.runtime().usable:
             kernel = kernel_of(compilation, 0, dtype.__name__, None, isa)
             arrays = arrays_of(compilation.rules[0], dtype)
-            Binding(kernel, [[arrays[name] for name in compilation.rules[0].arrays]]).run([Always(VALUES)], t, 1)
+            rows = rows_of(kernel, [[arrays[name] for name in compilation.rules[0].arrays]])
+            Binding(kernel, rows).run([Always(VALUES)], t, 1)
             for name, (source, _, _) in zip(NAMES, TABLE, strict=True):
                 if name in arrays:
                     wrong = np.flatnonzero(~same_bits(arrays[name], expected[name]))
@@ -412,7 +413,7 @@ def test_inexact_primitives_keep_their_bound_in_every_interpretation() -> None:
         expected, arrays = ({name: x.copy() for name, x in start.items()} for _ in range(2))
         interp.step(rule, VALUES, 1, expected)
         kernel = kernel_of(compilation, 0, dtype.__name__, None)
-        Binding(kernel, [[arrays[name] for name in rule.arrays]]).run([Always(VALUES)], 1, 1)
+        Binding(kernel, rows_of(kernel, [[arrays[name] for name in rule.arrays]])).run([Always(VALUES)], 1, 1)
         bound = 3 * max(op.ulps for op in OPS.values())
         for i, source in enumerate(INEXACT):
             np.testing.assert_array_max_ulp(arrays[f"e{i}"], expected[f"e{i}"], bound)

@@ -323,6 +323,8 @@ def test_the_interpreter_follows_optax(case: tuple[str, dict[str, Any]]) -> None
         assert set(known) == set(states[i])
         for state, there in known.items():
             assert_same_path(states[i][state], there, p[i] if state in STARTS_AT_P else 0.0, f"{state} of {shape}")
+        if hasattr(h, "d0"):  # or else this would say nothing of the estimate, which never falls
+            assert states[i]["d"][-1] > 1.1 * h.d0
         if h.eta != 0:
             assert np.any(np.diff(expected[i], axis=0) != 0, axis=0).all(), f"an element of {shape} stands still"
 
@@ -345,14 +347,6 @@ def test_the_mean_weighs_by_the_largest_learning_rate(name: str) -> None:
         assert_same_path(path[i], expected[i], p[i], f"p of {shape}")
         for state, there in expected_states[i].items():
             assert_same_path(states[i][state], there, p[i] if state in STARTS_AT_P else 0.0, f"{state} of {shape}")
-
-
-@pytest.mark.parametrize("name", ["Prodigy", "DAdaptAdamW"])
-def test_the_estimate_grows(name: str) -> None:
-    """Or else the cases above would say nothing of it: it never falls, and a wrong one would not show."""
-    for given in (given for other, given in CASES if other == name):
-        _, states = ours(getattr(optgen, name)(**given, backend="interpreter"), starts(SHAPES), gradients(SHAPES))
-        assert states[0]["d"][-1] > 1.1 * values(name, given).d0, given
 
 
 # ---- Defaults ----
