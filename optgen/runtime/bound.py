@@ -6,6 +6,7 @@ In: the arrays of each tensor, and which kernel it needs. Out: a `BoundKernels`,
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -62,8 +63,9 @@ class BoundKernels:
         rows = zip(self.bindings, members.values(), strict=True)
         found = {i: binding.gradient_cell(row) for binding, own in rows for row, i in enumerate(own)}
         self.cells = [found[i] for i in range(len(keys))]
-        self.grouped = any(binding.kernel.rule.grouped for binding in self.bindings)
-        self.overwrites = any(binding.kernel.rule.overwrites for binding in self.bindings)
+        # By `map`: an interrupt within a generator that is given up half-way would be lost.
+        self.grouped = any(map(attrgetter("kernel.rule.grouped"), self.bindings))
+        self.overwrites = any(map(attrgetter("kernel.rule.overwrites"), self.bindings))
         self.shards: Sequence[Shards] | None = None  # of each binding, where tensors lie in shards
         self._threads = threads
         self._team = team

@@ -1254,13 +1254,13 @@ def survives(text: str) -> None:
         assert 1 <= fault.span.column <= len(lines[fault.span.line - 1]) + 1
 
 
-@search(50, 300)
+@search(50, 200)
 @given(st.text())
 def test_no_text_raises_anything_but_spec_errors(text: str) -> None:
     survives(text)
 
 
-@search(60, 600)
+@search(60, 300)
 @given(
     st.sampled_from(VALID),
     st.lists(st.tuples(st.integers(0, max(map(len, VALID))), st.integers(0, 12), PIECES), min_size=1, max_size=4),
@@ -1271,7 +1271,7 @@ def test_no_edit_of_a_spec_raises_anything_but_spec_errors(text: str, edits: lis
     survives(text)
 
 
-@search(60, 400)
+@search(60, 300)
 @given(st.lists(PIECES, max_size=12), st.lists(PIECES, max_size=8))
 def test_no_formula_raises_anything_but_spec_errors(formula: list[str], init: list[str]) -> None:
     states = f"m = {{ init = '''{' '.join(init)}''' }}"
@@ -1318,7 +1318,7 @@ def rowed_specs(draw: st.DrawFn) -> str:
     return spec("\n".join(formulas), name=top, hypers=f"{ETA}\n{BETA}", flags="f = {}", states="\n".join(states))
 
 
-@search(40, 300)
+@search(40, 150)
 @given(rowed_specs())
 def test_no_spec_of_rows_and_groups_raises_anything_but_spec_errors(text: str) -> None:
     survives(text)

@@ -170,7 +170,7 @@ def assert_same_bits(rule: Rule, other: Rule) -> None:
             assert same.all(), f"{name} in {dtype.__name__}, t = {t}"
 
 
-@search(60, 400)
+@search(60, 250)
 @given(rules())
 def test_every_pass_keeps_every_value_to_the_bit(rule: Rule) -> None:
     for run in PIPELINE:
@@ -179,19 +179,19 @@ def test_every_pass_keeps_every_value_to_the_bit(rule: Rule) -> None:
         rule = lowered
 
 
-@search(50, 200)
+@search(50, 150)
 @given(rules(), st.sampled_from(PASSES))
 def test_every_pass_alone_keeps_every_value_to_the_bit(rule: Rule, one: Any) -> None:
     assert_same_bits(rule, verify(one.run(rule)))
 
 
-@search(50, 200)
+@search(50, 150)
 @given(rules())
 def test_a_lowered_rule_keeps_the_promises_of_all_passes(rule: Rule) -> None:
     assert_lowered(lower(rule))
 
 
-@search(50, 200)
+@search(50, 150)
 @given(rules())
 def test_the_program_of_the_host_gives_what_its_evaluator_gives(rule: Rule) -> None:
     scalars = lower(rule).scalars

@@ -116,7 +116,7 @@ def hyperparameters(draw: Draw, hypers: tuple[Hyper, ...]) -> dict[str, tuple[fl
 
 
 @every_rule
-@search(6, 20)
+@search(6, 12)
 @given(data=st.data())
 def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> None:
     rule, draw = rule_of(name), data.draw

@@ -44,7 +44,7 @@ def seen(opt: Any, ps: list[Any]) -> list[bytes]:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("before", [0, 1], ids=["the first step", "a later step"])
 @pytest.mark.parametrize("name", MAKES)
-@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.slow), 37])
+@pytest.mark.parametrize("every", [pytest.param(7, marks=pytest.mark.slow), 37])
 def test_a_step_is_done_and_counted_or_neither(every: int, name: str, before: int, backend: str) -> None:
     def begun(steps: int) -> tuple[Any, list[Any]]:
         opt, ps = MAKES[name](backend), arrays()
