@@ -47,7 +47,7 @@ class Program:
 def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[driver.Compilation]) -> Program:
     """The harness with kernels and runtime; the test is skipped where this sanitizer is not installed."""
     flags = [flag for flag in FLAGS if flag != "-shared"]
-    call = [*find_compiler().command, *flags, "-g", *sanitizer, "-I", str(C_FILES), "-I", str(folder)]
+    call = [*find_compiler().command, *flags, "-O1", "-g", *sanitizer, "-I", str(C_FILES), "-I", str(folder)]
     (folder / "nothing.c").write_text("int main(void) { return 0; }\n")
     linked = subprocess.run([*call, "-o", str(folder / "nothing"), str(folder / "nothing.c")], capture_output=True)
     if linked.returncode:
