@@ -120,7 +120,7 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     yield "\nState"
     small = any(state.extent < Extent.ELEMENT for state in rule.states)
     yield Table([
-        (state.name, *[summary.kept(state.extent, rule.rows)] * small,
+        (state.name, *[summary.kept(state.extent, rule.matrices)] * small,
          f"starts as {text.expression(state.init)}", state.doc)
         for state in rule.states
     ] or [("none",)])  # fmt: skip

@@ -26,8 +26,8 @@ from ..ir.expr import (
     Expr,
     Extent,
     Local,
+    Matrices,
     Reduce,
-    Rows,
     children,
     reduces,
     type_of,
@@ -133,9 +133,9 @@ class _Checker(Scope):
         self.by_matrix = any(map(_mentions_matrix, terms))
         extents = (state.extent for state in spec.states)
         self.tiled = any(_tiled(term, self.given) for term in terms) or any(map(_counts_tiles, extents))
-        if spec.rows != Rows.LAST and not self.tiled and not spec.faults:
-            message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
-            self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
+        if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
+            message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
+            self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
 
     def check_names(self) -> None:
         spec = self.spec
@@ -325,7 +325,7 @@ class _Checker(Scope):
             notes=spec.notes,
             part=Part(spec.part),
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
-            rows=Rows(spec.rows),
+            matrices=Matrices(spec.matrices),
         )
 
     def check_reductions(self, rules: tuple[Rule, ...]) -> None:

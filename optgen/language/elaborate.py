@@ -25,6 +25,7 @@ from ..ir.expr import (
     Local,
     Reduce,
     Scalar,
+    Shape,
     extent_of,
     joint_extent,
     type_of,
@@ -38,6 +39,7 @@ from .syntax import Broken, Choice, FormulaAst, Invoke, Item, Name, Number, Oper
 from .vocabulary import (
     C_KEYWORDS,
     CALLABLE,
+    FREE,
     GIVEN,
     GIVEN_TO_PARTS,
     INITIAL,
@@ -57,6 +59,9 @@ from .vocabulary import (
 __all__ = ["Scope", "Variant"]
 
 _COMPARE = "compare it: x > 0"
+_DIMENSION = "write length(1) for the first dimension, length(-1) for the last one"
+#: The most dimensions that an array can have.
+MOST_DIMENSIONS = 64
 
 
 @dataclass
@@ -79,7 +84,7 @@ class Scope:
         self.targets = {formula.target for formula in spec.formulas}
         self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
         self.flags = {flag.name for flag in spec.flags}
-        own = {*self.states, *self.targets, *self.hypers, *self.flags} & {"rows", "columns"}  # these may be taken
+        own = {*self.states, *self.targets, *self.hypers, *self.flags} & FREE
         self.given = {name: what for name, what in GIVEN.items() if name not in own}
         self.given |= GIVEN_TO_PARTS if spec.part else {}
         self.by_matrix = False  # whether matrices have a variant of their own
@@ -332,6 +337,8 @@ class Variant:
             return Load(name)
         if name == "t":
             return Count()
+        if name == "ndim" and name in self.scope.given:
+            return Shape()
         if (count := COUNTS.get(name)) and name in self.scope.given:
             if count.over > Extent.TENSOR and not self.choice[MATRIX]:
                 message = f"there are no {name} where the parameter is no matrix"
@@ -432,6 +439,8 @@ class Variant:
         if name == "clip" and len(term.args) == 3:
             x, low, high = term.args
             return self.invoke(Invoke(term.span, "min", (Invoke(term.span, "max", (x, low)), high)))
+        if name == "length":
+            return self.length(term)
         args = [self.expr(arg) for arg in term.args]
         if name == "clip":
             self.fault(term.span, f"clip(): expected 3 arguments, got {len(args)}", "write clip(x, low, high)")
@@ -452,6 +461,20 @@ class Variant:
             self.fault(term.span, f"{name}(): expected {arguments}, got {len(args)}")
             return None
         return self.call(name, term, args)
+
+    def length(self, term: Invoke) -> Expr | None:
+        """Elaborate the length of a dimension, `length(2)` or `length(-1)`."""
+        if len(term.args) != 1:
+            self.fault(term.span, f"length(): expected 1 argument, got {len(term.args)}", _DIMENSION)
+            return None
+        arg, sign = term.args[0], 1
+        if isinstance(arg, Operation) and arg.op == "neg":
+            arg, sign = arg.args[0], -1
+        if not (isinstance(arg, Number) and arg.whole and 1 <= arg.value <= MOST_DIMENSIONS):
+            message = f"length(): expected a dimension from 1 to {MOST_DIMENSIONS}, or from -1 to -{MOST_DIMENSIONS}"
+            self.fault(term.args[0].span, message, _DIMENSION)
+            return None
+        return Shape(sign * int(arg.value))
 
     def reduce(self, term: Invoke, given: tuple[Term, ...], named: Extent | None) -> Expr | None:
         """Elaborate a reduction over the `named` extent, or over the parameter if there is none."""

@@ -17,6 +17,7 @@ from ..ir.rule import Part
 __all__ = [
     "CALLABLE",
     "C_KEYWORDS",
+    "FREE",
     "GIVEN",
     "GIVEN_TO_PARTS",
     "INITIAL",
@@ -38,7 +39,7 @@ OVER = {extent.name.lower(): extent for extent in Extent if Extent.GROUP <= exte
 GIVEN = {
     PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
     "size": "the number of elements",
-    "rows": "the number of rows", "columns": "the number of columns",
+    "ndim": "the number of dimensions", "rows": "the number of rows", "columns": "the number of columns",
     **dict.fromkeys(OVER, "an extent"),
 }  # fmt: skip
 #: How a sum of equal values is written as a product.
@@ -82,8 +83,10 @@ NOT_YET = {
     )
     for name in names.split()
 }
-#: Functions that primitives are written for; unlike theirs, these names are free for other things.
-WRITTEN_OUT = ("clip",)
+#: Functions that are no primitives; unlike theirs, these names are free for other things.
+WRITTEN_OUT = ("clip", "length")
+#: Given names that a spec may use for something else.
+FREE = frozenset({"ndim", "rows", "columns"})
 #: What other libraries have a function for, and is said by others here.
 SAID_AS = {
     "clamp": "clip(x, low, high)", "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",

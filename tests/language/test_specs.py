@@ -207,7 +207,7 @@ FORM = [
      ""),
     ("unknown rows", spec() + "rows = 'all'\n", 8, 8, "'rows': expected one of last, first; got 'all'", ""),
     ("rows of nothing", spec() + "rows = 'first'\n", 8, 8,
-     "'first' says which rows are meant, and nothing here has rows", "mean(g, row)"),
+     "'first by rest' says which matrices are meant, and nothing here has rows or columns", "mean(g, row)"),
     ("a requirement that is true", spec(flags="f = { requires = true }"), 5, 18, "'requires': expected text, got true",
      ""),
     ("an empty requirement", spec(flags="f = { requires = '' }"), 5, 18, "'requires': expected text, got none", ""),
@@ -1233,7 +1233,9 @@ MARKS = (
 WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps coupled if else not and or lambda in"
 GIVEN = "is a.b group tensor matrix row column size grad new proceed slow k buffered momentum acc_row acc mean first"
 KEYS = "where( max( sqrt( [state] [flags] [update] [hyperparameters] [[state]] init= when= default= range= formulas= {}"
-MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= rows= 'p' 'tensor' 'first'"
+MORE_KEYS = (
+    "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= matrices= 'p' 'tensor' 'first by rest'"
+)
 BLANKS = ("", " ", "\t", "\n", "\r\n", "\r", "\x85", "2020-01-01")
 TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS)).split(), *BLANKS)
 PIECES = st.one_of(st.sampled_from(TOKENS), st.text(max_size=3))
