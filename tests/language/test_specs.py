@@ -696,9 +696,9 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
                 reached.add((frame.f_code.co_filename, frame.f_lineno))
 
     sites: list[tuple[str, ast.Call]] = []
-    for name in ("parse", "formula", "elaborate", "check"):
+    for name in ("parse", "formula", "resolve", "expressions", "elaborate", "agreement", "check"):
         module = sys.modules[f"optgen.language.{name}"]
-        monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # `check` reports through `elaborate`
+        monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # others report through `resolve`
         for function in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
             if isinstance(function, ast.FunctionDef) and function.name not in ("fault", "fault_at", "warn"):
                 calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
@@ -752,6 +752,13 @@ def test_what_only_one_side_needs_is_not_asked_of_the_other():
     text = spec("x = mean(g, row)\ny = 2*x\ndelta = eta*(g - y if matrix else g)")
     assert [*body(text, matrix=True)] == ["x", "y", "delta", "p"]
     assert [*body(text, matrix=False)] == ["delta", "p"]
+
+
+@pytest.mark.parametrize("test", ["f and m > 0", "m > 0 and f", "not (m <= 0 or not f)"])
+def test_what_a_decided_test_needs_is_not_asked_either(test):
+    text = spec(f"delta = eta*(g if {test} else 2*g)\nm = g", flags="f = {}", states='m = { init = 0, when = "f" }')
+    assert "m" in body(text, f=True, matrix=None)["delta"]
+    assert body(text, f=False, matrix=None)["delta"] == "η·(2·g)"
 
 
 def test_the_given_flag_decides_in_either_spelling():
