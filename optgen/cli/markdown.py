@@ -78,6 +78,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
         "Hyperparameters": _hyperparameters(rule),
         "Flags": _table(("", "default", "requires", "meaning"), map(_flag, rule.flags)),
         "State": _table(("", "kept", "starts as", "meaning", ""), _states(compilation, variant)),
+        "Matrices": _plain(summary.matrices(compilation.rules)),
         "Cost": "\n\n".join(_costs(compilation, variant, changes)),
         "Notes": _plain(rule.notes),
         "Reference": _LINKED.sub(_linked, _plain(rule.reference)),

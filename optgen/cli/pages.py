@@ -126,7 +126,12 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     ] or [("none",)])  # fmt: skip
     yield "\nCost"
     yield Table([(line,) for line in _cost(low)])
-    sections = {"Exactness": summary.exactness(low), "Notes": _line(rule.notes), "Origin": rule.origin}
+    sections = {
+        "Matrices": summary.matrices([low]),
+        "Exactness": summary.exactness(low),
+        "Notes": _line(rule.notes),
+        "Origin": rule.origin,
+    }
     for title, words in (sections | {"Reference": rule.reference}).items():
         if words:
             yield f"\n{title}"

@@ -1,6 +1,6 @@
 """The words of the language: given names, reserved names, and what messages say about them.
 
-In: nothing. Out: tables, for `check` and `elaborate`.
+In: nothing. Out: tables, for the whole wing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..ir.rule import Part
 
 __all__ = [
     "CALLABLE",
+    "COMPARE",
     "C_KEYWORDS",
     "FREE",
     "GIVEN",
@@ -83,19 +84,22 @@ NOT_YET = {
     )
     for name in names.split()
 }
-#: Functions that are no primitives; unlike theirs, these names are free for other things.
-WRITTEN_OUT = ("clip", "length")
-#: Given names that a spec may use for something else.
+#: Functions that are no primitives, with how many arguments; these names are free for other things.
+WRITTEN_OUT = {"clip": 3, "length": 1}
+#: Given names that a spec may use for other things.
 FREE = frozenset({"ndim", "rows", "columns"})
 #: What other libraries have a function for, and is said by others here.
 SAID_AS = {
-    "clamp": "clip(x, low, high)", "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",
+    **dict.fromkeys(("clip", "clamp"), "clip(x, low, high)"),
+    "length": "length(1) for the first dimension, length(-1) for the last one",
+    "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",
     "square": "x**2", "rsqrt": "1/sqrt(x)", "var": "mean((x - mean(x))**2)", "std": "sqrt(mean((x - mean(x))**2))",
     "mod": "a % b", "fmod": "a % b", "fabs": "abs(x)", "select": "a if condition else b",
 }  # fmt: skip
 #: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"
+COMPARE = "compare it: x > 0"
 INITIAL = (
     "expected an initial value made of numbers, hyperparameters and p",
     "the gradient is not known before the first step; to start with it, write: m = g if t == 1 else rho*m + g",

@@ -39,6 +39,11 @@ _SEEN = {
     (Extent.ROW, Matrices.ALL_BUT_LAST): " (a line along the last dimension)",
     (Extent.COLUMN, Matrices.ALL_BUT_LAST): " (a place in all lines along the last dimension)",
 }
+_OF_FOUR = {
+    Matrices.LAST_TWO: "a·b matrices of c rows and d columns",
+    Matrices.FIRST_BY_REST: "one matrix of a rows and b·c·d columns",
+    Matrices.ALL_BUT_LAST: "one matrix of a·b·c rows and d columns",
+}
 
 
 # ---- Cost ----
@@ -175,6 +180,12 @@ def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
 def kept(extent: Extent, matrices: Matrices = Matrices.LAST_TWO) -> str:
     """How many values a state of this extent has, in words."""
     return _KEPT[extent] + _SEEN.get((extent, matrices), "")
+
+
+def matrices(rules: Iterable[Rule]) -> str:
+    """How a parameter of more than two dimensions is seen as matrices, in words; empty if it does not matter."""
+    seen = next((rule.matrices for rule in rules if rule.tiled), None)
+    return "" if seen is None else f"{seen}: a parameter of shape (a, b, c, d) is {_OF_FOUR[seen]}"
 
 
 def only(state: str, rules: Sequence[Rule]) -> str:

@@ -129,7 +129,7 @@ FORM = [
      "default, requires, doc"),
     ("a key of no state", spec(states="m = { init = 0, range = 1 }"), 5, 17, "unknown key 'range'",
      "init, extent, when, doc"),
-    ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas, rows"),
+    ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas, matrices"),
     ("no name", spec(name=""), 1, 1, "'name' is missing", 'add: name = "..."'),
     ("a name that is no text", spec(name="name = 3"), 1, 8, "'name': expected text, got a number", "put it in quotes"),
     ("an empty name", spec(name="name = ' '"), 1, 8, "'name': expected text, got none", ""),
@@ -205,8 +205,10 @@ FORM = [
      "'extent': expected one of element, row, column, matrix, tensor, group; got 'rows'", "did you mean 'row'?"),
     ("an empty extent", spec(states="m = { init = 0, extent = '' }"), 5, 26, "'extent': expected one of element, row,",
      ""),
-    ("unknown rows", spec() + "rows = 'all'\n", 8, 8, "'rows': expected one of last, first; got 'all'", ""),
-    ("rows of nothing", spec() + "rows = 'first'\n", 8, 8,
+    ("unknown matrices", spec() + "matrices = 'last to'\n", 8, 12,
+     "'matrices': expected one of last two, first by rest, all but last by last; got 'last to'",
+     "did you mean 'last two'?"),
+    ("matrices of nothing", spec() + "matrices = 'first by rest'\n", 8, 12,
      "'first by rest' says which matrices are meant, and nothing here has rows or columns", "mean(g, row)"),
     ("a requirement that is true", spec(flags="f = { requires = true }"), 5, 18, "'requires': expected text, got true",
      ""),
@@ -263,6 +265,9 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("a rectifier", "x = relu(m)", 5, "unknown function 'relu'", "write max(x, 0)"),
     ("a deviation", "x = m/std(g)", 7, "unknown function 'std'", "write sqrt(mean((x - mean(x))**2))"),
     ("half a clip", "x = clip(m, 1)", 5, "clip(): expected 3 arguments, got 2", "clip(x, low, high)"),
+    ("a length of nothing", "x = length()", 5, "length(): expected 1 argument, got 0", "length(-1) for the last one"),
+    ("a length of what is not known", "x = m*length(t)", 14, "length(): expected a dimension from 1 to 64", "write le"),
+    ("a dimension 0", "x = m*length(0)", 14, "length(): expected a dimension from 1 to 64, or from -1 to -64", ""),
     ("a function that there is not yet", "x = tanh(m)", 5, "a function of this kind cannot be said", "there are: sqrt"),
     ("the loss", "x = m*loss(p)", 7, "another look at the loss cannot be said", ""),
     ("nearly a function", "x = sqr(m)", 5, "unknown function 'sqr'", "did you mean sqrt()?"),
@@ -696,9 +701,9 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
                 reached.add((frame.f_code.co_filename, frame.f_lineno))
 
     sites: list[tuple[str, ast.Call]] = []
-    for name in ("parse", "formula", "elaborate", "check"):
+    for name in ("parse", "formula", "resolve", "expressions", "elaborate", "agreement", "check"):
         module = sys.modules[f"optgen.language.{name}"]
-        monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # `check` reports through `elaborate`
+        monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # others report through `resolve`
         for function in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
             if isinstance(function, ast.FunctionDef) and function.name not in ("fault", "fault_at", "warn"):
                 calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
@@ -752,6 +757,13 @@ def test_what_only_one_side_needs_is_not_asked_of_the_other():
     text = spec("x = mean(g, row)\ny = 2*x\ndelta = eta*(g - y if matrix else g)")
     assert [*body(text, matrix=True)] == ["x", "y", "delta", "p"]
     assert [*body(text, matrix=False)] == ["delta", "p"]
+
+
+@pytest.mark.parametrize("test", ["f and m > 0", "m > 0 and f", "not (m <= 0 or not f)"])
+def test_what_a_decided_test_needs_is_not_asked_either(test):
+    text = spec(f"delta = eta*(g if {test} else 2*g)\nm = g", flags="f = {}", states='m = { init = 0, when = "f" }')
+    assert "m" in body(text, f=True, matrix=None)["delta"]
+    assert body(text, f=False, matrix=None)["delta"] == "η·(2·g)"
 
 
 def test_the_given_flag_decides_in_either_spelling():
@@ -1233,9 +1245,7 @@ MARKS = (
 WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps coupled if else not and or lambda in"
 GIVEN = "is a.b group tensor matrix row column size grad new proceed slow k buffered momentum acc_row acc mean first"
 KEYS = "where( max( sqrt( [state] [flags] [update] [hyperparameters] [[state]] init= when= default= range= formulas= {}"
-MORE_KEYS = (
-    "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= matrices= 'p' 'tensor' 'first by rest'"
-)
+MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= matrices= 'p' 'tensor' length("
 BLANKS = ("", " ", "\t", "\n", "\r\n", "\r", "\x85", "2020-01-01")
 TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS)).split(), *BLANKS)
 PIECES = st.one_of(st.sampled_from(TOKENS), st.text(max_size=3))
