@@ -31,7 +31,7 @@ from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .resolve import Scope
 from .syntax import FlagAst, HyperAst, Item, Name, SpecAst
 from .terms import is_of_tiles, mentions_matrix, mentions_tiles, subterms
-from .vocabulary import C_KEYWORDS, CALLABLE, MATRIX, RENAME
+from .vocabulary import CALLABLE, MATRIX, RENAME
 
 __all__ = ["ARGUMENTS", "check", "check_open"]
 
@@ -151,9 +151,9 @@ class _Checker(Scope):
             self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {meaning}", RENAME)
         elif name in CALLABLE:
             self.fault(span, f"the {what} {name!r} shadows the function {name}()", RENAME)
-        elif keyword.iskeyword(name) or name in C_KEYWORDS:
+        elif keyword.iskeyword(name):
             hint = "write lam, or λ in quotes" if name == "lambda" else RENAME
-            self.fault(span, f"{name!r} is a keyword of C or Python, no name for a {what}", hint)
+            self.fault(span, f"{name!r} is a keyword of Python, no name for a {what}", hint)
 
     def hyper(self, ast: HyperAst) -> Hyper | None:
         default = ast.default or ()

@@ -16,7 +16,7 @@ from ..ir.rule import Assign, State
 from ..names import is_name
 from .expressions import Expressions
 from .syntax import FormulaAst, StateAst
-from .vocabulary import C_KEYWORDS, CALLABLE, COMPARE, INITIAL, MATRIX, NO_OUTPUT, OUTPUTS, RENAME
+from .vocabulary import CALLABLE, COMPARE, INITIAL, MATRIX, NO_OUTPUT, OUTPUTS, RENAME
 
 __all__ = ["Variant"]
 
@@ -102,8 +102,8 @@ class Variant(Expressions):
             self.fault(formula.span, f"{target!r} cannot be a name", hint)
         elif target in CALLABLE:
             self.fault(formula.span, f"{target!r} shadows the function {target}()", RENAME)
-        elif keyword.iskeyword(target) or target in C_KEYWORDS:
-            self.fault(formula.span, f"{target!r} is a keyword of C or Python, no name for a value", RENAME)
+        elif keyword.iskeyword(target):
+            self.fault(formula.span, f"{target!r} is a keyword of Python, no name for a value", RENAME)
         return len(scope.faults) > before
 
     def refuses_value(self, formula: FormulaAst, value: Expr) -> bool:

@@ -17,7 +17,6 @@ from ..ir.rule import Part
 __all__ = [
     "CALLABLE",
     "COMPARE",
-    "C_KEYWORDS",
     "FREE",
     "GIVEN",
     "GIVEN_TO_PARTS",
@@ -66,12 +65,6 @@ NO_OUTPUT: dict[str, tuple[str, str]] = {
 #: Given to the parts of chains.
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}
 CALLABLE = (*FUNCTIONS, *(name for name in REDUCTIONS if name not in FUNCTIONS))
-C_KEYWORDS = frozenset({
-    "alignas", "alignof", "asm", "auto", "bool", "break", "case", "char", "const", "constexpr", "continue", "default",
-    "do", "double", "else", "enum", "extern", "false", "float", "for", "goto", "if", "inline", "int", "long", "nullptr",
-    "register", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "struct", "switch",
-    "thread_local", "true", "typedef", "typeof", "union", "unsigned", "void", "volatile", "while",
-})  # fmt: skip
 #: What people ask for, by the names that other libraries have for it.
 NOT_YET = {
     name: what
