@@ -33,6 +33,7 @@ formulas = '''
 '''
 """
 FORMULAS = {
+    "the shape": "v = v + length(1)*length(-1) + ndim\ndelta = eta*(v + length(2))*g/norm(g)",
     "the size before the first pass": "v = v + size\ndelta = eta*g/size",
     "a norm": "v = norm(g)\ndelta = eta*g/v*norm(p)",
     "one after the other": "v = v + norm(g)\nu = g/v\ndelta = eta*u*max(u) + min(u)*mean(u*u)",
