@@ -113,7 +113,7 @@ KEYWORDS = frozenset({
 _RESERVED = re.compile(
     r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor|fmod|copysign)f?"
     r"|values|tensor|of|of_\w*[^_]|matrix_i|row_i|column_i|total"
-    r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
+    r"|optgen_\w*[^_]|drawn\d+|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
 )
 
 

@@ -19,10 +19,10 @@ from ..lowering.sweeps import Sweep, Sweeps, sweeps_of
 from ..notation import facts as summary
 from ..notation import text
 from . import c_language as c
-from .element import Element, Fold, ScalarField
+from .element import DrawField, Element, Fold, ScalarField
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
-from .runtime_source import headers, reductions
+from .runtime_source import headers, random_numbers, reductions
 from .small_loops import SmallLoopBody, small_loop
 from .storage import INDEX, Base, Kept, KeptArray, Need, Storage
 
@@ -165,19 +165,24 @@ class SweepText:
 
     def small(self, star: str) -> list[str]:
         """Parameters: a pointer to float64 for each column and for each value to be reduced."""
-        columns = [f"const double {star}{column.name}" for column in self.element.columns]
+        columns = [f"const double {star}{name}" for name in self._beside_elements]
         return [*columns, *(f"double {star}{name}" for name in self.element.reduced)]
 
     @property
     def moving(self) -> list[str]:
         """Arguments: the pointers to element i."""
-        names = [column.name for column in self.element.columns] + list(self.element.reduced)
-        return [f"{name} + i" for name in (*names, *(a.name for a in self.element.arrays))]
+        return [f"{name} + i" for name in (*self.small_names, *(a.name for a in self.element.arrays))]
 
     @property
     def small_names(self) -> list[str]:
         """Arguments: the parameters that `small` declares."""
-        return [*(column.name for column in self.element.columns), *self.element.reduced]
+        return [*self._beside_elements, *self.element.reduced]
+
+    @property
+    def _beside_elements(self) -> list[str]:
+        """The names of what has one float64 for each element."""
+        columns, draws = self.element.columns, self.element.draws
+        return [*(column.name for column in columns), *(draw.name for draw in draws)]
 
     @property
     def slab_function(self) -> str:
@@ -187,8 +192,7 @@ class SweepText:
     @property
     def beside(self) -> list[str]:
         """Arguments: the small pointers to element i, and the addresses of copies of the arrays' elements."""
-        names = [column.name for column in self.element.columns] + list(self.element.reduced)
-        return [*(f"{name} + i" for name in names), *(f"&{a.name}" for a in self.element.arrays)]
+        return [*(f"{name} + i" for name in self.small_names), *(f"&{a.name}" for a in self.element.arrays)]
 
     def dense(self, at: str, behind: str = "") -> list[str]:
         """Arguments: the arrays of a table of pointers."""
@@ -197,23 +201,39 @@ class SweepText:
 
     @property
     def of_row(self) -> list[str]:
-        """Arguments: the columns of a row of elements, and where it leaves what is to be reduced."""
+        """Arguments: the columns and draws of a row of elements, and where it leaves what is to be reduced."""
         reduced = [f"of_reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced))]
-        return [*(f"&{column.place.c}" for column in self.element.columns), *reduced]
+        return [*(f"&{column.place.c}" for column in self.element.columns), *self.drawn, *reduced]
+
+    @property
+    def drawn(self) -> list[str]:
+        """The arrays that random numbers are drawn into."""
+        return [f"drawn{i}" for i in range(len(self.element.draws))]
+
+    def draws(self, size: str, n: str, first: str) -> list[str]:
+        """Declarations of these arrays, and the draws for `n` elements from `first` on."""
+        bits = 24 if self.element.ctype is c.SINGLE else 52
+        lines = []
+        for array, draw in zip(self.drawn, self.element.draws, strict=True):
+            lines.append(f"double {array}[{size}];")
+            lines.append(call(f"optgen_draw_{draw.op}(", [array, n, draw.key, first, str(bits)], ");"))
+        return lines
 
     @property
     def of_tile(self) -> list[str]:
         """The same of a tile of a block, which begins with element i."""
         reduced = [f"tile[{i}]" for i in range(len(self.element.reduced))]
-        return [*(f"&{column.place.c} + i" for column in self.element.columns), *reduced]
+        columns = [f"&{column.place.c}" for column in self.element.columns]
+        return [*(f"{array} + i" for array in (*columns, *self.drawn)), *reduced]
 
     @property
     def declarations(self) -> list[str]:
         """What the places of a row of elements need; only of its columns, if a function gives the scalars."""
-        return self.needed(self.element.columns if self.element.folds else self.element.small)
+        small = self.element.columns if self.element.folds else self.element.small
+        return self.needed((*small, *self.element.draws))
 
     @staticmethod
-    def needed(small: Sequence[ScalarField]) -> list[str]:
+    def needed(small: Sequence[ScalarField | DrawField]) -> list[str]:
         """What these places of a row of elements need."""
         needs = frozenset[Need]().union(*(each.place.needs for each in small))
         kept = [
@@ -248,7 +268,7 @@ class SweepText:
         spread = [f"of_{each.scalar.name}" for each in self.spread]
         columns = [f"of_{column.name}" for column in self.element.columns]
         reduced = [f"of_reduced[{i}]" for i in range(len(self.element.reduced))]
-        return [*self.values, *spread, *columns, *reduced, *self.dense("of_at")]
+        return [*self.values, *spread, *columns, *self.drawn, *reduced, *self.dense("of_at")]
 
 
 @frozen
@@ -479,6 +499,7 @@ def kernel_source(
     ]
     definitions = [d for kernel in kernels for each in kernel.sweeps for d in each.element.definitions]
     definitions += [d for body, _ in small_loops for d in body.definitions]
+    draws = any(each.element.draws for kernel in kernels for each in kernel.sweeps)
     context = {
         "title": f"{rule.name}: {rule.summary}" if rule.summary else rule.name,
         "version": __version__,
@@ -491,8 +512,9 @@ def kernel_source(
         "folds": [FoldText(name, each) for each, name in folds.items()],
         "targets": [target for target in TARGETS if isa in ("", target.isa)],
         "reduce": reductions() if small_loops else "",
+        "random": random_numbers() if draws else "",
     }
-    opening = headers("kernel.h", reduces=bool(small_loops))
+    opening = headers("kernel.h", reduces=bool(small_loops) or draws)
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
 
 
@@ -547,7 +569,7 @@ def _kernel(
         work=work,
         arrays=len(rule.arrays),
         states=len(storage.states),
-        units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces else "1",
+        units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces or plan.rule.draws else "1",
         partials=len(storage.along),
         panels=len(storage.down),
         reduced=max(len(each.element.folds) for each in sweeps),

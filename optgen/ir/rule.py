@@ -24,7 +24,7 @@ import math
 from enum import StrEnum
 
 from ..frozen import frozen
-from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Matrices, walk
+from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
 
 __all__ = ["Assign", "Flag", "Hyper", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
 
@@ -160,6 +160,11 @@ class Rule:
     def stores(self) -> frozenset[str]:
         """The parameter, the states and the gradient, as far as a step writes them."""
         return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
+
+    @property
+    def draws(self) -> bool:
+        """Whether a step draws random numbers."""
+        return any(isinstance(e, Draw) for a in self.body for e in walk(a.value))
 
     @property
     def overwrites(self) -> bool:

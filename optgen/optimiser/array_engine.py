@@ -89,7 +89,7 @@ class ArrayEngine:
         group, rule = self.states.group, self.settings.rule
         if slot is None or (rule.grouped and not group):  # what they would start as
             first = self.settings.sets_at(set())[0][1]
-            slot = slot or new_slot(array, self.settings.rule_of(array.shape), first)
+            slot = slot or new_slot(array, self.settings.rule_of(array.shape), first, self.states.next_ordinal)
             group = group or first_group_states(rule, first)
         views: dict[str, Any] = {}
         for name, values in {**slot.arrays, **group}.items():

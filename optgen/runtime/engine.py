@@ -89,7 +89,10 @@ class StateStore(Protocol):
         """The slot of each parameter, None for one that was never stepped; an error if one does not fit. Nothing is
         changed."""
 
-    def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues) -> Any:
+    def ordinals(self, found: Sequence[Any]) -> list[int]:
+        """Of each of these slots, as `find` gave them, which parameter of the optimiser it is of, from 0."""
+
+    def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Any:
         """The slot of a parameter with all its states; `slot` is what `find` gave. It is not kept yet."""
 
     def register(self, members: Sequence[Member]) -> Callable[[], None]:
@@ -284,10 +287,11 @@ class StepEngine:
         dtypes = [COMPUTE[p.dtype] for p in memory]
         hypers.refuse_vanishing(set(dtypes), sets)
         members = []
+        ordinals = states.ordinals(found)
         for i, slot in enumerate(found):
             number = hypers.number(at[i], dtypes[i])
             first = sets[number][(slot.t if slot else 0) + 1]
-            slot = states.begin(slot, given[i], memory[i], rules[i], first)
+            slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
             members.append(Member(given[i], ps[i], gs[i], variants[i], dtypes[i], number, slot))
         return Accepted(members, sets)
 
