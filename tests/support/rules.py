@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from equivalence import FOLDED, REDUCED
+from equivalence import REDUCED
 
 import optgen
 from optgen.compiler import catalogue, driver
@@ -61,7 +61,7 @@ delta = eta*g/(1 + sqrt(r)) + eta*(c - b)*1e-3 if matrix else eta*g
 '''
 """
 #: Rules of the tests, with states of all extents.
-OWN = {"Reduced": REDUCED, "Folded": FOLDED, "Slices": SLICES}
+OWN = {"Reduced": REDUCED, "Slices": SLICES}
 
 #: Arguments with which the loss of a small regression falls from the first steps on, where the defaults do not do.
 DESCENDING: dict[str, dict[str, Any]] = {
