@@ -21,6 +21,7 @@ from ..ir.expr import (
     Count,
     Expr,
     Extent,
+    Given,
     Load,
     Local,
     Reduce,
@@ -79,7 +80,9 @@ class Scope:
         self.targets = {formula.target for formula in spec.formulas}
         self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
         self.flags = {flag.name for flag in spec.flags}
-        own = {*self.states, *self.targets, *self.hypers, *self.flags} & {"rows", "columns"}  # these may be taken
+        self.inputs = {each.name: Extent[each.extent.upper()] for each in spec.inputs}
+        own = {*self.states, *self.targets, *self.hypers, *self.flags, *self.inputs}
+        own &= {"rows", "columns"}  # these may be taken
         self.given = {name: what for name, what in GIVEN.items() if name not in own}
         self.given |= GIVEN_TO_PARTS if spec.part else {}
         self.by_matrix = False  # whether matrices have a variant of their own
@@ -250,6 +253,8 @@ class Variant:
             self.fault(formula.span, f"{target!r} is a hyperparameter, which a rule does not assign", RENAME)
         elif target in scope.flags:
             self.fault(formula.span, f"{target!r} is a flag, which a rule does not assign", RENAME)
+        elif target in scope.inputs:
+            self.fault(formula.span, f"{target!r} is an input, which a rule does not assign", RENAME)
         elif not is_name(target):
             hint = "a letter, then letters, digits and underscores, in ASCII or Greek"
             self.fault(formula.span, f"{target!r} cannot be a name", hint)
@@ -332,6 +337,9 @@ class Variant:
             return Load(name)
         if name == "t":
             return Count()
+        if name in self.scope.inputs and self.begun:
+            self.use(name)
+            return Load(name) if self.scope.inputs[name] == Extent.ELEMENT else Given(name)
         if (count := COUNTS.get(name)) and name in self.scope.given:
             if count.over > Extent.TENSOR and not self.choice[MATRIX]:
                 message = f"there are no {name} where the parameter is no matrix"
@@ -359,7 +367,7 @@ class Variant:
             pass
         elif name in self.choice:
             self.fault(term.span, f"the flag {name!r} is no number", f"write: a if {name} else b")
-        elif not self.begun and name in checker.states | checker.targets:
+        elif not self.begun and name in checker.states | checker.targets | checker.inputs.keys():
             self.fault(term.span, *INITIAL)
         elif name in checker.states:
             message = f"there is no state {name!r} if {self.chosen()}"
@@ -380,10 +388,11 @@ class Variant:
             self.fault(term.span, f"{term.spelled!r} is given to parts of chains only", hint)
         else:
             if name not in checker.hints:
-                hint = "define it as a hyperparameter or a state, or before this formula"
+                hint = "define it as a hyperparameter, an input or a state, or before this formula"
                 if len(checker.hints) < MOST_SUGGESTIONS:
                     known = sorted({
-                        *checker.hypers, *checker.flags, *checker.states, *checker.targets, *checker.given, *CALLABLE
+                        *checker.hypers, *checker.flags, *checker.inputs, *checker.states, *checker.targets,
+                        *checker.given, *CALLABLE,
                     })  # fmt: skip
                     if close := close_matches(name, known):
                         hint = f"did you mean {close[0]!r}?"
@@ -406,7 +415,7 @@ class Variant:
             else:
                 return Scalar(term.name, term.index)
             return None
-        if term.name in (self.scope.states | self.scope.given.keys() | self.locals.keys()):
+        if term.name in (self.scope.states | self.scope.inputs.keys() | self.scope.given.keys() | self.locals.keys()):
             self.use(term.name)
             self.fault(term.span, f"{term.spelled!r} takes no index", "formulas work element by element")
         else:
@@ -516,7 +525,8 @@ class Variant:
     def known(self) -> set[str]:
         """All names with a meaning in this spec."""
         scope = self.scope
-        return {*scope.hypers, *scope.flags, *scope.states, *scope.targets, *scope.given, *scope.spec.unassigned}
+        defined = {*scope.hypers, *scope.flags, *scope.inputs, *scope.states, *scope.targets}
+        return {*defined, *scope.given, *scope.spec.unassigned}
 
     def call(self, op: str, term: Operation | Invoke, args: list[Expr | None]) -> Expr | None:
         found = True

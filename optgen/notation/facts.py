@@ -11,14 +11,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..frozen import frozen
 from ..ir.expr import COUNTS, Call, Count, Extent, Load, Reduce, Rows, walk
 from ..ir.primitives import OPS
-from ..ir.rule import Assign, Part, Rule
+from ..ir.rule import Assign, Input, Part, Rule
 from ..lowering import dead_code as dead
 from ..lowering.sweeps import sweeps_of
 from . import text
 
 __all__ = [
     "EXACT", "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "exactness",
-    "formulas", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
+    "formulas", "given", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
 ]  # fmt: skip
 
 EXACT = "exact: equal to the interpreter bit for bit"
@@ -31,6 +31,7 @@ _KEPT = {
     Extent.MATRIX: "one for each matrix",
     Extent.TENSOR: "one number",
     Extent.GROUP: "one number for all parameters",
+    Extent.STEP: "one number",
 }
 
 
@@ -169,6 +170,11 @@ def kept(extent: Extent, rows: Rows = Rows.LAST) -> str:
     """How many values a state of this extent has, in words."""
     slices = " (a slice of the first dimension)" if extent == Extent.ROW and rows == Rows.FIRST else ""
     return _KEPT[extent] + slices
+
+
+def given(each: Input) -> str:
+    """How many values an input has, in words."""
+    return _KEPT[each.extent]
 
 
 def only(state: str, rules: Sequence[Rule]) -> str:
