@@ -124,8 +124,9 @@ def train(
 ) -> None:
     """For each `d` of `data`, take the gradient of `loss(*d)`, step all `params`, and run the callbacks.
 
-    A rule that takes the loss of each step, such as PolyakSGD, is given it. `stop()` in a callback or in `loss` ends the
-    training.
+    A rule that takes the loss of each step, such as PolyakSGD, is given it.
+
+    `stop()` in a callback or in `loss` ends the training.
 
     Parameters
     ----------

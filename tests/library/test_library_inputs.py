@@ -35,7 +35,14 @@ def norm_squared(gs: list[Array], t: int) -> float:
     return float(sum(np.vdot(g[t], g[t]) for g in gs))
 
 
-def sophia(eta: float, beta: tuple[float, float], gamma: float, eps: float, decay: float, k: int) -> Paper:
+def sophia(
+    eta: float = 1e-4,
+    beta: tuple[float, float] = (0.96, 0.99),
+    gamma: float = 0.01,
+    eps: float = 1e-12,
+    decay: float = 0.0,
+    k: int = 10,
+) -> Paper:
     """Algorithm 3, the decay first, and the moments as sums over all steps before."""
 
     def walk(gs: list[Array], hs: list[Array], losses: Array, ps: list[Array]) -> list[list[Array]]:
@@ -55,7 +62,13 @@ def sophia(eta: float, beta: tuple[float, float], gamma: float, eps: float, deca
     return walk
 
 
-def adahessian(eta: float, beta: tuple[float, float], eps: float, decay: float, power: float) -> Paper:
+def adahessian(
+    eta: float = 0.15,
+    beta: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-4,
+    decay: float = 0.0,
+    power: float = 1.0,
+) -> Paper:
     """Algorithm 1 without averages over blocks, in the form of the paper's equation 9: weighted means of all steps."""
 
     def walk(gs: list[Array], hs: list[Array], losses: Array, ps: list[Array]) -> list[list[Array]]:
@@ -74,7 +87,7 @@ def adahessian(eta: float, beta: tuple[float, float], eps: float, decay: float, 
     return walk
 
 
-def alig(eta: float, rho: float, eps: float) -> Paper:
+def alig(eta: float = 0.1, rho: float = 0.0, eps: float = 1e-5) -> Paper:
     """Algorithm 2: the velocity moves first, and the parameter by it and by the gradient once more."""
 
     def walk(gs: list[Array], hs: list[Array], losses: Array, ps: list[Array]) -> list[list[Array]]:
@@ -91,7 +104,7 @@ def alig(eta: float, rho: float, eps: float) -> Paper:
     return walk
 
 
-def polyak(eta: float, bound: float, target: float, eps: float, *, plus: bool) -> Paper:
+def polyak(eta: float = 1.0, bound: float = 1.0, target: float = 0.0, eps: float = 0.0, *, plus: bool = False) -> Paper:
     """Equation 3, the bounded step."""
 
     def walk(gs: list[Array], hs: list[Array], losses: Array, ps: list[Array]) -> list[list[Array]]:
@@ -110,38 +123,34 @@ def polyak(eta: float, bound: float, target: float, eps: float, *, plus: bool) -
     return walk
 
 
-CASES: list[tuple[str, dict[str, Any], Paper]] = [
-    ("Sophia", {}, sophia(1e-4, (0.96, 0.99), 0.01, 1e-12, 0.0, 10)),
-    (
-        "Sophia",
-        {"eta": 0.1, "beta": (0.5, 0.75), "gamma": 2.0, "eps": 1e-3, "decay": 0.25, "k": 1},
-        sophia(0.1, (0.5, 0.75), 2.0, 1e-3, 0.25, 1),
-    ),
-    ("Sophia", {"eta": 0.01, "gamma": 5.0, "eps": 0.5, "k": 3}, sophia(0.01, (0.96, 0.99), 5.0, 0.5, 0.0, 3)),
-    ("AdaHessian", {}, adahessian(0.15, (0.9, 0.999), 1e-4, 0.0, 1.0)),
-    (
-        "AdaHessian",
-        {"eta": 0.01, "beta": (0.5, 0.75), "eps": 0.1, "decay": 0.125, "power": 0.5},
-        adahessian(0.01, (0.5, 0.75), 0.1, 0.125, 0.5),
-    ),
-    ("AdaHessian", {"power": 0.0}, adahessian(0.15, (0.9, 0.999), 1e-4, 0.0, 0.0)),
-    ("ALIG", {}, alig(0.1, 0.0, 1e-5)),
-    ("ALIG", {"eta": 0.002, "rho": 0.9}, alig(0.002, 0.9, 1e-5)),
-    ("ALIG", {"eta": 1.0, "rho": 0.5, "eps": 10.0}, alig(1.0, 0.5, 10.0)),
-    ("PolyakSGD", {}, polyak(1.0, 1.0, 0.0, 0.0, plus=False)),
-    ("PolyakSGD", {"eta": 0.5, "bound": 0.002, "eps": 1.0}, polyak(0.5, 0.002, 0.0, 1.0, plus=False)),
-    ("PolyakSGD", {"target": 0.5}, polyak(1.0, 1.0, 0.5, 0.0, plus=False)),
-    ("PolyakSGD", {"target": 0.5, "plus": True}, polyak(1.0, 1.0, 0.5, 0.0, plus=True)),
+PAPERS: dict[str, Callable[..., Paper]] = {
+    "Sophia": sophia,
+    "AdaHessian": adahessian,
+    "ALIG": alig,
+    "PolyakSGD": polyak,
+}
+CASES: list[tuple[str, dict[str, Any]]] = [
+    *((name, {}) for name in PAPERS),
+    ("Sophia", {"eta": 0.1, "beta": (0.5, 0.75), "gamma": 2.0, "eps": 1e-3, "decay": 0.25, "k": 1}),
+    ("Sophia", {"eta": 0.01, "gamma": 5.0, "eps": 0.5, "k": 3}),
+    ("AdaHessian", {"eta": 0.01, "beta": (0.5, 0.75), "eps": 0.1, "decay": 0.125, "power": 0.5}),
+    ("AdaHessian", {"power": 0.0}),
+    ("ALIG", {"eta": 0.002, "rho": 0.9}),
+    ("ALIG", {"eta": 1.0, "rho": 0.5, "eps": 10.0}),
+    ("PolyakSGD", {"eta": 0.5, "bound": 0.002, "eps": 1.0}),
+    ("PolyakSGD", {"target": 0.5}),
+    ("PolyakSGD", {"target": 0.5, "plus": True}),
 ]
 
 
-def titled(case: tuple[str, dict[str, Any], Paper]) -> str:
+def titled(case: tuple[str, dict[str, Any]]) -> str:
     return ", ".join([case[0], *(f"{name}={value}" for name, value in case[1].items())])
 
 
 @pytest.mark.parametrize("case", CASES, ids=titled)
-def test_the_interpreter_follows_the_paper(case: tuple[str, dict[str, Any], Paper]) -> None:
-    name, given, paper = case
+def test_the_interpreter_follows_the_paper(case: tuple[str, dict[str, Any]]) -> None:
+    name, given = case
+    paper = PAPERS[name](**given)
     opt = getattr(optgen, name)(**given, backend="interpreter")
     gs, hs, ls = [gradients(STEPS, shape, seed=5) for shape in SHAPES], hessians(), losses()
     ps = [start(shape) for shape in SHAPES]
