@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from ..errors import Span, SpecError, SpecWarning
 from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Expr, Extent, Rows, type_of
+from ..ir.expr import Expr, Extent, Matrices, type_of
 from ..ir.primitives import Type
 from ..ir.rule import Flag, Hyper, Input, Interval, Part, Rule
 from ..ir.verify import verify
@@ -103,9 +103,9 @@ class _Checker(Scope):
         self.by_matrix = any(map(mentions_matrix, terms))
         extents = (state.extent for state in spec.states)
         self.tiled = any(mentions_tiles(term, self.given) for term in terms) or any(map(is_of_tiles, extents))
-        if spec.rows != Rows.LAST and not self.tiled and not spec.faults:
-            message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
-            self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
+        if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
+            message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
+            self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
 
     def check_names(self) -> None:
         spec = self.spec
@@ -293,7 +293,7 @@ class _Checker(Scope):
             notes=spec.notes,
             part=Part(spec.part),
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
-            rows=Rows(spec.rows),
+            matrices=Matrices(spec.matrices),
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
         )
 

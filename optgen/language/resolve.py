@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from ..errors import Diagnostic, Span
 from ..ir.compose import DELTA
-from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Scalar
+from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Scalar, Shape
 from ..names import close_matches
 from .syntax import Item, Name, SpecAst, Term
 from .terms import names_in, subterms
-from .vocabulary import CALLABLE, GIVEN, GIVEN_TO_PARTS, INITIAL, MATRIX, MOST_SUGGESTIONS, OVER
+from .vocabulary import CALLABLE, FREE, GIVEN, GIVEN_TO_PARTS, INITIAL, MATRIX, MOST_SUGGESTIONS, OVER
 
 __all__ = ["Resolver", "Scope"]
 
@@ -42,7 +42,7 @@ class Scope:
         self.flags = {flag.name for flag in spec.flags}
         self.inputs = {each.name: Extent[each.extent.upper()] for each in spec.inputs}
         own = {*self.states, *self.targets, *self.hypers, *self.flags, *self.inputs}
-        own &= {"rows", "columns"}  # these may be taken
+        own &= FREE
         self.given = {name: what for name, what in GIVEN.items() if name not in own}
         self.given |= GIVEN_TO_PARTS if spec.part else {}
         self.by_matrix = False  # whether matrices have a variant of their own
@@ -96,6 +96,8 @@ class Resolver:
         if name in self.scope.inputs and self.begun:
             self.use(name)
             return Load(name) if self.scope.inputs[name] == Extent.ELEMENT else Given(name)
+        if name == "ndim" and name in self.scope.given:
+            return Shape()
         if (count := COUNTS.get(name)) and name in self.scope.given:
             if count.over > Extent.TENSOR and not self.choice[MATRIX]:
                 message = f"there are no {name} where the parameter is no matrix"
