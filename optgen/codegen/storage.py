@@ -13,7 +13,7 @@ from typing import TypeAlias
 from ..frozen import frozen
 from ..ir.expr import Expr, Extent, Load, Local, Reduce, Size
 from ..lowering.stages import in_place
-from ..lowering.sweeps import Sweeps, group_names, load_name
+from ..lowering.work import Sweeps, group_names, load_name
 
 __all__ = ["INDEX", "Base", "Kept", "KeptArray", "Need", "Place", "Ratio", "Storage", "StorageSlot", "is_down"]
 
@@ -195,7 +195,7 @@ def is_down(value: Expr) -> bool:
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:
-    return {name: i for i, name in enumerate(names)}
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
 _COUNTS = {

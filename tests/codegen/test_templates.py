@@ -86,7 +86,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         stores=("store;",),
         definitions=("definition;",),
     )
-    sweep = render.SweepText("kernel", element, fold="fold" if reduced else "")
+    sweep = render.SweepText("kernel", "", element, fold="fold" if reduced else "")
     bodies = [
         SmallLoopBody(over, (step,), (Line("line;", "formula"),), frozenset({Base.STEP, partial, panel}), ())
         for over in Extent
