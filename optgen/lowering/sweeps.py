@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 
-from ..ir.expr import Expr, Extent, Local, Reduce, Size, extent_of, join, walk
+from ..ir.expr import Expr, Extent, Local, Reduce, Shape, Size, extent_of, join, walk
 from ..ir.rule import Assign, Rule, kernel_scalars
 from .courses import Needs
 from .parting import Parting
@@ -87,7 +87,7 @@ class _Planner:
 
     def in_kernel(self, value: Expr) -> bool:
         """Whether the kernel computes a value. It cannot know how large the whole of a shard is."""
-        return extent_of(value) != Extent.GROUP and not (self.exchanged(value) and isinstance(value, Size))
+        return extent_of(value) != Extent.GROUP and not (self.exchanged(value) and isinstance(value, Size | Shape))
 
     def turn_after(self, value: Expr, turn: dict[str, int], *, host: bool) -> int:
         """The first turn in which all that `value` is made of is known; in a turn, the host comes last."""

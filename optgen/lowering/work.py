@@ -13,7 +13,7 @@ from itertools import product
 from typing import TypeAlias
 
 from ..frozen import frozen
-from ..ir.expr import Expr, Extent, Load, Reduce, Size, extent_of, reduced_extent, walk
+from ..ir.expr import Expr, Extent, Load, Reduce, Shape, Size, extent_of, reduced_extent, walk
 from ..ir.rule import Assign, Rule
 from .courses import Course
 
@@ -142,6 +142,8 @@ def joined(value: Expr) -> bool:
     """Whether a shard has only its part of a value, be it of the tensor or of what that gives to the group."""
     if isinstance(value, Size):
         return value.over == Extent.TENSOR
+    if isinstance(value, Shape):
+        return True
     return isinstance(value, Reduce) and value.over <= Extent.TENSOR < reduced_extent(value)
 
 
