@@ -91,9 +91,13 @@ typedef void optgen_small_loop(const optgen_tensor *tensor, const void *step, co
 typedef void optgen_slab(const optgen_tensor *tensor, const void *step, const void *group,
                          int64_t first, int64_t count);
 
+/* Whether a tensor takes a piece of work, which is there for some courses of a step only. */
+typedef int32_t optgen_course(const optgen_tensor *tensor, const void *step, const void *group);
+
 /* One piece of work: a sweep (`row`, with `fold` and `block` if it reduces) or small loops
  * (`small_loop`). `whole`: the small loops run once per tensor, in one share. `slab`: the function
- * that replaces this piece, and all that follow up to the next whole one, for tensors in slabs. */
+ * that replaces this piece, and all that follow up to the next whole one, for tensors in slabs.
+ * `course`: which tensors take this piece, other than in slabs; NULL if all do. */
 typedef struct {
     optgen_row *row;
     optgen_fold *fold;
@@ -101,6 +105,7 @@ typedef struct {
     optgen_small_loop *small_loop;
     int32_t whole;
     optgen_slab *slab;
+    optgen_course *course;
 } optgen_work;
 
 /* One variant of a rule for one compute type and one instruction set. `units`: the elements of one

@@ -1,4 +1,4 @@
-"""Random numbers: the words that are published, the same in kernels and interpreter, and what statistics say of them."""
+"""Random numbers: the published words, the same in kernels and interpreter, and what statistics say of them."""
 
 from __future__ import annotations
 
@@ -256,7 +256,11 @@ FAULTS = [
     ("delta = g*normal(3)", "", r"normal\(\): expected no arguments, got 1"),
     ("m = 0.9*m + g\ndelta = m", "[state]\nm = { init = 'normal()' }", r"no random numbers before the first step"),
     ("delta = g*normal()", "seed = { default = 1 }", r"shadows the given name 'seed', which random numbers are drawn"),
-    ("stream = g\ndelta = stream*normal()", "", r"'stream' is which parameter they are drawn for, which a rule does no"),
+    (
+        "stream = g\ndelta = stream*normal()",
+        "",
+        r"'stream' is which parameter they are drawn for",
+    ),
     ("delta = " + " + ".join(["g*normal()"] * 5), "", "expected at most 4 random numbers for an element, got 5"),
     ("delta = g*randn()", "", "unknown function 'randn'"),
     ("delta = g if f else 0", "[flags]\nf = { default = 'normal() > eta' }", "no random numbers before the first step"),
