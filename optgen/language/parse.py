@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Matrices
-from ..ir.rule import Part
+from ..ir.rule import Family, Part
 from ..names import canonical, close_matches
 from .formula import kind, read_expression, read_formulas, words
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
@@ -26,6 +26,8 @@ __all__ = ["parse"]
 LARGEST_SPEC = 64 * 1024
 #: What a spec may be: a rule, or one of two kinds of parts.
 PARTS = tuple(part.value for part in Part)
+#: What rules have in common; none is named by default.
+FAMILIES = tuple(family.value for family in Family)
 #: How many values a state has.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
 #: The range of a hyperparameter that names none, or one that cannot be read: every number.
@@ -113,7 +115,8 @@ class _Document:
 
     def read(self, document: dict[str, Any]) -> None:
         known = (
-            "name", "summary", "reference", "origin", "notes", "part", "hyperparameters", "flags", "state", "update"
+            "name", "summary", "reference", "origin", "family", "notes", "part", "hyperparameters", "flags", "state",
+            "update",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -122,6 +125,7 @@ class _Document:
         spec.summary = self.text((), document, "summary")
         spec.reference = self.text((), document, "reference")
         spec.origin = self.text((), document, "origin")
+        spec.family = self.choice((), document, "family", FAMILIES)
         spec.notes = self.text((), document, "notes")
         spec.part = self.choice((), document, "part", PARTS)
         for name, path, table in self.entries(document, "hyperparameters", "eta = { default = 0.1 }"):

@@ -2,7 +2,7 @@
 
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
-    spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
+    spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*, states*,
                        formulas*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
 
@@ -138,6 +138,7 @@ class SpecAst:
     summary: str = ""
     reference: str = ""
     origin: str = ""
+    family: str = ""
     notes: str = ""
     part: str = ""
     matrices: str = "last two"
