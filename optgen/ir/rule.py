@@ -2,8 +2,8 @@
 
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
-    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part, matrix,
-                    rows, accept, sharded)
+    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
+                    matrix, matrices, accept, sharded)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has

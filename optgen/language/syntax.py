@@ -2,8 +2,8 @@
 
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
-    spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*, states*,
-                       formulas*, faults*)
+    spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*,
+                       states*, formulas*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
 
 A `Broken` term stands where a fault was reported.

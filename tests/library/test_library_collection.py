@@ -11,14 +11,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from rules import PART_OF, SPECS, make, same_everywhere
 from trajectories import SHAPES, STEPS, Array, assert_same_path, gradients, ours, starts
 
 import optgen
+from optgen.notation.facts import inexact
 
 torch = pytest.importorskip("torch")
 collection = pytest.importorskip("pytorch_optimizer")
+grokfast = pytest.importorskip("pytorch_optimizer.optimizer.grokfast")
 
 TOLERANCE = 1e-10
+#: Of three dimensions the collection's AGC takes norms of another kind.
+FILTERED: list[tuple[int, ...]] = [(8,), (5, 7), (), (2, 3, 2, 2), (3,)]
 #: How the collection steps, and what its options are about that are parts of chains here.
 HOW = {"params", "foreach", "maximize", "kwargs", "weight_decay", "weight_decouple", "fixed_decay", "ams_bound"}
 Read = Callable[[dict[str, Any], dict[str, Any]], Any]
@@ -255,10 +260,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 #: By part: what it does in the collection to the gradients of some parameters. It may keep something from step to step.
 FILTERS: dict[str, Callable[[Any, dict[str, Any]], Any]] = {
     "Grokfast": lambda params, kept: kept.update(
-        averages=collection.gradfilter_ema(torch.nn.ParameterList(params), kept.get("averages"), 0.98, 2.0)
+        averages=grokfast.gradfilter_ema(torch.nn.ParameterList(params), kept.get("averages"), 0.98, 2.0)
     ),
     "OrthoGrad": lambda params, kept: collection.base.optimizer.BaseOptimizer.apply_orthogonal_gradients(params),
-    "AGC": lambda params, kept: [setattr(p, "grad", collection.optimizer.agc.agc(p, p.grad)) for p in params],
+    "AGC": lambda params, kept: [setattr(p, "grad", collection.optimizer.agc(p, p.grad)) for p in params],
 }
 
 
@@ -326,7 +331,7 @@ def theirs(
 ) -> tuple[list[Array], list[dict[str, Array]]]:
     """For each parameter: its values after each step, and those of its states."""
     params = [torch.nn.Parameter(torch.tensor(x)) for x in p]
-    opt = getattr(collection, name)(params, **arguments(name, h))
+    opt = getattr(collection, name)([{"params": params, "normalized": True}], **arguments(name, h))
     (group,) = opt.param_groups
     path: list[list[Array]] = [[] for _ in p]
     states: list[list[dict[str, Array]]] = [[] for _ in p]
@@ -372,7 +377,7 @@ def test_the_interpreter_follows_the_collection(case: tuple[str, dict[str, Any]]
 
 @pytest.mark.parametrize("name", FILTERS)
 def test_a_part_follows_the_collection(name: str) -> None:
-    p, g = starts(SHAPES), gradients(SHAPES)
+    p, g = starts(FILTERED), gradients(FILTERED)
     opt = optgen.chain(getattr(optgen, name)(), optgen.Descent(0.01), backend="interpreter")
     path, _ = ours(opt, p, g)
     params, kept = [torch.nn.Parameter(torch.tensor(x)) for x in p], {}
@@ -406,6 +411,21 @@ def test_mars_before_descent_by_signs_is_the_collections_mars_lion() -> None:
                 (states[i]["last"][k], there["last_grad"]),
             ):
                 np.testing.assert_allclose(ours_now, theirs_now.numpy(), rtol=TOLERANCE, atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", [*THEIRS, *FILTERS, "MARS"])
+def test_the_kernel_steps_as_the_interpreter_does(name: str, dtype: str) -> None:
+    subject = next((chain for chain, part in PART_OF.items() if part == name), name)
+    opts = [make(subject, backend) for backend in ("kernel", "interpreter")]
+    worlds = [[np.array(x, dtype) for x in starts(SHAPES)] for _ in opts]
+    for rows in list(zip(*gradients(SHAPES), strict=True))[:25]:
+        for opt, params in zip(opts, worlds, strict=True):
+            opt.step(params, [np.array(row, dtype) for row in rows])
+    if not any(inexact(rule) for rule in SPECS[name].lowered):
+        same_everywhere(opts, worlds)
+    for x, y in zip(*worlds, strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-3 if dtype == "float32" else 1e-9, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", THEIRS)

@@ -23,6 +23,7 @@ PARTS = [name for name in SPECS if name not in RULES]
 
 #: For each part, its chain, and the arguments of the rule there.
 CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "AGC": ("AGC", "ADAM", {}),
     "AccumGrad": ("AccumGrad", "ADAM", {}),
     "Cautious": ("ADAM", "Cautious", {}),
     "ClipGlobalNorm": ("ClipGlobalNorm", "ADAM", {}),
@@ -31,8 +32,11 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "EMA": ("ADAM", "EMA", {}),
     "ExpDecay": ("ADAM", "ExpDecay", {"eta": 1.0}),
     "GradientCentralisation": ("GradientCentralisation", "ADAM", {}),
+    "Grokfast": ("Grokfast", "ADAM", {}),
     "InvDecay": ("ADAM", "InvDecay", {}),
     "Lookahead": ("ADAM", "Lookahead", {}),
+    "MARS": ("MARS", "ADAM", {}),
+    "OrthoGrad": ("OrthoGrad", "ADAM", {}),
     "SignDecay": ("SignDecay", "ADAM", {}),
     "Unscale": ("Unscale", "ADAM", {}),
     "WeightDecay": ("WeightDecay", "ADAM", {}),
