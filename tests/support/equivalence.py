@@ -294,7 +294,7 @@ def make_tensor(
     small = {}
     for state in rule.small_states:
         if state.extent > Extent.GROUP:
-            small[state.name] = np.full(interp.shape_of(state.extent, shape, rule.rows), initial[state.name])
+            small[state.name] = np.full(interp.shape_of(state.extent, shape, rule.matrices), initial[state.name])
     if kind == "ordinary":
         for name in rule.arrays[2:]:
             arrays[name][...] = initial[name]
