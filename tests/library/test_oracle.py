@@ -118,6 +118,7 @@ TABLES = (
     ("test_library_torch", "NUMBERS"),
     ("test_library_optax", "THEIRS"),
     ("papers_by_hand", "MORE"),
+    ("test_library_inputs", "PAPERS"),
     ("test_library_collection", "THEIRS"),
     ("test_library_collection", "FILTERS"),
 )
