@@ -78,6 +78,7 @@ OWN = {"Reduced": REDUCED, "Slices": SLICES, "Lines": LINES}
 #: Arguments with which the loss of a small regression falls from the first steps on, where the defaults do not do.
 DESCENDING: dict[str, dict[str, Any]] = {
     "ScheduleFreeSGD": {"eta": 0.1},  # 1 suits gradients that are clipped
+    "VSGD": {"eta": 0.01},  # 0.1 suits noise
 }
 
 
