@@ -22,7 +22,10 @@ import optgen.torch as optim
 from optgen.compiler import catalogue
 
 torch.set_num_threads(1)  # the tensors are tiny, and tests run beside each other
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, of what it finds and of what it is built on
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # Lightning's own, of what it finds and of what it is built on
+    pytest.mark.no_cover,
+]
 RULES = catalogue.shipped_rules()
 
 
