@@ -24,7 +24,7 @@ pytestmark = pytest.mark.no_cover
 Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = 120
 TOLERANCE = 1e-12
-SHAPES: list[tuple[int, ...]] = [(8,), (5, 7), (), (2, 3, 4)]
+SHAPES: list[tuple[int, ...]] = [(8,), (5, 7), (), (2, 3, 4), (3,)]
 STARTS_AT_P = ("z", "p0")  # states
 FLAT: list[tuple[int, ...]] = [(8,), (5, 7), (6, 1), (2, 9)]  # what optax's SM3 takes, and takes as it is meant here
 

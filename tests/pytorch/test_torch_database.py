@@ -14,8 +14,6 @@ pytest.importorskip("expecttest")  # which the database imports
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
 from torch_pairs import NAMES, SHAPES, ULPS, Scales, double, give, ours, parameters, tensors_of, theirs, twins  # noqa: F401
 
-pytestmark = pytest.mark.no_cover
-
 STEPS = 25
 INFOS = {info.optim_cls.__name__: info for info in optim_db}
 CASES = [(name, i) for name in NAMES for i in range(len(INFOS[name].optim_inputs_func(device="cpu")))]
