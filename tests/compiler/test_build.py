@@ -97,8 +97,8 @@ def compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str],
     return write
 
 
-#: The specs of the copied checkout, a few that are soon compiled.
-SOME = ("adam", "torch_adam", "descent", "lookahead")
+#: The specs of the copied checkout; the README's `optgen build` (test_readme) builds all of them.
+SOME = ("adam", "torch_adam", "descent", "sm3", "lookahead")
 
 
 @pytest.fixture(scope="module")
