@@ -20,6 +20,8 @@ optax = pytest.importorskip("optax")
 jax = pytest.importorskip("jax")
 contrib = optax.contrib
 
+pytestmark = pytest.mark.no_cover
+
 STARTS_AT_P = ("z", "p0")  # states
 FLAT: list[tuple[int, ...]] = [(8,), (5, 7), (6, 1), (2, 9)]  # what optax's SM3 takes, and takes as it is meant here
 
