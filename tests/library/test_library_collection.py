@@ -21,6 +21,8 @@ torch = pytest.importorskip("torch")
 collection = pytest.importorskip("pytorch_optimizer")
 grokfast = pytest.importorskip("pytorch_optimizer.optimizer.grokfast")
 
+pytestmark = pytest.mark.no_cover
+
 TOLERANCE = 1e-10
 #: Of three dimensions the collection's AGC takes norms of another kind.
 FILTERED: list[tuple[int, ...]] = [(8,), (5, 7), (), (2, 3, 2, 2), (3,)]
@@ -199,8 +201,8 @@ THEIRS: dict[str, Theirs] = {
     ),
 }  # fmt: skip
 
+#: Numbers that show each hyperparameter at work. The defaults are stepped in the second tier.
 CASES: list[tuple[str, dict[str, Any]]] = [
-    *((name, {}) for name in THEIRS),
     ("AdaBound", {"eta": 0.1, "bound": 0.5, "beta": (0.5, 0.75), "gamma": 0.05, "eps": 1e-3}),
     ("AdaMod", {"eta": 0.1, "beta": (0.5, 0.75, 0.9), "eps": 1e-3}),
     ("DiffGrad", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3}),
@@ -243,6 +245,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("AdaGC", {"eta": 0.1, "beta": (0.5, 0.75, 0.5), "absolute": 4.0, "relative": 1.5, "warmup": 20, "eps": 1e-3}),
     ("A2Grad", {"beta": 1.0, "lips": 2.0, "incremental": True}),
     ("A2Grad", {"beta": 1.0, "lips": 2.0, "rho": 0.75, "decaying": True}),
+    ("ROSE", {"eta": 0.1}),
     ("AccSGD", {"eta": 0.01, "kappa": 10.0, "xi": 2.0, "small": 0.5}),
     ("SGDSaI", {"eta": 0.001, "rho": 0.5, "decay": 0.25, "eps": 1e-3}),
     ("VSGD", {"eta": 0.5, "ratio": 3.0, "prior": 1e-3, "tau": (0.5, 0.75), "eps": 1e-3}),
@@ -358,7 +361,9 @@ def theirs(
     )
 
 
-@pytest.mark.parametrize("case", CASES, ids=titled)
+@pytest.mark.parametrize(
+    "case", [*CASES, *(pytest.param((name, {}), marks=pytest.mark.slow) for name in THEIRS)], ids=titled
+)
 def test_the_interpreter_follows_the_collection(case: tuple[str, dict[str, Any]]) -> None:
     name, given = case
     h = values(name, given)
@@ -426,6 +431,10 @@ def test_the_kernel_steps_as_the_interpreter_does(name: str, dtype: str) -> None
         same_everywhere(opts, worlds)
     for x, y in zip(*worlds, strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-3 if dtype == "float32" else 1e-9, atol=1e-6)
+
+
+def test_every_rule_has_a_case() -> None:
+    assert {name for name, _ in CASES} == set(THEIRS)
 
 
 @pytest.mark.parametrize("name", THEIRS)
