@@ -76,7 +76,9 @@ class _Writer:
         self.counts = {state.name: self.count(state) for state in spec.states if state.each}
         formulas = list(_formulas(statements))
         self.indexed = {formula.target for formula in formulas if formula.index is not None}
-        self.single = {part.name for parts in (spec.hypers, spec.flags, spec.states) for part in parts} | GIVEN.keys()
+        self.single = {
+            part.name for parts in (spec.hypers, spec.flags, spec.states, spec.inputs) for part in parts
+        } | GIVEN.keys()
         self.taken = {*self.single, *(formula.target for formula in formulas), *CALLABLE}
         self.current: dict[str, str] = {}  # what a name is called since a loop has assigned it
         self.written = 0

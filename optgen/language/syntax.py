@@ -3,7 +3,7 @@
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
     spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
-                       formulas*, faults*)
+                       inputs*, formulas*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
     looped   = Indexed | Gathered
@@ -21,8 +21,8 @@ from ..errors import Diagnostic, Span
 from ..frozen import frozen
 
 __all__ = [
-    "Broken", "Choice", "FlagAst", "FormulaAst", "Gathered", "HyperAst", "Indexed", "Invoke", "Item", "LoopAst", "Name",
-    "Number", "Operation", "SpecAst", "StateAst", "Term",
+    "Broken", "Choice", "FlagAst", "FormulaAst", "Gathered", "HyperAst", "Indexed", "InputAst", "Invoke", "Item",
+    "LoopAst", "Name", "Number", "Operation", "SpecAst", "StateAst", "Term",
 ]  # fmt: skip
 
 
@@ -148,6 +148,14 @@ class StateAst:
 
 
 @frozen
+class InputAst:
+    name: str
+    span: Span
+    extent: str
+    doc: str
+
+
+@frozen
 class FormulaAst:
     """`index`: which of several values is assigned. `before`: the name of the value that a loop has given last.
     `spelled`: what the author calls the target, where a loop assigns it again and again."""
@@ -188,6 +196,7 @@ class SpecAst:
     hypers: list[HyperAst] = field(default_factory=list)
     flags: list[FlagAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)
+    inputs: list[InputAst] = field(default_factory=list)
     formulas: list[FormulaAst] = field(default_factory=list)
     formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
