@@ -28,6 +28,7 @@ from .refusals import (
     kind,
     statement_kind,
 )
+from .statements import statements
 from .syntax import (
     Broken,
     Choice,
@@ -60,7 +61,7 @@ def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
 
 def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst | LoopAst]:
     """Read the formulas and loops of a text at offset `start` of the file. Yield the well-formed ones."""
-    for offset, statement in _statements(source):
+    for offset, statement in statements(source):
         reader = _Formula(spec, statement, start + offset)
         tree = reader.tree("exec", "a formula, `name = expression`")
         formula = reader.statement(tree.body) if isinstance(tree, ast.Module) else None
@@ -68,34 +69,6 @@ def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst
             yield formula
         else:
             spec.unassigned |= words(statement)
-
-
-def _statements(source: str) -> Iterator[tuple[int, str]]:
-    """Split a text into formulas, with their offsets.
-
-    A formula ends with its line, unless a bracket is still open; a loop before a line that is indented no deeper.
-    """
-    start, depth, empty = 0, 0, True
-    for line in re.finditer(r"[^\n]*(?:\n|$)", source):
-        code = line.group().split("#", 1)[0]
-        empty = empty and not code.strip()
-        depth += sum(map(code.count, "([{")) - sum(map(code.count, ")]}"))
-        if (depth > 0 or _goes_on(source, start, line.end())) and line.end() < len(source):
-            continue
-        statement = source[start : line.end()]
-        if not empty:
-            yield start + len(statement) - len(statement.lstrip()), statement.strip()
-        start, depth, empty = line.end(), 0, True
-
-
-_LOOP = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*([ \t]*)for\b[^\n]*:[ \t]*(?:#[^\n]*)?(?:\n|$)")
-_NEXT_LINE = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\n)*([ \t]*)[^ \t\n]")
-
-
-def _goes_on(source: str, start: int, end: int) -> bool:
-    """Whether a loop begins at `start` whose body goes on in the line at `end`."""
-    loop, following = _LOOP.match(source, start), _NEXT_LINE.match(source, end)
-    return loop is not None and following is not None and len(following[1]) > len(loop[1])
 
 
 class _Formula:
@@ -144,8 +117,7 @@ class _Formula:
             at = len(self.source)  # Python names no place if the text ends too early
             if error.lineno and error.offset and error.lineno <= len(self.lines):
                 at = min(at, self.line_offsets[error.lineno - 1] + error.offset - 1)
-            reason = error.msg.removesuffix(". Perhaps you forgot a comma?")
-            self.fault_at(at, at + 1, f"expected {what}: {reason}")
+            self.malformed(at, what, error.msg)
         except (RecursionError, MemoryError):
             self.fault_at(0, len(self.source), "nested too deeply to read", "give names to its parts")
         else:
@@ -154,6 +126,15 @@ class _Formula:
             message = f"expected an expression of at most {DEEPEST_TERM} levels, got a deeper one"
             self.fault_at(0, len(self.source), message, "give names to its parts, one formula each")
         return None
+
+    def malformed(self, at: int, what: str, reason: str) -> None:
+        """Record a fault of syntax; Python's reason, where it is not about statements that the language has not."""
+        if re.match(r"for\b", self.source):
+            message = "expected a loop, `for name in values:`, with its formulas indented alike below it"
+            self.fault_at(at, at + 1, message, "for example: for b in beta:")
+        else:
+            reason = reason.removesuffix(". Perhaps you forgot a comma?")
+            self.fault_at(at, at + 1, f"expected {what}: {reason}")
 
     def statement(self, body: list[ast.stmt]) -> FormulaAst | LoopAst | None:
         first = body[0]
@@ -165,6 +146,9 @@ class _Formula:
     def loop(self, node: ast.For) -> LoopAst | None:
         if not isinstance(node.target, ast.Name):
             self.fault(node.target, "expected one name for the turns of a loop", "for example: for b in beta:")
+        elif isinstance(node.iter, ast.Tuple | ast.List | ast.Set):
+            hint = "give the values to a hyperparameter: beta = { default = [0, 0.9] }"
+            self.fault(node.iter, "expected a hyperparameter with several values, or range(...); got them here", hint)
         else:
             span, variable = self.span(node.target), canonical(node.target.id)
             over = self.term(node.iter)

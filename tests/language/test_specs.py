@@ -270,9 +270,12 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("a loop of a million turns", "for i in range(1000000): x = i", 10, "1 to 2000 turns, got 1000000", ""),
     ("a loop by the name of a state", "for m in beta: x = m", 5, "the name 'm' of a loop is another's too", "another"),
     ("a loop by the name of a function", "for max in beta: x = 1", 5, "the name 'max' of a loop is another's too", ""),
-    ("a loop that assigns its name", "for i in beta: i = 2", 5, "the name 'i' of a loop is another's too", "another"),
+    ("a loop that assigns its name", "for i in beta: i = 2", 5, "the name 'i' of a loop is another's too", ""),
     ("a loop with two names", "for i, j in beta: x = i", 5, "expected one name for the turns of a loop", "for b"),
-    ("a loop that is open", "for i in beta:", 15, "expected an indented block", ""),
+    ("a loop that is open", "for i in beta:", 15, "expected a loop, `for name in values:`, with its", "for b in"),
+    ("a loop without `in`", "for i beta: x = i", 7, "expected a loop, `for name in values:`", ""),
+    ("a loop without a colon", "for i in beta\n    x = i", 14, "expected a loop, `for name in values:`", ""),
+    ("a loop over values of its own", "for i in [1, 2]: x = i", 10, "or range(...); got them here", "a hyperparameter"),
     ("a while", "while m: x = 1", 1, "got `while`", "for b in beta"),
     ("a sum of a number", "x = sum(i for i in 3)", 20, "expected a hyperparameter with several values", ""),
     ("a root of turns", "x = sqrt(i for i in beta)", 5, "sqrt() gathers nothing", "there are: sum, mean, max, min"),
@@ -1409,7 +1412,9 @@ def test_no_name_that_a_spec_may_use_is_one_that_the_python_module_needs(what: s
 
 # ---- No text whatsoever raises anything but SpecError ----
 
-VALID = [(driver.SPECS / f"{stem}.toml").read_text("utf-8") for stem in ("adamw", "torch_sgd", "sm3", "lookahead")]
+VALID = [
+    (driver.SPECS / f"{stem}.toml").read_text("utf-8") for stem in ("adamw", "torch_sgd", "sm3", "lookahead", "aggmo")
+]
 MARKS = (
     "= == + - * / ** ^ ( ) [ ] { } , . : := ; # ' ''' \" \"\"\" \\ \\n @ % ~ 0 1 2 1e400 1e-400 0x1 1_0 nan inf true"
 )
@@ -1417,8 +1422,9 @@ WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps cou
 GIVEN = "is a.b group tensor matrix row column size grad new proceed slow k buffered momentum acc_row acc mean first"
 KEYS = "where( max( sqrt( [state] [flags] [update] [hyperparameters] [[state]] init= when= default= range= formulas= {}"
 MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= matrices= 'p' 'tensor' length("
+LOOPS = "for b in beta: range( len( each= m[1] [b] sum(m for"
 BLANKS = ("", " ", "\t", "\n", "\r\n", "\r", "\x85", "2020-01-01")
-TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS)).split(), *BLANKS)
+TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS, LOOPS)).split(), *BLANKS)
 PIECES = st.one_of(st.sampled_from(TOKENS), st.text(max_size=3))
 
 
