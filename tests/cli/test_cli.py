@@ -830,6 +830,12 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture
+def compiled_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the doctor compiles to try the compiler, other tests have compiled: one of something else need not wait."""
+    monkeypatch.setattr(toolchain, "compile_library", lambda *arguments: "")
+
+
 def test_the_doctor_finds_all_well(built: Path, cache: Path) -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.stdout
@@ -905,7 +911,7 @@ def test_the_doctor_finds_a_compiler_that_does_not_compile(
     assert "\nno math.h\nto do: it was called as" in rows(result)["compiler"][1]
 
 
-def test_the_doctor_looks_at_torch(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_looks_at_torch(compiled_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
     tensors, threads = pytest.importorskip("optgen.torch.tensors"), pytest.importorskip("optgen.torch.threads")
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.setattr("torch.get_num_threads", lambda: 3)
@@ -931,7 +937,7 @@ def test_the_doctor_looks_at_torch(built: Path, monkeypatch: pytest.MonkeyPatch)
     ("3.0a1", ("ok", "3.0a1")),
 ])  # fmt: skip
 def test_the_doctor_tells_the_version_of_torch(
-    found: str | None, expected: tuple[str, str], built: Path, monkeypatch: pytest.MonkeyPatch
+    found: str | None, expected: tuple[str, str], compiled_before: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def version(name: str) -> str:
         if name == "torch" and found is None:
@@ -952,7 +958,7 @@ def test_the_oldest_torch_is_the_same_everywhere() -> None:
         assert f"PyTorch {oldest} or newer" in (ROOT / page).read_text("utf-8"), page
 
 
-def test_the_doctor_says_why_so_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_says_why_so_many_threads(compiled_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "processors", machine.threads)
     why = "the processors that this process may run on"
     assert rows(run("doctor"))["threads"] == ("ok", f"{machine.threads()}: {why}")
@@ -967,7 +973,9 @@ def test_the_doctor_says_why_so_many_threads(monkeypatch: pytest.MonkeyPatch) ->
     assert words.splitlines()[0] == "OPTGEN_NUM_THREADS: a whole number from 1 to 256 was expected, got 'many'"
 
 
-def test_the_doctor_says_which_instruction_set_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_says_which_instruction_set_is_chosen(
+    compiled_before: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     least = library.runtime().usable[-1]
     monkeypatch.setenv("OPTGEN_ISA", least)
     assert rows(run("doctor"))["instruction set"][1].startswith(f"{least}, OPTGEN_ISA of ")
@@ -977,7 +985,9 @@ def test_the_doctor_says_which_instruction_set_is_chosen(monkeypatch: pytest.Mon
     assert "got 'mmx'\nto do: unset it for the best one" in rows(result)["instruction set"][1]
 
 
-def test_the_doctor_says_what_is_wrong_with_the_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_says_what_is_wrong_with_the_cache(
+    compiled_before: None, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache.mkdir()
     cache.chmod(0o777)
     state, words = rows(run("doctor"))["cache folder"]
@@ -988,7 +998,7 @@ def test_the_doctor_says_what_is_wrong_with_the_cache(cache: Path, monkeypatch: 
     assert rows(run("doctor"))["cache folder"][1].startswith(f"{cache} cannot be written\nto do: set OPTGEN_CACHE_DIR")
 
 
-def test_the_doctor_bears_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_doctor_bears_a_missing_package(compiled_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
     def version(name: str) -> str:
         if name == "cffi":
             raise metadata.PackageNotFoundError(name)

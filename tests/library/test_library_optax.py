@@ -19,6 +19,8 @@ optax = pytest.importorskip("optax")
 jax = pytest.importorskip("jax")
 contrib = optax.contrib
 
+pytestmark = pytest.mark.no_cover
+
 Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = 120
 TOLERANCE = 1e-12
