@@ -331,4 +331,5 @@ class _Checker(Scope):
         known |= self.given.keys() | {PROCEED, ACCEPT}
         for formula in spec.formulas:
             if formula.target not in self.used and formula.target not in known:
-                self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")
+                name = formula.spelled or formula.target
+                self.fault(formula.span, f"{name!r} is computed, but never used", "use it, or remove it")

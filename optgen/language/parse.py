@@ -17,9 +17,11 @@ from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Matrices
 from ..ir.rule import Family, Part
 from ..names import canonical, close_matches
-from .formula import kind, read_expression, read_formulas, words
+from .formula import read_expression, read_formulas, words
+from .loops import write_out
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
-from .syntax import Broken, FlagAst, HyperAst, InputAst, Number, SpecAst, StateAst, Term
+from .refusals import kind
+from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, LoopAst, Number, SpecAst, StateAst, Term
 
 __all__ = ["parse"]
 
@@ -89,6 +91,7 @@ class _Document:
     def __init__(self, spec: SpecAst, places: Mapping[Path, Positions]) -> None:
         self.spec = spec
         self.places = places
+        self.statements: list[FormulaAst | LoopAst] = []
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.spec.faults.append(Diagnostic(span, message, hint))
@@ -140,6 +143,7 @@ class _Document:
         for name, path, table in self.entries(document, "state", 'm = { init = "0" }'):
             self.read_state(name, path, table)
         self.read_update(document)
+        write_out(spec, self.statements)
 
     def refuse_unknown(self, path: Path, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for key in table:
@@ -248,7 +252,7 @@ class _Document:
         self.spec.flags.append(FlagAst(name, self.key_span(path), default, requires, text, doc))
 
     def read_state(self, name: str, path: Path, table: dict[str, Any]) -> None:
-        self.refuse_unknown(path, table, ("init", "extent", "when", "doc"))
+        self.refuse_unknown(path, table, ("init", "extent", "when", "each", "doc"))
         span = self.key_span(path)
         init: Term = Broken(span)
         if "init" not in table:
@@ -264,7 +268,14 @@ class _Document:
         when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
         extent = self.choice(path, table, "extent", EXTENTS)
         extent_span = self.value_span((*path, "extent")) if "extent" in table else span
-        self.spec.states.append(StateAst(name, span, init, when, extent, extent_span, self.text(path, table, "doc")))
+        doc, each, each_span = self.text(path, table, "doc"), table.get("each", 0), self.value_span((*path, "each"))
+        if ("each" in table and not (isinstance(each, str) or (isinstance(each, int) and each > 0))) or each is True:
+            got = "none" if each == 0 else kind(each)
+            message = f"expected how many there are, as a whole number or the name of a hyperparameter; got {got}"
+            self.fault(each_span, message, 'for example: each = "beta"')
+            each = 0
+        each = canonical(each) if isinstance(each, str) else each
+        self.spec.states.append(StateAst(name, span, init, when, extent, extent_span, doc, each, each_span))
 
     def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
         """Read the text under `path` as one expression."""
@@ -303,7 +314,7 @@ class _Document:
             self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)
             self.spec.unassigned |= words(source)
             return
-        self.spec.formulas.extend(read_formulas(self.spec, source, start))
+        self.statements.extend(read_formulas(self.spec, source, start))
 
 
 _TOO_LARGE = "a number too large for float64"
