@@ -21,7 +21,7 @@ from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
 from ..ir.expr import Expr, Extent, Matrices, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Flag, Hyper, Input, Interval, Part, Rule
+from ..ir.rule import Family, Flag, Hyper, Input, Interval, Part, Rule
 from ..ir.verify import verify
 from ..names import is_name
 from .agreement import disagreements
@@ -290,6 +290,7 @@ class _Checker(Scope):
             states=states,
             body=tuple(variant.body),
             origin=spec.origin,
+            family=Family(spec.family),
             notes=spec.notes,
             part=Part(spec.part),
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Matrices
-from ..ir.rule import Part
+from ..ir.rule import Family, Part
 from ..names import canonical, close_matches
 from .formula import read_expression, read_formulas, words
 from .loops import write_out
@@ -28,6 +28,8 @@ __all__ = ["parse"]
 LARGEST_SPEC = 64 * 1024
 #: What a spec may be: a rule, or one of two kinds of parts.
 PARTS = tuple(part.value for part in Part)
+#: What rules have in common; none is named by default.
+FAMILIES = tuple(family.value for family in Family)
 #: How many values a state has, and an input.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
 EXTENTS_OF_INPUTS = ("element", "step")
@@ -117,8 +119,8 @@ class _Document:
 
     def read(self, document: dict[str, Any]) -> None:
         known = (
-            "name", "summary", "reference", "origin", "notes", "part", "hyperparameters", "flags", "inputs", "state",
-            "update",
+            "name", "summary", "reference", "origin", "family", "notes", "part", "hyperparameters", "flags", "inputs",
+            "state", "update",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -127,6 +129,7 @@ class _Document:
         spec.summary = self.text((), document, "summary")
         spec.reference = self.text((), document, "reference")
         spec.origin = self.text((), document, "origin")
+        spec.family = self.choice((), document, "family", FAMILIES)
         spec.notes = self.text((), document, "notes")
         spec.part = self.choice((), document, "part", PARTS)
         for name, path, table in self.entries(document, "hyperparameters", "eta = { default = 0.1 }"):

@@ -2,8 +2,8 @@
 
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
-    spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
-                       inputs*, formulas*, faults*)
+    spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*,
+                       states*, inputs*, formulas*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
     looped   = Indexed | Gathered
@@ -189,6 +189,7 @@ class SpecAst:
     summary: str = ""
     reference: str = ""
     origin: str = ""
+    family: str = ""
     notes: str = ""
     part: str = ""
     matrices: str = "last two"

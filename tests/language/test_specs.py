@@ -210,6 +210,8 @@ FORM = [
      "'part': expected one of gradient, parameter; got 'gradients'", "did you mean 'gradient'?"),
     ("a part that is true", spec(name=f"{PART}true"), 2, 8, "'part': expected text, got true or false", ""),
     ("an origin that is a number", spec(name="name = 'R'\norigin = 3"), 2, 10, "'origin': expected text", ""),
+    ("a family that is none", spec(name="name = 'R'\nfamily = 'adams'"), 2, 10,
+     "'family': expected one of momentum, adagrad, adam, sign,", "did you mean 'adam'?"),
     ("notes that are a list", spec(name="name = 'R'\nnotes = ['a']"), 2, 9, "'notes': expected text, got a list", ""),
     ("an unknown extent", spec(states="m = { init = 0, extent = 'rows' }"), 5, 26,
      "'extent': expected one of element, row, column, matrix, tensor, group; got 'rows'", "did you mean 'row'?"),
