@@ -2,8 +2,8 @@
 
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
-    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
-                    rows, accept, sharded, inputs*)
+    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
+                    matrix, matrices, accept, sharded, inputs*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
@@ -27,7 +27,7 @@ from enum import StrEnum
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
 
-__all__ = ["Assign", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
+__all__ = ["Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
 
 
 class Part(StrEnum):
@@ -36,6 +36,22 @@ class Part(StrEnum):
     RULE = ""
     GRADIENT = "gradient"
     PARAMETER = "parameter"
+
+
+class Family(StrEnum):
+    """What rules have in common, in the order in which lists have them."""
+
+    NONE = ""
+    MOMENTUM = "momentum"
+    ADAGRAD = "adagrad"
+    ADAM = "adam"
+    SIGN = "sign"
+    LAYERWISE = "layerwise"
+    MEMORY = "memory"
+    CURVATURE = "curvature"
+    PARAMETER_FREE = "parameter-free"
+    SCHEDULE_FREE = "schedule-free"
+    PARTS = "parts"
 
 
 @frozen
@@ -138,6 +154,7 @@ class Rule:
     body: tuple[Assign, ...]
     scalars: tuple[Assign, ...] = ()
     origin: str = ""
+    family: Family = Family.NONE
     notes: str = ""
     part: Part = Part.RULE
     matrix: bool | None = None
