@@ -126,8 +126,8 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     ] or [("none",)])  # fmt: skip
     yield "\nCost"
     yield Table([(line,) for line in _cost(low)])
-    sections = {"Exactness": summary.exactness(low), "Notes": _line(rule.notes), "Origin": rule.origin}
-    for title, words in (sections | {"Reference": rule.reference}).items():
+    sections = {"Notes": _line(rule.notes), "Origin": rule.origin, "Reference": rule.reference}
+    for title, words in sections.items():
         if words:
             yield f"\n{title}"
             yield Table([(words,)])

@@ -9,19 +9,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..frozen import frozen
-from ..ir.expr import COUNTS, Call, Count, Extent, Load, Reduce, Rows, walk
-from ..ir.primitives import OPS
+from ..ir.expr import COUNTS, Count, Extent, Load, Reduce, Rows, walk
 from ..ir.rule import Assign, Part, Rule
 from ..lowering import dead_code as dead
 from ..lowering.sweeps import sweeps_of
 from . import text
 
 __all__ = [
-    "EXACT", "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "exactness",
-    "formulas", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
+    "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "formulas",
+    "kept", "meanings", "only", "shown", "sweep_count",
 ]  # fmt: skip
 
-EXACT = "exact: equal to the interpreter bit for bit"
 MATRICES = "parameters of two or more dimensions"
 NO_MATRICES = "parameters of fewer than two dimensions"
 _KEPT = {
@@ -53,21 +51,6 @@ def bytes_kept(rule: Rule, itemsize: int) -> int:
 def sweep_count(lowered: Rule) -> int:
     """The number of sweeps over memory in a step of the lowered rule."""
     return len(sweeps_of(lowered).sweeps)
-
-
-def inexact(rule: Rule) -> dict[str, int]:
-    """The primitives of elements that no library rounds correctly, each with its bound in ulps.
-
-    Those of a step (`beta**t`) do not count: interpreter and kernel take them from the same place, to the same bits.
-    """
-    calls = [e for a in rule.body for e in walk(a.value) if isinstance(e, Call) and e.extent is Extent.ELEMENT]
-    return {call.op: OPS[call.op].ulps for call in calls if not OPS[call.op].exact}
-
-
-def exactness(rule: Rule) -> str:
-    """How near the kernel of `rule` is to the interpreter, in words."""
-    bounds = [f"{op} within {ulps} ulps" for op, ulps in inexact(rule).items()]
-    return f"inexact: {', '.join(bounds)}; all else is exact" if bounds else EXACT
 
 
 # ---- Formulas ----
