@@ -262,7 +262,9 @@ class Contest:
         self.grads = [rng.standard_normal(shape, np.float32) for shape in shapes]
         self.theirs = [torch.from_numpy(p.copy()) for p in self.ours]
         self.their_grads = [torch.from_numpy(g.copy()) for g in self.grads]
-        names = [line.split()[0] for line in SPECS[rule].partition("[state]\n")[2].partition("\n[update]")[0].split("\n")]
+        names = [
+            line.split()[0] for line in SPECS[rule].partition("[state]\n")[2].partition("\n[update]")[0].split("\n")
+        ]
         self.states = [
             {name: p.clone() if name == "x" else torch.full_like(p, START.get(name, 0.0)) for name in names}
             for p in self.theirs

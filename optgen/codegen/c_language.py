@@ -18,6 +18,7 @@ __all__ = [
     "DOUBLE",
     "DTYPES",
     "FORMS",
+    "KEYWORDS",
     "SINGLE",
     "CType",
     "Names",
@@ -82,6 +83,13 @@ FORMS: dict[str, Form] = {
     "copysign": Form("copysign{{f}}({0}, {1})"),
 }
 
+#: Words that C has for itself, and a paper may have for a value.
+KEYWORDS = frozenset({
+    "alignas", "alignof", "asm", "auto", "bool", "break", "case", "char", "const", "constexpr", "continue", "default",
+    "do", "double", "else", "enum", "extern", "false", "float", "for", "goto", "if", "inline", "int", "long", "nullptr",
+    "register", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "struct", "switch",
+    "thread_local", "true", "typedef", "typeof", "union", "unsigned", "void", "volatile", "while",
+})  # fmt: skip
 #: Names that the templates use around formulas; those of functions that they call, of their own and of C's library;
 #: and all that look like the macros and types of a header, since a system may have more of those than ours.
 _RESERVED = re.compile(
@@ -124,13 +132,13 @@ def suffixed(text: str, ctype: CType) -> str:
 
 
 class Names:
-    """C names, each given once; a name that is reserved or taken gets underscores behind it."""
+    """C names, each given once; a keyword and a name that is reserved or taken get underscores behind them."""
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
 
     def make(self, name: str) -> str:
-        while name in self.taken or _RESERVED.fullmatch(name):
+        while name in self.taken or name in KEYWORDS or _RESERVED.fullmatch(name):
             name += "_"
         self.taken.add(name)
         return name

@@ -142,7 +142,8 @@ HOST: dict[str, Callable[..., Value]] = {
     "significand": _significand,
     "power_of_two": _power_of_two,
     "copysign": math.copysign,
-} | {name: _defined(name) for name in DEFINED}
+    **{name: _defined(name) for name in DEFINED},
+}
 
 
 def evaluate(expr: Expr, values: HyperValues, t: int, names: Mapping[str, Value]) -> Value:

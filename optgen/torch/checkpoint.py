@@ -189,7 +189,7 @@ def _expect_states(
     unseen = p.device.type == "meta" or not has_memory(local(p))  # PyTorch's own loop steps it
     for key, value in kept.items():
         if key in named and value is not None and not unseen:
-            shape = interp.shape_of(named[key].extent, tuple(p.shape), kind.rules[0].rows)
+            shape = interp.shape_of(named[key].extent, tuple(p.shape), kind.rules[0].matrices)
             given = value.cpu() if isinstance(value, torch.Tensor) and value.device.type != "meta" else value
             expect_state(f"{what}: {key}", named[key], given, shape, p.dtype)
         elif key == STEP and value is not None and not unseen and not _is_count(value):

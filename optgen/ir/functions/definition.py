@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import ast
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...frozen import frozen
@@ -73,7 +73,7 @@ def compiled(function: Definition, table: Mapping[str, Callable[..., Any]]) -> C
 
     lines = [f"{assign.target} = {text(assign.value)}" for assign in function.body]
     head = f"def function({', '.join(function.parameters)}):"
-    names = {"table": table, "float": float}
+    names: dict[str, Any] = {"table": table, "float": float}
     exec("\n    ".join([head, *lines, f"return {text(function.value)}"]), names)
     made: Callable[..., Any] = names["function"]
     return made
@@ -104,8 +104,8 @@ class _Reader:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
                     names[name] = self.named(name, self.expr(value, names))
                 case ast.Assign(targets=[ast.Tuple(elts=targets)], value=ast.Call() as call):
-                    for target, value in zip(targets, self.call(call, names), strict=True):
-                        names[ast.unparse(target)] = self.named(ast.unparse(target), value)
+                    for target, result in zip(targets, self.call(call, names), strict=True):
+                        names[ast.unparse(target)] = self.named(ast.unparse(target), result)
                 case ast.Return(value=ast.Tuple(elts=elements)):
                     return [self.expr(element, names) for element in elements]
                 case ast.Return(value=ast.expr() as value):
