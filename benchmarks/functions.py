@@ -45,9 +45,12 @@ CHUNK = 1 << 22
 #: What no C library has, in others; `{q}` is the suffix of its functions.
 REFERENCE = {"sigmoid": "1/(1 + exp{q}(-x))"}
 #: Between which arguments the results of a function are neither zero nor infinite, and how large they usually are.
-SPAN = {"exp": (-745.2, 709.8), "log": (0.0, math.inf)}
+SPAN = {"exp": (-745.2, 709.8), "log": (0.0, math.inf), "sigmoid": (-745.2, 40.0), "erf": (-6.0, 6.0)}
 #: Where a function changes its ways, or its results are hard to hold.
-EDGES: dict[str, tuple[float, ...]] = {"exp": (0.0, -708.4, -745.0, 709.7), "log": (1.0, 1.2247, 0.8660)}
+EDGES: dict[str, tuple[float, ...]] = {
+    "exp": (0.0, -708.4, -745.0, 709.7), "log": (1.0, 1.2247, 0.8660), "tanh": (0.0, 0.25, 1.0),
+    "sigmoid": (0.0, -708.4, -745.0, 37.0), "erf": (0.0, 0.5, 1.0, 2.0, 5.9), "cbrt": (0.0, 1.0, 8.0),
+}  # fmt: skip
 PROGRAM = """
 #include <math.h>
 #include <stdint.h>

@@ -9,6 +9,7 @@ of the least possible one. It needs mpmath: `pip install ".[test]"`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from mpmath import mp, mpf
 
@@ -83,6 +84,25 @@ def numbers() -> dict[str, mpf | list[mpf]]:
     found["ATANH_64"] = polynomial(
         lambda z: 3 * (mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 1 - z / 3) / z**2, mpf(0), narrow, 8
     )
+    # tanh(x)/x = 1 + z·TANH_64(z), of z = x²
+    small = mpf(1) / 16
+    found["TANH_64"] = polynomial(lambda z: (mp.tanh(mp.sqrt(z)) / mp.sqrt(z) - 1) / z, mpf(0), small, 8)
+    # erf(x)/x, and less 1; erf about 3/4 and 3/2; and erfc(x)·exp(x²) as w·ERFC(w), of w = 1/x
+    ratio = lambda z: mp.erf(mp.sqrt(z)) / mp.sqrt(z)  # noqa: E731
+    tail = lambda w: mp.erfc(1 / w) * mp.exp(1 / w**2) / w  # noqa: E731
+    found["ERF_32"] = polynomial(ratio, mpf(0), mpf(1), 8)
+    found["ERFC_32"] = polynomial(tail, mpf(1) / 4, mpf(1), 11)
+    found["ERF_64"] = polynomial(lambda z: ratio(z) - 1, mpf(0), mpf(1) / 4, 10)
+    for name, middle, reach, count in (("NEAR", mpf(3) / 4, mpf(1) / 4, 14), ("FAR", mpf(3) / 2, mpf(1) / 2, 18)):
+        found[f"ERF_{name}"] = mp.erf(middle)
+        found[f"ERF_{name}_LOW"] = mp.erf(middle) - mpf(float(mp.erf(middle)))
+        about = partial(lambda middle, x: (mp.erf(middle + x) - mp.erf(middle)) / x, middle)
+        found[f"ERF_{name}_64"] = polynomial(about, -reach, reach, count)
+    found["ERFC_64"] = polynomial(tail, mpf(1) / 6, mpf(1) / 2, 15)
+    # The cube root of m in [1/2, 1)
+    found["CBRT"] = polynomial(mp.cbrt, mpf(1) / 2, mpf(1), 4)
+    found["CBRT_2"] = mp.cbrt(2)
+    found["CBRT_4"] = mp.cbrt(4)
     return found
 
 

@@ -57,6 +57,10 @@ OPS = {
         Op("sqrt", (_R,), _R),
         Op("exp", (_R,), _R),
         Op("log", (_R,), _R),
+        Op("tanh", (_R,), _R),
+        Op("sigmoid", (_R,), _R),
+        Op("erf", (_R,), _R),
+        Op("cbrt", (_R,), _R),
         Op("abs", (_R,), _R),
         Op("sign", (_R,), _R),
         Op("floor", (_R,), _R),
@@ -94,10 +98,12 @@ REPRESENTATION = {
 }
 
 #: The primitives that are defined by others.
-DEFINED = ("exp", "log", "pow")
+DEFINED = ("exp", "log", "pow", "tanh", "sigmoid", "erf", "cbrt")
 
 #: The primitives that formulas call by name; the others are written with operators.
-FUNCTIONS = ("sqrt", "exp", "log", "abs", "sign", "floor", "min", "max", "where")
+FUNCTIONS = (
+    "sqrt", "exp", "log", "tanh", "sigmoid", "erf", "cbrt", "abs", "sign", "floor", "min", "max", "where",
+)  # fmt: skip
 
 #: The reductions, each with its number of arguments. All add up in float64, in the fixed order of the numerical
 #: contract; `norm(x)` is the square root of `dot(x, x)`, `mean(x)` is `sum(x)` over how many they are.

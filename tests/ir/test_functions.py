@@ -55,7 +55,10 @@ def by_numpy(name: str, *args: Any) -> Any:
 # ---- Near the true values ----
 
 #: The functions of mpmath.
-TRUE: dict[str, Callable[..., Any]] = {"exp": mp.exp, "log": mp.log, "pow": mp.power}
+TRUE: dict[str, Callable[..., Any]] = {
+    "exp": mp.exp, "log": mp.log, "pow": mp.power, "tanh": mp.tanh, "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
+    "erf": mp.erf, "cbrt": lambda x: mp.sign(x) * mp.cbrt(abs(x)),
+}  # fmt: skip
 
 
 def distance(name: str, args: Sequence[Any]) -> tuple[float, tuple[float, ...]]:
@@ -146,6 +149,10 @@ INF, NAN = math.inf, math.nan
 SPECIAL: dict[str, list[tuple[float, ...]]] = {
     "exp": [(0, 1), (-0.0, 1), (-INF, 0), (INF, INF), (NAN, NAN), (1e4, INF), (-1e4, 0)],
     "log": [(0, -INF), (-0.0, -INF), (1, 0), (-1, NAN), (-5e-324, NAN), (INF, INF), (-INF, NAN), (NAN, NAN)],
+    "tanh": [(0, 0), (-0.0, -0.0), (INF, 1), (-INF, -1), (NAN, NAN), (30, 1), (5e-324, 5e-324), (-1e-200, -1e-200)],
+    "sigmoid": [(0, 0.5), (-0.0, 0.5), (INF, 1), (-INF, 0), (NAN, NAN), (40, 1), (-800, 0)],
+    "erf": [(0, 0), (-0.0, -0.0), (INF, 1), (-INF, -1), (NAN, NAN), (7, 1), (-30, -1)],
+    "cbrt": [(0, 0), (-0.0, -0.0), (INF, INF), (-INF, -INF), (NAN, NAN), (-27, -3), (1e300, 1e100), (2.0**-1074, 2.0**-358)],
     "pow": [
         *((zero, y, math.copysign(INF, zero)) for zero in (0.0, -0.0) for y in (-1, -3, -(2.0**53) + 1)),
         *((zero, y, INF) for zero in (0.0, -0.0) for y in (-2, -0.5, -INF, -(2.0**53), -1e300)),

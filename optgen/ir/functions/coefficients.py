@@ -55,6 +55,108 @@ ATANH_64
     0x1.999a0d722f2a2p-3
     0x1.693530cd8f81ap-3
     0x1.4f948dcbd39c4p-3
+TANH_64
+    -0x1.5555555555555p-2
+    0x1.11111111110a0p-3
+    -0x1.ba1ba1b9f660bp-5
+    0x1.664f485d6d4d4p-6
+    -0x1.226e22fa6f453p-7
+    0x1.d6c9f446c47cbp-9
+    -0x1.7c2ad98792f89p-10
+    0x1.17cd5b9306c04p-11
+ERF_32
+    0x1.20dd7504045d6p+0
+    -0x1.81274665754c3p-2
+    0x1.ce2f08fec14fdp-4
+    -0x1.b829c897922e5p-6
+    0x1.562a60ddba6e6p-8
+    -0x1.bccf664d7f763p-11
+    0x1.d887505de3ba6p-14
+    -0x1.445f47d33d87bp-17
+ERFC_32
+    0x1.20ee670b51297p-1
+    -0x1.991c1671c500dp-9
+    -0x1.fcd97045874abp-3
+    -0x1.b2536c7a38753p-3
+    0x1.47497dec94ffap+0
+    -0x1.1cc7986df3b05p+1
+    0x1.29ee9daf780a2p+1
+    -0x1.9b81ee6e68e40p+0
+    0x1.72178de9a88dcp-1
+    -0x1.8b319eab03bd9p-3
+    0x1.7d79c0325f30cp-6
+ERF_64
+    0x1.06eba8214db69p-3
+    -0x1.812746b0379e6p-2
+    0x1.ce2f21a042b29p-4
+    -0x1.b82ce3127f739p-6
+    0x1.565bcd0aa6349p-8
+    -0x1.c02db23d41138p-11
+    0x1.f9a2a6635fe79p-14
+    -0x1.f4bb9f7301dedp-17
+    0x1.b776442df3041p-20
+    -0x1.39fb524e9c1f7p-23
+ERF_NEAR 0x1.6c1c9759d0e5fp-1
+ERF_NEAR_LOW 0x1.b1432f2cbc455p-55
+ERF_NEAR_64
+    0x1.492e42d78d2c5p-1
+    -0x1.edc5644353c27p-2
+    0x1.b6e8591f668b1p-6
+    0x1.349b5eaa145eap-3
+    -0x1.b42a1890a0eb8p-5
+    -0x1.b8477966dbf42p-6
+    0x1.2e0afae9b530ep-6
+    0x1.2db3337432936p-9
+    -0x1.04104485a7efbp-8
+    0x1.8621f0de0d331p-13
+    0x1.4713cff8b7184p-11
+    -0x1.bd1e9c7fe50afp-14
+    -0x1.372fab2a1ba55p-14
+    0x1.675395e3bdbd7p-16
+ERF_FAR 0x1.eea5557137ae0p-1
+ERF_FAR_LOW -0x1.385e445f2c96dp-55
+ERF_FAR_64
+    0x1.e723726b824a9p-4
+    -0x1.6d5a95d0a1b7fp-3
+    0x1.1c2a02beb6a99p-3
+    -0x1.6d5a95d0a1b86p-5
+    -0x1.e723726b75a2bp-7
+    0x1.3ca3d72c484adp-6
+    -0x1.36d73a65ecb0ap-8
+    -0x1.35ae4e39e3c23p-9
+    0x1.c0380d88e655ap-10
+    -0x1.85b5f3d020bb4p-14
+    -0x1.0acf353ecb714p-12
+    0x1.45daf71c24461p-14
+    0x1.2d574ba32d17bp-16
+    -0x1.d8d9943babc7ap-17
+    0x1.32b587a24f780p-21
+    0x1.9afa8e11682edp-20
+    -0x1.305d37a851c9dp-22
+    -0x1.b2d1074bb6441p-24
+ERFC_64
+    0x1.20dd757969b6cp-1
+    -0x1.710aeb66e2a40p-20
+    -0x1.20cfc085ef549p-2
+    -0x1.236377f7cef11p-10
+    0x1.c1081f474214ap-2
+    -0x1.30b75de88d35cp-3
+    -0x1.13ec621084946p-7
+    -0x1.5ed9b3d0ddce6p+2
+    0x1.8d6c03895489ep+4
+    -0x1.d282130a53730p+5
+    0x1.6266e834cad3ap+6
+    -0x1.6d7d2854dd4a8p+6
+    0x1.f45b45a439029p+5
+    -0x1.9dba418184aa5p+4
+    0x1.3a6f99ce2e220p+2
+CBRT
+    0x1.c3b7ff0a6e189p-2
+    0x1.d810f6c24d3dep-1
+    -0x1.01e7d6a492d5cp-1
+    0x1.20057dc14d725p-3
+CBRT_2 0x1.428a2f98d728bp+0
+CBRT_4 0x1.965fea53d6e3dp+0
 """
 
 NUMBERS = {

@@ -31,6 +31,17 @@ def power(x, y, size):
     size = size * negative if x < 0 and a != INF else size
     size = missing if x != x else size
     return 1 if x == 1 else size
+
+def cube_of(x):
+    """For positive numbers x: c in [1/2, 4), its cube root to 39 bits, and 2**k, where x = c * 2**(3*k)."""
+    k = exponent(x, 0.5)
+    m = significand(x, 0.5)
+    third = floor(k / 3)
+    rest = k - 3 * third
+    c = m * (4 if rest == 2 else 1 + rest)
+    y = poly(m, CBRT) * (CBRT_4 if rest == 2 else (CBRT_2 if rest == 1 else 1))
+    cube = y * y * y
+    return c, y * (cube + 2 * c) / (2 * cube + c), power_of_two(third)
 '''
 
 FLOAT32 = '''
@@ -62,6 +73,30 @@ def pow(x, y):
     times = min(max(y, -2**100), 2**100)
     w = times * log_of(abs(x))
     return power(x, y, exp_of(min(max(w, -200), 200)))
+
+def sigmoid(x):
+    return 1 / (1 + exp_of(min(max(-x, -200), 200)))
+
+def tanh(x):
+    a = abs(x)
+    e = exp_of(max(-2 * a, -200))
+    value = (1 - e) / (1 + e)
+    near_zero = a - a * (a * a / 3)
+    return copysign(near_zero if a < 2**-12 else value, x)
+
+def erf(x):
+    a = abs(x)
+    z = a * a
+    inner = a * poly(z, ERF_32)
+    bounded = min(max(a, 1), 4)
+    w = 1 / bounded
+    outer = 1 - exp_of(-bounded * bounded) * (w * poly(w, ERFC_32))
+    return copysign(inner if a < 1 else outer, x)
+
+def cbrt(x):
+    a = abs(x)
+    c, root, scale = cube_of(a)
+    return copysign(root * scale if a > 0 and a < INF else a, x)
 '''
 
 FLOAT64 = '''
@@ -135,6 +170,68 @@ def pow(x, y):
     low = a * (b - b_high) + a_low * b
     high, low, k = exp_of(bounded, low if bounded == product else 0)
     return power(x, y, scaled(high + low, k))
+
+def quotient(a, a_low, b, b_low):
+    """The quotient of two sums, where the second parts are small beside the first ones."""
+    inverse = 1 / b
+    q = a * inverse
+    q_high = top(q)
+    b_high = top(b)
+    q_rest = q - q_high
+    b_rest = b - b_high
+    left = ((a - q_high * b_high) - q_high * b_rest) - q_rest * b_high - q_rest * b_rest
+    return q + (left + (a_low - q * b_low)) * inverse
+
+def decay_of(x):
+    """exp(-|x|), or exp(-700) if it is less than that, and what its rounding loses."""
+    high, low, k = exp_of(max(-abs(x), -700), 0)
+    total = high + low
+    scale = power_of_two(k)
+    return total * scale, (low - (total - high)) * scale
+
+def sigmoid(x):
+    e, e_low = decay_of(x)
+    d = 1 + e
+    d_low = (e - (d - 1)) + e_low
+    high, low, k = exp_of(max(min(x, 0), -800), 0)
+    n = high + low
+    return scaled(quotient(n, low - (n - high), d, d_low), k)
+
+def tanh(x):
+    a = abs(x)
+    e, e_low = decay_of(2 * a)
+    n = 1 - e
+    d = 1 + e
+    value = quotient(n, ((1 - n) - e) - e_low, d, (e - (d - 1)) + e_low)
+    z = a * a
+    near_zero = a + a * (z * poly(z, TANH_64))
+    return copysign(near_zero if a < 0.25 else value, x)
+
+def erf(x):
+    a = abs(x)
+    z = a * a
+    inner = a + a * poly(z, ERF_64)
+    t = a - 0.75
+    near = ERF_NEAR + (t * poly(t, ERF_NEAR_64) + ERF_NEAR_LOW)
+    u = a - 1.5
+    far = ERF_FAR + (u * poly(u, ERF_FAR_64) + ERF_FAR_LOW)
+    bounded = min(max(a, 2), 6)
+    w = 1 / bounded
+    high, low, k = exp_of(-bounded * bounded, 0)
+    outer = 1 - (high + low) * power_of_two(k) * (w * poly(w, ERFC_64))
+    beyond = far if a < 2 else outer
+    return copysign(inner if a < 0.5 else (near if a < 1 else beyond), x)
+
+def cbrt(x):
+    a = abs(x)
+    tiny = a < 2**-1022
+    c, root, scale = cube_of(a * 2**54 if tiny else a)
+    y = top(root)
+    square = y * y
+    square_high = top(square)
+    rest = (c - y * square_high) - y * (square - square_high)
+    value = (y + y * rest / (3 * (square * y) + rest)) * scale * (2**-18 if tiny else 1)
+    return copysign(value if a > 0 and a < INF else a, x)
 '''
 
 
