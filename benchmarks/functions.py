@@ -49,8 +49,10 @@ SPAN = {"exp": (-745.2, 709.8), "log": (0.0, math.inf), "sigmoid": (-745.2, 40.0
 #: Where a function changes its ways, or its results are hard to hold.
 EDGES: dict[str, tuple[float, ...]] = {
     "exp": (0.0, -708.4, -745.0, 709.7), "log": (1.0, 1.2247, 0.8660), "tanh": (0.0, 0.25, 1.0),
+    "sin": tuple(i * math.pi / 4 for i in (0, 1, 2, 3, 4, 100, 12345, 2**30, 2**52)),
     "sigmoid": (0.0, -708.4, -745.0, 37.0), "erf": (0.0, 0.5, 1.0, 2.0, 5.9), "cbrt": (0.0, 1.0, 8.0),
 }  # fmt: skip
+EDGES["cos"] = EDGES["sin"]
 PROGRAM = """
 #include <math.h>
 #include <stdint.h>
@@ -156,6 +158,10 @@ def points(name: str, rng: Generator, count: int) -> Arguments:
             x = np.where(rng.random(count) < 0.5, bits, np.exp(rng.normal(0, 0.5, count)))
             y = np.clip(rng.uniform(-745, 709, count) / np.log(np.abs(x)), -1e300, 1e300)
             return x, np.where((x < 0) | (rng.random(count) < 0.1), np.round(y), y)
+        if name == "atan2":
+            return bits, np.where(
+                rng.random(count) < 0.5, rng.permutation(bits), bits * np.exp(rng.normal(0, 1, count))
+            )
         low, high = SPAN.get(name, (-math.inf, math.inf))
         usual = np.exp(rng.normal(0, 3, count))
         if math.isfinite(high - low):
@@ -171,6 +177,10 @@ def hard(name: str, rng: Generator, count: int) -> Arguments:
         x = 1 + rng.choice([-1, 1], count) * 2.0 ** rng.uniform(-52, -1, count)
         edge = np.where(rng.random(count) < 0.5, rng.uniform(-745, -707, count), rng.uniform(690, 709.7, count))
         return x, edge / np.log(x)
+    if name == "atan2":
+        x, y = (rng.choice([-1, 1], count) * np.exp(rng.normal(0, 9, count)) for _ in range(2))
+        slope = rng.choice([0.0, 0.4142, 1.0, 2.4142], count) + 2.0 ** rng.uniform(-52, -2, count)
+        return np.where(rng.random(count) < 0.9, x * slope, y), x
     edges = rng.choice(np.array(EDGES[name]), count)
     return (edges + rng.choice([-1, 1], count) * np.maximum(np.abs(edges), 1) * 2.0 ** rng.uniform(-60, -2, count),)
 

@@ -103,7 +103,35 @@ def numbers() -> dict[str, mpf | list[mpf]]:
     found["CBRT"] = polynomial(mp.cbrt, mpf(1) / 2, mpf(1), 4)
     found["CBRT_2"] = mp.cbrt(2)
     found["CBRT_4"] = mp.cbrt(4)
+    # atan(x)/x = 1 + z·ATAN(z), of z = x², for x up to tan(π/8)
+    slope = lambda z: (mp.atan(mp.sqrt(z)) / mp.sqrt(z) - 1) / z  # noqa: E731
+    eighth = mp.tan(mp.pi / 8) ** 2 * (1 + mpf(2) ** -30)
+    found["TAN_EIGHTH_PI"] = mp.tan(mp.pi / 8)
+    found["ATAN_32"] = polynomial(slope, mpf(0), eighth, 7)
+    found["ATAN_64"] = polynomial(slope, mpf(0), eighth, 12)
+    found["QUARTER_PI_HIGH"] = grid(mp.pi / 4, 40)
+    found["QUARTER_PI_LOW"] = mp.pi / 4 - grid(mp.pi / 4, 40)
+    # sin(x)/x = 1 + z·SIN(z) and cos(x) = 1 - z/2 + z²·COS(z), of z = x², for x up to π/4
+    quarter = (mp.pi / 4) ** 2 * (1 + mpf(2) ** -20)
+    sine = lambda z: (mp.sin(mp.sqrt(z)) / mp.sqrt(z) - 1) / z  # noqa: E731
+    cosine = lambda z: (mp.cos(mp.sqrt(z)) - 1 + z / 2) / z**2  # noqa: E731
+    found["SIN_32"], found["COS_32"] = (polynomial(f, mpf(0), quarter, 4) for f in (sine, cosine))
+    found["SIN_64"], found["COS_64"] = (polynomial(f, mpf(0), quarter, 7) for f in (sine, cosine))
+    half_pi = mpf(float(mp.pi / 2))
+    found["HALF_PI"], found["HALF_PI_LOW"] = half_pi, mp.pi / 2 - half_pi
+    found["HALF_PI_HIGH"], found["HALF_PI_REST"] = grid(half_pi, 25), half_pi - grid(half_pi, 25)
+    # The digits of 2/π: in base 2**28, each in its place, as far as float32 needs them; in base 2**26,
+    # whole numbers, with zeros before the point for the least of float64.
+    found |= {f"DIGIT_{i}": mp.ldexp(digit, -28 * (i + 1)) for i, digit in enumerate(digits(28, 7))}
+    found["TWO_OVER_PI"] = [mpf(0)] * 42 + digits(26, 45)
     return found
+
+
+def digits(bits: int, count: int) -> list[mpf]:
+    """The first digits of 2/π in base 2**bits."""
+    with mp.workprec(bits * count + 64):
+        whole = int(mp.floor(mp.ldexp(2 / mp.pi, bits * count)))
+    return [mpf(whole >> bits * (count - 1 - i) & (1 << bits) - 1) for i in range(count)]
 
 
 def text() -> str:

@@ -38,8 +38,9 @@ from .ir.expr import (
     type_of,
     varying_dimensions,
 )
+from .ir.functions.coefficients import NUMBERS
 from .ir.functions.definition import compiled
-from .ir.functions.texts import function
+from .ir.functions.lookup import function
 from .ir.primitives import BLOCK, DEFINED, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
 
@@ -131,6 +132,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "significand": _significand,
     "power_of_two": lambda k: (_bits(k + (1.5 * 2**52 + 1023)) << _FRACTION).view(np.float64),
     "copysign": np.copysign,
+    "two_over_pi": lambda k: np.array(NUMBERS["TWO_OVER_PI"])[np.asarray(k).astype(np.int64) + 42],
     **{name: _defined(name) for name in DEFINED},
 }
 

@@ -62,6 +62,9 @@ FORMS: dict[str, Form] = {
     "sigmoid": Form("optgen_sigmoid{{f}}({0})"),
     "erf": Form("optgen_erf{{f}}({0})"),
     "cbrt": Form("optgen_cbrt{{f}}({0})"),
+    "sin": Form("optgen_sin{{f}}({0})"),
+    "cos": Form("optgen_cos{{f}}({0})"),
+    "atan2": Form("optgen_atan2{{f}}({0}, {1})"),
     "abs": Form("fabs{{f}}({0})"),
     "sign": Form("optgen_sign{{f}}({0})"),
     "floor": Form("floor{{f}}({0})"),
@@ -85,6 +88,7 @@ FORMS: dict[str, Form] = {
     "significand": Form("optgen_significand({0}, {1})"),
     "power_of_two": Form("optgen_power_of_two({0})"),
     "copysign": Form("copysign{{f}}({0}, {1})"),
+    "two_over_pi": Form("optgen_two_over_pi({0})"),
 }
 
 #: Words that C has for itself, and a paper may have for a value.

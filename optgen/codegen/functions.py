@@ -6,11 +6,13 @@ In: the primitives that formulas use, and a compute type. Out: the C functions t
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Iterable, Iterator
 
 from ..ir.expr import Call, Const, Expr, Local, type_of, walk
+from ..ir.functions.coefficients import NUMBERS
 from ..ir.functions.definition import Definition
-from ..ir.functions.texts import function
+from ..ir.functions.lookup import function
 from ..ir.primitives import DEFINED, OPS, REPRESENTATION, Type
 from ..notation.printer import Power, write
 from .c_language import DOUBLE, FORMS, CType, literal, suffixed
@@ -43,7 +45,13 @@ _WRITTEN = {
     const uint64_t fraction = (optgen_bits(a) - optgen_bits(b) + optgen_bits(1.0)) << 12 >> 12;
     return optgen_number(fraction + optgen_bits(b));
 """,
+    "two_over_pi": "return optgen_digits[optgen_bits(a + (0x1.0p52 + 42)) & 127];",
     "power_of_two": "return optgen_number(optgen_bits(a + (0x1.8p52 + 1023)) << 52);",
+}
+_DIGITS = textwrap.fill(", ".join(f"{digit:.0f}" for digit in NUMBERS["TWO_OVER_PI"]), 92)
+#: What a function reads.
+_BEFORE = {
+    "two_over_pi": f"static const double optgen_digits[] = {{\n{textwrap.indent(_DIGITS, '    ')}\n}};",
 }
 _BITS = """\
 OPTGEN_INLINE uint64_t optgen_bits(double a)
@@ -101,6 +109,8 @@ def _needed(ops: set[str], ctype: CType) -> Iterator[str]:
         else:
             if op in REPRESENTATION:
                 yield from _BITS
+            if op in _BEFORE:
+                yield _BEFORE[op]
             yield _written(op, ctype)
 
 

@@ -16,8 +16,9 @@ from functools import cache
 from typing import TypeAlias
 
 from .expr import Call, Const, Count, Expr, Local, Scalar
+from .functions.coefficients import NUMBERS
 from .functions.definition import compiled
-from .functions.texts import function
+from .functions.lookup import function
 from .primitives import DEFINED, power_steps
 from .rule import Assign
 
@@ -142,6 +143,7 @@ HOST: dict[str, Callable[..., Value]] = {
     "significand": _significand,
     "power_of_two": _power_of_two,
     "copysign": math.copysign,
+    "two_over_pi": lambda k: NUMBERS["TWO_OVER_PI"][int(k) + 42],
     **{name: _defined(name) for name in DEFINED},
 }
 

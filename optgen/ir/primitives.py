@@ -61,6 +61,9 @@ OPS = {
         Op("sigmoid", (_R,), _R),
         Op("erf", (_R,), _R),
         Op("cbrt", (_R,), _R),
+        Op("sin", (_R,), _R),
+        Op("cos", (_R,), _R),
+        Op("atan2", (_R, _R), _R),
         Op("abs", (_R,), _R),
         Op("sign", (_R,), _R),
         Op("floor", (_R,), _R),
@@ -85,7 +88,7 @@ OPS = {
 #: `top(x)` is x with its last 27 bits zero: the product of two such numbers is exact.
 #: `exponent(x, m)` is k, and `significand(x, m)` is x / 2**k, for the k that puts it in [m, 2m); x > 0 is no denormal,
 #: and m in [1/2, 1). `power_of_two(k)` is 2**k for a whole k from -1022 to 1023. `copysign(x, y)` is |x| with the sign
-#: of y.
+#: of y. `two_over_pi(k)` is the digit k of 2/pi in base 2**26, counted from 0 behind the point, for k from -42 to 44.
 REPRESENTATION = {
     op.name: op
     for op in (
@@ -94,15 +97,17 @@ REPRESENTATION = {
         Op("significand", (_R, _R), _R),
         Op("power_of_two", (_R,), _R),
         Op("copysign", (_R, _R), _R),
+        Op("two_over_pi", (_R,), _R),
     )
 }
 
 #: The primitives that are defined by others.
-DEFINED = ("exp", "log", "pow", "tanh", "sigmoid", "erf", "cbrt")
+DEFINED = ("exp", "log", "pow", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", "atan2")
 
 #: The primitives that formulas call by name; the others are written with operators.
 FUNCTIONS = (
-    "sqrt", "exp", "log", "tanh", "sigmoid", "erf", "cbrt", "abs", "sign", "floor", "min", "max", "where",
+    "sqrt", "exp", "log", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", "atan2", "abs", "sign", "floor", "min", "max",
+    "where",
 )  # fmt: skip
 
 #: The reductions, each with its number of arguments. All add up in float64, in the fixed order of the numerical

@@ -130,6 +130,8 @@ TABLE = [
     ("log(b)", "log(b)", r"\log\left(b\right)"),
     ("tanh(g)*sigmoid(-b)", "tanh(g)·sigmoid(−b)",
      r"\tanh\left(g\right) \, \operatorname{sigmoid}\left(-b\right)"),
+    ("sin(g) - cos(b)", "sin(g) − cos(b)", r"\sin\left(g\right) - \cos\left(b\right)"),
+    ("atan2(g, -b)", "atan2(g, −b)", r"\operatorname{atan2}\left(g, -b\right)"),
     ("erf(c)", "erf(c)", r"\operatorname{erf}\left(c\right)"),
     ("cbrt(b)", "∛b", r"\sqrt[3]{b}"),
     ("cbrt(b*c)**2 - sqrt(cbrt(g))", "(∛(b·c))² − √(∛g)", r"\sqrt[3]{b \, c}^{2} - \sqrt{\sqrt[3]{g}}"),

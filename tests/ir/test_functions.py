@@ -57,14 +57,14 @@ def by_numpy(name: str, *args: Any) -> Any:
 #: The functions of mpmath.
 TRUE: dict[str, Callable[..., Any]] = {
     "exp": mp.exp, "log": mp.log, "pow": mp.power, "tanh": mp.tanh, "sigmoid": lambda x: 1 / (1 + mp.exp(-x)),
-    "erf": mp.erf, "cbrt": lambda x: mp.sign(x) * mp.cbrt(abs(x)),
+    "sin": mp.sin, "cos": mp.cos, "atan2": mp.atan2, "erf": mp.erf, "cbrt": lambda x: mp.sign(x) * mp.cbrt(abs(x)),
 }  # fmt: skip
 
 
 def distance(name: str, args: Sequence[Any]) -> tuple[float, tuple[float, ...]]:
     """The most ulps that a function of float64 is off at these arguments, and where."""
     worst: tuple[float, tuple[float, ...]] = 0.0, ()
-    with mp.workprec(200):
+    with mp.workprec(1200 if name in ("sin", "cos") else 200):
         for value, *row in zip(by_numpy(name, *args).tolist(), *(arg.tolist() for arg in args), strict=True):
             truth = TRUE[name](*map(mpf, row))
             if math.isfinite(value):
@@ -145,14 +145,26 @@ def test_the_kernel_gives_the_bits_of_the_interpreter(name: str, dtype: str) -> 
 
 # ---- Special values, as in Annex F of C ----
 
-INF, NAN = math.inf, math.nan
+INF, NAN, PI = math.inf, math.nan, math.pi
 SPECIAL: dict[str, list[tuple[float, ...]]] = {
     "exp": [(0, 1), (-0.0, 1), (-INF, 0), (INF, INF), (NAN, NAN), (1e4, INF), (-1e4, 0)],
     "log": [(0, -INF), (-0.0, -INF), (1, 0), (-1, NAN), (-5e-324, NAN), (INF, INF), (-INF, NAN), (NAN, NAN)],
     "tanh": [(0, 0), (-0.0, -0.0), (INF, 1), (-INF, -1), (NAN, NAN), (30, 1), (5e-324, 5e-324), (-1e-200, -1e-200)],
     "sigmoid": [(0, 0.5), (-0.0, 0.5), (INF, 1), (-INF, 0), (NAN, NAN), (40, 1), (-800, 0)],
     "erf": [(0, 0), (-0.0, -0.0), (INF, 1), (-INF, -1), (NAN, NAN), (7, 1), (-30, -1)],
-    "cbrt": [(0, 0), (-0.0, -0.0), (INF, INF), (-INF, -INF), (NAN, NAN), (-27, -3), (1e300, 1e100), (2.0**-1074, 2.0**-358)],
+    "cbrt": [(0, 0), (-0.0, -0.0), (INF, INF), (-INF, -INF), (NAN, NAN), (-27, -3), (1e300, 1e100),
+             (2.0**-1074, 2.0**-358)],
+    "sin": [(0, 0), (-0.0, -0.0), (INF, NAN), (-INF, NAN), (NAN, NAN), (5e-324, 5e-324), (-1e-200, -1e-200)],
+    "cos": [(0, 1), (-0.0, 1), (INF, NAN), (-INF, NAN), (NAN, NAN), (5e-324, 1), (-1e-200, 1)],
+    "atan2": [
+        (0, 0, 0), (-0.0, 0, -0.0), (0, -0.0, PI), (-0.0, -0.0, -PI), (0, 1, 0), (-0.0, 1, -0.0), (0, -1, PI),
+        (-0.0, -1, -PI), (1, 0, PI / 2), (-1, 0, -PI / 2), (1, -0.0, PI / 2), (1, INF, 0), (-1, INF, -0.0),
+        (1, -INF, PI), (-1, -INF, -PI), (INF, 1, PI / 2), (-INF, 1, -PI / 2), (INF, INF, PI / 4),
+        (-INF, INF, -PI / 4), (INF, -INF, 3 * PI / 4), (-INF, -INF, -3 * PI / 4), (NAN, 1, NAN), (1, NAN, NAN),
+        (NAN, INF, NAN), (0, NAN, NAN), (INF, NAN, NAN), (3, 3, PI / 4), (5e-324, 5e-324, PI / 4),
+        (1e300, 1e300, PI / 4),
+        (5e-324, 1, 5e-324), (-1, 1e308, -1e-308), (1e-300, -1e300, PI),
+    ],
     "pow": [
         *((zero, y, math.copysign(INF, zero)) for zero in (0.0, -0.0) for y in (-1, -3, -(2.0**53) + 1)),
         *((zero, y, INF) for zero in (0.0, -0.0) for y in (-2, -0.5, -INF, -(2.0**53), -1e300)),

@@ -1,103 +1,11 @@
-"""The definitions of functions, once for all.
+"""The functions of float64. What a rounding loses is kept as a second number, from step to step.
 
-In: the name of a function, and a compute type. Out: its definition. Those for float32 take and give numbers of float64:
-the last rounding is the only one that float32 can see.
+In: nothing. Out: a text in the language of `definition`, to be read behind that of `both`.
 """
 
 from __future__ import annotations
 
-from functools import cache
-
-from .definition import Definition, definition
-
-__all__ = ["function"]
-
-BOTH = '''
-def power(x, y, size):
-    """x**y, where `size` is |x|**y for numbers |x| and y that are neither zero, infinite nor NaN."""
-    a = abs(x)
-    whole = floor(y) == y
-    odd = 1 if whole and floor(y / 2) * 2 != y else 0
-    negative = 1 if whole else NAN
-    known = 1 if y == y else NAN
-    rising = INF if y > 0 else known
-    falling = INF if y < 0 else known
-    large = rising * (0 if y < 0 else known)
-    small = falling * (0 if y > 0 else known)
-    missing = 1 if y == 0 else NAN
-    limit = large if a > 1 else small
-    size = limit if a == 0 or a == INF else size
-    size = -size if copysign(odd, x) < 0 else size
-    size = size * negative if x < 0 and a != INF else size
-    size = missing if x != x else size
-    return 1 if x == 1 else size
-
-def cube_of(x):
-    """For positive numbers x: c in [1/2, 4), its cube root to 39 bits, and 2**k, where x = c * 2**(3*k)."""
-    k = exponent(x, 0.5)
-    m = significand(x, 0.5)
-    third = floor(k / 3)
-    rest = k - 3 * third
-    c = m * (4 if rest == 2 else 1 + rest)
-    y = poly(m, CBRT) * (CBRT_4 if rest == 2 else (CBRT_2 if rest == 1 else 1))
-    cube = y * y * y
-    return c, y * (cube + 2 * c) / (2 * cube + c), power_of_two(third)
-'''
-
-FLOAT32 = '''
-def log_of(x):
-    """The logarithm of x, for positive numbers that are no denormals."""
-    m = significand(x, SQRT_HALF)
-    k = exponent(x, SQRT_HALF)
-    s = (m - 1) / (m + 1)
-    z = s * s
-    rest = poly(z, ATANH_32)
-    return k * LN_2 + (2 * s + 2 * s * (z * rest))
-
-def exp_of(x):
-    """The exponential of x, for numbers whose exponential float64 can hold."""
-    k = near(x * LOG2_E)
-    r = x - k * LN_2
-    rest = poly(r, EXP_32)
-    return (1 + (r + r * r * rest)) * power_of_two(k)
-
-def exp(x):
-    return exp_of(min(max(x, -200), 200))
-
-def log(x):
-    value = INF if x == INF else log_of(x)
-    other = -INF if x == 0 else NAN
-    return value if x > 0 else other
-
-def pow(x, y):
-    times = min(max(y, -2**100), 2**100)
-    w = times * log_of(abs(x))
-    return power(x, y, exp_of(min(max(w, -200), 200)))
-
-def sigmoid(x):
-    return 1 / (1 + exp_of(min(max(-x, -200), 200)))
-
-def tanh(x):
-    a = abs(x)
-    e = exp_of(max(-2 * a, -200))
-    value = (1 - e) / (1 + e)
-    near_zero = a - a * (a * a / 3)
-    return copysign(near_zero if a < 2**-12 else value, x)
-
-def erf(x):
-    a = abs(x)
-    z = a * a
-    inner = a * poly(z, ERF_32)
-    bounded = min(max(a, 1), 4)
-    w = 1 / bounded
-    outer = 1 - exp_of(-bounded * bounded) * (w * poly(w, ERFC_32))
-    return copysign(inner if a < 1 else outer, x)
-
-def cbrt(x):
-    a = abs(x)
-    c, root, scale = cube_of(a)
-    return copysign(root * scale if a > 0 and a < INF else a, x)
-'''
+__all__ = ["FLOAT64"]
 
 FLOAT64 = '''
 def log_of(x):
@@ -171,8 +79,8 @@ def pow(x, y):
     high, low, k = exp_of(bounded, low if bounded == product else 0)
     return power(x, y, scaled(high + low, k))
 
-def quotient(a, a_low, b, b_low):
-    """The quotient of two sums, where the second parts are small beside the first ones."""
+def quotient_of(a, a_low, b, b_low):
+    """The quotient of two sums, where the second parts are small beside the first ones, as a sum."""
     inverse = 1 / b
     q = a * inverse
     q_high = top(q)
@@ -180,7 +88,12 @@ def quotient(a, a_low, b, b_low):
     q_rest = q - q_high
     b_rest = b - b_high
     left = ((a - q_high * b_high) - q_high * b_rest) - q_rest * b_high - q_rest * b_rest
-    return q + (left + (a_low - q * b_low)) * inverse
+    return q, (left + (a_low - q * b_low)) * inverse
+
+def quotient(a, a_low, b, b_low):
+    """The same, rounded."""
+    q, low = quotient_of(a, a_low, b, b_low)
+    return q + low
 
 def decay_of(x):
     """exp(-|x|), or exp(-700) if it is less than that, and what its rounding loses."""
@@ -232,10 +145,84 @@ def cbrt(x):
     rest = (c - y * square_high) - y * (square - square_high)
     value = (y + y * rest / (3 * (square * y) + rest)) * scale * (2**-18 if tiny else 1)
     return copysign(value if a > 0 and a < INF else a, x)
+
+def next_digit(x, rest, digit, total, low, lowest):
+    """Adds x + rest times a digit of 2/pi, as far as it does not turn full circles."""
+    total, lost = sum_of(total, within_4(x * digit))
+    total, lost_too = sum_of(total, within_4(rest * digit))
+    low, lost = sum_of(low, lost)
+    low, lost_too = sum_of(low, lost_too)
+    return total, low, lowest + (lost + lost_too)
+
+def turned(x):
+    """x in quarters of a circle, as a whole number, and the sine and cosine of the angle that is left."""
+    j = floor((exponent(x, 0.5) - 55) / 26)
+    scaled = x * power_of_two(-26 * (j + 1))
+    x = top(scaled)
+    rest = scaled - x
+    total, low, lowest = next_digit(x, rest, two_over_pi(j), 0, 0, 0)
+    total, low, lowest = next_digit(x, rest, two_over_pi(j + 1) * 2**-26, total, low, lowest)
+    total, low, lowest = next_digit(x, rest, two_over_pi(j + 2) * 2**-52, total, low, lowest)
+    total, low, lowest = next_digit(x, rest, two_over_pi(j + 3) * 2**-78, total, low, lowest)
+    total, low, lowest = next_digit(x, rest, two_over_pi(j + 4) * 2**-104, total, low, lowest)
+    total, low, lowest = next_digit(x, rest, two_over_pi(j + 5) * 2**-130, total, low, lowest)
+    total, low, lowest = next_digit(x, rest, two_over_pi(j + 6) * 2**-156, total, low, lowest)
+    total, low, lowest = next_digit(x, rest, two_over_pi(j + 7) * 2**-182, total, low, lowest)
+    k = near(total)
+    turn, turn_low = sum_of(total - k, low)
+    r = turn * HALF_PI
+    turn_high = top(turn)
+    turn_rest = turn - turn_high
+    lost = ((turn_high * HALF_PI_HIGH - r) + turn_high * HALF_PI_REST) + turn_rest * HALF_PI
+    r_low = lost + ((turn_low + lowest) * HALF_PI + turn * HALF_PI_LOW)
+    z = r * r
+    half = z / 2
+    one = 1 - half
+    sine = r + (r * (z * poly(z, SIN_64)) + r_low * one)
+    cosine = one + (((1 - one) - half) + (z * z * poly(z, COS_64) - r * r_low))
+    return k, sine, cosine
+
+def sin(x):
+    a = abs(x)
+    k, sine, cosine = turned(a)
+    return x if a < 2**-30 else sine_of(k, sine, cosine, x)
+
+def cos(x):
+    k, sine, cosine = turned(abs(x))
+    return cosine_of(k, sine, cosine)
+
+def atan2(y, x):
+    a = abs(y)
+    b = abs(x)
+    steep = a > b
+    n = b if steep else a
+    d = a if steep else b
+    both = n == INF and d == INF
+    n = 1 if both else n
+    d = 1 if both or d == 0 else d
+    scale = 2**-200 if d > 2**800 else (2**150 if n < 2**-700 else 1)
+    n = n * scale
+    d = d * scale
+    upper = n > d * TAN_EIGHTH_PI
+    less = n - d
+    more = n + d
+    less_low = n - (less + d)
+    more_low = n - (more - d)
+    a_low = less_low if upper else 0
+    b_low = more_low if upper else 0
+    q, q_low = quotient_of(less if upper else n, a_low, more if upper else d, b_low)
+    small = n < d * 2**-900
+    t = n / d if small else q
+    t_low = 0 if small else q_low
+    z = t * t
+    rest = t * (z * poly(z, ATAN_64)) + t_low * (1 - z)
+    eighths = 1 if upper else 0
+    eighths = 2 - eighths if steep else eighths
+    back = copysign(1, x) < 0
+    eighths = 4 - eighths if back else eighths
+    sign = (-1 if steep else 1) * (-1 if back else 1)
+    base = eighths * QUARTER_PI_HIGH
+    angle = base + sign * t
+    lost = (base - angle) + sign * t
+    return copysign(angle + (lost + (sign * rest + eighths * QUARTER_PI_LOW)), y)
 '''
-
-
-@cache
-def function(name: str, dtype: str) -> Definition:
-    """The definition of a function for arguments of a compute type."""
-    return definition(BOTH + {"float32": FLOAT32, "float64": FLOAT64}[dtype], name)
