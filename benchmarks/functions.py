@@ -67,6 +67,15 @@ static void all(number *restrict y, const number *restrict x, const number *rest
     for (int64_t i = 0; i < n; ++i)
         y[i] = optgen_{name}{f}({ours});
 }}
+/* The distance from a number to the next one. */
+static double ulp(number x)
+{{
+    {bits} bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits &= {exponent};
+    memcpy(&x, &bits, sizeof bits);
+    return (double)(x < {least} ? {least} : x) * {step};
+}}
 static double off(number got, truth x, truth x2)
 {{
     (void)x2;
@@ -78,11 +87,8 @@ static double off(number got, truth x, truth x2)
         return !signbit(near) != !signbit(got) ? INFINITY : 0;
     if (isinf(got) || isinf(near))
         return INFINITY;
-    int k;
-    frexp((double)near, &k);
-    k = near == 0 || k < {least} ? {least} : k;
     const truth error = (truth)got - value;
-    return (double)((error < 0 ? -error : error) / (truth)ldexp(1, k - {digits}));
+    return (double)((error < 0 ? -error : error) / (truth)ulp(near));
 }}
 __attribute__((visibility("default")))
 double worst(const number *x, const number *x2, number *y, int64_t n, int64_t *at)
@@ -111,7 +117,8 @@ def comparison(name: str, dtype: str, folder: Path) -> Callable[..., float]:
         functions="\n".join(c_functions([call], ctype)),
         type=ctype.name, wide="double" if single else "__float128", name=name, f=ctype.suffix,
         ours="x[i], x2[i]" if two else "x[i]", theirs=theirs.format(q="" if single else "q"),
-        digits=24 if single else 53, least=-125 if single else -1021,
+        bits="uint32_t" if single else "uint64_t", exponent="0x7f800000" if single else "0x7ff0000000000000",
+        least="0x1p-126f" if single else "0x1p-1022", step="0x1p-23" if single else "0x1p-52",
     )  # fmt: skip
     compile_library(source, folder / f"{name}.so", extra_flags=() if single else ("-Wl,--no-as-needed", "-lquadmath"))
     found = ctypes.CDLL(str(folder / f"{name}.so")).worst
@@ -135,7 +142,7 @@ def worst(name: str, dtype: str, count: int = 1 << 32) -> tuple[float, tuple[flo
             args: Arguments = (whole.astype(np.uint32).view(np.float32),)
         else:
             halves = points(name, rng, n - n // 2), hard(name, rng, n // 2)
-            with np.errstate(over="ignore"):
+            with np.errstate(all="ignore"):
                 args = tuple(np.concatenate(pair).astype(dtype) for pair in zip(*halves, strict=True))
         y, at = np.empty(n, dtype), ctypes.c_int64()
         addresses = [arg.ctypes.data for arg in args] + [None] * (2 - len(args))
@@ -192,12 +199,13 @@ def costs(dtype: str = "float32", size: int = 1 << 14) -> Iterator[tuple[str, fl
     """How much longer a step takes with each function of every gradient than with its root, on one thread."""
     texts = {name: f"{name}(g, p)" if len(OPS[name].takes) == 2 else f"{name}(g)" for name in ("sqrt", *DEFINED)}
     texts["pow"] = "g**p"
-    steps = {}
+    steps, kept = {}, []
     for i, (name, text) in enumerate(texts.items()):
         compilation = driver.compile_text(f'name = "Cost{i}"\n[update]\nformulas = "delta = {text}"\n', "cost.toml")
         kernel = kernel_of(compilation, 0, dtype, None)
         rng = np.random.default_rng(0)
         arrays = [rng.random(size).astype(dtype) for _ in compilation.rules[0].arrays]
+        kept.append(arrays)  # a binding knows addresses only
         steps[name] = partial(Binding(kernel, rows_of(kernel, [arrays])).run, [Always({})], 1, 1)
     times = interleaved(steps)
     for name in DEFINED:

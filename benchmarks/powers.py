@@ -86,7 +86,6 @@ delta = eta*beta[1]**(1 - damp)*m/(1 - b)
 eta  = { default = 1e-3, range = "[0, inf)" }
 beta = { default = [0.9, 0.999], range = "[0, 1)" }
 most = { default = 1, range = "(0, inf)" }
-root = { default = 0.5, range = "(0, 1]" }
 decay = { default = 0.1, range = "[0, inf)" }
 eps  = { default = 1e-8, range = "(0, inf)" }
 [state]
@@ -96,7 +95,7 @@ f = { init = "1" }
 formulas = '''
 now   = beta[2]*(1 - beta[2]**(t - 1))/(1 - beta[2]**t)
 f     = now*f + (1 - now)*g**2
-base  = f**root + eps
+base  = sqrt(f) + eps
 n     = g/base
 m     = beta[1]*m + (1 - beta[1])*n/(max(1, sqrt(mean(n**2)))/most)
 w     = p/base
@@ -154,7 +153,7 @@ formulas = '''
 rate = (eta + eps)*sqrt(t)
 v    = v + rate*g**2
 s    = s + rate*g
-p    = rho*p + (1 - rho)*(x - s/(v**(1/3) + eps))
+p    = rho*p + (1 - rho)*(x - s/(cbrt(v) + eps))
 '''
 """,
 }

@@ -9,23 +9,21 @@ __all__ = ["BOTH"]
 
 BOTH = '''
 def power(x, y, size):
-    """x**y, where `size` is |x|**y for numbers |x| and y that are neither zero, infinite nor NaN."""
-    a = abs(x)
+    """x**y, where `size` is |x|**y."""
     whole = floor(y) == y
-    odd = 1 if whole and floor(y / 2) * 2 != y else 0
+    sign = 1 if whole and floor(y / 2) * 2 != y else 0
     negative = 1 if whole else NAN
-    known = 1 if y == y else NAN
-    rising = INF if y > 0 else known
-    falling = INF if y < 0 else known
-    large = rising * (0 if y < 0 else known)
-    small = falling * (0 if y > 0 else known)
-    missing = 1 if y == 0 else NAN
-    limit = large if a > 1 else small
-    size = limit if a == 0 or a == INF else size
-    size = -size if copysign(odd, x) < 0 else size
-    size = size * negative if x < 0 and a != INF else size
-    size = missing if x != x else size
+    size = -size if copysign(sign, x) < 0 else size
+    size = size * negative if x < 0 and x != -INF else size
     return 1 if x == 1 else size
+
+def logarithm(x, y, usual, huge):
+    """That of |x| for x**y: `usual`, but for 0, infinities and NaN."""
+    a = abs(x)
+    unknown = 0 if y == 0 else NAN
+    value = -huge if a == 0 else usual
+    value = huge if a == INF else value
+    return unknown if x != x else value
 
 def cube_of(x):
     """For positive numbers x: c in [1/2, 4), its cube root to 39 bits, and 2**k, where x = c * 2**(3*k)."""

@@ -21,13 +21,14 @@ TWO_THIRDS_LOW -0x1.5555555555555p-28
 SQRT_HALF 0x1.6a09e667f3bcdp-1
 SQRT_THREE_QUARTERS 0x1.bb67ae8584caap-1
 SQRT_THREE_HALVES 0x1.3988e1409212ep+0
-EXP_32
-    0x1.0000000b8f62bp-1
-    0x1.5555555a78232p-3
-    0x1.5554e9114ec8cp-5
-    0x1.1110e0f726504p-7
-    0x1.6d431504cea37p-10
-    0x1.a124e3f15d2cdp-13
+EXP2_32
+    0x1.62e42fefa39efp-1
+    0x1.ebfbe045f4d3cp-3
+    0x1.c6b08d883dca1p-5
+    0x1.3b2a1b7152befp-7
+    0x1.5d879ead06a82p-10
+    0x1.443fffc90db59p-13
+    0x1.00a581594758ep-16
 EXP_64
     0x1.0000000000000p-1
     0x1.5555555555557p-3
@@ -40,12 +41,13 @@ EXP_64
     0x1.27e4db67b42e3p-22
     0x1.af4ddd848f7dfp-26
     0x1.1f72fc730f7c5p-29
-ATANH_32
-    0x1.5555555564e96p-2
-    0x1.999998cafbf2ap-3
-    0x1.249323e4d7fc7p-3
-    0x1.c67ada017cf97p-4
-    0x1.8c8c11e54d389p-4
+LOG2_32
+    0x1.71547652b8253p+1
+    0x1.ec709dc539e76p-1
+    0x1.2776c295f01cfp-1
+    0x1.a61a2cc1ced3bp-2
+    0x1.4795a63079ddfp-2
+    0x1.21ac9c9040d9ep-2
 ATANH_64
     0x1.3333333333333p-1
     0x1.b6db6db6db6dcp-2

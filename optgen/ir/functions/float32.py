@@ -8,41 +8,43 @@ from __future__ import annotations
 __all__ = ["FLOAT32"]
 
 FLOAT32 = '''
-def log_of(x):
-    """The logarithm of x, for positive numbers that are no denormals."""
+def log2_of(x):
+    """The logarithm of x to base 2, for positive numbers that are no denormals."""
     m = significand(x, SQRT_HALF)
-    k = exponent(x, SQRT_HALF)
     s = (m - 1) / (m + 1)
     z = s * s
-    rest = poly(z, ATANH_32)
-    return k * LN_2 + (2 * s + 2 * s * (z * rest))
+    return exponent(x, SQRT_HALF) + s * poly(z, LOG2_32)
+
+def exp2_of(x):
+    """2**x, for numbers within 1000."""
+    k = near(x)
+    r = x - k
+    rest = poly(r, EXP2_32)
+    return (1 + r * rest) * power_of_two(k)
 
 def exp_of(x):
-    """The exponential of x, for numbers whose exponential float64 can hold."""
-    k = near(x * LOG2_E)
-    r = x - k * LN_2
-    rest = poly(r, EXP_32)
-    return (1 + (r + r * r * rest)) * power_of_two(k)
+    """The exponential of x, as far as float32 can tell it."""
+    return exp2_of(min(max(x * LOG2_E, -200), 200))
 
 def exp(x):
-    return exp_of(min(max(x, -200), 200))
+    return exp_of(x)
 
 def log(x):
-    value = INF if x == INF else log_of(x)
+    value = INF if x == INF else log2_of(x) * LN_2
     other = -INF if x == 0 else NAN
     return value if x > 0 else other
 
 def pow(x, y):
+    usual = log2_of(abs(x))
     times = min(max(y, -2**100), 2**100)
-    w = times * log_of(abs(x))
-    return power(x, y, exp_of(min(max(w, -200), 200)))
+    return power(x, y, exp2_of(min(max(times * logarithm(x, y, usual, 2**200), -200), 200)))
 
 def sigmoid(x):
-    return 1 / (1 + exp_of(min(max(-x, -200), 200)))
+    return 1 / (1 + exp_of(-x))
 
 def tanh(x):
     a = abs(x)
-    e = exp_of(max(-2 * a, -200))
+    e = exp_of(-2 * a)
     value = (1 - e) / (1 + e)
     near_zero = a - a * (a * a / 3)
     return copysign(near_zero if a < 2**-12 else value, x)

@@ -68,7 +68,8 @@ def log(x):
     return value if x > 0 else other
 
 def pow(x, y):
-    log_high, log_low = log_of(abs(x))
+    usual, log_low = log_of(abs(x))
+    log_high = logarithm(x, y, usual, 2**1000)
     a = top(log_high + log_low)
     a_low = log_low - (a - log_high)
     b = min(max(y, -2**70), 2**70)
