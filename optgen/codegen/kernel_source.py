@@ -15,10 +15,12 @@ from ..frozen import frozen, replace
 from ..ir.expr import Extent, extent_of
 from ..ir.rule import Rule
 from ..lowering.stages import Stage, crossing, stages
-from ..lowering.sweeps import Sweep, Sweeps, sweeps_of
+from ..lowering.sweeps import sweeps_of
+from ..lowering.work import Sweep, Sweeps
 from ..notation import facts as summary
 from ..notation import text
 from . import c_language as c
+from .course import CourseTest, course_test
 from .element import Element, Fold, ScalarField
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
@@ -26,7 +28,10 @@ from .runtime_source import headers, reductions
 from .small_loops import SmallLoopBody, small_loop
 from .storage import INDEX, Base, Kept, KeptArray, Need, Storage
 
-__all__ = ["TARGETS", "FoldText", "KernelText", "SlabText", "SmallLoopText", "SweepText", "Target", "kernel_source"]
+__all__ = [
+    "TARGETS", "CourseText", "FoldText", "KernelText", "SlabText", "SmallLoopText", "SweepText", "Target",
+    "kernel_source",
+]  # fmt: skip
 
 
 @frozen
@@ -110,12 +115,14 @@ _IN_SLAB = {Kept.PARTIAL: "rows", Kept.PANEL: "columns"}
 @frozen
 class SweepText:
     """One sweep of a kernel, as the template sees it. `slab`: the stage that begins with it, if one does. `fold`: the
-    function that folds what it reduces."""
+    function that folds what it reduces. `course`: the function that tells whether a tensor takes it, if not all do."""
 
     name: str
+    title: str
     element: Element
     slab: str = ""
     fold: str = ""
+    course: str = ""
 
     @property
     def initialiser(self) -> list[str]:
@@ -123,7 +130,8 @@ class SweepText:
         fields = [f".row = {self.name}_##ISA"]
         if self.element.folds:
             fields = [f"OPTGEN_REDUCES({self.name}, ISA)", f".fold = {self.fold}_##ISA"]
-        return fields + ([f".slab = {self.slab}_##ISA"] if self.slab else [])
+        fields += [f".slab = {self.slab}_##ISA"] if self.slab else []
+        return fields + ([f".course = {self.course}"] if self.course else [])
 
     @property
     def scalars_type(self) -> str:
@@ -249,6 +257,18 @@ class SweepText:
         columns = [f"of_{column.name}" for column in self.element.columns]
         reduced = [f"of_reduced[{i}]" for i in range(len(self.element.reduced))]
         return [*self.values, *spread, *columns, *reduced, *self.dense("of_at")]
+
+
+@frozen
+class CourseText:
+    """The function that tells whether a tensor takes a course, as the template sees it."""
+
+    name: str
+    test: CourseTest
+
+    @property
+    def declarations(self) -> list[str]:
+        return declarations(each for base, each in _OF_SMALL_LOOP.items() if base in self.test.needs)
 
 
 @frozen
@@ -471,8 +491,9 @@ def kernel_source(
     rule = checked[0]
     small_loops: dict[tuple[SmallLoopBody, bool], str] = {}  # by what they do, what they are called
     folds: dict[tuple[Fold, ...], str] = {}
+    courses: dict[CourseTest, str] = {}
     kernels = [
-        _kernel(variant, sweeps_of(low), ctype, small_loops, folds)
+        _kernel(variant, sweeps_of(low), ctype, small_loops, folds, courses)
         for variant, low in zip(checked, lowered, strict=True)
         for ctype in c.DTYPES
         if dtype in ("", ctype.dtype)
@@ -489,6 +510,7 @@ def kernel_source(
         "kernels": kernels,
         "small_loops": [SmallLoopText(name, body, tiled) for (body, tiled), name in small_loops.items()],
         "folds": [FoldText(name, each) for each, name in folds.items()],
+        "courses": [CourseText(name, each) for each, name in courses.items()],
         "targets": [target for target in TARGETS if isa in ("", target.isa)],
         "reduce": reductions() if small_loops else "",
     }
@@ -506,8 +528,9 @@ def _kernel(
     ctype: c.CType,
     small_loops: dict[tuple[SmallLoopBody, bool], str],
     folds: dict[tuple[Fold, ...], str],
+    courses: dict[CourseTest, str],
 ) -> KernelText:
-    """The text of one kernel; `small_loops` and `folds` gain those that no kernel before has had."""
+    """The text of one kernel; `small_loops`, `folds` and `courses` gain those that no kernel before has had."""
     name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
     storage = Storage(plan)
     sweeps: list[SweepText] = []
@@ -524,7 +547,12 @@ def _kernel(
                 element = element_of(plan, each, rule, ctype, storage)
                 new = f"{rule.name.lower()}_fold_f64_{1 + len(folds)}"
                 fold = folds.setdefault(element.folds, new) if element.folds else ""
-                sweeps.append(SweepText("_".join(filter(None, (name, number))), element, slab, fold))
+                course = ""
+                if each.course:
+                    test = course_test(each.course, plan, storage)
+                    course = courses.setdefault(test, f"{rule.name.lower()}_course_{1 + len(courses)}")
+                own = "_".join(filter(None, (name, number)))
+                sweeps.append(SweepText(own, _title(plan, each), element, slab, fold, course))
                 local.append(sweeps[-1])
             else:
                 body = small_loop(plan, each, rule, storage)
@@ -552,6 +580,15 @@ def _kernel(
         panels=len(storage.down),
         reduced=max(len(each.element.folds) for each in sweeps),
     )
+
+
+def _title(plan: Sweeps, sweep: Sweep) -> str:
+    """Which sweep this is, where there are several."""
+    if len(plan.sweeps) == 1:
+        return ""
+    numbers = sorted({each.number for each in plan.sweeps})
+    course = f", where {summary.course_words(sweep.course, plan)}" if sweep.course else ""
+    return f"Sweep {1 + numbers.index(sweep.number)} of {len(numbers)}{course}."
 
 
 def _shared(names: Collection[str], storage: Storage) -> set[KeptArray]:

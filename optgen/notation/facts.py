@@ -10,14 +10,16 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..frozen import frozen
 from ..ir.expr import COUNTS, Count, Extent, Load, Matrices, Reduce, walk
-from ..ir.rule import Assign, Part, Rule
+from ..ir.rule import Assign, Input, Part, Rule
 from ..lowering import dead_code as dead
+from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
+from ..lowering.work import Sweeps
 from . import text
 
 __all__ = [
-    "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "formulas",
-    "kept", "matrices", "meanings", "only", "shown", "sweep_count",
+    "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words", "formulas",
+    "given", "kept", "matrices", "meanings", "only", "shown", "sweep_count",
 ]  # fmt: skip
 
 MATRICES = "parameters of two or more dimensions"
@@ -29,6 +31,7 @@ _KEPT = {
     Extent.MATRIX: "one for each matrix",
     Extent.TENSOR: "one number",
     Extent.GROUP: "one number for all parameters",
+    Extent.STEP: "one number",
 }
 #: What a row or column is, where matrices are not those of the last two dimensions.
 _SEEN = {
@@ -48,7 +51,7 @@ _OF_FOUR = {
 
 
 def bytes_moved(lowered: Rule, itemsize: int) -> int:
-    """Bytes that a step of the lowered rule reads and writes for each element of `itemsize` bytes.
+    """Bytes that a step of the lowered rule reads and writes for each element of `itemsize` bytes, at most.
 
     On tensors that no cache holds, these are the cost of a step, not the arithmetic.
     """
@@ -61,8 +64,19 @@ def bytes_kept(rule: Rule, itemsize: int) -> int:
 
 
 def sweep_count(lowered: Rule) -> int:
-    """The number of sweeps over memory in a step of the lowered rule."""
-    return len(sweeps_of(lowered).sweeps)
+    """The number of sweeps over memory in a step of the lowered rule, at most."""
+    return sweeps_of(lowered).count
+
+
+def course_words(course: Course, plan: Sweeps) -> str:
+    """The conditions of a course, each as its formula."""
+    values = {a.target: text.expression(a.value) for a in (*plan.scalars, *plan.rule.body)}
+    words = [values[each.test.name] for each in course]
+    many = len(course) > 1
+    return " and ".join(
+        f"not ({word})" if not each.holds else f"({word})" if many else word
+        for each, word in zip(course, words, strict=True)
+    )
 
 
 # ---- Formulas ----
@@ -169,6 +183,11 @@ def matrices(rules: Iterable[Rule]) -> str:
     """How a parameter of more than two dimensions is seen as matrices, in words; empty if it does not matter."""
     seen = next((rule.matrices for rule in rules if rule.tiled), None)
     return "" if seen is None else f"{seen}: a parameter of shape (a, b, c, d) is {_OF_FOUR[seen]}"
+
+
+def given(each: Input) -> str:
+    """How many values an input has, in words."""
+    return _KEPT[each.extent]
 
 
 def only(state: str, rules: Sequence[Rule]) -> str:
