@@ -93,6 +93,7 @@ def test_a_normal_number_has_the_quantile_of_its_word() -> None:
 
 FORMULAS = {
     "one sweep": "delta = eta*(g + uniform() - 0.5)*rademacher()",
+    "a normal number": "x = normal()\ndelta = eta*(g + x)/norm(x*x) + x",
     "twice the same": "x = uniform()\ndelta = eta*x*g + x",
     "reductions": "x = uniform()\ndelta = eta*(x - mean(x))/norm(x*g + rademacher())",
     "rows and columns": "x = uniform()\ny = x - mean(x, row) if matrix else x\n"
