@@ -19,7 +19,7 @@ from ..ir.rule import Part
 from ..names import canonical, close_matches
 from .formula import kind, read_expression, read_formulas, words
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
-from .syntax import Broken, FlagAst, HyperAst, InputAst, Number, SpecAst, StateAst, Term
+from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, Number, SpecAst, StateAst, Term
 
 __all__ = ["parse"]
 
@@ -115,7 +115,7 @@ class _Document:
     def read(self, document: dict[str, Any]) -> None:
         known = (
             "name", "summary", "reference", "origin", "notes", "part", "hyperparameters", "flags", "inputs", "state",
-            "update",
+            "update", "evaluation",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -137,6 +137,7 @@ class _Document:
         for name, path, table in self.entries(document, "state", 'm = { init = "0" }'):
             self.read_state(name, path, table)
         self.read_update(document)
+        self.read_evaluation(document)
 
     def refuse_unknown(self, path: Path, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for key in table:
@@ -289,18 +290,33 @@ class _Document:
         self.refuse_unknown(("update",), table, ("formulas", "matrices"))
         self.spec.matrices = self.choice(("update",), table, "matrices", MATRICES)
         self.spec.matrices_span = self.value_span(("update", "matrices"))
-        self.spec.formulas_span = self.key_span(("update",))
-        source = self.text(("update",), table, "formulas", required=True)
-        if not source:
+        self.spec.formulas_span, found = self.formulas("update", table)
+        self.spec.formulas.extend(found)
+
+    def read_evaluation(self, document: dict[str, Any]) -> None:
+        table = document.get("evaluation")
+        if table is None:
             return
-        path: Path = ("update", "formulas")
-        self.spec.formulas_span = self.key_span(path)
+        if not isinstance(table, dict):
+            example = "write:\n        [evaluation]\n        formulas = 'p = avg'"
+            self.fault(self.value_span(("evaluation",)), f"'evaluation': expected a table, got {kind(table)}", example)
+            return
+        self.refuse_unknown(("evaluation",), table, ("formulas",))
+        self.spec.evaluation_span, found = self.formulas("evaluation", table)
+        self.spec.evaluation.extend(found)
+
+    def formulas(self, key: str, table: Mapping[str, Any]) -> tuple[Span, list[FormulaAst]]:
+        """The formulas of a table, and the place of their key."""
+        path: Path = (key, "formulas")
+        source = self.text((key,), table, "formulas", required=True)
+        if not source:
+            return self.key_span((key,)), []
         start = self.spec.text.find(source, *self.places[path].value)
         if start < 0:
             self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)
             self.spec.unassigned |= words(source)
-            return
-        self.spec.formulas.extend(read_formulas(self.spec, source, start))
+            return self.key_span(path), []
+        return self.key_span(path), list(read_formulas(self.spec, source, start))
 
 
 _TOO_LARGE = "a number too large for float64"
