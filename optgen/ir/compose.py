@@ -35,7 +35,7 @@ from .expr import (
     rebuilt,
     type_of,
 )
-from .rule import Assign, Rule, State
+from .rule import Assign, Family, Rule, State
 
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
@@ -86,6 +86,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         tuple(made.states),
         tuple(made.body) if matrix is None else _keyed(made.body),
         origin=first.origin if alone else "",
+        family=first.family if alone else Family.NONE,
         notes=first.notes if alone else "",
         matrix=matrix,
         matrices=next((part.matrices for part in parts if part.matrices != Matrices.LAST_TWO), Matrices.LAST_TWO),

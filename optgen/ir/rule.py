@@ -2,8 +2,8 @@
 
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
-    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
-                    rows, accept, sharded, inputs*, evaluation*)
+    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
+                    matrix, matrices, accept, sharded, inputs*, evaluation*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
@@ -30,7 +30,7 @@ from enum import StrEnum
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Matrices, walk
 
-__all__ = ["Assign", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
+__all__ = ["Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
 
 
 class Part(StrEnum):
@@ -39,6 +39,22 @@ class Part(StrEnum):
     RULE = ""
     GRADIENT = "gradient"
     PARAMETER = "parameter"
+
+
+class Family(StrEnum):
+    """What rules have in common, in the order in which lists have them."""
+
+    NONE = ""
+    MOMENTUM = "momentum"
+    ADAGRAD = "adagrad"
+    ADAM = "adam"
+    SIGN = "sign"
+    LAYERWISE = "layerwise"
+    MEMORY = "memory"
+    CURVATURE = "curvature"
+    PARAMETER_FREE = "parameter-free"
+    SCHEDULE_FREE = "schedule-free"
+    PARTS = "parts"
 
 
 @frozen
@@ -141,6 +157,7 @@ class Rule:
     body: tuple[Assign, ...]
     scalars: tuple[Assign, ...] = ()
     origin: str = ""
+    family: Family = Family.NONE
     notes: str = ""
     part: Part = Part.RULE
     matrix: bool | None = None

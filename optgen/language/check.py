@@ -21,7 +21,7 @@ from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
 from ..ir.expr import Expr, Extent, Matrices, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Flag, Hyper, Input, Interval, Part, Rule
+from ..ir.rule import Family, Flag, Hyper, Input, Interval, Part, Rule
 from ..ir.verify import verify
 from ..names import is_name
 from .agreement import disagreements
@@ -296,6 +296,7 @@ class _Checker(Scope):
             states=states,
             body=tuple(variant.body),
             origin=spec.origin,
+            family=Family(spec.family),
             notes=spec.notes,
             part=Part(spec.part),
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
@@ -337,4 +338,5 @@ class _Checker(Scope):
         known |= self.given.keys() | {PROCEED, ACCEPT}
         for formula in (*spec.formulas, *spec.evaluation):
             if formula.target not in self.used and formula.target not in known:
-                self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")
+                name = formula.spelled or formula.target
+                self.fault(formula.span, f"{name!r} is computed, but never used", "use it, or remove it")
