@@ -2,8 +2,8 @@
 
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
-    spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
-                       inputs*, formulas*, faults*)
+    spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*,
+                       states*, inputs*, formulas*, evaluation*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
     looped   = Indexed | Gathered
@@ -189,6 +189,7 @@ class SpecAst:
     summary: str = ""
     reference: str = ""
     origin: str = ""
+    family: str = ""
     notes: str = ""
     part: str = ""
     matrices: str = "last two"
@@ -199,6 +200,8 @@ class SpecAst:
     inputs: list[InputAst] = field(default_factory=list)
     formulas: list[FormulaAst] = field(default_factory=list)
     formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    evaluation: list[FormulaAst] = field(default_factory=list)
+    evaluation_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
     unassigned: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)
