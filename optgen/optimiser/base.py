@@ -155,12 +155,15 @@ class Optimiser:
         return self._engine.step(params, grads, inputs)
 
     def state(self, p: Any) -> dict[str, Any]:
-        """The state of parameter `p`: an array for each name of the spec (read-only, live), and the count `t`.
+        """The state of parameter `p`: an array for each name of the spec, live, and the count `t`.
+
+        To set a state by hand, assign to all of an array: `opt.state(p)["m"][...] = x`. NumPy checks the shape of `x`,
+        and converts it to the dtype of the state.
 
         The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
         of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would
-        start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits. StateError if more
-        than one part fits, since their order will decide; ArrayError for what is no parameter.
+        start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits; both read-only.
+        StateError if more than one part fits, since their order will decide; ArrayError for what is no parameter.
         """
         with self._engine.lock:
             return self._engine.state(p)
@@ -185,6 +188,23 @@ class Optimiser:
         """
         with self._engine.lock:
             self._engine.load_state_dict(saved, params)
+
+    # ---- Evaluation ----
+
+    def eval(self) -> None:
+        """Give each parameter that was stepped, in place, the values that its rule says to evaluate it with.
+
+        Those of ScheduleFreeSGD are a running mean, those of a chain with EMA its average. `train` gives the others
+        back, whatever became of the parameters in between; until then a step is refused, and so is whatever saves or
+        loads parameters. A second call does nothing. Nor does the first, where a rule says nothing of evaluation.
+        """
+        with self._engine.lock:
+            self._engine.eval()
+
+    def train(self) -> None:
+        """Give parameters back what `eval` has set aside: training goes on with the same bits. Else do nothing."""
+        with self._engine.lock:
+            self._engine.train()
 
     # ---- Files ----
 
