@@ -48,7 +48,9 @@ from .ir.functions.lookup import function
 from .ir.primitives import BLOCK, DEFINED, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
 
-__all__ = ["NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "philox", "shape_of", "step", "step_group"]
+__all__ = [
+    "NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "philox", "shape_of", "step", "step_group",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load

@@ -162,6 +162,9 @@ class Expressions(Resolver):
             message = f"{name}(): there are no random numbers before the first step"
             self.fault(term.span, message, f"write: m = {name}() if t == 1 else m")
             return None
+        if term.span not in self.scope.draws:
+            self.fault(term.span, f"{name}(): there are no random numbers in [evaluation]", "draw in [update]")
+            return None
         key = (Scalar(SEED, 0), Count(), Load(STREAM, Extent.TENSOR))
         return Draw(name, self.scope.draws[term.span], key)
 

@@ -263,6 +263,7 @@ FAULTS = [
         r"'stream' is which parameter they are drawn for",
     ),
     ("delta = " + " + ".join(["g*normal()"] * 5), "", "expected at most 4 random numbers for an element, got 5"),
+    ("delta = g", "[evaluation]\nformulas = 'p = p + eta*normal()'", r"no random numbers in \[evaluation\]"),
     ("delta = g*randn()", "", "unknown function 'randn'"),
     ("delta = g if f else 0", "[flags]\nf = { default = 'normal() > eta' }", "no random numbers before the first step"),
 ]
