@@ -1,10 +1,10 @@
 """torch.optim in its four ways to take a step, and what torch has for the chains.
 
-    loop        tensor by tensor
-    foreach     operation by operation, over all tensors
-    fused       one kernel, where torch has one
-    compiled    `torch.compile` of the step, as in torch's tutorial: the learning rate is a tensor, so that a new rate
-                compiles nothing anew
+loop        tensor by tensor
+foreach     operation by operation, over all tensors
+fused       one kernel, where torch has one
+compiled    `torch.compile` of the step, as in torch's tutorial: the learning rate is a tensor, so that a new rate
+            compiles nothing anew
 """
 
 from __future__ import annotations

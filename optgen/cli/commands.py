@@ -120,7 +120,7 @@ def _building_in(folder: Path) -> Iterator[None]:
         if isinstance(fault, BrokenPipeError):  # the reader of standard output is gone
             raise fault from None
         hint = "choose another folder with --out"
-        raise OptgenError(f"{folder} cannot be built in: {fault}", hint=hint) from None
+        raise OptgenError(f"expected to build in {folder}, got {fault}", hint=hint) from None
 
 
 def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int) -> int:
@@ -231,7 +231,9 @@ def bench(
 def _expect_writable(path: Path) -> None:
     """Raise `OptgenError` unless a file can be written, before minutes are spent on its content."""
     if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise OptgenError(f"{path} cannot be written", hint="name a file in a folder that is there")
+        raise OptgenError(
+            f"expected a file that can be written, got {path}", hint="name a file in a folder that is there"
+        )
 
 
 def _measured(batches: Sequence[tuple[int, Sequence[Any]]], measured: Any) -> Iterator[dict[str, Any]]:
@@ -335,14 +337,16 @@ def new(name: str, out: Path | None, part: str | None) -> None:
     if twins:
         known, spec = twins[0]
         hint = f"choose another name; to start from that rule, copy {spec}"
-        raise OptgenError(f"{name!r} is the name of a rule that comes with optgen, {known}", hint=hint)
+        raise OptgenError(f"expected a new name, got {name!r}: {known} comes with optgen", hint=hint)
     if not is_name(name):
         hint = "a name is a letter, then letters, digits and underscores, in ASCII"
-        raise OptgenError(f"{name!r} cannot be the name of a rule", hint=hint)
+        raise OptgenError(f"expected the name of a rule, got {name!r}", hint=hint)
     if name.lower() in builder.TAKEN:
-        raise OptgenError(f"{name!r} cannot be the name of a rule", hint="files of that name are optgen's own")
+        raise OptgenError(f"expected the name of a rule, got {name!r}", hint="files of that name are optgen's own")
     if path.suffix != ".toml":
-        raise OptgenError(f"{path}: the file of a spec ends in .toml", hint=f"for example: --out {name.lower()}.toml")
+        raise OptgenError(
+            f"expected a file that ends in .toml, got {path}", hint=f"for example: --out {name.lower()}.toml"
+        )
     text = spec_source(name, part or "", path.name, "Descent")
     try:
         driver.compile_text(text, path.name)
@@ -354,9 +358,9 @@ def new(name: str, out: Path | None, part: str | None) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise OptgenError(f"{path} is there already, and is not overwritten", hint=elsewhere) from None
+        raise OptgenError(f"expected a new file, got {path}, which is there already", hint=elsewhere) from None
     except OSError as error:
-        raise OptgenError(f"{path} cannot be written: {error.strerror}", hint=elsewhere) from None
+        raise OptgenError(f"expected to write {path}, got {error.strerror}", hint=elsewhere) from None
     click.echo(f"wrote {path}\nnext: optgen show {path}, optgen check {path}, optgen.load({str(path)!r})")
 
 

@@ -189,7 +189,7 @@ class ArrayEngine:
             hint = "step them first, or say which they are: opt.load_state_dict(saved, params)"
             raise StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
         if absent:
-            message = f"all parameters that this optimiser has stepped were expected, {absent} are missing"
+            message = f"expected all parameters that this optimiser has stepped, got all but {absent}"
             raise StateError(
                 message, hint="give the arrays themselves, not copies; let go of those that are not needed"
             )
@@ -220,11 +220,11 @@ def _named(params: Parameters) -> dict[str, Array]:
         params = {str(i): p for i, p in enumerate(_listed(params, "parameters"))}
     for name in params:
         if not isinstance(name, str) or any("\ud800" <= c <= "\udfff" for c in name):
-            raise ArgumentError(f"a text was expected as the name of a parameter, got {name!r}")
+            raise ArgumentError(f"expected a text as the name of a parameter, got {name!r}")
     return {name: as_parameter(p, name, len(params)) for name, p in params.items()}
 
 
 def _listed(given: Any, what: str) -> list[Any]:
     if isinstance(given, np.ndarray) or not isinstance(given, Iterable):
-        raise ArrayError(f"a sequence of {what} was expected, got {type(given).__name__}", hint="opt.step([p], [g])")
+        raise ArrayError(f"expected a sequence of {what}, got {type(given).__name__}", hint="opt.step([p], [g])")
     return list(given)

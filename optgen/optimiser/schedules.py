@@ -73,7 +73,7 @@ def _real(expected: str, fits: Callable[[float], bool], other: Callable[[Any], b
     def check(what: str, value: Any) -> Any:
         if other(value):
             return value
-        message = f"{what}: {expected} was expected, got {shown(value)}"
+        message = f"{what}: expected {expected}, got {shown(value)}"
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise ArgumentError(message)
         try:
@@ -92,7 +92,7 @@ MOST_STEPS = 2**53
 
 
 def _whole(what: str, value: Any) -> int:
-    message = f"{what}: a whole number of at least 1 was expected, got {shown(value)}"
+    message = f"{what}: expected a whole number of at least 1, got {shown(value)}"
     try:
         whole = operator.index(value)
     except TypeError:
@@ -107,27 +107,27 @@ def _whole(what: str, value: Any) -> int:
 
 def _flag(what: str, value: Any) -> bool:
     if not isinstance(value, bool):
-        raise ArgumentError(f"{what}: True or False was expected, got {shown(value)}")
+        raise ArgumentError(f"{what}: expected True or False, got {shown(value)}")
     return value
 
 
 def _list(what: str, value: Any, check: Check) -> tuple[Any, ...]:
     if not isinstance(value, (list, tuple)):
-        raise ArgumentError(f"{what}: a list was expected, got {shown(value)}")
+        raise ArgumentError(f"{what}: expected a list, got {shown(value)}")
     return tuple(check(f"{what}[{i}]", each) for i, each in enumerate(value))
 
 
 def _rising(what: str, value: Any) -> tuple[int, ...]:
     steps = _list(what, value, _whole)
     if any(step >= later for step, later in pairwise(steps)):
-        raise HyperparameterError(f"{what}: steps in rising order, each once, were expected, got {shown(value)}")
+        raise HyperparameterError(f"{what}: expected steps in rising order, each once, got {shown(value)}")
     return steps
 
 
 def _factors(what: str, value: Any) -> tuple[tuple[int, float], ...]:
     pairs = list(value.items()) if isinstance(value, Mapping) else value
     if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-        raise ArgumentError(f"{what}: factors by step, such as {{100: 0.1}}, were expected, got {shown(value)}")
+        raise ArgumentError(f"{what}: expected factors by step, such as {{100: 0.1}}, got {shown(value)}")
     checked = sorted((_whole(what, step), _not_below_0(f"{what}[{step}]", factor)) for step, factor in pairs)
     _rising(what, [step for step, _ in checked])
     return tuple(checked)
@@ -231,7 +231,7 @@ class exponential(Schedule):
         super().__post_init__()
         if self.end is not None and (self.end > self.start if self.rate < 1 else self.end < self.start):
             bound = f"at {'most' if self.rate < 1 else 'least'} the start, {self.start!r}, for a rate of {self.rate!r}"
-            raise HyperparameterError(f"exponential: end: a number of {bound}, was expected, got {self.end!r}")
+            raise HyperparameterError(f"exponential: end: expected a number of {bound}, got {self.end!r}")
 
     def _at(self, count: int) -> float:
         try:
@@ -347,7 +347,7 @@ class join(Schedule):
         super().__post_init__()
         if len(self.schedules) != len(self.boundaries) + 1:
             got = f"{len(self.boundaries)} for {len(self.schedules)} schedules"
-            raise ArgumentError(f"join: boundaries, one fewer than schedules, were expected, got {got}")
+            raise ArgumentError(f"join: expected boundaries, one fewer than schedules, got {got}")
 
     def _at(self, count: int) -> float:
         which = bisect_right(self.boundaries, count)
@@ -371,7 +371,7 @@ def plain(schedule: Schedule) -> dict[str, Any]:
     Raises `ArgumentError` for anything but a schedule of this file.
     """
     if not is_schedule(schedule):
-        raise ArgumentError(f"a schedule of the kinds {', '.join(_KINDS)} was expected, got {shown(schedule)}")
+        raise ArgumentError(f"expected a schedule of the kinds {', '.join(_KINDS)}, got {shown(schedule)}")
     arguments = {
         name: _each(Schedule, lambda inner, _: plain(inner), getattr(schedule, name), 0)
         for name in _checks(type(schedule))
@@ -391,10 +391,10 @@ def from_plain(saved: Mapping[str, Any], depth: int = 0) -> Schedule:
     named = saved.get("schedule") if isinstance(saved, Mapping) else None
     kind = _KINDS.get(named) if isinstance(named, str) else None
     if kind is None:
-        raise StateError(f"a dict with one of {', '.join(_KINDS)} as its 'schedule' was expected, got {shown(saved)}")
+        raise StateError(f"expected a dict with one of {', '.join(_KINDS)} as its 'schedule', got {shown(saved)}")
     names = ["schedule", *_checks(kind)]
     if set(saved) != set(names):
-        raise StateError(f"a saved schedule with {', '.join(names)} was expected, got {shown(list(saved))}")
+        raise StateError(f"expected a saved schedule with {', '.join(names)}, got {shown(list(saved))}")
     try:
         return kind(**{name: _each(Mapping, from_plain, saved[name], depth) for name in names[1:]})
     except (ArgumentError, HyperparameterError) as error:

@@ -436,7 +436,7 @@ def variant_for(
     """
     found = variants.get(len(shape) >= 2)
     if found is None:
-        message = f"{name} works on matrices, of two or more dimensions, got {what} of shape {shape}"
+        message = f"{name}: expected a matrix, of two or more dimensions, got {what} of shape {shape}"
         raise ArrayError(message, hint=hint)
     return found
 

@@ -35,7 +35,7 @@ class NumPyLibrary:
 
     def chosen(self, params: list[Any], grads: list[Any]) -> list[int]:
         if len(params) != len(grads):
-            raise ArrayError(f"a gradient for each of {len(params)} parameters was expected, got {len(grads)}")
+            raise ArrayError(f"expected a gradient for each of {len(params)} parameters, got {len(grads)}")
         return list(range(len(params)))
 
     def parameter(self, given: Any, number: int, count: int) -> Looked:

@@ -41,14 +41,14 @@ _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoi
 def expect_state(what: str, state: State, given: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
     if not isinstance(given, torch.Tensor) or tuple(given.shape) != shape:
         got = f"shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else type(given).__name__
-        message = f"{what}: shape {shape} was expected, got {got}"
+        message = f"{what}: expected shape {shape}, got {got}"
         raise StateError(message, hint="give the parameters in the order in which they were saved")
     if given.layout is not torch.strided or given.device.type != "cpu" or not has_memory(local(given)):
         got = f"{type(given).__name__} of {given.layout} on {given.device}"
-        raise StateError(f"{what}: a dense tensor in memory of the CPU was expected, got {got}")
+        raise StateError(f"{what}: expected a dense tensor in memory of the CPU, got {got}")
     if state.extent == Extent.ELEMENT and given.dtype is not dtype:
         hint = "convert the state, or the model, first"
-        raise StateError(f"{what}: {dtype}, as the parameter, was expected, got {given.dtype}", hint=hint)
+        raise StateError(f"{what}: expected {dtype}, as the parameter, got {given.dtype}", hint=hint)
 
 
 def fitting(kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,7 +82,7 @@ def fitting(kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, An
             what = called(own, number)
             number += 1
             if names and saved_names and _unwrapped(names[j]) != _unwrapped(saved_names[j]):
-                message = f"{what}: a state of that name was expected, got one of {excerpt(saved_names[j])}"
+                message = f"{what}: expected a state of that name, got one of {excerpt(saved_names[j])}"
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
             _expect_states(kind, what, p, saved["state"].get(q) or {}, needed[p.dim() >= 2], guess=guess)
     return {**saved, "param_groups": groups}
@@ -92,7 +92,7 @@ def _expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -
     """StateError unless it is a state dict with as many groups and parameters."""
     if not (isinstance(saved, Mapping) and {"state", "param_groups"} <= saved.keys()):
         got = ", ".join(map(str, list(saved)[:3])) or "nothing" if isinstance(saved, Mapping) else type(saved).__name__
-        raise StateError(f"a state dict of an optimiser, with state and param_groups, was expected, got {got}")
+        raise StateError(f"expected a state dict of an optimiser, with state and param_groups, got {got}")
     groups, states = saved["param_groups"], saved["state"]
     for what, value, kind in (("param_groups", groups, list | tuple), ("state", states, Mapping)):
         if not isinstance(value, kind):
@@ -120,7 +120,7 @@ def _says_its_rule(kind: Kind, saved: Mapping[str, Any]) -> bool:
     known = isinstance(name, str) and (name == kind.name or kind.strategy.loads_as(name))
     if name is not None and not known:
         got = excerpt(name) if isinstance(name, str) else shown(name)
-        raise StateError(f"a state of {kind.name} was expected, got one of {got}")
+        raise StateError(f"expected a state of {kind.name}, got one of {got}")
     return name is not None
 
 
@@ -142,13 +142,13 @@ def _expect_values(kind: Kind, saved: Mapping[str, Any], i: int) -> None:
         each = given if hyper.vector and isinstance(given, list | tuple) and len(given) == size else (given,)
         if len(each) != size or not all(x is None or _is_number(x) for x in each):
             expected = f"{size} numbers" if hyper.vector else "a number"
-            raise StateError(f"group {i}: {expected} was expected as {key!r}, got {shown(given)}")
+            raise StateError(f"group {i}: expected {expected} as {key!r}, got {shown(given)}")
     for key in kind.absent:
         if not _is_number(saved.get(key, 0)):
-            raise StateError(f"group {i}: a number was expected as {key!r}, got {shown(saved[key])}")
+            raise StateError(f"group {i}: expected a number as {key!r}, got {shown(saved[key])}")
     for key in (*kind.flags.values(), *kind.strategy.flags):
         if not isinstance(saved.get(key), bool | int | None):
-            raise StateError(f"group {i}: True or False was expected as {key!r}, got {shown(saved[key])}")
+            raise StateError(f"group {i}: expected True or False as {key!r}, got {shown(saved[key])}")
 
 
 def _expect_group_states(kind: Kind, given: Any) -> None:
@@ -158,7 +158,7 @@ def _expect_group_states(kind: Kind, given: Any) -> None:
         return
     if not isinstance(given, Mapping) or set(given) != names or not all(map(_is_number, given.values())):
         expected = ", ".join(sorted(names)) or "none"
-        raise StateError(f"the states {expected} of the group were expected, as numbers, got {shown(given)}")
+        raise StateError(f"expected the states {expected} of the group, as numbers, got {shown(given)}")
 
 
 def _is_number(x: Any) -> bool:
@@ -193,7 +193,7 @@ def _expect_states(
             given = value.cpu() if isinstance(value, torch.Tensor) and value.device.type != "meta" else value
             expect_state(f"{what}: {key}", named[key], given, shape, p.dtype)
         elif key == STEP and value is not None and not unseen and not _is_count(value):
-            raise StateError(f"{what}: a count of updates was expected as {STEP!r}, got {shown(value)}")
+            raise StateError(f"{what}: expected a count of updates as {STEP!r}, got {shown(value)}")
         elif guess and key not in named and key in _states_of_rules():
             raise StateError(f"{what}: {kind.name} has no state {key!r}; is this of another rule?")
 

@@ -43,7 +43,7 @@ def chain(params: Any, *parts: Any) -> Adapter:
     Raises what that raises.
     """
     if isinstance(params, type) or hasattr(params, "rule"):
-        message = f"chain: the parameters were expected first, got {type(params).__name__}"
+        message = f"chain: expected the parameters first, got {type(params).__name__}"
         raise ArgumentError(message, hint="chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())")
     return _wrapped(params, core_chain(*parts))
 

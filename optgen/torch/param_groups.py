@@ -30,7 +30,7 @@ from .tensors import compute_dtype
 
 __all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group"]
 
-NO_SCHEDULE = "a number was expected, got a schedule"
+NO_SCHEDULE = "expected a number, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
 #: Parts of chains that do what a rule does not, by what groups call it: behind the rule, and before it.
 _PARTS = {"lr": "..., optgen.Descent({0})", "weight_decay": "optgen.WeightDecay({0}), ..."}
@@ -174,8 +174,8 @@ class Groups:
             key = self._kind.hypers[hyper.name]
             found = _numbers(group[key], hyper, eps if key in self._kind.strategy.epsilons else None)
             if found is None:
-                expected = f"{len(hyper.default)} numbers were" if hyper.vector else "a number was"
-                message = f"{self._kind.name}, group {i}, {key}: {expected} expected, got {shown(group[key])}"
+                expected = f"{len(hyper.default)} numbers" if hyper.vector else "a number"
+                message = f"{self._kind.name}, group {i}, {key}: expected {expected}, got {shown(group[key])}"
                 raise ArgumentError(message, hint=f"such as {_shown(hyper.default)}")
             if self._kind.strategy.checks_values:
                 _expect_value(self._kind, hyper, found if hyper.vector else found[0], i)
@@ -221,7 +221,7 @@ def expect_absent(kind: Kind, given: Mapping[str, Any], where: str) -> None:
         value = _number(value) if isinstance(value, torch.Tensor) else value
         if not isinstance(value, numbers.Real) or value != nothing:
             part = _PARTS[key].format(shown(value))
-            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {shown(value)}"
+            message = f"{where}, {key}: expected {nothing:g}, since {kind.name} has none, got {shown(value)}"
             raise ArgumentError(message, hint=f"give it one: optgen.torch.chain(params, {part})")
 
 

@@ -65,7 +65,7 @@ class TensorWays:
             kind.strategy.expect_real(what, kind.name)
             by_kernel = False
         if p.is_inference() and not torch.is_inference_mode_enabled():
-            message = f"{what} was made in inference mode: it cannot be updated outside of it"
+            message = f"{what}: expected an ordinary tensor, got one made in inference mode"
             raise ArrayError(message, hint="make the model outside of torch.inference_mode(), or give p.clone()")
         if not by_kernel:
             self._expect_other_way(local(p), local(g), what)
@@ -83,6 +83,6 @@ class TensorWays:
             raise ArrayError(f"{what} is on {device}: optgen steps on the CPU", hint=strategy.elsewhere)
         if p.dtype not in (*DTYPES, torch.bfloat16, torch.float16):
             kinds = "float32, float64, bfloat16, float16, complex64 or complex128"
-            message = f"{what}: a parameter of {kinds} was expected, got {p.dtype}"
+            message = f"{what}: expected a parameter of {kinds}, got {p.dtype}"
             raise ArrayError(message, hint="convert the model, or leave the parameter out")
         strategy.expect_gradient(what, self._kind.name, p, g)

@@ -70,7 +70,9 @@ class _Node(VJPNode):  # type: ignore[misc]
         self.shape = None if isinstance(value, (tuple, list)) else np.shape(value)
         self.tape = parents[0].tape
         if any(parent.tape is not self.tape for parent in parents):
-            raise TrackError("a value of another run of `gradient` came into this one", hint="take its `.data`")
+            raise TrackError(
+                "expected values of this run of `gradient`, got one of another run", hint="take its `.data`"
+            )
         if _FORGOTTEN & kwargs.keys():
             raise self._fault(f"with {', '.join(sorted(_FORGOTTEN & kwargs.keys()))}=")
         try:
@@ -126,9 +128,9 @@ class Tracked(NDArrayOperatorsMixin):
         box = self._source
         return box if box._node.tape.open else box._value
 
-    def _plain(self, deed: str, hint: str) -> Array:
+    def _plain(self, wanted: str, hint: str) -> Array:
         if isbox(self._operand()):
-            raise TrackError(f"a tracked value cannot {deed} inside `gradient`", hint=hint)
+            raise TrackError(f"expected {wanted}, got a tracked value inside `gradient`", hint=hint)
         return self.data
 
     def __array_ufunc__(self, ufunc: np.ufunc, method: str, *inputs: Any, **kwargs: Any) -> Any:
@@ -140,7 +142,7 @@ class Tracked(NDArrayOperatorsMixin):
         return _call(func, args, kwargs)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        plain = self._plain("become a plain array", _JOIN)
+        plain = self._plain("a plain array", _JOIN)
         return np.asarray(plain, dtype) if copy is None else np.array(plain, dtype, copy=copy)
 
     def __getattr__(self, name: str) -> Any:
@@ -167,23 +169,23 @@ class Tracked(NDArrayOperatorsMixin):
     def __getitem__(self, index: Any) -> Any:
         operand, index = self._operand(), _unwrap(index)
         if _holds_box(index):
-            raise TrackError("a tracked value cannot be an index", hint="take its `.data`")
+            raise TrackError("expected an index without gradient, got a tracked value", hint="take its `.data`")
         # autograd would take a list of booleans for positions, and give a wrong gradient.
         if isbox(operand) and isinstance(index, list):
             index = np.asarray(index, dtype=None if index else np.intp)
         return _wrap(operand[index])
 
     def __setitem__(self, index: Any, value: Any) -> None:
-        self._plain("be changed in place", _IN_PLACE)[_unwrap(index)] = _unwrap(value)
+        self._plain("an array to change in place", _IN_PLACE)[_unwrap(index)] = _unwrap(value)
 
     def __bool__(self) -> bool:
         return bool(self.data)
 
     def __float__(self) -> float:
-        return float(self._plain("become a float", _NUMBER))
+        return float(self._plain("a float", _NUMBER))
 
     def __int__(self) -> int:
-        return int(self._plain("become an int", _NUMBER))
+        return int(self._plain("an int", _NUMBER))
 
     def __format__(self, spec: str) -> str:
         return format(self.data[()], spec)
@@ -369,7 +371,9 @@ def gradient(f: Callable[[], Any], params: Params | Iterable[Param]) -> Gradient
     """
     theta = params if isinstance(params, Params) else Params(params)
     if _current.get() is not None:
-        raise TrackError("`gradient` inside `gradient`", hint="there are only first derivatives here")
+        raise TrackError(
+            "expected `gradient` outside of `gradient`, got one inside", hint="there are only first derivatives here"
+        )
     tape = _Tape(theta)
     roots = [box._node for box in tape.boxes.values()]
     token = _current.set(tape)
@@ -396,7 +400,10 @@ def _real(value: Any) -> float:
 def _pull_back(end: _Node, tape: _Tape, seed: Array) -> dict[_Node, Array]:
     """Backpropagate from `end` to the nodes of the parameters that it was computed from."""
     if end.tape is not tape:
-        raise TrackError("the loss is a value of another run of `gradient`", hint="compute it in the function itself")
+        raise TrackError(
+            "expected a loss of this run of `gradient`, got one of another run",
+            hint="compute it in the function itself",
+        )
     pending: dict[_Node, Any] = {end: (seed, False)}
     for node in list(toposort(end)):
         if node.parents:
@@ -455,16 +462,18 @@ def _call(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 def _record(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
     name = spelled(function)
     if kwargs.get("out") is not None:
-        raise TrackError(f"{name} cannot write into an array inside `gradient`", hint=_IN_PLACE)
+        raise TrackError(f"{name}: expected no `out` inside `gradient`, got one", hint=_IN_PLACE)
     rule = rule_of(function)
     primitive = hasattr(rule, "_is_autograd_primitive")
     if rule is None or (primitive and rule not in primitive_vjps and rule not in notrace_primitives[_Node]):
         raise TrackError(f"autograd has no gradient of {name}", hint=INSTEAD)
     # autograd overlooks boxes among keywords and in lists: they would become objects in an array, or constants.
     if _holds_box(list(kwargs.values())):
-        raise TrackError(f"{name} takes tracked values by position only", hint="leave the keyword out")
+        raise TrackError(
+            f"{name}: expected tracked values by position, got one by keyword", hint="leave the keyword out"
+        )
     if (primitive or function in OWN) and any(not isbox(arg) and _holds_box(arg) for arg in args):
-        raise TrackError(f"{name} of a list of tracked values", hint=_JOIN)
+        raise TrackError(f"{name}: expected a tracked value, got a list of them", hint=_JOIN)
     if not primitive:
         try:
             signature(rule).bind(*args, **kwargs)

@@ -83,6 +83,6 @@ def test_what_is_no_number_is_no_hyperparameter(value: Any, subject: str) -> Non
     for key in opt._kind.hypers.values():
         saved = opt.state_dict()
         saved["param_groups"][0][key] = value
-        with pytest.raises(StateError, match=f"was expected as '{key}', got"):
+        with pytest.raises(StateError, match=f"expected .* as '{key}', got"):
             opt.load_state_dict(saved)
     assert not hostile.CALLED
