@@ -69,10 +69,10 @@ def declarations(names: Iterable[Declared]) -> list[str]:
 
 #: How a row of elements comes by the base of a place.
 _OF_ROW = {
-    Base.AT: Declared("char", "*const *const of_at", "values->tensor->at"),
-    Base.STEP: Declared("const double", "*const of_step", "values->step"),
-    Base.GROUP: Declared("const double", "*const of_group", "values->group"),
-    Base.TENSOR: Declared("const double", "*const of_tensor", "values->tensor->space->cells"),
+    Base.AT: Declared("char", "*const *const arrays", "values->tensor->at"),
+    Base.STEP: Declared("const double", "*const step_values", "values->step"),
+    Base.GROUP: Declared("const double", "*const group_values", "values->group"),
+    Base.TENSOR: Declared("const double", "*const tensor_values", "values->tensor->space->cells"),
     Base.MATRIX: Declared("const int64_t", "matrix_i", "values->matrix"),
     Base.ROW: Declared("const int64_t", "row_i", "values->row"),
     Base.COLUMN: Declared("const int64_t", "column_i", "values->column"),
@@ -80,26 +80,26 @@ _OF_ROW = {
 }
 #: How a small loop does.
 _OF_SMALL_LOOP = {
-    Base.AT: Declared("char", "*const *const of_at", "tensor->at"),
-    Base.STEP: Declared("const double", "*const of_step", "step"),
-    Base.GROUP: Declared("const double", "*const of_group", "group"),
-    Base.TENSOR: Declared("double", "*const of_tensor", "tensor->space->cells"),
+    Base.AT: Declared("char", "*const *const arrays", "tensor->at"),
+    Base.STEP: Declared("const double", "*const step_values", "step"),
+    Base.GROUP: Declared("const double", "*const group_values", "group"),
+    Base.TENSOR: Declared("double", "*const tensor_values", "tensor->space->cells"),
     Base.SHAPE: Declared("const optgen_shape", "of", "optgen_shape_of(tensor->layout)"),
-    Base.HEIGHT: Declared("const int64_t", "of_height", "of.matrices * of.rows"),
-    Base.WIDTH: Declared("const int64_t", "of_width", "of.matrices * of.columns"),
-    Base.HIGH: Declared("const int64_t", "of_high", "optgen_parts(of.rows, OPTGEN_PANEL)"),
+    Base.HEIGHT: Declared("const int64_t", "height", "of.matrices * of.rows"),
+    Base.WIDTH: Declared("const int64_t", "width", "of.matrices * of.columns"),
+    Base.HIGH: Declared("const int64_t", "panels", "optgen_parts(of.rows, OPTGEN_PANEL)"),
 }
 #: How its loop, which slabs have too, gets them.
 _PARAMETERS = {
-    Base.AT: "char *const *of_at",
-    Base.STEP: "const double *of_step",
-    Base.GROUP: "const double *of_group",
-    Base.TENSOR: "const double *of_tensor",
+    Base.AT: "char *const *arrays",
+    Base.STEP: "const double *step_values",
+    Base.GROUP: "const double *group_values",
+    Base.TENSOR: "const double *tensor_values",
     Base.SHAPE: "optgen_shape of",
-    Base.HEIGHT: "int64_t of_height",
-    Base.WIDTH: "int64_t of_width",
-    Base.HIGH: "int64_t of_high",
-    Base.BLOCKS: "int64_t of_blocks",
+    Base.HEIGHT: "int64_t height",
+    Base.WIDTH: "int64_t width",
+    Base.HIGH: "int64_t panels",
+    Base.BLOCKS: "int64_t blocks",
 }
 #: How many values of a tensor an array of a field has.
 _LENGTH = {Kept.MATRIX: "of.matrices", Kept.ROW: "of.matrices * of.rows", Kept.COLUMN: "of.matrices * of.columns"}
@@ -198,7 +198,7 @@ class SweepText:
     @property
     def of_row(self) -> list[str]:
         """Arguments: the columns of a row of elements, and where it leaves what is to be reduced."""
-        reduced = [f"of_reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced))]
+        reduced = [f"reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced))]
         return [*(f"&{column.place.c}" for column in self.element.columns), *reduced]
 
     @property
@@ -245,10 +245,10 @@ class SweepText:
 
     @property
     def spread_arguments(self) -> list[str]:
-        spread = [f"of_{each.scalar.name}" for each in self.spread]
-        columns = [f"of_{column.name}" for column in self.element.columns]
-        reduced = [f"of_reduced[{i}]" for i in range(len(self.element.reduced))]
-        return [*self.values, *spread, *columns, *reduced, *self.dense("of_at")]
+        spread = [f"each_{each.scalar.name}" for each in self.spread]
+        columns = [f"across_{column.name}" for column in self.element.columns]
+        reduced = [f"reduced[{i}]" for i in range(len(self.element.reduced))]
+        return [*self.values, *spread, *columns, *reduced, *self.dense("arrays")]
 
 
 @frozen
@@ -299,7 +299,7 @@ class SmallLoopText:
     def declarations(self) -> list[str]:
         blocks = "of.columns" if self.tiled else "of.elements"
         found = dict(_OF_SMALL_LOOP)
-        found[Base.BLOCKS] = Declared("const int64_t", "of_blocks", f"optgen_parts({blocks}, OPTGEN_BLOCK)")
+        found[Base.BLOCKS] = Declared("const int64_t", "blocks", f"optgen_parts({blocks}, OPTGEN_BLOCK)")
         arrays = _arrays(self.body.needs)
         needs = set(self.body.needs)
         kinds = {array.kept for array in arrays}
@@ -307,8 +307,8 @@ class SmallLoopText:
         needs |= {Base.HIGH, Base.WIDTH} if Kept.PANEL in kinds else set()
         if arrays or self.body.index or needs & {Base.BLOCKS, Base.HEIGHT, Base.WIDTH, Base.HIGH}:
             needs.add(Base.SHAPE)
-        runs = "of.matrices * of.rows * of_blocks" if self.tiled else "of_blocks"
-        length = _LENGTH | {Kept.PARTIAL: runs, Kept.PANEL: "of_high * of_width"}
+        runs = "of.matrices * of.rows * blocks" if self.tiled else "blocks"
+        length = _LENGTH | {Kept.PARTIAL: runs, Kept.PANEL: "panels * width"}
         kept = [
             Declared(
                 "double",
@@ -318,7 +318,7 @@ class SmallLoopText:
             )
             for array in arrays
         ]
-        many = [Declared("const int64_t", "of_many", self.count)] if self.body.index else []
+        many = [Declared("const int64_t", "count", self.count)] if self.body.index else []
         return declarations([*(each for base, each in found.items() if base in needs), *many, *kept])
 
     @property
@@ -381,12 +381,12 @@ class SlabText:
     @property
     def declarations(self) -> list[str]:
         found = {
-            Base.STEP: Declared("const double", "*const of_step", "step"),
-            Base.GROUP: Declared("const double", "*const of_group", "group"),
-            Base.TENSOR: Declared("const double", "*const of_tensor", "tensor->space->cells"),
-            Base.BLOCKS: Declared("const int64_t", "of_blocks", "1"),
-            Base.HIGH: Declared("const int64_t", "of_high", "1"),
-            Base.WIDTH: Declared("const int64_t", "of_width", "count * of.columns"),
+            Base.STEP: Declared("const double", "*const step_values", "step"),
+            Base.GROUP: Declared("const double", "*const group_values", "group"),
+            Base.TENSOR: Declared("const double", "*const tensor_values", "tensor->space->cells"),
+            Base.BLOCKS: Declared("const int64_t", "blocks", "1"),
+            Base.HIGH: Declared("const int64_t", "panels", "1"),
+            Base.WIDTH: Declared("const int64_t", "width", "count * of.columns"),
         }
         return declarations(declared for base, declared in found.items() if base in self.needs)
 
@@ -396,7 +396,7 @@ class SlabText:
         for array in _arrays(self.needs):
             if array in self.kept:
                 counted = _IN_SLAB.get(array.kept, array.field)
-                all_before = f"{array.number} * of_all.{counted} + " if array.number else ""
+                all_before = f"{array.number} * all.{counted} + " if array.number else ""
                 where = f"(double *)tensor->space->{array.field} + {all_before}begin.{counted}"
                 found.append(Declared("double", f"*restrict const {array.name}", where))
         return declarations(found)

@@ -71,7 +71,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     """What the kernel template takes, for an element that has nothing in it but names; and for what one sweep leaves
     for the next, if something is reduced."""
     step = ScalarField("scalar", StorageSlot(Memory.STEP, 0, Extent.STEP), "meaning")
-    row = ScalarField("of_row", StorageSlot(Memory.TENSOR, 0, Extent.ROW), "meaning")
+    row = ScalarField("row", StorageSlot(Memory.TENSOR, 0, Extent.ROW), "meaning")
     column = ScalarField("column", StorageSlot(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
     partial, panel = KeptArray(Kept.PARTIAL, 0), KeptArray(Kept.PANEL, 0)
     element = Element(
