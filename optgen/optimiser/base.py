@@ -83,11 +83,7 @@ class Optimiser:
     def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
         """The body of the constructors of generated classes: all hyperparameters and flags as given."""
         name = type(self).__name__
-        self._hold(check_settings(name, self._compilation, self._spellings, values, flags, backend))
-
-    def _hold(self, settings: Settings, engine: Engine | None = None) -> None:
-        """Becomes an optimiser with these settings, which are its own."""
-        self.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, self._module))
+        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend))
 
     # ---- Hyperparameters and flags ----
 
@@ -293,6 +289,16 @@ def engine_of(optimiser: Optimiser) -> Engine:
     return optimiser._engine
 
 
+def module_of(optimiser: Optimiser | type[Optimiser]) -> str | None:
+    """The file of the class of an optimiser, if that was built."""
+    return optimiser._module
+
+
+def hold(optimiser: Optimiser, settings: Settings, engine: Engine | None = None) -> None:
+    """Make an optimiser one with these settings of its own, and with an engine of its own where none is given."""
+    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, optimiser._module))
+
+
 def _revive(
     cls: Any, values: dict[str, tuple[Given, ...]], flags: dict[str, bool], backend: str, decided: dict[str, Expr]
 ) -> Optimiser:
@@ -300,7 +306,7 @@ def _revive(
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
     own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend)
-    optimiser._hold(own)
+    hold(optimiser, own)
     return optimiser
 
 

@@ -21,7 +21,7 @@ from ..ir.verify import verify
 from ..language.check import MOST_REDUCTIONS
 from ..names import canonical
 from .array_engine import Engine, Parameters
-from .base import Optimiser, engine_of, loaded, settings_of
+from .base import Optimiser, engine_of, hold, loaded, settings_of
 from .checkpoint import flags_of_parts
 from .checkpoint_file import FilePath
 from .hyperparameters import Given, spellings
@@ -62,9 +62,9 @@ class Chain(Optimiser):
         """Becomes the chain of these parts, which are its own."""
         compilation, names = _compiled(parts)
         self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
-        self._hold(ChainSettings(compilation, [settings_of(part) for part in parts], names, backend))
+        hold(self, ChainSettings(compilation, [settings_of(part) for part in parts], names, backend))
         for i, part in enumerate(parts):
-            part._hold(settings_of(part), PartEngine(i, self._engine))
+            hold(part, settings_of(part), PartEngine(i, self._engine))
 
     @property
     def parts(self) -> tuple[Optimiser, ...]:

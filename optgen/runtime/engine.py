@@ -331,36 +331,22 @@ class StepEngine:
         then the kernels."""
         if plan.others and not rest.members:
             self.ways.step_foreign([params[i] for i, _ in plan.others])
-        if not rest.members:
-            return run()
-        target = plan.steps + 1
-        write, take_back = self._computed(rest)
-        written = False
+        done = plan.settle() + 1
+        return self._interpret(rest, lambda: plan.steps == done or run())
 
-        def work() -> bool:
-            nonlocal written
-            written = True
-            write()
-            return plan.steps == target or run()
-
-        try:
-            return to_its_end(work)
-        except BaseException:
-            if not written:
-                take_back()
-            raise
-
-    def _interpret(self, accepted: Accepted) -> bool:
-        """One step by the interpreter; whether it counts."""
+    def _interpret(self, accepted: Accepted, then: Callable[[], bool] | None = None) -> bool:
+        """One step by the interpreter, and what comes `then`, which may be begun anew: both or neither. Gives whether
+        it counts."""
         if not accepted.members:
-            return True
+            return then is None or then()
         write, take_back = self._computed(accepted)
         written = False
 
         def work() -> bool:
             nonlocal written
             written = True
-            return write()
+            counts = write()
+            return counts if then is None else then()
 
         try:
             return to_its_end(work)

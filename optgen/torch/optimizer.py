@@ -21,7 +21,7 @@ from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _glob
 from ..errors import OverlapError
 from ..runtime.engine import StepEngine
 from .checkpoint import OF_ALL, fitting
-from .naming import Kind
+from .naming import Naming
 from .param_groups import Groups, expect_group
 from .states import TensorStates
 from .tensor_library import TensorLibrary
@@ -43,7 +43,7 @@ class Adapter(Optimizer):
 
     param_groups: list[dict[str, Any]]
 
-    _kind: ClassVar[Kind]
+    _naming: ClassVar[Naming]
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
 
@@ -137,7 +137,7 @@ class Adapter(Optimizer):
         taken: list[dict[str, Any]] = []
 
         def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
-            saved = fitting(self._kind, self.param_groups, saved)
+            saved = fitting(self._naming, self.param_groups, saved)
             taken.append(saved)
             return {**saved, "state": {i: _copied(kept) for i, kept in saved["state"].items()}}
 
@@ -167,7 +167,7 @@ class Adapter(Optimizer):
         parameters."""
         params = [p for group in self.param_groups for p in group["params"]]
         order = [i for group in saved["param_groups"] for i in group["params"]]
-        small = {self._kind.key(s.name) for rule in self._kind.rules for s in rule.small_states}
+        small = {self._naming.key(s.name) for rule in self._naming.rules for s in rule.small_states}
         for p, i in zip(params, order, strict=True):
             for name, value in saved["state"].get(i, {}).items():
                 if name in small and isinstance(value, torch.Tensor):
@@ -178,16 +178,16 @@ class Adapter(Optimizer):
 
     def _begin(self, together: Mapping[str, Any]) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters."""
-        kind, groups = self._kind, Groups(self._kind)
+        naming, groups = self._naming, Groups(self._naming)
         self._groups = groups
-        self._states = TensorStates(kind, groups.what)
+        self._states = TensorStates(naming, groups.what)
         self._states.group = dict(together)
-        self._ways = TensorWays(kind, groups, weakref.ref(self))
+        self._ways = TensorWays(naming, groups, weakref.ref(self))
         if "_engine" in vars(self):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
-            self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, kind.module)
-        self._turns = Turns(kind, groups, self._ways, self._engine)
+            self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
+        self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
@@ -197,14 +197,14 @@ class Adapter(Optimizer):
         together = state.get(_TOGETHER) or {}
         super().__setstate__({key: value for key, value in state.items() if key != _TOGETHER})
         for group in (self.defaults, *self.param_groups):  # as former versions left them
-            self._kind.respell(group)
+            self._naming.respell(group)
         self._begin(together)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As PyTorch's; a hyperparameter out of its range is a HyperparameterError."""
-        if self._kind.strategy.checks_values and isinstance(param_group, dict):
-            spelled = self._kind.spelled(param_group, self.defaults)
-            expect_group(self._kind, spelled, len(self.param_groups))
+        if self._naming.strategy.checks_values and isinstance(param_group, dict):
+            spelled = self._naming.spelled(param_group, self.defaults)
+            expect_group(self._naming, spelled, len(self.param_groups))
             if spelled.keys() != param_group.keys():
                 param_group.clear()
                 param_group.update(spelled)
@@ -223,9 +223,19 @@ class Adapter(Optimizer):
         return super().__reduce_ex__(protocol) if revival is None else (*revival, self.__getstate__())
 
 
+def naming_of(optimiser: Adapter | type[Adapter]) -> Naming:
+    """The names that the hyperparameters and states of an optimiser, or of a class of them, have in PyTorch."""
+    return optimiser._naming
+
+
+def revive_by(made: Adapter | type[Adapter], revive: Callable[..., Adapter], *given: Any) -> None:
+    """Pickle an optimiser, or those of a class, as a call of `revive`, which makes one that has not begun."""
+    made._revival = revive, given
+
+
 def _name_rule(optimiser: Any, saved: dict[str, Any]) -> None:
     """Adds to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
-    saved["rule"] = optimiser._kind.name
+    saved["rule"] = optimiser._naming.name
     group = optimiser._states.group
     if group:
         saved["group"] = {name: float(value) for name, value in group.items()}

@@ -17,6 +17,7 @@ import optgen
 from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError, HyperparameterError
 from optgen.names import greek
+from optgen.torch.optimizer import naming_of
 
 RULES = {
     name: driver.compile_file(path).rules[0]
@@ -35,7 +36,7 @@ BY_MEANING = {
 
 def key_of(name: str, hyper: Any) -> str:
     """What the groups of a rule call a hyperparameter."""
-    return optim._made(name)._kind.hypers[hyper.name]
+    return naming_of(getattr(optim, name)).hypers[hyper.name]
 
 
 def other(hyper: Any, factor: float = 0.75) -> Any:

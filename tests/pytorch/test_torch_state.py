@@ -14,6 +14,7 @@ from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits,
 
 import optgen
 from optgen.errors import StateError
+from optgen.torch.optimizer import naming_of
 
 SHAPES = ((3, 4), (5,), ())
 ULPS = 32 * 2.0**-24
@@ -268,12 +269,12 @@ def test_an_optimiser_loads_its_own_state_whatever_else_is_in_it(name: str) -> N
 
     params = parameters(shapes=[(3, 4), (5, 2)])
     optimiser = made(params)
-    spelled = optimiser._kind.spellings
+    spelled = naming_of(optimiser).spellings
     more = {key: 0.5 for key in OTHER_KEYS if key not in optimiser.param_groups[0] and key not in spelled}
     optimiser.param_groups[0] |= more
     steps(optimiser, params, 0, 2)
-    kind, extra = optimiser._kind, {}
-    own = {key for rule in kind.rules for _, key in kind.own_states(rule)}
+    naming, extra = naming_of(optimiser), {}
+    own = {key for rule in naming.rules for _, key in naming.own_states(rule)}
     for p in params:
         extra[p] = {key: torch.full((2,), 3.0) for key in OTHER_STATES if key not in own} | {"note": 2}
         optimiser.state[p] |= extra[p]
