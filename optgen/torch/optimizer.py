@@ -228,6 +228,11 @@ def naming_of(optimiser: Adapter | type[Adapter]) -> Naming:
     return optimiser._naming
 
 
+def engine_of(optimiser: Adapter) -> StepEngine:
+    """What steps the parameters of an optimiser and keeps their states."""
+    return optimiser._engine
+
+
 def revive_by(made: Adapter | type[Adapter], revive: Callable[..., Adapter], *given: Any) -> None:
     """Pickle an optimiser, or those of a class, as a call of `revive`, which makes one that has not begun."""
     made._revival = revive, given

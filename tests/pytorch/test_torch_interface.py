@@ -32,6 +32,7 @@ from optgen.compiler import (
 )
 from optgen.errors import ArgumentError, ArrayError, HyperparameterError
 from optgen.torch import threads as torch_threads
+from optgen.torch.optimizer import engine_of
 
 ULPS = 32 * 2.0**-24
 LIBRARY = [name for name, path in catalogue.shipped_names().items() if not driver.compile_file(path).rules[0].part]
@@ -454,13 +455,13 @@ def test_as_many_patterns_of_gradients_as_parameters_are_remembered() -> None:
         for p in params:
             p.grad = torch.ones(2)
             optimiser.step()
-            plans.append(optimiser._engine.plans.last)
+            plans.append(engine_of(optimiser).plans.last)
             p.grad = None
     optimiser_again = [id(plan) for plan in plans]
     for p, known in zip(params, optimiser_again, strict=True):
         p.grad = torch.ones(2)
         optimiser.step()
-        assert id(optimiser._engine.plans.last) == known
+        assert id(engine_of(optimiser).plans.last) == known
         p.grad = None
 
 
