@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from functools import cached_property
 
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Rows, walk
@@ -135,38 +136,38 @@ class Rule:
     accept: str = ""
     sharded: bool = False
 
-    @property
+    @cached_property
     def variant(self) -> str:
         """The flags that are set, joined by underscores; empty for the variant without any."""
         return "_".join([flag.name for flag in self.flags if flag.value] + ["matrix"] * bool(self.matrix))
 
-    @property
+    @cached_property
     def arrays(self) -> tuple[str, ...]:
         """All arrays with a value for every element, in the order in which a kernel takes them."""
         return (PARAMETER, GRADIENT, *(state.name for state in self.states if state.extent == Extent.ELEMENT))
 
-    @property
+    @cached_property
     def small_states(self) -> tuple[State, ...]:
         """The states of lesser extent than ELEMENT, which are float64."""
         return tuple(state for state in self.states if state.extent < Extent.ELEMENT)
 
-    @property
+    @cached_property
     def tensor_states(self) -> tuple[str, ...]:
         """The states that each tensor has, in the order in which a kernel takes them: those of elements first."""
         small = (state.name for state in self.small_states if state.extent > Extent.GROUP)
         return (*self.arrays[2:], *small)
 
-    @property
+    @cached_property
     def stores(self) -> frozenset[str]:
         """The parameter, the states and the gradient, as far as a step writes them."""
         return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
 
-    @property
+    @cached_property
     def overwrites(self) -> bool:
         """Whether a step overwrites the gradient."""
         return any(a.target == GRADIENT for a in self.body)
 
-    @property
+    @cached_property
     def tiled(self) -> bool:
         """Whether a step goes over matrices, since it knows of rows and columns."""
         tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
@@ -174,7 +175,7 @@ class Rule:
             state.extent in tiles for state in self.states
         )
 
-    @property
+    @cached_property
     def grouped(self) -> bool:
         """Whether a value of a step depends on all its tensors together."""
         return any(state.extent == Extent.GROUP for state in self.states) or any(
