@@ -21,6 +21,7 @@ __all__ = [
     "DOUBLE",
     "DTYPES",
     "FORMS",
+    "KEYWORDS",
     "SINGLE",
     "CType",
     "Names",
@@ -100,6 +101,13 @@ DEFINED = {
 """,
 }
 
+#: Words that C has for itself, and a paper may have for a value.
+KEYWORDS = frozenset({
+    "alignas", "alignof", "asm", "auto", "bool", "break", "case", "char", "const", "constexpr", "continue", "default",
+    "do", "double", "else", "enum", "extern", "false", "float", "for", "goto", "if", "inline", "int", "long", "nullptr",
+    "register", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "struct", "switch",
+    "thread_local", "true", "typedef", "typeof", "union", "unsigned", "void", "volatile", "while",
+})  # fmt: skip
 #: Names that the templates use around formulas; those of functions that they call, of their own and of C's library;
 #: and all that look like the macros and types of a header, since a system may have more of those than ours.
 _RESERVED = re.compile(
@@ -157,15 +165,15 @@ def definition(op: str, ctype: CType) -> str:
 
 
 class Names:
-    """C names, each given once; a name that is reserved or taken gets underscores behind it. `small_loop`: whether they
-    stand in a small loop."""
+    """C names, each given once; a keyword, and a name that is reserved or taken, get underscores behind them.
+    `small_loop`: whether they stand in a small loop."""
 
     def __init__(self, *, small_loop: bool = False) -> None:
         self.taken: set[str] = set()
         self._reserved = (_RESERVED, _OF_SMALL_LOOPS) if small_loop else (_RESERVED,)
 
     def make(self, name: str) -> str:
-        while name in self.taken or any(reserved.fullmatch(name) for reserved in self._reserved):
+        while name in self.taken or name in KEYWORDS or any(words.fullmatch(name) for words in self._reserved):
             name += "_"
         self.taken.add(name)
         return name

@@ -14,42 +14,26 @@ import keyword
 import math
 import re
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping
 
 from ..errors import Span, SpecError, SpecWarning
-from ..ir.compose import ACCEPT, DELTA, PROCEED, close
+from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import (
-    COUNTS,
-    PARAMETER,
-    Call,
-    Expr,
-    Extent,
-    Local,
-    Reduce,
-    Rows,
-    children,
-    reduces,
-    type_of,
-    walk,
-)
+from ..ir.expr import Expr, Rows, type_of
 from ..ir.primitives import Type
 from ..ir.rule import Flag, Hyper, Interval, Part, Rule
 from ..ir.verify import verify
 from ..names import is_name
-from .elaborate import Scope, Variant
-from .syntax import Choice, FlagAst, HyperAst, Invoke, Item, Name, Operation, SpecAst, Term
-from .vocabulary import C_KEYWORDS, CALLABLE, MATRIX, OVER, RENAME
+from .agreement import disagreements
+from .demand import Demand
+from .elaborate import Variant
+from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
+from .resolve import Scope
+from .syntax import FlagAst, HyperAst, Item, Name, SpecAst
+from .terms import is_of_tiles, mentions_matrix, mentions_tiles, subterms
+from .vocabulary import CALLABLE, MATRIX, RENAME
 
-__all__ = ["ARGUMENTS", "MOST_REDUCTIONS", "check", "check_open"]
-
-MOST_FLAGS = 6
-MOST_REDUCTIONS = 32
-#: How many operators, functions, choices and assignments a spec may have.
-MOST_OPERATIONS = 2000
-#: How many a variant may have if all of them are counted once more for each reduction, since what a reduction is taken
-#: of may have to be computed again in the sweep that needs it; and how many all variants may have together.
-MOST_WORK, MOST_WORK_OF_ALL = 4000, 16_000
+__all__ = ["ARGUMENTS", "check", "check_open"]
 
 SMALLER = "make two rules, and a chain of them"
 
@@ -71,25 +55,17 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     checker = _Checker(spec)
     checker.check_size()
     checker.find_shapes()
-    checker.find_values()
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     checker.decide_defaults(hypers)
-    choices = checker.choices()
-    needed = [checker.needed(choice) for choice in choices]
-    everywhere = frozenset[str]().union(*needed)
-    rules = [
-        checker.variant(hypers, choice, everywhere - own) for choice, own in zip(choices, needed, strict=True)
-    ]  # fmt: skip
+    rules = checker.variants(hypers)
     checker.check_uses()
-    checker.check_groups(tuple(filter(None, rules)))
-    checker.check_reductions(tuple(filter(None, rules)))
-    checker.check_work(tuple(filter(None, rules)))
+    checker.check_rules(rules)
     if checker.faults:
         raise SpecError(spec.file, spec.text, checker.faults)
     for each in checker.warnings:
         warnings.warn(each.render(spec.file, spec.text.split("\n")), SpecWarning, stacklevel=3)
-    return tuple(filter(None, rules))
+    return rules
 
 
 def interval(text: str) -> Interval | None:
@@ -109,30 +85,22 @@ class _Checker(Scope):
 
     conditions: dict[str, Expr | None]  # of flags that hyperparameters decide
     defaults: dict[str, bool]
-    values: dict[str, list[tuple[Term, frozenset[str]]]]  # by the name that formulas give them to
-    of_group: set[str]  # the names whose formulas reduce over the group
     tiled: bool  # whether it mentions rows, columns or matrices
 
-    def find_values(self) -> None:
-        """Collect the values given to each name, with the names that they read, unless a choice decides which."""
-        self.values, self.of_group = {}, set()
-        for formula in self.spec.formulas:
-            terms = list(_terms(formula.value))
-            chooses = any(_is_choice(term) for term in terms)
-            names = frozenset() if chooses else frozenset(term.name for term in terms if isinstance(term, Name))
-            self.values.setdefault(formula.target, []).append((formula.value, names))
-            last = [term.args[-1] for term in terms if isinstance(term, Invoke) and term.args]
-            if any(isinstance(name, Name) and name.name == Extent.GROUP.name.lower() for name in last):
-                self.of_group.add(formula.target)
+    def check_size(self) -> None:
+        """Limit the work of checking: raise SpecError at once for a spec that is too large to be looked at further."""
+        if excess := excess_of_spec(self.spec):
+            self.fault(self.spec.formulas_span, excess, SMALLER)
+            raise SpecError(self.spec.file, self.spec.text, self.faults)
 
     def find_shapes(self) -> None:
         """Find out whether matrices have a variant of their own."""
         spec = self.spec
         terms = [formula.value for formula in spec.formulas]
         terms += [state.when for state in spec.states if state.when is not None]
-        self.by_matrix = any(map(_mentions_matrix, terms))
+        self.by_matrix = any(map(mentions_matrix, terms))
         extents = (state.extent for state in spec.states)
-        self.tiled = any(_tiled(term, self.given) for term in terms) or any(map(_counts_tiles, extents))
+        self.tiled = any(mentions_tiles(term, self.given) for term in terms) or any(map(is_of_tiles, extents))
         if spec.rows != Rows.LAST and not self.tiled and not spec.faults:
             message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
             self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
@@ -183,9 +151,9 @@ class _Checker(Scope):
             self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {meaning}", RENAME)
         elif name in CALLABLE:
             self.fault(span, f"the {what} {name!r} shadows the function {name}()", RENAME)
-        elif keyword.iskeyword(name) or name in C_KEYWORDS:
+        elif keyword.iskeyword(name):
             hint = "write lam, or λ in quotes" if name == "lambda" else RENAME
-            self.fault(span, f"{name!r} is a keyword of C or Python, no name for a {what}", hint)
+            self.fault(span, f"{name!r} is a keyword of Python, no name for a {what}", hint)
 
     def hyper(self, ast: HyperAst) -> Hyper | None:
         default = ast.default or ()
@@ -225,7 +193,7 @@ class _Checker(Scope):
         """The condition, made of hyperparameters, that decides a flag."""
         term = flag.default
         assert not isinstance(term, bool)
-        for name in _terms(term):
+        for name in subterms(term):
             if isinstance(name, Name | Item) and name.name not in self.hypers:
                 self.fault(name.span, *self.no_condition(flag, name.name))
                 return None
@@ -271,21 +239,14 @@ class _Checker(Scope):
         scope = Variant(self, {name: value for name, value in choice.items() if name != flag.name}, uses=False)
         return scope.decide(flag.requires) is not False or not choice[flag.name]
 
-    def needed(self, choice: Mapping[str, bool]) -> frozenset[str]:
-        """What the variant with these flags computes: its outputs, its states, all that they are made of.
-
-        A reduction over the group is always among it: every parameter takes part.
-        """
-        kept = {s.name for s in self.spec.states if s.when is None or _decided(s.when, choice) is not False}
-        found = self.values.keys() & {DELTA, PARAMETER, PROCEED, ACCEPT, *self.given, *kept, *self.of_group}
-        pending = list(found)
-        while pending:
-            for value, names in self.values[pending.pop()]:
-                read = names or {part.name for part in _terms_with(value, choice) if isinstance(part, Name)}
-                new = (read & self.values.keys()) - found
-                pending += new
-                found |= new
-        return frozenset(found)
+    def variants(self, hypers: tuple[Hyper, ...]) -> tuple[Rule, ...]:
+        """The variants of all choices of flags, but for those that have a fault."""
+        choices = self.choices()
+        demand = Demand(self.spec, self.given)
+        needed = [demand.of(choice) for choice in choices]
+        everywhere = frozenset[str]().union(*needed)
+        rules = (self.variant(hypers, choice, everywhere - own) for choice, own in zip(choices, needed, strict=True))
+        return tuple(filter(None, rules))
 
     def variant(
         self, hypers: tuple[Hyper, ...], choice: Mapping[str, bool], unneeded: frozenset[str]
@@ -328,72 +289,11 @@ class _Checker(Scope):
             rows=Rows(spec.rows),
         )
 
-    def check_reductions(self, rules: tuple[Rule, ...]) -> None:
-        """Limit the number of reductions, since a sweep keeps a block of each in reach."""
-        count = max((len(reduces(a.value for a in rule.body)) for rule in rules), default=0)
-        if count > MOST_REDUCTIONS:
-            message = f"expected at most {MOST_REDUCTIONS} reductions, got {count}"
-            self.fault(self.spec.formulas_span, message, SMALLER)
-
-    def check_size(self) -> None:
-        """Limit the work of checking: raise SpecError at once for a spec that is too large to be looked at further."""
-        spec = self.spec
-        terms = [formula.value for formula in spec.formulas]
-        terms += [term for state in spec.states for term in (state.init, state.when) if term is not None]
-        terms += [term for flag in spec.flags for term in (flag.default, flag.requires) if isinstance(term, Term)]
-        count = len(spec.formulas) + sum(
-            isinstance(part, Operation | Invoke | Choice) for term in terms for part in _terms(term)
-        )
-        variants = 2 ** min(len(spec.flags), MOST_FLAGS)
-        if count > MOST_OPERATIONS:
-            message = f"expected at most {MOST_OPERATIONS} operations, got {count}"
-        elif count * variants > MOST_WORK_OF_ALL:
-            message = f"expected at most {MOST_WORK_OF_ALL} operations in all variants, got {count} x {variants}"
-        else:
-            return
-        self.fault(spec.formulas_span, message, SMALLER)
-        raise SpecError(spec.file, spec.text, self.faults)
-
-    def check_work(self, rules: tuple[Rule, ...]) -> None:
-        """Limit the kernels that are to be made of all variants."""
-        sizes = [_size(rule) for rule in rules]
-        work = [operations * (1 + reductions) for operations, reductions in sizes]
-        if max(work, default=0) > MOST_WORK:
-            operations, reductions = sizes[work.index(max(work))]
-            message = f"expected at most {MOST_WORK} operations x (1 + reductions)"
-            self.fault(self.spec.formulas_span, f"{message}, got {operations} x (1 + {reductions})", SMALLER)
-        elif sum(work) > MOST_WORK_OF_ALL:
-            message = f"expected at most {MOST_WORK_OF_ALL} operations x (1 + reductions) in all variants"
-            self.fault(self.spec.formulas_span, f"{message}, got {sum(work)} in {len(rules)}", SMALLER)
-
-    def check_groups(self, rules: tuple[Rule, ...]) -> None:
-        """Check that matrices and other parameters, which one step may mix, agree on the values of the group."""
-        others = {tuple(flag.value for flag in rule.flags): rule for rule in rules if rule.matrix is False}
-        for rule in rules if others else ():
-            other = others.get(tuple(flag.value for flag in rule.flags))
-            if rule.matrix and other is not None:
-                self.check_pair(rule, other)
-
-    def check_pair(self, rule: Rule, other: Rule) -> None:
-        """Compare the states of the group and the reductions over it between a variant for matrices and the other."""
-        apart = {s.name for s in set(rule.states) ^ set(other.states) if s.extent == Extent.GROUP}
-        for state in self.spec.states:
-            if state.name in apart:
-                message = f"{state.name!r} is one for all parameters, got another one for matrices than for others"
-                self.fault(state.span, message, 'choose by no matrix in its "when" and "init"')
-        known: dict[object, int] = {}
-        work = [_group_work(each, known) for each in (rule, other)]
-        for formula in self.spec.formulas:
-            (ops, value), (other_ops, other_value) = (each.get(formula.target, ([], None)) for each in work)
-            if ops != other_ops:
-                got = f"{', '.join(ops) or 'none'} for matrices and {', '.join(other_ops) or 'none'} for others"
-                message = f"expected the same reductions over the group for every parameter, got {got}"
-                hint = "choose inside of one reduction: norm(a if matrix else b, group)"
-                self.fault(formula.value.span, message, hint)
-                break  # later reductions are counted from this one
-            if value != other_value and formula.target not in apart:
-                message = f"{formula.target!r} is one for all parameters, got another one for matrices than for others"
-                self.fault(formula.value.span, message, "choose by matrix inside of reductions over the group only")
+    def check_rules(self, rules: tuple[Rule, ...]) -> None:
+        """Check what the variants have together: values of the group, and the work of their kernels."""
+        self.faults.extend(disagreements(self.spec, rules))
+        for excess in excess_of_rules(rules):
+            self.fault(self.spec.formulas_span, excess, SMALLER)
 
     def check_uses(self) -> None:
         """Check that some variant reads every name that the spec defines, and writes every state."""
@@ -423,112 +323,3 @@ class _Checker(Scope):
         for formula in spec.formulas:
             if formula.target not in self.used and formula.target not in known:
                 self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")
-
-
-def _size(rule: Rule) -> tuple[int, int]:
-    """How many operations a variant has, and how many of them are reductions."""
-    parts = [part for assign in rule.body for part in walk(assign.value)]
-    reductions = sum(isinstance(part, Reduce) for part in parts)
-    return len(rule.body) + sum(isinstance(part, Call) for part in parts) + reductions, reductions
-
-
-def _group_work(rule: Rule, known: dict[object, int]) -> dict[str, tuple[list[str], int | None]]:
-    """The work of each formula for all parameters together: its reductions over the group, and a number for its value.
-
-    Only states of the group and `accept` have a number. Two rules give a value the same number, kept in `known`, if it
-    is the same whatever each parameter contributes to the reductions in it.
-    """
-    states = {state.name for state in rule.states if state.extent == Extent.GROUP}
-    numbers: dict[str, int] = {}
-    count = 0
-
-    def number(expr: Expr) -> int:
-        nonlocal count
-        below = tuple(map(number, children(expr)))
-        key: object = expr
-        match expr:
-            case Local():
-                return numbers[expr.name]
-            case Call():
-                key = (expr.op, below)
-            case Reduce(over=Extent.GROUP):
-                key, count = (expr.op, count), count + 1
-            case Reduce():
-                key = (expr.op, expr.over, below)
-        return known.setdefault(key, len(known))
-
-    work: dict[str, tuple[list[str], int | None]] = {}
-    for assign in rule.body:
-        value = numbers[assign.target] = number(assign.value)
-        ops = [e.op for e in reduces([assign.value]) if e.over == Extent.GROUP]
-        work[assign.target] = (ops, value if assign.target in states | {ACCEPT} else None)
-    return work
-
-
-def _terms(term: Term) -> Iterator[Term]:
-    """A term and all terms inside it."""
-    yield term
-    for part in getattr(term, "args", ()):
-        yield from _terms(part)
-    if isinstance(term, Choice):
-        for part in (term.test, term.then, term.other):
-            yield from _terms(part)
-
-
-def _terms_with(term: Term, choice: Mapping[str, bool]) -> Iterator[Term]:
-    """A term and all below it, without the sides that these flags do not choose."""
-    yield term
-    parts: tuple[Term, ...] = getattr(term, "args", ())
-    if isinstance(term, Choice):
-        parts = (term.test, term.then, term.other)
-    if _is_choice(term):
-        decided = _decided(parts[0], choice)
-        if decided is not None:
-            parts = (parts[1 if decided else 2],)
-    for part in parts:
-        yield from _terms_with(part, choice)
-
-
-def _is_choice(term: Term) -> bool:
-    """Whether this is `a if test else b`, or the same as `where(test, a, b)`."""
-    return isinstance(term, Choice) or (isinstance(term, Invoke) and term.function == "where" and len(term.args) == 3)
-
-
-def _decided(test: Term, choice: Mapping[str, bool]) -> bool | None:
-    """The truth of a test, as far as these flags decide it."""
-    match test:
-        case Name():
-            return choice.get(test.name)
-        case Operation(op="not", args=(arg,)):
-            value = _decided(arg, choice)
-            return None if value is None else not value
-        case Operation(op=("and" | "or") as op, args=args):
-            values = [_decided(arg, choice) for arg in args]
-            if (op == "or") in values:  # one false decides `and`, one true decides `or`
-                return op == "or"
-            return None if None in values else op == "and"
-    return None
-
-
-def _mentions_matrix(term: Term) -> bool:
-    """Whether a choice tests the given flag `matrix`. Elsewhere that word names an extent."""
-    tests = [choice.test for choice in _terms(term) if isinstance(choice, Choice)]
-    tests += [call.args[0] for call in _terms(term) if isinstance(call, Invoke) and _is_choice(call)]
-    tests += [term] if isinstance(term, Name | Operation) else []
-    found = [part for test in tests for part in _terms(test) if isinstance(part, Name) and part.name == MATRIX]
-    reduced = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
-    return any(name not in reduced for name in found)
-
-
-def _counts_tiles(extent: str) -> bool:
-    """Whether this is the extent of matrices, rows or columns."""
-    return OVER.get(extent, Extent.CONSTANT) >= Extent.MATRIX
-
-
-def _tiled(term: Term, given: Collection[str]) -> bool:
-    """Whether something is reduced over rows, columns or matrices, or these are counted."""
-    last = [part.args[-1] for part in _terms(term) if isinstance(part, Invoke) and part.args]
-    if any(isinstance(name, Name) and _counts_tiles(name.name) for name in last):
-        return True
-    named = {part.name for part in _terms(term) if isinstance(part, Name)}
-    return any(name in named and name in given and COUNTS[name].over > Extent.TENSOR for name in COUNTS)

@@ -227,7 +227,13 @@ class _Formula:
             return self.fault(node, "expected arguments by position, got one by keyword")
         if any(isinstance(arg, ast.Starred) for arg in node.args):
             return self.fault(node, "expected arguments one by one, got a starred one")
-        return Invoke(self.span(node), node.func.id, tuple(map(self.term, node.args)))
+        span, args = self.span(node), tuple(map(self.term, node.args))
+        match node.func.id, args:
+            case "where", (test, then, other):
+                return Choice(span, test, then, other)
+            case "clip", (x, low, high):
+                return Invoke(span, "min", (Invoke(span, "max", (x, low)), high))
+        return Invoke(span, node.func.id, args)
 
 
 #: A word that begins a statement of Python; what to write instead, where there is something.

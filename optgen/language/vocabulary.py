@@ -1,6 +1,6 @@
 """The words of the language: given names, reserved names, and what messages say about them.
 
-In: nothing. Out: tables, for `check` and `elaborate`.
+In: nothing. Out: tables, for the whole wing.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ..ir.rule import Part
 
 __all__ = [
     "CALLABLE",
-    "C_KEYWORDS",
+    "COMPARE",
     "GIVEN",
     "GIVEN_TO_PARTS",
     "INITIAL",
@@ -64,12 +64,6 @@ NO_OUTPUT: dict[str, tuple[str, str]] = {
 #: Given to the parts of chains.
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}
 CALLABLE = (*FUNCTIONS, *(name for name in REDUCTIONS if name not in FUNCTIONS))
-C_KEYWORDS = frozenset({
-    "alignas", "alignof", "asm", "auto", "bool", "break", "case", "char", "const", "constexpr", "continue", "default",
-    "do", "double", "else", "enum", "extern", "false", "float", "for", "goto", "if", "inline", "int", "long", "nullptr",
-    "register", "restrict", "return", "short", "signed", "sizeof", "static", "static_assert", "struct", "switch",
-    "thread_local", "true", "typedef", "typeof", "union", "unsigned", "void", "volatile", "while",
-})  # fmt: skip
 #: What people ask for, by the names that other libraries have for it.
 NOT_YET = {
     name: what
@@ -82,17 +76,19 @@ NOT_YET = {
     )
     for name in names.split()
 }
-#: Functions that primitives are written for; unlike theirs, these names are free for other things.
-WRITTEN_OUT = ("clip",)
+#: Functions that primitives are written for, with how many arguments; these names are free for other things.
+WRITTEN_OUT = {"clip": 3}
 #: What other libraries have a function for, and is said by others here.
 SAID_AS = {
-    "clamp": "clip(x, low, high)", "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",
+    **dict.fromkeys(("clip", "clamp"), "clip(x, low, high)"),
+    "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",
     "square": "x**2", "rsqrt": "1/sqrt(x)", "var": "mean((x - mean(x))**2)", "std": "sqrt(mean((x - mean(x))**2))",
     "mod": "a % b", "fmod": "a % b", "fabs": "abs(x)", "select": "a if condition else b",
 }  # fmt: skip
 #: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"
+COMPARE = "compare it: x > 0"
 INITIAL = (
     "expected an initial value made of numbers, hyperparameters and p",
     "the gradient is not known before the first step; to start with it, write: m = g if t == 1 else rho*m + g",

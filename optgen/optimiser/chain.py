@@ -18,7 +18,7 @@ from ..ir.evaluate import Always, ValuesByCount
 from ..ir.expr import Extent, reduces
 from ..ir.rule import Rule
 from ..ir.verify import verify
-from ..language.check import MOST_REDUCTIONS
+from ..language.limits import MOST_REDUCTIONS
 from ..names import canonical
 from .array_engine import Engine, Parameters
 from .base import Optimiser, engine_of, hold, loaded, settings_of

@@ -6,7 +6,9 @@ import gc
 import tracemalloc
 
 import numpy as np
-import torch
+import pytest
+
+torch = pytest.importorskip("torch")
 
 import optgen.torch
 

@@ -1,0 +1,204 @@
+"""Expressions of a variant: from terms to typed expressions.
+
+In: terms, and the names of a variant. Out: an `Expr`, or None for a term with a fault.
+"""
+
+from __future__ import annotations
+
+from ..ir.expr import COUNTS, Call, Const, Expr, Extent, Reduce, joint_extent, type_of, varies_within
+from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, REDUCTIONS, Type
+from ..names import close_matches
+from .resolve import Resolver
+from .syntax import Broken, Choice, Invoke, Item, Name, Number, Operation, Term
+from .terms import decided, leaves
+from .vocabulary import (
+    CALLABLE,
+    COMPARE,
+    MATRIX,
+    NOT_YET,
+    OVER,
+    OVER_WORDS,
+    SAID_AS,
+    SUM_AS_PRODUCT,
+    WRITTEN_OUT,
+)
+
+__all__ = ["Expressions"]
+
+
+class Expressions(Resolver):
+    """The expressions of one choice of flags. A method that finds a fault returns None."""
+
+    def expr(self, term: Term) -> Expr | None:
+        match term:
+            case Number():
+                return Const(term.value)
+            case Name():
+                return self.name(term)
+            case Item():
+                return self.item(term)
+            case Operation():
+                return self.operation(term)
+            case Invoke():
+                return self.invoke(term)
+            case Choice():
+                return self.choose(term)
+            case Broken():
+                return None
+
+    def decide(self, test: Term) -> bool | None:
+        """Decide a condition of flags. None after a fault."""
+        for leaf in leaves(test):
+            if isinstance(leaf, Name) and leaf.name in self.choice:
+                self.use(leaf.name)
+            elif not isinstance(leaf, Broken):
+                self.use_all(leaf)
+                self.no_flag(leaf)
+        return decided(test, self.choice)
+
+    def no_flag(self, term: Term) -> None:
+        """Record the fault of a condition of flags that is made of something else."""
+        close = close_matches(term.name, self.choice) if isinstance(term, Name) else []
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint += f"flags: {', '.join(self.choice) or 'none here'}"
+        self.fault(term.span, "expected a condition of flags (flag, not, and, or)", hint)
+
+    def condition(self, test: Term) -> bool | Expr | None:
+        """Decide the flags in a test: true, false, or the condition that is left. None after a fault."""
+        for leaf in leaves(test):
+            if isinstance(leaf, Name) and leaf.name in self.choice:
+                self.use(leaf.name)
+        value = decided(test, self.choice)
+        return self.undecided(test) if value is None else value
+
+    def undecided(self, test: Term) -> Expr | None:
+        """What flags leave of a condition that they do not decide."""
+        if isinstance(test, Operation) and test.op in ("not", "and", "or"):
+            left = [arg for arg in test.args if decided(arg, self.choice) is None]
+            found = [self.undecided(arg) for arg in left]
+            return self.call(test.op, test, found) if len(left) == len(test.args) else found[0]
+        value = self.expr(test)
+        if value is not None and type_of(value) is not Type.BOOL:
+            self.fault(test.span, f"expected {Type.BOOL.value}, got {Type.REAL.value}", COMPARE)
+            return None
+        return value
+
+    def choose(self, term: Choice) -> Expr | None:
+        """Choose a side if flags decide. Otherwise, leave the choice to where the rule runs."""
+        test = self.condition(term.test)
+        if isinstance(test, bool):  # the other side is checked in the variants that have it
+            return self.expr(term.then if test else term.other)
+        sides = (term.test, term.then, term.other)
+        return self.call("where", Invoke(term.span, "where", sides), [test, *map(self.expr, sides[1:])])
+
+    def operation(self, term: Operation) -> Expr | None:
+        args = [self.expr(arg) for arg in term.args]
+        exponent = term.args[-1]
+        whole = isinstance(exponent, Number) and exponent.whole and 2 <= exponent.value <= LARGEST_POWER
+        return self.call("powi" if term.op == "pow" and whole else term.op, term, args)
+
+    def invoke(self, term: Invoke) -> Expr | None:
+        name, last = term.function, term.args[-1] if term.args else None
+        if name in REDUCTIONS:
+            if isinstance(last, Name) and last.name in OVER:
+                return self.reduce(term, term.args[:-1], OVER[last.name])
+            # `max(a, b)` is the larger of two values, `max(a)` the maximum over all elements.
+            if name not in FUNCTIONS or len(term.args) != len(OPS[name].takes):
+                return self.reduce(term, term.args, None)
+        args = [self.expr(arg) for arg in term.args]
+        if name not in (*FUNCTIONS, *WRITTEN_OUT):
+            self.unknown_function(term)
+            return None
+        takes = len(OPS[name].takes) if name in FUNCTIONS else WRITTEN_OUT[name]
+        if len(args) != takes:
+            arguments = "1 argument" if takes == 1 else f"{takes} arguments"
+            hint = f"write {SAID_AS[name]}" if name in SAID_AS else None
+            self.fault(term.span, f"{name}(): expected {arguments}, got {len(args)}", hint)
+            return None
+        return self.call(name, term, args)
+
+    def unknown_function(self, term: Invoke) -> None:
+        """Record the fault of a call of what is no function."""
+        name, known = term.function, (*CALLABLE, *WRITTEN_OUT)
+        close = close_matches(name, known)
+        hint = f"did you mean {close[0]}()? " if close else ""
+        hint += f"there are: {', '.join(known)}"
+        hint = f"write {SAID_AS[name]}" if name in SAID_AS else hint
+        message = f"unknown function {name!r}"
+        if what := NOT_YET.get(name):
+            message += f": {what} cannot be said in this language yet"
+        self.fault(term.span, message, hint)
+
+    def call(self, op: str, term: Operation | Invoke, args: list[Expr | None]) -> Expr | None:
+        found = True
+        for expected, arg, place in zip(OPS[op].takes, args, term.args, strict=True):
+            if arg is None:
+                found = False
+            elif type_of(arg) is not expected:
+                hint = "write 1 if condition else 0" if expected is Type.REAL else COMPARE
+                self.fault(place.span, f"expected {expected.value}, got {type_of(arg).value}", hint)
+                found = False
+        if found and op == "div" and args[1] == Const(0.0):
+            self.fault(term.span, "a division by zero", "write the condition that you mean: a/x if x > 0 else b")
+            return None
+        return Call(op, tuple(arg for arg in args if arg is not None)) if found else None
+
+    def reduce(self, term: Invoke, given: tuple[Term, ...], named: Extent | None) -> Expr | None:
+        """Elaborate a reduction over the `named` extent, or over the parameter if there is none."""
+        over, name = named or Extent.TENSOR, term.function
+        if len(given) != REDUCTIONS[name]:
+            self.wrong_number(term, given, named)
+            return None
+        args = [self.expr(arg) for arg in given]
+        found = [arg for arg in args if arg is not None]
+        for arg, place in zip(args, given, strict=True):
+            if arg is not None and type_of(arg) is not Type.REAL:
+                self.fault(place.span, "expected a number, got a condition", "write 1 if condition else 0")
+                found.remove(arg)
+        if len(found) < len(args):
+            return None
+        if not self.choice[MATRIX] and Extent.MATRIX <= over < Extent.ELEMENT:
+            message = f"there is no {over.name.lower()} where the parameter is no matrix"
+            self.fault(term.span, message, "choose with the given flag: a if matrix else b")
+            return None
+        of = joint_extent(found)
+        if varies_within(of, over):
+            return Reduce(name, tuple(found), over)
+        words = f"{name}() over {OVER_WORDS[over]} was given {of.words}"
+        wider = [extent.name.lower() for extent in OVER.values() if extent < over and varies_within(of, extent)]
+        written = f"{name}({', '.join('xy'[: len(found)])}, {wider[-1]})" if wider else ""
+        if {of, over} == {Extent.ROW, Extent.COLUMN}:
+            self.fault(term.span, f"{words}, not one for each element", f"to reduce all of these, write {written}")
+        else:
+            hint = "leave the reduction out"
+            if name == "sum" and over in SUM_AS_PRODUCT:
+                hint = f"a sum of equal values is a product: write {SUM_AS_PRODUCT[over]}"
+            hint += f", or write {written}" if wider else ""
+            self.fault(term.span, f"{words}, which is the same all over it", hint)
+        return None
+
+    def wrong_number(self, term: Invoke, given: tuple[Term, ...], named: Extent | None) -> None:
+        """Record the fault of a reduction with too few or too many arguments."""
+        name, takes, last = term.function, REDUCTIONS[term.function], given[-1] if given else None
+        extents = ", ".join(OVER)
+        unknown = isinstance(last, Name) and last.name not in self.known() - COUNTS.keys()
+        if named is None and len(given) == takes + 1 and isinstance(last, Name) and unknown:
+            close = close_matches(last.name, OVER)
+            hint = f"did you mean {close[0]!r}? " if close else ""
+            self.fault(last.span, f"expected an extent, got {last.spelled!r}", f"{hint}there are: {extents}")
+            self.use(last.name)
+            given = given[:-1]
+        elif name not in FUNCTIONS:
+            words, values = "1 value" if takes == 1 else f"{takes} values", ", ".join("xy"[:takes])
+            hint = f"write {name}({values}), or {name}({values}, row) with one of {extents}"
+            self.fault(term.span, f"{name}(): expected {words}, then an extent if it has one; got {len(given)}", hint)
+        elif named is None:
+            hint = f"nest it: {name}(a, {name}(b, c)); {name}(x) is that of all elements"
+            self.fault(term.span, f"{name}(): expected 1 or 2 values, got {len(given)}", hint)
+        else:
+            over = named.name.lower()
+            hint = f"write {name}(x, {over}); {name}(a, b) has no extent, it is that of two values"
+            self.fault(term.span, f"{name}() over {OVER_WORDS[named]}: expected 1 value, got {len(given)}", hint)
+        for arg in given:
+            if not isinstance(arg, Name) or arg.name not in OVER:
+                self.expr(arg)

@@ -1,0 +1,183 @@
+"""Names of a variant: what each one means, and what to say of one that means nothing.
+
+In: names in formulas, a choice of flags, and the `Scope` that all variants of a spec share. Out: typed expressions.
+Faults and used names are recorded in the scope.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ..errors import Diagnostic, Span
+from ..ir.compose import DELTA
+from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Load, Local, Scalar
+from ..names import close_matches
+from .syntax import Item, Name, SpecAst, Term
+from .terms import names_in, subterms
+from .vocabulary import CALLABLE, GIVEN, GIVEN_TO_PARTS, INITIAL, MATRIX, MOST_SUGGESTIONS, OVER
+
+__all__ = ["Resolver", "Scope"]
+
+
+@dataclass
+class Scope:
+    """What a spec defines, and what the elaboration of its variants has found out."""
+
+    spec: SpecAst
+    faults: list[Diagnostic] = field(default_factory=list)
+    warnings: list[Diagnostic] = field(default_factory=list)
+    used: set[str] = field(default_factory=set)
+    written: set[str] = field(default_factory=set)
+    idle: dict[str, str] = field(default_factory=dict)  # states that some variant keeps and never reads
+    hints: dict[str, str] = field(default_factory=dict)  # by unknown name
+    remembered: set[str] = field(default_factory=set)  # states that start as p, and need not change afterwards
+
+    def __post_init__(self) -> None:
+        spec = self.spec
+        self.faults.extend(spec.faults)
+        self.states = {state.name for state in spec.states}
+        self.targets = {formula.target for formula in spec.formulas}
+        self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
+        self.flags = {flag.name for flag in spec.flags}
+        own = {*self.states, *self.targets, *self.hypers, *self.flags} & {"rows", "columns"}  # these may be taken
+        self.given = {name: what for name, what in GIVEN.items() if name not in own}
+        self.given |= GIVEN_TO_PARTS if spec.part else {}
+        self.by_matrix = False  # whether matrices have a variant of their own
+
+    def fault(self, span: Span, message: str, hint: str | None = None) -> None:
+        self.faults.append(Diagnostic(span, message, hint))
+
+    def warn(self, span: Span, message: str, hint: str) -> None:
+        self.warnings.append(Diagnostic(span, message, hint))
+
+
+@dataclass
+class Resolver:
+    """The names of one choice of flags. A method that finds a fault returns None."""
+
+    scope: Scope
+    choice: Mapping[str, bool]
+    active: dict[str, Extent] = field(default_factory=dict)  # the states of this variant
+    locals: dict[str, Local] = field(default_factory=dict)
+    failed: set[str] = field(default_factory=set)
+    read: set[str] = field(default_factory=set)
+    begun: bool = False  # whether the initial values are done
+    uses: bool = True  # whether reading a name counts as a use
+    assigned: str = ""  # whose formula is read
+
+    def fault(self, span: Span, message: str, hint: str | None = None) -> None:
+        self.scope.fault(span, message, hint)
+
+    def use(self, name: str) -> None:
+        if self.uses:
+            self.read.add(name)
+            self.scope.used.add(name)
+
+    def use_all(self, term: Term) -> None:
+        """Mark all names in an undecidable term as used, since any of them may be."""
+        for name in names_in(subterms(term)):
+            self.use(name)
+
+    def name(self, term: Name) -> Expr | None:
+        name = term.name
+        if name in self.locals:
+            self.use(name)
+            return self.locals[name]
+        if name in self.active:
+            self.use(name)
+            return Load(name, self.active[name])
+        if name in (PARAMETER, GRADIENT) or (name in GIVEN_TO_PARTS and self.scope.spec.part):
+            return Load(name)
+        if name == "t":
+            return Count()
+        if (count := COUNTS.get(name)) and name in self.scope.given:
+            if count.over > Extent.TENSOR and not self.choice[MATRIX]:
+                message = f"there are no {name} where the parameter is no matrix"
+                self.fault(term.span, message, "choose with the given flag: a if matrix else b")
+                return None
+            return count
+        if hyper := self.scope.hypers.get(name):
+            self.use(name)
+            if not hyper.vector:
+                return Scalar(name, 0)
+            if hyper.default:
+                size = len(hyper.default)
+                self.fault(term.span, f"{term.spelled!r} has {size} values", f"write {name}[1] to {name}[{size}]")
+            return None
+        if name in self.failed:
+            self.use(name)
+            return None
+        self.unknown(term)
+        return None
+
+    def unknown(self, term: Name) -> None:
+        checker, name = self.scope, term.name
+        self.use(name)
+        if name in checker.spec.unassigned:
+            pass
+        elif name in self.choice:
+            self.fault(term.span, f"the flag {name!r} is no number", f"write: a if {name} else b")
+        elif not self.begun and name in checker.states | checker.targets:
+            self.fault(term.span, *INITIAL)
+        elif name in checker.states:
+            message = f"there is no state {name!r} if {self.chosen()}"
+            self.fault(term.span, message, "choose with the flag that it depends on: a if flag else b")
+        elif name in OVER:
+            hint = f"for example: norm(g, {name})"
+            self.fault(term.span, f"{name!r} is an extent, which is written last in a reduction", hint)
+        elif name in checker.targets:
+            hint = f'declare it, if it is kept from step to step: [state] {name} = {{ init = "0" }}'
+            if name != self.assigned:
+                hint = f"formulas run in order: move the one that gives it before this one; or {hint}"
+            self.fault(term.span, f"{term.spelled!r} is used before it has a value", hint)
+        elif name == DELTA:
+            hint = "give the step a name of its own, and assign p = p - step"
+            self.fault(term.span, f"{term.spelled!r} has no value where p itself is assigned", hint)
+        elif name in GIVEN_TO_PARTS:
+            hint = 'write part = "gradient" or part = "parameter" at the top, if this is one'
+            self.fault(term.span, f"{term.spelled!r} is given to parts of chains only", hint)
+        else:
+            if name not in checker.hints:
+                hint = "define it as a hyperparameter or a state, or before this formula"
+                if len(checker.hints) < MOST_SUGGESTIONS:
+                    known = sorted({
+                        *checker.hypers, *checker.flags, *checker.states, *checker.targets, *checker.given, *CALLABLE
+                    })  # fmt: skip
+                    if close := close_matches(name, known):
+                        hint = f"did you mean {close[0]!r}?"
+                checker.hints[name] = hint
+            self.fault(term.span, f"unknown name {term.spelled!r}", checker.hints[name])
+
+    def item(self, term: Item) -> Expr | None:
+        if hyper := self.scope.hypers.get(term.name):
+            self.use(term.name)
+            size = len(hyper.default or ())
+            if not hyper.vector:
+                if hyper.default:
+                    message = f"{term.spelled!r} is one number, not several"
+                    self.fault(term.span, message, f"write {term.name}")
+            elif not size:
+                pass  # its default has a fault
+            elif not 1 <= term.index <= size:
+                message = f"expected {term.name}[1] to {term.name}[{size}], got {term.spelled}[{term.index}]"
+                self.fault(term.span, message, "values are counted from 1")
+            else:
+                return Scalar(term.name, term.index)
+            return None
+        if term.name in (self.scope.states | self.scope.given.keys() | self.locals.keys()):
+            self.use(term.name)
+            self.fault(term.span, f"{term.spelled!r} takes no index", "formulas work element by element")
+        else:
+            self.unknown(Name(term.span, term.name, term.spelled))
+        return None
+
+    def known(self) -> set[str]:
+        """All names with a meaning in this spec."""
+        scope = self.scope
+        return {*scope.hypers, *scope.flags, *scope.states, *scope.targets, *scope.given, *scope.spec.unassigned}
+
+    def chosen(self) -> str:
+        """The flags of this variant in words."""
+        names = [name for name in self.choice if name != MATRIX or self.scope.by_matrix]
+        return " and ".join(name if self.choice[name] else f"not {name}" for name in names)
