@@ -6,7 +6,7 @@ Out: parameters and states changed in place; state dicts; or an error, and then 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import RLock
 from typing import Any, Protocol, TypeAlias
 
@@ -16,6 +16,7 @@ from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from ..ir.expr import Extent
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.engine import StepEngine, first_group_states, small_shapes
+from ..runtime.interrupts import to_its_end
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
 from ..runtime.slots import Shapes, Slot, keys_of
@@ -122,29 +123,37 @@ class ArrayEngine:
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
         self.engine.expect_rest("load a state")
+        to_its_end(self._loading(saved, params))
+
+    def _loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None) -> Callable[[], bool]:
+        """What takes over a saved state, which is read and checked here: it may be begun anew at any point."""
         values, slots, group = self._read_state(saved)
         if params is not None:
-            self._load_for(_listed(params, "parameters"), values, slots, group)
-            return
+            return self._loading_for(_listed(params, "parameters"), values, slots, group)
         present = self.states.slots()
         if present:
             expect_number(len(slots), len(present) + len(self.states.pending))
         for i, (slot, own) in enumerate(zip(slots, present, strict=False)):
             expect_fit(slot, own.shape, own.dtype, i)
-        self.settings.replace(values)
-        for slot, own in zip(slots, present, strict=False):
-            own.fill(slot.t, slot.arrays)
-        self.states.pending = slots[len(present) :]
-        self.states.group = group
 
-    def _load_for(
+        def load() -> bool:
+            self.settings.replace(values)
+            for slot, own in zip(slots, present, strict=False):
+                own.fill(slot.t, slot.arrays)
+            self.states.pending = slots[len(present) :]
+            self.states.group = group
+            return True
+
+        return load
+
+    def _loading_for(
         self,
         params: Sequence[Any],
         values: Mapping[str, tuple[Given, ...]],
         slots: Sequence[Slot],
         group: dict[str, Array],
-    ) -> None:
-        """Takes over a state that has been read, for these parameters and no others."""
+    ) -> Callable[[], bool]:
+        """What takes over a state that has been read, for these parameters and no others."""
         arrays = [as_parameter(p, i, len(params)) for i, p in enumerate(params)]
         keys_of(arrays)
         refuse_overlaps(arrays, [], [])
@@ -155,11 +164,16 @@ class ArrayEngine:
             Slot.of(p, slot.t, slot.arrays, small_shapes(self.settings.rule_of(p.shape), p.shape))
             for slot, p in zip(slots, arrays, strict=True)
         ]
-        self.settings.replace(values)
-        self._start_anew()
-        self.states.group = group
-        for p, slot in zip(arrays, laid_out, strict=True):
-            self.states.add(p, slot)
+
+        def load() -> bool:
+            self.settings.replace(values)
+            self._start_anew()
+            self.states.group = group
+            for p, slot in zip(arrays, laid_out, strict=True):
+                self.states.add(p, slot)
+            return True
+
+        return load
 
     def _read_state(
         self, saved: Mapping[str, Any]
@@ -203,11 +217,16 @@ class ArrayEngine:
         saved, values = read_checkpoint(path, arrays)
         begun = {name: entry for name, entry in saved["parameters"].items() if entry is not None}
         try:
-            self.load_state_dict(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
+            load = self._loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
         except (StateError, HyperparameterError, ArgumentError) as error:
             raise type(error)(f"{path}: {error.message}", hint=error.hint) from None
-        for name, array in arrays.items():
-            array[...] = values[name]
+
+        def load_parameters_too() -> bool:
+            for name, array in arrays.items():
+                array[...] = values[name]
+            return load()
+
+        to_its_end(load_parameters_too)
 
     def copy_to(self, other: Engine) -> None:
         assert isinstance(other, ArrayEngine)

@@ -20,6 +20,7 @@ from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _glob
 
 from ..errors import OverlapError
 from ..runtime.engine import StepEngine
+from ..runtime.interrupts import undisturbed
 from .checkpoint import OF_ALL, fitting
 from .naming import Naming
 from .param_groups import Groups, expect_group
@@ -146,21 +147,27 @@ class Adapter(Optimizer):
 
         with self._engine.lock:
             self._engine.expect_rest("load a state")
-            handles = [
-                self.register_load_state_dict_pre_hook(expect),
-                self.register_load_state_dict_post_hook(keep, prepend=True),
-            ]
-            before = {name: vars(self)[name] for name in ("state", "param_groups")}
-            together = self._states.group
-            try:
-                super().load_state_dict(state_dict)
-            except BaseException:  # PyTorch may have come half-way
-                self.__dict__.update(before)
-                self._begin(together)
-                raise
-            finally:
-                for handle in handles:
-                    handle.remove()
+            undisturbed(lambda: self._load_between(expect, keep, state_dict))
+
+    def _load_between(
+        self, expect: Callable[..., Any], keep: Callable[..., None], state_dict: Mapping[str, Any]
+    ) -> None:
+        """What PyTorch does to load a state, with these hooks; or nothing."""
+        handles = [
+            self.register_load_state_dict_pre_hook(expect),
+            self.register_load_state_dict_post_hook(keep, prepend=True),
+        ]
+        before = {name: vars(self)[name] for name in ("state", "param_groups")}
+        together = self._states.group
+        try:
+            super().load_state_dict(state_dict)
+        except BaseException:  # PyTorch may have come half-way
+            self.__dict__.update(before)
+            self._begin(together)
+            raise
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _keep_whole(self, saved: Mapping[str, Any]) -> None:
         """After a load: the small states, which PyTorch rounds to the dtype of the parameter, and those of all
