@@ -24,9 +24,11 @@ from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
 from .hyperparameters import Given
 from .settings import Settings
-from .state import States, expect_fit, expect_number, new_slot, read_saved
+from .state import States, expect_fit, expect_number, new_slot, read_count, read_saved, read_state
 
 __all__ = ["ArrayEngine", "Engine", "Parameters"]
+
+_STEP_THEM = "step them first, or say which they are: opt.load_state_dict(saved, params)"
 
 #: Parameters, of which a mapping gives the names.
 Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -37,6 +39,7 @@ class Engine(Protocol):
 
     def step(self, params: Sequence[Any], grads: Sequence[Any]) -> bool: ...
     def state(self, p: Any) -> dict[str, Any]: ...
+    def set_state(self, p: Any, values: Mapping[str, Any]) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
     def save(self, path: FilePath, params: Parameters) -> None: ...
@@ -97,6 +100,40 @@ class ArrayEngine:
             views[name] = view = values.view()
             view.flags.writeable = False
         return views | {"t": slot.t}
+
+    def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
+        self.engine.expect_rest("set a state")
+        array = as_parameter(p, 0, 1)
+        rule = self.settings.rule_of(array.shape)
+        slot, group = self.states.of(array), self.states.group
+        if slot is None and self.states.pending:
+            raise self._waiting(_STEP_THEM)
+        if slot is None or (rule.grouped and not group):
+            first = self.settings.sets_at(set())[0][1]
+            slot = slot or new_slot(array, rule, first)
+            group = group or first_group_states(rule, first)
+        own = slot
+        kept = {**own.arrays, **group}
+        known = [*kept, "t"]
+        for name in values:
+            if name not in known:
+                raise ArgumentError(f"expected a state among {', '.join(known)}, got {name}")
+        t = read_count("", values.get("t", own.t))
+        copies = {name: read_state(name, values[name], kept[name]) for name in values.keys() & kept.keys()}
+
+        def write() -> bool:
+            if self.states.of(array) is None:
+                self.states.add(array, own)
+            for name, value in copies.items():
+                kept[name][...] = value
+            own.t = t
+            self.states.group = group
+            return True
+
+        to_its_end(write)
+
+    def _waiting(self, hint: str) -> StateError:
+        return StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
 
     def _awaited_slot(self, p: Array) -> Slot | None:
         """The pending slot that `p` will take up, if that can be told before it is stepped."""
@@ -200,8 +237,7 @@ class ArrayEngine:
         slots = {name: self.states.of(array) for name, array in arrays.items()}
         absent = len(self.states) - sum(slot is not None for slot in slots.values())
         if self.states.pending:
-            hint = "step them first, or say which they are: opt.load_state_dict(saved, params)"
-            raise StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
+            raise self._waiting(_STEP_THEM)
         if absent:
             message = f"expected all parameters that this optimiser has stepped, got all but {absent}"
             raise StateError(

@@ -157,6 +157,33 @@ class Optimiser:
         with self._engine.lock:
             return self._engine.state(p)
 
+    def set_state(self, p: Any, /, **values: Any) -> None:
+        """Set states of parameter `p`, or its count `t`, by hand; those that are not named stay.
+
+        Parameters
+        ----------
+        p
+            A parameter. If it was never stepped, the rest of its state starts as usual.
+        values
+            For each name of the spec an array of the shape and dtype that `state` shows, or a number where that is a
+            single one; copied. A state of all parameters together is set for all.
+
+        Raises
+        ------
+        ArgumentError
+            For what is no state of the rule.
+        StateError
+            For another shape or dtype, and while loaded states wait for their parameters.
+
+        After an error no state has changed.
+
+        Examples
+        --------
+        >>> opt.set_state(W, m=np.zeros_like(W), t=0)  # doctest: +SKIP
+        """
+        with self._engine.lock:
+            self._engine.set_state(p, values)
+
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, in plain containers and arrays.
 

@@ -209,6 +209,9 @@ class PartEngine:
     def state(self, p: Any) -> NoReturn:
         raise self._refusal()
 
+    def set_state(self, p: Any, values: Mapping[str, Any]) -> NoReturn:
+        raise self._refusal()
+
     def state_dict(self) -> NoReturn:
         raise self._refusal()
 

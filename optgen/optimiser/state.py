@@ -8,6 +8,7 @@ time.
 
 from __future__ import annotations
 
+import numbers
 import operator
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -27,7 +28,7 @@ from ..runtime.slots import BoundSlots, Key, Shapes, Slot, key_of, keys_of, owne
 from .checkpoint import listed, scalar
 from .settings import Settings
 
-__all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_saved"]
+__all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_count", "read_saved", "read_state"]
 
 #: Counts are exact in float64, in which the scalars of a step are computed.
 MOST_UPDATES = 2**53
@@ -217,6 +218,34 @@ def read_saved(entries: object, fields: Fields) -> list[Slot]:
     return [_read_entry(entry, fields, f"saved parameter {i}") for i, entry in enumerate(entries)]
 
 
+def read_count(where: str, given: object) -> int:
+    """A count of updates; StateError for what is none. `where`: how the message begins."""
+    try:
+        t = operator.index(given)  # type: ignore[arg-type]  # which raises
+    except TypeError:
+        t = -1
+    if not 0 <= t <= MOST_UPDATES:
+        raise StateError(f"{where}expected a count of updates as t, got {shown(given)}")
+    return t
+
+
+def read_state(name: str, given: object, kept: Array) -> Array:
+    """A copy of what takes the place of a state; StateError unless it is of the same shape and dtype, or a number for a
+    single one."""
+    if kept.shape == () and isinstance(given, numbers.Real) and not isinstance(given, bool | np.generic):
+        given = np.array(float(given))
+    _expect_array("", name, given, kept.shape, str(kept.dtype))
+    return np.array(given)
+
+
+def _expect_array(where: str, name: str, given: object, shape: tuple[int, ...], dtype: str) -> None:
+    expected = f"{where}expected {name} as an array of {shape}, {dtype}"
+    if not isinstance(given, np.ndarray):
+        raise StateError(f"{expected}, got {type(given).__name__}")
+    if (given.shape, str(given.dtype)) != (shape, dtype):
+        raise StateError(f"{expected}, got {given.shape}, {given.dtype}")
+
+
 def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
     if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
         got = listed(entry) if isinstance(entry, Mapping) else shown(entry)
@@ -230,21 +259,11 @@ def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
         shape = (-1,)
     if not all(0 <= size < MOST_ELEMENTS for size in shape):
         raise StateError(f"{which}: expected a tuple of numbers as shape, got {shown(entry['shape'])}")
-    try:
-        t = operator.index(entry["t"])
-    except TypeError:
-        t = -1
-    if not 0 <= t <= MOST_UPDATES:
-        raise StateError(f"{which}: expected a count of updates as t, got {shown(entry['t'])}")
+    t = read_count(f"{which}: ", entry["t"])
     names, small = fields(shape)
     if not isinstance(state, Mapping) or set(state) != set(names):
         message = f"{which}: expected the states {listed(tuple(names))}, got {listed(state)}"
         raise StateError(message)
     for name, array in state.items():
-        own = (small[name], "float64") if name in small else (shape, dtype)
-        expected = f"{which}: expected {name} as an array of {own[0]}, {own[1]}"
-        if not isinstance(array, np.ndarray):
-            raise StateError(f"{expected}, got {type(array).__name__}")
-        if (array.shape, str(array.dtype)) != own:
-            raise StateError(f"{expected}, got {array.shape}, {array.dtype}")
+        _expect_array(f"{which}: ", name, array, *((small[name], "float64") if name in small else (shape, dtype)))
     return Slot(shape, dtype, t, {name: np.array(state[name], order="K") for name in names})

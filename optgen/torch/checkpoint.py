@@ -19,7 +19,7 @@ import torch
 
 from .. import interpreter as interp
 from ..compiler.catalogue import shipped_rules
-from ..errors import StateError, excerpt, shown
+from ..errors import ArgumentError, StateError, excerpt, shown
 from ..ir.expr import Extent
 from ..ir.rule import State
 from ..ir.torch_names import torch_states
@@ -28,28 +28,53 @@ from ..optimiser.classes import shipped_class
 from ..optimiser.state import MOST_UPDATES
 from .naming import STEP, Naming
 from .param_groups import Groups, called
-from .tensors import has_memory, local
+from .tensors import count_dtype, has_memory, local
 
-__all__ = ["OF_ALL", "expect_state", "fitting"]
+__all__ = ["OF_ALL", "copies_of_states", "expect_state", "fitting"]
 
 #: Where the states of all parameters together are kept in a saved group.
 OF_ALL = "of_all_parameters"
+
+_IN_ORDER = "give the parameters in the order in which they were saved"
 
 #: What wrappers of modules put into the names of parameters.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 
-def expect_state(what: str, state: State, given: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def expect_state(
+    what: str, state: State, given: Any, shape: tuple[int, ...], dtype: torch.dtype, hint: str = _IN_ORDER
+) -> None:
     if not isinstance(given, torch.Tensor) or tuple(given.shape) != shape:
         got = f"shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else type(given).__name__
         message = f"{what}: expected shape {shape}, got {got}"
-        raise StateError(message, hint="give the parameters in the order in which they were saved")
+        raise StateError(message, hint=hint)
     if given.layout is not torch.strided or given.device.type != "cpu" or not has_memory(local(given)):
         got = f"{type(given).__name__} of {given.layout} on {given.device}"
         raise StateError(f"{what}: expected a dense tensor in memory of the CPU, got {got}")
     if state.extent == Extent.ELEMENT and given.dtype is not dtype:
         hint = "convert the state, or the model, first"
         raise StateError(f"{what}: expected {dtype}, as the parameter, got {given.dtype}", hint=hint)
+
+
+def copies_of_states(naming: Naming, p: torch.Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of states of parameter `p` by the names that PyTorch has; an error for one that does not fit."""
+    rules = [rule for rule in naming.rules if rule.matrix in (None, p.dim() >= 2)]
+    own = {key: (state, rule) for rule in rules for state, key in naming.own_states(rule)}
+    known = [*own, *[STEP] * naming.counted]
+    copies: dict[str, Any] = {}
+    for key, given in values.items():
+        if key not in known:
+            raise ArgumentError(f"expected a state among {', '.join(known)}, got {key}")
+        if key in own:
+            state, rule = own[key]
+            shape = interp.shape_of(state.extent, tuple(p.shape), rule.rows)
+            expect_state(f"the state {key}", state, given, shape, p.dtype, hint=f"see opt.state[p][{key!r}]")
+            copies[key] = given.detach().clone()
+        elif not _is_count(given):
+            raise StateError(f"expected a count of updates as {STEP!r}, got {shown(given)}")
+        else:
+            copies[key] = torch.tensor(float(given), dtype=count_dtype())
+    return copies
 
 
 def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from ..errors import OverlapError
+from ..errors import ArgumentError, OverlapError
 from ..runtime.engine import StepEngine
 from ..runtime.interrupts import undisturbed
-from .checkpoint import OF_ALL, fitting
+from .checkpoint import OF_ALL, copies_of_states, fitting
 from .naming import Naming
 from .param_groups import Groups, expect_group
 from .states import TensorStates
@@ -118,6 +118,32 @@ class Adapter(Optimizer):
     step.__signature__ = inspect.signature(_step)
 
     # ---- States ----
+
+    def set_state(self, p: torch.Tensor, /, **values: Any) -> None:
+        """Set states of parameter `p`, or its count `step`, by hand; those that are not named stay.
+
+        Parameters
+        ----------
+        p
+            A parameter of this optimiser. If it was never stepped, the rest of its state starts as usual.
+        values
+            By the names in `state[p]`, a tensor of the shape and dtype that the state has; copied.
+
+        Raises
+        ------
+        ArgumentError
+            For what is no parameter, or no state of the rule.
+        StateError
+            For another shape or dtype.
+
+        After an error no state has changed.
+        """
+        with self._engine.lock:
+            self._engine.expect_rest("set a state")
+            if not any(p is q for group in self.param_groups for q in group["params"]):
+                raise ArgumentError(f"expected a parameter of this {self._naming.name}, got another {type(p).__name__}")
+            copies = copies_of_states(self._naming, p, values)
+            undisturbed(lambda: self.state[p].update(copies))
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""

@@ -984,3 +984,88 @@ def test_the_state_that_awaits_a_parameter_is_shown_only_where_one_alone_can_be_
         twin.state(ps[0])
     twin.load_state_dict(opt.state_dict(), ps)
     assert twin.state(ps[0])["t"] == 1
+
+
+# ---- A state set by hand ----
+
+
+def stepped(name: str, **hypers: object) -> tuple[Any, list[Any]]:
+    opt, ps = getattr(optgen, name)(**hypers), [np.ones((3, 4), np.float32), np.ones(5)]
+    opt.step(ps, [np.full_like(p, 0.5) for p in ps])
+    return opt, ps
+
+
+def test_a_state_is_set_by_hand_and_the_next_step_goes_by_it() -> None:
+    """As from a checkpoint that has these values."""
+    opt, ps = stepped("ADAM")
+    m, v = np.arange(12, dtype="f4").reshape(3, 4), np.full((3, 4), 2.0, "f4")
+    opt.set_state(ps[0], m=m, v=v, t=7)
+    m[0, 0] = 99.0  # what was given is copied
+    state = opt.state(ps[0])
+    assert state["m"][0].tolist() == [0, 1, 2, 3]
+    assert state["t"] == 7
+    assert opt.state(ps[1])["t"] == 1
+    saved, twins = opt.state_dict(), [p.copy() for p in ps]
+    resumed = optgen.ADAM()
+    resumed.load_state_dict(saved, twins)
+    for each, own in ((opt, ps), (resumed, twins)):
+        each.step(own, [np.full_like(p, 0.25) for p in own])
+    assert all(p.tobytes() == q.tobytes() for p, q in zip(ps, twins, strict=True))
+
+
+def test_the_state_of_a_parameter_that_was_never_stepped_is_set() -> None:
+    opt, p = optgen.ADAM(), np.ones(3)
+    opt.set_state(p, m=np.full(3, 0.5))
+    assert opt.state(p)["m"].tolist() == [0.5] * 3
+    assert opt.state(p)["v"].tolist() == [0.0] * 3
+    assert opt.state(p)["t"] == 0
+
+
+def test_small_states_and_those_of_all_parameters_are_set() -> None:
+    opt, ps = stepped("SM3")
+    opt.set_state(ps[0], acc_row=np.full((3, 1), 4.0))
+    assert opt.state(ps[0])["acc_row"].ravel().tolist() == [4.0] * 3
+    opt, ps = stepped("Prodigy")
+    opt.set_state(ps[0], d=0.25)
+    assert opt.state(ps[1])["d"] == 0.25
+
+
+AS_IT_IS = "expected m as an array of (3, 4), float32"
+SET: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "an unknown name": ({"u": M}, ArgumentError, "expected a state among m, v, t, got u"),
+    "another shape": (
+        {"m": np.zeros((3, 1), "f4")},
+        StateError,
+        "expected m as an array of (3, 4), float32, got (3, 1)",
+    ),
+    "a number": ({"m": 1.0}, StateError, "expected m as an array of (3, 4), float32, got float"),
+    "another dtype": (
+        {"m": np.zeros((3, 4))},
+        StateError,
+        "expected m as an array of (3, 4), float32, got (3, 4), float64",
+    ),
+    "a count below 0": ({"t": -1}, StateError, "expected a count of updates as t, got -1"),
+    "a count that is none": ({"t": 1.5}, StateError, "expected a count of updates as t, got 1.5"),
+}
+
+
+@pytest.mark.parametrize("fault", SET)
+def test_what_does_not_fit_is_refused_and_nothing_is_set(fault: str) -> None:
+    values, error, message = SET[fault]
+    opt, ps = stepped("ADAM")
+    before = opt.state_dict()
+    with pytest.raises(error, match=re.escape(message)):
+        opt.set_state(ps[0], **{"v": np.zeros((3, 4), "f4"), **values})
+    assert pickle.dumps(opt.state_dict()) == pickle.dumps(before)
+    with pytest.raises(ArrayError, match="expected a NumPy array"):
+        opt.set_state([1.0], **values)
+
+
+def test_a_state_is_not_set_where_loaded_ones_wait_or_in_a_part() -> None:
+    opt, _ = stepped("ADAM")
+    waiting = optgen.ADAM()
+    waiting.load_state_dict(opt.state_dict())
+    with pytest.raises(StateError, match="loaded states wait for their parameters"):
+        waiting.set_state(np.ones((3, 4), "f4"), t=3)
+    with pytest.raises(ArgumentError, match="has hyperparameters, and no steps and states"):
+        optgen.chain(optgen.ClipNorm(1.0), optgen.ADAM()).parts[1].set_state(np.ones(3), t=3)

@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
 
 import optgen
-from optgen.errors import StateError
+from optgen.errors import ArgumentError, StateError
 from optgen.torch.optimizer import naming_of
 
 SHAPES = ((3, 4), (5,), ())
@@ -520,3 +520,44 @@ def test_the_state_of_a_lightning_like_checkpoint_with_more_keys() -> None:
     other.load_state_dict(optimiser.state_dict())
     assert other.param_groups[0]["name"] == "all"
     assert other.param_groups[0]["max_lr"] == 0.1
+
+
+# ---- A state set by hand ----
+
+
+def test_a_state_is_set_by_hand_and_the_next_step_goes_by_it() -> None:
+    params, copies = parameters(shapes=SHAPES), parameters(shapes=SHAPES)
+    optimiser, other = optim.AdamW(params), torch.optim.AdamW(copies)
+    for each, own in ((optimiser, params), (other, copies)):
+        steps(each, own, 0, 2)
+    average = torch.full_like(params[0], 0.25)
+    optimiser.set_state(params[0], exp_avg=average, step=9)
+    other.state[copies[0]]["exp_avg"].fill_(0.25)
+    other.state[copies[0]]["step"].fill_(9)
+    average.zero_()  # what was given is copied
+    for each, own in ((optimiser, params), (other, copies)):
+        steps(each, own, 2, 4)
+    for p, q in zip(params, copies, strict=True):
+        torch.testing.assert_close(p, q)
+    assert int(optimiser.state[params[0]]["step"]) == 11
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"m": torch.ones(3, 4)}, "expected a state among exp_avg, .*, step, got m"),
+        ({"exp_avg": torch.ones(3, 1)}, r"the state exp_avg: expected shape \(3, 4\), got shape \(3, 1\)"),
+        ({"exp_avg": torch.ones(3, 4).double()}, "the state exp_avg: expected torch.float32, as the parameter"),
+        ({"step": -1}, "expected a count of updates as 'step', got -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_set(values: dict[str, Any], message: str) -> None:
+    params = parameters(shapes=[(3, 4)])
+    optimiser = optim.AdamW(params)
+    steps(optimiser, params, 0, 1)
+    before = repr(optimiser.state_dict())
+    with pytest.raises((StateError, ArgumentError), match=message):
+        optimiser.set_state(params[0], exp_avg_sq=torch.ones(3, 4), **values)
+    assert repr(optimiser.state_dict()) == before
+    with pytest.raises(ArgumentError, match="expected a parameter of this AdamW, got another Tensor"):
+        optimiser.set_state(torch.ones(3, 4), **values)
