@@ -27,9 +27,10 @@ from .ir.expr import (
     Extent,
     Load,
     Local,
+    Matrices,
     Reduce,
-    Rows,
     Scalar,
+    Shape,
     Size,
     extent_of,
     reduced_extent,
@@ -128,11 +129,11 @@ def initial_state(rule: Rule, values: HyperValues, p: Array | None = None) -> di
     return initial
 
 
-def shape_of(extent: Extent, shape: tuple[int, ...], rows: Rows = Rows.LAST) -> tuple[int, ...]:
+def shape_of(extent: Extent, shape: tuple[int, ...], matrices: Matrices = Matrices.LAST_TWO) -> tuple[int, ...]:
     """The shape of a state of an extent, for a parameter of this shape: as many dimensions, or none at all."""
     if extent <= Extent.TENSOR:
         return ()
-    varying = varying_dimensions(extent, len(shape), rows)
+    varying = varying_dimensions(extent, len(shape), matrices)
     return tuple(n if d in varying else 1 for d, n in enumerate(shape))
 
 
@@ -240,6 +241,8 @@ class _Step:
                 return float(self.t)
             case Size():
                 return self._count(expr.of, expr.over)
+            case Shape():
+                return float(expr.of(self.shape))
             case Load():
                 array = self._array(expr.array)
                 return float(array) if expr.extent <= Extent.TENSOR else array
@@ -302,14 +305,14 @@ class _Step:
     def _widened(self, expr: Expr, of: Extent) -> Array:
         """A value as float64, one for each of extent `of`; an element is rounded to the compute type before."""
         value = self.operand(expr) if of == Extent.ELEMENT else self.value(expr)
-        return np.broadcast_to(np.asarray(value, np.float64), shape_of(of, self.shape, self.rule.rows))
+        return np.broadcast_to(np.asarray(value, np.float64), shape_of(of, self.shape, self.rule.matrices))
 
     def _count(self, of: Extent, over: Extent) -> float:
         """How many values of extent `of` there are in each of extent `over`."""
-        each = int(np.prod(shape_of(of, self.shape, self.rule.rows)))
+        each = int(np.prod(shape_of(of, self.shape, self.rule.matrices)))
         if over == Extent.GROUP:
             return self._over_group("sum", float(each))
-        among = int(np.prod(shape_of(over, self.shape, self.rule.rows)))
+        among = int(np.prod(shape_of(over, self.shape, self.rule.matrices)))
         return float(each // among) if among else 0.0
 
     def _over_group(self, fold: str, value: float) -> float:
@@ -322,13 +325,10 @@ class _Step:
         if over == Extent.GROUP:
             return self._over_group(fold, self._fold(fold, x, of, Extent.TENSOR) if of > Extent.TENSOR else float(x))
         start, take = FOLDS[fold]
-        target = shape_of(over, self.shape, self.rule.rows)
+        target = shape_of(over, self.shape, self.rule.matrices)
         if not self.rule.tiled:
             return float(_fold_blocks(x.reshape(1, -1), start, take)[0])
-        if self.rule.rows == Rows.FIRST:
-            x = x.reshape(1, x.shape[0], int(np.prod(x.shape[1:])))
-        else:
-            x = x.reshape(int(np.prod(x.shape[:-2])), *x.shape[-2:])
+        x = x.reshape(_as_matrices(x.shape, self.rule.matrices))
         if over == Extent.COLUMN:
             return _fold_columns(x, start, take).reshape(target)
         rows: Array
@@ -342,6 +342,17 @@ class _Step:
         count = int(np.prod(target))
         result = _in_order(rows.reshape(count, rows.size // max(1, count)), start, take)
         return result.reshape(target) if over > Extent.TENSOR else float(result[0])
+
+
+def _as_matrices(shape: tuple[int, ...], matrices: Matrices) -> tuple[int, int, int]:
+    """How many matrices there are in a shape, of how many rows and columns."""
+    match matrices:
+        case Matrices.LAST_TWO:
+            return int(np.prod(shape[:-2])), shape[-2], shape[-1]
+        case Matrices.FIRST_BY_REST:
+            return 1, shape[0], int(np.prod(shape[1:]))
+        case Matrices.ALL_BUT_LAST:
+            return 1, int(np.prod(shape[:-1])), shape[-1]
 
 
 def _in_order(lines: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:

@@ -130,9 +130,15 @@ def test_the_sizes_are_those_of_the_package() -> None:
 
 def matrices_of(x: Array, rows: str) -> list[list[list[float]]]:
     """As lists: matrices of rows of numbers."""
+    return x.reshape(shape_as_matrices(x, rows)).astype(np.float64).tolist()
+
+
+def shape_as_matrices(x: Array, rows: str) -> tuple[int, int, int]:
+    """How many matrices, of how many rows and columns: of the last dimensions, or one of slices or lines."""
     if rows == "first":
-        return [x.reshape(x.shape[0], -1 if x.size else math.prod(x.shape[1:])).astype(np.float64).tolist()]
-    return x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:]).astype(np.float64).tolist()
+        return 1, x.shape[0], math.prod(x.shape[1:])
+    rows_and_columns = math.prod(x.shape[:-2]), x.shape[-2], x.shape[-1]
+    return (1, rows_and_columns[0] * x.shape[-2], x.shape[-1]) if rows == "lines" else rows_and_columns
 
 
 def by_hand(fold: str, x: Array, over: str, rows: str | None) -> list[float]:
@@ -146,7 +152,7 @@ def by_hand(fold: str, x: Array, over: str, rows: str | None) -> list[float]:
         case "row":
             return list(chain(*each))
         case "column":
-            count = (math.prod(x.shape[1:]) if rows == "first" else x.shape[-1]) if matrices else 0
+            count = shape_as_matrices(x, rows)[2] if matrices else 0
             return [in_panels([row[j] for row in matrix], take, start) for matrix in matrices for j in range(count)]
         case "matrix":
             return [in_order(values, take, start) for values in each]
@@ -155,7 +161,7 @@ def by_hand(fold: str, x: Array, over: str, rows: str | None) -> list[float]:
 
 def counts_of(x: Array, over: str, rows: str | None) -> int:
     """How many elements one of `over` has."""
-    high, wide = (x.shape[0], math.prod(x.shape[1:])) if rows == "first" else (x.shape[-2:] if x.ndim > 1 else (1, 1))
+    high, wide = shape_as_matrices(x, rows)[1:] if rows and x.ndim > 1 else (1, 1)
     return {"row": wide, "column": high, "matrix": high * wide}.get(over, x.size)
 
 
@@ -188,7 +194,7 @@ def true_value(op: str, x: Sequence[float], y: Sequence[float]) -> tuple[float, 
 OPS = ("sum", "mean", "norm", "dot", "max", "min")
 
 
-def reducing(overs: Sequence[str], rows: str = "", of: str = "g") -> Rule:
+def reducing(overs: Sequence[str], matrices: str = "", of: str = "g") -> Rule:
     """A rule that keeps every reduction over each of `overs`, in a state of that extent."""
     states, formulas = [], []
     for over in overs:
@@ -197,7 +203,7 @@ def reducing(overs: Sequence[str], rows: str = "", of: str = "g") -> Rule:
             formulas.append(f"{op}_{over} = {op}({'p, ' if op == 'dot' else ''}{of}, {over})".replace(", tensor)", ")"))
     # Every state has to be read by something.
     formulas.append(f"delta = g*({' + '.join(f'{op}_{over}' for over in overs for op in OPS)})")
-    text = "\n".join(['name = "Reducing"', "[state]", *states, "[update]", f'rows = "{rows}"' * bool(rows)])
+    text = "\n".join(['name = "Reducing"', "[state]", *states, "[update]", f'matrices = "{matrices}"' * bool(matrices)])
     text += "\nformulas = '''\n" + "\n".join(formulas) + "\n'''\n"
     (rule,) = driver.compile_text(text, "reducing.toml").rules
     return rule
@@ -211,7 +217,7 @@ def reduced(rule: Rule, tensors: Sequence[tuple[Array, Array]]) -> tuple[list[di
         arrays = {"p": p.copy(), "g": g}
         for state in rule.states:
             if state.extent != Extent.GROUP:
-                arrays[state.name] = np.full(interp.shape_of(state.extent, p.shape, rule.rows), 7.0)
+                arrays[state.name] = np.full(interp.shape_of(state.extent, p.shape, rule.matrices), 7.0)
         made.append((rule, {}, interp.Tensor(1, arrays)))
     interp.step_group(made, group, {}, 1)
     return [tensor.arrays for _, _, tensor in made], group  # type: ignore[misc]
@@ -246,7 +252,9 @@ by_dtype = pytest.mark.parametrize("dtype", ["float32", "float64"])
 by_layout = pytest.mark.parametrize("layout", LAYOUTS)
 OVER_TENSORS = reducing(["tensor"])
 OVER_ROWS = reducing(["tensor", "matrix", "row", "column"])
-OVER_SLICES = reducing(["tensor", "matrix", "row", "column"], rows="first")
+OVER_SLICES = reducing(["tensor", "matrix", "row", "column"], matrices="first by rest")
+OVER_LINES = reducing(["tensor", "matrix", "row", "column"], matrices="all but last by last")
+OF_MATRICES = {"last": OVER_ROWS, "first": OVER_SLICES, "lines": OVER_LINES}
 
 
 @by_dtype
@@ -261,14 +269,13 @@ def test_a_tensor_is_reduced_in_blocks_and_lanes(shape: tuple[int, ...], layout:
 
 @by_dtype
 @pytest.mark.parametrize("layout", ["C", "Fortran", "with gaps"])
-@pytest.mark.parametrize("rows", ["last", "first"])
+@pytest.mark.parametrize("rows", OF_MATRICES)
 @pytest.mark.parametrize("shape", MATRICES, ids=str)
 def test_rows_columns_and_matrices_are_reduced_in_their_order(
     shape: tuple[int, ...], rows: str, layout: str, dtype: str
 ) -> None:
     p, g = map(LAYOUTS[layout], pair_of(shape, dtype))
-    rule = OVER_SLICES if rows == "first" else OVER_ROWS
-    (states,), _ = reduced(rule, [(p, g)])
+    (states,), _ = reduced(OF_MATRICES[rows], [(p, g)])
     for over in ("row", "column", "matrix", "tensor"):
         for op in OPS:
             own = states[f"{op}_{over}"]

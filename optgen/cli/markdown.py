@@ -78,6 +78,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
         "Hyperparameters": _hyperparameters(rule),
         "Flags": _table(("", "default", "requires", "meaning"), map(_flag, rule.flags)),
         "State": _table(("", "kept", "starts as", "meaning", ""), _states(compilation, variant)),
+        "Matrices": _plain(summary.matrices(compilation.rules)),
         "Cost": "\n\n".join(_costs(compilation, variant, changes)),
         "Notes": _plain(rule.notes),
         "Reference": _LINKED.sub(_linked, _plain(rule.reference)),
@@ -112,7 +113,7 @@ def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]
     """Rows for the states of a variant. The default one also lists those of the others, and whose they are."""
     rules = compilation.rules if variant == 0 else compilation.rules[variant : variant + 1]
     for state in {state.name: state for rule in rules for state in rule.states}.values():
-        kept = summary.kept(state.extent, rules[0].rows)
+        kept = summary.kept(state.extent, rules[0].matrices)
         starts = _plain(text.expression(state.init))
         yield _code(state.name), kept, starts, _plain(state.doc), _plain(summary.only(state.name, rules))
 

@@ -120,13 +120,18 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     yield "\nState"
     small = any(state.extent < Extent.ELEMENT for state in rule.states)
     yield Table([
-        (state.name, *[summary.kept(state.extent, rule.rows)] * small,
+        (state.name, *[summary.kept(state.extent, rule.matrices)] * small,
          f"starts as {text.expression(state.init)}", state.doc)
         for state in rule.states
     ] or [("none",)])  # fmt: skip
     yield "\nCost"
     yield Table([(line,) for line in _cost(low)])
-    sections = {"Exactness": summary.exactness(low), "Notes": _line(rule.notes), "Origin": rule.origin}
+    sections = {
+        "Matrices": summary.matrices([low]),
+        "Exactness": summary.exactness(low),
+        "Notes": _line(rule.notes),
+        "Origin": rule.origin,
+    }
     for title, words in (sections | {"Reference": rule.reference}).items():
         if words:
             yield f"\n{title}"

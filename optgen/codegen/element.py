@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..frozen import frozen
-from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Size, extent_of, type_of, walk
+from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Shape, Size, extent_of, type_of, walk
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign, Rule
 from ..lowering.sweeps import Sweep, Sweeps
@@ -160,7 +160,7 @@ def _fold(reduction: Assign, storage: Storage) -> Fold:
 
 
 def _is_small(expr: Expr) -> bool:
-    return isinstance(expr, Local | Load | Size) and extent_of(expr) < Extent.ELEMENT
+    return isinstance(expr, Local | Load | Shape | Size) and extent_of(expr) < Extent.ELEMENT
 
 
 def _name_of(expr: Expr) -> str:
@@ -169,6 +169,8 @@ def _name_of(expr: Expr) -> str:
             return expr.name
         case Load():
             return expr.array
+        case Shape():
+            return "ndim" if expr.dimension is None else "length"
     assert isinstance(expr, Size)
     return "size"
 

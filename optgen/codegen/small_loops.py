@@ -16,6 +16,7 @@ from ..ir.expr import (
     Load,
     Local,
     Reduce,
+    Shape,
     Size,
     extent_of,
     reduced_extent,
@@ -123,7 +124,7 @@ def _target(assign: Assign, work: SmallLoop, storage: Storage) -> StorageSlot:
 
 def _read(values: Iterable[Expr], local: dict[Local, str], storage: Storage) -> list[Place]:
     """The places that the C of some values reads; the step's scalars have names of their own."""
-    small = (e for value in values for e in walk(value) if isinstance(e, Local | Load | Size))
+    small = (e for value in values for e in walk(value) if isinstance(e, Local | Load | Shape | Size))
     return [storage.of(e) for e in small if not (isinstance(e, Local) and e in local)]
 
 

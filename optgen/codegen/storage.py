@@ -11,11 +11,23 @@ from enum import Enum
 from typing import TypeAlias
 
 from ..frozen import frozen
-from ..ir.expr import Expr, Extent, Load, Local, Reduce, Size
+from ..ir.expr import Expr, Extent, Load, Local, Reduce, Shape, Size
 from ..lowering.stages import in_place
 from ..lowering.sweeps import Sweeps, group_names, load_name
 
-__all__ = ["INDEX", "Base", "Kept", "KeptArray", "Need", "Place", "Ratio", "Storage", "StorageSlot", "is_down"]
+__all__ = [
+    "INDEX",
+    "Base",
+    "Kept",
+    "KeptArray",
+    "Need",
+    "Place",
+    "Ratio",
+    "ShapeEntry",
+    "Storage",
+    "StorageSlot",
+    "is_down",
+]
 
 
 class Base(Enum):
@@ -134,7 +146,25 @@ class Ratio:
         return frozenset({Base.SHAPE})
 
 
-Place: TypeAlias = StorageSlot | Ratio
+@frozen
+class ShapeEntry:
+    """The number of dimensions of the parameter, or the length of one: read from the layout, kept nowhere."""
+
+    shape: Shape
+    counted_by: Extent | None = None
+
+    @property
+    def c(self) -> str:
+        if self.shape.dimension is None:
+            return f"(double){Base.SHAPE.value}.layout[-1]"
+        return f"optgen_length({Base.SHAPE.value}.layout, {self.shape.dimension})"
+
+    @property
+    def needs(self) -> frozenset[Need]:
+        return frozenset({Base.SHAPE})
+
+
+Place: TypeAlias = StorageSlot | Ratio | ShapeEntry
 
 
 class Storage:
@@ -159,6 +189,8 @@ class Storage:
         match expr:
             case Size():
                 return Ratio(expr.of, expr.over)
+            case Shape():
+                return ShapeEntry(expr)
             case Load():
                 if expr.extent == Extent.GROUP:
                     return StorageSlot(Memory.GROUP, self.group[load_name(expr.array)], expr.extent)

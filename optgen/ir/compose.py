@@ -27,8 +27,8 @@ from .expr import (
     Extent,
     Load,
     Local,
+    Matrices,
     Reduce,
-    Rows,
     Scalar,
     children,
     extent_of,
@@ -88,7 +88,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         origin=first.origin if alone else "",
         notes=first.notes if alone else "",
         matrix=matrix,
-        rows=next((part.rows for part in parts if part.rows != Rows.LAST), Rows.LAST),
+        matrices=next((part.matrices for part in parts if part.matrices != Matrices.LAST_TWO), Matrices.LAST_TWO),
         accept=made.accept.name if made.accept is not None else "",
     )
     return Composed(

@@ -6,6 +6,7 @@ In: nothing; `language` makes the values. Out: frozen values, to be compared, ha
              | Scalar(hyper, index)             a hyperparameter; index from 1 where it has several values, else 0
              | Count()                          t, the updates of this parameter, this one included
              | Size(over, of)                   the number of values of extent `of` in each of `over`
+             | Shape(dimension)                 how long a dimension of the parameter is, or how many there are
              | Load(array, extent)              "p", "g" or a state, as it was before the step
              | Local(name, extent, type)        the value of an earlier assignment, or of a scalar
              | Call(op, args+)                  op: a row of primitives.OPS
@@ -37,9 +38,10 @@ __all__ = [
     "Extent",
     "Load",
     "Local",
+    "Matrices",
     "Reduce",
-    "Rows",
     "Scalar",
+    "Shape",
     "Size",
     "children",
     "extent_of",
@@ -128,14 +130,19 @@ def joint_extent(exprs: Iterable[Expr]) -> Extent:
     return join(*map(extent_of, exprs))
 
 
-class Rows(StrEnum):
-    """Which rows of a parameter are meant: "last" of the last two dimensions, "first" slices of the first dimension."""
+class Matrices(StrEnum):
+    """How a parameter of more than two dimensions is seen as matrices: which dimensions are rows "by" columns.
 
-    LAST = "last"
-    FIRST = "first"
+    Of the shape `(a, b, c, d)`, LAST_TWO makes `a*b` matrices of `c` by `d`, FIRST_BY_REST one of `a` by `b*c*d`, and
+    ALL_BUT_LAST one of `a*b*c` by `d`.
+    """
+
+    LAST_TWO = "last two"
+    FIRST_BY_REST = "first by rest"
+    ALL_BUT_LAST = "all but last by last"
 
 
-def varying_dimensions(extent: Extent, rank: int, rows: Rows = Rows.LAST) -> frozenset[int]:
+def varying_dimensions(extent: Extent, rank: int, matrices: Matrices = Matrices.LAST_TWO) -> frozenset[int]:
     """The dimensions of a parameter along which values of an extent vary; along all others there is one value.
 
     The one source of how many rows, columns and matrices there are. `rank`: the number of dimensions, at least 2
@@ -143,7 +150,11 @@ def varying_dimensions(extent: Extent, rank: int, rows: Rows = Rows.LAST) -> fro
     """
     if extent <= Extent.TENSOR:
         return frozenset()
-    row, column = ({0}, set(range(1, rank))) if rows == Rows.FIRST else ({rank - 2}, {rank - 1})
+    row, column = {
+        Matrices.LAST_TWO: ({rank - 2}, {rank - 1}),
+        Matrices.FIRST_BY_REST: ({0}, set(range(1, rank))),
+        Matrices.ALL_BUT_LAST: (set(range(rank - 1)), {rank - 1}),
+    }[matrices]
     fixed = {Extent.MATRIX: row | column, Extent.ROW: column, Extent.COLUMN: row}.get(extent, set())
     return frozenset(range(rank)) - fixed
 
@@ -179,6 +190,23 @@ class Count:
 class Size:
     over: Extent
     of: Extent = Extent.ELEMENT
+
+
+@frozen
+class Shape:
+    """The length of a dimension of the parameter, 1 if there is no such one; without `dimension`, how many there are.
+
+    Dimensions count from 1, and from the last one backwards from -1.
+    """
+
+    dimension: int | None = None
+
+    def of(self, shape: tuple[int, ...]) -> int:
+        """Its value for a parameter of this shape."""
+        if self.dimension is None:
+            return len(shape)
+        place = self.dimension - 1 if self.dimension > 0 else len(shape) + self.dimension
+        return shape[place] if 0 <= place < len(shape) else 1
 
 
 #: The counts that formulas have a name for. A matrix has as many rows as a column has elements.
@@ -238,7 +266,7 @@ class Reduce:
         return Reduce, (self.op, self.args, self.over, self.key)
 
 
-Expr: TypeAlias = Const | Scalar | Count | Size | Load | Local | Call | Reduce
+Expr: TypeAlias = Const | Scalar | Count | Size | Shape | Load | Local | Call | Reduce
 
 
 def extent_of(expr: Expr) -> Extent:
@@ -249,6 +277,8 @@ def extent_of(expr: Expr) -> Extent:
             return Extent.STEP
         case Size():
             return Extent.GROUP if expr.over == Extent.GROUP else Extent.TENSOR
+        case Shape():
+            return Extent.TENSOR
         case Load() | Local() | Call():
             return expr.extent
         case Reduce():

@@ -25,7 +25,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from ..frozen import frozen
-from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Rows, walk
+from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Matrices, walk
 
 __all__ = ["Assign", "Flag", "Hyper", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
 
@@ -132,7 +132,7 @@ class Rule:
     notes: str = ""
     part: Part = Part.RULE
     matrix: bool | None = None
-    rows: Rows = Rows.LAST
+    matrices: Matrices = Matrices.LAST_TWO
     accept: str = ""
     sharded: bool = False
 

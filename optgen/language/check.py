@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from ..errors import Span, SpecError, SpecWarning
 from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Expr, Rows, type_of
+from ..ir.expr import Expr, Matrices, type_of
 from ..ir.primitives import Type
 from ..ir.rule import Flag, Hyper, Interval, Part, Rule
 from ..ir.verify import verify
@@ -101,9 +101,9 @@ class _Checker(Scope):
         self.by_matrix = any(map(mentions_matrix, terms))
         extents = (state.extent for state in spec.states)
         self.tiled = any(mentions_tiles(term, self.given) for term in terms) or any(map(is_of_tiles, extents))
-        if spec.rows != Rows.LAST and not self.tiled and not spec.faults:
-            message = f"{spec.rows!r} says which rows are meant, and nothing here has rows"
-            self.fault(spec.rows_span, message, "remove it, or reduce over rows: mean(g, row)")
+        if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
+            message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
+            self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
 
     def check_names(self) -> None:
         spec = self.spec
@@ -286,7 +286,7 @@ class _Checker(Scope):
             notes=spec.notes,
             part=Part(spec.part),
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
-            rows=Rows(spec.rows),
+            matrices=Matrices(spec.matrices),
         )
 
     def check_rules(self, rules: tuple[Rule, ...]) -> None:

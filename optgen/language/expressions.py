@@ -5,7 +5,7 @@ In: terms, and the names of a variant. Out: an `Expr`, or None for a term with a
 
 from __future__ import annotations
 
-from ..ir.expr import COUNTS, Call, Const, Expr, Extent, Reduce, joint_extent, type_of, varies_within
+from ..ir.expr import COUNTS, Call, Const, Expr, Extent, Reduce, Shape, joint_extent, type_of, varies_within
 from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, REDUCTIONS, Type
 from ..names import close_matches
 from .resolve import Resolver
@@ -24,6 +24,9 @@ from .vocabulary import (
 )
 
 __all__ = ["Expressions"]
+
+#: The most dimensions that an array can have.
+MOST_DIMENSIONS = 64
 
 
 class Expressions(Resolver):
@@ -115,7 +118,18 @@ class Expressions(Resolver):
             hint = f"write {SAID_AS[name]}" if name in SAID_AS else None
             self.fault(term.span, f"{name}(): expected {arguments}, got {len(args)}", hint)
             return None
-        return self.call(name, term, args)
+        return self.length(term) if name == "length" else self.call(name, term, args)
+
+    def length(self, term: Invoke) -> Expr | None:
+        """Elaborate the length of a dimension, `length(2)` or `length(-1)`."""
+        (arg,), sign = term.args, 1
+        if isinstance(arg, Operation) and arg.op == "neg":
+            arg, sign = arg.args[0], -1
+        if isinstance(arg, Number) and arg.whole and 1 <= arg.value <= MOST_DIMENSIONS:
+            return Shape(sign * int(arg.value))
+        message = f"length(): expected a dimension from 1 to {MOST_DIMENSIONS}, or from -1 to -{MOST_DIMENSIONS}"
+        self.fault(term.args[0].span, message, f"write {SAID_AS['length']}")
+        return None
 
     def unknown_function(self, term: Invoke) -> None:
         """Record the fault of a call of what is no function."""

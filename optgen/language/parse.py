@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
-from ..ir.expr import Rows
+from ..ir.expr import Matrices
 from ..ir.rule import Part
 from ..names import canonical, close_matches
 from .formula import kind, read_expression, read_formulas, words
@@ -30,8 +30,8 @@ PARTS = tuple(part.value for part in Part)
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
 #: The range of a hyperparameter that names none, or one that cannot be read: every number.
 EVERY = "(-inf, inf)"
-#: Which rows are meant: those of the last two dimensions, or slices of the first one.
-ROWS = tuple(rows.value for rows in Rows)
+#: Which dimensions of a parameter make matrices.
+MATRICES = tuple(matrices.value for matrices in Matrices)
 
 
 def parse(text: str, file: str) -> SpecAst:
@@ -280,9 +280,9 @@ class _Document:
         if not isinstance(table, dict):
             self.fault(self.value_span(("update",)), f"'update': expected a table, got {kind(table)}", example)
             return
-        self.refuse_unknown(("update",), table, ("formulas", "rows"))
-        self.spec.rows = self.choice(("update",), table, "rows", ROWS)
-        self.spec.rows_span = self.value_span(("update", "rows"))
+        self.refuse_unknown(("update",), table, ("formulas", "matrices"))
+        self.spec.matrices = self.choice(("update",), table, "matrices", MATRICES)
+        self.spec.matrices_span = self.value_span(("update", "matrices"))
         self.spec.formulas_span = self.key_span(("update",))
         source = self.text(("update",), table, "formulas", required=True)
         if not source:

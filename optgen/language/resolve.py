@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 
 from ..errors import Diagnostic, Span
 from ..ir.compose import DELTA
-from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Load, Local, Scalar
+from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Load, Local, Scalar, Shape
 from ..names import close_matches
 from .syntax import Item, Name, SpecAst, Term
 from .terms import names_in, subterms
-from .vocabulary import CALLABLE, GIVEN, GIVEN_TO_PARTS, INITIAL, MATRIX, MOST_SUGGESTIONS, OVER
+from .vocabulary import CALLABLE, FREE, GIVEN, GIVEN_TO_PARTS, INITIAL, MATRIX, MOST_SUGGESTIONS, OVER
 
 __all__ = ["Resolver", "Scope"]
 
@@ -40,7 +40,7 @@ class Scope:
         self.targets = {formula.target for formula in spec.formulas}
         self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
         self.flags = {flag.name for flag in spec.flags}
-        own = {*self.states, *self.targets, *self.hypers, *self.flags} & {"rows", "columns"}  # these may be taken
+        own = {*self.states, *self.targets, *self.hypers, *self.flags} & FREE
         self.given = {name: what for name, what in GIVEN.items() if name not in own}
         self.given |= GIVEN_TO_PARTS if spec.part else {}
         self.by_matrix = False  # whether matrices have a variant of their own
@@ -91,6 +91,8 @@ class Resolver:
             return Load(name)
         if name == "t":
             return Count()
+        if name == "ndim" and name in self.scope.given:
+            return Shape()
         if (count := COUNTS.get(name)) and name in self.scope.given:
             if count.over > Extent.TENSOR and not self.choice[MATRIX]:
                 message = f"there are no {name} where the parameter is no matrix"

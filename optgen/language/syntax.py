@@ -140,8 +140,8 @@ class SpecAst:
     origin: str = ""
     notes: str = ""
     part: str = ""
-    rows: str = "last"
-    rows_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    matrices: str = "last two"
+    matrices_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     hypers: list[HyperAst] = field(default_factory=list)
     flags: list[FlagAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)

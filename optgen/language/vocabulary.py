@@ -17,6 +17,7 @@ from ..ir.rule import Part
 __all__ = [
     "CALLABLE",
     "COMPARE",
+    "FREE",
     "GIVEN",
     "GIVEN_TO_PARTS",
     "INITIAL",
@@ -38,7 +39,7 @@ OVER = {extent.name.lower(): extent for extent in Extent if Extent.GROUP <= exte
 GIVEN = {
     PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
     "size": "the number of elements",
-    "rows": "the number of rows", "columns": "the number of columns",
+    "ndim": "the number of dimensions", "rows": "the number of rows", "columns": "the number of columns",
     **dict.fromkeys(OVER, "an extent"),
 }  # fmt: skip
 #: How a sum of equal values is written as a product.
@@ -76,11 +77,14 @@ NOT_YET = {
     )
     for name in names.split()
 }
-#: Functions that primitives are written for, with how many arguments; these names are free for other things.
-WRITTEN_OUT = {"clip": 3}
+#: Functions that are no primitives, with how many arguments; these names are free for other things.
+WRITTEN_OUT = {"clip": 3, "length": 1}
+#: Given names that a spec may use for other things.
+FREE = frozenset({"ndim", "rows", "columns"})
 #: What other libraries have a function for, and is said by others here.
 SAID_AS = {
     **dict.fromkeys(("clip", "clamp"), "clip(x, low, high)"),
+    "length": "length(1) for the first dimension, length(-1) for the last one",
     "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",
     "square": "x**2", "rsqrt": "1/sqrt(x)", "var": "mean((x - mean(x))**2)", "std": "sqrt(mean((x - mean(x))**2))",
     "mod": "a % b", "fmod": "a % b", "fabs": "abs(x)", "select": "a if condition else b",

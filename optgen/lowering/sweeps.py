@@ -21,6 +21,7 @@ from ..ir.expr import (
     Load,
     Local,
     Reduce,
+    Shape,
     Size,
     children,
     extent_of,
@@ -142,6 +143,8 @@ def joined(value: Expr) -> bool:
     """Whether a shard has only its part of a value, be it of the tensor or of what that gives to the group."""
     if isinstance(value, Size):
         return value.over == Extent.TENSOR
+    if isinstance(value, Shape):
+        return True
     return isinstance(value, Reduce) and value.over <= Extent.TENSOR < reduced_extent(value)
 
 
@@ -298,7 +301,7 @@ class _Planner:
 
     def in_kernel(self, value: Expr) -> bool:
         """Whether the kernel computes a value. It cannot know how large the whole of a shard is."""
-        return extent_of(value) != Extent.GROUP and not (self.exchanged(value) and isinstance(value, Size))
+        return extent_of(value) != Extent.GROUP and not (self.exchanged(value) and isinstance(value, Size | Shape))
 
     def turn_after(self, value: Expr, turn: dict[str, int], *, host: bool) -> int:
         """The first turn in which all that `value` is made of is known; in a turn, the host comes last."""

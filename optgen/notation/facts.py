@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..frozen import frozen
-from ..ir.expr import COUNTS, Call, Count, Extent, Load, Reduce, Rows, walk
+from ..ir.expr import COUNTS, Call, Count, Extent, Load, Matrices, Reduce, walk
 from ..ir.primitives import OPS
 from ..ir.rule import Assign, Part, Rule
 from ..lowering import dead_code as dead
@@ -31,6 +31,18 @@ _KEPT = {
     Extent.MATRIX: "one for each matrix",
     Extent.TENSOR: "one number",
     Extent.GROUP: "one number for all parameters",
+}
+#: What a row or column is, where matrices are not those of the last two dimensions.
+_SEEN = {
+    (Extent.ROW, Matrices.FIRST_BY_REST): " (a slice of the first dimension)",
+    (Extent.COLUMN, Matrices.FIRST_BY_REST): " (a place in all slices of the first dimension)",
+    (Extent.ROW, Matrices.ALL_BUT_LAST): " (a line along the last dimension)",
+    (Extent.COLUMN, Matrices.ALL_BUT_LAST): " (a place in all lines along the last dimension)",
+}
+_OF_FOUR = {
+    Matrices.LAST_TWO: "a·b matrices of c rows and d columns",
+    Matrices.FIRST_BY_REST: "one matrix of a rows and b·c·d columns",
+    Matrices.ALL_BUT_LAST: "one matrix of a·b·c rows and d columns",
 }
 
 
@@ -165,10 +177,15 @@ def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
     return tuple((flag.name, flag.value) for flag in rule.flags if flag.value is not flag.default)
 
 
-def kept(extent: Extent, rows: Rows = Rows.LAST) -> str:
+def kept(extent: Extent, matrices: Matrices = Matrices.LAST_TWO) -> str:
     """How many values a state of this extent has, in words."""
-    slices = " (a slice of the first dimension)" if extent == Extent.ROW and rows == Rows.FIRST else ""
-    return _KEPT[extent] + slices
+    return _KEPT[extent] + _SEEN.get((extent, matrices), "")
+
+
+def matrices(rules: Iterable[Rule]) -> str:
+    """How a parameter of more than two dimensions is seen as matrices, in words; empty if it does not matter."""
+    seen = next((rule.matrices for rule in rules if rule.tiled), None)
+    return "" if seen is None else f"{seen}: a parameter of shape (a, b, c, d) is {_OF_FOUR[seen]}"
 
 
 def only(state: str, rules: Sequence[Rule]) -> str:

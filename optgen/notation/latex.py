@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 
-from ..ir.expr import Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Size
+from ..ir.expr import Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Shape, Size
 from ..ir.rule import Assign, Rule
 from ..names import GREEK
 from .printer import Form, Power, write
-from .text import count_name, number
+from .text import count_name, number, shape_name
 
 __all__ = ["FORMS", "expression", "formula", "rule"]
 
@@ -77,6 +77,8 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             return _name(expr.array), Power.ATOM
         case Size():
             return _count(expr), Power.ATOM
+        case Shape():
+            return rf"\text{{{shape_name(expr)}}}", Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 
-from ..ir.expr import COUNTS, Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Size
+from ..ir.expr import COUNTS, Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Shape, Size
 from ..ir.rule import Assign
 from ..names import greek
 from .printer import Form, Power, write
 
-__all__ = ["FORMS", "count_name", "expression", "formula", "number"]
+__all__ = ["FORMS", "count_name", "expression", "formula", "number", "shape_name"]
 
 _P = Power
 FORMS: dict[str, Form] = {
@@ -79,6 +79,8 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             return greek(expr.array), Power.ATOM
         case Size():
             return count_name(expr) or _count(expr), Power.ATOM
+        case Shape():
+            return shape_name(expr), Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)
@@ -87,6 +89,11 @@ def _atom(expr: Expr) -> tuple[str, Power]:
 def count_name(size: Size) -> str | None:
     """The name that formulas have for a count: size, rows, columns."""
     return _COUNTED.get(size)
+
+
+def shape_name(shape: Shape) -> str:
+    """`ndim`, or `length(k)`, as formulas have it."""
+    return "ndim" if shape.dimension is None else f"length({shape.dimension})"
 
 
 def _count(size: Size) -> str:

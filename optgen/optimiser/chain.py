@@ -271,9 +271,9 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
             message = f"part {i}, {name}, works on a gradient or step, and {before} before it gives a parameter"
             raise ArgumentError(message, hint=f"put {name} before {before}")
         stepped = stepped or kind == ""
-    rows = {part.rule.rows: type(part).__name__ for part in parts if any(r.tiled for r in _used(part))}
-    if len(rows) > 1:
-        message = f"{' and '.join(rows.values())} do not fit into one chain: they mean different rows of a parameter"
+    seen = {part.rule.matrices: type(part).__name__ for part in parts if any(r.tiled for r in _used(part))}
+    if len(seen) > 1:
+        message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different matrices"
         raise ArgumentError(message, hint="step them apart")
     held = [i for i, part in enumerate(parts) if any(a.target == "proceed" for a in _open(part, True).body)]
     for i, part in enumerate(parts):

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..frozen import frozen, replace
 from ..ir.evaluate import ValuesByCount
-from ..ir.expr import Extent, Rows
+from ..ir.expr import Extent
 from ..ir.primitives import BLOCK, PANEL
 from .addresses import address_of
 from .arrays import Array
@@ -73,7 +73,9 @@ class TensorForm:
     Attributes
     ----------
     cells
-        The layout, as C reads it.
+        The layout, as C reads it; before it, backwards, how many dimensions the parameter has, and their lengths.
+    dimensions
+        How many dimensions the parameter has.
     offsets
         Bytes from the first element of each array to the first one visited.
     counts
@@ -85,11 +87,17 @@ class TensorForm:
     """
 
     cells: Array
+    dimensions: int
     offsets: tuple[int, ...]
     counts: Mapping[Extent, int]
     units: int
     slabs: int
     numbers: tuple[int, ...]
+
+    @property
+    def layout(self) -> int:
+        """The address of the layout."""
+        return address_of(self.cells) + 8 * (1 + self.dimensions)
 
 
 @frozen
@@ -107,14 +115,16 @@ def _form(kernel: Kernel, tensor: Sequence[Array]) -> TensorForm:
     units = entry.units
     tiled = units == 0
     alike = tensor[: len(rule.arrays)]
-    layout = layout_of(alike, ordered=units != 1, tiled=tiled, slices=rule.rows == Rows.FIRST and tiled)
+    layout = layout_of(alike, ordered=units != 1, matrices=rule.matrices if tiled else None)
     if layout.slabs and not kernel.takes_slabs:
         layout = replace(layout, slabs=False)
-    counts = counts_of(tensor[0].shape, rule if tiled else None)
+    shape = tensor[0].shape
+    counts = counts_of(shape, rule if tiled else None)
     work = 0 if layout.slabs else _tiles(counts) if tiled else -(-tensor[0].size // units)
     keeps = entry.count > len(kernel.sweeps.sweeps)
     return TensorForm(
-        np.array(layout.cells(), np.int64), (*layout.offsets, *(0,) * entry.states), counts, work,
+        np.array((*reversed(shape), len(shape), *layout.cells()), np.int64), len(shape),
+        (*layout.offsets, *(0,) * entry.states), counts, work,
         _slabs(counts) if layout.slabs else 0, _numbers(kernel, counts) if keeps else (),
     )  # fmt: skip
 
@@ -145,7 +155,7 @@ def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]]) -> list[TensorRo
         if form is None:
             form = forms[geometry] = _form(kernel, tensor)
         arrays = [address_of(x) + offset for x, offset in zip(tensor, form.offsets, strict=True)]
-        return TensorRow(form, pack(address_of(form.cells), *arrays), np.empty(sum(form.numbers)))
+        return TensorRow(form, pack(form.layout, *arrays), np.empty(sum(form.numbers)))
 
     return list(map(row, tensors))
 

@@ -436,4 +436,5 @@ def first_group_states(rule: Rule, values: HyperValues) -> dict[str, Array]:
 
 def small_shapes(rule: Rule, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """The shapes of those states of a parameter that have less than a value for each element."""
-    return {s.name: interp.shape_of(s.extent, shape, rule.rows) for s in rule.small_states if s.extent > Extent.GROUP}
+    small = (state for state in rule.small_states if state.extent > Extent.GROUP)
+    return {state.name: interp.shape_of(state.extent, shape, rule.matrices) for state in small}

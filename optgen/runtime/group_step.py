@@ -15,7 +15,7 @@ import numpy as np
 
 from ..frozen import frozen
 from ..ir.evaluate import Value, ValuesByCount, evaluate
-from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Size, children, rebuilt
+from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Shape, Size, children, rebuilt
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign
 from ..lowering.sweeps import Group, joined, load_name
@@ -29,11 +29,12 @@ __all__ = ["GroupStep", "Shards"]
 class Shards:
     """The tensors of a binding as wholes, where other processes have the rest of them.
 
-    `counts`: how many values of each extent the whole tensors have. `joined(folds, parts)`: the reductions of whole
-    tensors, a row for each tensor and a column for each of `folds`, where those of the shards here are `parts`. All
-    processes call it together, and get the same bits.
+    `shapes`: those of the whole tensors. `counts`: how many values of each extent these have. `joined(folds, parts)`:
+    the reductions of whole tensors, a row for each tensor and a column for each of `folds`, where those of the shards
+    here are `parts`. All processes call it together, and get the same bits.
     """
 
+    shapes: Sequence[tuple[int, ...]]
     counts: Sequence[Mapping[Extent, int]]
     joined: Callable[[Sequence[str], Array], Array]
 
@@ -163,6 +164,8 @@ def _join(binding: Binding, code: Sequence[Assign], shards: Shards) -> None:
         if isinstance(assign.value, Size):
             of = assign.value.of
             binding.cells[:, cells[assign.target]] = [counts[of] for counts in shards.counts]
+        elif isinstance(assign.value, Shape):
+            binding.cells[:, cells[assign.target]] = list(map(assign.value.of, shards.shapes))
         elif isinstance(assign.value, Reduce):
             partial.append((cells[assign.target], FOLD_OF[assign.value.op]))
     if partial:

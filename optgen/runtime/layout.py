@@ -13,7 +13,7 @@ from itertools import pairwise
 from numpy.lib.stride_tricks import as_strided
 
 from ..frozen import frozen
-from ..ir.expr import Extent, Rows, varying_dimensions
+from ..ir.expr import Extent, Matrices, varying_dimensions
 from ..ir.rule import Rule
 from ..paths import constant
 from .arrays import Array
@@ -37,6 +37,11 @@ class LayoutKind(IntEnum):
     SLICES = 2
     #: Small matrices, dense from the first to the last.
     SLABS = 3
+    #: Each row is a line of the last dimension, and the lines do not follow each other evenly.
+    LINES = 4
+
+
+_IN_PIECES = {Matrices.FIRST_BY_REST: LayoutKind.SLICES, Matrices.ALL_BUT_LAST: LayoutKind.LINES}
 
 
 @frozen
@@ -46,24 +51,22 @@ class Layout:
     `shape`: the dimensions left after merging, the last one innermost. `by[d][a]`: the stride in bytes of array `a`
     along dimension `d`. `offsets`: bytes from the first element of each array to the first one visited. `dense`: one
     dimension, and every array aligned and without gaps; for matrices, which keep their dimensions, every row of every
-    array. `slices`: the rows are slices of the first dimension. `slabs`: the matrices are small, and every array is
-    dense from the first to the last.
+    array. `pieces`: what the rows are, where they or what is between them lie in several pieces. `slabs`: the matrices
+    are small, and every array is dense from the first to the last.
     """
 
     dense: bool
     shape: tuple[int, ...]
     by: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
-    slices: bool = False
+    pieces: Matrices = Matrices.LAST_TWO
     slabs: bool = False
 
     @property
     def kind(self) -> LayoutKind:
         if self.slabs:
             return LayoutKind.SLABS
-        if self.slices:
-            return LayoutKind.SLICES
-        return LayoutKind.DENSE if self.dense else LayoutKind.STRIDED
+        return _IN_PIECES.get(self.pieces, LayoutKind.DENSE if self.dense else LayoutKind.STRIDED)
 
     def cells(self) -> list[int]:
         """The layout as the runtime reads it."""
@@ -75,26 +78,25 @@ class Layout:
         ]
 
 
-def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = False, slices: bool = False) -> Layout:
+def layout_of(arrays: Sequence[Array], *, ordered: bool = False, matrices: Matrices | None = None) -> Layout:
     """The layout of arrays of one shape, the first of which leads: its smallest stride becomes the innermost.
 
-    `ordered`: elements are visited in the order of their indices instead, as reductions need. `tiled`: so they are, and
-    rows and columns stay what they are. `slices`: these rows are the slices of the first dimension.
+    `ordered`: elements are visited in the order of their indices instead, as reductions need. `matrices`: so they are,
+    and the rows and columns of these matrices stay what they are.
     """
     lead = arrays[0]
-    if slices and lead.ndim > 2:
-        flat = [_as_matrix(x) for x in arrays]
-        matrices = [x for x in flat if x is not None]
-        if len(matrices) == len(arrays):  # each slice lies in one piece
-            return layout_of(matrices, tiled=True)
+    one = matrices in _IN_PIECES and lead.ndim > 2
+    if one and matrices is not None:
+        flat = [y for x in arrays if (y := _as_matrix(x, matrices)) is not None]
+        if len(flat) == len(arrays):
+            return layout_of(flat, matrices=Matrices.LAST_TWO)
     sizes = tuple(x.itemsize for x in arrays)
-    if tiled:
+    if matrices is not None:
         by = tuple(tuple(x.strides[d] for x in arrays) for d in range(lead.ndim))
         smooth = (by[-1] == sizes or lead.shape[-1] <= 1) and all(x.flags.aligned for x in arrays)
-        sliced = slices and lead.ndim > 2
-        small = 0 < lead.shape[-2] * lead.shape[-1] <= SLAB and lead.size > 0 and not sliced
+        small = 0 < lead.shape[-2] * lead.shape[-1] <= SLAB and lead.size > 0 and not one
         slabs = small and all(x.flags.c_contiguous and x.flags.aligned for x in arrays)
-        return Layout(smooth, lead.shape, by, (0,) * len(arrays), sliced, slabs)
+        return Layout(smooth, lead.shape, by, (0,) * len(arrays), matrices if one else Matrices.LAST_TWO, slabs)
     if all(x.flags.c_contiguous and x.flags.aligned for x in arrays):
         return Layout(True, (lead.size,), (sizes,), (0,) * len(arrays))
     offsets = [0] * len(arrays)
@@ -122,13 +124,21 @@ def layout_of(arrays: Sequence[Array], *, ordered: bool = False, tiled: bool = F
     return Layout(dense, tuple(shape), tuple(by), tuple(offsets))
 
 
-def _as_matrix(x: Array) -> Array | None:
-    """The same memory with a row for each slice of the first dimension; None if the elements do not lie so."""
-    inner = [(n, stride) for n, stride in zip(x.shape[1:], x.strides[1:], strict=True) if n != 1]
-    if any(outer[1] != n * stride for outer, (n, stride) in pairwise(inner)):
+def _as_matrix(x: Array, matrices: Matrices) -> Array | None:
+    """The same memory as one matrix; None if its rows, or the elements of a row, do not follow each other evenly."""
+    cut = 1 if matrices == Matrices.FIRST_BY_REST else x.ndim - 1
+    rows, columns = _merged(x, range(cut)), _merged(x, range(cut, x.ndim))
+    if rows is None or columns is None:
         return None
-    shape = (x.shape[0], math.prod(x.shape[1:]))
-    return as_strided(x, shape, (x.strides[0], inner[-1][1] if inner else x.itemsize))
+    return as_strided(x, (rows[0], columns[0]), (rows[1], columns[1]))
+
+
+def _merged(x: Array, dimensions: range) -> tuple[int, int] | None:
+    """Several dimensions as one, its length and stride; None if they do not lie so."""
+    kept = [(x.shape[d], x.strides[d]) for d in dimensions if x.shape[d] != 1]
+    if any(outer[1] != n * stride for outer, (n, stride) in pairwise(kept)):
+        return None
+    return math.prod(n for n, _ in kept), kept[-1][1] if kept else x.itemsize
 
 
 def counts_of(shape: tuple[int, ...], tiled: Rule | None) -> dict[Extent, int]:
@@ -136,8 +146,8 @@ def counts_of(shape: tuple[int, ...], tiled: Rule | None) -> dict[Extent, int]:
 
     `tiled`: the rule, if it knows of rows and columns; for any other, the whole tensor is one row.
     """
-    rows = Rows.LAST if tiled is None else tiled.rows
+    matrices = Matrices.LAST_TWO if tiled is None else tiled.matrices
     lengths = shape if tiled is not None else (1, math.prod(shape))
     return {
-        extent: math.prod(lengths[d] for d in varying_dimensions(extent, len(lengths), rows)) for extent in _COUNTED
+        extent: math.prod(lengths[d] for d in varying_dimensions(extent, len(lengths), matrices)) for extent in _COUNTED
     }

@@ -67,7 +67,7 @@ def copies_of_states(naming: Naming, p: torch.Tensor, values: Mapping[str, Any])
             raise ArgumentError(f"expected a state among {', '.join(known)}, got {key}")
         if key in own:
             state, rule = own[key]
-            shape = interp.shape_of(state.extent, tuple(p.shape), rule.rows)
+            shape = interp.shape_of(state.extent, tuple(p.shape), rule.matrices)
             expect_state(f"the state {key}", state, given, shape, p.dtype, hint=f"see opt.state[p][{key!r}]")
             copies[key] = given.detach().clone()
         elif not _is_count(given):
@@ -215,7 +215,7 @@ def _expect_states(
     unseen = p.device.type == "meta" or not has_memory(local(p))  # PyTorch's own loop steps it
     for key, value in kept.items():
         if key in named and value is not None and not unseen:
-            shape = interp.shape_of(named[key].extent, tuple(p.shape), naming.rules[0].rows)
+            shape = interp.shape_of(named[key].extent, tuple(p.shape), naming.rules[0].matrices)
             given = value.cpu() if isinstance(value, torch.Tensor) and value.device.type != "meta" else value
             expect_state(f"{what}: {key}", named[key], given, shape, p.dtype)
         elif key == STEP and value is not None and not unseen and not _is_count(value):

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import ArrayError
 from ..interpreter import FOLDS
-from ..ir.expr import Extent, Reduce, Rows, Size, varying_dimensions, walk
+from ..ir.expr import Extent, Matrices, Reduce, Size, varying_dimensions, walk
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.group_step import Shards
@@ -77,7 +77,7 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     reduced = _reduced(rule)
     met = reduced | {state.extent for state in rule.states}
     for extent in Extent:
-        if extent in met and Extent.TENSOR < extent < Extent.ELEMENT and dims & _inner(extent, rule.rows, p.dim()):
+        if extent in met and Extent.TENSOR < extent < Extent.ELEMENT and dims & _inner(extent, rule.matrices, p.dim()):
             what = {Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices"}[extent]
             message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} reduces over its {what}, which are cut: "
             message += f"it is sharded along dimension {', '.join(map(str, sorted(dims)))}"
@@ -112,9 +112,9 @@ def _reduced(rule: Rule) -> set[Extent]:
     return {e.over for e in values if isinstance(e, Reduce | Size)}
 
 
-def _inner(extent: Extent, rows: Rows, rank: int) -> frozenset[int]:
+def _inner(extent: Extent, matrices: Matrices, rank: int) -> frozenset[int]:
     """The dimensions of a parameter that are within one row, column or matrix of it."""
-    return frozenset(range(rank)) - varying_dimensions(extent, rank, rows)
+    return frozenset(range(rank)) - varying_dimensions(extent, rank, matrices)
 
 
 def small_like(p: Any, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> torch.Tensor:
@@ -153,7 +153,7 @@ def shards_of(params: Sequence[Any], kernel: Kernel) -> Shards:
                 whole[own, k] = total
         return whole
 
-    return Shards(counts, joined)
+    return Shards(shapes, counts, joined)
 
 
 def _gathered(parts: Array, group: Any, size: int) -> Array:

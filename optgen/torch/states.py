@@ -135,7 +135,7 @@ class TensorStates:
             own = kept.get(p, {})
             for state, key in self._naming.own_states(rule):
                 if (x := own.get(key)) is not None:
-                    shape = interp.shape_of(state.extent, tuple(p.shape), rule.rows)
+                    shape = interp.shape_of(state.extent, tuple(p.shape), rule.matrices)
                     expect_state(f"{self._what(place)}: its state {key}", state, x, shape, p.dtype)
             slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
         return slots
@@ -147,7 +147,7 @@ class TensorStates:
             x = slot.kept.get(key)
             if x is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)))
-                shape = interp.shape_of(state.extent, tuple(given.shape), rule.rows) if small else None
+                shape = interp.shape_of(state.extent, tuple(given.shape), rule.matrices) if small else None
                 dtype = self._naming.strategy.small_dtype(state.extent, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot

@@ -12,7 +12,7 @@
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
 
-#define OPTGEN_ABI 6
+#define OPTGEN_ABI 7
 
 /* The one order of reductions. A tensor is one run of elements or, where rows matter, one run per
  * row. Runs are cut into blocks; value i of a block goes to lane i modulo the number of lanes. Down
@@ -30,7 +30,8 @@ enum {
     OPTGEN_LAYOUT_STRIDED = 0, /* any strides, any alignment */
     OPTGEN_LAYOUT_DENSE = 1,   /* aligned and without gaps */
     OPTGEN_LAYOUT_SLICES = 2,  /* each row is a slice of the first dimension, in several pieces */
-    OPTGEN_LAYOUT_SLABS = 3    /* small matrices, dense from the first to the last */
+    OPTGEN_LAYOUT_SLABS = 3,   /* small matrices, dense from the first to the last */
+    OPTGEN_LAYOUT_LINES = 4    /* each row is a line of the last dimension, unevenly spaced */
 };
 
 /* What a tensor keeps between the sweeps of a step, as numbers of 8 bytes. `cells`: its values.
@@ -44,7 +45,8 @@ typedef struct {
  * have equally many pointers: first the arrays with a value per element, then the other states.
  * `first`, `slab`: how many units of work, and how many slabs, the rows before have; a tensor has
  * units or slabs, never both. `layout`: kind (OPTGEN_LAYOUT_*), rank, shape[rank],
- * by[rank][arrays], the strides in bytes. */
+ * by[rank][arrays], the strides in bytes. layout[-1] is how many dimensions the parameter itself
+ * has, layout[-1 - k] the length of the k-th. */
 typedef struct {
     int64_t first;
     const int64_t *layout;

@@ -241,15 +241,16 @@ OPTGEN_REDUCTIONS(x86_64_v4, OPTGEN_V4)
 #endif
 
 /* The matrices of a tensor, and the rows and columns of each: its last two dimensions and all
- * before them, or the slices of the first one. */
+ * before them, the slices of the first one, or the lines of the last one. */
 typedef struct {
     int64_t matrices, rows, columns, elements;
+    const int64_t *layout;
 } optgen_shape;
 
 OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
 {
     const int64_t rank = layout[1], *const shape = layout + 2;
-    optgen_shape of = { 1, 1, 1, 1 };
+    optgen_shape of = { 1, 1, 1, 1, layout };
     for (int64_t d = 0; d < rank; ++d) {
         of.elements *= shape[d];
         if (d + 2 < rank)
@@ -261,8 +262,19 @@ OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
         of.matrices = 1;
         of.rows = shape[0];
         of.columns = of.rows > 0 ? of.elements / of.rows : 0;
+    } else if (layout[0] == OPTGEN_LAYOUT_LINES) {
+        of.rows *= of.matrices;
+        of.matrices = 1;
     }
     return of;
+}
+
+/* The length of dimension k of the parameter itself, which counts from 1, or from the last one
+ * backwards from -1; 1 if there is no such dimension. */
+OPTGEN_SHARED double optgen_length(const int64_t *layout, int64_t k)
+{
+    const int64_t dimension = k < 0 ? layout[-1] + 1 + k : k;
+    return dimension < 1 || dimension > layout[-1] ? 1.0 : (double)layout[-1 - dimension];
 }
 
 OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)

@@ -136,7 +136,7 @@ static void run_blocks(const job *step, const optgen_work *work, const optgen_te
 }
 
 /* The matrices of a tensor, and the rows and columns of each: its last two dimensions and all
- * before them, or the slices of the first one. */
+ * before them, the slices of the first one, or the lines of the last one. */
 typedef struct {
     int64_t matrices, rows, columns;
 } extents;
@@ -146,6 +146,8 @@ static extents extents_of(const int64_t *layout)
     const int64_t rank = layout[1], *const shape = layout + 2;
     if (layout[0] == OPTGEN_LAYOUT_SLICES)
         return (extents){ 1, shape[0], product(shape + 1, rank - 1) };
+    if (layout[0] == OPTGEN_LAYOUT_LINES)
+        return (extents){ 1, product(shape, rank - 1), shape[rank - 1] };
     return (extents){ product(shape, rank - 2), shape[rank - 2], shape[rank - 1] };
 }
 
@@ -156,6 +158,7 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
 {
     const int arrays = step->kernel->arrays;
     const int64_t kind = tensor->layout[0], rank = tensor->layout[1];
+    const int pieces = kind == OPTGEN_LAYOUT_SLICES || kind == OPTGEN_LAYOUT_LINES;
     const int64_t *const shape = tensor->layout + 2, *const by = shape + rank;
     const int64_t *const down = by + (rank - 2) * arrays, *const along = by + (rank - 1) * arrays;
     const extents of = extents_of(tensor->layout);
@@ -175,7 +178,7 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
         int64_t rest = matrix;
         for (int a = 0; a < arrays; ++a)
             at[a] = tensor->at[a] + top * down[a] + left * along[a];
-        for (int64_t d = rank - 3; kind != OPTGEN_LAYOUT_SLICES && d >= 0; --d) {
+        for (int64_t d = rank - 3; !pieces && d >= 0; --d) {
             for (int a = 0; a < arrays; ++a)
                 at[a] += rest % shape[d] * by[d * arrays + a];
             rest /= shape[d];
@@ -186,7 +189,7 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
         for (int64_t i = top; i < bottom; ++i) {
             values.row = matrix * of.rows + i;
             char *const partial = partials + (values.row * blocks + block) * CELL;
-            if (kind == OPTGEN_LAYOUT_SLICES) {
+            if (pieces) {
                 run_tensor(step, work, values, i * of.columns + left, i * of.columns + left + n);
                 if (work->fold != NULL)
                     work->fold(reduced, n, partial, height * blocks, sum, panels * width, i == top);

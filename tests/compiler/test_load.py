@@ -340,7 +340,7 @@ def test_a_state_of_some_variants_says_so_where_no_one_flag_decides():
 
 def test_rows_that_are_slices_of_the_first_dimension_are_called_so():
     state = 'r = { init = 0, extent = "row", when = "matrix" }'
-    text = "r = r + mean(g, row)\ndelta = eta*keep*(r if matrix else g)\n'''\nrows = '''first"
+    text = "r = r + mean(g, row)\ndelta = eta*keep*(r if matrix else g)\n'''\nmatrices = '''first by rest"
     assert "one for each row (a slice of the first dimension)" in documented(text, state=state)
 
 

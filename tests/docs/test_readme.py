@@ -13,6 +13,7 @@ import pytest
 
 from optgen.compiler import catalogue, driver
 from optgen.ir.compose import ACCEPT, PROCEED
+from optgen.ir.expr import Matrices
 from optgen.ir.primitives import FUNCTIONS, REDUCTIONS
 from optgen.language.parse import EXTENTS
 from optgen.language.vocabulary import WRITTEN_OUT
@@ -243,7 +244,7 @@ def test_the_reference_of_the_language_shows_every_construct():
         assert f"`{name}`" in LANGUAGE, name
     for name in ("t", "size", "matrix", "new", "grad"):
         assert re.search(rf"\b{name}\b", shown), name
-    assert 'rows = "first"' in LANGUAGE
+    assert all(f'`"{each}"`' in LANGUAGE for each in Matrices)
 
 
 def test_the_reference_of_the_language_has_every_key():

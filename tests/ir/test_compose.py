@@ -349,10 +349,12 @@ def test_the_chain_is_of_matrices_or_of_rows_where_a_part_is() -> None:
     rows = part("delta = g - mean(g, row)", "Rows", kind="gradient")
     for parts, matrix in (([SCALE, DESCENT], None), ([rows, DESCENT], True), ([DESCENT, rows], True)):
         assert chain(*parts).matrix is matrix
-    text = "name = 'First'\npart = 'gradient'\n[update]\nrows = 'first'\nformulas = 'delta = g - mean(g, row)'"
+    text = (
+        "name = 'First'\npart = 'gradient'\n[update]\nmatrices = 'first by rest'\nformulas = 'delta = g - mean(g, row)'"
+    )
     first = check_open(parse(text, "first.toml"))[0]
-    assert chain(DESCENT, first).rows == chain(first, DESCENT).rows == "first"
-    assert chain(DESCENT, rows).rows == "last"
+    assert chain(DESCENT, first).matrices == chain(first, DESCENT).matrices == "first by rest"
+    assert chain(DESCENT, rows).matrices == "last two"
 
 
 def test_the_variants_of_one_optimiser_have_the_same_names() -> None:

@@ -131,7 +131,7 @@ FORM = [
      "default, requires, doc"),
     ("a key of no state", spec(states="m = { init = 0, range = 1 }"), 5, 17, "unknown key 'range'",
      "init, extent, when, doc"),
-    ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas, rows"),
+    ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas, matrices"),
     ("no name", spec(name=""), 1, 1, "'name' is missing", 'add: name = "..."'),
     ("a name that is no text", spec(name="name = 3"), 1, 8, "'name': expected text, got a number", "put it in quotes"),
     ("an empty name", spec(name="name = ' '"), 1, 8, "'name': expected text, got none", ""),
@@ -207,9 +207,11 @@ FORM = [
      "'extent': expected one of element, row, column, matrix, tensor, group; got 'rows'", "did you mean 'row'?"),
     ("an empty extent", spec(states="m = { init = 0, extent = '' }"), 5, 26, "'extent': expected one of element, row,",
      ""),
-    ("unknown rows", spec() + "rows = 'all'\n", 8, 8, "'rows': expected one of last, first; got 'all'", ""),
-    ("rows of nothing", spec() + "rows = 'first'\n", 8, 8,
-     "'first' says which rows are meant, and nothing here has rows", "mean(g, row)"),
+    ("unknown matrices", spec() + "matrices = 'last to'\n", 8, 12,
+     "'matrices': expected one of last two, first by rest, all but last by last; got 'last to'",
+     "did you mean 'last two'?"),
+    ("matrices of nothing", spec() + "matrices = 'first by rest'\n", 8, 12,
+     "'first by rest' says which matrices are meant, and nothing here has rows or columns", "mean(g, row)"),
     ("a requirement that is true", spec(flags="f = { requires = true }"), 5, 18, "'requires': expected text, got true",
      ""),
     ("an empty requirement", spec(flags="f = { requires = '' }"), 5, 18, "'requires': expected text, got none", ""),
@@ -265,6 +267,9 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("a rectifier", "x = relu(m)", 5, "unknown function 'relu'", "write max(x, 0)"),
     ("a deviation", "x = m/std(g)", 7, "unknown function 'std'", "write sqrt(mean((x - mean(x))**2))"),
     ("half a clip", "x = clip(m, 1)", 5, "clip(): expected 3 arguments, got 2", "clip(x, low, high)"),
+    ("a length of nothing", "x = length()", 5, "length(): expected 1 argument, got 0", "length(-1) for the last one"),
+    ("a length of what is not known", "x = m*length(t)", 14, "length(): expected a dimension from 1 to 64", "write le"),
+    ("a dimension 0", "x = m*length(0)", 14, "length(): expected a dimension from 1 to 64, or from -1 to -64", ""),
     ("a function that there is not yet", "x = tanh(m)", 5, "a function of this kind cannot be said", "there are: sqrt"),
     ("the loss", "x = m*loss(p)", 7, "another look at the loss cannot be said", ""),
     ("nearly a function", "x = sqr(m)", 5, "unknown function 'sqr'", "did you mean sqrt()?"),
@@ -1252,7 +1257,7 @@ MARKS = (
 WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps coupled if else not and or lambda in"
 GIVEN = "is a.b group tensor matrix row column size grad new proceed slow k buffered momentum acc_row acc mean first"
 KEYS = "where( max( sqrt( [state] [flags] [update] [hyperparameters] [[state]] init= when= default= range= formulas= {}"
-MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= rows= 'p' 'tensor' 'first'"
+MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= matrices= 'p' 'tensor' length("
 BLANKS = ("", " ", "\t", "\n", "\r\n", "\r", "\x85", "2020-01-01")
 TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS)).split(), *BLANKS)
 PIECES = st.one_of(st.sampled_from(TOKENS), st.text(max_size=3))

@@ -33,6 +33,7 @@ formulas = '''
 '''
 """
 FORMULAS = {
+    "the shape": "v = v + length(1)*length(-1) + ndim\ndelta = eta*(v + length(2))*g/norm(g)",
     "the size before the first pass": "v = v + size\ndelta = eta*g/size",
     "a norm": "v = norm(g)\ndelta = eta*g/v*norm(p)",
     "one after the other": "v = v + norm(g)\nu = g/v\ndelta = eta*u*max(u) + min(u)*mean(u*u)",
@@ -86,7 +87,7 @@ def test_shards_reduce_as_the_whole_does(formulas: str) -> None:
             binding = Binding(kernel, rows_of(kernel, [(params[i], mine, states[i])]))
             binding.count_from([t - 1])
             of = [counts_of(SHAPE, kernel.rule if kernel.entry.units == 0 else None)]
-            own = Shards(of, lambda folds, given: joined(i, folds, given))
+            own = Shards([SHAPE], of, lambda folds, given: joined(i, folds, given))
             values = [Always({"eta": (0.5,)})]
             counted.append(GroupStep([binding], [np.array([0])], 1, shards=[own]).run(values, 1, t, {}))
 

@@ -123,6 +123,19 @@ def test_a_state_starts_as_the_spec_says(subject, given, start, backend):
 
 
 @by_backend
+def test_the_states_of_lines_are_of_all_dimensions_but_the_last(backend):
+    opt, ps = make("Lines", backend), arrays(shapes=((3, 4), (2, 3, 4), (5,), (2, 0, 3)))
+    run(opt, ps, 2)
+    shapes = [{name: array.shape for name, array in opt.state(p).items() if name != "t"} for p in ps]
+    assert shapes == [
+        {"r": (3, 1), "c": (1, 4), "b": (1, 1)},
+        {"r": (2, 3, 1), "c": (1, 1, 4), "b": (1, 1, 1)},
+        {},
+        {"r": (2, 0, 1), "c": (1, 1, 3), "b": (1, 1, 1)},
+    ]
+
+
+@by_backend
 def test_the_states_of_slices_are_of_the_first_dimension(backend):
     opt, ps = make("Slices", backend), arrays(shapes=((3, 4), (2, 3, 4), (5,), (2, 0, 3)))
     run(opt, ps, 2)

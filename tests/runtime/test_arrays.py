@@ -24,11 +24,12 @@ from searching import search
 
 from optgen import param
 from optgen.errors import ArrayError
+from optgen.ir.expr import Matrices
 from optgen.optimiser import classes
 from optgen.runtime import overlaps
 from optgen.runtime.addresses import bounds
 from optgen.runtime.arrays import as_gradient, as_parameter
-from optgen.runtime.layout import Layout, layout_of
+from optgen.runtime.layout import Layout, LayoutKind, layout_of
 from optgen.runtime.overlaps import overlaps_itself, refuse_overlaps
 
 ADAM, Descent = map(classes.shipped_class, ("ADAM", "Descent"))
@@ -468,15 +469,19 @@ def test_an_ordered_layout_visits_the_elements_in_the_order_of_their_indices(arr
 @given(matching().filter(lambda arrays: arrays[0].ndim >= 2))
 def test_a_layout_of_matrices_keeps_rows_and_columns(arrays: list[Array]) -> None:
     together = list(zip(*map(addresses, arrays), strict=True))
-    layout = layout_of(arrays, tiled=True)
+    layout = layout_of(arrays, matrices=Matrices.LAST_TWO)
     assert walked(layout, arrays) == together
     assert layout.shape == arrays[0].shape
-    slices = layout_of(arrays, tiled=True, slices=True)
-    assert walked(slices, arrays) == together
+    slices = layout_of(arrays, matrices=Matrices.FIRST_BY_REST)
+    lines = layout_of(arrays, matrices=Matrices.ALL_BUT_LAST)
     assert slices.shape[0] == arrays[0].shape[0]
-    assert slices.slices == (len(slices.shape) > 2)  # of more dimensions only where slices do not lie in one piece
-    assert slices.cells()[0] == (3 if slices.slabs else 2 if slices.slices else slices.dense)
-    for each in (layout, slices):
+    assert lines.shape[-1] == arrays[0].shape[-1]
+    for each, kind in ((slices, LayoutKind.SLICES), (lines, LayoutKind.LINES)):
+        assert walked(each, arrays) == together
+        in_pieces = len(each.shape) > 2  # of more dimensions only where they do not lie evenly
+        assert (each.kind == kind) == in_pieces
+        assert in_pieces or each.kind == (LayoutKind.SLABS if each.slabs else each.dense)
+    for each in (layout, slices, lines):
         if each.dense and together:
             width = each.shape[-1]
             for row in (walked(each, arrays)[i : i + width] for i in range(0, len(together), width)):
@@ -498,10 +503,19 @@ ALIKE = {
 @pytest.mark.parametrize("how", ["contiguous", "rows of a larger array"])
 def test_slices_that_lie_in_one_piece_are_rows(how: str) -> None:
     arrays = [ALIKE[how](np.zeros((4, 3, 5), F4)) for _ in range(2)]
-    layout = layout_of(arrays, tiled=True, slices=True)
-    assert (layout.dense, layout.shape, layout.slices) == (True, (arrays[0].shape[0], 15), False)
-    layout = layout_of([arrays[0], np.asfortranarray(arrays[1])], tiled=True, slices=True)
-    assert (layout.shape, layout.slices) == (arrays[0].shape, True)
+    layout = layout_of(arrays, matrices=Matrices.FIRST_BY_REST)
+    assert (layout.dense, layout.shape, layout.kind) == (True, (arrays[0].shape[0], 15), LayoutKind.SLABS)
+    layout = layout_of([arrays[0], np.asfortranarray(arrays[1])], matrices=Matrices.FIRST_BY_REST)
+    assert (layout.shape, layout.kind) == (arrays[0].shape, LayoutKind.SLICES)
+
+
+@pytest.mark.parametrize("how", ["contiguous", "rows of a larger array"])
+def test_lines_that_follow_each_other_evenly_are_rows(how: str) -> None:
+    arrays = [ALIKE[how](np.zeros((4, 3, 5), F4)) for _ in range(2)]
+    layout = layout_of(arrays, matrices=Matrices.ALL_BUT_LAST)
+    assert (layout.dense, layout.shape) == (True, (arrays[0].shape[0] * 3, 5))
+    layout = layout_of([arrays[0], np.asfortranarray(arrays[1])], matrices=Matrices.ALL_BUT_LAST)
+    assert (layout.shape, layout.kind) == (arrays[0].shape, LayoutKind.LINES)
 
 
 @pytest.mark.parametrize("how", ALIKE)

@@ -42,7 +42,7 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
 PART_OF = {f"{first}, {second}": part for part, (first, second, _) in CHAINS.items()}
 SUBJECTS = [*RULES, *PART_OF]
 
-#: Rows that are slices of the first dimension, with states, which no shipped rule has.
+#: Matrices of the first dimension by the rest, with states, which no shipped rule has.
 SLICES = """
 name = "Slices"
 [hyperparameters]
@@ -52,7 +52,7 @@ r = { init = 0, extent = "row", when = "matrix" }
 c = { init = "eta", extent = "column", when = "matrix" }
 b = { init = 1, extent = "matrix", when = "matrix" }
 [update]
-rows = "first"
+matrices = "first by rest"
 formulas = '''
 r     = r/2 + mean(g*g, row)
 c     = max(c, max(abs(g), column))
@@ -60,8 +60,15 @@ b     = b/2 + norm(r, matrix)
 delta = eta*g/(1 + sqrt(r)) + eta*(c - b)*1e-3 if matrix else eta*g
 '''
 """
+#: The same with matrices of all dimensions but the last by the last; and the shape itself.
+LINES = (
+    SLICES.replace("Slices", "Lines")
+    .replace("first by rest", "all but last by last")
+    .replace("1 + sqrt(r)", "ndim + sqrt(r)*length(1)/length(-1)")
+    .replace("else eta*g", "else eta*g/(ndim + length(2))")
+)
 #: Rules of the tests, with states of all extents.
-OWN = {"Reduced": REDUCED, "Folded": FOLDED, "Slices": SLICES}
+OWN = {"Reduced": REDUCED, "Folded": FOLDED, "Slices": SLICES, "Lines": LINES}
 
 #: Arguments with which the loss of a small regression falls from the first steps on, where the defaults do not do.
 DESCENDING: dict[str, dict[str, Any]] = {
