@@ -193,3 +193,14 @@ def test_private_names_are_found_however_they_are_used() -> None:
     tree = ast.parse("from optgen.names import _NAME\nother._held = 1\nself._held = 2\nprint(other._kept)")
     assert own_names(ast.parse("class A:\n  _kept: int\n  def f(self):\n    self._held = 1")) == {"_kept", "_held"}
     assert uses_of_others(tree, {"_held", "_kept"}) == ["1: _NAME", "2: other._held", "4: other._kept"]
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    """A file is one subject."""
+    lengths = {
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines())
+        for path in FILES
+        if "build" not in path.relative_to(PACKAGE).parts
+    }
+    assert len(lengths) > 120
+    assert not {path: length for path, length in lengths.items() if length > 400}

@@ -15,10 +15,11 @@ import numpy as np
 from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from ..ir.expr import Extent
 from ..runtime.arrays import Array, as_parameter
-from ..runtime.engine import StepEngine, first_group_states, small_shapes
+from ..runtime.engine import StepEngine
 from ..runtime.interrupts import to_its_end
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
+from ..runtime.shapes import first_group_states, small_shapes
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint

@@ -16,7 +16,7 @@ from ..ir.evaluate import Always, ValuesByCount, evaluate
 from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
-from ..runtime.engine import variant_for
+from ..runtime.shapes import variant_for
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
 

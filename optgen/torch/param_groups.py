@@ -22,7 +22,7 @@ from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
 from ..optimiser.hyperparameters import checked
-from ..runtime.engine import variant_for
+from ..runtime.shapes import variant_for
 from ..runtime.underflow import refuse_vanishing
 from .naming import Naming
 from .strategies import ANOTHER_RULE

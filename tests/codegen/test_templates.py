@@ -15,8 +15,10 @@ from optgen.codegen import jinja
 from optgen.codegen import kernel_source as render
 from optgen.codegen.element import ArrayPointer, Element, Fold, Line, ScalarField
 from optgen.codegen.runtime_source import FILES
+from optgen.codegen.small_loop_text import SlabText, SmallLoopText
 from optgen.codegen.small_loops import SmallLoopBody
 from optgen.codegen.storage import Base, Kept, KeptArray, Memory, StorageSlot
+from optgen.codegen.sweep_text import FoldText, SweepText
 from optgen.compiler import catalogue, driver
 from optgen.ir.expr import Extent
 from optgen.paths import TEMPLATES
@@ -86,14 +88,14 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         stores=("store;",),
         definitions=("definition;",),
     )
-    sweep = render.SweepText("kernel", element, fold="fold" if reduced else "")
+    sweep = SweepText("kernel", element, fold="fold" if reduced else "")
     bodies = [
         SmallLoopBody(over, (step,), (Line("line;", "formula"),), frozenset({Base.STEP, partial, panel}), ())
         for over in Extent
         if Extent.TENSOR <= over < Extent.ELEMENT
     ]
-    small = [render.SmallLoopText("small", body, True, "slab") for body in bodies] if reduced else []
-    slabs = [render.SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2)] if reduced else []
+    small = [SmallLoopText("small", body, True, "slab") for body in bodies] if reduced else []
+    slabs = [SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2)] if reduced else []
     kernel = render.KernelText(
         name="kernel", title="title", variant="variant", ctype=c.DTYPES[0], sweeps=[sweep], slabs=slabs,
         work=[sweep, *small], arrays=2, states=0, units="1", partials=1, panels=1, reduced=1,
@@ -107,7 +109,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     }
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
     context |= {"abi": "abi;", "library": "library;", "reduce": "reduce;" if reduced else ""}
-    return context | {"folds": [render.FoldText("fold", element.folds)] if reduced else []}
+    return context | {"folds": [FoldText("fold", element.folds)] if reduced else []}
 
 
 def stub() -> str:

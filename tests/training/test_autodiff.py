@@ -19,7 +19,9 @@ from hypothesis.extra import numpy as npst
 from searching import search
 
 from optgen.errors import TrackError
-from optgen.training.autodiff import Gradients, Param, Params, Tracked, gradient, param
+from optgen.training.autodiff import gradient
+from optgen.training.params import Gradients, Param, Params, param
+from optgen.training.tracked import Tracked
 
 # ---- gradients against central differences -------------------------------------------------------------------------
 

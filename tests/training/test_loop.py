@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from optgen.errors import ArgumentError, ArrayError, TrackError
-from optgen.training.autodiff import Param, Params, gradient, param
+from optgen.training.autodiff import gradient
 from optgen.training.loop import epochs, stop, throttle, train, update
+from optgen.training.params import Param, Params, param
 
 
 class Descent:
