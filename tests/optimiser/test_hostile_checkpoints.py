@@ -68,7 +68,7 @@ def test_a_state_dict_cannot_bring_code(code: Any) -> None:
             opt.load_state_dict(saved)
     arrays = opt.state_dict()
     arrays["hyperparameters"]["beta"] = np.array([0.9, hostile.Code()])
-    with pytest.raises(StateError, match="a state cannot bring code"):
+    with pytest.raises(StateError, match="a state brings no code"):
         opt.load_state_dict(arrays)
     assert repr(opt) == repr(optgen.ADAM(backend="interpreter"))
     assert not hostile.CALLED
