@@ -12,13 +12,11 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("expecttest")  # which the database imports
 
 from torch.testing._internal.common_optimizers import OptimizerErrorEnum, optim_db
-from torch_pairs import NAMES, SHAPES, Scales, double, give, ours, parameters, tensors_of, theirs, twins  # noqa: F401
+from torch_pairs import NAMES, SHAPES, ULPS, Scales, double, give, ours, parameters, tensors_of, theirs, twins  # noqa: F401
 
 STEPS = 25
 INFOS = {info.optim_cls.__name__: info for info in optim_db}
 CASES = [(name, i) for name in NAMES for i in range(len(INFOS[name].optim_inputs_func(device="cpu")))]
-#: Of the largest value that an element has had: where weight decay meets the gradient, some digits cancel out.
-FEW_ULPS = 32 * 2.0**-24
 
 
 def arguments(name: str, i: int) -> dict[str, Any]:
@@ -49,7 +47,7 @@ def test_a_configuration_follows_in_float64(case: tuple[str, int], double: None)
 
 @pytest.mark.parametrize("case", CASES, ids=titled)
 def test_a_configuration_follows_in_float32(case: tuple[str, int]) -> None:
-    follow(case[0], arguments(*case), torch.float32, FEW_ULPS)
+    follow(case[0], arguments(*case), torch.float32, ULPS)
 
 
 @pytest.mark.parametrize("case", [c for c in CASES if INFOS[c[0]].supports_complex], ids=titled)
@@ -62,7 +60,7 @@ def test_a_configuration_follows_with_complex_parameters(case: tuple[str, int], 
 def test_how_it_is_computed_is_accepted(name: str, how: str) -> None:
     if how not in INFOS[name].supported_impls:
         pytest.skip("PyTorch has no such way here")
-    follow(name, {}, torch.float32, FEW_ULPS, **{how: True})
+    follow(name, {}, torch.float32, ULPS, **{how: True})
 
 
 ERRORS = [

@@ -16,14 +16,13 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode
-from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
+from torch_pairs import NAMES, ULPS, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
 
 import optgen
 from optgen.errors import ArrayError, StateError
 
-ULPS = 32 * 2.0**-24
 SHAPES = ((3, 4), (5,))
-OWN = ["LAMB", "Lion", "Prodigy", "chain"]
+SOME_OWN = ["LAMB", "Lion", "Prodigy", "chain"]
 
 
 def made(name: str, params: Any) -> Any:
@@ -87,7 +86,7 @@ def test_a_mode_sees_every_operation_of_a_step(name: str) -> None:
         scales.compare(tensors_of(here, copies), tensors_of(there, params))
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", SOME_OWN)
 @pytest.mark.parametrize("steps", [0, 2])
 def test_a_rule_that_pytorch_lacks_is_refused_under_a_mode(name: str, steps: int) -> None:
     params = parameters(shapes=SHAPES)
@@ -183,7 +182,7 @@ def test_a_tensor_whose_memory_says_nothing_is_stepped_by_pytorch(name: str, kin
         assert not torch.equal(r.inner, torch.ones(3, 4))
 
 
-@pytest.mark.parametrize("name", OWN)
+@pytest.mark.parametrize("name", SOME_OWN)
 @pytest.mark.parametrize(("kind", "reason"), [
     ("fake", "a FakeTensor has operations of its own"), ("wrapped", "a Wrapped has operations of its own"),
     ("meta", "is on meta"), ("gradient", "a Wrapped has operations of its own"),

@@ -23,7 +23,7 @@ torch = pytest.importorskip("torch")
 
 from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
+from torch_pairs import NAMES, RULES, ULPS, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
 
 import optgen
 from optgen.compiler import (
@@ -34,8 +34,6 @@ from optgen.errors import ArgumentError, ArrayError, HyperparameterError
 from optgen.torch import threads as torch_threads
 from optgen.torch.optimizer import engine_of
 
-ULPS = 32 * 2.0**-24
-LIBRARY = [name for name, path in catalogue.shipped_names().items() if not driver.compile_file(path).rules[0].part]
 SMALL = ((3, 4), (5,))
 
 
@@ -60,7 +58,7 @@ def run(here: Any, there: Any, copies: list[Any], params: list[Any], steps: int 
 # ---- Classes ----
 
 
-@pytest.mark.parametrize("name", LIBRARY)
+@pytest.mark.parametrize("name", RULES)
 def test_every_rule_of_the_library_steps_tensors(name: str) -> None:
     matrices = not any(rule.matrix is None or not rule.matrix for rule in driver.compile_file(
         catalogue.shipped_names()[name]).rules)  # fmt: skip

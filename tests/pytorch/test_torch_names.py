@@ -11,20 +11,13 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.optim import lr_scheduler
-from torch_pairs import NAMES, give, optim, parameters, same_bits, tensors_of, twins
+from torch_pairs import OWN, RULES, give, optim, parameters, same_bits, tensors_of, twins
 
 import optgen
-from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError, HyperparameterError
 from optgen.names import greek
 from optgen.torch.optimizer import naming_of
 
-RULES = {
-    name: driver.compile_file(path).rules[0]
-    for name, path in catalogue.shipped_names().items()
-    if not driver.compile_file(path).rules[0].part
-}
-OWN = [name for name in RULES if name not in NAMES]
 SHAPES = ((3, 4), (5, 2))
 #: What the documentation of a hyperparameter says, and what PyTorch calls such a thing.
 BY_MEANING = {

@@ -10,14 +10,13 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
+from torch_pairs import NAMES, ULPS, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
 
 import optgen
 from optgen.errors import ArgumentError, StateError
 from optgen.torch.optimizer import naming_of
 
 SHAPES = ((3, 4), (5,), ())
-ULPS = 32 * 2.0**-24
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in NAMES),
     ("SGD", {"momentum": 0.9, "nesterov": True}),

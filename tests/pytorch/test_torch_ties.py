@@ -9,20 +9,25 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch_pairs import NAMES, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
+from torch_pairs import (
+    NAMES,
+    OWN,
+    RULES,
+    ULPS,
+    Scales,
+    give,
+    optim,
+    ours,
+    parameters,
+    same_bits,
+    tensors_of,
+    theirs,
+    twins,
+)
 
 import optgen
-from optgen.compiler import catalogue, driver
 from optgen.errors import ArrayError
 from optgen.torch.turns import turns
-
-RULES = {
-    name: driver.compile_file(path).rules[0]
-    for name, path in catalogue.shipped_names().items()
-    if not driver.compile_file(path).rules[0].part
-}
-OWN = [name for name in RULES if name not in NAMES]
-ULPS = 32 * 2.0**-24
 
 
 def given_twice(start: list[Any]) -> list[Any]:

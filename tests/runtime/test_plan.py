@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import gc
 import pickle
-import tracemalloc
 import warnings
 import weakref
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from memory import expect_bounded
 from rules import OWN, SUBJECTS, make
 from searching import LONG
 
@@ -562,20 +562,11 @@ def test_lists_that_change_take_memory_as_their_parameters_do():
     opt.step(ps, ps2 := [np.ones(4) for _ in ps])
     slots = len(engine_of(opt).states)
 
-    def kept(steps):
-        """What is allocated in the end."""
-        for _ in range(steps):
-            chosen = rng.permutation(slots)[: slots // 2]
-            opt.step([ps[i] for i in chosen], [ps2[i] for i in chosen])
-        gc.collect()
-        return tracemalloc.get_traced_memory()[0]
+    def step_half():
+        chosen = rng.permutation(slots)[: slots // 2]
+        opt.step([ps[i] for i in chosen], [ps2[i] for i in chosen])
 
-    tracemalloc.start()
-    try:
-        few = kept(10)
-        assert kept(40) < 2 * few
-    finally:
-        tracemalloc.stop()
+    expect_bounded(step_half, 10, 40)
     assert sum(len(slot.plans) for slot in engine_of(opt).states.slots()) <= plan.MOST_PLANS * slots
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from equivalence import FOLDED, REDUCED
+from equivalence import REDUCED
 
 from optgen.codegen import runtime_source
 from optgen.compiler import catalogue, driver
@@ -84,8 +84,7 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
 
 @pytest.fixture(scope="module")
 def memory(tmp_path_factory: pytest.TempPathFactory) -> Program:
-    own = [driver.compile_text(text, "own.toml") for text in (REDUCED, FOLDED)]
-    specs = [*map(driver.compile_file, catalogue.shipped()), *own]
+    specs = [*map(driver.compile_file, catalogue.shipped()), driver.compile_text(REDUCED, "reduced.toml")]
     return build(tmp_path_factory.mktemp("memory"), "memory", MEMORY, specs)
 
 

@@ -23,7 +23,7 @@ from optgen.ir.evaluate import Always
 from optgen.ir.expr import GRADIENT, Extent
 from optgen.ir.rule import Hyper, Rule
 from optgen.optimiser.base import compilation_of
-from optgen.paths import declarations
+from optgen.paths import BUILD, declarations
 from optgen.runtime import library
 from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.group_step import GroupStep
@@ -57,7 +57,7 @@ delta = where(far, eta*sign(m)*sqrt(abs(u) + 1e-8), where(m == u, p**5/3, eta*(m
 PLAIN = 'name = "Plain"\n[update]\nformulas = "delta = 0.3*g"\n'
 
 
-#: Half of the reductions over every extent, and every combination of values of different extents.
+#: Every reduction over every extent, and every combination of values of different extents.
 REDUCED = """
 name = "Reduced"
 [hyperparameters]
@@ -72,41 +72,16 @@ c = { init = "eta", extent = "column", when = "matrix" }
 w = { init = "2*p" }
 [update]
 formulas = '''
-r     = 0.9*r + mean(g*abs(m), row) + max(p, row)
-c     = norm(g - p, column) + c/2 + sum(m, column)
-b     = b/3 + mean(r, matrix) + norm(p, matrix)
+r     = 0.9*r + mean(g*abs(m), row) + max(p, row) - min(g, row)/(1 + k) + dot(p, g, row)
+c     = norm(g - p, column) + c/2 + max(g, column) + sum(m, column) - min(p, column)
+b     = b/3 + mean(r, matrix) - max(c, matrix) + norm(p, matrix) + min(g, matrix) + dot(c, c, matrix)
 far   = norm(p) > 1.5 and t > 1
-near  = max(r*1) + mean(c) if matrix else sum(g)/size
+near  = max(r*1) + min(b) + mean(c) + sum(b) if matrix else sum(g)/size
 k     = where(far, k + max(abs(m)), min(p - g))/t + floor(near/3)
-d     = max(d, sum(k, group)/t) + norm(g, group)
+d     = max(d, sum(k, group)/t) + norm(g, group) + mean(m, group) - min(p, group) + max(near, group)
 m     = eta*m + (r*g + sign(c)/b if matrix else g)/(1 + abs(k)) - dot(p, g)*1e-3
 u     = g/(1 + norm(m)) + m*d/size
-delta = where(far, u*mean(u), u + w) + (where(r > c, r, c) - 1/b if matrix else 0)
-'''
-"""
-#: The other reductions, of which a rule may not have so many.
-FOLDED = """
-name = "Folded"
-[hyperparameters]
-eta = { default = 0.1, range = "[0, inf)" }
-[state]
-m = { init = "0" }
-k = { init = "eta", extent = "tensor" }
-d = { init = "1", extent = "group" }
-b = { init = "1", extent = "matrix", when = "matrix" }
-r = { init = "0", extent = "row", when = "matrix" }
-c = { init = "eta", extent = "column", when = "matrix" }
-[update]
-formulas = '''
-r     = 0.9*r - min(g, row)/(1 + k) + dot(p, g, row)
-c     = c/2 + max(g, column) - min(p, column)
-b     = b/3 - max(c, matrix) + min(g, matrix) + dot(c, c, matrix)
-near  = min(b) + sum(b) if matrix else sum(g)/size
-k     = k/t + floor(near/3)
-d     = d/2 + mean(m, group) - min(p, group) + max(near, group)
-m     = eta*m + (r*g + sign(c)/b if matrix else g)/(1 + abs(k))
-u     = g/(1 + abs(k)) + m*d/size
-delta = u/max(1, norm(u, group)) + (where(r > c, r, c) - 1/b if matrix else 0)
+delta = where(far, u*mean(u), u + w)/max(1, norm(u, group)) + (where(r > c, r, c) - 1/b if matrix else 0)
 '''
 """
 
@@ -151,7 +126,7 @@ def chains() -> dict[str, driver.Compilation]:
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:
     """Every variant of the shipped rules, of the rules above and of `chains`: its compilation and its number."""
     specs = [driver.compile_file(path) for path in catalogue.shipped()]
-    specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN, REDUCED, FOLDED, LATE)]
+    specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN, REDUCED, LATE)]
     specs += chains().values()
     return {
         " ".join(filter(None, (spec.name, rule.variant))): (spec, i)
@@ -571,7 +546,12 @@ def open_runtime(source: str, path: Path) -> Runtime:
     return Runtime(read_declarations(declarations, None), path)
 
 
+def users_kernel(spec: driver.Compilation, variant: int, dtype: str, isa: str | None = None) -> Kernel:
+    """The kernel that users get: of a shipped rule the one that was built, if it is current; else compiled now."""
+    return kernel_of(spec, variant, dtype, str(BUILD / f"{spec.stem}.py"), isa)
+
+
 def all_kernels(spec: driver.Compilation, variant: int) -> Iterator[Kernel]:
     """The kernels of a variant for all compute types and the instruction sets of this machine."""
     for dtype, isa in chain.from_iterable([(d, i) for i in library.runtime().usable] for d in DTYPES):
-        yield kernel_of(spec, variant, dtype, None, isa)
+        yield users_kernel(spec, variant, dtype, isa)

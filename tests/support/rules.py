@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from equivalence import FOLDED, REDUCED
+from equivalence import REDUCED
 
 import optgen
 from optgen.compiler import catalogue, driver
@@ -68,7 +68,7 @@ LINES = (
     .replace("else eta*g", "else eta*g/(ndim + length(2))")
 )
 #: Rules of the tests, with states of all extents.
-OWN = {"Reduced": REDUCED, "Folded": FOLDED, "Slices": SLICES, "Lines": LINES}
+OWN = {"Reduced": REDUCED, "Slices": SLICES, "Lines": LINES}
 
 #: Arguments with which the loss of a small regression falls from the first steps on, where the defaults do not do.
 DESCENDING: dict[str, dict[str, Any]] = {

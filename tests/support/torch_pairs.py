@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from optgen.compiler import catalogue, driver
+
 torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
 torch.set_num_threads(1)  # the tensors are tiny, and tests run in parallel
@@ -17,6 +19,16 @@ torch.set_num_threads(1)  # the tensors are tiny, and tests run in parallel
 NAMES = [
     "SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "ASGD", "Adafactor"
 ]  # fmt: skip
+#: Every shipped rule, and those that PyTorch lacks.
+RULES = {
+    name: driver.compile_file(path).rules[0]
+    for name, path in catalogue.shipped_names().items()
+    if not driver.compile_file(path).rules[0].part
+}
+OWN = [name for name in RULES if name not in NAMES]
+#: How far float32 may be apart, of the largest value that an element has had: some digits cancel out where weight decay
+#: meets the gradient.
+ULPS = 32 * 2.0**-24
 SHAPES: tuple[tuple[int, ...], ...] = ((8,), (5, 7), (), (2, 3, 4), (1,), (1, 3), (0, 2))
 REAL = {torch.complex64: torch.float32, torch.complex128: torch.float64}
 
