@@ -122,7 +122,7 @@ def test_a_rule_whose_vector_ends_in_a_digit(tmp_path):
         (lambda: optgen.ADAM(beta="12"), "beta (β): expected 2 numbers, got '12'"),
         (lambda: optgen.ADAM(beta=np.array(0.5)), "beta (β): expected 2 numbers"),
         (lambda: optgen.ADAM(beta=("0.9", 0.9)), "beta (β): expected a number, got '0.9'"),
-        (lambda: optgen.Optimiser(), "a chain needs at least one part, got none"),
+        (lambda: optgen.Optimiser(), "expected at least one part of a chain, got none"),
         (lambda: type("Own", (Optimiser,), {})(), "Own is made of no spec"),
     ],
 )

@@ -384,7 +384,7 @@ def gradients_are_laid_out_as_their_parameters() -> None:
     assert torch.equal(whole(p), torch.full((6,), -2.0 * dist.get_world_size()))
     # A rule that writes into gradients needs them placed like their parameters.
     p.grad = DTensor.from_local(torch.ones(6), mesh, [Partial()])
-    for grad, expected in ((p.grad, "a gradient placed as"), (torch.zeros(6), "on the mesh of the parameter was")):
+    for grad, expected in ((p.grad, "a gradient placed as"), (torch.zeros(6), "on the mesh of the parameter, got")):
         with pytest.raises(ArrayError, match=expected):
             aligned(p, grad, 0, overwrites=True)
 
