@@ -2,6 +2,7 @@
 
     optgen bench                          rules beside the peers that are installed (bench, worker, measure, targets)
     python -m benchmarks.chains           what chains and norms cost, in ratio to ADAM
+    python -m benchmarks.courses          what a rule saves that does something every few steps
     python -m benchmarks.latency          what waits for a person: builds, imports, small steps
     python -m benchmarks.torch_adapter    what a step costs through PyTorch's interface
     python -m benchmarks.fast             what a fast mode would gain

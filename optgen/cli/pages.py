@@ -15,7 +15,8 @@ from ..compiler.driver import Compilation
 from ..frozen import frozen, replace
 from ..ir.expr import Count, Expr, Extent, Local, Scalar, extent_of, reduces_elements, replaced, type_of
 from ..ir.rule import Assign, Flag, Rule, State, loads
-from ..lowering.sweeps import Group, Sweep, sweeps_of
+from ..lowering.sweeps import sweeps_of
+from ..lowering.work import Group, Sweep
 from ..names import greek
 from ..notation import facts as summary
 from ..notation import latex, text
@@ -174,8 +175,9 @@ def _cost(low: Rule) -> tuple[str, str]:
 
 
 def _times(low: Rule) -> str:
-    count = summary.sweep_count(low)
-    return f"{count} sweep over memory" if count == 1 else f"{count} sweeps over memory"
+    plan = sweeps_of(low)
+    most = ", at most" if any(each.course for each in plan.sweeps) else ""
+    return f"{plan.count} sweep{'s' if plan.count > 1 else ''} over memory{most}"
 
 
 def source(compilation: Compilation, variant: int) -> str:
@@ -221,23 +223,24 @@ def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
     if scalars := [(line(a),) for a in low.scalars if a.value not in plain.values()]:
         yield "\nOnce a step, on the host, in float64"
         yield Table(scalars)
+    plan = sweeps_of(low)
+    numbers = sorted({each.number for each in plan.sweeps})
     number = 0
-    written: set[str] = set()
-    for kind, works in groupby(sweeps_of(low).work, type):
+    for kind, works in groupby(plan.work, type):
         if kind is Sweep:
             for work in works:
                 assert isinstance(work, Sweep)
-                number += 1
-                yield f"\nSweep {number}, over every element"
+                number = 1 + numbers.index(work.number)
+                course = f", where {summary.course_words(work.course, plan)}" if work.course else ""
+                yield f"\nSweep {number}, over every element{course}"
                 yield _together({
-                    "reads": [", ".join(f"{name} (new)" if name in written else name for name in work.loads)],
+                    "reads": [", ".join(f"{name} (new)" if name in work.new else name for name in work.loads)],
                     "computes": list(map(line, work.body)),
                     "writes": [", ".join(work.stores)] if work.stores else [],
                     "reduces": [
                         line(a) + ", for each tensor" * (extent_of(a.value) == Extent.TENSOR) for a in work.reductions
                     ],
                 })  # fmt: skip
-                written |= set(work.stores)
             continue
         grouped = kind is Group
         # Reductions belong to the sweep before; here their results are only used.

@@ -12,7 +12,7 @@ from ..frozen import frozen
 from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Shape, Size, extent_of, type_of, walk
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign, Rule
-from ..lowering.sweeps import Sweep, Sweeps
+from ..lowering.work import Sweep, Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
 from .c_language import DEFINED, FORMS, CType, Names, definition, literal, suffixed, uses

@@ -15,15 +15,17 @@ from ..frozen import frozen, replace
 from ..ir.expr import Extent, extent_of
 from ..ir.rule import Rule
 from ..lowering.stages import Stage, crossing, stages
-from ..lowering.sweeps import Sweep, Sweeps, sweeps_of
+from ..lowering.sweeps import sweeps_of
+from ..lowering.work import Sweep, Sweeps
 from ..notation import facts as summary
 from ..notation import text
 from . import c_language as c
+from .course import CourseTest, course_test
 from .element import Fold
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
 from .runtime_source import headers, reductions
-from .small_loop_text import SlabText, SmallLoopText
+from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
 from .storage import INDEX, KeptArray, Storage
 from .sweep_text import FoldText, SweepText
@@ -115,8 +117,9 @@ def kernel_source(
     rule = checked[0]
     small_loops: dict[tuple[SmallLoopBody, bool], str] = {}  # by what they do, what they are called
     folds: dict[tuple[Fold, ...], str] = {}
+    courses: dict[CourseTest, str] = {}
     kernels = [
-        _kernel(variant, sweeps_of(low), ctype, small_loops, folds)
+        _kernel(variant, sweeps_of(low), ctype, small_loops, folds, courses)
         for variant, low in zip(checked, lowered, strict=True)
         for ctype in c.DTYPES
         if dtype in ("", ctype.dtype)
@@ -133,6 +136,7 @@ def kernel_source(
         "kernels": kernels,
         "small_loops": [SmallLoopText(name, body, tiled) for (body, tiled), name in small_loops.items()],
         "folds": [FoldText(name, each) for each, name in folds.items()],
+        "courses": [CourseText(name, each) for each, name in courses.items()],
         "targets": [target for target in TARGETS if isa in ("", target.isa)],
         "reduce": reductions() if small_loops else "",
     }
@@ -146,8 +150,9 @@ def _kernel(
     ctype: c.CType,
     small_loops: dict[tuple[SmallLoopBody, bool], str],
     folds: dict[tuple[Fold, ...], str],
+    courses: dict[CourseTest, str],
 ) -> KernelText:
-    """The text of one kernel; `small_loops` and `folds` gain those that no kernel before has had."""
+    """The text of one kernel; `small_loops`, `folds` and `courses` gain those that no kernel before has had."""
     name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
     storage = Storage(plan)
     sweeps: list[SweepText] = []
@@ -164,7 +169,12 @@ def _kernel(
                 element = element_of(plan, each, rule, ctype, storage)
                 new = f"{rule.name.lower()}_fold_f64_{1 + len(folds)}"
                 fold = folds.setdefault(element.folds, new) if element.folds else ""
-                sweeps.append(SweepText("_".join(filter(None, (name, number))), element, slab, fold))
+                course = ""
+                if each.course:
+                    test = course_test(each.course, plan, storage)
+                    course = courses.setdefault(test, f"{rule.name.lower()}_course_{1 + len(courses)}")
+                own = "_".join(filter(None, (name, number)))
+                sweeps.append(SweepText(own, _title(plan, each), element, slab, fold, course))
                 local.append(sweeps[-1])
             else:
                 body = small_loop(plan, each, rule, storage)
@@ -192,6 +202,15 @@ def _kernel(
         panels=len(storage.down),
         reduced=max(len(each.element.folds) for each in sweeps),
     )
+
+
+def _title(plan: Sweeps, sweep: Sweep) -> str:
+    """Which sweep this is, where there are several."""
+    if len(plan.sweeps) == 1:
+        return ""
+    numbers = sorted({each.number for each in plan.sweeps})
+    course = f", where {summary.course_words(sweep.course, plan)}" if sweep.course else ""
+    return f"Sweep {1 + numbers.index(sweep.number)} of {len(numbers)}{course}."
 
 
 def _shared(names: Collection[str], storage: Storage) -> set[KeptArray]:

@@ -1,6 +1,6 @@
-"""Small loops, and stages that matrices go through in slabs, as the template sees them.
+"""What runs on whole tensors, as the template sees it: small loops, the tests of courses, and stages in slabs.
 
-In: the C of small loops and sweeps. Out: the pieces of their functions: parameters, arguments, declarations.
+In: the C of small loops, tests and sweeps. Out: the pieces of their functions: parameters, arguments, declarations.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from collections.abc import Collection, Sequence
 
 from ..frozen import frozen
 from ..ir.expr import Extent
+from .course import CourseTest
 from .declarations import Declared, arrays_of, declarations
 from .small_loops import SmallLoopBody
 from .storage import Base, Kept, KeptArray, Need
 from .sweep_text import SweepText
 
-__all__ = ["SlabText", "SmallLoopText"]
+__all__ = ["CourseText", "SlabText", "SmallLoopText"]
 
 #: How a small loop does.
 _OF_SMALL_LOOP = {
@@ -43,6 +44,18 @@ _PARAMETERS = {
 _LENGTH = {Kept.MATRIX: "of.matrices", Kept.ROW: "of.matrices * of.rows", Kept.COLUMN: "of.matrices * of.columns"}
 #: In a slab each row is one block and each matrix one panel.
 _IN_SLAB = {Kept.PARTIAL: "rows", Kept.PANEL: "columns"}
+
+
+@frozen
+class CourseText:
+    """The function that tells whether a tensor takes a course, as the template sees it."""
+
+    name: str
+    test: CourseTest
+
+    @property
+    def declarations(self) -> list[str]:
+        return declarations(each for base, each in _OF_SMALL_LOOP.items() if base in self.test.needs)
 
 
 @frozen

@@ -26,7 +26,7 @@ from ..ir.expr import (
 )  # fmt: skip
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign, Rule
-from ..lowering.sweeps import SmallLoop, Sweeps
+from ..lowering.work import SmallLoop, Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
 from .c_language import DEFINED, DOUBLE, FORMS, Names, definition, literal, suffixed, uses
@@ -72,7 +72,9 @@ def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -
     written = {a.target: formula(a) for a in checked.body}
     # The elements of a reduction over elements are the sweep's business.
     values = [a.value for a in work.code if not reduces_elements(a.value)]
-    step = list(dict.fromkeys(e for v in values for e in walk(v) if isinstance(e, Local) and e.extent <= Extent.STEP))
+    courses = {a.target: plan.courses.get(a.target, ()) for a in work.code}
+    read = [e for v in values for e in walk(v) if isinstance(e, Local) and e.extent <= Extent.STEP]
+    step = list(dict.fromkeys(read + [each.test for course in courses.values() for each in course]))
     local = {e: names.make(telling[e.name]) for e in step}
 
     def atom(expr: Expr) -> tuple[str, Power]:
@@ -98,9 +100,12 @@ def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -
             code = [f"{target.c} = {call};"]
             needs |= more
         else:
-            read = _read(assign.value.args, local, storage)
-            code, more = _of_values(assign.value, target.c, text_of, read)
+            places = _read(assign.value.args, local, storage)
+            code, more = _of_values(assign.value, target.c, text_of, places)
             needs |= more
+        if course := courses[assign.target]:
+            tests = [f"{local[each.test]} {'!=' if each.holds else '=='} 0" for each in course]
+            code = [f"if ({' && '.join(tests)})", *(f"    {line}" for line in code)]
         shown = f"keep {assign.target}" if work.keep else written.get(assign.target, formula(assign))
         lines += [Line(line, "" if i else shown) for i, line in enumerate(code)]
     if local:

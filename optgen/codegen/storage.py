@@ -13,7 +13,7 @@ from typing import TypeAlias
 from ..frozen import frozen
 from ..ir.expr import Expr, Extent, Load, Local, Reduce, Shape, Size
 from ..lowering.stages import in_place
-from ..lowering.sweeps import Sweeps, group_names, load_name
+from ..lowering.work import Sweeps, group_names, load_name
 
 __all__ = [
     "INDEX",
@@ -227,7 +227,7 @@ def is_down(value: Expr) -> bool:
 
 
 def _numbered(names: Iterable[str]) -> dict[str, int]:
-    return {name: i for i, name in enumerate(names)}
+    return {name: i for i, name in enumerate(dict.fromkeys(names))}
 
 
 _COUNTS = {

@@ -32,12 +32,14 @@ _OF_ROW = {
 @frozen
 class SweepText:
     """One sweep of a kernel, as the template sees it. `slab`: the stage that begins with it, if one does. `fold`: the
-    function that folds what it reduces."""
+    function that folds what it reduces. `course`: the function that tells whether a tensor takes it, if not all do."""
 
     name: str
+    title: str
     element: Element
     slab: str = ""
     fold: str = ""
+    course: str = ""
 
     @property
     def initialiser(self) -> list[str]:
@@ -45,7 +47,8 @@ class SweepText:
         fields = [f".row = {self.name}_##ISA"]
         if self.element.folds:
             fields = [f"OPTGEN_REDUCES({self.name}, ISA)", f".fold = {self.fold}_##ISA"]
-        return fields + ([f".slab = {self.slab}_##ISA"] if self.slab else [])
+        fields += [f".slab = {self.slab}_##ISA"] if self.slab else []
+        return fields + ([f".course = {self.course}"] if self.course else [])
 
     @property
     def scalars_type(self) -> str:

@@ -16,7 +16,8 @@ from typing import NamedTuple, TypeAlias
 from ..frozen import frozen
 from ..ir.expr import Extent, Load, Local, extent_of, reduces_elements, type_of, walk
 from ..ir.rule import Assign
-from .sweeps import MOST_KNOWN, Exchange, Group, SmallLoop, Sweep, Sweeps
+from .sweeps import MOST_KNOWN
+from .work import Exchange, Group, SmallLoop, Sweep, Sweeps
 
 __all__ = ["Stage", "crossing", "in_place", "stages"]
 
@@ -146,7 +147,7 @@ def _read(work: StageWork) -> set[str]:
     """The names of the values that a piece of work reads; for a reduction over elements its own name, since a sweep has
     left its value there."""
     if isinstance(work, Sweep):
-        return _names(*_code(work))
+        return _names(*_code(work)) | {condition.test.name for condition in work.course}
     return set().union(*({a.target} if reduces_elements(a.value) else _names(a) for a in work.code))
 
 

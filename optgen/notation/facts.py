@@ -13,12 +13,14 @@ from ..ir.expr import COUNTS, Call, Count, Extent, Load, Matrices, Reduce, walk
 from ..ir.primitives import OPS
 from ..ir.rule import Assign, Part, Rule
 from ..lowering import dead_code as dead
+from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
+from ..lowering.work import Sweeps
 from . import text
 
 __all__ = [
-    "EXACT", "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "exactness",
-    "formulas", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
+    "EXACT", "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words",
+    "exactness", "formulas", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
 ]  # fmt: skip
 
 EXACT = "exact: equal to the interpreter bit for bit"
@@ -50,7 +52,7 @@ _OF_FOUR = {
 
 
 def bytes_moved(lowered: Rule, itemsize: int) -> int:
-    """Bytes that a step of the lowered rule reads and writes for each element of `itemsize` bytes.
+    """Bytes that a step of the lowered rule reads and writes for each element of `itemsize` bytes, at most.
 
     On tensors that no cache holds, these are the cost of a step, not the arithmetic.
     """
@@ -63,8 +65,19 @@ def bytes_kept(rule: Rule, itemsize: int) -> int:
 
 
 def sweep_count(lowered: Rule) -> int:
-    """The number of sweeps over memory in a step of the lowered rule."""
-    return len(sweeps_of(lowered).sweeps)
+    """The number of sweeps over memory in a step of the lowered rule, at most."""
+    return sweeps_of(lowered).count
+
+
+def course_words(course: Course, plan: Sweeps) -> str:
+    """The conditions of a course, each as its formula."""
+    values = {a.target: text.expression(a.value) for a in (*plan.scalars, *plan.rule.body)}
+    words = [values[each.test.name] for each in course]
+    many = len(course) > 1
+    return " and ".join(
+        f"not ({word})" if not each.holds else f"({word})" if many else word
+        for each, word in zip(course, words, strict=True)
+    )
 
 
 def inexact(rule: Rule) -> dict[str, int]:

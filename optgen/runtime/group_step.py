@@ -18,7 +18,7 @@ from ..ir.evaluate import Value, ValuesByCount, evaluate
 from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Shape, Size, children, rebuilt
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign
-from ..lowering.sweeps import Group, joined, load_name
+from ..lowering.work import Group, joined, load_name
 from .arrays import Array
 from .binding import Binding
 

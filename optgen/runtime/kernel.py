@@ -19,7 +19,8 @@ from ..ir.evaluate import Program, Value, evaluate
 from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..lowering.stages import stages
-from ..lowering.sweeps import Exchange, Group, Sweeps, group_names, sweeps_of
+from ..lowering.sweeps import sweeps_of
+from ..lowering.work import Exchange, Group, Sweeps, group_names
 from .library import Runtime, open_library, runtime
 from .machine import choose_isa
 

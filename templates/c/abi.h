@@ -12,7 +12,7 @@
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
 
-#define OPTGEN_ABI 7
+#define OPTGEN_ABI 8
 
 /* The one order of reductions. A tensor is one run of elements or, where rows matter, one run per
  * row. Runs are cut into blocks; value i of a block goes to lane i modulo the number of lanes. Down
@@ -89,9 +89,13 @@ typedef void optgen_small_loop(const optgen_tensor *tensor, const void *step, co
 typedef void optgen_slab(const optgen_tensor *tensor, const void *step, const void *group,
                          int64_t first, int64_t count);
 
+/* Whether a tensor takes a piece of work, which is there for some courses of a step only. */
+typedef int32_t optgen_course(const optgen_tensor *tensor, const void *step, const void *group);
+
 /* One piece of work: a sweep (`row`, with `fold` and `block` if it reduces) or small loops
  * (`small_loop`). `whole`: the small loops run once per tensor, in one share. `slab`: the function
- * that replaces this piece, and all that follow up to the next whole one, for tensors in slabs. */
+ * that replaces this piece, and all that follow up to the next whole one, for tensors in slabs.
+ * `course`: which tensors take this piece, other than in slabs; NULL if all do. */
 typedef struct {
     optgen_row *row;
     optgen_fold *fold;
@@ -99,6 +103,7 @@ typedef struct {
     optgen_small_loop *small_loop;
     int32_t whole;
     optgen_slab *slab;
+    optgen_course *course;
 } optgen_work;
 
 /* One variant of a rule for one compute type and one instruction set. `units`: the elements of one

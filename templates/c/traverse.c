@@ -266,6 +266,8 @@ static void run_units(const job *step, const optgen_work *work, int slabs, int64
             const int64_t from = begin - first, to = until - first;
             if (slabs)
                 run_slabs(step, work, tensor, from, to);
+            else if (work->course != NULL && !work->course(tensor, tensor->scalars, step->group))
+                ; /* this tensor has another course */
             else if (kernel->units == 1)
                 run_tensor(step, work,
                            (optgen_values){ tensor->scalars, step->group, tensor, 0, 0, 0, 0, 0, 0,

@@ -13,9 +13,10 @@ import pytest
 from optgen.codegen import c_language as c
 from optgen.codegen import jinja
 from optgen.codegen import kernel_source as render
+from optgen.codegen.course import CourseTest
 from optgen.codegen.element import ArrayPointer, Element, Fold, Line, ScalarField
 from optgen.codegen.runtime_source import FILES
-from optgen.codegen.small_loop_text import SlabText, SmallLoopText
+from optgen.codegen.small_loop_text import CourseText, SlabText, SmallLoopText
 from optgen.codegen.small_loops import SmallLoopBody
 from optgen.codegen.storage import Base, Kept, KeptArray, Memory, StorageSlot
 from optgen.codegen.sweep_text import FoldText, SweepText
@@ -88,7 +89,8 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         stores=("store;",),
         definitions=("definition;",),
     )
-    sweep = SweepText("kernel", element, fold="fold" if reduced else "")
+    test = CourseTest("step_values[0] != 0", frozenset({Base.STEP}), "meaning")
+    sweep = SweepText("kernel", "title", element, fold="fold" if reduced else "", course="course" if reduced else "")
     bodies = [
         SmallLoopBody(over, (step,), (Line("line;", "formula"),), frozenset({Base.STEP, partial, panel}), ())
         for over in Extent
@@ -109,6 +111,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     }
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
     context |= {"abi": "abi;", "library": "library;", "reduce": "reduce;" if reduced else ""}
+    context |= {"courses": [CourseText("course", test)] if reduced else []}
     return context | {"folds": [FoldText("fold", element.folds)] if reduced else []}
 
 

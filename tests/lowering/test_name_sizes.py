@@ -15,7 +15,8 @@ from optgen.compiler import catalogue, driver
 from optgen.ir.evaluate import Always
 from optgen.ir.verify import verify
 from optgen.lowering import name_sizes as shards
-from optgen.lowering.sweeps import Exchange, Group, sweeps_of
+from optgen.lowering.sweeps import sweeps_of
+from optgen.lowering.work import Exchange, Group
 from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.group_step import GroupStep, Shards
 from optgen.runtime.kernel import kernel_of

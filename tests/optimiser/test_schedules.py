@@ -370,7 +370,11 @@ REFUSED: list[tuple[Callable[[], object], type[OptgenError], str]] = [
     (lambda: exponential(1, -1), HyperparameterError, "exponential: rate: expected a finite number above 0"),
     (lambda: exponential(1, 1, 1, 1), ArgumentError, "exponential: staircase: expected True or False, got 1"),
     (lambda: exponential(1, 1, end="a"), ArgumentError, "exponential: end: expected a finite number or None"),
-    (lambda: exponential(1, 1, end=math.nan), HyperparameterError, "exponential: end: expected a finite number or None"),
+    (
+        lambda: exponential(1, 1, end=math.nan),
+        HyperparameterError,
+        "exponential: end: expected a finite number or None",
+    ),
     (
         lambda: exponential(0.1, 0.5, end=0.2),
         HyperparameterError,
@@ -386,18 +390,38 @@ REFUSED: list[tuple[Callable[[], object], type[OptgenError], str]] = [
     (lambda: polynomial(1, 0, 0, 3), HyperparameterError, "polynomial: power: expected a finite number above 0"),
     (lambda: one_cycle(1, 3, 1.5), HyperparameterError, "one_cycle: warm: expected a number from 0 to 1, got 1.5"),
     (lambda: one_cycle(1, 3, -0.1), HyperparameterError, "one_cycle: warm: expected a number from 0 to 1"),
-    (lambda: one_cycle(1, 3, initial=-1), HyperparameterError, "one_cycle: initial: expected a finite number of at least 0"),
-    (lambda: one_cycle(1, 3, final=-1), HyperparameterError, "one_cycle: final: expected a finite number of at least 0"),
-    (lambda: piecewise(1, {3: -1}), HyperparameterError, "piecewise: factors[3]: expected a finite number of at least 0"),
+    (
+        lambda: one_cycle(1, 3, initial=-1),
+        HyperparameterError,
+        "one_cycle: initial: expected a finite number of at least 0",
+    ),
+    (
+        lambda: one_cycle(1, 3, final=-1),
+        HyperparameterError,
+        "one_cycle: final: expected a finite number of at least 0",
+    ),
+    (
+        lambda: piecewise(1, {3: -1}),
+        HyperparameterError,
+        "piecewise: factors[3]: expected a finite number of at least 0",
+    ),
     (lambda: piecewise(1, {0: 1}), HyperparameterError, "piecewise: factors: expected a whole number of at least 1"),
     (lambda: piecewise(1, {"3": 1}), ArgumentError, "piecewise: factors: expected a whole number of at least 1"),
     (lambda: piecewise(1, 3), ArgumentError, "piecewise: factors: expected factors by step, such as {100: 0.1}"),
     (lambda: piecewise(1, [3, 4]), ArgumentError, "piecewise: factors: expected factors by step, such as {100: 0.1}"),
-    (lambda: piecewise(1, [(3, 1), (3, 2)]), HyperparameterError, "piecewise: factors: expected steps in rising order, each"),
+    (
+        lambda: piecewise(1, [(3, 1), (3, 2)]),
+        HyperparameterError,
+        "piecewise: factors: expected steps in rising order, each",
+    ),
     (lambda: warmup(3, "a"), ArgumentError, "warmup: then: expected a finite number or a schedule of optgen"),
     (lambda: warmup(3, cosine), ArgumentError, "warmup: then: expected a finite number or a schedule of optgen"),
     (lambda: warmup(3, lambda t: 1.0), ArgumentError, "warmup: then: expected a finite number or a schedule of optgen"),
-    (lambda: join([1, "a"], [3]), ArgumentError, "join: schedules[1]: expected a finite number or a schedule of optgen"),
+    (
+        lambda: join([1, "a"], [3]),
+        ArgumentError,
+        "join: schedules[1]: expected a finite number or a schedule of optgen",
+    ),
     (lambda: join(1, []), ArgumentError, "join: schedules: expected a list, got 1"),
     (
         lambda: join([], []),
@@ -411,9 +435,21 @@ REFUSED: list[tuple[Callable[[], object], type[OptgenError], str]] = [
     ),
     (lambda: join([1, 2], 3), ArgumentError, "join: boundaries: expected a list, got 3"),
     (lambda: join([1, 2], [0]), HyperparameterError, "join: boundaries[0]: expected a whole number of at least 1"),
-    (lambda: join([1, 2, 3], [4, 4]), HyperparameterError, "join: boundaries: expected steps in rising order, each once"),
-    (lambda: join([1, 2, 3], [5, 4]), HyperparameterError, "join: boundaries: expected steps in rising order, each once"),
-    (lambda: plain(0.1), ArgumentError, "expected a schedule of the kinds constant, linear, cosine, "),  # type: ignore[arg-type]
+    (
+        lambda: join([1, 2, 3], [4, 4]),
+        HyperparameterError,
+        "join: boundaries: expected steps in rising order, each once",
+    ),
+    (
+        lambda: join([1, 2, 3], [5, 4]),
+        HyperparameterError,
+        "join: boundaries: expected steps in rising order, each once",
+    ),
+    (
+        lambda: plain(0.1),
+        ArgumentError,
+        "expected a schedule of the kinds constant, linear, cosine, ",
+    ),  # type: ignore[arg-type]
 ]
 
 

@@ -11,7 +11,8 @@ import pytest
 
 import optgen
 from optgen.compiler import driver
-from optgen.lowering.sweeps import Group, sweeps_of
+from optgen.lowering.sweeps import sweeps_of
+from optgen.lowering.work import Group
 from optgen.optimiser import classes
 from optgen.optimiser.base import compilation_of
 

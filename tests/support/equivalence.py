@@ -109,6 +109,50 @@ delta = eta*(g*x + c*b)/(1 + abs(y))
 '''
 """
 
+#: What is refreshed every few steps, of whole tensors, rows, columns and elements; in between, there is one sweep less.
+REFRESHED = """
+name = "Refreshed"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+k   = { default = 3, range = "[1, inf), whole" }
+[state]
+m = { init = "0" }
+h = { init = "eta" }
+r = { init = "1", extent = "tensor" }
+s = { init = "1", extent = "row", when = "matrix" }
+c = { init = "eta", extent = "column", when = "matrix" }
+[update]
+formulas = '''
+due   = t % k == 0
+m     = 0.9*m + 0.1*g
+r     = norm(m) if due else r
+s     = mean(abs(m), row) if due else s
+c     = c if t % k != 0 else max(abs(m), column)
+h     = m % 0.3 if not not due else h
+delta = eta*m*(h/(1 + r) + (s*c if matrix else 1)) if t > 1 else eta*g
+'''
+"""
+#: Conditions of the step, the group and the tensor, one after the other.
+COURSES = """
+name = "Courses"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+k   = { default = 3, range = "[1, inf), whole" }
+[state]
+u = { init = "0" }
+w = { init = "2*p" }
+d = { init = "1", extent = "group" }
+[update]
+formulas = '''
+d     = d/2 + norm(g, group) if t % k < 2 else d
+many  = d > 1
+u     = u + g % 0.5 if many else u
+far   = norm(p) > 1
+w     = w + g*dot(p, u) if far else w
+delta = eta*(u + w if far and many else w if far else p % 0.7 if t % 2 == 0 else g)
+'''
+"""
+
 
 def chains() -> dict[str, driver.Compilation]:
     """Chains that transform gradients, steps and parameters, and that hold steps back."""
@@ -126,7 +170,8 @@ def chains() -> dict[str, driver.Compilation]:
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:
     """Every variant of the shipped rules, of the rules above and of `chains`: its compilation and its number."""
     specs = [driver.compile_file(path) for path in catalogue.shipped()]
-    specs += [driver.compile_text(text, "test.toml") for text in (EVERY, PLAIN, REDUCED, LATE)]
+    own = EVERY, PLAIN, REDUCED, LATE, REFRESHED, COURSES
+    specs += [driver.compile_text(text, "test.toml") for text in own]
     specs += chains().values()
     return {
         " ".join(filter(None, (spec.name, rule.variant))): (spec, i)
@@ -294,7 +339,7 @@ def make_tensor(
     small = {}
     for state in rule.small_states:
         if state.extent > Extent.GROUP:
-            small[state.name] = np.full(interp.shape_of(state.extent, shape, rule.rows), initial[state.name])
+            small[state.name] = np.full(interp.shape_of(state.extent, shape, rule.matrices), initial[state.name])
     if kind == "ordinary":
         for name in rule.arrays[2:]:
             arrays[name][...] = initial[name]

@@ -23,7 +23,7 @@
 #ifdef __FAST_MATH__
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
-#define OPTGEN_ABI 7
+#define OPTGEN_ABI 8
 typedef struct { void *cells, *partials, *panels, *matrices, *rows, *columns; } optgen_space;
 typedef struct {
     int64_t first; const int64_t *layout; const void *scalars; const optgen_space *space;
@@ -43,9 +43,10 @@ typedef void optgen_small_loop(const optgen_tensor *tensor, const void *step, co
                                int64_t part, int64_t parts);
 typedef void optgen_slab(const optgen_tensor *tensor, const void *step, const void *group,
                          int64_t first, int64_t count);
+typedef int32_t optgen_course(const optgen_tensor *tensor, const void *step, const void *group);
 typedef struct {
     optgen_row *row; optgen_fold *fold; optgen_block *block; optgen_small_loop *small_loop;
-    int32_t whole; optgen_slab *slab;
+    int32_t whole; optgen_slab *slab; optgen_course *course;
 } optgen_work;
 typedef struct {
     const char *variant; const char *dtype; const char *isa;
