@@ -204,12 +204,11 @@ class Binding:
         self._spaces = spaces
         self.table["space"] = spaces.ctypes.data + np.arange(len(spaces)) * spaces.strides[0]
 
-    def gradient_cells(self) -> list[tuple[int, int]]:
-        """Where the kernel finds the gradient of each row: the address of that pointer, and its offset in bytes from
-        the first element of the gradient."""
+    def gradient_cell(self, row: int) -> tuple[int, int]:
+        """Where the kernel finds the gradient of a row: the address of that pointer, and its offset in bytes from the
+        first element of the gradient."""
         gradients = self.table["arrays"][:, 1:]
-        first, apart = gradients.ctypes.data, gradients.strides[0]
-        return [(first + i * apart, row.form.offsets[1]) for i, row in enumerate(self.rows)]
+        return gradients.ctypes.data + row * gradients.strides[0], self.rows[row].form.offsets[1]
 
     def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
         """Counts the steps of tensor i from `before[i]`, the updates that it has had.

@@ -5,15 +5,16 @@ In: the arrays of each tensor, and which kernel it needs. Out: a `BoundKernels`,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from ..ir.evaluate import ValuesByCount
+from ..ir.rule import Rule
 from .arrays import Array
-from .binding import Binding, Team, TensorRow
+from .binding import Binding, Team, rows_of
 from .clock import Clock
 from .float_state import kernel_state, rounds_to_nearest
 from .group_step import GroupStep, Shards
@@ -28,9 +29,9 @@ class BoundKernels:
 
     Parameters
     ----------
-    kernels : by compute type and variant.
+    kernel : gives the kernel for a compute type and a variant; its errors pass through.
     keys : compute type and variant of each tensor.
-    rows : the row of each tensor in the table of its kernel.
+    arrays : `arrays(i, rule)` gives the arrays of tensor i in the order in which the kernel of `rule` takes them.
     threads : the most threads that a step may use.
     team : whose threads these are, if not the runtime's own.
 
@@ -42,21 +43,25 @@ class BoundKernels:
 
     def __init__(
         self,
-        kernels: Mapping[tuple[str, int], Kernel],
+        kernel: Callable[[str, int], Kernel],
         keys: Sequence[tuple[str, int]],
-        rows: Sequence[TensorRow],
+        arrays: Callable[[int, Rule], Sequence[Array]],
         threads: int,
         team: Team | None = None,
     ) -> None:
         members: dict[tuple[str, int], list[int]] = {}
         for i, key in enumerate(keys):
             members.setdefault(key, []).append(i)
-        self.bindings = [Binding(kernels[key], [rows[i] for i in own], team) for key, own in members.items()]
+        kernels = [kernel(*key) for key in members]
+        self.bindings = [
+            Binding(each, rows_of(each, (arrays(i, each.rule) for i in own)), team)
+            for each, own in zip(kernels, members.values(), strict=True)
+        ]
         #: Those that need memory for a step: they take it before the first of them changes anything.
         self._reducing = [binding for binding in self.bindings if binding.kernel.entry.reduced]
         self.order = [np.array(own) for own in members.values()]
-        bound = zip(self.bindings, members.values(), strict=True)
-        found = {i: cell for binding, own in bound for i, cell in zip(own, binding.gradient_cells(), strict=True)}
+        rows = zip(self.bindings, members.values(), strict=True)
+        found = {i: binding.gradient_cell(row) for binding, own in rows for row, i in enumerate(own)}
         self.cells = [found[i] for i in range(len(keys))]
         # By `map`: an interrupt within a generator that is given up half-way would be lost.
         self.grouped = any(map(attrgetter("kernel.rule.grouped"), self.bindings))

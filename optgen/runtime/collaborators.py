@@ -12,7 +12,7 @@ from ..compiler.driver import Compilation
 from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.rule import Rule
 from .arrays import Array
-from .members import Member
+from .plan import Member
 
 __all__ = ["Hypers", "StateStore", "Ways"]
 

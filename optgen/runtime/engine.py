@@ -24,12 +24,10 @@ from ..ir.expr import GRADIENT, PARAMETER
 from .array_library import ArrayLibrary
 from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
-from .group_step import Shards
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
-from .members import KernelKey, Member, bind_members
 from .overlaps import refuse_overlaps
-from .plan import ListForm, StepPlan, StepPlans, key_of_list
+from .plan import Member, StepPlan, StepPlans, key_of_list
 from .shapes import first_group_states
 
 __all__ = ["StepEngine"]
@@ -114,26 +112,7 @@ class StepEngine:
             if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
                 self.plans.last = plan
                 return self._run(plan, params, grads)
-        plan = self._composed(places, params, grads)
-        if plan is not None:
-            return self._run(plan, params, grads)
         return self._step_anew(places, params, grads)
-
-    def _composed(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> StepPlan | None:
-        """A plan for a list that is not known, of parameters that are; None unless each is what it was, and stands
-        apart from the others."""
-        members = self.plans.members_of(params)
-        if not members:
-            return None
-        states = self.states.bound([member.slot for member in members])
-        kernels = self._kernels([member.key for member in members], params)
-        plan = StepPlan(self.library, members, kernels, states, ListForm(len(params), None, (), places), bound=False)
-        if not plan.apart or (plan.grouped and self.states.has_others(plan.slots)):
-            return None
-        if plan.rebind(params, grads) is None:
-            return None
-        self.plans.keep(key_of_list(params), plan)
-        return plan
 
     def _run(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
         """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
@@ -174,7 +153,11 @@ class StepEngine:
             if not kernels:
                 return self._interpret(rest)
         members = own.members
-        plan = self._plan_of(members, kernels, others, places, params, grads)
+        plan = StepPlan(
+            self.library, members, kernels, others, places, params, grads,
+            kernel=self._kernel_for([member.given for member in members]),
+            states=self.states.bound([member.slot for member in members]),
+        )  # fmt: skip
         take_back = self._begin(own)
         try:
             if plan.lasting:
@@ -188,28 +171,6 @@ class StepEngine:
             if not plan.steps:  # it was refused, or broken off before it began
                 take_back()
             raise
-
-    def _plan_of(
-        self,
-        members: Sequence[Member],
-        kernels: Sequence[int],
-        others: Sequence[int],
-        places: Sequence[int],
-        params: list[Any],
-        grads: list[Any],
-    ) -> StepPlan:
-        """The plan of a list that was accepted: of the members at the positions `kernels`, and of others."""
-        library, given = self.library, [member.given for member in members]
-        found = self._kernels([(member.dtype, member.variant) for member in members], given)
-        states = self.states.bound([member.slot for member in members])
-        bound = bind_members(library, members, [grads[i] for i in kernels], states, found)
-        marked = [(i, library.mark(params[i], grads[i])) for i in others]
-        form = ListForm(len(params), list(kernels) if others else None, marked, places)
-
-        def shards(own: Sequence[int], kernel: Kernel) -> Shards:
-            return library.shards([given[i] for i in own], kernel)
-
-        return StepPlan(library, bound, found, states, form, shards=shards if library.in_shards(given) else None)
 
     def _accepted(
         self, chosen: Sequence[int], places: Sequence[int], params: list[Any], grads: list[Any], *, by_kernel: bool
@@ -248,12 +209,12 @@ class StepEngine:
             members.append(Member(given[i], ps[i], gs[i], variants[i], dtypes[i], number, slot))
         return Accepted(members, sets)
 
-    def _kernels(self, keys: Sequence[KernelKey], params: Sequence[Any]) -> dict[KernelKey, Kernel]:
-        """The kernels with these keys, which step these parameters."""
+    def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:
+        """Gives the kernel of a dtype and a variant for these parameters."""
         compilation = self.hypers.compilation
         if self.library.in_shards(params):
             compilation = compilation.in_shards
-        return {key: kernel_of(compilation, key[1], key[0], self._module) for key in dict.fromkeys(keys)}
+        return lambda dtype, variant: kernel_of(compilation, variant, dtype, self._module)
 
     def _begin(self, accepted: Accepted) -> Callable[[], None]:
         """Keep the slots of parameters that are about to step, and the states of all of them together. Gives what takes

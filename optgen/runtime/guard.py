@@ -15,20 +15,19 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from itertools import accumulate
-from operator import ge, is_
+from operator import is_
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..frozen import frozen
-from .addresses import address_of, objects_readable
+from .addresses import address_of, bounds, objects_readable
 from .arrays import Array
 
-__all__ = ["NUMPY", "BoundGradients", "DictGuard", "Guard", "Head", "Reader", "Seen", "lists_readable", "see"]
+__all__ = ["NUMPY", "BoundGradients", "DictGuard", "Guard", "Head", "Reader", "lists_readable"]
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
-_DATA = 2  # the cell of a gradient's table with its address
 _HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
 
 
@@ -58,111 +57,75 @@ class Reader:
 
 
 @frozen
-class Seen:
-    """An array as it was seen, in whatever list it stands.
-
-    Attributes
-    ----------
-    identity
-        That of the object, if it is known by that; 0 if another array in the same place is the same parameter.
-    cells
-        What the runtime knows it by, as its struct is laid out; if it cannot read arrays, the identity of its base.
-    mark, address
-        What else it is known by.
-    kept
-        What `cells` has the addresses of. It stays alive, so that nothing else is found at the same place.
-    """
-
-    identity: int
-    cells: tuple[int, ...]
-    mark: object
-    address: int
-    kept: tuple[object, ...]
-
-
-def see(x: Any, reader: Reader, *, alone: bool = False) -> Seen:
-    """An array as it is. `alone`: it is one object; else it is known by its memory."""
-    identity = id(x) if alone else 0
-    if not reader.readable():
-        return Seen(identity, (id(getattr(x, "base", None)),), reader.mark(x), reader.address(x), ())
-    head = reader.head(x)
-    kept = np.array(head.extents, np.int64)
-    known = (id(type(x)), head.data, head.base, head.dtype, head.more, len(head.extents) // 2, address_of(kept))
-    return Seen(identity, known, None, head.data, (kept, x.dtype, type(x)))
-
-
-@frozen
 class BoundGradients:
-    """The gradients of a plan.
+    """Gradients as they are given, and the `memory` of each as an array of NumPy. `written`: the intervals of addresses
+    that a step writes. `cells[i]`: the address where a kernel finds gradient i, and what is to be added to that of its
+    first element. `fixed`: others are not taken in their place, also if they are laid out as these."""
 
-    Attributes
-    ----------
-    seen
-        Each as it was seen.
-    spans
-        Of each, where it begins and ends, seen from its first element.
-    written
-        The intervals of addresses that a step writes.
-    cells
-        The address where a kernel finds each, and what is to be added to that of its first element.
-    fixed
-        Whether others are not taken in their place, also if they are laid out as these.
-    bound
-        Whether kernels have the addresses of these; else `rebind` must come first.
-    """
-
-    seen: Sequence[Seen]
-    spans: Sequence[tuple[int, int]]
+    given: Sequence[Any]
+    memory: Sequence[Array]
     written: Sequence[tuple[int, int]]
     cells: Sequence[tuple[int, int]]
     fixed: bool
-    bound: bool = True
 
 
 class Guard:
     """The parameters of a step plan, and the layout of their gradients.
 
-    `runtime`: the library of the runtime. Without `gradients`, `rebind` looks at the parameters alone.
+    `own[i]`: parameter i is one object; else it is known by its memory, and another array in the same place is the
+    same parameter. `runtime`: the library of the runtime. Without `gradients`, `rebind` looks at the parameters alone.
     """
 
     def __init__(
-        self, ps: Sequence[Seen], runtime: Path, reader: Reader, gradients: BoundGradients | None = None
+        self,
+        ps: Sequence[Any],
+        own: Sequence[bool],
+        runtime: Path,
+        reader: Reader,
+        gradients: BoundGradients | None = None,
     ) -> None:
         self._reader = reader
+        self._objects = [id(p) if alone else 0 for p, alone in zip(ps, own, strict=True)]
         gradients = gradients or BoundGradients((), (), (), (), fixed=False)
-        gs, self._cells, self._fixed, self._spans = gradients.seen, gradients.cells, gradients.fixed, gradients.spans
-        # All memory that a step writes: `lows` in order, and for each number of them how far the memory behind so many
-        # reaches.
+        gs, self._cells, self._fixed = gradients.given, gradients.cells, gradients.fixed
+        # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
+        # `lows` in order, and for each number of them how far the memory behind so many reaches.
+        self._spans = [
+            (low - at, high - at) for g in gradients.memory for at, (low, high) in [(address_of(g), bounds(g))]
+        ]
         intervals = sorted(gradients.written)
         self._lows = [low for low, _ in intervals]
         self._reach = list(accumulate((high for _, high in intervals), max, initial=0))
         self.rebind: Callable[[list[Any], list[Any] | None], bool]
         if reader.readable():
             self._call = _function(runtime)
-            self._remember(ps, gs, bound=gradients.bound)
+            self._remember(ps, gs)
             self.rebind = self._rebind_in_place
         else:
-            self._params, self._grads = ps, [g.mark for g in gs]
-            self._addresses = [g.address if gradients.bound else 0 for g in gs]
+            self._params = [(reader.mark(p), reader.address(p), id(getattr(p, "base", None))) for p in ps]
+            self._grads = list(map(reader.mark, gs))
+            self._addresses = list(map(reader.address, gs))
             self.rebind = self._rebind_by_attribute
 
-    def _remember(self, ps: Sequence[Seen], gs: Sequence[Seen], *, bound: bool) -> None:
+    def _remember(self, ps: Sequence[Any], gs: Sequence[Any]) -> None:
         """The tables of the runtime, which are laid out as its structs are."""
-        params = [(p.identity, *p.cells) for p in ps]
-        grads = [(0, *g.cells, *span, *cell) for g, span, cell in zip(gs, self._spans, self._cells, strict=True)]
-        self._known = [x.kept for x in (*ps, *gs)]
+        self._extents: dict[tuple[int, ...], Array] = {}  # keeps their memory alive
+
+        def cells(x: Any) -> list[int]:
+            head = self._reader.head(x)
+            kept = self._extents.setdefault(head.extents, np.array(head.extents, np.int64))
+            known = [id(type(x)), head.data, head.base, head.dtype, head.more]
+            return [*known, len(head.extents) // 2, address_of(kept)]
+
+        params = [[object_, *cells(p)] for object_, p in zip(self._objects, ps, strict=True)]
+        grads = [[0, *cells(g), *span, *cell] for g, span, cell in zip(gs, self._spans, self._cells, strict=True)]
+        # What is known by its address stays alive, so that nothing else is found at the same place.
+        self._known = {kept for x in (*ps, *gs) for kept in (x.dtype, type(x))}
         tables = [np.array(rows, np.int64) for rows in (params, grads, self._lows, self._reach)]
-        if not bound and gs:
-            tables[1][:, _DATA] = 0  # so that each is looked at in whole, and bound
         addresses = [table.ctypes.data for table in tables]
         self._tables = tables
         self._roll = np.array([len(ps), len(self._lows), *addresses, self._fixed, self._reader.look], np.int64)
         self._address = self._roll.ctypes.data
-
-    @property
-    def apart(self) -> bool:
-        """Whether nothing that a step writes reaches into anything else that it writes, as far as intervals tell."""
-        return all(map(ge, self._lows, self._reach))
 
     def _rebind_in_place(self, params: list[Any], grads: list[Any] | None) -> bool:
         """Binds these gradients; False, with nothing changed, unless parameters and layouts are those of the plan.
@@ -177,8 +140,8 @@ class Guard:
         try:
             if list(map(mark, grads or [])) != self._grads or len(params) != len(self._params):
                 return False
-            for was, p in zip(self._params, params, strict=True):
-                if see(p, self._reader, alone=was.identity != 0) != was:
+            for known, was, p in zip(self._objects, self._params, params, strict=True):
+                if (known and known != id(p)) or (mark(p), address(p), id(getattr(p, "base", None))) != was:
                     return False
         except AttributeError:  # something else than an array
             return False

@@ -15,17 +15,16 @@ from typing import Any
 from ..frozen import frozen
 from ..ir.evaluate import ValuesByCount
 from ..ir.rule import Rule
-from .array_library import ArrayLibrary, BoundStates, ParameterSlot
+from .addresses import bounds
+from .array_library import ArrayLibrary, BoundStates, Looked, ParameterSlot
 from .arrays import Array
 from .bound import BoundKernels
 from .clock import Clock
-from .group_step import Shards
 from .guard import BoundGradients, Guard
 from .kernel import Kernel
-from .members import BoundMember, KernelKey
 from .slots import Key
 
-__all__ = ["ListForm", "StepPlan", "StepPlans", "key_of_list"]
+__all__ = ["Member", "StepPlan", "StepPlans", "key_of_list"]
 
 #: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
 #: are stepped together, or one by one, however many they are.
@@ -33,25 +32,32 @@ MOST_PLANS = 4
 
 
 @frozen
-class ListForm:
-    """The list of a plan.
+class Member:
+    """One parameter of a step, after every check.
 
     Attributes
     ----------
-    count
-        How many parameters it has.
-    places
-        Where those stand in it that kernels step; None if these are all.
-    others
-        The places of the others, which something else steps, and what decides how.
-    standing
-        Where the whole list stands among all parameters of the optimiser.
+    given
+        The parameter as the caller has it.
+    p, g
+        The parameter and its gradient.
+    variant
+        The position of the variant of the rule that steps it.
+    dtype
+        Its compute type.
+    hypers
+        Which of the sets of hyperparameters it goes by.
+    slot
+        Its state.
     """
 
-    count: int
-    places: Sequence[int] | None
-    others: Sequence[tuple[int, object]]
-    standing: Sequence[int]
+    given: Any
+    p: Looked
+    g: Looked
+    variant: int
+    dtype: str
+    hypers: int
+    slot: ParameterSlot
 
 
 class StepPlan:
@@ -63,70 +69,81 @@ class StepPlan:
         That of the arrays.
     members
         The parameters that kernels step.
-    kernels
-        Those that they need.
+    places
+        Where these stand in the list.
+    others
+        The places of the others, which something else steps.
+    standing
+        Where the whole list stands among all parameters of the optimiser.
+    params, grads
+        The whole list.
+    kernel
+        Gives the kernel of a dtype and a variant; what it raises goes through.
     states
         The states of the members.
-    form
-        The list in which they stand.
-    shards
-        Gives the wholes of those at some positions, for a kernel, where other processes have parts of them.
-    bound
-        Whether kernels have the addresses of their gradients; else `rebind` must come before the first step.
     """
 
     def __init__(
         self,
         library: ArrayLibrary,
-        members: Sequence[BoundMember],
-        kernels: Mapping[KernelKey, Kernel],
-        states: BoundStates,
-        form: ListForm,
+        members: Sequence[Member],
+        places: Sequence[int],
+        others: Sequence[int],
+        standing: Sequence[int],
+        params: Sequence[Any],
+        grads: Sequence[Any],
         *,
-        shards: Callable[[Sequence[int], Kernel], Shards] | None = None,
-        bound: bool = True,
+        kernel: Callable[[str, int], Kernel],
+        states: BoundStates,
     ) -> None:
         self._library = library
-        self.slots = [m.slot for m in members]
-        self.others, self.standing, self._count, self._places = form.others, form.standing, form.count, form.places
-        self._changed = [m.changed for m in members if m.changed is not None]  # kept alive by the optimiser
+        self.slots = [member.slot for member in members]
+        self.others = [(i, library.mark(params[i], grads[i])) for i in others]
+        self.standing = standing
+        self._count = len(params)
+        self._places = list(places) if others else None
+        given = [member.given for member in members]
+        self._changed = given if library.mark_changed else []  # to be marked so; kept alive by the optimiser
         self._setting = library.setting
         self._setting_then = library.setting() if library.setting else None
         self._mark_changed = library.mark_changed
-        keys = [m.key for m in members]
+        keys = [(member.dtype, member.variant) for member in members]
         self.dtypes = frozenset(dtype for dtype, _ in keys)
-        self._bound = BoundKernels(kernels, keys, [m.row for m in members], *library.threads())
-        self.grouped, self._overwrites = self._bound.grouped, self._bound.overwrites
-        if shards is not None:
+
+        def arrays(i: int, rule: Rule) -> tuple[Array, ...]:
+            return members[i].p.memory, members[i].g.memory, *states.arrays(i, rule.tensor_states)
+
+        self._bound = BoundKernels(kernel, keys, arrays, *library.threads())
+        self.grouped = self._bound.grouped
+        if library.in_shards(given):
             pairs = zip(self._bound.bindings, self._bound.order, strict=True)
-            self._bound.shards = [shards(own.tolist(), binding.kernel) for binding, own in pairs]
-        self._made = [m.made for m in members if m.made is not None]  # lives with the plan
+            self._bound.shards = [library.shards([given[i] for i in own], b.kernel) for b, own in pairs]
+
+        # Memory that was made for this step, such as that of a gradient that lay in other shards, lives with the plan.
+        self._made = [
+            m.g for m, i in zip(members, places, strict=True) if m.g.seen is not library.gradient_seen(grads[i])
+        ]
+        self._overwrites = self._bound.overwrites
         self._guard: Guard | None = None
         if members:
+            ps, gs = [member.p for member in members], [member.g for member in members]
+            written = [bounds(member.p.memory) for member in members]
+            written += [bounds(library.memory(x)) for member in members for x in member.slot.arrays.values()]
+            fixed = not self.lasting or self._overwrites
             gradients = BoundGradients(
-                [m.g for m in members], [m.span for m in members], [low for m in members for low in m.written],
-                self._bound.cells, fixed=not self.lasting or self._overwrites, bound=bound,
+                [g.seen for g in gs], [g.memory for g in gs], written, self._bound.cells, fixed
             )  # fmt: skip
             runtime = self._bound.bindings[0].kernel.runtime.path
-            self._guard = Guard([m.p for m in members], runtime, library.reader, gradients)
-        self._deferrable = [i for i, m in enumerate(members) if m.deferrable]
-        self._through = any(m.through for m in members)
+            self._guard = Guard(
+                [p.seen for p in ps], [library.is_alone(p.seen) for p in ps], runtime, library.reader, gradients
+            )
+        self._deferrable = [i for i, member in enumerate(members) if library.may_be_deferred(member.g.seen)]
+        self._through = any(member.p.seen is not member.given for member in members)
         self._plain = not (self.others or self._deferrable or self._through)
-        self._sets = [m.hypers for m in members]
+        self._sets = [member.hypers for member in members]
         self._states = states
         self._clock: Clock | None = None
         self._fits = states.fits
-        #: The members, if any other list may have them as they are.
-        self.members = members if self._is_free(shards is not None) else ()
-
-    def _is_free(self, sharded: bool) -> bool:
-        alone = self._plain and self.lasting and self._places is None and not (sharded or self._overwrites)
-        return alone and self._mark_changed is None and self._fits is None
-
-    @property
-    def apart(self) -> bool:
-        """Whether nothing that a step writes reaches into anything else that it writes, as far as intervals tell."""
-        return self._guard is None or self._guard.apart
 
     @property
     def lasting(self) -> bool:
@@ -238,8 +255,6 @@ class StepPlans:
         #: The plan of the step before.
         self.last: StepPlan | None = None
         self._made, self._oldest = 0, 1
-        self._members: dict[int, BoundMember] = {}  # by the identity of a parameter
-        self._identities: dict[int, int] = {}  # by the identity of a slot: the last of its parameter
         self._size = self._slots = 0  # of all plans together: with each slot as often as it is there, and once
 
     def of(self, key: Key) -> StepPlan | None:
@@ -250,16 +265,7 @@ class StepPlans:
     def __len__(self) -> int:
         return len(self._plans)
 
-    def members_of(self, params: Sequence[Any]) -> list[BoundMember] | None:
-        """These parameters as other lists have had them; None if one is not known, or is there twice."""
-        found = [member for member in map(self._members.get, map(id, params)) if member is not None]
-        return found if len({id(member.slot) for member in found}) == len(params) else None
-
     def keep(self, key: Key, plan: StepPlan) -> None:
-        for identity, member in zip(key, plan.members, strict=False):
-            if self._members.get(identity) is not member:
-                self._members.pop(self._identities.get(id(member.slot), 0), None)
-                self._members[identity], self._identities[id(member.slot)] = member, identity
         self._drop(self._numbers.get(key, 0))
         number = self._numbers[key] = self._made = self._made + 1
         self._plans[number] = key, plan
@@ -275,12 +281,10 @@ class StepPlans:
     def clear(self) -> None:
         for number in list(self._plans):
             self._drop(number)
-        self._members, self._identities = {}, {}
         self.last = None
 
     def forget(self, slot: ParameterSlot) -> None:
         """Drops the plans with this slot, so that they do not keep its memory."""
-        self._members.pop(self._identities.pop(id(slot), 0), None)
         for number in list(slot.plans):
             self._drop(number)
 

@@ -20,9 +20,9 @@ from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.clock import Clock
-from ..runtime.guard import DictGuard, Guard, see
+from ..runtime.guard import DictGuard, Guard
 from ..runtime.library import runtime
-from ..runtime.members import Member
+from ..runtime.plan import Member
 from .checkpoint import expect_state
 from .naming import STEP, Naming
 from .sharding import small_like
@@ -204,9 +204,7 @@ class BoundTensors:
         self._tensors = [x for slot in slots for x in slot.arrays.values()]
         # A state may be given other memory without being another tensor.
         self._memory = [local(x) for slot in slots for name, x in slot.arrays.items() if name not in slot.small]
-        reader = TensorLibrary.reader
-        seen = [see(x, reader, alone=True) for x in self._memory]
-        self._guard = Guard(seen, runtime().path, reader)
+        self._guard = Guard(self._memory, [True] * len(self._memory), runtime().path, TensorLibrary.reader)
         self._seen: DictGuard | None = None
 
     def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
