@@ -25,6 +25,7 @@ from .ir.expr import (
     Count,
     Expr,
     Extent,
+    Given,
     Load,
     Local,
     Matrices,
@@ -109,7 +110,8 @@ FOLDS: dict[str, tuple[float, Callable[[Any, Any], Any]]] = {
 
 @frozen
 class Tensor:
-    """One parameter of a step: its `t`, this update included, and "p", "g" and every state but those of the group."""
+    """One parameter of a step: its `t`, this update included; "p", "g", other inputs, and every state but those of the
+    group."""
 
     t: int
     arrays: Mapping[str, Array]
@@ -235,7 +237,7 @@ class _Step:
     def value(self, expr: Expr) -> Any:
         """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""
         match expr:
-            case Const() | Scalar():
+            case Const() | Scalar() | Given():
                 return evaluate(expr, self.values, 0, {})
             case Count():
                 return float(self.t)

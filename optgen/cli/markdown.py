@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..compiler.driver import Compilation
 from ..frozen import replace
-from ..ir.rule import Assign, Flag, Rule
+from ..ir.rule import Assign, Flag, Input, Rule
 from ..notation import facts as summary
 from ..notation import latex, text
 from . import pages
@@ -77,6 +77,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
     sections = {
         "Hyperparameters": _hyperparameters(rule),
         "Flags": _table(("", "default", "requires", "meaning"), map(_flag, rule.flags)),
+        "Inputs": _table(("", "given", "meaning"), map(_input, rule.inputs)),
         "State": _table(("", "kept", "starts as", "meaning", ""), _states(compilation, variant)),
         "Matrices": _plain(summary.matrices(compilation.rules)),
         "Cost": "\n\n".join(_costs(compilation, variant, changes)),
@@ -107,6 +108,10 @@ def _flag(flag: Flag) -> tuple[str, ...]:
     if flag.when is not None:
         default = f"on if {text.expression(flag.when)}"
     return _code(flag.name), _plain(default), _code(flag.requires), _plain(flag.doc)
+
+
+def _input(each: Input) -> tuple[str, ...]:
+    return _code(each.name), summary.given(each), _plain(each.doc)
 
 
 def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]:

@@ -13,7 +13,7 @@ from typing import TypeAlias
 
 from ..compiler.driver import Compilation
 from ..frozen import frozen, replace
-from ..ir.expr import Count, Expr, Extent, Local, Scalar, extent_of, reduces_elements, replaced, type_of
+from ..ir.expr import Count, Expr, Extent, Given, Local, Scalar, extent_of, reduces_elements, replaced, type_of
 from ..ir.rule import Assign, Flag, Rule, State, loads
 from ..lowering.sweeps import sweeps_of
 from ..lowering.work import Group, Sweep
@@ -29,6 +29,7 @@ ORIGINS = {
     "torch.optim": "torch.optim",
     "Optimisers.jl": "Optimisers.jl",
     "optax": "optax",
+    "papers": "Papers",
 }
 OTHERS, PARTS = "Others", "Parts of chains"
 COLUMNS = ("rule", "states", "kept", "moved", "sweeps", "summary")
@@ -118,6 +119,9 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     if flags := [*map(_flag, rule.flags), *_shape(compilation, rule)]:
         yield "\nFlags"
         yield Table(flags)
+    if rule.inputs:
+        yield "\nInputs"
+        yield Table([(each.name, summary.given(each), each.doc) for each in rule.inputs])
     yield "\nState"
     small = any(state.extent < Extent.ELEMENT for state in rule.states)
     yield Table([
@@ -209,11 +213,11 @@ def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
     """The sweeps of a step over memory, and the computations before, between and after them."""
     low = compilation.lowered[variant]
     small = {state.name: state.extent for state in low.small_states}
-    # Scalars that are just a hyperparameter or t are written in place; computed ones get a line.
+    # Scalars that are just a hyperparameter, t or an input are written in place; computed ones get a line.
     plain: dict[Expr, Expr] = {
         Local(a.target, extent_of(a.value), type_of(a.value)): a.value
         for a in low.scalars
-        if isinstance(a.value, Scalar | Count)
+        if isinstance(a.value, Scalar | Count | Given)
     }
 
     def line(assign: Assign) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..frozen import frozen
-from ..ir.rule import Flag, Hyper, Rule, State
+from ..ir.rule import Flag, Hyper, Input, Rule, State
 from ..ir.torch_names import torch_names
 from ..names import greek
 from ..notation import facts as summary
@@ -19,12 +19,12 @@ __all__ = ["Argument", "Description", "describe"]
 
 @frozen
 class Argument:
-    """A hyperparameter, flag or state as a signature and a docstring show it.
+    """A hyperparameter, flag, input or state as a signature and a docstring show it.
 
     Attributes
     ----------
     range
-        Of a hyperparameter, its range; of a flag, its default in words; of a state, how many values it has.
+        Of a hyperparameter, its range; of a flag, its default in words; of an input or a state, how many values it has.
     count
         How many values a hyperparameter has, if it is a tuple of them; otherwise 0.
     each
@@ -77,6 +77,7 @@ class Description:
     meanings: str
     hypers: Sequence[Argument]
     flags: Sequence[Argument]
+    inputs: Sequence[Argument]
     states: Sequence[Argument]
 
 
@@ -102,6 +103,7 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         meanings=summary.meanings(rule, [assign for body in summary.bodies(checked, opened) for assign in body]),
         hypers=[_hyper(hyper, names[hyper.name]) for hyper in rule.hypers],
         flags=[_flag(flag, names[flag.name]) for flag in rule.flags],
+        inputs=[_input(each, rule) for each in rule.inputs],
         states=[_state(state, checked) for state in states.values()],
     )
 
@@ -110,6 +112,11 @@ def _state(state: State, checked: Sequence[Rule]) -> Argument:
     kept = summary.kept(state.extent, checked[0].matrices)
     when = summary.only(state.name, checked)
     return Argument(state.name, state.doc or "a state", range=kept, init=text.expression(state.init), when=when)
+
+
+def _input(each: Input, rule: Rule) -> Argument:
+    annotation = "SupportsFloat" if each.name in rule.given_numbers else "Sequence[Any]"
+    return Argument(each.name, each.doc or "an input", annotation=annotation, range=summary.given(each))
 
 
 def _flag(flag: Flag, torch: str) -> Argument:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from ..ir.expr import Call, Const, Count, Expr, Local, Scalar
+from ..ir.expr import Call, Const, Count, Expr, Given, Local, Scalar
 from ..ir.rule import Assign, Rule
 
 __all__ = ["telling_names"]
@@ -24,8 +24,9 @@ def telling_names(scalars: Sequence[Assign], checked: Rule) -> dict[str, str]:
     """By its target the name of each scalar. The author's own stay."""
     own = {assign.target for assign in checked.body}
     known: dict[str, str] = {}
+    plain = (Scalar, Count, Given)
     for assign in scalars:
-        name = "" if assign.target in own or isinstance(assign.value, Scalar | Count) else _name(assign.value, known)
+        name = "" if assign.target in own or isinstance(assign.value, plain) else _name(assign.value, known)
         known[assign.target] = name if 0 < len(name) <= LONGEST else assign.target
     return known
 
@@ -37,6 +38,8 @@ def _name(expr: Expr, known: Mapping[str, str]) -> str:
             return _NUMBERS.get(value, "")
         case Count():
             return "t"
+        case Given(name=name):
+            return name
         case Scalar(hyper, index):
             return f"{hyper}{index or ''}"
         case Local(name=name):

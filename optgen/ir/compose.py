@@ -2,7 +2,7 @@
 
 In: open rules, each in the variant that is wanted. Out: a closed `Rule`, of the same kind for one part as for many, and
 the names of the parts' hyperparameters and states in it. A name that only one part has stays; others get the name of
-their part in front.
+their part in front. Inputs of one name are one input.
 
 That `delta` is subtracted from the parameter stands here, and only here.
 """
@@ -90,6 +90,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         matrix=matrix,
         matrices=next((part.matrices for part in parts if part.matrices != Matrices.LAST_TWO), Matrices.LAST_TWO),
         accept=made.accept.name if made.accept is not None else "",
+        inputs=tuple({each.name: each for part in parts for each in part.inputs}.values()),
     )
     return Composed(
         rule,
@@ -123,11 +124,12 @@ def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[st
         public.append(list(dict.fromkeys(defined)))
         own.append(list(dict.fromkeys([*defined, *(a.target for rule in rules for a in rule.body)])))
     owners, all_owners = Counter(chain.from_iterable(public)), Counter(chain.from_iterable(own))
+    given = {each.name for rules in among for rule in rules for each in rule.inputs}  # which parts have in common
     # `beta1` may be a value of `beta`.
     spelled = {f"{h.name}{i + 1}" for part in parts for h in part.hypers for i in range(len(h.default)) if h.vector}
     shared = len(parts) > 1
     taken |= {name for name, count in owners.items() if count == 1}
-    taken |= {name for name, count in all_owners.items() if count == 1} | spelled
+    taken |= {name for name, count in all_owners.items() if count == 1} | spelled | given
     kinds = Counter(part.name for part in parts)
     seen: Counter[str] = Counter()
     names = []
@@ -139,7 +141,7 @@ def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[st
             if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
                 continue
             new = name
-            if (owners if name in mine else all_owners)[name] > 1 or (shared and name in spelled):
+            if (owners if name in mine else all_owners)[name] > 1 or (shared and name in spelled) or name in given:
                 new = f"{prefix}_{name}"
                 new = numbered(f"{new}_", taken) if new in taken else new
                 taken.add(new)

@@ -14,14 +14,14 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias
 
-from .expr import Call, Const, Count, Expr, Local, Scalar
+from .expr import Call, Const, Count, Expr, Given, Local, Scalar
 from .primitives import power_steps
 from .rule import Assign
 
-__all__ = ["HOST", "Always", "HyperValues", "Program", "Value", "ValuesByCount", "evaluate"]
+__all__ = ["HOST", "Always", "HyperValues", "Program", "Value", "ValuesByCount", "evaluate", "with_numbers"]
 
 Value: TypeAlias = float | bool
-#: The values of the hyperparameters, by name; one number or several.
+#: The values of the hyperparameters, by name; one number or several. In a step, the numbers that it is given too.
 HyperValues: TypeAlias = Mapping[str, tuple[float, ...]]
 #: The same by count of updates, since a schedule may change them.
 ValuesByCount: TypeAlias = Mapping[int, HyperValues]
@@ -40,6 +40,16 @@ class Always(dict[int, HyperValues]):
 
     def __missing__(self, t: int) -> HyperValues:
         return self[1]
+
+
+def with_numbers(sets: Sequence[ValuesByCount], numbers: HyperValues) -> Sequence[ValuesByCount]:
+    """Sets of hyperparameters, each with the numbers that a step is given."""
+    return [
+        Always({**own[1], **numbers})
+        if isinstance(own, Always)
+        else {t: {**values, **numbers} for t, values in own.items()}
+        for own in sets
+    ]
 
 
 def _div(a: float, b: float) -> float:
@@ -139,6 +149,8 @@ def evaluate(expr: Expr, values: HyperValues, t: int, names: Mapping[str, Value]
             return values[expr.hyper][max(0, expr.index - 1)]
         case Count():
             return float(t)
+        case Given():
+            return values[expr.name][0]
         case Local():
             return names[expr.name]
         case Call():
@@ -156,16 +168,17 @@ def _taking(places: Sequence[int]) -> Callable[[list[Value]], Sequence[Value]]:
 class Program:
     """The `scalars` of a lowered rule as a straight line of instructions.
 
-    `run(values, t)` gives the value of each name in `wanted`, in that order. What does not depend on the count is
-    computed once for each set of hyperparameters, to keep a step cheap.
+    `run(values, t)` gives the value of each name in `wanted`, in that order. What depends on nothing but
+    hyperparameters is computed once for each set of them, to keep a step cheap.
     """
 
     def __init__(self, scalars: Sequence[Assign], wanted: Sequence[str]) -> None:
         self._cells: list[Value] = [0.0]  # the first is t
         self._inputs: list[tuple[int, str, int]] = []
+        self._given: list[tuple[int, str]] = []
         self._steady: list[Instruction] = []
         self._moving: list[Instruction] = []
-        self._moved = {0}  # the cells that depend on the count
+        self._moved = {0}  # the cells that depend on the step
         self._places: dict[Expr, int] = {Count(): 0}
         names: dict[str, int] = {}
         for assign in scalars:
@@ -186,6 +199,9 @@ class Program:
         self._cells.append(expr.value if isinstance(expr, Const) else 0.0)
         if isinstance(expr, Scalar):
             self._inputs.append((cell, expr.hyper, max(0, expr.index - 1)))
+        elif isinstance(expr, Given):
+            self._given.append((cell, expr.name))
+            self._moved.add(cell)
         elif isinstance(expr, Call):
             moves = not self._moved.isdisjoint(arguments)
             if moves:
@@ -202,12 +218,14 @@ class Program:
         known = self._known.get(self._pack(*given))
         cells = self._begun(given) if known is None else known.copy()
         cells[0] = float(t)
+        for cell, name in self._given:
+            cells[cell] = values[name][0]
         for cell, operation, arguments in self._moving:
             cells[cell] = operation(*arguments(cells))
         return self._wanted(cells)
 
     def _begun(self, given: Sequence[float]) -> list[Value]:
-        """The cells as far as they do not depend on the count."""
+        """The cells as far as they do not depend on the step."""
         cells = self._cells.copy()
         for (cell, _, _), value in zip(self._inputs, given, strict=True):
             cells[cell] = value

@@ -5,9 +5,10 @@ In: nothing; `language` makes the values. Out: frozen values, to be compared, ha
     expr     = Const(value)                     a literal
              | Scalar(hyper, index)             a hyperparameter; index from 1 where it has several values, else 0
              | Count()                          t, the updates of this parameter, this one included
+             | Given(name)                      a number that the step is given, such as the loss
              | Size(over, of)                   the number of values of extent `of` in each of `over`
              | Shape(dimension)                 how long a dimension of the parameter is, or how many there are
-             | Load(array, extent)              "p", "g" or a state, as it was before the step
+             | Load(array, extent)              "p", "g", an input or a state, as it was before the step
              | Local(name, extent, type)        the value of an earlier assignment, or of a scalar
              | Call(op, args+)                  op: a row of primitives.OPS
              | Reduce(op, args+, over, key)     op: a row of primitives.REDUCTIONS; one value for each of `over`
@@ -36,6 +37,7 @@ __all__ = [
     "Count",
     "Expr",
     "Extent",
+    "Given",
     "Load",
     "Local",
     "Matrices",
@@ -187,6 +189,11 @@ class Count:
 
 
 @frozen
+class Given:
+    name: str
+
+
+@frozen
 class Size:
     over: Extent
     of: Extent = Extent.ELEMENT
@@ -266,14 +273,14 @@ class Reduce:
         return Reduce, (self.op, self.args, self.over, self.key)
 
 
-Expr: TypeAlias = Const | Scalar | Count | Size | Shape | Load | Local | Call | Reduce
+Expr: TypeAlias = Const | Scalar | Count | Given | Size | Shape | Load | Local | Call | Reduce
 
 
 def extent_of(expr: Expr) -> Extent:
     match expr:
         case Const() | Scalar():
             return Extent.CONSTANT
-        case Count():
+        case Count() | Given():
             return Extent.STEP
         case Size():
             return Extent.GROUP if expr.over == Extent.GROUP else Extent.TENSOR

@@ -3,10 +3,11 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
-                    rows, accept, sharded)
+                    rows, accept, sharded, inputs*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
+    input    = Input(name, extent, doc)                         what a step is given beside the gradient
     assign   = Assign(target, value)                            target: a state, "p", or a new local name
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
@@ -27,7 +28,7 @@ from functools import cached_property
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Matrices, walk
 
-__all__ = ["Assign", "Flag", "Hyper", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
+__all__ = ["Assign", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
 
 
 class Part(StrEnum):
@@ -111,6 +112,15 @@ class State:
 
 
 @frozen
+class Input:
+    """What a step is given beside the gradient: an array like it (ELEMENT), or one number (STEP)."""
+
+    name: str
+    extent: Extent
+    doc: str
+
+
+@frozen
 class Rule:
     """One variant of a rule, or of a part of chains.
 
@@ -135,6 +145,7 @@ class Rule:
     matrices: Matrices = Matrices.LAST_TWO
     accept: str = ""
     sharded: bool = False
+    inputs: tuple[Input, ...] = ()
 
     @cached_property
     def variant(self) -> str:
@@ -144,7 +155,21 @@ class Rule:
     @cached_property
     def arrays(self) -> tuple[str, ...]:
         """All arrays with a value for every element, in the order in which a kernel takes them."""
-        return (PARAMETER, GRADIENT, *(state.name for state in self.states if state.extent == Extent.ELEMENT))
+        return (PARAMETER, *self.given_arrays, *self.element_states)
+
+    @property
+    def given_arrays(self) -> tuple[str, ...]:
+        """What a step is given for each parameter: the gradient, and the inputs that are like it."""
+        return (GRADIENT, *(each.name for each in self.inputs if each.extent == Extent.ELEMENT))
+
+    @property
+    def given_numbers(self) -> tuple[str, ...]:
+        """The inputs that are one number."""
+        return tuple(each.name for each in self.inputs if each.extent == Extent.STEP)
+
+    @property
+    def element_states(self) -> tuple[str, ...]:
+        return tuple(state.name for state in self.states if state.extent == Extent.ELEMENT)
 
     @cached_property
     def small_states(self) -> tuple[State, ...]:
@@ -155,7 +180,7 @@ class Rule:
     def tensor_states(self) -> tuple[str, ...]:
         """The states that each tensor has, in the order in which a kernel takes them: those of elements first."""
         small = (state.name for state in self.small_states if state.extent > Extent.GROUP)
-        return (*self.arrays[2:], *small)
+        return (*self.element_states, *small)
 
     @cached_property
     def stores(self) -> frozenset[str]:

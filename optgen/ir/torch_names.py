@@ -25,6 +25,7 @@ _NUMBERS = {"eta": "lr", "decay": "weight_decay"}
 _VECTORS = {"beta": "betas"}
 #: By the name of a rule: what it calls otherwise than others do. A flag makes way for a hyperparameter.
 _OF_RULE = {
+    "ALIG": {"rho": "momentum", "momentum": "keep_momentum"},
     "ExpDecay": {"decay": "decay"},  # of the rate
     "LARS": {"rho": "momentum"},
     "Momentum": {"rho": "momentum"},

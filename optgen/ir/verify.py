@@ -14,6 +14,7 @@ from .expr import (
     Const,
     Expr,
     Extent,
+    Given,
     Load,
     Local,
     Reduce,
@@ -38,7 +39,7 @@ def verify(rule: Rule) -> Rule:
 
     A fault found here is one of a pass: `check` has reported those of the spec to its author.
     """
-    extents = {PARAMETER: Extent.ELEMENT, GRADIENT: Extent.ELEMENT} | {s.name: s.extent for s in rule.states}
+    extents = dict.fromkeys(rule.arrays, Extent.ELEMENT) | {s.name: s.extent for s in rule.states}
     stores = {PARAMETER, GRADIENT, *(state.name for state in rule.states)}
     sizes = {hyper.name: len(hyper.default) if hyper.vector else 0 for hyper in rule.hypers}
     defined: dict[str, tuple[Extent, Type]] = {}
@@ -55,6 +56,8 @@ def verify(rule: Rule) -> Rule:
                 size = sizes.get(expr.hyper, -1)
                 known = expr.index == 0 if size == 0 else 1 <= expr.index <= size
                 expect(known, f"no hyperparameter {expr.hyper}[{expr.index}]")
+            case Given():
+                expect(expr.name in rule.given_numbers, f"no number {expr.name} is given")
             case Load():
                 expect(expr.array in extents, f"no array {expr.array}")
                 expect(expr.extent == extents[expr.array], f"{expr.array} is loaded as another extent than it has")
@@ -77,7 +80,8 @@ def verify(rule: Rule) -> Rule:
 
     for hyper in rule.hypers:
         expect(len(hyper.ranges) == len(hyper.default), f"{hyper.name} has not a range for each value")
-    names = [part.name for parts in (rule.hypers, rule.flags, rule.states) for part in parts] + [PARAMETER, GRADIENT]
+    parts = (rule.hypers, rule.flags, rule.states, rule.inputs)
+    names = [part.name for each in parts for part in each] + [PARAMETER, GRADIENT]
     expect(len(set(names)) == len(names), "two parts of one name")
     for state in rule.states:
         verify_expr(state.init)

@@ -14,14 +14,14 @@ import keyword
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ..errors import Span, SpecError, SpecWarning
 from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Expr, Matrices, type_of
+from ..ir.expr import Expr, Extent, Matrices, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Flag, Hyper, Interval, Part, Rule
+from ..ir.rule import Flag, Hyper, Input, Interval, Part, Rule
 from ..ir.verify import verify
 from ..names import is_name
 from .agreement import disagreements
@@ -29,7 +29,7 @@ from .demand import Demand
 from .elaborate import Variant
 from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .resolve import Scope
-from .syntax import FlagAst, HyperAst, Item, Name, SpecAst
+from .syntax import FlagAst, HyperAst, InputAst, Item, Name, SpecAst, StateAst
 from .terms import is_of_tiles, mentions_matrix, mentions_tiles, subterms
 from .vocabulary import CALLABLE, MATRIX, RENAME
 
@@ -42,6 +42,8 @@ ARGUMENTS = frozenset({
     "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "set_state", "load", "copy",
     "rule", "spec", "bind", "parts", "parameters",
 })  # fmt: skip
+#: What a step is called with already, by names that no input may take.
+STEP_ARGUMENTS = frozenset({"self", "params", "grads", "closure"})
 _RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])\s*(,\s*whole)?")
 
 
@@ -112,7 +114,10 @@ class _Checker(Scope):
         seen: dict[str, str] = {}
         vectors = {h.name: len(h.default or ()) for h in spec.hypers if h.vector}
         numbered = {f"{name}{i}": f"{name}[{i}]" for name, size in vectors.items() for i in range(1, size + 1)}
-        for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags), ("state", spec.states)):
+        of_kinds: tuple[tuple[str, Sequence[HyperAst | FlagAst | StateAst | InputAst]], ...] = (
+            ("hyperparameter", spec.hypers), ("flag", spec.flags), ("state", spec.states), ("input", spec.inputs)
+        )  # fmt: skip
+        for what, parts in of_kinds:
             for part in parts:
                 self.check_name(part.name, part.span, what)
                 if part.name in seen:
@@ -121,7 +126,9 @@ class _Checker(Scope):
                 elif part.name in numbered:
                     message = f"{part.name!r} is how callers may write {numbered[part.name]}"
                     self.fault(part.span, message, RENAME)
-                elif what != "state" and part.name in ARGUMENTS:
+                elif what == "input" and part.name in STEP_ARGUMENTS:
+                    self.fault(part.span, f"{part.name!r} is what a step is called with already", RENAME)
+                elif what in ("hyperparameter", "flag") and part.name in ARGUMENTS:
                     self.fault(part.span, f"{part.name!r} is a name that every optimiser has for itself", RENAME)
                 seen.setdefault(part.name, what)
         if len(spec.flags) > MOST_FLAGS:
@@ -287,6 +294,7 @@ class _Checker(Scope):
             part=Part(spec.part),
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
             matrices=Matrices(spec.matrices),
+            inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
         )
 
     def check_rules(self, rules: tuple[Rule, ...]) -> None:
@@ -302,7 +310,7 @@ class _Checker(Scope):
             return  # otherwise every name would be reported
         self.used |= spec.unused | spec.unassigned
         self.written |= spec.unassigned
-        for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags)):
+        for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags), ("input", spec.inputs)):
             for part in parts:
                 if part.name not in self.used:
                     message = f"the {what} {part.name!r} is never used"
@@ -318,8 +326,8 @@ class _Checker(Scope):
                 message = f"the state {state.name!r} is written, but never read, if {self.idle[state.name]}"
                 hint = 'leave it out of that variant, unless it is kept to be looked at: when = "..."'
                 self.warn(state.span, message, hint)
-        known = {part.name for parts in (spec.hypers, spec.flags, spec.states) for part in parts} | self.given.keys()
-        known |= {PROCEED, ACCEPT}
+        known = {part.name for parts in (spec.hypers, spec.flags, spec.states, spec.inputs) for part in parts}
+        known |= self.given.keys() | {PROCEED, ACCEPT}
         for formula in spec.formulas:
             if formula.target not in self.used and formula.target not in known:
                 self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")

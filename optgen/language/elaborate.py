@@ -97,6 +97,8 @@ class Variant(Expressions):
             self.fault(formula.span, f"{target!r} is a hyperparameter, which a rule does not assign", RENAME)
         elif target in scope.flags:
             self.fault(formula.span, f"{target!r} is a flag, which a rule does not assign", RENAME)
+        elif target in scope.inputs:
+            self.fault(formula.span, f"{target!r} is an input, which a rule does not assign", RENAME)
         elif not is_name(target):
             hint = "a letter, then letters, digits and underscores, in ASCII or Greek"
             self.fault(formula.span, f"{target!r} cannot be a name", hint)

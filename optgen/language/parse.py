@@ -19,15 +19,16 @@ from ..ir.rule import Part
 from ..names import canonical, close_matches
 from .formula import kind, read_expression, read_formulas, words
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
-from .syntax import Broken, FlagAst, HyperAst, Number, SpecAst, StateAst, Term
+from .syntax import Broken, FlagAst, HyperAst, InputAst, Number, SpecAst, StateAst, Term
 
 __all__ = ["parse"]
 
 LARGEST_SPEC = 64 * 1024
 #: What a spec may be: a rule, or one of two kinds of parts.
 PARTS = tuple(part.value for part in Part)
-#: How many values a state has.
+#: How many values a state has, and an input.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
+EXTENTS_OF_INPUTS = ("element", "step")
 #: The range of a hyperparameter that names none, or one that cannot be read: every number.
 EVERY = "(-inf, inf)"
 #: Which dimensions of a parameter make matrices.
@@ -113,7 +114,8 @@ class _Document:
 
     def read(self, document: dict[str, Any]) -> None:
         known = (
-            "name", "summary", "reference", "origin", "notes", "part", "hyperparameters", "flags", "state", "update"
+            "name", "summary", "reference", "origin", "notes", "part", "hyperparameters", "flags", "inputs", "state",
+            "update",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -128,6 +130,10 @@ class _Document:
             self.read_hyper(name, path, table)
         for name, path, table in self.entries(document, "flags", "nesterov = { default = false }"):
             self.read_flag(name, path, table)
+        for name, path, table in self.entries(document, "inputs", 'loss = { extent = "step" }'):
+            self.refuse_unknown(path, table, ("extent", "doc"))
+            extent = self.choice(path, table, "extent", EXTENTS_OF_INPUTS)
+            spec.inputs.append(InputAst(name, self.key_span(path), extent, self.text(path, table, "doc")))
         for name, path, table in self.entries(document, "state", 'm = { init = "0" }'):
             self.read_state(name, path, table)
         self.read_update(document)

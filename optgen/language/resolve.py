@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 
 from ..errors import Diagnostic, Span
 from ..ir.compose import DELTA
-from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Load, Local, Scalar, Shape
+from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Scalar, Shape
 from ..names import close_matches
 from .syntax import Item, Name, SpecAst, Term
 from .terms import names_in, subterms
@@ -40,7 +40,9 @@ class Scope:
         self.targets = {formula.target for formula in spec.formulas}
         self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
         self.flags = {flag.name for flag in spec.flags}
-        own = {*self.states, *self.targets, *self.hypers, *self.flags} & FREE
+        self.inputs = {each.name: Extent[each.extent.upper()] for each in spec.inputs}
+        own = {*self.states, *self.targets, *self.hypers, *self.flags, *self.inputs}
+        own &= FREE
         self.given = {name: what for name, what in GIVEN.items() if name not in own}
         self.given |= GIVEN_TO_PARTS if spec.part else {}
         self.by_matrix = False  # whether matrices have a variant of their own
@@ -91,6 +93,9 @@ class Resolver:
             return Load(name)
         if name == "t":
             return Count()
+        if name in self.scope.inputs and self.begun:
+            self.use(name)
+            return Load(name) if self.scope.inputs[name] == Extent.ELEMENT else Given(name)
         if name == "ndim" and name in self.scope.given:
             return Shape()
         if (count := COUNTS.get(name)) and name in self.scope.given:
@@ -120,7 +125,7 @@ class Resolver:
             pass
         elif name in self.choice:
             self.fault(term.span, f"the flag {name!r} is no number", f"write: a if {name} else b")
-        elif not self.begun and name in checker.states | checker.targets:
+        elif not self.begun and name in checker.states | checker.targets | checker.inputs.keys():
             self.fault(term.span, *INITIAL)
         elif name in checker.states:
             message = f"there is no state {name!r} if {self.chosen()}"
@@ -141,10 +146,11 @@ class Resolver:
             self.fault(term.span, f"{term.spelled!r} is given to parts of chains only", hint)
         else:
             if name not in checker.hints:
-                hint = "define it as a hyperparameter or a state, or before this formula"
+                hint = "define it as a hyperparameter, an input or a state, or before this formula"
                 if len(checker.hints) < MOST_SUGGESTIONS:
                     known = sorted({
-                        *checker.hypers, *checker.flags, *checker.states, *checker.targets, *checker.given, *CALLABLE
+                        *checker.hypers, *checker.flags, *checker.inputs, *checker.states, *checker.targets,
+                        *checker.given, *CALLABLE,
                     })  # fmt: skip
                     if close := close_matches(name, known):
                         hint = f"did you mean {close[0]!r}?"
@@ -167,7 +173,7 @@ class Resolver:
             else:
                 return Scalar(term.name, term.index)
             return None
-        if term.name in (self.scope.states | self.scope.given.keys() | self.locals.keys()):
+        if term.name in (self.scope.states | self.scope.inputs.keys() | self.scope.given.keys() | self.locals.keys()):
             self.use(term.name)
             self.fault(term.span, f"{term.spelled!r} takes no index", "formulas work element by element")
         else:
@@ -177,7 +183,8 @@ class Resolver:
     def known(self) -> set[str]:
         """All names with a meaning in this spec."""
         scope = self.scope
-        return {*scope.hypers, *scope.flags, *scope.states, *scope.targets, *scope.given, *scope.spec.unassigned}
+        defined = {*scope.hypers, *scope.flags, *scope.inputs, *scope.states, *scope.targets}
+        return {*defined, *scope.given, *scope.spec.unassigned}
 
     def chosen(self) -> str:
         """The flags of this variant in words."""

@@ -3,7 +3,7 @@
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
     spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
-                       formulas*, faults*)
+                       inputs*, formulas*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
 
 A `Broken` term stands where a fault was reported.
@@ -18,8 +18,8 @@ from ..errors import Diagnostic, Span
 from ..frozen import frozen
 
 __all__ = [
-    "Broken", "Choice", "FlagAst", "FormulaAst", "HyperAst", "Invoke", "Item", "Name", "Number", "Operation", "SpecAst",
-    "StateAst", "Term",
+    "Broken", "Choice", "FlagAst", "FormulaAst", "HyperAst", "InputAst", "Invoke", "Item", "Name", "Number",
+    "Operation", "SpecAst", "StateAst", "Term",
 ]  # fmt: skip
 
 
@@ -121,6 +121,14 @@ class StateAst:
 
 
 @frozen
+class InputAst:
+    name: str
+    span: Span
+    extent: str
+    doc: str
+
+
+@frozen
 class FormulaAst:
     target: str
     span: Span
@@ -145,6 +153,7 @@ class SpecAst:
     hypers: list[HyperAst] = field(default_factory=list)
     flags: list[FlagAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)
+    inputs: list[InputAst] = field(default_factory=list)
     formulas: list[FormulaAst] = field(default_factory=list)
     formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.

@@ -14,6 +14,7 @@ from ..ir.expr import (
     Count,
     Expr,
     Extent,
+    Given,
     Load,
     Local,
     Reduce,
@@ -95,12 +96,15 @@ class _Hoisting:
 
 
 def _named(expr: Expr, taken: set[str]) -> str:
-    """A hyperparameter keeps its name, `beta[1]` as `beta1`, where it is free; anything else is a number, `k1`."""
+    """A hyperparameter keeps its name, `beta[1]` as `beta1`, where it is free, and so does a number that is given;
+    anything else is a number, `k1`."""
     match expr:
         case Scalar():
             name = f"{expr.hyper}{expr.index or ''}"
         case Count():
             name = "t"
+        case Given():
+            name = expr.name
         case Reduce():
             return numbered("r", taken)
         case _:

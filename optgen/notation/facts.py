@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..frozen import frozen
 from ..ir.expr import COUNTS, Call, Count, Extent, Load, Matrices, Reduce, walk
 from ..ir.primitives import OPS
-from ..ir.rule import Assign, Part, Rule
+from ..ir.rule import Assign, Input, Part, Rule
 from ..lowering import dead_code as dead
 from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
@@ -20,7 +20,7 @@ from . import text
 
 __all__ = [
     "EXACT", "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words",
-    "exactness", "formulas", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
+    "exactness", "formulas", "given", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
 ]  # fmt: skip
 
 EXACT = "exact: equal to the interpreter bit for bit"
@@ -33,6 +33,7 @@ _KEPT = {
     Extent.MATRIX: "one for each matrix",
     Extent.TENSOR: "one number",
     Extent.GROUP: "one number for all parameters",
+    Extent.STEP: "one number",
 }
 #: What a row or column is, where matrices are not those of the last two dimensions.
 _SEEN = {
@@ -199,6 +200,11 @@ def matrices(rules: Iterable[Rule]) -> str:
     """How a parameter of more than two dimensions is seen as matrices, in words; empty if it does not matter."""
     seen = next((rule.matrices for rule in rules if rule.tiled), None)
     return "" if seen is None else f"{seen}: a parameter of shape (a, b, c, d) is {_OF_FOUR[seen]}"
+
+
+def given(each: Input) -> str:
+    """How many values an input has, in words."""
+    return _KEPT[each.extent]
 
 
 def only(state: str, rules: Sequence[Rule]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..ir.expr import Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Shape, Size
+from ..ir.expr import Call, Const, Count, Expr, Extent, Given, Load, Local, Reduce, Scalar, Shape, Size
 from ..ir.rule import Assign, Rule
 from ..names import GREEK
 from .printer import Form, Power, write
@@ -71,6 +71,8 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             return _number(expr.value)
         case Scalar():
             return _name(expr.hyper, str(expr.index or "")), Power.ATOM
+        case Given():
+            return _name(expr.name), Power.ATOM
         case Count():
             return "t", Power.ATOM
         case Load():

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from ..ir.expr import COUNTS, Call, Const, Count, Expr, Extent, Load, Local, Reduce, Scalar, Shape, Size
+from ..ir.expr import COUNTS, Call, Const, Count, Expr, Extent, Given, Load, Local, Reduce, Scalar, Shape, Size
 from ..ir.rule import Assign
 from ..names import greek
 from .printer import Form, Power, write
@@ -73,6 +73,8 @@ def _atom(expr: Expr) -> tuple[str, Power]:
         case Scalar():
             index = str(expr.index).translate(_SUBSCRIPTS) if expr.index else ""
             return greek(expr.hyper) + index, Power.ATOM
+        case Given():
+            return greek(expr.name), Power.ATOM
         case Count():
             return "t", Power.ATOM
         case Load():

@@ -24,6 +24,7 @@ from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
 from .hyperparameters import Given
+from .inputs import arrays_of, expect_inputs, numbers_of
 from .settings import Settings
 from .state import States, expect_fit, expect_number, new_slot, read_count, read_saved, read_state
 
@@ -38,7 +39,7 @@ Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 class Engine(Protocol):
     """What an optimiser leaves to its engine; the methods are those of `Optimiser`."""
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any]) -> bool: ...
+    def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> bool: ...
     def state(self, p: Any) -> dict[str, Any]: ...
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
@@ -62,6 +63,7 @@ class ArrayEngine:
 
     def __init__(self, settings: Settings, module: str | None) -> None:
         self.settings = settings
+        self._takes_inputs = bool(settings.rule.inputs)
         self.states = States(settings)
         ways = ArrayWays(interprets=settings.backend == "interpreter")
         self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
@@ -80,11 +82,15 @@ class ArrayEngine:
     def begun(self) -> bool:
         return bool(len(self.states) or self.states.pending)
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+    def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> bool:
         # Lists of our own: nobody else can change them, and they hold the arrays until the step is through.
         params = params.copy() if type(params) is list else _listed(params, "parameters")
         grads = grads.copy() if type(grads) is list else _listed(grads, "gradients")
-        return self.engine.step(params, grads)
+        if not inputs and not self._takes_inputs:
+            return self.engine.step(params, grads)
+        rule = self.settings.rule
+        found = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
+        return self.engine.step(params, [*grads, *arrays_of(rule, found, len(params))], numbers_of(rule, found))
 
     # ---- States ----
 

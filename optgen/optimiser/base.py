@@ -114,7 +114,7 @@ class Optimiser:
 
     # ---- Steps and states ----
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any]) -> bool:
+    def step(self, params: Sequence[Any], grads: Sequence[Any], **inputs: Any) -> bool:
         """One update of every parameter in place, in one call of the kernel.
 
         Parameters
@@ -124,6 +124,8 @@ class Optimiser:
             strides, each once.
         grads
             For each parameter an array of its shape and dtype, with any strides.
+        inputs
+            What else the rule takes, by name: for each parameter an array like the gradient, or one number.
 
         Returns
         -------
@@ -135,6 +137,8 @@ class Optimiser:
         ------
         ArrayError
             For what cannot be stepped.
+        ArgumentError
+            For an input that is missing, unknown, or no finite number where one is expected.
         StateError
             For a parameter that does not fit the saved state that it would take up.
         HyperparameterError
@@ -144,7 +148,7 @@ class Optimiser:
 
         After an error no parameter, state or count has changed.
         """
-        return self._engine.step(params, grads)
+        return self._engine.step(params, grads, inputs)
 
     def state(self, p: Any) -> dict[str, Any]:
         """The state of parameter `p`: an array for each name of the spec (read-only, live), and the count `t`.

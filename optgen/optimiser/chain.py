@@ -203,7 +203,7 @@ class PartEngine:
     def lock(self) -> RLock:
         return self._chain.lock
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any]) -> NoReturn:
+    def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> NoReturn:
         raise self._refusal()
 
     def state(self, p: Any) -> NoReturn:
@@ -271,6 +271,13 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
             message = f"part {i}, {name}, works on a gradient or step, and {before} before it gives a parameter"
             raise ArgumentError(message, hint=f"put {name} before {before}")
         stepped = stepped or kind == ""
+    given = {each.name: (each.extent, type(part).__name__) for part in parts for each in part.rule.inputs}
+    for i, part in enumerate(parts):
+        for each in part.rule.inputs:
+            extent, other = given[each.name]
+            if each.extent != extent:
+                message = f"part {i}, {type(part).__name__}, takes {each.name} for {each.extent.words}, and {other} not"
+                raise ArgumentError(message, hint="rename the input in one of the two specs")
     seen = {part.rule.matrices: type(part).__name__ for part in parts if any(r.tiled for r in _used(part))}
     if len(seen) > 1:
         message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different matrices"

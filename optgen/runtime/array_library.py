@@ -100,14 +100,16 @@ class ArrayLibrary(Protocol):
     @property
     def mark_changed(self) -> Callable[[Sequence[Any]], None] | None: ...
 
-    def chosen(self, params: list[Any], grads: list[Any]) -> list[int]:
-        """The places of the parameters to be stepped; ArrayError unless there is a gradient for each of them."""
+    def chosen(self, params: list[Any], given: list[Any], arrays: int) -> list[int]:
+        """The places of the parameters to be stepped; ArrayError unless there is a gradient for each of them. `given`:
+        the gradients, then other inputs; of each parameter so many `arrays`."""
 
     def parameter(self, given: Any, number: int, count: int) -> Looked:
         """Parameter `number` of `count`; ArrayError unless a step can change it in place."""
 
-    def gradient(self, given: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
-        """The gradient of the parameter `of`, seen as `p`; ArrayError unless `rule` can step with it."""
+    def given(self, array: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule, name: str) -> Looked:
+        """The gradient of the parameter `of`, seen as `p`, or another input: what `rule` calls by this name. ArrayError
+        unless it can step with it."""
 
     def memory(self, given: Any) -> Array:
         """An array of NumPy over the memory of a state, whatever its dtype."""

@@ -56,11 +56,19 @@ def as_parameter(given: object, number: int | str, count: int) -> Array:
 
 
 def as_gradient(
-    given: object, p: Array, number: int, count: int, absent: str = LEAVE_OUT, *, written: bool = False
+    given: object,
+    p: Array,
+    number: int,
+    count: int,
+    absent: str = LEAVE_OUT,
+    *,
+    written: bool = False,
+    name: str = "gradient",
 ) -> Array:
     """The gradient of `p` as an array: of its shape and dtype, with any strides. `absent`: what to do if it is None.
-    `written`: the step overwrites it, so it must be writable, with an element of memory for every element."""
-    what = "the gradient" if count == 1 else f"gradient {number}"
+    `written`: the step overwrites it, so it must be writable, with an element of memory for every element. `name`: what
+    it is, if it is another input."""
+    what = f"the {name}" if count == 1 else f"{name} {number}"
     if given is None:
         raise ArrayError(f"{what}: expected an array, got None", hint=absent)
     if isinstance(given, np.generic):  # what NumPy makes of an operation on arrays without dimensions

@@ -144,7 +144,7 @@ def _numbers(kernel: Kernel, counts: Mapping[Extent, int]) -> tuple[int, ...]:
 
 
 def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]]) -> list[TensorRow]:
-    """The rows of tensors: of each the parameter, its gradient and its states, those of elements first."""
+    """The rows of tensors: of each the parameter, its gradient, inputs and states, those of elements first."""
     forms: dict[object, TensorForm] = {}
     alike = len(kernel.rule.arrays)
     pack = Struct(f"{1 + alike + kernel.entry.states}q").pack
@@ -204,11 +204,11 @@ class Binding:
         self._spaces = spaces
         self.table["space"] = spaces.ctypes.data + np.arange(len(spaces)) * spaces.strides[0]
 
-    def gradient_cell(self, row: int) -> tuple[int, int]:
-        """Where the kernel finds the gradient of a row: the address of that pointer, and its offset in bytes from the
-        first element of the gradient."""
-        gradients = self.table["arrays"][:, 1:]
-        return gradients.ctypes.data + row * gradients.strides[0], self.rows[row].form.offsets[1]
+    def given_cell(self, row: int, number: int) -> tuple[int, int]:
+        """Where the kernel finds an array that a step is given for a row, the gradient as number 0: the address of that
+        pointer, and its offset in bytes from the first element of the array."""
+        given = self.table["arrays"][:, 1 + number :]
+        return given.ctypes.data + row * given.strides[0], self.rows[row].form.offsets[1 + number]
 
     def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
         """Counts the steps of tensor i from `before[i]`, the updates that it has had.

@@ -38,7 +38,7 @@ class BoundKernels:
     Attributes
     ----------
     order : `order[b]`, the places of the tensors of binding b among all.
-    cells : `cells[i]`, where a kernel finds gradient i.
+    cells : where kernels find what a step is given: the gradients of all tensors, then each further input of all.
     """
 
     def __init__(
@@ -60,9 +60,11 @@ class BoundKernels:
         #: Those that need memory for a step: they take it before the first of them changes anything.
         self._reducing = [binding for binding in self.bindings if binding.kernel.entry.reduced]
         self.order = [np.array(own) for own in members.values()]
-        rows = zip(self.bindings, members.values(), strict=True)
-        found = {i: binding.gradient_cell(row) for binding, own in rows for row, i in enumerate(own)}
-        self.cells = [found[i] for i in range(len(keys))]
+        pairs = zip(self.bindings, members.values(), strict=True)
+        found = {i: (binding, row) for binding, own in pairs for row, i in enumerate(own)}
+        rows = [found[i] for i in range(len(keys))]
+        given = len(kernels[0].rule.given_arrays) if kernels else 0
+        self.cells = [binding.given_cell(row, number) for number in range(given) for binding, row in rows]
         # By `map`: an interrupt within a generator that is given up half-way would be lost.
         self.grouped = any(map(attrgetter("kernel.rule.grouped"), self.bindings))
         self.overwrites = any(map(attrgetter("kernel.rule.overwrites"), self.bindings))

@@ -89,7 +89,7 @@ class Ways(Protocol):
 
     interprets: bool
 
-    def divided(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> tuple[list[int], list[int]]:
+    def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         """Positions in the list of the parameters that kernels step, and of the others; an error for one that nothing
         steps. `places`: where these stand among all parameters of the optimiser."""
 

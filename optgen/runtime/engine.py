@@ -1,6 +1,7 @@
 """The step engine: all that is between "these parameters, these gradients" and the kernels, for every array library.
 
-In: an array library, hyperparameters, a store of states; then lists of parameters and gradients.
+In: an array library, hyperparameters, a store of states; then lists of parameters and inputs. These are the gradients
+of all parameters, behind them each further input of all, and numbers such as the loss.
 Out: parameters and states changed in place; or an error, and then nothing has changed.
 
 A step is checked before anything is touched. A list that was checked once is not checked again while its arrays stay
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from itertools import chain
 from threading import RLock
 from typing import Any
 from weakref import WeakSet
@@ -19,7 +21,7 @@ from weakref import WeakSet
 from .. import interpreter as interp
 from ..errors import ArgumentError, ArrayError
 from ..frozen import frozen
-from ..ir.evaluate import ValuesByCount, evaluate
+from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
 from ..ir.expr import GRADIENT, PARAMETER
 from .array_library import ArrayLibrary
 from .arrays import COMPUTE
@@ -30,11 +32,14 @@ from .overlaps import refuse_overlaps
 from .plan import Member, StepPlan, StepPlans, key_of_list
 from .shapes import first_group_states
 
-__all__ = ["StepEngine"]
+__all__ = ["NO_NUMBERS", "StepEngine"]
 
 
 #: All engines, whose locks nobody holds in the child of a fork.
 _ENGINES: WeakSet[StepEngine] = WeakSet()
+
+#: What a step of a rule is given that takes no numbers.
+NO_NUMBERS: HyperValues = {}
 
 _CHANGED = "expected arrays that stay what they are in a step, got one that changed while schedules were called"
 
@@ -83,7 +88,7 @@ class StepEngine:
         self.lock = RLock()
         self._stepping = False
 
-    def step(self, params: list[Any], grads: list[Any]) -> bool:
+    def step(self, params: list[Any], inputs: list[Any], numbers: HyperValues = NO_NUMBERS) -> bool:
         """One step of a list; whether it counts. If not, nothing has changed but gradients that the rule overwrites."""
         with self.lock:
             if self._stepping:
@@ -91,51 +96,55 @@ class StepEngine:
             self._stepping = True
             try:
                 plan = self.plans.last
-                held = plan.rebind(params, grads) if plan is not None else None
+                held = plan.rebind(params, inputs) if plan is not None else None
                 # A plan may date from a time when there were no parameters but its own.
                 if plan is None or held is None or (plan.grouped and self.states.has_others(plan.slots)):
-                    counts = self._step_by_another(params, grads)
+                    counts = self._step_by_another(params, inputs, numbers)
                 else:
-                    counts = self._run(plan, params, grads)
+                    counts = self._run(plan, params, inputs, numbers)
             finally:
                 self._stepping = False
         return counts
 
-    def _step_by_another(self, params: list[Any], grads: list[Any]) -> bool:
+    def _step_by_another(self, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         """One step by another plan than the last one."""
-        places = self.library.chosen(params, grads)
+        arrays = len(self.hypers.compilation.rules[0].given_arrays)
+        places = self.library.chosen(params, inputs, arrays)
         if len(places) < len(params):
-            params, grads = [params[i] for i in places], [grads[i] for i in places]
+            inputs = [inputs[first + i] for first in range(0, len(inputs), len(params)) for i in places]
+            params = [params[i] for i in places]
         plan = self.plans.of(key_of_list(params))
         if plan is not None:
-            held = plan.rebind(params, grads)
+            held = plan.rebind(params, inputs)
             if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
                 self.plans.last = plan
-                return self._run(plan, params, grads)
-        return self._step_anew(places, params, grads)
+                return self._run(plan, params, inputs, numbers)
+        return self._step_anew(places, params, inputs, numbers)
 
-    def _run(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
+    def _run(self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
         if plan.others:
-            return self._run_with_others(plan, params, grads)
-        return self._run_kernels(plan, params, grads)
+            return self._run_with_others(plan, params, inputs, numbers)
+        return self._run_kernels(plan, params, inputs, numbers)
 
-    def _run_kernels(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
+    def _run_kernels(self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         hypers = self.hypers
         sets = hypers.fixed
         if sets is None:
             sets = hypers.sets_at(plan.counts)
-            held = plan.rebind(params, grads)  # a schedule is anybody's code
+            held = plan.rebind(params, inputs)  # a schedule is anybody's code
             if held is None:
                 raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
         if not hypers.known_to_fit(plan.dtypes):
             hypers.refuse_vanishing(plan.dtypes, sets)
-        return plan.run(sets, self.states.group, grads) or self._refused(plan, grads, sets)
+        if numbers:
+            sets = with_numbers(sets, numbers)
+        return plan.run(sets, self.states.group, inputs) or self._refused(plan, inputs, sets)
 
-    def _refused(self, plan: StepPlan, grads: Sequence[Any], sets: Sequence[ValuesByCount]) -> bool:
+    def _refused(self, plan: StepPlan, inputs: Sequence[Any], sets: Sequence[ValuesByCount]) -> bool:
         """Leaves gradients as the rule does after a step that does not count; gives False."""
         values = next(iter(sets[0].values()))
-        for rule, g in plan.gradients(grads):
+        for rule, g in plan.gradients(inputs):
             for assign in rule.body:
                 if assign.target == GRADIENT:
                     self.library.fill(g, float(evaluate(assign.value, values, 0, {})))
@@ -143,18 +152,20 @@ class StepEngine:
 
     # ---- Lists that no plan knows ----
 
-    def _step_anew(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> bool:
-        kernels, others = self.ways.divided(places, params, grads)
+    def _step_anew(
+        self, places: Sequence[int], params: list[Any], inputs: list[Any], numbers: HyperValues
+    ) -> bool:  # fmt: skip
+        kernels, others = self.ways.divided(places, params, inputs)
         own = rest = Accepted((), ())
         if kernels or not others:
-            own = self._accepted(kernels, places, params, grads, by_kernel=True)
+            own = self._accepted(kernels, places, params, inputs, numbers, by_kernel=True)
         if others and self.ways.interprets:
-            rest = self._accepted(others, places, params, grads, by_kernel=False)
+            rest = self._accepted(others, places, params, inputs, numbers, by_kernel=False)
             if not kernels:
                 return self._interpret(rest)
         members = own.members
         plan = StepPlan(
-            self.library, members, kernels, others, places, params, grads,
+            self.library, members, kernels, others, places, params, inputs,
             kernel=self._kernel_for([member.given for member in members]),
             states=self.states.bound([member.slot for member in members]),
         )  # fmt: skip
@@ -164,49 +175,62 @@ class StepEngine:
                 self.plans.keep(key_of_list(params), plan)
 
             def run() -> bool:
-                return not members or plan.run(own.sets, self.states.group, grads)
+                return not members or plan.run(own.sets, self.states.group, inputs)
 
-            return self._others_too(plan, run, rest, params) or self._refused(plan, grads, own.sets)
+            return self._others_too(plan, run, rest, params) or self._refused(plan, inputs, own.sets)
         except BaseException:
             if not plan.steps:  # it was refused, or broken off before it began
                 take_back()
             raise
 
     def _accepted(
-        self, chosen: Sequence[int], places: Sequence[int], params: list[Any], grads: list[Any], *, by_kernel: bool
+        self,
+        chosen: Sequence[int],
+        places: Sequence[int],
+        params: list[Any],
+        inputs: list[Any],
+        numbers: HyperValues,
+        *,
+        by_kernel: bool,
     ) -> Accepted:
         """Those of a list at the positions `chosen`, after every check. Their slots are not kept yet."""
         library, hypers, states = self.library, self.hypers, self.states
-        count = len(chosen)
+        count, names = len(chosen), hypers.compilation.rules[0].given_arrays if chosen else ()
         given, at = [params[i] for i in chosen], [places[i] for i in chosen]
         ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
         variants = [hypers.variant(place, p.shape) for place, p in zip(at, ps, strict=True)]
         rules = [hypers.compilation.rules[variant] for variant in variants]
         for place, p, rule in zip(at, given, rules, strict=True):
             library.expect_whole(rule, p, place, by_kernel=by_kernel)
-        gs = [
-            library.gradient(grads[i], p, looked, number, count, rule=rule)
-            for number, (i, p, looked, rule) in enumerate(zip(chosen, given, ps, rules, strict=True))
+        arrays = [
+            [
+                library.given(inputs[first + i], p, looked, number, count, rule=rule, name=name)
+                for number, (i, p, looked, rule) in enumerate(zip(chosen, given, ps, rules, strict=True))
+            ]
+            for name, first in zip(names, range(0, len(inputs), max(1, len(params))), strict=True)
         ]
         memory = [p.memory for p in ps]
         found = states.find(given, memory, rules, at)
         # Before memory is taken for new states: a refused step should not take it.
         kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
         overwrites = any(rule.overwrites for rule in rules)
-        refuse_overlaps(memory, [g.memory for g in gs], kept, overwrites=overwrites)
-        seen = [x.seen for x in (*ps, *gs)] if hypers.fixed is None else []
+        gs, *others = [[x.memory for x in each] for each in arrays] or [[]]
+        refuse_overlaps(memory, gs, kept, list(chain.from_iterable(others)), overwrites=overwrites)
+        seen = [x.seen for x in (*ps, *chain.from_iterable(arrays))] if hypers.fixed is None else []
         before = [(library.reader.mark(x), library.reader.address(x)) for x in seen]
         sets = hypers.sets_at({slot.t if slot else 0 for slot in found})
         if before != [(library.reader.mark(x), library.reader.address(x)) for x in seen]:
             raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
         dtypes = [COMPUTE[p.dtype] for p in memory]
         hypers.refuse_vanishing(set(dtypes), sets)
+        sets = with_numbers(sets, numbers) if numbers else sets
         members = []
         for i, slot in enumerate(found):
             number = hypers.number(at[i], dtypes[i])
             first = sets[number][(slot.t if slot else 0) + 1]
             slot = states.begin(slot, given[i], memory[i], rules[i], first)
-            members.append(Member(given[i], ps[i], gs[i], variants[i], dtypes[i], number, slot))
+            own = [each[i] for each in arrays]
+            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot))
         return Accepted(members, sets)
 
     def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:
@@ -237,12 +261,17 @@ class StepEngine:
 
     # ---- What kernels do not step ----
 
-    def _run_with_others(self, plan: StepPlan, params: list[Any], grads: list[Any]) -> bool:
+    def _run_with_others(self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         """One step by a plan that has others too."""
         rest = Accepted((), ())
         if self.ways.interprets:
-            rest = self._accepted([i for i, _ in plan.others], plan.standing, params, grads, by_kernel=False)
-        return self._others_too(plan, lambda: not plan.slots or self._run_kernels(plan, params, grads), rest, params)
+            others = [i for i, _ in plan.others]
+            rest = self._accepted(others, plan.standing, params, inputs, numbers, by_kernel=False)
+
+        def run() -> bool:
+            return not plan.slots or self._run_kernels(plan, params, inputs, numbers)
+
+        return self._others_too(plan, run, rest, params)
 
     def _others_too(self, plan: StepPlan, run: Callable[[], bool], rest: Accepted, params: list[Any]) -> bool:
         """The others of a plan first, since what the array library refuses is refused before anything has changed;
@@ -282,7 +311,7 @@ class StepEngine:
             tensors, restores = [], []
             for member in accepted.members:
                 rule, t = rules[member.variant], member.slot.t + 1
-                looked = {PARAMETER: member.p, GRADIENT: member.g}
+                looked = {PARAMETER: member.p, **dict(zip(rule.given_arrays, member.inputs, strict=True))}
                 small = {state.name for state in rule.small_states}
                 looked |= {name: library.state(x, small=name in small) for name, x in member.slot.arrays.items()}
                 stored = rule.stores | {PARAMETER}

@@ -58,9 +58,10 @@ class Reader:
 
 @frozen
 class BoundGradients:
-    """Gradients as they are given, and the `memory` of each as an array of NumPy. `written`: the intervals of addresses
-    that a step writes. `cells[i]`: the address where a kernel finds gradient i, and what is to be added to that of its
-    first element. `fixed`: others are not taken in their place, also if they are laid out as these."""
+    """Gradients as they are given, then further inputs, and the `memory` of each as an array of NumPy. `written`: the
+    intervals of addresses that a step writes. `cells[i]`: the address where a kernel finds gradient i, and what is to
+    be added to that of its first element. `fixed`: others are not taken in their place, also if they are laid out as
+    these."""
 
     given: Sequence[Any]
     memory: Sequence[Array]
@@ -124,7 +125,8 @@ class Guard:
         tables = [np.array(rows, np.int64) for rows in (params, grads, self._lows, self._reach)]
         addresses = [table.ctypes.data for table in tables]
         self._tables = tables
-        self._roll = np.array([len(ps), len(self._lows), *addresses, self._fixed, self._reader.look], np.int64)
+        counts = len(ps), len(gs), len(self._lows)
+        self._roll = np.array([*counts, *addresses, self._fixed, self._reader.look], np.int64)
         self._address = self._roll.ctypes.data
 
     def _rebind_in_place(self, params: list[Any], grads: list[Any] | None) -> bool:

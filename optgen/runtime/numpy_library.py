@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArrayError
+from ..ir.expr import GRADIENT
 from ..ir.rule import Rule
 from . import machine
 from .array_library import Looked
@@ -23,6 +24,7 @@ from .slots import owner_of
 
 __all__ = ["ArrayWays", "NumPyLibrary"]
 
+OF_EACH = "a step needs this input of every parameter"
 ALL_OF_THEM = "give zeros: what depends on all parameters would be another number without this one"
 
 
@@ -33,9 +35,10 @@ class NumPyLibrary:
     setting: Callable[[], object] | None = None
     mark_changed: Callable[[Sequence[Any]], None] | None = None
 
-    def chosen(self, params: list[Any], grads: list[Any]) -> list[int]:
-        if len(params) != len(grads):
-            raise ArrayError(f"expected a gradient for each of {len(params)} parameters, got {len(grads)}")
+    def chosen(self, params: list[Any], given: list[Any], arrays: int) -> list[int]:
+        if len(given) != arrays * len(params):
+            got = len(given) - (arrays - 1) * len(params)
+            raise ArrayError(f"expected a gradient for each of {len(params)} parameters, got {got}")
         return list(range(len(params)))
 
     def parameter(self, given: Any, number: int, count: int) -> Looked:
@@ -43,10 +46,13 @@ class NumPyLibrary:
         p = as_parameter(seen if isinstance(seen, np.ndarray) else given, number, count)
         return Looked(seen, p, p.shape)
 
-    def gradient(self, given: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
-        absent = ALL_OF_THEM if rule.grouped else LEAVE_OUT
-        g = as_gradient(given, p.memory, number, count, absent, written=rule.overwrites)
-        return Looked(given if isinstance(given, np.ndarray) else g, g, g.shape)
+    def given(self, array: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule, name: str) -> Looked:
+        if name == GRADIENT:
+            absent = ALL_OF_THEM if rule.grouped else LEAVE_OUT
+            x = as_gradient(array, p.memory, number, count, absent, written=rule.overwrites)
+        else:
+            x = as_gradient(array, p.memory, number, count, OF_EACH, name=name)
+        return Looked(array if isinstance(array, np.ndarray) else x, x, x.shape)
 
     def memory(self, given: Array) -> Array:
         return given
@@ -94,7 +100,7 @@ class ArrayWays:
     def __init__(self, *, interprets: bool) -> None:
         self.interprets = interprets
 
-    def divided(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> tuple[list[int], list[int]]:
+    def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         every = list(places)
         return ([], every) if self.interprets else (every, [])
 

@@ -54,21 +54,24 @@ def refuse_overlaps(
     parameters: Sequence[NDArray[Any]],
     gradients: Sequence[NDArray[Any]],
     states: Sequence[NDArray[Any]],
+    inputs: Sequence[NDArray[Any]] = (),
     *,
     overwrites: bool = False,
 ) -> None:
-    """OverlapError if a step would write memory that it reads or writes elsewhere. Gradients may share with gradients,
-    unless the step `overwrites` them."""
+    """OverlapError if a step would write memory that it reads or writes elsewhere. Gradients may share with gradients
+    and further inputs, unless the step `overwrites` them."""
     count = len(parameters)
-    arrays = [*parameters, *states, *gradients]
+    arrays = [*parameters, *states, *gradients, *inputs]
     before = count + len(states)
-    written = len(arrays) if overwrites else before
+    written = before + len(gradients) if overwrites else before
 
     def name(i: int) -> str:
         if i < count:
             return "the parameter" if count == 1 else f"parameter {i}"
         if i < before:
             return "a state of the optimiser"
+        if i >= before + len(gradients):
+            return "an input of the step"
         return "the gradient" if count == 1 else f"gradient {i - before}"
 
     found = first_overlap(arrays, written)

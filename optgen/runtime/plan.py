@@ -39,8 +39,10 @@ class Member:
     ----------
     given
         The parameter as the caller has it.
-    p, g
-        The parameter and its gradient.
+    p
+        The parameter.
+    inputs
+        Its gradient, then what else a step is given for it.
     variant
         The position of the variant of the rule that steps it.
     dtype
@@ -53,7 +55,7 @@ class Member:
 
     given: Any
     p: Looked
-    g: Looked
+    inputs: Sequence[Looked]
     variant: int
     dtype: str
     hypers: int
@@ -75,8 +77,8 @@ class StepPlan:
         The places of the others, which something else steps.
     standing
         Where the whole list stands among all parameters of the optimiser.
-    params, grads
-        The whole list.
+    params, inputs
+        The whole list: of the inputs, first the gradient of each parameter, then the next input of each.
     kernel
         Gives the kernel of a dtype and a variant; what it raises goes through.
     states
@@ -91,17 +93,20 @@ class StepPlan:
         others: Sequence[int],
         standing: Sequence[int],
         params: Sequence[Any],
-        grads: Sequence[Any],
+        inputs: Sequence[Any],
         *,
         kernel: Callable[[str, int], Kernel],
         states: BoundStates,
     ) -> None:
         self._library = library
         self.slots = [member.slot for member in members]
-        self.others = [(i, library.mark(params[i], grads[i])) for i in others]
+        self.others = [(i, library.mark(params[i], inputs[i])) for i in others]
         self.standing = standing
-        self._count = len(params)
+        self._count, self._given = len(params), len(inputs)
         self._places = list(places) if others else None
+        # Where the inputs of the members stand, those of one kind after the other.
+        at = [first + i for first in range(0, len(inputs), max(1, len(params))) for i in places]
+        self._input_places = at if others else None
         given = [member.given for member in members]
         self._changed = given if library.mark_changed else []  # to be marked so; kept alive by the optimiser
         self._setting = library.setting
@@ -111,7 +116,8 @@ class StepPlan:
         self.dtypes = frozenset(dtype for dtype, _ in keys)
 
         def arrays(i: int, rule: Rule) -> tuple[Array, ...]:
-            return members[i].p.memory, members[i].g.memory, *states.arrays(i, rule.tensor_states)
+            own = (x.memory for x in members[i].inputs)
+            return members[i].p.memory, *own, *states.arrays(i, rule.tensor_states)
 
         self._bound = BoundKernels(kernel, keys, arrays, *library.threads())
         self.grouped = self._bound.grouped
@@ -120,24 +126,22 @@ class StepPlan:
             self._bound.shards = [library.shards([given[i] for i in own], b.kernel) for b, own in pairs]
 
         # Memory that was made for this step, such as that of a gradient that lay in other shards, lives with the plan.
-        self._made = [
-            m.g for m, i in zip(members, places, strict=True) if m.g.seen is not library.gradient_seen(grads[i])
-        ]
+        bound = [x for kind in zip(*(member.inputs for member in members), strict=True) for x in kind]
+        self._made = [x for x, i in zip(bound, at, strict=True) if x.seen is not library.gradient_seen(inputs[i])]
         self._overwrites = self._bound.overwrites
         self._guard: Guard | None = None
         if members:
-            ps, gs = [member.p for member in members], [member.g for member in members]
+            ps = [member.p for member in members]
             written = [bounds(member.p.memory) for member in members]
             written += [bounds(library.memory(x)) for member in members for x in member.slot.arrays.values()]
             fixed = not self.lasting or self._overwrites
-            gradients = BoundGradients(
-                [g.seen for g in gs], [g.memory for g in gs], written, self._bound.cells, fixed
-            )  # fmt: skip
+            given_arrays = [x.seen for x in bound], [x.memory for x in bound]
+            gradients = BoundGradients(*given_arrays, written, self._bound.cells, fixed)
             runtime = self._bound.bindings[0].kernel.runtime.path
             self._guard = Guard(
                 [p.seen for p in ps], [library.is_alone(p.seen) for p in ps], runtime, library.reader, gradients
             )
-        self._deferrable = [i for i, member in enumerate(members) if library.may_be_deferred(member.g.seen)]
+        self._deferrable = [i for i, x in enumerate(bound) if library.may_be_deferred(x.seen)]
         self._through = any(member.p.seen is not member.given for member in members)
         self._plain = not (self.others or self._deferrable or self._through)
         self._sets = [member.hypers for member in members]
@@ -150,8 +154,8 @@ class StepPlan:
         """Whether another step may go by this plan."""
         return not self._made
 
-    def rebind(self, params: list[Any], grads: list[Any]) -> tuple[list[Any], list[Any]] | None:
-        """Bind these gradients; None, with nothing changed, unless arrays and layouts are those of this plan.
+    def rebind(self, params: list[Any], inputs: list[Any]) -> tuple[list[Any], list[Any]] | None:
+        """Bind these inputs; None, with nothing changed, unless arrays and layouts are those of this plan.
 
         Returns
         -------
@@ -160,33 +164,33 @@ class StepPlan:
         if self._setting is not None and self._setting() != self._setting_then:
             return None
         if not self._plain:
-            picked = self._picked(params, grads)
+            picked = self._picked(params, inputs)
             if picked is None:
                 return None
-            params, grads = picked
+            params, inputs = picked
         if self._guard is None:
-            return (params, grads) if len(params) == len(grads) == len(self.others) else None
+            return (params, inputs) if len(params) == len(inputs) == len(self.others) else None
         try:
-            fit = self._guard.rebind(params, grads) and (self._fits is None or self._fits())
+            fit = self._guard.rebind(params, inputs) and (self._fits is None or self._fits())
         except RuntimeError:  # an array of which there is nothing to see, such as a sparse tensor
             return None
-        return (params, grads) if fit else None
+        return (params, inputs) if fit else None
 
-    def _picked(self, params: list[Any], grads: list[Any]) -> tuple[list[Any], list[Any]] | None:
+    def _picked(self, params: list[Any], inputs: list[Any]) -> tuple[list[Any], list[Any]] | None:
         """Those that kernels step, as the guard looks at them; None unless the others are those of this plan."""
         library = self._library
-        if len(params) != self._count or len(grads) != self._count:
+        if len(params) != self._count or len(inputs) != self._given:
             return None
         for i, mark in self.others:
-            if library.mark(params[i], grads[i]) != mark:
+            if library.mark(params[i], inputs[i]) != mark:
                 return None
-        if self._places is not None:
-            params, grads = [params[i] for i in self._places], [grads[i] for i in self._places]
+        if self._places is not None and self._input_places is not None:
+            params, inputs = [params[i] for i in self._places], [inputs[i] for i in self._input_places]
         if self._through:
-            params, grads = list(map(library.parameter_seen, params)), list(map(library.gradient_seen, grads))
-        if any(library.is_deferred(grads[i]) for i in self._deferrable):
+            params, inputs = list(map(library.parameter_seen, params)), list(map(library.gradient_seen, inputs))
+        if any(library.is_deferred(inputs[i]) for i in self._deferrable):
             return None
-        return params, grads
+        return params, inputs
 
     @property
     def steps(self) -> int:
@@ -210,7 +214,7 @@ class StepPlan:
             self._clock = clock
         return clock.n
 
-    def run(self, sets: Sequence[ValuesByCount], group: Mapping[str, Array], grads: Sequence[Any]) -> bool:
+    def run(self, sets: Sequence[ValuesByCount], group: Mapping[str, Array], inputs: Sequence[Any]) -> bool:
         """One step; False if it does not count, as the rule has it: then nothing has changed.
 
         The arrays of this plan must be alive and as they were: it was just made, or `rebind` said so. An interrupt is
@@ -222,8 +226,8 @@ class StepPlan:
             The sets of hyperparameters.
         group
             The states of all parameters together.
-        grads
-            The gradients of the whole list, as they were given.
+        inputs
+            The gradients of the whole list, and its other inputs, as they were given.
         """
         clock = self._clock
         if clock is None or not clock.whole or clock is not self._states.clock:
@@ -231,12 +235,12 @@ class StepPlan:
         if self._mark_changed is not None:  # before, so that nothing comes between a change and its count
             self._mark_changed(self._changed)
             if self._overwrites:
-                self._mark_changed(grads if self._places is None else [grads[i] for i in self._places])
+                self._mark_changed([g for _, g in self.gradients(inputs)])
         return self._bound.run(sets, group)
 
-    def gradients(self, grads: Sequence[Any]) -> list[tuple[Rule, Any]]:
+    def gradients(self, inputs: Sequence[Any]) -> list[tuple[Rule, Any]]:
         """Of the parameters that kernels step: the rule that steps each, and its gradient."""
-        chosen = grads if self._places is None else [grads[i] for i in self._places]
+        chosen = inputs[: self._count] if self._places is None else [inputs[i] for i in self._places]
         rules = {
             int(i): b.kernel.rule for b, own in zip(self._bound.bindings, self._bound.order, strict=True) for i in own
         }

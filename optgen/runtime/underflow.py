@@ -33,7 +33,8 @@ class Constants:
         self._starts = [init for init in elements if Load(PARAMETER) not in set(walk(init))]
         scalars = [a for a in kernel_scalars(rule) if extent_of(a.value) == Extent.CONSTANT and a.target in names]
         self._formulas = [a.value for a in scalars]
-        self._program = Program(rule.scalars, [a.target for a in scalars])
+        steady = [a for a in rule.scalars if extent_of(a.value) == Extent.CONSTANT]
+        self._program = Program(steady, [a.target for a in scalars])
 
     def of(self, values: HyperValues) -> list[tuple[Expr, float]]:
         """Each constant as a formula and a number."""

@@ -23,6 +23,7 @@ from ..optimiser.base import compilation_of, module_of, settings_of
 from ..optimiser.chain import Chain, ChainSettings
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.classes import module_class
+from .inputs import expect_attributes
 from .naming import STEP, Naming
 from .optimizer import Adapter, naming_of, revive_by
 from .param_groups import NO_SCHEDULE, SCHEDULERS, expect_absent
@@ -91,6 +92,7 @@ def _torch_naming(
 def _own_naming(compilation: Compilation, module: str | None, names: Mapping[str, str]) -> Naming:
     """A group has PyTorch's keys where PyTorch has such a thing, and others may be spellings of these."""
     rule = compilation.rules[0]
+    expect_attributes(rule)
     hypers, flags, keys = _keys_of(rule, names)
     states = {STEP: f"{STEP}_state"}  # a state that has the name of PyTorch's count
     absent = {key: value for key, value in ABSENT.items() if key not in names.values()}

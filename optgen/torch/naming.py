@@ -12,7 +12,7 @@ from ..compiler.driver import Compilation
 from ..errors import ArgumentError
 from ..frozen import frozen
 from ..ir.expr import Extent
-from ..ir.rule import Rule, State
+from ..ir.rule import Input, Rule, State
 from .strategies import Strategy
 
 __all__ = ["STEP", "Naming"]
@@ -62,6 +62,11 @@ class Naming:
     @property
     def rules(self) -> tuple[Rule, ...]:
         return self.compilation.rules
+
+    @property
+    def inputs(self) -> tuple[Input, ...]:
+        """What a step is given beside gradients."""
+        return self.rules[0].inputs
 
     @property
     def grouped(self) -> bool:

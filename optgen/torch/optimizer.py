@@ -19,9 +19,10 @@ import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from ..errors import ArgumentError, OverlapError
-from ..runtime.engine import StepEngine
+from ..runtime.engine import NO_NUMBERS, StepEngine
 from ..runtime.interrupts import undisturbed
 from .checkpoint import OF_ALL, copies_of_states, fitting
+from .inputs import numbers_given, with_attributes
 from .naming import Naming
 from .param_groups import Groups, expect_group
 from .states import TensorStates
@@ -64,6 +65,9 @@ class Adapter(Optimizer):
         ----------
         closure
             Called first, with autograd on, to compute the loss and the gradients anew.
+        inputs
+            The numbers that the rule takes beside gradients, by name. `loss` is what `closure` returns, if it is not
+            given. What the rule takes for each parameter is an attribute of the parameter, as its gradient is.
 
         Returns
         -------
@@ -79,7 +83,7 @@ class Adapter(Optimizer):
 
     step.hooked = True  # PyTorch need not wrap it once more
 
-    def _step(self, closure: Callable[[], Any] | None = None) -> Any:
+    def _step(self, closure: Callable[[], Any] | None = None, **inputs: Any) -> Any:
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -87,6 +91,8 @@ class Adapter(Optimizer):
         found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found is not None and float(found):  # what a GradScaler has found
             return loss
+        takes = self._naming.inputs
+        numbers = numbers_given(self._naming, inputs, loss) if takes or inputs else NO_NUMBERS
         params: list[torch.Tensor] = []
         for group in self.param_groups:
             params += group["params"]
@@ -94,6 +100,7 @@ class Adapter(Optimizer):
         if scale is not None:
             with torch.no_grad():
                 torch._foreach_div_([g for g in grads if g is not None], float(scale))
+        own = grads if not takes else with_attributes(takes, params, grads)
         engine = self._engine
         with engine.lock:
             self._states.kept = self.state
@@ -107,11 +114,11 @@ class Adapter(Optimizer):
                 self._groups.changed = False
             if not self._turns.tied:
                 try:
-                    engine.step(params, grads)
+                    engine.step(params, own, numbers)
                     return loss
                 except OverlapError:
                     pass
-            self._turns.step(params, grads)
+            self._turns.step(params, own, numbers)
         return loss
 
     _watched = Optimizer.profile_hook_step(_step)

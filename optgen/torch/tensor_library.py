@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ..errors import ArrayError
+from ..ir.expr import GRADIENT
 from ..ir.rule import Rule
 from ..runtime.array_library import Looked
 from ..runtime.arrays import Array, as_gradient, as_parameter
@@ -32,21 +33,24 @@ class TensorLibrary:
     setting = staticmethod(torch.get_num_threads)  # whose threads may be those of the steps
     mark_changed = staticmethod(increment_version)
 
-    def chosen(self, params: list[Any], grads: list[Any]) -> list[int]:
-        return [i for i, g in enumerate(grads) if g is not None]
+    def chosen(self, params: list[Any], given: list[Any], arrays: int) -> list[int]:
+        return [i for i, g in enumerate(given[: len(params)]) if g is not None]
 
     def parameter(self, given: torch.Tensor, number: int, count: int) -> Looked:
         looked = self.state(given)
         return Looked(looked.seen, as_parameter(looked.memory, number, count), tuple(given.shape), looked.restore)
 
-    def gradient(self, given: Any, of: torch.Tensor, p: Looked, number: int, count: int, *, rule: Rule) -> Looked:
-        here = local(aligned(of, given, number, rule.overwrites))
+    def given(
+        self, array: Any, of: torch.Tensor, p: Looked, number: int, count: int, *, rule: Rule, name: str
+    ) -> Looked:
+        called, written = ("gradient", rule.overwrites) if name == GRADIENT else (name, False)
+        here = local(aligned(of, array, number, written))
         looked = self.state(here)
-        g = as_gradient(looked.memory, p.memory, number, count, written=rule.overwrites)
-        if rule.overwrites and looked.seen is not here:
+        x = as_gradient(looked.memory, p.memory, number, count, written=written, name=called)
+        if written and looked.seen is not here:
             message = f"gradient {number} is a conjugated or negated view, and the step overwrites it"
             raise ArrayError(message, hint="p.grad = p.grad.resolve_conj().resolve_neg() before it")
-        return Looked(looked.seen, g, looked.shape, looked.restore)
+        return Looked(looked.seen, x, looked.shape, looked.restore)
 
     def memory(self, given: torch.Tensor) -> Array:
         return memory(given)

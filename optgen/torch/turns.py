@@ -13,6 +13,7 @@ import numpy as np
 import torch
 
 from ..errors import OverlapError
+from ..ir.evaluate import HyperValues
 from ..runtime.arrays import Array
 from ..runtime.engine import StepEngine
 from ..runtime.overlaps import first_overlap
@@ -47,21 +48,23 @@ class Turns:
         self._engine = engine
         self.tied = False
 
-    def step(self, params: list[Any], grads: list[Any]) -> None:
+    def step(self, params: list[Any], inputs: list[Any], numbers: HyperValues) -> None:
         """One step of the parameters that have a gradient, after a look at all of their memory."""
-        found = turns(params, grads)
+        count = len(params)
+        found = turns(params, inputs[:count])
         self.tied = len(found) > 1 or any(turn.inside for turn in found)
         if self.tied and (self._naming.grouped or self._naming.overwrites):
             self._refuse(found)
         given = [i for turn in found for i in turn.places]
         # What nothing steps is refused before the first turn.
-        self._ways.divided(given, [params[i] for i in given], [grads[i] for i in given])
+        own = [inputs[first + i] for first in range(0, len(inputs), max(1, count)) for i in given]
+        self._ways.divided(given, [params[i] for i in given], own)
         for turn in found:
-            of_turn = [g if i in turn.places else None for i, g in enumerate(grads)]
+            of_turn = [x if i % count in turn.places else None for i, x in enumerate(inputs)]
             if turn.inside:
                 self._take_apart(params, of_turn, turn.inside)
             try:
-                self._engine.step(params, of_turn)
+                self._engine.step(params, of_turn, numbers)
             except OverlapError as error:  # of states, or of gradients that are overwritten
                 raise OverlapError(error.message, hint=_CLONE) from None
 

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from ..errors import ArrayError
+from .inputs import expect_like
 from .naming import Naming
 from .param_groups import Groups
 from .sharding import expect_apart
@@ -39,11 +40,13 @@ class TensorWays:
         self._optimizer = optimizer
         self.interprets = naming.strategy.interprets
 
-    def divided(self, places: Sequence[int], params: list[Any], grads: list[Any]) -> tuple[list[int], list[int]]:
+    def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         kernels: list[int] = []
         others: list[int] = []
-        for i, (place, p, g) in enumerate(zip(places, params, grads, strict=True)):
-            (kernels if self._takes(p, g, place) else others).append(i)
+        for i, (place, p) in enumerate(zip(places, params, strict=True)):
+            g, *more = inputs[i :: len(params)]
+            expect_like(self._naming.rules[0], self._groups.what(place), p, more)
+            (kernels if self._takes(p, [g, *more], place) else others).append(i)
         for place, p in zip(places, params, strict=True):
             expect_apart(self._naming.rules, self._groups.variants_at(place), p, place)
         return self._naming.strategy.divided(kernels, others, grouped=self._naming.grouped)
@@ -57,10 +60,12 @@ class TensorWays:
         if params:
             self.step_foreign(params)
 
-    def _takes(self, p: torch.Tensor, g: torch.Tensor, place: int) -> bool:
+    def _takes(self, p: torch.Tensor, inputs: Sequence[torch.Tensor], place: int) -> bool:
         """Whether kernels step such a parameter; if not, it is an error unless there is another way."""
         naming, what = self._naming, self._groups.what(place)
-        by_kernel = steppable(p, g) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
+        by_kernel = (
+            all(steppable(p, x) for x in inputs) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
+        )
         if p.is_complex() and any(rule.tiled for rule in naming.rules):  # which would take two parts for a dimension
             naming.strategy.expect_real(what, naming.name)
             by_kernel = False
@@ -68,7 +73,8 @@ class TensorWays:
             message = f"{what}: expected an ordinary tensor, got one made in inference mode"
             raise ArrayError(message, hint="make the model outside of torch.inference_mode(), or give p.clone()")
         if not by_kernel:
-            self._expect_other_way(local(p), local(g), what)
+            for x in inputs:
+                self._expect_other_way(local(p), local(x), what)
         return by_kernel
 
     def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, what: str) -> None:

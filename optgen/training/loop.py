@@ -27,11 +27,14 @@ D = TypeVar("D")
 T = TypeVar("T")
 P = ParamSpec("P")
 
+#: What training knows of a step beside gradients.
+_LOSS = "loss"
 _ONE_UPDATE = "`update(p, step)`, or `update(opt, p, grad)`"
 
 
 class Stepper(Protocol):
-    """An optimiser as training sees it: steps all `params` by `grads` in place, or raises and touches nothing."""
+    """An optimiser as training sees it: steps all `params` by `grads` in place, or raises and touches nothing. Where it
+    has a `rule` with inputs, these come by name."""
 
     def step(self, params: Sequence[Any], grads: Sequence[Any], /) -> object: ...
 
@@ -39,8 +42,8 @@ class Stepper(Protocol):
 @overload
 def update(p: T, step: Any, /) -> T: ...
 @overload
-def update(opt: Stepper, p: T, grad: Any, /) -> T: ...
-def update(first: Any, second: Any, /, *rest: Any) -> Any:
+def update(opt: Stepper, p: T, grad: Any, /, **inputs: Any) -> T: ...
+def update(first: Any, second: Any, /, *rest: Any, **inputs: Any) -> Any:
     """Update parameters in place: `update(p, step)`, `update(opt, p, grad)` or `update(opt, theta, grads)`.
 
     Parameters
@@ -53,6 +56,8 @@ def update(first: Any, second: Any, /, *rest: Any) -> Any:
     theta : Params, or list or tuple of parameters
     grad, grads
         The gradient of `p`; for `theta`, what `gradient` gave, or the gradients in the same order.
+    inputs
+        What the rule takes beside gradients, by name, as `opt.step` takes it: numbers, and lists of arrays.
 
     Returns
     -------
@@ -68,15 +73,16 @@ def update(first: Any, second: Any, /, *rest: Any) -> Any:
     >>> update(np.array([1.0, 2.0]), [0.5, -0.5])
     array([1.5, 1.5])
     """
-    if not rest:
+    if not rest and not inputs:
         return _add(first, second)
-    if len(rest) > 1 or not hasattr(type(first), "step"):
+    if len(rest) != 1 or not hasattr(type(first), "step"):
         raise ArgumentError(f"expected an optimiser, a parameter and a gradient, got {_kinds(first, second, *rest)}")
     if isinstance(second, (Params, list, tuple)):
         grads = rest[0]
-        first.step(tuple(second), [grads[p] for p in second] if isinstance(grads, Gradients) else tuple(grads))
+        grads = [grads[p] for p in second] if isinstance(grads, Gradients) else tuple(grads)
+        first.step(tuple(second), grads, **inputs)
     else:
-        first.step((second,), rest)
+        first.step((second,), rest, **inputs)
     return second
 
 
@@ -119,6 +125,8 @@ def train(
 ) -> None:
     """For each `d` of `data`, take the gradient of `loss(*d)`, step all `params`, and run the callbacks.
 
+    A rule that takes the loss of each step, such as PolyakSGD, is given it.
+
     `stop()` in a callback or in `loss` ends the training.
 
     Parameters
@@ -137,7 +145,8 @@ def train(
     Raises
     ------
     ArgumentError
-        For an optimiser without `step`, or a callback that cannot be called.
+        For an optimiser without `step`, or one whose steps take more than gradients and the loss; for a callback that
+        cannot be called.
     TrackError
         As `gradient` does. What `loss`, `opt.step` and the callbacks raise goes on to the caller.
 
@@ -147,18 +156,31 @@ def train(
     """
     if not hasattr(type(opt), "step"):
         raise ArgumentError(f"expected an optimiser, which has a method `step`, got {_kinds(opt)}")
+    step: Callable[..., object] = opt.step
+    takes = _inputs(opt)
     theta = params if isinstance(params, Params) else Params([params] if isinstance(params, Param) else params)
     members, callbacks = tuple(theta), list(_flat(cb))
     with _progress(data, shown=progress) as report:
         try:
             for d in data:
                 grads = gradient(partial(loss, *d) if isinstance(d, (tuple, list)) else partial(loss, d), theta)
-                opt.step(members, grads.values())
+                step(members, grads.values(), **dict.fromkeys(takes, grads.value))
                 report(grads.value)
                 for call in callbacks:
                     call()
         except _StopTraining:
             return
+
+
+def _inputs(opt: Any) -> tuple[str, ...]:
+    """What each step takes beside gradients: the loss, or nothing. ArgumentError for anything else."""
+    rule: Any = getattr(opt, "rule", None)
+    names = [each.name for each in getattr(rule, "inputs", ())]
+    if others := [name for name in names if name != _LOSS or name not in rule.given_numbers]:
+        got = f"{rule.name}, which takes {', '.join(others)}"
+        hint = f"write the loop: opt.step(params, grads, {', '.join(f'{name}=...' for name in names)})"
+        raise ArgumentError(f"expected an optimiser whose steps take gradients and the loss, got {got}", hint=hint)
+    return tuple(names)
 
 
 def _flat(cb: Callbacks) -> Iterator[Callable[[], object]]:

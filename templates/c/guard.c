@@ -10,7 +10,10 @@
  * - The caller holds the interpreter's lock.
  * - The type of an object is compared before anything else of it is read: it may be no array.
  * - Pointers are moved after all arrays have passed, never before.
- * - `seen.object` of a gradient holds its address meanwhile; it is not used otherwise. */
+ * - `seen.object` of a gradient holds its address meanwhile; it is not used otherwise.
+ *
+ * What is said of gradients holds for the other arrays that a step is given: they stand behind the
+ * gradients, in lists of their own length. */
 #include "internal.h"
 
 /* How CPython's lists and NumPy's arrays begin, as both publish. The caller has checked that they
@@ -63,10 +66,11 @@ typedef struct {
     int64_t offset;
 } seen_gradient;
 
-/* The arrays of a plan. `lows`, `reach`: what the step writes, as `written` intervals of addresses:
- * where each begins, in order, and how far the first 0, 1, 2, ... of them reach. */
+/* The arrays of a plan: `count` parameters, and `given` gradients. `lows`, `reach`: what the step
+ * writes, as `written` intervals of addresses: where each begins, in order, and how far the first
+ * 0, 1, 2, ... of them reach. */
 typedef struct {
-    int64_t count, written;
+    int64_t count, given, written;
     const seen *params;
     seen_gradient *grads;
     const int64_t *lows, *reach;
@@ -156,6 +160,23 @@ OPTGEN_EXPORT int32_t optgen_roll_values(const void *dicts, const void *known, i
     return found == count;
 }
 
+/* Whether a gradient has the layout that it had, in memory that the step does not write; notes that
+ * memory. */
+static int rebindable(const roll *of, const array *given, seen_gradient *gradient)
+{
+    head now;
+    if (!same_layout(given, of->look, &gradient->as, &now))
+        return 0;
+    if (now.data == NULL && gradient->low < gradient->high) /* zeros that have no memory */
+        return 0;
+    gradient->as.object = now.data; /* kept until all are known to fit */
+    if (now.data == gradient->as.data)
+        return 1;
+    return !of->fixed
+           && !overlaps(of, (int64_t)(intptr_t)now.data + gradient->low,
+                        (int64_t)(intptr_t)now.data + gradient->high);
+}
+
 /* Whether two Python lists are the parameters of the plan and gradients with the layout of its own.
  * Binds the kernel's pointers to these gradients. `grads` may be NULL: then only parameters are
  * compared. */
@@ -164,34 +185,25 @@ OPTGEN_EXPORT int32_t optgen_roll_call(const void *known, const void *params, co
     const roll *const of = known;
     const list *const ps = params, *const gs = grads;
     head now;
-    int other = 0;
-    if (ps->count != of->count || (gs != NULL && gs->count != of->count))
+    if (ps->count != of->count || (gs != NULL && gs->count != of->given))
         return 0;
     for (int64_t k = 0; k < of->count; ++k) {
         const seen *const was = &of->params[k];
-        seen_gradient *const gradient = &of->grads[k];
         if (was->object != NULL && ps->items[k] != was->object)
             return 0;
         if (!same_layout(ps->items[k], of->look, was, &now) || now.data != was->data
             || now.base != was->base)
             return 0;
-        if (gs == NULL)
-            continue;
-        if (!same_layout(gs->items[k], of->look, &gradient->as, &now))
-            return 0;
-        if (now.data == NULL && gradient->low < gradient->high) /* zeros that have no memory */
-            return 0;
-        gradient->as.object = now.data; /* kept until all are known to fit */
-        if (now.data == gradient->as.data)
-            continue;
-        other = 1;
-        if (of->fixed)
-            return 0;
-        if (overlaps(of, (int64_t)(intptr_t)now.data + gradient->low,
-                     (int64_t)(intptr_t)now.data + gradient->high))
-            return 0;
     }
-    for (int64_t k = 0; other && k < of->count; ++k) {
+    if (gs == NULL)
+        return 1;
+    int other = 0;
+    for (int64_t k = 0; k < of->given; ++k) {
+        if (!rebindable(of, gs->items[k], &of->grads[k]))
+            return 0;
+        other |= of->grads[k].as.object != of->grads[k].as.data;
+    }
+    for (int64_t k = 0; other && k < of->given; ++k) {
         seen_gradient *const gradient = &of->grads[k];
         gradient->as.data = gradient->as.object;
         *gradient->cell = gradient->as.data + gradient->offset;

@@ -122,8 +122,8 @@ def command(*arguments: Any) -> list[str]:
 
 def within(root: Path, **more: str) -> dict[str, Any]:
     """For subprocess: in the copy `root`, with its optgen."""
-    env = {**os.environ, "PYTHONPATH": str(root), "OPTGEN_CACHE_DIR": str(root / "cache"), **more}
-    return {"cwd": root, "env": env}
+    ours = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "", "OPTGEN_CACHE_DIR": str(root / "cache")}
+    return {"cwd": root, "env": {**os.environ, **ours, **more}}
 
 
 # What is made, and when

@@ -36,13 +36,14 @@ def built_checkout(tmp_path_factory):
 
 @pytest.fixture
 def checkout(built_checkout, tmp_path):
-    """A copy that a test may change."""
-    shutil.copytree(built_checkout, tmp_path / "checkout", ignore=shutil.ignore_patterns("cache", "__pycache__"))
+    """A copy that a test may change, with the bytecode."""
+    shutil.copytree(built_checkout, tmp_path / "checkout", ignore=shutil.ignore_patterns("cache"))
     return tmp_path / "checkout"
 
 
 def python(root: Path, code: str, cache: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    variables = os.environ | {"PYTHONPATH": str(root), "OPTGEN_CACHE_DIR": str(cache)} | environment
+    ours = {"PYTHONPATH": str(root), "PYTHONDONTWRITEBYTECODE": "", "OPTGEN_CACHE_DIR": str(cache)}
+    variables = os.environ | ours | environment
     return subprocess.run([sys.executable, "-c", code], cwd=root, env=variables, capture_output=True, text=True)
 
 

@@ -15,7 +15,7 @@ from optgen.compiler import catalogue, driver
 from optgen.ir.compose import ACCEPT, PROCEED
 from optgen.ir.expr import Matrices
 from optgen.ir.primitives import FUNCTIONS, REDUCTIONS
-from optgen.language.parse import EXTENTS
+from optgen.language.parse import EXTENTS, EXTENTS_OF_INPUTS
 from optgen.language.vocabulary import WRITTEN_OUT
 
 ROOT = Path(__file__).parents[2]
@@ -46,7 +46,8 @@ def specs(page: str) -> dict[str, str]:
 def folder(tmp_path):
     """A folder of a new user, with the rules that the pages have them write."""
     (tmp_path / "lion.toml").write_text(specs(README)["Lion"], "utf-8")
-    (tmp_path / "scaled.toml").write_text(specs(LANGUAGE)["Scaled"], "utf-8")
+    for name in ("Scaled", "Curved"):
+        (tmp_path / f"{name.lower()}.toml").write_text(specs(LANGUAGE)[name], "utf-8")
     return tmp_path
 
 
@@ -158,7 +159,7 @@ def test_every_rule_and_every_variable_is_listed():
 
 
 def test_the_table_of_rules_is_what_ships():
-    origins = r"Flux|torch\.optim|Optimisers\.jl|optax|parts of chains"
+    origins = r"Flux|torch\.optim|Optimisers\.jl|optax|papers|parts of chains"
     rows = re.findall(rf"^\| ({origins})\b[^|]*\| (.*) \|$", README, re.MULTILINE)
     table = {origin: set(re.findall(r"[A-Z]\w+", names.split("`")[1])) for origin, names in rows}
     found = {}
@@ -237,6 +238,9 @@ def test_the_reference_of_the_language_shows_every_construct():
     for extent in EXTENTS:
         assert f'extent = "{extent}"' in shown or extent == "element", extent
         assert f'"{extent}"' in LANGUAGE, extent
+    for extent in EXTENTS_OF_INPUTS:
+        assert f'extent = "{extent}"' in shown, extent
+        assert f'"{extent}"' in LANGUAGE, extent
     for extent in set(EXTENTS) - {"element"}:
         assert re.search(rf", {extent}\)", shown), extent
     for name in (ACCEPT, PROCEED, "delta", "p", "grad"):
@@ -251,6 +255,6 @@ def test_the_reference_of_the_language_has_every_key():
     source = (ROOT / "optgen" / "language" / "parse.py").read_text("utf-8")
     keys = re.findall(r"refuse_unknown\(\S+ table, \(([^)]*)\)", source)
     keys += re.findall(r'known = \(\s*("name"[^)]*)\)', source)
-    assert len(keys) == 5
+    assert len(keys) == 6
     for key in re.findall(r'"(\w+)"', ",".join(keys)):
         assert re.search(rf"`\[?{key}\]?`|`{key} = |`{key}`", LANGUAGE), key

@@ -46,11 +46,14 @@ def spec(
     name: str = 'name = "Rule"',
     hypers: str = ETA,
     flags: str = "",
+    inputs: str = "",
     states: str = "",
 ) -> str:
-    """A spec in which line 1 is the name, 3 the first hyperparameter; flags, states and formulas follow if given."""
+    """A spec in which line 1 is the name, 3 the first hyperparameter; flags, inputs, states and formulas follow if
+    given."""
     parts = [name, "[hyperparameters]", hypers]
     parts += ["[flags]", flags] if flags else []
+    parts += ["[inputs]", inputs] if inputs else []
     parts += ["[state]", states] if states else []
     return "\n".join([*parts, "[update]", "formulas = '''", formulas, "'''", ""])
 
@@ -124,7 +127,7 @@ FORM = [
     ("a key of quoted names", "'x.y'.\"z\\\".\"." * 8 + "x = 1", 1, 52, "nested at most 8 deep, got more", "one level"),
     ("a whole number of 5000 digits", f"x = {'1' * 5000}", 1, 5, "a number too large for float64", ""),
     ("an unknown key", spec(name="name = 'R'\nnane = 2"), 2, 1, "unknown key 'nane'", "one of: name, summary"),
-    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "hyperparameters, flags, state, update"),
+    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "flags, inputs, state, update"),
     ("a key of no hyperparameter", spec(hypers=ETA[:-1] + ", max = 1 }"), 3, 59, "unknown key 'max'",
      "default, range, doc"),
     ("a key of no flag", spec(flags="f = { init = 0 }"), 5, 7, "unknown key 'init'",
@@ -207,6 +210,15 @@ FORM = [
      "'extent': expected one of element, row, column, matrix, tensor, group; got 'rows'", "did you mean 'row'?"),
     ("an empty extent", spec(states="m = { init = 0, extent = '' }"), 5, 26, "'extent': expected one of element, row,",
      ""),
+    ("a bare input", spec(inputs="loss = 'step'"), 5, 8, "'loss': expected a table in braces, got text",
+     'loss = { extent = "step" }'),
+    ("a key of no input", spec(inputs="h = { init = 0 }"), 5, 7, "unknown key 'init'", "extent, doc"),
+    ("an extent of no input", spec(inputs="h = { extent = 'row' }"), 5, 16,
+     "'extent': expected one of element, step; got 'row'", ""),
+    ("inputs that are a list", "name = 'R'\ninputs = ['loss']", 2, 10, "'inputs': expected a table, got a list",
+     "[inputs]"),
+    ("one input in two alphabets", spec(inputs="eps = {}\n'ε' = {}"), 6, 1, "'ε' is the name 'eps', which 'eps'",
+     "one name"),
     ("unknown matrices", spec() + "matrices = 'last to'\n", 8, 12,
      "'matrices': expected one of last two, first by rest, all but last by last; got 'last to'",
      "did you mean 'last two'?"),
@@ -441,6 +453,26 @@ NAMES = [
     ("a line end", spec(states='"a\\nb" = { init = 0 }'), 5, 1, "'a\\nb' cannot be the name of a state", ""),
     ("quotes", spec(flags="""'a"b' = {}"""), 5, 1, "cannot be the name of a flag", "ASCII or Greek"),
     ("dunder", spec(flags="__import__ = {}"), 5, 1, "'__import__' cannot be the name of a flag", ""),
+    ("an input that is never read", spec(inputs="h = {}"), 5, 1, "the input 'h' is never used", "remove it"),
+    ("an input assigned", spec("h = g\ndelta = eta*h", inputs="h = {}"), 8, 1,
+     "'h' is an input, which a rule does not assign", "another name"),
+    ("an input with an index", spec("delta = eta*h[1]", inputs="h = {}"), 8, 13, "'h' takes no index", ""),
+    ("an input of a step for a flag", spec("delta = eta*g if l else g", inputs="l = { extent = 'step' }"), 8, 18,
+     "expected a condition, got a number", "compare it"),
+    ("nearly an input", spec("delta = eta*hesian*hessian", inputs="hessian = {}"), 8, 13, "unknown name 'hesian'",
+     "did you mean 'hessian'?"),
+    ("a state that starts as an input",
+     spec("m = m + h\ndelta = eta*m*g", inputs="h = {}", states="m = { init = 'h' }"), 7, 15,
+     "expected an initial value made of numbers, hyperparameters and p", "m = g if t == 1"),
+    ("an input called as a hyperparameter", spec("delta = eta*g", inputs="eta = {}"), 5, 1,
+     "the input 'eta' shadows the hyperparameter of that name", "another name"),
+    ("a state called as an input", spec("m = m + g\ndelta = eta*m", inputs="m = {}", states=M), 5, 1,
+     "the input 'm' shadows the state of that name", "another name"),
+    ("an input called as the gradient", spec("delta = eta*g", inputs="g = {}"), 5, 1,
+     "the input 'g' shadows the given name 'g', the gradient", "another name"),
+    ("an input called as an argument of a step", spec("delta = eta*closure*g", inputs="closure = {}"), 5, 1,
+     "'closure' is what a step is called with already", "another name"),
+    ("an input of a keyword", spec("delta = eta*g", inputs="class = {}"), 5, 1, "'class' is a keyword of Python", ""),
     ("a state called p", spec(states="p = { init = 0 }"), 5, 1,
      "the state 'p' shadows the given name 'p', the parameter", ""),
     ("a flag called delta", spec(flags="'Δ' = {}"), 5, 1, "the flag 'delta' shadows the given name 'delta', the step",

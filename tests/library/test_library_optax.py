@@ -19,6 +19,8 @@ optax = pytest.importorskip("optax")
 jax = pytest.importorskip("jax")
 contrib = optax.contrib
 
+pytestmark = pytest.mark.no_cover
+
 Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = 120
 TOLERANCE = 1e-12
@@ -134,6 +136,14 @@ THEIRS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], dict[str, Any]]]] 
         lambda s: {"m": s[0].mu, "s": s[0].nu},
     ),
     "Lion": (lion, lambda s: {"m": s[0].mu}),
+    "DoG": (
+        lambda h: contrib.dog(h.eta, ("heuristic", h.first), h.eps),
+        lambda s: {"p0": s[1].init_params, "distance": s[1].max_dist, "squares": s[1].sum_sq_norm_grads},
+    ),
+    "DoWG": (
+        lambda h: contrib.dowg(h.eta, h.first, h.eps),
+        lambda s: {"p0": s[1].init_params, "distance": s[1].estim_sq_dist, "squares": s[1].weighted_sq_norm_grads},
+    ),
 }
 
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -194,6 +204,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("AdaBelief", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "eps_root": 1e-2}),
     ("AdaBelief", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "eps_root": 1e-2, "nesterov": True}),
     ("AdaBelief", {"eps": 1e-8, "eps_root": 0.0}),
+    ("DoG", {"eta": 0.5, "first": 1e-3, "eps": 1e-2}),
+    ("DoG", {"first": 1e-4}),
+    ("DoWG", {"eta": 0.5, "first": 1e-2, "eps": 1e-3}),
     ("Lion", {"refined": True}),
     ("Lion", {"eta": 0.1, "beta": (0.5, 0.75), "decay": 0.125}),
     ("Lion", {"eta": 0.1, "beta": (0.95, 0.25), "decay": 0.0, "refined": True}),
@@ -422,6 +435,11 @@ ARGUMENTS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
             "nesterov": "nesterov",
         },
     ),
+    "DoG": (contrib.dog, {"learning_rate": "eta", "init_step": "", "eps": "eps", "weight_decay": "", "mask": ""}),
+    "DoWG": (
+        contrib.dowg,
+        {"learning_rate": "eta", "init_estim_sq_dist": "", "eps": "eps", "weight_decay": "", "mask": ""},
+    ),
     "Lion": (
         optax.lion,
         {
@@ -459,7 +477,38 @@ def test_what_the_aliases_of_optax_hide_has_the_defaults_that_they_give_it() -> 
 
 def test_every_rule_is_tested() -> None:
     assert set(ARGUMENTS) == set(THEIRS)
-    assert len(THEIRS) == 15
+    assert len(THEIRS) == 17
+
+
+@pytest.mark.parametrize(
+    "given", [{}, {"eta": 0.5, "bound": 0.01}, {"target": 0.5, "eps": 0.25}, {"target": 0.5, "plus": True}], ids=str
+)
+def test_polyaks_step_is_that_of_optax(given: dict[str, Any]) -> None:
+    h = values("PolyakSGD", given)
+    variant = "sps+" if h.plus else "sps"
+    transformation = optax.polyak_sgd(h.bound, h.eta, h.target, h.eps, variant)
+    p, g = starts(SHAPES), gradients(SHAPES)
+    theta, state = list(map(jax.numpy.array, p)), transformation.init(list(map(jax.numpy.array, p)))
+    opt, ps = optgen.PolyakSGD(**given, backend="interpreter"), [np.array(x) for x in p]
+    path: list[list[Array]] = [[] for _ in p]
+    expected: list[list[Array]] = [[] for _ in p]
+    for t in range(STEPS):
+        rows, loss = [np.array(each[t]) for each in g], float(4 * np.exp(-t / 30))
+        opt.step(ps, rows, loss=loss)
+        updates, state = transformation.update(list(map(jax.numpy.array, rows)), state, theta, value=loss)
+        theta = optax.apply_updates(theta, updates)
+        for i in range(len(p)):
+            path[i].append(ps[i].copy())
+            expected[i].append(np.array(theta[i]))
+    for i, shape in enumerate(SHAPES):
+        assert_same_path(np.array(path[i]), np.array(expected[i]), p[i], f"p of {shape}")
+
+
+def test_the_defaults_of_polyaks_step_are_those_of_optax() -> None:
+    theirs, here = inspect.signature(optax.polyak_sgd).parameters, values("PolyakSGD", {})
+    names = {"max_learning_rate": "bound", "scaling": "eta", "f_min": "target", "eps": "eps"}
+    assert {name: getattr(here, own) for name, own in names.items()} == {n: theirs[n].default for n in names}
+    assert (theirs["variant"].default, here.plus) == ("sps", False)
 
 
 # ---- What optax does not have, or not so ----

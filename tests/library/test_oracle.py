@@ -114,7 +114,8 @@ def test_every_rule_of_the_seed_has_a_reference() -> None:
 
 
 #: Where else rules are compared with what somebody else wrote: the file, and the table that names them.
-TABLES = (("test_library_torch", "NUMBERS"), ("test_library_optax", "THEIRS"), ("papers_by_hand", "MORE"))
+TABLES = (("test_library_torch", "NUMBERS"), ("test_library_optax", "THEIRS"), ("papers_by_hand", "MORE"),
+          ("test_library_inputs", "PAPERS"))  # fmt: skip
 #: The parts that are compared in functions of their own in test_parts, and not in its table.
 APART = {
     "EMA": ("test_chain", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),

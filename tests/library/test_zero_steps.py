@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rules import RULES, SUBJECTS, another, make, part_of
+from rules import RULES, SPECS, SUBJECTS, another, make, part_of
 
 from optgen.optimiser.base import settings_of
 
@@ -77,8 +77,9 @@ def test_a_step_of_zero_changes_no_tensor(name: str) -> None:
         if "lr" in group:
             group["lr"] = 0.0
     before = [p.detach().clone() for p in params]
+    numbers = dict.fromkeys(SPECS[name].rules[0].given_numbers, 0.5)
     for _ in range(7):
         for p in params:
-            p.grad = torch.zeros_like(p)
-        opt.step()
+            p.grad, p.hessian = torch.zeros_like(p), torch.ones_like(p)
+        opt.step(**numbers)
     assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))

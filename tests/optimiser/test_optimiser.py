@@ -12,7 +12,7 @@ import typing
 
 import numpy as np
 import pytest
-from rules import DESCENDING, GROUPED, PARTS, SPECS, SUBJECTS, another, make, part_of, variants
+from rules import DESCENDING, FED, GROUPED, PARTS, SPECS, SUBJECTS, another, make, part_of, variants
 
 import optgen
 from optgen import param
@@ -120,7 +120,7 @@ def test_a_repr_makes_the_same_again(name, flags):
 @by_backend
 def test_the_repr_of_a_subject_makes_it_again(subject, backend):
     opt = make(subject, backend)
-    again = eval(repr(opt), {name: getattr(optgen, name) for name in (*SPECS, "chain")})
+    again = eval(repr(opt), {name: getattr(optgen, name) for name in (*SPECS, "chain")} | FED)
     assert type(again) is type(opt)
     assert repr(again) == repr(opt)
     assert again.state_dict() == opt.state_dict()

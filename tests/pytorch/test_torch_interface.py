@@ -23,7 +23,21 @@ torch = pytest.importorskip("torch")
 
 from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
-from torch_pairs import NAMES, RULES, ULPS, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
+from torch_pairs import (
+    NAMES,
+    RULES,
+    ULPS,
+    Scales,
+    give,
+    numbers,
+    optim,
+    ours,
+    parameters,
+    same_bits,
+    tensors_of,
+    theirs,
+    twins,
+)
 
 import optgen
 from optgen.compiler import (
@@ -72,8 +86,9 @@ def test_every_rule_of_the_library_steps_tensors(name: str) -> None:
     core = getattr(optgen, name)(**({"eps": eps} if name == "Adafactor" else {}))
     for t in range(4):
         give([params], t)
-        optimiser.step()
-        core.step(arrays, [p.grad.numpy() for p in params])
+        optimiser.step(**numbers(optimiser))
+        inputs = {each: [p.hessian.numpy() for p in params] for each in core.rule.given_arrays[1:]}
+        core.step(arrays, [p.grad.numpy() for p in params], **inputs, **numbers(optimiser))
         if name in NAMES:
             round_small_states(core, arrays)
     for p, array in zip(params, arrays, strict=True):
@@ -514,7 +529,7 @@ def test_hooks_see_the_arguments_as_they_were_given(name: str) -> None:
         each.step(closure)
         each.step(closure=closure)
     assert seen[id(optimiser)] == seen[id(there)]
-    assert list(inspect.signature(optimiser.step).parameters) == ["closure"]
+    assert list(inspect.signature(optimiser.step).parameters) == ["closure", "inputs"]
 
 
 def test_hooks_of_a_subclass_that_steps_through_ours_are_called_once() -> None:

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from torch.optim import lr_scheduler
-from torch_pairs import OWN, RULES, give, optim, parameters, same_bits, tensors_of, twins
+from torch_pairs import OWN, RULES, give, numbers, optim, parameters, same_bits, tensors_of, twins
 
 import optgen
 from optgen.errors import ArgumentError, HyperparameterError
@@ -46,7 +46,7 @@ def spellings(hyper: Any) -> list[str]:
 def stepped(optimiser: Any, params: list[Any], steps: int = 3) -> list[Any]:
     for t in range(steps):
         give([params], t)
-        optimiser.step()
+        optimiser.step(**numbers(optimiser))
     return tensors_of(optimiser, params)
 
 
@@ -103,13 +103,13 @@ def test_a_rule_without_a_learning_rate_says_how_to_give_it_one(tmp_path: Any) -
     give([params], 0)
     optimiser.param_groups[0]["lr"] = 0.5
     with pytest.raises(ArgumentError, match=r"(?s)Plain, group 0, lr.*got 0\.5.*optgen\.Descent\(0\.5\)"):
-        optimiser.step()
+        optimiser.step(**numbers(optimiser))
     assert torch.equal(p, before)
     two = optim.chain(params, optgen.ADADelta(), optgen.Descent(0.5))
     assert {"adadelta_eta", "descent_eta"} <= two.defaults.keys()
     two.param_groups[0]["lr"] = 0.5
     with pytest.raises(ArgumentError, match="ADADelta_Descent, group 0, lr"):
-        two.step()
+        two.step(**numbers(two))
 
 
 # ---- Spellings ----
@@ -181,7 +181,7 @@ def test_a_spelling_out_of_its_range_is_refused() -> None:
     optimiser.param_groups[0]["decay"] = -1.0
     for _ in range(2):
         with pytest.raises(HyperparameterError, match="weight_decay"):
-            optimiser.step()
+            optimiser.step(**numbers(optimiser))
     assert same_bits(tensors_of(optimiser, params), before)
 
 
@@ -213,7 +213,7 @@ def test_weight_decay_of_a_group_acts_or_is_refused(name: str, key: str) -> None
         optimiser.param_groups[0][key] = 0.1
         before = tensors_of(optimiser, params)
         with pytest.raises(ArgumentError, match=r"optgen\.WeightDecay\(0\.1\)"):
-            optimiser.step()
+            optimiser.step(**numbers(optimiser))
         assert same_bits(tensors_of(optimiser, params), before)
         return
     copies = twins(params)
@@ -269,7 +269,7 @@ def test_schedulers_that_cycle_drive_every_rule(name: str, kind: str, cycle_mome
         found = []
         for t in range(4):
             give([params], t)
-            optimiser.step()
+            optimiser.step(**numbers(optimiser))
             group = optimiser.param_groups[0]
             found.append((group["lr"], group[key] if cycle_momentum else None))
             scheduler.step()
@@ -284,7 +284,7 @@ def test_schedulers_that_cycle_drive_every_rule(name: str, kind: str, cycle_mome
 def test_other_keys_of_a_group_are_kept_and_change_nothing(name: str) -> None:
     params = parameters(shapes=SHAPES)
     copies = twins(params)
-    more = {"name": "all", "lr_scale": 0.5, "note": [1, 2], "k": 3}
+    more = {"name": "all", "lr_scale": 0.5, "note": [1, 2], "n": 3}
     optimiser, plain = getattr(optim, name)([{"params": params, **more}]), getattr(optim, name)(copies)
     assert same_bits(stepped(optimiser, params), stepped(plain, copies))
     optimiser.param_groups[0]["later"] = 1

@@ -82,7 +82,7 @@ def give(pairs: Sequence[Sequence[Any]], seed: int) -> None:
     """Give every list of parameters the same gradients."""
     for i, g in enumerate(gradients(pairs[0], seed)):
         for params in pairs:
-            params[i].grad = g.clone()
+            params[i].grad, params[i].hessian = g.clone(), g.abs() + 0.5
 
 
 def tensors_of(optimiser: Any, params: Sequence[Any]) -> list[dict[str, Any]]:
@@ -132,3 +132,8 @@ def same_bits(here: list[dict[str, Any]], there: list[dict[str, Any]]) -> bool:
 def _whole(x: Any) -> Any:
     x = torch.view_as_real(x) if x.is_complex() else x
     return torch.nan_to_num(x.double(), nan=123.0)
+
+
+def numbers(optimiser: Any) -> dict[str, float]:
+    """The numbers that a step of any rule is given beside gradients and the Hessians of `give`."""
+    return dict.fromkeys(optimiser._kind.rules[0].given_numbers, 0.75)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
+import optgen
 from optgen.errors import ArgumentError, ArrayError, TrackError
 from optgen.training.autodiff import gradient
 from optgen.training.loop import epochs, stop, throttle, train, update
@@ -133,6 +134,24 @@ def test_plain_arrays_are_updated_together_too() -> None:
 def test_an_update_of_the_wrong_kind_of_thing_is_refused(arguments: tuple[object, ...], said: str) -> None:
     with pytest.raises(ArgumentError, match=said):
         update(*arguments)
+
+
+def test_an_update_passes_on_what_else_a_rule_takes() -> None:
+    p, q, h = np.ones(3), np.ones(3), np.full(3, 2.0)
+    update(optgen.Sophia(), p, np.ones(3), hessian=[h])
+    optgen.Sophia().step([q], [np.ones(3)], hessian=[h])
+    assert p.tobytes() == q.tobytes()
+    W = param(np.ones(3))
+    grads = gradient(lambda: np.sum(W * W), Params([W]))
+    update(optgen.PolyakSGD(), Params([W]), grads, loss=grads.value)
+    assert (W.data < 1).all()
+
+
+def test_an_update_without_an_optimiser_takes_no_inputs() -> None:
+    p = np.ones(3)
+    with pytest.raises(ArgumentError, match="expected an optimiser, a parameter and a gradient, got ndarray, ndarray"):
+        update(p, np.ones(3), loss=1.0)
+    assert (p == 1).all()
 
 
 # ---- train ---------------------------------------------------------------------------------------------------------
@@ -261,6 +280,26 @@ def test_progress_shows_steps_and_loss_on_stderr(capsys: pytest.CaptureFixture[s
 def test_no_progress_does_not_load_rich() -> None:
     code = "import sys, optgen.training; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_training_gives_a_rule_the_loss_that_it_takes() -> None:
+    W, V = param(np.ones(3)), param(np.ones(3))
+    train(lambda x: np.sum((W - x) ** 2), [W], [0.5, 0.25], optgen.chain(optgen.ClipNorm(1e3), optgen.PolyakSGD()))
+    opt = optgen.PolyakSGD()
+    for x in (0.5, 0.25):
+        grads = gradient(lambda x=x: np.sum((V - x) ** 2), Params([V]))
+        opt.step([V], grads.values(), loss=grads.value)
+    np.testing.assert_allclose(W.data, V.data, rtol=1e-15)
+    assert (W.data < 1).all()
+
+
+@pytest.mark.parametrize("name", ["Sophia", "AdaHessian"])
+def test_training_refuses_a_rule_that_takes_more_than_the_loss(name: str) -> None:
+    W = param(np.ones(3))
+    with pytest.raises(ArgumentError, match=f"gradients and the loss, got {name}, which takes hessian") as caught:
+        train(lambda x: np.sum(W * x), [W], [1.0], getattr(optgen, name)())
+    assert "opt.step(params, grads, hessian=...)" in str(caught.value)
+    assert (W.data == 1).all()
 
 
 # ---- epochs and throttle -------------------------------------------------------------------------------------------

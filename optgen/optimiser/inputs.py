@@ -1,0 +1,89 @@
+"""Inputs of a step: what a rule is given beside gradients, by name.
+
+In: a rule, and the keywords that a step was called with. Out: arrays and numbers; or an error that names the input at
+fault.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArrayError, shown
+from ..ir.evaluate import HyperValues
+from ..ir.expr import Extent
+from ..ir.rule import Input, Rule
+from ..names import canonical
+from .hyperparameters import suggestion
+
+__all__ = ["arrays_of", "expect_inputs", "numbers_of"]
+
+
+def expect_inputs(rule: Rule, expected: Sequence[Input], given: Mapping[str, Any], call: str) -> dict[str, Any]:
+    """What was given, by the names of the rule.
+
+    Parameters
+    ----------
+    expected
+        The inputs of the rule that come as keywords.
+    given
+        The keywords of a call, in any spelling.
+    call
+        How a step is called, for messages.
+
+    Raises
+    ------
+    ArgumentError
+        For an input that is missing, or that the rule does not have.
+    """
+    names = [each.name for each in expected]
+    found = {canonical(spelled): value for spelled, value in given.items()}
+    for spelled in given:
+        if canonical(spelled) not in names:
+            meant = suggestion(spelled, names) if names else "; its steps take none"
+            raise ArgumentError(f"{rule.name}: unknown input {spelled!r}{meant}")
+    for each in expected:
+        if each.name not in found:
+            meaning = f" ({each.doc})" if each.doc else ""
+            message = f"{rule.name}: expected the input {each.name!r}{meaning} in every step, got none"
+            raise ArgumentError(message, hint=f"{call}{', '.join(f'{name}={name}' for name in names)})")
+    return found
+
+
+def numbers_of(rule: Rule, given: Mapping[str, Any]) -> HyperValues:
+    """The inputs that are one number. ArgumentError for one that is none, or not finite."""
+    return {name: (_number(f"{rule.name}: {name}", given[name]),) for name in rule.given_numbers}
+
+
+def _number(what: str, value: Any) -> float:
+    if getattr(value, "shape", None) == () and not isinstance(value, numbers.Real):
+        value = value.item()  # an array of one number
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise ArgumentError(f"{what}: expected a number, got {shown(value)}")
+    try:
+        real = float(value)
+    except OverflowError:
+        real = math.inf
+    if not math.isfinite(real):
+        raise ArgumentError(f"{what}: expected a finite number, got {real}", hint="leave this step out")
+    return real
+
+
+def arrays_of(rule: Rule, given: Mapping[str, Any], count: int) -> list[Any]:
+    """The inputs that are an array for each of `count` parameters: one input after the other. ArrayError for another
+    number of arrays."""
+    found: list[Any] = []
+    for each in rule.inputs:
+        if each.extent == Extent.ELEMENT:
+            value = given[each.name]
+            listed = list(value) if isinstance(value, Iterable) and not isinstance(value, np.ndarray) else None
+            if listed is None or len(listed) != count:
+                got = shown(value) if listed is None else f"{len(listed)}"
+                expected = f"expected an array for each of {count} parameters"
+                raise ArrayError(f"{rule.name}: {each.name}: {expected}, got {got}")
+            found += listed
+    return found

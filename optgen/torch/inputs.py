@@ -1,0 +1,76 @@
+"""Inputs of a step in PyTorch: numbers as keywords, and tensors as attributes of their parameters, as gradients are.
+
+In: parameters, and what `step` was called with. Out: lists for the step engine, or an error that names the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from ..errors import ArgumentError, ArrayError, shown
+from ..ir.evaluate import HyperValues
+from ..ir.expr import Extent
+from ..ir.rule import Input, Rule
+from ..optimiser.inputs import expect_inputs, numbers_of
+from .naming import Naming
+
+__all__ = ["expect_attributes", "expect_like", "numbers_given", "with_attributes"]
+
+#: The number that a closure gives.
+LOSS = "loss"
+
+
+def expect_attributes(rule: Rule) -> None:
+    """ArgumentError for an input that tensors have an attribute of their own for."""
+    for each in rule.inputs:
+        if each.extent == Extent.ELEMENT and hasattr(torch.Tensor, each.name):
+            message = f"{rule.name}: the input {each.name!r} would be an attribute of parameters, and tensors have one"
+            raise ArgumentError(message, hint="give it another name in the spec")
+
+
+def numbers_given(naming: Naming, given: Mapping[str, Any], loss: Any) -> HyperValues:
+    """The numbers that a step is given. `loss`: what its closure returned, or None."""
+    rule = naming.rules[0]
+    for spelled in given:
+        if spelled in rule.given_arrays:
+            message = f"{rule.name}: expected {spelled!r} as an attribute of each parameter, got a keyword"
+            raise ArgumentError(message, hint=f"before the step, p.{spelled} = ... for each parameter p")
+    expected = [each for each in rule.inputs if each.extent == Extent.STEP]
+    closure = LOSS in rule.given_numbers
+    if closure and loss is not None:
+        given = {LOSS: loss, **given}
+    call = "return the loss from the closure, or write opt.step(" if closure else "opt.step("
+    found = expect_inputs(rule, expected, given, call)
+    return numbers_of(rule, {name: _number(value) for name, value in found.items()})
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, torch.Tensor) and value.numel() == 1 and not value.is_complex():
+        return value.detach().reshape(()).item()
+    return value
+
+
+def with_attributes(inputs: Sequence[Input], params: Sequence[Any], grads: list[Any]) -> list[Any]:
+    """The gradients, and behind them of each parameter that has one its other inputs; None for what is missing."""
+    found = grads
+    for each in inputs:
+        if each.extent == Extent.ELEMENT:
+            name = each.name
+            found = found + [None if g is None else getattr(p, name, None) for p, g in zip(params, grads, strict=True)]
+    return found
+
+
+def expect_like(rule: Rule, what: str, p: torch.Tensor, inputs: Sequence[Any]) -> None:
+    """ArrayError unless these may be the inputs of a parameter, which messages call `what`: tensors with its shape and
+    dtype."""
+    for name, x in zip(rule.given_arrays[1:], inputs, strict=True):
+        if not isinstance(x, torch.Tensor):
+            got = "none" if x is None else shown(x)
+            hint = f"before the step, p.{name} = ... for each parameter p with a gradient"
+            raise ArrayError(f"{what}: {rule.name} takes {name}: expected a tensor, got {got}", hint=hint)
+        if x.shape != p.shape or x.dtype is not p.dtype or x.layout is not torch.strided:
+            expected, got = f"{tuple(p.shape)}, {p.dtype}", f"{tuple(x.shape)}, {x.dtype}, {x.layout}"
+            raise ArrayError(f"{what}: {name}: expected a dense tensor as the parameter, {expected}, got {got}")
