@@ -60,22 +60,26 @@ main.add_command(bench)
 
 @main.command("list")
 @click.option("--as", "form", type=click.Choice(["table", "markdown"]), default="table", show_default=True)
-def list_rules(form: str) -> None:
-    """List the rules that come with optgen.
+@click.option("--family", metavar="NAME", help="Only the rules of a family, which the list has in brackets.")
+def list_rules(form: str, family: str | None) -> None:
+    """List the rules that come with optgen, by family.
 
-    As markdown: a page of documentation with all of them.
+    As markdown: the page of documentation of a family, or a table of contents for these pages.
     """
     from ..compiler import driver
+    from ..ir.rule import Family
+    from . import markdown, pages
 
-    compilations = map(driver.compile_file, catalogue.shipped())
-    if form == "markdown":
-        from .markdown import rules_page
-
-        print_raw(rules_page(compilations))
+    found = pages.groups(map(driver.compile_file, catalogue.shipped()))
+    if family is not None and family not in found:
+        raise click.BadParameter(f"expected one of {', '.join(found)}; got {family!r}", param_hint="--family")
+    chosen = [each for name, members in found.items() if family in (None, name) for each in members]
+    if form == "table":
+        print_blocks(*pages.listing(chosen))
+    elif family is None:
+        print_raw(markdown.rules_page(chosen))
     else:
-        from .pages import listing
-
-        print_blocks(*listing(compilations))
+        print_raw(markdown.family_page(Family(family), chosen))
 
 
 class _Form(click.Choice):  # type: ignore[type-arg]  # it takes arguments from click 8.2 on

@@ -2,8 +2,8 @@
 
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
-    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
-                    rows, accept, sharded, inputs*)
+    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
+                    matrix, matrices, accept, sharded, inputs*, evaluation*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
@@ -17,6 +17,9 @@ is float64. Where it meets an element, it is rounded to the compute type, once. 
 A rule is *open* as `check` first makes it: it assigns "delta" or "p", and may read "grad" and "new" as if they were
 arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others.
 Everything else knows closed rules only.
+
+`evaluation` assigns "p" what is evaluated in its place, from "p" and the states as a step has left them; it is empty
+where that is "p" itself. No kernel runs it.
 """
 
 from __future__ import annotations
@@ -28,7 +31,7 @@ from functools import cached_property
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Matrices, walk
 
-__all__ = ["Assign", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
+__all__ = ["Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
 
 
 class Part(StrEnum):
@@ -37,6 +40,22 @@ class Part(StrEnum):
     RULE = ""
     GRADIENT = "gradient"
     PARAMETER = "parameter"
+
+
+class Family(StrEnum):
+    """What rules have in common, in the order in which lists have them."""
+
+    NONE = ""
+    MOMENTUM = "momentum"
+    ADAGRAD = "adagrad"
+    ADAM = "adam"
+    SIGN = "sign"
+    LAYERWISE = "layerwise"
+    MEMORY = "memory"
+    CURVATURE = "curvature"
+    PARAMETER_FREE = "parameter-free"
+    SCHEDULE_FREE = "schedule-free"
+    PARTS = "parts"
 
 
 @frozen
@@ -139,6 +158,7 @@ class Rule:
     body: tuple[Assign, ...]
     scalars: tuple[Assign, ...] = ()
     origin: str = ""
+    family: Family = Family.NONE
     notes: str = ""
     part: Part = Part.RULE
     matrix: bool | None = None
@@ -146,6 +166,7 @@ class Rule:
     accept: str = ""
     sharded: bool = False
     inputs: tuple[Input, ...] = ()
+    evaluation: tuple[Assign, ...] = ()
 
     @cached_property
     def variant(self) -> str:

@@ -16,6 +16,7 @@ from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from ..ir.expr import Extent
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.engine import StepEngine
+from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import to_its_end
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
@@ -46,6 +47,8 @@ class Engine(Protocol):
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
     def save(self, path: FilePath, params: Parameters) -> None: ...
     def load(self, path: FilePath, params: Parameters) -> None: ...
+    def eval(self) -> None: ...
+    def train(self) -> None: ...
     def copy_to(self, other: Engine) -> None:
         """Gives `other` the same parameters, with copies of their states."""
 
@@ -110,6 +113,7 @@ class ArrayEngine:
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
         self.engine.expect_rest("set a state")
+        self.engine.expect_training("set a state")
         array = as_parameter(p, 0, 1)
         rule = self.settings.rule_of(array.shape)
         slot, group = self.states.of(array), self.states.group
@@ -167,6 +171,7 @@ class ArrayEngine:
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
         self.engine.expect_rest("load a state")
+        self.engine.expect_training("load a state")
         to_its_end(self._loading(saved, params))
 
     def _loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None) -> Callable[[], bool]:
@@ -236,9 +241,36 @@ class ArrayEngine:
         rule = self.settings.rule_of(shape)
         return [state.name for state in rule.states if state.extent > Extent.GROUP], small_shapes(rule, shape)
 
+    # ---- Evaluation ----
+
+    def eval(self) -> None:
+        self.engine.expect_rest("evaluate")
+        if self.engine.evaluating or not self.settings.rule.evaluation:
+            return
+        if self.states.pending:
+            hint = "step them first, or say which they are: opt.load_state_dict(saved, params)"
+            raise StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
+        known = self.states.parameters()
+        arrays, slots = [p for _, p, _ in known], [slot for _, _, slot in known]
+        write = evaluated(self.engine, arrays, range(len(known)), slots)
+        aside = [p.copy() for p in arrays]
+        self.engine.evaluating = True
+        for slot, values in zip(slots, aside, strict=True):
+            slot.aside = values
+        write()
+
+    def train(self) -> None:
+        self.engine.expect_rest("train")
+        for _owner, p, slot in self.states.parameters():
+            if slot.aside is not None:
+                p[...] = slot.aside
+                slot.aside = None
+        self.engine.evaluating = False
+
     # ---- Files ----
 
     def save(self, path: FilePath, params: Parameters) -> None:
+        self.engine.expect_training("save parameters")
         arrays = _named(params)
         keys_of(list(arrays.values()))
         slots = {name: self.states.of(array) for name, array in arrays.items()}
@@ -254,6 +286,7 @@ class ArrayEngine:
 
     def load(self, path: FilePath, params: Parameters) -> None:
         self.engine.expect_rest("load a checkpoint")
+        self.engine.expect_training("load a checkpoint")
         arrays = _named(params)
         keys_of(list(arrays.values()))
         refuse_overlaps(list(arrays.values()), [], [])
@@ -273,6 +306,7 @@ class ArrayEngine:
 
     def copy_to(self, other: Engine) -> None:
         assert isinstance(other, ArrayEngine)
+        self.engine.expect_training("copy an optimiser")
         self.states.copy_to(other.states)
 
 

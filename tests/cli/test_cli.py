@@ -25,6 +25,7 @@ from optgen.cli import doctor, markdown, pages
 from optgen.codegen import spec_source
 from optgen.compiler import catalogue, driver, toolchain, trust
 from optgen.compiler import manifest as product
+from optgen.ir.rule import Family
 from optgen.language.check import check
 from optgen.language.parse import parse
 from optgen.language.vocabulary import CALLABLE, GIVEN
@@ -190,34 +191,35 @@ def listed(*arguments: Any) -> dict[str, list[list[str]]]:
     return found
 
 
-def test_list_has_a_row_for_every_shipped_rule_in_the_group_of_its_origin() -> None:
+def test_list_has_a_row_for_every_shipped_rule_in_the_group_of_its_family() -> None:
     table = listed()
-    assert list(table) == [
-        "Flux (the seed's names)", "torch.optim", "Optimisers.jl", "optax", "Papers", "Parts of chains"
-    ]  # fmt: skip
+    titles = {family: f"{title} ({family})" for family, title in pages.FAMILIES.items() if family}
+    assert list(table) == list(titles.values())
     for group in table.values():
         assert group[0] == ["rule", "states", "kept", "moved", "sweeps", "summary"]
     expected: dict[str, list[str]] = {title: [] for title in table}
     for path in catalogue.shipped():
         rule = driver.compile_file(path).rules[0]
-        title = (
-            "Parts of chains"
-            if rule.part
-            else rule.origin.replace("Flux", "Flux (the seed's names)").replace("papers", "Papers")
-        )
-        expected[title].append(rule.name)
+        expected[titles[rule.family]].append(rule.name)
     assert {title: [row[0] for row in rows[1:]] for title, rows in table.items()} == expected
 
 
-def test_a_rule_of_no_community_has_a_group_too() -> None:
-    def of_origin(name: str, more: str) -> driver.Compilation:
+def test_a_rule_of_no_family_has_a_group_too() -> None:
+    def of_family(name: str, more: str) -> driver.Compilation:
         return driver.compile_text(SPEC.replace("Mine", name).replace("[hyper", f"{more}\n[hyper", 1), "mine.toml")
 
-    texts = {"A": 'part = "gradient"', "B": "", "C": 'origin = "Elsewhere"', "D": 'origin = "optax"', "E": ""}
-    found = pages.groups(of_origin(name, more) for name, more in texts.items())
-    names = {title: [each.name for each in members] for title, members in found.items()}
-    assert names == {"optax": ["D"], "Others": ["B", "E"], "Elsewhere": ["C"], "Parts of chains": ["A"]}
-    assert list(names)[-1] == "Parts of chains"
+    texts = {"A": 'part = "gradient"', "B": "", "C": 'family = "sign"', "D": 'family = "adam"', "E": ""}
+    found = pages.groups(of_family(name, more) for name, more in texts.items())
+    names = {family: [each.name for each in members] for family, members in found.items()}
+    assert names == {"adam": ["D"], "sign": ["C"], "": ["B", "E"], "parts": ["A"]}
+    assert [*names] == ["adam", "sign", "", "parts"]
+
+
+def test_list_has_the_rules_of_one_family() -> None:
+    assert listed("--family", "sign") == {"Steps of signs (sign)": listed()["Steps of signs (sign)"]}
+    message = refused("list", "--family", "signs", status=2)
+    assert "expected one of momentum, adagrad, adam, sign, layerwise, memory," in message
+    assert "got 'signs'" in message
 
 
 def test_list_shows_states_and_costs() -> None:
@@ -237,7 +239,7 @@ def test_a_pipe_gets_plain_rows_that_are_not_wrapped(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("FORCE_COLOR", "1")
     shown = said("list")
     assert "\x1b" not in shown
-    assert len(shown.splitlines()) == len(catalogue.shipped()) + 6 * 3 + len(pages.LEGEND)
+    assert len(shown.splitlines()) == len(catalogue.shipped()) + (len(pages.FAMILIES) - 1) * 3 + len(pages.LEGEND)
     assert all(line == line.rstrip() for line in shown.splitlines())
 
 
@@ -671,9 +673,12 @@ def test_markdown_keeps_paragraphs_and_hides_nothing(mine: Path) -> None:
     assert said("show", mine, "--as", "markdown").split("\n\n")[1] == r"\[31m ` ` end"
 
 
-def test_list_as_markdown_is_one_page_of_all_rules() -> None:
-    page = said("list", "--as", "markdown")
-    assert page == markdown.rules_page(map(driver.compile_file, catalogue.shipped()))
+def test_list_as_markdown_is_a_page_of_contents_or_that_of_a_family() -> None:
+    found = pages.groups(map(driver.compile_file, catalogue.shipped()))
+    every = [each for members in found.values() for each in members]
+    assert said("list", "--as", "markdown") == markdown.rules_page(every)
+    page = said("list", "--as", "markdown", "--family", "sign")
+    assert page == markdown.family_page(Family.SIGN, found[Family.SIGN])
 
 
 # optgen new
@@ -876,7 +881,7 @@ def test_the_doctor_bears_having_no_compiler(built: Path, monkeypatch: pytest.Mo
     assert "to do: install a compiler" in table["compiler"][1]
     assert table["instruction set"] == ("NOT OK", "not known: optgen's runtime is not built\nto do: see the compiler")
     assert table["built kernels"][0] == "NOT OK"
-    assert "and no compiler to make accumgrad, adabelief" in table["built kernels"][1]
+    assert "and no compiler to make a2grad, accsgd" in table["built kernels"][1]
     assert [table[name][0] for name in ("versions", "threads", "cache folder")] == ["ok"] * 3
 
 

@@ -175,7 +175,7 @@ class ManyProcesses(NumPyLibrary):
             self.exchange()
             return parts
 
-        return Shards([counts_of(p.shape, None) for p in params], joined)
+        return Shards([p.shape for p in params], [counts_of(p.shape, None) for p in params], joined)
 
 
 @pytest.mark.parametrize("at", range(3))
