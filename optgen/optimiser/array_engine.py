@@ -97,7 +97,7 @@ class ArrayEngine:
         slot = self.states.of(array) or self._awaited_slot(array)
         group, rule = self.states.group, self.settings.rule
         if slot is None or (rule.grouped and not group):  # what they would start as
-            first = self.settings.sets_at(set())[0][1]
+            first = self.settings.sets_at(())[0][1]
             slot = slot or new_slot(array, self.settings.rule_of(array.shape), first)
             group = group or first_group_states(rule, first)
         views: dict[str, Any] = {}

@@ -27,7 +27,7 @@ from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
 from ..ir.expr import GRADIENT, PARAMETER, Extent
 from ..ir.rule import Rule
-from .array_library import ArrayLibrary
+from .array_library import ArrayLibrary, ParameterSlot
 from .arrays import COMPUTE, Array
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
@@ -70,8 +70,9 @@ class Hypers(Protocol):
     def compilation(self) -> Compilation: ...
     @property
     def fixed(self) -> Sequence[ValuesByCount] | None: ...
-    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
-        """The sets for parameters with these counts of updates."""
+    def sets_at(self, slots: Sequence[ParameterSlot | None], ahead: int = 1) -> Sequence[ValuesByCount]:
+        """The sets for parameters with these states, None for one that was never stepped: for the next update, or of
+        the last one, which is 0 `ahead`."""
 
     def number(self, place: int, dtype: str) -> int:
         """Which of the sets the parameter in this place goes by, in a compute type."""
@@ -232,7 +233,7 @@ class StepEngine:
         hypers = self.hypers
         sets = hypers.fixed
         if sets is None:
-            sets = hypers.sets_at(plan.counts)
+            sets = hypers.sets_at(plan.slots)
             held = plan.rebind(params, inputs)  # a schedule is anybody's code
             if held is None:
                 raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
@@ -319,7 +320,7 @@ class StepEngine:
         refuse_overlaps(memory, gs, kept, list(chain.from_iterable(others)), overwrites=overwrites)
         seen = [x.seen for x in (*ps, *chain.from_iterable(arrays))] if hypers.fixed is None else []
         before = [(library.reader.mark(x), library.reader.address(x)) for x in seen]
-        sets = hypers.sets_at({slot.t if slot else 0 for slot in found})
+        sets = hypers.sets_at(found)
         if before != [(library.reader.mark(x), library.reader.address(x)) for x in seen]:
             raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
         dtypes = [COMPUTE[p.dtype] for p in memory]
