@@ -116,13 +116,9 @@ class ChainSettings(Settings):
     """
 
     def __init__(
-        self,
-        compilation: Compilation,
-        parts: Sequence[Settings],
-        named: Sequence[Mapping[str, str]],
-        counted: Sequence[str],
-        backend: str,
-    ) -> None:
+        self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]],
+        counted: Sequence[str], backend: str,
+    ) -> None:  # fmt: skip
         self.parts = tuple(parts)
         self.named = named
         self.counted = counted
