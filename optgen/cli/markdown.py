@@ -81,6 +81,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
         "Flags": _table(("", "default", "requires", "meaning"), map(_flag, rule.flags)),
         "Inputs": _table(("", "given", "meaning"), map(_input, rule.inputs)),
         "State": _table(("", "kept", "starts as", "meaning", ""), _states(compilation, variant)),
+        "Evaluation": _math(rule, rule.evaluation) if rule.evaluation else "",
         "Matrices": _plain(summary.matrices(compilation.rules)),
         "Cost": "\n\n".join(_costs(compilation, variant, changes)),
         "Notes": _plain(rule.notes),

@@ -3,7 +3,7 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
@@ -17,6 +17,9 @@ is float64. Where it meets an element, it is rounded to the compute type, once. 
 A rule is *open* as `check` first makes it: it assigns "delta" or "p", and may read "grad" and "new" as if they were
 arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others.
 Everything else knows closed rules only.
+
+`evaluation` assigns "p" what is evaluated in its place, from "p" and the states as a step has left them; it is empty
+where that is "p" itself. No kernel runs it.
 """
 
 from __future__ import annotations
@@ -162,6 +165,7 @@ class Rule:
     accept: str = ""
     sharded: bool = False
     inputs: tuple[Input, ...] = ()
+    evaluation: tuple[Assign, ...] = ()
 
     @property
     def variant(self) -> str:

@@ -53,12 +53,16 @@ _WHOLE: dict[str, Callable[..., int | None]] = {
 _SEVERAL = "expected a hyperparameter with several values, or range(...)"
 
 
-def write_out(spec: SpecAst, statements: Sequence[FormulaAst | LoopAst]) -> None:
-    """Give a spec its formulas and states without loops."""
+def write_out(
+    spec: SpecAst, statements: Sequence[FormulaAst | LoopAst], evaluation: Sequence[FormulaAst | LoopAst]
+) -> None:  # fmt: skip
+    """Give a spec its formulas and states without loops, and the formulas of what it evaluates."""
     writer = _Writer(spec, statements)
     spec.flags = [writer.flag(flag) for flag in spec.flags]
     spec.states = [member for state in spec.states for member in writer.members_of(state)]
     spec.formulas = writer.named(list(writer.turns_of(statements, {})))
+    writer.current.clear()
+    spec.evaluation = writer.named(list(writer.turns_of(evaluation, {})))
 
 
 @frozen

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -120,7 +120,7 @@ class _Document:
     def read(self, document: dict[str, Any]) -> None:
         known = (
             "name", "summary", "reference", "origin", "family", "notes", "part", "hyperparameters", "flags", "inputs",
-            "state", "update",
+            "state", "update", "evaluation",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -143,7 +143,8 @@ class _Document:
         for name, path, table in self.entries(document, "state", 'm = { init = "0" }'):
             self.read_state(name, path, table)
         self.read_update(document)
-        write_out(spec, self.statements)
+        evaluation = self.read_evaluation(document)
+        write_out(spec, self.statements, evaluation)
 
     def refuse_unknown(self, path: Path, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for key in table:
@@ -303,18 +304,32 @@ class _Document:
         self.refuse_unknown(("update",), table, ("formulas", "matrices"))
         self.spec.matrices = self.choice(("update",), table, "matrices", MATRICES)
         self.spec.matrices_span = self.value_span(("update", "matrices"))
-        self.spec.formulas_span = self.key_span(("update",))
-        source = self.text(("update",), table, "formulas", required=True)
+        self.spec.formulas_span, self.statements = self.formulas("update", table)
+
+    def read_evaluation(self, document: dict[str, Any]) -> Sequence[FormulaAst | LoopAst]:
+        table = document.get("evaluation")
+        if table is None:
+            return ()
+        if not isinstance(table, dict):
+            example = "write:\n        [evaluation]\n        formulas = 'p = avg'"
+            self.fault(self.value_span(("evaluation",)), f"'evaluation': expected a table, got {kind(table)}", example)
+            return ()
+        self.refuse_unknown(("evaluation",), table, ("formulas",))
+        self.spec.evaluation_span, found = self.formulas("evaluation", table)
+        return found
+
+    def formulas(self, key: str, table: Mapping[str, Any]) -> tuple[Span, list[FormulaAst | LoopAst]]:
+        """The formulas of a table, and the place of their key."""
+        path: Path = (key, "formulas")
+        source = self.text((key,), table, "formulas", required=True)
         if not source:
-            return
-        path: Path = ("update", "formulas")
-        self.spec.formulas_span = self.key_span(path)
+            return self.key_span((key,)), []
         start = self.spec.text.find(source, *self.places[path].value)
         if start < 0:
             self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)
             self.spec.unassigned |= words(source)
-            return
-        self.statements.extend(read_formulas(self.spec, source, start))
+            return self.key_span(path), []
+        return self.key_span(path), list(read_formulas(self.spec, source, start))
 
 
 _TOO_LARGE = "a number too large for float64"

@@ -16,6 +16,7 @@ from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from ..ir.expr import Extent
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.engine import StepEngine, first_group_states, small_shapes
+from ..runtime.evaluation import evaluated
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
 from ..runtime.slots import Shapes, Slot, keys_of
@@ -41,6 +42,8 @@ class Engine(Protocol):
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
     def save(self, path: FilePath, params: Parameters) -> None: ...
     def load(self, path: FilePath, params: Parameters) -> None: ...
+    def eval(self) -> None: ...
+    def train(self) -> None: ...
     def copy_to(self, other: Engine) -> None:
         """Gives `other` the same parameters, with copies of their states."""
 
@@ -128,6 +131,7 @@ class ArrayEngine:
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
         self.engine.expect_rest("load a state")
+        self.engine.expect_training("load a state")
         values, slots, group = self._read_state(saved)
         if params is not None:
             self._load_for(_listed(params, "parameters"), values, slots, group)
@@ -184,9 +188,36 @@ class ArrayEngine:
         rule = self.settings.rule_of(shape)
         return [state.name for state in rule.states if state.extent > Extent.GROUP], small_shapes(rule, shape)
 
+    # ---- Evaluation ----
+
+    def eval(self) -> None:
+        self.engine.expect_rest("evaluate")
+        if self.engine.evaluating or not self.settings.rule.evaluation:
+            return
+        if self.states.pending:
+            hint = "step them first, or say which they are: opt.load_state_dict(saved, params)"
+            raise StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
+        known = self.states.parameters()
+        arrays, slots = [p for _, p, _ in known], [slot for _, _, slot in known]
+        write = evaluated(self.engine, arrays, range(len(known)), slots)
+        aside = [p.copy() for p in arrays]
+        self.engine.evaluating = True
+        for slot, values in zip(slots, aside, strict=True):
+            slot.aside = values
+        write()
+
+    def train(self) -> None:
+        self.engine.expect_rest("train")
+        for _owner, p, slot in self.states.parameters():
+            if slot.aside is not None:
+                p[...] = slot.aside
+                slot.aside = None
+        self.engine.evaluating = False
+
     # ---- Files ----
 
     def save(self, path: FilePath, params: Parameters) -> None:
+        self.engine.expect_training("save parameters")
         arrays = _named(params)
         keys_of(list(arrays.values()))
         slots = {name: self.states.of(array) for name, array in arrays.items()}
@@ -203,6 +234,7 @@ class ArrayEngine:
 
     def load(self, path: FilePath, params: Parameters) -> None:
         self.engine.expect_rest("load a checkpoint")
+        self.engine.expect_training("load a checkpoint")
         arrays = _named(params)
         keys_of(list(arrays.values()))
         refuse_overlaps(list(arrays.values()), [], [])
@@ -217,6 +249,7 @@ class ArrayEngine:
 
     def copy_to(self, other: Engine) -> None:
         assert isinstance(other, ArrayEngine)
+        self.engine.expect_training("copy an optimiser")
         self.states.copy_to(other.states)
 
 

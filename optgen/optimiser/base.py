@@ -186,6 +186,23 @@ class Optimiser:
         with self._engine.lock:
             self._engine.load_state_dict(saved, params)
 
+    # ---- Evaluation ----
+
+    def eval(self) -> None:
+        """Give each parameter that was stepped, in place, the values that its rule says to evaluate it with.
+
+        Those of ScheduleFreeSGD are a running mean, those of a chain with EMA its average. `train` gives the others
+        back, whatever became of the parameters in between; until then a step is refused, and so is whatever saves or
+        loads parameters. A second call does nothing. Nor does the first, where a rule says nothing of evaluation.
+        """
+        with self._engine.lock:
+            self._engine.eval()
+
+    def train(self) -> None:
+        """Give parameters back what `eval` has set aside: training goes on with the same bits. Else do nothing."""
+        with self._engine.lock:
+            self._engine.train()
+
     # ---- Files ----
 
     def save(self, path: FilePath, params: Parameters) -> None:

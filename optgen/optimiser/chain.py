@@ -221,6 +221,12 @@ class PartEngine:
     def load(self, path: FilePath, params: Parameters) -> NoReturn:
         raise self._refusal()
 
+    def eval(self) -> NoReturn:
+        raise self._refusal()
+
+    def train(self) -> NoReturn:
+        raise self._refusal()
+
     def copy_to(self, other: Engine) -> None:
         """Nothing: a copy of a part is an optimiser that has not stepped."""
 

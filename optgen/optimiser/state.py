@@ -23,7 +23,7 @@ from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.engine import small_shapes
 from ..runtime.plan import Member
-from ..runtime.slots import BoundSlots, Key, Shapes, Slot, key_of, keys_of, owner_of
+from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, keys_of, owner_of
 from .checkpoint import listed, scalar
 from .settings import Settings
 
@@ -59,6 +59,15 @@ class States:
 
     def slots(self) -> list[Slot]:
         return list(self._slots.values())
+
+    def parameters(self) -> list[tuple[Any, Array, Slot]]:
+        """All parameters with their slots; and with each its owner, to be kept as long as the array is used."""
+        found = []
+        for key, slot in self._slots.copy().items():
+            owner = self._owners[key[0]][0]() if key[0] in self._owners else None
+            if owner is not None:
+                found.append((owner, array_at(key), slot))
+        return found
 
     # ---- What the step engine asks for ----
 

@@ -157,6 +157,8 @@ class StepEngine:
         #: Held by whoever steps, reads or changes the optimiser.
         self.lock = RLock()
         self._stepping = False
+        #: Whether parameters have the values that they are evaluated with.
+        self.evaluating = False
         self.begin_anew(hypers, states, ways)
         _ENGINES.add(self)
 
@@ -174,6 +176,12 @@ class StepEngine:
             message = f"expected to {what} between two steps, got a call from within one"
             raise ArgumentError(message, hint="a schedule, or what it calls, must not step or load its own optimiser")
 
+    def expect_training(self, what: str) -> None:
+        """ArgumentError while parameters have the values that they are evaluated with."""
+        if self.evaluating:
+            message = f"expected to {what} in training mode, got evaluation mode"
+            raise ArgumentError(message, hint="opt.train() first: it gives parameters their values of training back")
+
     def leave_step(self) -> None:
         """In the child of a fork: whatever other threads did is not done here."""
         self.lock = RLock()
@@ -184,6 +192,8 @@ class StepEngine:
         with self.lock:
             if self._stepping:
                 self.expect_rest("step")
+            if self.evaluating:
+                self.expect_training("step")
             self._stepping = True
             try:
                 plan = self.plans.last

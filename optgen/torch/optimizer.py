@@ -20,6 +20,7 @@ from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _glob
 
 from ..errors import OverlapError
 from ..runtime.engine import NO_NUMBERS, StepEngine
+from ..runtime.evaluation import evaluated
 from .checkpoint import OF_ALL, fitting
 from .inputs import numbers_given, with_attributes
 from .naming import Kind
@@ -32,6 +33,8 @@ from .ways import TensorWays
 
 __all__ = ["Adapter"]
 
+#: What a parameter is trained with, among its states while it has other values to be evaluated with.
+ASIDE = "in_training"
 #: Where the states of all parameters together are in a pickle, as 0.1.0 wrote them.
 _TOGETHER = "_together"
 
@@ -83,6 +86,7 @@ class Adapter(Optimizer):
     step.hooked = True  # PyTorch need not wrap it once more
 
     def _step(self, closure: Callable[[], Any] | None = None, **inputs: Any) -> Any:
+        self._engine.expect_training("step")
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -122,6 +126,44 @@ class Adapter(Optimizer):
 
     _watched = Optimizer.profile_hook_step(_step)
     step.__signature__ = inspect.signature(_step)
+
+    # ---- Evaluation ----
+
+    def eval(self) -> None:
+        """Give each parameter, in place, the values that its rule says to evaluate it with, as a running mean.
+
+        `train` gives the others back, whatever became of the parameters in between; until then a step is refused. A
+        second call does nothing. Nor does the first, where a rule says nothing of evaluation. A state dict that is
+        saved in between holds what was set aside, and an optimiser that loads it is in evaluation mode.
+        """
+        with self._engine.lock:
+            self._engine.expect_rest("evaluate")
+            if self._engine.evaluating or not any(rule.evaluation for rule in self._kind.rules):
+                return
+            self._states.kept = self.state
+            self._groups.read(self.param_groups)
+            chosen = list(enumerate(p for group in self.param_groups for p in group["params"]))
+            chosen = [(i, p) for i, p in chosen if self.state.get(p)]
+            places, params = [i for i, _ in chosen], [p for _, p in chosen]
+            rules = [self._kind.rules[self._groups.variant(i, tuple(p.shape))] for i, p in chosen]
+            slots = self._states.find(params, [], rules, places)
+            write = evaluated(self._engine, params, places, slots)
+            for p in params:
+                self.state[p][ASIDE] = p.detach().clone()
+            self._engine.evaluating = True
+            write()
+
+    def train(self) -> None:
+        """Give parameters back what `eval` has set aside: training goes on with the same bits. Else do nothing."""
+        with self._engine.lock:
+            self._engine.expect_rest("train")
+            if not self._engine.evaluating:
+                return
+            with torch.no_grad():
+                for p, kept in list(self.state.items()):
+                    if isinstance(kept, dict) and ASIDE in kept:
+                        p.copy_(kept.pop(ASIDE))
+            self._engine.evaluating = False
 
     # ---- States ----
 
@@ -194,6 +236,7 @@ class Adapter(Optimizer):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
             self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, kind.module)
+        self._engine.evaluating = any(isinstance(kept, dict) and ASIDE in kept for kept in self.state.values())
         self._turns = Turns(kind, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:

@@ -48,6 +48,7 @@ def spec(
     flags: str = "",
     inputs: str = "",
     states: str = "",
+    evaluation: str = "",
 ) -> str:
     """A spec in which line 1 is the name, 3 the first hyperparameter; flags, inputs, states and formulas follow if
     given."""
@@ -55,7 +56,8 @@ def spec(
     parts += ["[flags]", flags] if flags else []
     parts += ["[inputs]", inputs] if inputs else []
     parts += ["[state]", states] if states else []
-    return "\n".join([*parts, "[update]", "formulas = '''", formulas, "'''", ""])
+    after = ["[evaluation]", "formulas = '''", evaluation, "'''"] if evaluation else []
+    return "\n".join([*parts, "[update]", "formulas = '''", formulas, "'''", *after, ""])
 
 
 def steps(count: int, formula: str) -> str:
@@ -132,7 +134,7 @@ FORM = [
     ("a key of quoted names", "'x.y'.\"z\\\".\"." * 8 + "x = 1", 1, 52, "nested at most 8 deep, got more", "one level"),
     ("a whole number of 5000 digits", f"x = {'1' * 5000}", 1, 5, "a number too large for float64", ""),
     ("an unknown key", spec(name="name = 'R'\nnane = 2"), 2, 1, "unknown key 'nane'", "one of: name, summary"),
-    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "flags, inputs, state, update"),
+    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "flags, inputs, state, update, evaluation"),
     ("a key of no hyperparameter", spec(hypers=ETA[:-1] + ", max = 1 }"), 3, 59, "unknown key 'max'",
      "default, range, doc"),
     ("a key of no flag", spec(flags="f = { init = 0 }"), 5, 7, "unknown key 'init'",
@@ -226,6 +228,12 @@ FORM = [
      "[inputs]"),
     ("one input in two alphabets", spec(inputs="eps = {}\n'ε' = {}"), 6, 1, "'ε' is the name 'eps', which 'eps'",
      "one name"),
+    ("an evaluation of text", "evaluation = 'p'\n" + spec(), 1, 14, "'evaluation': expected a table, got text",
+     "p = avg"),
+    ("a key of no evaluation", spec() + "[evaluation]\nformula = 'p = p'\n", 9, 1, "unknown key 'formula'", "formulas"),
+    ("an evaluation of nothing", spec() + "[evaluation]\n", 8, 2, "'formulas' is missing", ""),
+    ("an evaluation with escapes", spec() + '[evaluation]\nformulas = "p = p\\t*2"\n', 9, 12, "formulas with escapes",
+     "'''"),
     ("unknown matrices", spec() + "matrices = 'last to'\n", 8, 12,
      "'matrices': expected one of last two, first by rest, all but last by last; got 'last to'",
      "did you mean 'last two'?"),
@@ -473,6 +481,22 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
 ]  # fmt: skip
 
 NAMES = [
+    ("an evaluation with the gradient", spec(evaluation="p = p - g"), 10, 9, "'g' belongs to a step, and there is none",
+     "write it with p and states"),
+    ("an evaluation with a value of the step", spec("x = eta*g\ndelta = x", evaluation="p = p - x"), 11, 9,
+     "'x' belongs to a step, and there is none", ""),
+    ("an evaluation with an input", spec("delta = eta*h", inputs="h = {}", evaluation="p = p - h"), 12, 9,
+     "'h' belongs to a step, and there is none", ""),
+    ("an evaluation that reduces", spec(evaluation="p = p/norm(p)"), 10, 7,
+     "norm(): expected operations on elements, got a reduction", "keep it as a state"),
+    ("an evaluation that writes a state", spec("m = m + g\ndelta = eta*m", states=M, evaluation="m = 0*p\np = m"), 13,
+     1, "'m' is written by [update] alone", "[evaluation] gives p"),
+    ("an evaluation without a parameter", spec(evaluation="q = p"), 9, 1, "no formula gives 'p', what is evaluated",
+     "p = avg"),
+    ("an evaluation of two parameters", spec(evaluation="p = 2*p\np = 3*p"), 11, 1, "'p' is assigned twice", ""),
+    ("an evaluation of an unknown name", spec(evaluation="p = avg"), 10, 5, "unknown name 'avg'", "define it"),
+    ("a value of an evaluation for nothing", spec(evaluation="q = 2*p\np = 3*p"), 10, 1,
+     "'q' is computed, but never used", "remove it"),
     ("several states of no number", several("each = 0"), 5, 26,
      "a whole number or the name of a hyperparameter; got none", 'each = "beta"'),
     ("several states of true", several("each = true"), 5, 26, "the name of a hyperparameter; got true or false", ""),
@@ -784,7 +808,17 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
                 reached.add((frame.f_code.co_filename, frame.f_lineno))
 
     sites: list[tuple[str, ast.Call]] = []
-    for name in ("parse", "formula", "loops", "resolve", "expressions", "elaborate", "agreement", "check"):
+    for name in (
+        "parse",
+        "formula",
+        "loops",
+        "resolve",
+        "expressions",
+        "elaborate",
+        "evaluation",
+        "agreement",
+        "check",
+    ):
         module = sys.modules[f"optgen.language.{name}"]
         monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # others report through `resolve`
         for function in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
