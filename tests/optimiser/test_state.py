@@ -58,7 +58,7 @@ def shape_of(extent, shape, matrices=Matrices.LAST_TWO):
     along, across = {  # by dimension, whether a row has an index of its own, and whether a column has
         Matrices.LAST_TWO: ((*shape[:-1], 1), (*shape[:-2], 1, *shape[-1:])),
         Matrices.FIRST_BY_REST: ((*shape[:1], *ones), (1, *shape[1:])),
-        Matrices.ALL_BUT_LAST_BY_LAST: ((*shape[:-1], 1), (*ones, *shape[-1:])),
+        Matrices.ALL_BUT_LAST: ((*shape[:-1], 1), (*ones, *shape[-1:])),
     }[matrices]
     many = shape[:-2] if matrices == Matrices.LAST_TWO else (1,) * (count - 2)
     shapes = {Extent.ELEMENT: shape, Extent.COLUMN: across, Extent.ROW: along, Extent.MATRIX: (*many, 1, 1)}
