@@ -94,7 +94,8 @@ class ArrayEngine:
 
     def state(self, p: Any) -> dict[str, Any]:
         array = as_parameter(p, 0, 1)
-        slot = self.states.of(array) or self._awaited_slot(array)
+        own = self.states.of(array)
+        slot = own or self._awaited_slot(array)
         group, rule = self.states.group, self.settings.rule
         if slot is None or (rule.grouped and not group):  # what they would start as
             first = self.settings.sets_at(set())[0][1]
@@ -103,7 +104,7 @@ class ArrayEngine:
         views: dict[str, Any] = {}
         for name, values in {**slot.arrays, **group}.items():
             views[name] = view = values.view()
-            view.flags.writeable = False
+            view.flags.writeable = own is not None  # else nothing that is kept would change
         return views | {"t": slot.t}
 
     def _awaited_slot(self, p: Array) -> Slot | None:
