@@ -31,38 +31,63 @@ TURN = 10
 REPEATS = 15
 SHAPES = {"100 × 64 × 64": [(64, 64)] * 100, "2 × 2048 × 1024": [(2048, 1024)] * 2}
 
-#: A norm, row means and a function that takes long, of a running step.
-REFRESHED = """
-name = "Refreshed"
+#: What is refreshed, of a running step: a norm; norms of rows and columns, then one of what they scale; elements.
+HEAD = """
 [hyperparameters]
 eta   = { default = 0.01, range = "[0, inf)" }
 every = { default = 1, range = "[1, inf), whole" }
 [state]
 m = { init = "0" }
-h = { init = "1" }
-r = { init = "1", extent = "tensor" }
+"""
+NORM = f"""
+name = "Normed"{HEAD}
+r = {{ init = "1", extent = "tensor" }}
 [update]
 formulas = '''
-due   = t % every == 0
 m     = 0.9*m + 0.1*g
-r     = norm(m) if due else r
-h     = log(1 + exp(abs(m))) if due else h
-delta = eta*m/(h*(r + 1e-8))
+r     = norm(m) if t % every == 0 else r
+delta = eta*m/(r + 1e-8)
+'''
+"""
+NORMS = f"""
+name = "Scaled"{HEAD}
+row_scale    = {{ init = "1", extent = "row" }}
+column_scale = {{ init = "1", extent = "column" }}
+r            = {{ init = "1", extent = "tensor" }}
+[update]
+formulas = '''
+due          = t % every == 0
+m            = 0.9*m + 0.1*g
+row_scale    = 1/(norm(m, row) + 1e-8) if due else row_scale
+column_scale = 1/(norm(m, column) + 1e-8) if due else column_scale
+scaled       = m*row_scale*column_scale
+r            = norm(scaled) if due else r
+delta        = eta*scaled/(r + 1e-8)
+'''
+"""
+ELEMENTS = f"""
+name = "Elements"{HEAD}
+h = {{ init = "1" }}
+[update]
+formulas = '''
+m     = 0.9*m + 0.1*g
+h     = log(1 + exp(abs(m))) if t % every == 0 else h
+delta = eta*m/h
 '''
 """
 
 
-def refreshed(every: int) -> Any:
-    return module_class(compile_text(REFRESHED, "refreshed.toml"))(every=every)
+def rule(text: str) -> Callable[[int], Any]:
+    return lambda every: module_class(compile_text(text, "refreshed.toml"))(every=every)
 
 
 #: What is measured, made for the number of steps between two times.
 CONTESTANTS: dict[str, Callable[[int], Any]] = {
-    "a norm, log and exp of elements": lambda every: module_class(compile_text(REFRESHED, "refreshed.toml"))(
-        every=every
-    ),
-    "chain(AccumGrad(n), ADAM)": lambda every: optgen.chain(optgen.AccumGrad(every), optgen.ADAM()),
-    "chain(ADAM, Lookahead(k))": lambda every: optgen.chain(optgen.ADAM(), optgen.Lookahead(every)),
+    "a norm": rule(NORM),
+    "three norms, one of the others": rule(NORMS),
+    "log and exp of elements": rule(ELEMENTS),
+    "AccumGrad(n), ADAM": lambda every: optgen.chain(optgen.AccumGrad(every), optgen.ADAM()),
+    "ADAM, Lookahead(k)": lambda every: optgen.chain(optgen.ADAM(), optgen.Lookahead(every)),
 }
 
 

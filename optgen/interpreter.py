@@ -45,7 +45,7 @@ from .ir.functions.lookup import function
 from .ir.primitives import BLOCK, DEFINED, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
 
-__all__ = ["NUMPY", "Tensor", "computed_group", "initial_state", "shape_of", "step", "step_group"]
+__all__ = ["NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "shape_of", "step", "step_group"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load
@@ -174,6 +174,16 @@ def shape_of(extent: Extent, shape: tuple[int, ...], matrices: Matrices = Matric
         return ()
     varying = varying_dimensions(extent, len(shape), matrices)
     return tuple(n if d in varying else 1 for d, n in enumerate(shape))
+
+
+def evaluated(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -> Array:
+    """What a parameter is evaluated with after its update `t`, from the arrays that this has left."""
+    run = _Step(rule, values, t, arrays, {}, [])
+    with np.errstate(all="ignore"):
+        for assign in rule.evaluation:
+            run.names[assign.target] = run.value(assign.value)
+        made = next(assign.value for assign in rule.evaluation if assign.target == PARAMETER)
+        return np.broadcast_to(run.operand(Local(PARAMETER, extent_of(made), type_of(made))), run.shape)
 
 
 def step(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -> bool:

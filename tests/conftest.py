@@ -1,14 +1,36 @@
-"""What holds for all tests: the option that writes the golden C anew, and a garbage collector with little to do."""
+"""What holds for all tests: their tiers, the option that writes the golden C anew, and little garbage collection."""
 
 from __future__ import annotations
 
 import gc
+import re
+import tomllib
+from pathlib import Path
 
 import pytest
+
+#: The rules of one collection, by their names and the stems of their files: more than all others together. The first
+#: tier compares each with the collection, and its kernels with the interpreter; what else is tested of every rule is
+#: tested of these in the second tier.
+COLLECTED = {
+    name
+    for path in (Path(__file__).parents[1] / "specs").glob("*.toml")
+    for spec in [tomllib.loads(path.read_text("utf-8"))]
+    if spec.get("origin") == "pytorch-optimizer"
+    for name in (spec["name"], path.stem)
+}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-goldens", action="store_true", help="write the golden C anew; look at the change")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        case = getattr(item, "callspec", None)
+        if case and item.path.stem != "test_library_collection" and COLLECTED & set(re.findall(r"\w+", case.id)):
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -12,12 +12,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..compiler.driver import Compilation
 from ..frozen import replace
-from ..ir.rule import Assign, Flag, Input, Rule
+from ..ir.rule import Assign, Family, Flag, Input, Rule
 from ..notation import facts as summary
 from ..notation import latex, text
 from . import pages
 
-__all__ = ["page", "rules_page"]
+__all__ = ["family_page", "page", "rules_page"]
 
 #: Characters with a meaning in Markdown or HTML, anywhere or at the start of a line.
 _SPECIAL = re.compile(r"[\\*_\[\]<>#~$&]|^[-+=]|(?<=^\d)[.)]|(?<=^\d\d)[.)]")
@@ -28,32 +28,34 @@ INTRODUCTION = """\
 
 <!-- Made by `optgen list --as markdown > docs/rules.md`; a change belongs into the specs. -->
 
-The rules that come with optgen: what a step computes, in this order, with which hyperparameters, flags and states, and
-what it costs. A rule is as its community has it, so some names there are twice, up to capitals: their notes say how the
-rules differ. `optgen show NAME` shows a rule at a terminal, and with `--flag` each of its variants."""
+The rules that come with optgen, by family. The page of a family says of each what a step computes, in this order, with
+which hyperparameters, flags and states, and what it costs. A rule is as its community has it, so some names there are
+twice, up to capitals: their notes say how the rules differ. `optgen show NAME` shows a rule at a terminal, and with
+`--flag` each of its variants."""
 
 
 def rules_page(compilations: Iterable[Compilation]) -> str:
-    """One page with all rules, in groups, behind a table of contents."""
-    found = pages.groups(compilations)
+    """The table of contents of the pages of families."""
     legend = "\n".join(f"- {column}: {_plain(words)}" for column, words in pages.LEGEND)
-    parts = [INTRODUCTION, "## Contents", legend]
-    for title, members in found.items():
-        parts += [f"### {_link(title, _group(title))}", _table(pages.COLUMNS, map(_row, members))]
-    for title, members in found.items():
-        parts += [_anchor(_group(title)), f"## {_plain(title)}"]
-        for each in members:
-            parts += [_anchor(f"rule-{each.stem}"), page(each, 0, 3).rstrip()]
+    parts = [INTRODUCTION, legend]
+    for family, members in pages.groups(compilations).items():
+        title = f"[{_plain(pages.FAMILIES[family])}](rules/{family}.md)"
+        parts += [f"## {title}", _table(pages.COLUMNS, [_row(each, family) for each in members])]
     return "\n\n".join(parts) + "\n"
 
 
-def _row(compilation: Compilation) -> tuple[str, ...]:
+def family_page(family: Family, members: Iterable[Compilation]) -> str:
+    """A page with all rules of a family."""
+    made = f"<!-- Made by `optgen list --as markdown --family {family} > docs/rules/{family}.md`. -->"
+    parts = [f"# {_plain(pages.FAMILIES[family])}", made, "[All families](../rules.md)"]
+    for each in members:
+        parts += [_anchor(f"rule-{each.stem}"), page(each, 0, 2).rstrip()]
+    return "\n\n".join(parts) + "\n"
+
+
+def _row(compilation: Compilation, family: Family) -> tuple[str, ...]:
     name, states, *others = pages.cells(compilation)
-    return _link(name, f"rule-{compilation.stem}"), _plain(states), *map(_plain, others)
-
-
-def _group(title: str) -> str:
-    return "-".join(["rules", *re.findall(r"\w+", title.lower())])
+    return f"[{_plain(name)}](rules/{family}.md#rule-{compilation.stem})", _plain(states), *map(_plain, others)
 
 
 def page(compilation: Compilation, variant: int, level: int = 1) -> str:
@@ -79,6 +81,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
         "Flags": _table(("", "default", "requires", "meaning"), map(_flag, rule.flags)),
         "Inputs": _table(("", "given", "meaning"), map(_input, rule.inputs)),
         "State": _table(("", "kept", "starts as", "meaning", ""), _states(compilation, variant)),
+        "Evaluation": _math(rule, rule.evaluation) if rule.evaluation else "",
         "Matrices": _plain(summary.matrices(compilation.rules)),
         "Cost": "\n\n".join(_costs(compilation, variant, changes)),
         "Notes": _plain(rule.notes),
@@ -149,10 +152,6 @@ def _plain(words: str) -> str:
 
 def _code(words: str) -> str:
     return f"`{words}`" if words and words.isprintable() and "`" not in words else _plain(words)
-
-
-def _link(words: str, anchor: str) -> str:
-    return f"[{_plain(words)}](#{anchor})"
 
 
 def _anchor(name: str) -> str:

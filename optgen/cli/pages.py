@@ -14,24 +14,42 @@ from typing import TypeAlias
 from ..compiler.driver import Compilation
 from ..frozen import frozen, replace
 from ..ir.expr import Count, Expr, Extent, Given, Local, Scalar, extent_of, reduces_elements, replaced, type_of
-from ..ir.rule import Assign, Flag, Rule, State, loads
+from ..ir.rule import Assign, Family, Flag, Rule, State, loads
 from ..lowering.sweeps import sweeps_of
 from ..lowering.work import Group, Sweep
 from ..names import greek
 from ..notation import facts as summary
 from ..notation import latex, text
 
-__all__ = ["COLUMNS", "LEGEND", "Block", "Table", "cells", "groups", "ir", "listing", "show", "source", "sweeps"]
+__all__ = [
+    "COLUMNS",
+    "FAMILIES",
+    "LEGEND",
+    "Block",
+    "Table",
+    "cells",
+    "groups",
+    "ir",
+    "listing",
+    "show",
+    "source",
+    "sweeps",
+]
 
-#: The communities from which rules have their names and their arithmetic, in the order of the list.
-ORIGINS = {
-    "Flux": "Flux (the seed's names)",
-    "torch.optim": "torch.optim",
-    "Optimisers.jl": "Optimisers.jl",
-    "optax": "optax",
-    "papers": "Papers",
+#: What lists call the families of rules, in their order.
+FAMILIES = {
+    Family.MOMENTUM: "Descent and momentum",
+    Family.ADAGRAD: "Averages of squares, without momentum",
+    Family.ADAM: "Adam and what is made of it",
+    Family.SIGN: "Steps of signs",
+    Family.LAYERWISE: "A rate for each layer",
+    Family.MEMORY: "Little memory",
+    Family.CURVATURE: "Estimates of curvature",
+    Family.PARAMETER_FREE: "No learning rate to choose",
+    Family.SCHEDULE_FREE: "No schedule to choose",
+    Family.NONE: "Others",
+    Family.PARTS: "Parts of chains",
 }
-OTHERS, PARTS = "Others", "Parts of chains"
 COLUMNS = ("rule", "states", "kept", "moved", "sweeps", "summary")
 LEGEND = (
     ("states", "in brackets what they have a number for, if it is not every element; group: all parameters together"),
@@ -57,21 +75,19 @@ Block: TypeAlias = str | Table
 # ---- optgen list ----
 
 
-def groups(compilations: Iterable[Compilation]) -> dict[str, list[Compilation]]:
-    """Group rules by their communities. Parts of chains come last."""
-    found: dict[str, list[Compilation]] = {title: [] for title in ORIGINS.values()}
-    parts: list[Compilation] = []
+def groups(compilations: Iterable[Compilation]) -> dict[Family, list[Compilation]]:
+    """Group rules by their families. Parts of chains come last."""
+    found: dict[Family, list[Compilation]] = {family: [] for family in FAMILIES}
     for each in compilations:
         rule = each.rules[0]
-        members = parts if rule.part else found.setdefault(ORIGINS.get(rule.origin, rule.origin) or OTHERS, [])
-        members.append(each)
-    return {title: members for title, members in (found | {PARTS: parts}).items() if members}
+        found[Family.PARTS if rule.part else rule.family].append(each)
+    return {family: members for family, members in found.items() if members}
 
 
 def listing(compilations: Iterable[Compilation]) -> Iterator[Block]:
     """A table for each group, and a legend of the columns."""
-    for title, members in groups(compilations).items():
-        yield title
+    for family, members in groups(compilations).items():
+        yield f"{FAMILIES[family]} ({family})" if family else FAMILIES[family]
         yield Table([cells(each) for each in members], COLUMNS)
         yield ""
     yield Table(LEGEND)
@@ -129,6 +145,9 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
          f"starts as {text.expression(state.init)}", state.doc)
         for state in rule.states
     ] or [("none",)])  # fmt: skip
+    if rule.evaluation:
+        yield "\nEvaluation"
+        yield Table([(text.formula(assign),) for assign in rule.evaluation])
     yield "\nCost"
     yield Table([(line,) for line in _cost(low)])
     sections = {

@@ -35,7 +35,7 @@ from .expr import (
     rebuilt,
     type_of,
 )
-from .rule import Assign, Rule, State
+from .rule import Assign, Family, Rule, State
 
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
@@ -86,10 +86,12 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         tuple(made.states),
         tuple(made.body) if matrix is None else _keyed(made.body),
         origin=first.origin if alone else "",
+        family=first.family if alone else Family.NONE,
         notes=first.notes if alone else "",
         matrix=matrix,
         matrices=next((part.matrices for part in parts if part.matrices != Matrices.LAST_TWO), Matrices.LAST_TWO),
         accept=made.accept.name if made.accept is not None else "",
+        evaluation=made.evaluation,
         inputs=tuple({each.name: each for part in parts for each in part.inputs}.values()),
     )
     return Composed(
@@ -178,6 +180,7 @@ class _Chain:
         self.holds: Expr | None = None  # whether this part takes part in the step
         self.accept: Local | None = None  # whether the step counts
         self.left: Expr | None = None  # what the gradient is left as
+        self.evaluation: tuple[Assign, ...] = ()  # of the last part that has any
 
     def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
         """Appends a part, whose names become `names`; `last`: none follows it."""
@@ -186,6 +189,8 @@ class _Chain:
         for assign in part.body:
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
             at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
+        if part.evaluation:
+            self.evaluation = tuple(Assign(a.target, self.between(a.value, at)) for a in part.evaluation)
         assert at.output is not None, f"{part.name} has no output"
         self.pass_on(at.output, at.moved)
         if at.proceed is not None:
@@ -211,6 +216,18 @@ class _Chain:
             case Scalar():
                 return Scalar(at.names[expr.hyper], expr.index)
         return rebuilt(expr, tuple(self.read(arg, at) for arg in children(expr)))
+
+    def between(self, expr: Expr, at: _PartNames) -> Expr:
+        """An expression of a part as one of the chain between two steps: states and p are what the last step left."""
+        match expr:
+            case Load() if expr.array in at.stored:
+                return Load(at.names[expr.array], expr.extent)
+            case Count():
+                count = self.counted()
+                return Load(count.name, Extent.TENSOR) if isinstance(count, Local) else count
+            case Scalar():
+                return Scalar(at.names[expr.hyper], expr.index)
+        return rebuilt(expr, tuple(self.between(arg, at) for arg in children(expr)))
 
     def assigned(self, target: str, value: Expr, at: _PartNames, *, last: bool) -> Expr:
         """Adds the assignment of `value` to `target` of a part; gives what `target` is in the chain from then on."""

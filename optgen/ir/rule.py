@@ -2,8 +2,8 @@
 
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
-    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, notes, part, matrix,
-                    rows, accept, sharded, inputs*)
+    rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
+                    matrix, matrices, accept, sharded, inputs*, evaluation*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
@@ -17,17 +17,21 @@ is float64. Where it meets an element, it is rounded to the compute type, once. 
 A rule is *open* as `check` first makes it: it assigns "delta" or "p", and may read "grad" and "new" as if they were
 arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others.
 Everything else knows closed rules only.
+
+`evaluation` assigns "p" what is evaluated in its place, from "p" and the states as a step has left them; it is empty
+where that is "p" itself. No kernel runs it.
 """
 
 from __future__ import annotations
 
 import math
 from enum import StrEnum
+from functools import cached_property
 
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Matrices, walk
 
-__all__ = ["Assign", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
+__all__ = ["Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
 
 
 class Part(StrEnum):
@@ -36,6 +40,22 @@ class Part(StrEnum):
     RULE = ""
     GRADIENT = "gradient"
     PARAMETER = "parameter"
+
+
+class Family(StrEnum):
+    """What rules have in common, in the order in which lists have them."""
+
+    NONE = ""
+    MOMENTUM = "momentum"
+    ADAGRAD = "adagrad"
+    ADAM = "adam"
+    SIGN = "sign"
+    LAYERWISE = "layerwise"
+    MEMORY = "memory"
+    CURVATURE = "curvature"
+    PARAMETER_FREE = "parameter-free"
+    SCHEDULE_FREE = "schedule-free"
+    PARTS = "parts"
 
 
 @frozen
@@ -138,6 +158,7 @@ class Rule:
     body: tuple[Assign, ...]
     scalars: tuple[Assign, ...] = ()
     origin: str = ""
+    family: Family = Family.NONE
     notes: str = ""
     part: Part = Part.RULE
     matrix: bool | None = None
@@ -145,13 +166,14 @@ class Rule:
     accept: str = ""
     sharded: bool = False
     inputs: tuple[Input, ...] = ()
+    evaluation: tuple[Assign, ...] = ()
 
-    @property
+    @cached_property
     def variant(self) -> str:
         """The flags that are set, joined by underscores; empty for the variant without any."""
         return "_".join([flag.name for flag in self.flags if flag.value] + ["matrix"] * bool(self.matrix))
 
-    @property
+    @cached_property
     def arrays(self) -> tuple[str, ...]:
         """All arrays with a value for every element, in the order in which a kernel takes them."""
         return (PARAMETER, *self.given_arrays, *self.element_states)
@@ -170,28 +192,28 @@ class Rule:
     def element_states(self) -> tuple[str, ...]:
         return tuple(state.name for state in self.states if state.extent == Extent.ELEMENT)
 
-    @property
+    @cached_property
     def small_states(self) -> tuple[State, ...]:
         """The states of lesser extent than ELEMENT, which are float64."""
         return tuple(state for state in self.states if state.extent < Extent.ELEMENT)
 
-    @property
+    @cached_property
     def tensor_states(self) -> tuple[str, ...]:
         """The states that each tensor has, in the order in which a kernel takes them: those of elements first."""
         small = (state.name for state in self.small_states if state.extent > Extent.GROUP)
         return (*self.element_states, *small)
 
-    @property
+    @cached_property
     def stores(self) -> frozenset[str]:
         """The parameter, the states and the gradient, as far as a step writes them."""
         return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
 
-    @property
+    @cached_property
     def overwrites(self) -> bool:
         """Whether a step overwrites the gradient."""
         return any(a.target == GRADIENT for a in self.body)
 
-    @property
+    @cached_property
     def tiled(self) -> bool:
         """Whether a step goes over matrices, since it knows of rows and columns."""
         tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
@@ -199,7 +221,7 @@ class Rule:
             state.extent in tiles for state in self.states
         )
 
-    @property
+    @cached_property
     def grouped(self) -> bool:
         """Whether a value of a step depends on all its tensors together."""
         return any(state.extent == Extent.GROUP for state in self.states) or any(

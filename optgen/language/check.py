@@ -21,12 +21,13 @@ from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
 from ..ir.expr import Expr, Extent, Matrices, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Flag, Hyper, Input, Interval, Part, Rule
+from ..ir.rule import Family, Flag, Hyper, Input, Interval, Part, Rule
 from ..ir.verify import verify
 from ..names import is_name
 from .agreement import disagreements
 from .demand import Demand
 from .elaborate import Variant
+from .evaluation import Evaluation
 from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .resolve import Scope
 from .syntax import FlagAst, HyperAst, InputAst, Item, Name, SpecAst, StateAst
@@ -39,8 +40,8 @@ SMALLER = "make two rules, and a chain of them"
 
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
-    "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "load", "copy",
-    "rule", "spec", "bind", "parts", "parameters",
+    "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "set_state", "load", "copy",
+    "rule", "spec", "bind", "parts", "parameters", "eval", "train",
 })  # fmt: skip
 #: What a step is called with already, by names that no input may take.
 STEP_ARGUMENTS = frozenset({"self", "params", "grads", "closure"})
@@ -278,6 +279,11 @@ class _Checker(Scope):
         variant.begun = True
         for formula in spec.formulas:
             variant.assign(formula)
+        after = Evaluation(self, choice, active=variant.active, begun=True)
+        for formula in spec.evaluation:
+            after.assign(formula)
+        after.finish()
+        variant.read |= after.read
         variant.finish()
         if len(self.faults) > before:
             return None
@@ -290,10 +296,12 @@ class _Checker(Scope):
             states=states,
             body=tuple(variant.body),
             origin=spec.origin,
+            family=Family(spec.family),
             notes=spec.notes,
             part=Part(spec.part),
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
             matrices=Matrices(spec.matrices),
+            evaluation=tuple(after.body),
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
         )
 
@@ -328,6 +336,7 @@ class _Checker(Scope):
                 self.warn(state.span, message, hint)
         known = {part.name for parts in (spec.hypers, spec.flags, spec.states, spec.inputs) for part in parts}
         known |= self.given.keys() | {PROCEED, ACCEPT}
-        for formula in spec.formulas:
+        for formula in (*spec.formulas, *spec.evaluation):
             if formula.target not in self.used and formula.target not in known:
-                self.fault(formula.span, f"{formula.target!r} is computed, but never used", "use it, or remove it")
+                name = formula.spelled or formula.target
+                self.fault(formula.span, f"{name!r} is computed, but never used", "use it, or remove it")

@@ -127,6 +127,10 @@ class Variant(Expressions):
             self.fault(span, message, "for example: grad = 0")
         elif (target in self.active or target in (DELTA, PARAMETER)) and not number:
             self.fault(span, f"{target!r}: expected a number, got a condition", "write a if condition else b")
+        elif formula.before in self.locals and self.locals[formula.before].type is not type_of(value):
+            got = type_of(value).value
+            message = f"{formula.spelled!r}: expected {self.locals[formula.before].type.value} in every turn, got {got}"
+            self.fault(span, message, "give the second value its own name")
         elif not extent <= own:
             over = "" if own == Extent.TENSOR else f", {own.name.lower()}"
             reduced = ", ".join(f"{name}(x{over})" for name in ("sum", "mean", "norm"))

@@ -9,7 +9,7 @@ from ..ir.expr import COUNTS, Call, Const, Expr, Extent, Reduce, Shape, joint_ex
 from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, REDUCTIONS, Type
 from ..names import close_matches
 from .resolve import Resolver
-from .syntax import Broken, Choice, Invoke, Item, Name, Number, Operation, Term
+from .syntax import Broken, Choice, Gathered, Indexed, Invoke, Item, Name, Number, Operation, Term
 from .terms import decided, leaves
 from .vocabulary import (
     CALLABLE,
@@ -46,7 +46,7 @@ class Expressions(Resolver):
                 return self.invoke(term)
             case Choice():
                 return self.choose(term)
-            case Broken():
+            case Broken() | Indexed() | Gathered():  # the last two are written out
                 return None
 
     def decide(self, test: Term) -> bool | None:

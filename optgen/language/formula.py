@@ -18,9 +18,33 @@ from typing import Any
 from ..errors import Diagnostic, Span
 from ..names import canonical
 from .positions import span_at
-from .syntax import Broken, Choice, FormulaAst, Invoke, Item, Name, Number, Operation, SpecAst, Term
+from .refusals import (
+    ALLOWED,
+    INSTEAD,
+    OTHER_COMPARISONS,
+    STATEMENT,
+    WRONG_EXPRESSIONS,
+    WRONG_OPERATORS,
+    kind,
+    statement_kind,
+)
+from .statements import statements
+from .syntax import (
+    Broken,
+    Choice,
+    FormulaAst,
+    Gathered,
+    Indexed,
+    Invoke,
+    LoopAst,
+    Name,
+    Number,
+    Operation,
+    SpecAst,
+    Term,
+)  # fmt: skip
 
-__all__ = ["kind", "read_expression", "read_formulas", "words"]
+__all__ = ["read_expression", "read_formulas", "words"]
 
 DEEPEST_TERM = 100
 
@@ -35,31 +59,16 @@ def read_expression(spec: SpecAst, source: str, start: int) -> Term | None:
     return reader.term(tree.body)
 
 
-def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst]:
-    """Read the formulas of a text at offset `start` of the file, one per line. Yield the well-formed ones."""
-    for offset, statement in _statements(source):
+def read_formulas(spec: SpecAst, source: str, start: int) -> Iterator[FormulaAst | LoopAst]:
+    """Read the formulas and loops of a text at offset `start` of the file. Yield the well-formed ones."""
+    for offset, statement in statements(source):
         reader = _Formula(spec, statement, start + offset)
         tree = reader.tree("exec", "a formula, `name = expression`")
-        formula = reader.assignment(tree.body) if isinstance(tree, ast.Module) else None
+        formula = reader.statement(tree.body) if isinstance(tree, ast.Module) else None
         if formula is not None:
             yield formula
         else:
             spec.unassigned |= words(statement)
-
-
-def _statements(source: str) -> Iterator[tuple[int, str]]:
-    """Split a text into formulas, with their offsets. A formula ends with its line, unless a bracket is still open."""
-    start, depth, empty = 0, 0, True
-    for line in re.finditer(r"[^\n]*(?:\n|$)", source):
-        code = line.group().split("#", 1)[0]
-        empty = empty and not code.strip()
-        depth += sum(map(code.count, "([{")) - sum(map(code.count, ")]}"))
-        if depth > 0 and line.end() < len(source):
-            continue
-        statement = source[start : line.end()]
-        if not empty:
-            yield start + len(statement) - len(statement.lstrip()), statement.strip()
-        start, depth, empty = line.end(), 0, True
 
 
 class _Formula:
@@ -95,8 +104,8 @@ class _Formula:
 
     def tree(self, mode: str, what: str) -> ast.AST | None:
         """Parse the text. On a syntax error, record a fault that asks for `what`, and return None."""
-        if word := _STATEMENT.match(self.source):
-            hint = _INSTEAD.get(word[0], "a formula gives a value to a name: m = rho*m + g")
+        if word := STATEMENT.match(self.source):
+            hint = INSTEAD.get(word[0], "a formula gives a value to a name: m = rho*m + g")
             self.fault_at(0, word.end(), f"expected {what}, got `{word[0]}`", hint)
             return None
         try:
@@ -108,8 +117,7 @@ class _Formula:
             at = len(self.source)  # Python names no place if the text ends too early
             if error.lineno and error.offset and error.lineno <= len(self.lines):
                 at = min(at, self.line_offsets[error.lineno - 1] + error.offset - 1)
-            reason = error.msg.removesuffix(". Perhaps you forgot a comma?")
-            self.fault_at(at, at + 1, f"expected {what}: {reason}")
+            self.malformed(at, what, error.msg)
         except (RecursionError, MemoryError):
             self.fault_at(0, len(self.source), "nested too deeply to read", "give names to its parts")
         else:
@@ -119,23 +127,58 @@ class _Formula:
             self.fault_at(0, len(self.source), message, "give names to its parts, one formula each")
         return None
 
-    def assignment(self, body: list[ast.stmt]) -> FormulaAst | None:
-        expected = "expected a formula, `name = expression`"
+    def malformed(self, at: int, what: str, reason: str) -> None:
+        """Record a fault of syntax; Python's reason, where it is not about statements that the language has not."""
+        if re.match(r"for\b", self.source):
+            message = "expected a loop, `for name in values:`, with its formulas indented alike below it"
+            self.fault_at(at, at + 1, message, "for example: for b in beta:")
+        else:
+            reason = reason.removesuffix(". Perhaps you forgot a comma?")
+            self.fault_at(at, at + 1, f"expected {what}: {reason}")
+
+    def statement(self, body: list[ast.stmt]) -> FormulaAst | LoopAst | None:
         first = body[0]
         if len(body) > 1:
-            self.fault(body[1], f"{expected}, got a second one on the line", "put it on a line of its own")
-        elif isinstance(first, ast.AugAssign):
+            self.fault(body[1], f"{_EXPECTED}, got a second one on the line", "put it on a line of its own")
+            return None
+        return self.loop(first) if isinstance(first, ast.For) else self.assignment(first)
+
+    def loop(self, node: ast.For) -> LoopAst | None:
+        if not isinstance(node.target, ast.Name):
+            self.fault(node.target, "expected one name for the turns of a loop", "for example: for b in beta:")
+        elif isinstance(node.iter, ast.Tuple | ast.List | ast.Set):
+            hint = "give the values to a hyperparameter: beta = { default = [0, 0.9] }"
+            self.fault(node.iter, "expected a hyperparameter with several values, or range(...); got them here", hint)
+        else:
+            span, variable = self.span(node.target), canonical(node.target.id)
+            over = self.term(node.iter)
+            body = [self.statement([each]) for each in node.body]
+            found = tuple(each for each in body if each is not None)
+            return LoopAst(span, variable, over, found) if len(found) == len(body) else None
+        return None
+
+    def assignment(self, first: ast.stmt) -> FormulaAst | None:
+        expected = _EXPECTED
+        if isinstance(first, ast.AugAssign):
             spelled = ast.unparse(first.target)
             hint = f"write the whole value of {spelled} in one formula, or give its parts names of their own"
             self.fault(first, f"{expected}, got an update in place", hint)
         elif not isinstance(first, ast.Assign):
-            self.fault(first, f"{expected}, got {_statement_kind(first)}")
-        elif len(first.targets) > 1 or not isinstance(first.targets[0], ast.Name):
-            self.fault(first.targets[0], f"{expected}, got something other than one name on the left")
-            self.term(first.value)
-        else:
+            self.fault(first, f"{expected}, got {statement_kind(first)}")
+        elif len(first.targets) == 1 and isinstance(first.targets[0], ast.Name):
             target = first.targets[0]
             return FormulaAst(canonical(target.id), self.span(target), self.term(first.value))
+        elif (
+            len(first.targets) == 1
+            and isinstance(first.targets[0], ast.Subscript)
+            and isinstance(first.targets[0].value, ast.Name)
+        ):
+            one = first.targets[0]
+            name = canonical(first.targets[0].value.id)
+            return FormulaAst(name, self.span(one), self.term(first.value), index=self.term(one.slice))
+        else:
+            self.fault(first.targets[0], f"{expected}, got something other than one name on the left")
+            self.term(first.value)
         return None
 
     def term(self, node: ast.expr) -> Term:
@@ -164,12 +207,12 @@ class _Formula:
                 return self.call(node)
             case ast.IfExp(test=test, body=then, orelse=other):
                 return Choice(self.span(node), self.term(test), self.term(then), self.term(other))
-        kind, hint = _WRONG_EXPRESSIONS.get(type(node), (f"a {type(node).__name__.lower()}", None))
-        return self.fault(node, f"expected {_ALLOWED}; got {kind}", hint)
+        kind, hint = WRONG_EXPRESSIONS.get(type(node), (f"a {type(node).__name__.lower()}", None))
+        return self.fault(node, f"expected {ALLOWED}; got {kind}", hint)
 
     def wrong_operator(self, node: ast.BinOp) -> Broken:
         """Record a fault at the operator itself, whose place Python's tree does not have."""
-        symbol, message, hint = _WRONG_OPERATORS[type(node.op)]
+        symbol, message, hint = WRONG_OPERATORS[type(node.op)]
         end = self.offset(node.left.end_lineno or 0, node.left.end_col_offset or 0)
         start = self.source.index(symbol, end)
         self.fault_at(start, start + len(symbol), f"`{symbol}` {message}", hint)
@@ -179,7 +222,7 @@ class _Formula:
     def number(self, node: ast.Constant) -> Term:
         value = node.value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return self.fault(node, f"expected {_ALLOWED}; got {kind(value)}")
+            return self.fault(node, f"expected {ALLOWED}; got {kind(value)}")
         try:
             real = float(value)
         except OverflowError:
@@ -197,11 +240,15 @@ class _Formula:
     def item(self, node: ast.Subscript) -> Term:
         index = node.slice
         if not isinstance(node.value, ast.Name):
-            return self.fault(node, "only a hyperparameter with several values takes an index", "for example: beta[1]")
-        if not (isinstance(index, ast.Constant) and type(index.value) is int):
+            return self.fault(node, "only a name that stands for several values takes an index", "for example: beta[1]")
+        wrong = isinstance(index, ast.Slice | ast.Tuple)
+        if isinstance(index, ast.Constant):
+            wrong = type(index.value) is not int
+        if wrong:
             message = f"expected a whole number from 1 as the index, got {self.text_of(index):.40}"
             return self.fault(index, message, "for example: beta[1]")
-        return Item(self.span(node), canonical(node.value.id), self.text_of(node.value), index.value)
+        name, spelled = canonical(node.value.id), self.text_of(node.value)
+        return Indexed(self.span(node), name, spelled, self.term(index))
 
     def unary(self, node: ast.UnaryOp) -> Term:
         if isinstance(node.op, ast.Invert):
@@ -216,13 +263,15 @@ class _Formula:
             return self.fault(node, "expected one comparison, got a chain of them", "write `a < b and b < c`")
         op = _COMPARISONS.get(type(node.ops[0]))
         if op is None:
-            return self.fault(node, f"expected <, <=, >, >=, == or !=; got `{_OTHER_COMPARISONS[type(node.ops[0])]}`")
+            return self.fault(node, f"expected <, <=, >, >=, == or !=; got `{OTHER_COMPARISONS[type(node.ops[0])]}`")
         return Operation(self.span(node), op, (self.term(node.left), self.term(node.comparators[0])))
 
     def call(self, node: ast.Call) -> Term:
         if not isinstance(node.func, ast.Name):
             self.spec.unused |= words(self.text_of(node))
             return self.fault(node.func, "expected a function by its plain name", "for example: sqrt(v)")
+        if len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp):
+            return self.gathered(node.func.id, node, node.args[0])
         if node.keywords:
             return self.fault(node, "expected arguments by position, got one by keyword")
         if any(isinstance(arg, ast.Starred) for arg in node.args):
@@ -235,18 +284,22 @@ class _Formula:
                 return Invoke(span, "min", (Invoke(span, "max", (x, low)), high))
         return Invoke(span, node.func.id, args)
 
+    def gathered(self, function: str, node: ast.Call, turns: ast.GeneratorExp) -> Term:
+        """`sum(m[b] for b in beta)`."""
+        first = turns.generators[0]
+        if function not in GATHERING:
+            return self.fault(node, f"{function}() gathers nothing", f"there are: {', '.join(GATHERING)}")
+        if len(turns.generators) > 1 or first.ifs or not isinstance(first.target, ast.Name):
+            message = "expected one loop over one name"
+            return self.fault(turns, message, f"for example: {function}(m[b] for b in beta)")
+        target = first.target
+        value, over = self.term(turns.elt), self.term(first.iter)
+        return Gathered(self.span(node), function, value, canonical(target.id), self.span(target), over)
 
-#: A word that begins a statement of Python; what to write instead, where there is something.
-_STATEMENT = re.compile(
-    r"(?:async|assert|break|class|continue|def|del|elif|else|except|finally|for|from|global|if|import|nonlocal|pass"
-    r"|raise|return|try|while|with)\b"
-)
-_INSTEAD = {
-    "for": "there are no loops: write each formula on a line of its own",
-    "while": "there are no loops: write each formula on a line of its own",
-    "if": "a choice is part of a value: m = a if condition else b",
-    "return": "what the rule gives is assigned: delta = eta*m, or p = ...",
-}
+
+_EXPECTED = "expected a formula, `name = expression`"
+#: Functions that make one value of those of a loop.
+GATHERING = ("sum", "mean", "max", "min")
 
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow",
@@ -255,40 +308,6 @@ _BINARY: dict[type[ast.operator], str] = {
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne",
 }  # fmt: skip
-_OTHER_COMPARISONS: dict[type[ast.cmpop], str] = {ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in"}
-_ALLOWED = "numbers, names, operators and functions"
-_BITS = "formulas are about real numbers"
-#: For each operator that is refused: its symbol, what is wrong, and what to do.
-_WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
-    ast.BitXor: ("^", "is not a power here", "write `**`"),
-    ast.MatMult: (
-        "@",
-        "has no meaning in a formula",
-        "formulas work element by element: write `*`; products of matrices cannot be said yet",
-    ),
-    ast.BitAnd: ("&", "has no meaning in a formula", "write `and` for conditions"),
-    ast.BitOr: ("|", "has no meaning in a formula", "write `or` for conditions, `abs(x)` for an absolute value"),
-    ast.LShift: ("<<", "has no meaning in a formula", _BITS),
-    ast.RShift: (">>", "has no meaning in a formula", _BITS),
-}
-_WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
-    ast.Attribute: ("an attribute (a dot)", "functions and names are written plainly: sqrt(v), not np.sqrt(v)"),
-    ast.Lambda: ("a lambda", None),
-    ast.NamedExpr: ("`:=`", "give the part a formula of its own, on the line before"),
-    ast.ListComp: ("a comprehension", None),
-    ast.SetComp: ("a comprehension", None),
-    ast.DictComp: ("a comprehension", None),
-    ast.GeneratorExp: ("a comprehension", None),
-    ast.JoinedStr: ("text", None),
-    ast.List: ("a list", None),
-    ast.Tuple: ("a tuple", "a comma here makes two values; write a point in a number"),
-    ast.Dict: ("a dictionary", None),
-    ast.Set: ("a set", None),
-    ast.Await: ("`await`", None),
-    ast.Yield: ("`yield`", None),
-    ast.YieldFrom: ("`yield`", None),
-    ast.Starred: ("a star", None),
-}
 
 
 def words(source: str) -> set[str]:
@@ -306,16 +325,3 @@ def _too_deep(tree: ast.AST) -> bool:
             return True
         pending += [(child, depth + 1) for child in ast.iter_child_nodes(node)]
     return False
-
-
-def _statement_kind(statement: ast.stmt) -> str:
-    if isinstance(statement, ast.Expr):
-        return "an expression without a name"
-    return f"a Python {type(statement).__name__.lower()} statement"
-
-
-def kind(value: object) -> str:
-    """The kind of a value, in words for a message."""
-    names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
-    names |= {bytes: "bytes", complex: "a complex number", type(None): "None", type(...): "`...`"}
-    return names.get(type(value), f"a {type(value).__name__}")

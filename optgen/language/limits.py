@@ -12,7 +12,7 @@ from ..ir.rule import Rule
 from .syntax import Choice, Invoke, Operation, SpecAst, Term
 from .terms import subterms
 
-__all__ = ["MOST_FLAGS", "MOST_REDUCTIONS", "excess_of_rules", "excess_of_spec"]
+__all__ = ["MOST_FLAGS", "MOST_OPERATIONS", "MOST_REDUCTIONS", "excess_of_rules", "excess_of_spec"]
 
 MOST_FLAGS = 6
 #: How many reductions a variant may have, since a sweep keeps a block of each in reach.

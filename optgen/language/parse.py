@@ -9,23 +9,27 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Matrices
-from ..ir.rule import Part
+from ..ir.rule import Family, Part
 from ..names import canonical, close_matches
-from .formula import kind, read_expression, read_formulas, words
+from .formula import read_expression, read_formulas, words
+from .loops import write_out
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
-from .syntax import Broken, FlagAst, HyperAst, InputAst, Number, SpecAst, StateAst, Term
+from .refusals import kind
+from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, LoopAst, Number, SpecAst, StateAst, Term
 
 __all__ = ["parse"]
 
 LARGEST_SPEC = 64 * 1024
 #: What a spec may be: a rule, or one of two kinds of parts.
 PARTS = tuple(part.value for part in Part)
+#: What rules have in common; none is named by default.
+FAMILIES = tuple(family.value for family in Family)
 #: How many values a state has, and an input.
 EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
 EXTENTS_OF_INPUTS = ("element", "step")
@@ -87,6 +91,7 @@ class _Document:
     def __init__(self, spec: SpecAst, places: Mapping[Path, Positions]) -> None:
         self.spec = spec
         self.places = places
+        self.statements: list[FormulaAst | LoopAst] = []
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.spec.faults.append(Diagnostic(span, message, hint))
@@ -114,8 +119,8 @@ class _Document:
 
     def read(self, document: dict[str, Any]) -> None:
         known = (
-            "name", "summary", "reference", "origin", "notes", "part", "hyperparameters", "flags", "inputs", "state",
-            "update",
+            "name", "summary", "reference", "origin", "family", "notes", "part", "hyperparameters", "flags", "inputs",
+            "state", "update", "evaluation",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -124,6 +129,7 @@ class _Document:
         spec.summary = self.text((), document, "summary")
         spec.reference = self.text((), document, "reference")
         spec.origin = self.text((), document, "origin")
+        spec.family = self.choice((), document, "family", FAMILIES)
         spec.notes = self.text((), document, "notes")
         spec.part = self.choice((), document, "part", PARTS)
         for name, path, table in self.entries(document, "hyperparameters", "eta = { default = 0.1 }"):
@@ -137,6 +143,8 @@ class _Document:
         for name, path, table in self.entries(document, "state", 'm = { init = "0" }'):
             self.read_state(name, path, table)
         self.read_update(document)
+        evaluation = self.read_evaluation(document)
+        write_out(spec, self.statements, evaluation)
 
     def refuse_unknown(self, path: Path, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for key in table:
@@ -245,7 +253,7 @@ class _Document:
         self.spec.flags.append(FlagAst(name, self.key_span(path), default, requires, text, doc))
 
     def read_state(self, name: str, path: Path, table: dict[str, Any]) -> None:
-        self.refuse_unknown(path, table, ("init", "extent", "when", "doc"))
+        self.refuse_unknown(path, table, ("init", "extent", "when", "each", "doc"))
         span = self.key_span(path)
         init: Term = Broken(span)
         if "init" not in table:
@@ -261,7 +269,14 @@ class _Document:
         when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
         extent = self.choice(path, table, "extent", EXTENTS)
         extent_span = self.value_span((*path, "extent")) if "extent" in table else span
-        self.spec.states.append(StateAst(name, span, init, when, extent, extent_span, self.text(path, table, "doc")))
+        doc, each, each_span = self.text(path, table, "doc"), table.get("each", 0), self.value_span((*path, "each"))
+        if ("each" in table and not (isinstance(each, str) or (isinstance(each, int) and each > 0))) or each is True:
+            got = "none" if each == 0 else kind(each)
+            message = f"expected how many there are, as a whole number or the name of a hyperparameter; got {got}"
+            self.fault(each_span, message, 'for example: each = "beta"')
+            each = 0
+        each = canonical(each) if isinstance(each, str) else each
+        self.spec.states.append(StateAst(name, span, init, when, extent, extent_span, doc, each, each_span))
 
     def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
         """Read the text under `path` as one expression."""
@@ -289,18 +304,32 @@ class _Document:
         self.refuse_unknown(("update",), table, ("formulas", "matrices"))
         self.spec.matrices = self.choice(("update",), table, "matrices", MATRICES)
         self.spec.matrices_span = self.value_span(("update", "matrices"))
-        self.spec.formulas_span = self.key_span(("update",))
-        source = self.text(("update",), table, "formulas", required=True)
+        self.spec.formulas_span, self.statements = self.formulas("update", table)
+
+    def read_evaluation(self, document: dict[str, Any]) -> Sequence[FormulaAst | LoopAst]:
+        table = document.get("evaluation")
+        if table is None:
+            return ()
+        if not isinstance(table, dict):
+            example = "write:\n        [evaluation]\n        formulas = 'p = avg'"
+            self.fault(self.value_span(("evaluation",)), f"'evaluation': expected a table, got {kind(table)}", example)
+            return ()
+        self.refuse_unknown(("evaluation",), table, ("formulas",))
+        self.spec.evaluation_span, found = self.formulas("evaluation", table)
+        return found
+
+    def formulas(self, key: str, table: Mapping[str, Any]) -> tuple[Span, list[FormulaAst | LoopAst]]:
+        """The formulas of a table, and the place of their key."""
+        path: Path = (key, "formulas")
+        source = self.text((key,), table, "formulas", required=True)
         if not source:
-            return
-        path: Path = ("update", "formulas")
-        self.spec.formulas_span = self.key_span(path)
+            return self.key_span((key,)), []
         start = self.spec.text.find(source, *self.places[path].value)
         if start < 0:
             self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)
             self.spec.unassigned |= words(source)
-            return
-        self.spec.formulas.extend(read_formulas(self.spec, source, start))
+            return self.key_span(path), []
+        return self.key_span(path), list(read_formulas(self.spec, source, start))
 
 
 _TOO_LARGE = "a number too large for float64"

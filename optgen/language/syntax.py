@@ -2,11 +2,14 @@
 
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
-    spec     = SpecAst(file, text, name, summary, reference, origin, notes, part, rows, hypers*, flags*, states*,
-                       inputs*, formulas*, faults*)
+    spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*,
+                       states*, inputs*, formulas*, evaluation*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
+    loop     = LoopAst(variable, over, body*)
+    looped   = Indexed | Gathered
 
-A `Broken` term stands where a fault was reported.
+A `Broken` term stands where a fault was reported. Loops, and the two kinds of terms that loops are about, are written
+out before anything has a meaning (`loops`): `check` never sees them.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from ..errors import Diagnostic, Span
 from ..frozen import frozen
 
 __all__ = [
-    "Broken", "Choice", "FlagAst", "FormulaAst", "HyperAst", "InputAst", "Invoke", "Item", "Name", "Number",
-    "Operation", "SpecAst", "StateAst", "Term",
+    "Broken", "Choice", "FlagAst", "FormulaAst", "Gathered", "HyperAst", "Indexed", "InputAst", "Invoke", "Item",
+    "LoopAst", "Name", "Number", "Operation", "SpecAst", "StateAst", "Term",
 ]  # fmt: skip
 
 
@@ -85,7 +88,29 @@ class Broken:
     span: Span
 
 
-Term: TypeAlias = Number | Name | Item | Operation | Invoke | Choice | Broken
+@frozen
+class Indexed:
+    """`m[k]`: one of several values, by an index that a loop gives."""
+
+    span: Span
+    name: str
+    spelled: str
+    index: Term
+
+
+@frozen
+class Gathered:
+    """`sum(m[b] for b in beta)`: one value of those of all turns of a loop."""
+
+    span: Span
+    function: str
+    value: Term
+    variable: str
+    variable_span: Span
+    over: Term
+
+
+Term: TypeAlias = Number | Name | Item | Operation | Invoke | Choice | Broken | Indexed | Gathered
 
 
 @frozen
@@ -118,6 +143,8 @@ class StateAst:
     extent: str
     extent_span: Span
     doc: str
+    each: int | str  # how many there are: a number, or one for each value of a hyperparameter; 0 for a single one
+    each_span: Span
 
 
 @frozen
@@ -130,9 +157,25 @@ class InputAst:
 
 @frozen
 class FormulaAst:
+    """`index`: which of several values is assigned. `before`: the name of the value that a loop has given last.
+    `spelled`: what the author calls the target, where a loop assigns it again and again."""
+
     target: str
     span: Span
     value: Term
+    index: Term | None = None
+    before: str = ""
+    spelled: str = ""
+
+
+@frozen
+class LoopAst:
+    """`for variable in over:` and the formulas of a turn."""
+
+    span: Span
+    variable: str
+    over: Term
+    body: tuple[FormulaAst | LoopAst, ...]
 
 
 @dataclass
@@ -146,6 +189,7 @@ class SpecAst:
     summary: str = ""
     reference: str = ""
     origin: str = ""
+    family: str = ""
     notes: str = ""
     part: str = ""
     matrices: str = "last two"
@@ -156,6 +200,8 @@ class SpecAst:
     inputs: list[InputAst] = field(default_factory=list)
     formulas: list[FormulaAst] = field(default_factory=list)
     formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    evaluation: list[FormulaAst] = field(default_factory=list)
+    evaluation_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
     unassigned: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)

@@ -83,11 +83,7 @@ class Optimiser:
     def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
         """The body of the constructors of generated classes: all hyperparameters and flags as given."""
         name = type(self).__name__
-        self._hold(check_settings(name, self._compilation, self._spellings, values, flags, backend))
-
-    def _hold(self, settings: Settings, engine: Engine | None = None) -> None:
-        """Becomes an optimiser with these settings, which are its own."""
-        self.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, self._module))
+        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend))
 
     # ---- Hyperparameters and flags ----
 
@@ -155,15 +151,45 @@ class Optimiser:
         return self._engine.step(params, grads, inputs)
 
     def state(self, p: Any) -> dict[str, Any]:
-        """The state of parameter `p`: an array for each name of the spec (read-only, live), and the count `t`.
+        """The state of parameter `p`: an array for each name of the spec, live, and the count `t`.
+
+        To set a state by hand, assign to all of an array: `opt.state(p)["m"][...] = x`. NumPy checks the shape of `x`,
+        and converts it to the dtype of the state.
 
         The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
         of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would
-        start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits. StateError if more
-        than one part fits, since their order will decide; ArrayError for what is no parameter.
+        start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits; both read-only.
+        StateError if more than one part fits, since their order will decide; ArrayError for what is no parameter.
         """
         with self._engine.lock:
             return self._engine.state(p)
+
+    def set_state(self, p: Any, /, **values: Any) -> None:
+        """Set states of parameter `p`, or its count `t`, by hand; those that are not named stay.
+
+        Parameters
+        ----------
+        p
+            A parameter. If it was never stepped, the rest of its state starts as usual.
+        values
+            For each name of the spec an array of the shape and dtype that `state` shows, or a number where that is a
+            single one; copied. A state of all parameters together is set for all.
+
+        Raises
+        ------
+        ArgumentError
+            For what is no state of the rule.
+        StateError
+            For another shape or dtype, and while loaded states wait for their parameters.
+
+        After an error no state has changed.
+
+        Examples
+        --------
+        >>> opt.set_state(W, m=np.zeros_like(W), t=0)  # doctest: +SKIP
+        """
+        with self._engine.lock:
+            self._engine.set_state(p, values)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, in plain containers and arrays.
@@ -185,6 +211,23 @@ class Optimiser:
         """
         with self._engine.lock:
             self._engine.load_state_dict(saved, params)
+
+    # ---- Evaluation ----
+
+    def eval(self) -> None:
+        """Give each parameter that was stepped, in place, the values that its rule says to evaluate it with.
+
+        Those of ScheduleFreeSGD are a running mean, those of a chain with EMA its average. `train` gives the others
+        back, whatever became of the parameters in between; until then a step is refused, and so is whatever saves or
+        loads parameters. A second call does nothing. Nor does the first, where a rule says nothing of evaluation.
+        """
+        with self._engine.lock:
+            self._engine.eval()
+
+    def train(self) -> None:
+        """Give parameters back what `eval` has set aside: training goes on with the same bits. Else do nothing."""
+        with self._engine.lock:
+            self._engine.train()
 
     # ---- Files ----
 
@@ -297,6 +340,16 @@ def engine_of(optimiser: Optimiser) -> Engine:
     return optimiser._engine
 
 
+def module_of(optimiser: Optimiser | type[Optimiser]) -> str | None:
+    """The file of the class of an optimiser, if that was built."""
+    return optimiser._module
+
+
+def hold(optimiser: Optimiser, settings: Settings, engine: Engine | None = None) -> None:
+    """Make an optimiser one with these settings of its own, and with an engine of its own where none is given."""
+    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, optimiser._module))
+
+
 def _revive(
     cls: Any, values: dict[str, tuple[Given, ...]], flags: dict[str, bool], backend: str, decided: dict[str, Expr]
 ) -> Optimiser:
@@ -304,7 +357,7 @@ def _revive(
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
     own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend)
-    optimiser._hold(own)
+    hold(optimiser, own)
     return optimiser
 
 

@@ -7,6 +7,7 @@ are one parameter.
 
 from __future__ import annotations
 
+import ctypes
 import weakref
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
@@ -18,7 +19,7 @@ from .addresses import address_of
 from .arrays import Array, empty_beside
 from .clock import Clock
 
-__all__ = ["BoundSlots", "Key", "Shapes", "Slot", "key_of", "keys_of", "owner_of"]
+__all__ = ["BoundSlots", "Key", "Shapes", "Slot", "array_at", "key_of", "keys_of", "owner_of"]
 
 Key: TypeAlias = tuple[Any, ...]
 #: The states that have no value for each element, and the shapes that they have.
@@ -51,12 +52,14 @@ class Slot:
     """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
     parameter, or of float64 where there is not a value for each element."""
 
-    __slots__ = ("__weakref__", "_count", "arrays", "dtype", "plans", "shape")
+    __slots__ = ("__weakref__", "_count", "arrays", "aside", "dtype", "plans", "shape")
 
     def __init__(self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array]) -> None:
         self.shape = shape
         self.dtype = dtype
         self.arrays = arrays
+        #: The parameter as it is trained, while it has other values to be evaluated with.
+        self.aside: Array | None = None
         self.plans: set[int] = set()  # the numbers of plans to forget together with it
         self._count: tuple[int, Clock | None] = t, None
 
@@ -138,12 +141,22 @@ def key_of(p: Array, owner: object) -> Key:
     return (id(owner), address_of(p), p.shape, p.strides, p.dtype.str)
 
 
+def array_at(key: Key) -> Array:
+    """The parameter that is found by this key, whose owner must be alive."""
+    _, address, shape, strides, dtype = key
+    begin = sum(min(0, stride * (n - 1)) for n, stride in zip(shape, strides, strict=True) if n > 1)
+    reach = sum(abs(stride) * (n - 1) for n, stride in zip(shape, strides, strict=True) if n > 1)
+    room = reach + np.dtype(dtype).itemsize if 0 not in shape else 0
+    memory: Any = (ctypes.c_char * room).from_address(address + begin)
+    return np.ndarray(shape, dtype, memory, -begin, strides)
+
+
 def keys_of(ps: Sequence[Array]) -> list[Key]:
     """What each parameter is found by; ArrayError if two are the same."""
     keys = [key_of(p, owner_of(p)) for p in ps]
     first: dict[Key, int] = {}
     for i, key in enumerate(keys):
         if first.setdefault(key, i) != i:
-            message = f"parameter {first[key]} and parameter {i} are the same array"
-            raise ArrayError(message, hint="give each parameter once")
+            message = f"expected each parameter once, got one array as parameter {first[key]} and parameter {i}"
+            raise ArrayError(message, hint="leave the second one out")
     return keys

@@ -9,39 +9,53 @@ from pathlib import Path
 
 import pytest
 
-from optgen.cli import markdown
+from optgen.cli import markdown, pages
 from optgen.compiler import catalogue, driver
+from optgen.ir.rule import Family
 
 DOCS = Path(__file__).parents[2] / "docs"
 RULES = {name: driver.compile_file(path) for name, path in catalogue.shipped_names().items()}
-COMMAND = "optgen list --as markdown > docs/rules.md"
+FAMILIES = pages.groups(RULES.values())
+#: By its path in the documentation, each page that is made of the specs.
+PAGES = {"rules.md": markdown.rules_page(RULES.values())} | {
+    f"rules/{family}.md": markdown.family_page(family, members) for family, members in FAMILIES.items()
+}
+#: The command that writes each of them.
+COMMANDS = {"rules.md": "optgen list --as markdown > docs/rules.md"} | {
+    f"rules/{family}.md": f"optgen list --as markdown --family {family} > docs/rules/{family}.md" for family in FAMILIES
+}
 
 
-@pytest.fixture(scope="module")
-def page() -> str:
-    """The page of all rules as it would be written now."""
-    return markdown.rules_page(map(driver.compile_file, catalogue.shipped()))
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_of_rules_is_what_the_specs_give_now(path: str) -> None:
+    kept = (DOCS / path).read_text("utf-8")
+    # Not compared by pytest, which would print the differences of a thousand lines.
+    same = kept == PAGES[path]
+    assert same, f"docs/{path} is not what the specs give now; this writes it: {COMMANDS[path]}"
 
 
-def test_the_page_of_rules_is_what_the_specs_give_now(page: str) -> None:
-    kept = (DOCS / "rules.md").read_text("utf-8")
-    # Not compared by pytest, which would print the differences of three thousand lines.
-    same = kept == page
-    assert same, f"docs/rules.md is not what the specs give now; this writes it: {COMMAND}"
+def test_there_is_a_page_for_each_family_and_no_other() -> None:
+    kept = {path.relative_to(DOCS).as_posix() for path in (DOCS / "rules").iterdir()}
+    assert kept == set(PAGES) - {"rules.md"}
 
 
-def test_the_page_says_how_it_is_made(page: str) -> None:
-    assert f"<!-- Made by `{COMMAND}`; a change belongs into the specs. -->" in page
+@pytest.mark.parametrize("path", PAGES)
+def test_a_page_says_how_it_is_made(path: str) -> None:
+    assert f"<!-- Made by `{COMMANDS[path]}`" in PAGES[path]
 
 
-def test_every_rule_has_one_section_and_one_link_to_it(page: str) -> None:
-    targets = re.findall(r'<a id="([^"]+)"></a>', page)
-    assert len(set(targets)) == len(targets)
-    assert sorted(re.findall(r"\]\(#([^)]+)\)", page)) == sorted(targets)
-    sections = re.findall(r'<a id="rule-(\w+)"></a>\n\n### (\w+)\n', page)
-    assert {name: stem for stem, name in sections} == {name: each.stem for name, each in RULES.items()}
+def test_every_rule_has_one_section_and_one_link_to_it() -> None:
+    links = re.findall(r"^\| \[(\w+)\]\(([\w/.-]+#[\w-]+)\)", PAGES["rules.md"], re.MULTILINE)
+    assert len(set(links)) == len(links) == len(RULES)
+    sections = [
+        (name, f"{path}#{anchor}")
+        for path, page in PAGES.items()
+        for anchor, name in re.findall(r'<a id="([\w-]+)"></a>\n\n## (\w+)\n', page)
+    ]
+    assert sorted(sections) == sorted(links)
 
 
+@pytest.mark.parametrize("page", PAGES.values(), ids=PAGES)
 def test_headings_and_fences_are_well_formed(page: str) -> None:
     outside = re.sub(r"```math\n.*?\n```\n", "", page, flags=re.DOTALL)
     assert "```" not in outside
@@ -64,6 +78,8 @@ def test_every_rule_has_summary_reference_and_docs(name: str) -> None:
         for part in (*rule.hypers, *rule.flags, *rule.states):
             assert part.doc, part.name
         assert bool(rule.origin) != bool(rule.part), "a rule is somebody's; a part of chains is nobody's"
+        assert (rule.family == Family.PARTS) == bool(rule.part)
+        assert rule.family
 
 
 def test_a_name_that_two_communities_use_has_notes_that_say_so() -> None:

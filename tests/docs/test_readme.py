@@ -20,7 +20,7 @@ from optgen.language.vocabulary import WRITTEN_OUT
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
-#: The pages that are written by hand; docs/rules.md is made of the specs.
+#: The pages that are written by hand; docs/rules.md and docs/rules/ are made of the specs.
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text("utf-8")
     for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -159,10 +159,11 @@ def test_every_rule_and_every_variable_is_listed():
 
 
 def test_the_table_of_rules_is_what_ships():
-    origins = r"Flux|torch\.optim|Optimisers\.jl|optax|papers|parts of chains"
+    origins = r"Flux|torch\.optim|Optimisers\.jl|optax|pytorch-optimizer|papers|parts of chains"
     rows = re.findall(rf"^\| ({origins})\b[^|]*\| (.*) \|$", README, re.MULTILINE)
-    table = {origin: set(re.findall(r"[A-Z]\w+", names.split("`")[1])) for origin, names in rows}
-    found = {}
+    table, found = {}, {}
+    for origin, names in rows:
+        table.setdefault(origin, set()).update(re.findall(r"[A-Z]\w+", names.split("`")[1]))
     for path in catalogue.shipped():
         rule = driver.compile_file(path).rules[0]
         found.setdefault("parts of chains" if rule.part else rule.origin, set()).add(rule.name)
@@ -255,6 +256,6 @@ def test_the_reference_of_the_language_has_every_key():
     source = (ROOT / "optgen" / "language" / "parse.py").read_text("utf-8")
     keys = re.findall(r"refuse_unknown\(\S+ table, \(([^)]*)\)", source)
     keys += re.findall(r'known = \(\s*("name"[^)]*)\)', source)
-    assert len(keys) == 6
+    assert len(keys) == 7
     for key in re.findall(r'"(\w+)"', ",".join(keys)):
         assert re.search(rf"`\[?{key}\]?`|`{key} = |`{key}`", LANGUAGE), key

@@ -48,6 +48,7 @@ def spec(
     flags: str = "",
     inputs: str = "",
     states: str = "",
+    evaluation: str = "",
 ) -> str:
     """A spec in which line 1 is the name, 3 the first hyperparameter; flags, inputs, states and formulas follow if
     given."""
@@ -55,7 +56,8 @@ def spec(
     parts += ["[flags]", flags] if flags else []
     parts += ["[inputs]", inputs] if inputs else []
     parts += ["[state]", states] if states else []
-    return "\n".join([*parts, "[update]", "formulas = '''", formulas, "'''", ""])
+    after = ["[evaluation]", "formulas = '''", evaluation, "'''"] if evaluation else []
+    return "\n".join([*parts, "[update]", "formulas = '''", formulas, "'''", *after, ""])
 
 
 def steps(count: int, formula: str) -> str:
@@ -97,6 +99,11 @@ def kept(formulas: str, extent: str, init: str = "0") -> str:
     return spec(f"{formulas}\ndelta = eta*k*g", states=states)
 
 
+def several(each: str, formulas: str = "v[1] = v[2] + g\nv[2] = g\ndelta = eta*v[1]") -> str:
+    """A spec with several states `v` on line 5, and formulas from line 8 on."""
+    return spec(formulas, states=f"v = {{ init = '0', {each} }}")
+
+
 def factors(count: int) -> str:
     return "".join(f"*(1 if f{i} else 2)" for i in range(count))
 
@@ -127,13 +134,13 @@ FORM = [
     ("a key of quoted names", "'x.y'.\"z\\\".\"." * 8 + "x = 1", 1, 52, "nested at most 8 deep, got more", "one level"),
     ("a whole number of 5000 digits", f"x = {'1' * 5000}", 1, 5, "a number too large for float64", ""),
     ("an unknown key", spec(name="name = 'R'\nnane = 2"), 2, 1, "unknown key 'nane'", "one of: name, summary"),
-    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "flags, inputs, state, update"),
+    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "flags, inputs, state, update, evaluation"),
     ("a key of no hyperparameter", spec(hypers=ETA[:-1] + ", max = 1 }"), 3, 59, "unknown key 'max'",
      "default, range, doc"),
     ("a key of no flag", spec(flags="f = { init = 0 }"), 5, 7, "unknown key 'init'",
      "default, requires, doc"),
     ("a key of no state", spec(states="m = { init = 0, range = 1 }"), 5, 17, "unknown key 'range'",
-     "init, extent, when, doc"),
+     "init, extent, when, each, doc"),
     ("a key of no update", spec() + "more = 1\n", 8, 1, "unknown key 'more'", "one of: formulas, matrices"),
     ("no name", spec(name=""), 1, 1, "'name' is missing", 'add: name = "..."'),
     ("a name that is no text", spec(name="name = 3"), 1, 8, "'name': expected text, got a number", "put it in quotes"),
@@ -205,6 +212,8 @@ FORM = [
      "'part': expected one of gradient, parameter; got 'gradients'", "did you mean 'gradient'?"),
     ("a part that is true", spec(name=f"{PART}true"), 2, 8, "'part': expected text, got true or false", ""),
     ("an origin that is a number", spec(name="name = 'R'\norigin = 3"), 2, 10, "'origin': expected text", ""),
+    ("a family that is none", spec(name="name = 'R'\nfamily = 'adams'"), 2, 10,
+     "'family': expected one of momentum, adagrad, adam, sign,", "did you mean 'adam'?"),
     ("notes that are a list", spec(name="name = 'R'\nnotes = ['a']"), 2, 9, "'notes': expected text, got a list", ""),
     ("an unknown extent", spec(states="m = { init = 0, extent = 'rows' }"), 5, 26,
      "'extent': expected one of element, row, column, matrix, tensor, group; got 'rows'", "did you mean 'row'?"),
@@ -219,6 +228,12 @@ FORM = [
      "[inputs]"),
     ("one input in two alphabets", spec(inputs="eps = {}\n'ε' = {}"), 6, 1, "'ε' is the name 'eps', which 'eps'",
      "one name"),
+    ("an evaluation of text", "evaluation = 'p'\n" + spec(), 1, 14, "'evaluation': expected a table, got text",
+     "p = avg"),
+    ("a key of no evaluation", spec() + "[evaluation]\nformula = 'p = p'\n", 9, 1, "unknown key 'formula'", "formulas"),
+    ("an evaluation of nothing", spec() + "[evaluation]\n", 8, 2, "'formulas' is missing", ""),
+    ("an evaluation with escapes", spec() + '[evaluation]\nformulas = "p = p\\t*2"\n', 9, 12, "formulas with escapes",
+     "'''"),
     ("unknown matrices", spec() + "matrices = 'last to'\n", 8, 12,
      "'matrices': expected one of last two, first by rest, all but last by last; got 'last to'",
      "did you mean 'last two'?"),
@@ -254,7 +269,29 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("an expression alone", "eta*m", 1,
      "expected a formula, `name = expression`, got an expression without a name", ""),
     ("an import", "import os", 1, "expected a formula, `name = expression`, got `import`", "m = rho*m + g"),
-    ("a loop", "for i in m: x = i", 1, "got `for`", "there are no loops"),
+    ("a loop over one value", "for i in m: x = i", 10, "expected a hyperparameter with several values",
+     "there are: beta"),
+    ("a loop over a number", "for i in 3: x = i", 10, "expected a hyperparameter with several values, or range(", ""),
+    ("a loop over a value that may change", "for i in range(eta): x = i", 10, "of whole numbers that the spec states",
+     "for b in beta"),
+    ("a loop of no turn", "for i in range(3, 3): x = i", 10, "expected a loop of 1 to 2000 turns, got none", ""),
+    ("a loop of steps of 0", "for i in range(3, 5, 0): x = i", 10, "1 to 2000 turns, got none", ""),
+    ("a loop of too many turns", "for i in range(10**9): x = i", 10, "of whole numbers that the spec states", ""),
+    ("a loop of a million turns", "for i in range(1000000): x = i", 10, "1 to 2000 turns, got 1000000", ""),
+    ("a loop by the name of a state", "for m in beta: x = m", 5, "the name 'm' of a loop is another's too", "another"),
+    ("a loop by the name of a function", "for max in beta: x = 1", 5, "the name 'max' of a loop is another's too", ""),
+    ("a loop that assigns its name", "for i in beta: i = 2", 5, "the name 'i' of a loop is another's too", ""),
+    ("a loop with two names", "for i, j in beta: x = i", 5, "expected one name for the turns of a loop", "for b"),
+    ("a loop that is open", "for i in beta:", 15, "expected a loop, `for name in values:`, with its", "for b in"),
+    ("a loop without `in`", "for i beta: x = i", 7, "expected a loop, `for name in values:`", ""),
+    ("a loop without a colon", "for i in beta\n    x = i", 14, "expected a loop, `for name in values:`", ""),
+    ("a loop over values of its own", "for i in [1, 2]: x = i", 10, "or range(...); got them here", "a hyperparameter"),
+    ("a while", "while m: x = 1", 1, "got `while`", "for b in beta"),
+    ("a sum of a number", "x = sum(i for i in 3)", 20, "expected a hyperparameter with several values", ""),
+    ("a root of turns", "x = sqrt(i for i in beta)", 5, "sqrt() gathers nothing", "there are: sum, mean, max, min"),
+    ("a sum with a condition", "x = sum(i for i in beta if i > 0)", 8, "expected one loop over one name", ""),
+    ("a sum by a name that is taken", "x = sum(m for m in beta)", 15, "the name 'm' of a loop is another's too", ""),
+    ("the number of one value", "x = len(eta)*m", 5, "len(): expected the name of several values", "len(beta)"),
     ("a condition in front", "if f: x = m", 1, "got `if`", "m = a if condition else b"),
     ("a return", "return m", 1, "got `return`", "delta = eta*m"),
     ("an annotation", "m: float = 1", 1, "got a Python annassign statement", ""),
@@ -262,7 +299,8 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("an update in place", "m += g", 1, "got an update in place", "in one formula"),
     ("two names on the left", "x, y = m", 1, "got something other than one name on the left", ""),
     ("two targets", "x = y = m", 1, "got something other than one name on the left", ""),
-    ("an index on the left", "m[1] = g", 1, "got something other than one name on the left", ""),
+    ("an index on the left", "m[1] = g", 1, "'m' takes no index", "each = 3"),
+    ("an index of a call on the left", "max(m)[1] = g", 1, "got something other than one name on the left", ""),
     ("a missing operand", "x = m *", 8, "expected a formula, `name = expression`: invalid syntax", ""),
     ("a missing operator", "x = m 2", 7, "`name = expression`: invalid syntax", ""),
     ("an open bracket", "x = (m", 5, "`name = expression`: '(' was never closed", ""),
@@ -323,9 +361,11 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
     ("a chain", "x = where(0 < m < 1, m, g)", 11, "expected one comparison, got a chain of them", "a < b and b < c"),
     ("`is`", "x = where(m is g, m, g)", 11, "expected <, <=, >, >=, == or !=; got `is`", ""),
     ("`in`", "x = where(m in g, m, g)", 11, "got `in`", ""),
-    ("an index of a sum", "x = (m + g)[1]", 5, "only a hyperparameter with several values", "beta[1]"),
-    ("an index that is a name", "x = beta[m]*m", 10, "expected a whole number from 1 as the index, got m", "beta[1]"),
-    ("an index below", "x = beta[-1]*m", 10, "expected a whole number from 1 as the index, got", ""),
+    ("an index of a sum", "x = (m + g)[1]", 5, "only a name that stands for several values", "beta[1]"),
+    ("an index that is a name", "x = beta[m]*m", 10,
+     "expected a whole number from 1 as the index, or the name of a loop; got m",
+     "beta[1]"),
+    ("an index below", "x = beta[-1]*m", 5, "expected beta[1] to beta[2], got beta[-1]", ""),
     ("an index that is true", "x = beta[True]*m", 10, "expected a whole number from 1 as the index, got", ""),
     ("a slice", "x = beta[1:2]*m", 10, "expected a whole number from 1 as the index, got", ""),
     ("an index of 0", "x = beta[0]*m", 5, "expected beta[1] to beta[2], got beta[0]", "counted from 1"),
@@ -441,6 +481,47 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
 ]  # fmt: skip
 
 NAMES = [
+    ("an evaluation with the gradient", spec(evaluation="p = p - g"), 10, 9, "'g' belongs to a step, and there is none",
+     "write it with p and states"),
+    ("an evaluation with a value of the step", spec("x = eta*g\ndelta = x", evaluation="p = p - x"), 11, 9,
+     "'x' belongs to a step, and there is none", ""),
+    ("an evaluation with an input", spec("delta = eta*h", inputs="h = {}", evaluation="p = p - h"), 12, 9,
+     "'h' belongs to a step, and there is none", ""),
+    ("an evaluation that reduces", spec(evaluation="p = p/norm(p)"), 10, 7,
+     "norm(): expected operations on elements, got a reduction", "keep it as a state"),
+    ("an evaluation that writes a state", spec("m = m + g\ndelta = eta*m", states=M, evaluation="m = 0*p\np = m"), 13,
+     1, "'m' is written by [update] alone", "[evaluation] gives p"),
+    ("an evaluation without a parameter", spec(evaluation="q = p"), 9, 1, "no formula gives 'p', what is evaluated",
+     "p = avg"),
+    ("an evaluation of two parameters", spec(evaluation="p = 2*p\np = 3*p"), 11, 1, "'p' is assigned twice", ""),
+    ("an evaluation of an unknown name", spec(evaluation="p = avg"), 10, 5, "unknown name 'avg'", "define it"),
+    ("a value of an evaluation for nothing", spec(evaluation="q = 2*p\np = 3*p"), 10, 1,
+     "'q' is computed, but never used", "remove it"),
+    ("several states of no number", several("each = 0"), 5, 26,
+     "a whole number or the name of a hyperparameter; got none", 'each = "beta"'),
+    ("several states of true", several("each = true"), 5, 26, "the name of a hyperparameter; got true or false", ""),
+    ("several states of a list", several("each = [1]"), 5, 26, "the name of a hyperparameter; got a list", ""),
+    ("several states by a single value", several("each = 'eta'"), 5, 26,
+     "expected the name of a hyperparameter with several values, got 'eta'", ""),
+    ("too many states", several("each = 3000"), 5, 26, "expected at most 2000 states, got 3000", ""),
+    ("a name of several that is taken",
+     several("each = 2", "v[1] = v[2] + g\nv[2] = g\nv2 = v[1]\ndelta = eta*v2*v[1]"),
+     5, 1, "'v2' is how v[2] is called, and another name too", "another name"),
+    ("several states as one", several("each = 2", "v[1] = v[2] + g\nv[2] = g\ndelta = eta*v"), 10, 13,
+     "'v' stands for 2 states", "write v[1] to v[2]"),
+    ("several states assigned as one", several("each = 2", "v[1] = v[2] + g\nv = g\ndelta = eta*v[1]"), 9, 1,
+     "'v' stands for 2 states", "write v[1] to v[2]"),
+    ("a state too many", several("each = 2", "v[1] = v[2] + g\nv[2] = g\ndelta = eta*v[3]"), 10, 13,
+     "expected v[1] to v[2], got v[3]", "counted from 1"),
+    ("a value that changes its type", spec("x = 1\nfor b in beta:\n    x = x*b + 1 > 0\ndelta = eta*g*x",
+     hypers=f"{ETA}\n{BETA}"), 9, 9, "'x': expected a number in every turn, got a condition", "its own name"),
+    ("a loop in a loop of the same name", spec("x = 0\nfor b in beta:\n    for b in beta:\n        x = x + b\n"
+     "delta = eta*g*x",
+     hypers=f"{ETA}\n{BETA}"), 9, 9, "the name 'b' of a loop is another's too", ""),
+    ("loops of very many turns", spec("x = 0\nfor i in range(100):\n    for j in range(100):\n        x = x + j\n"
+     "delta = eta*g*x"), 9, 9, "expected loops of at most 2000 formulas altogether, got more", "fewer turns"),
+    ("loops that assign twice outside", spec("x = 0\nfor b in beta:\n    x = x + b\nx = 2\ndelta = eta*g*x",
+     hypers=f"{ETA}\n{BETA}"), 10, 1, "'x' is assigned twice", ""),
     ("a rule's name", spec(name='name = "a b"'), 1, 8, "'a b' cannot be the name of a rule", "in ASCII"),
     ("code in a rule's name", spec(name="""name = 'm; system("x")'"""), 1, 8, "cannot be the name of a rule", ""),
     ("a rule that is a keyword", spec(name="name = 'class'"), 1, 8, "'class' is a keyword of Python", ""),
@@ -727,7 +808,17 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
                 reached.add((frame.f_code.co_filename, frame.f_lineno))
 
     sites: list[tuple[str, ast.Call]] = []
-    for name in ("parse", "formula", "resolve", "expressions", "elaborate", "agreement", "check"):
+    for name in (
+        "parse",
+        "formula",
+        "loops",
+        "resolve",
+        "expressions",
+        "elaborate",
+        "evaluation",
+        "agreement",
+        "check",
+    ):
         module = sys.modules[f"optgen.language.{name}"]
         monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # others report through `resolve`
         for function in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
@@ -745,6 +836,81 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
         if not any((file, line) in reached for line in range(call.lineno, (call.end_lineno or 0) + 1))
     ]
     assert missed == []
+
+
+# ---- Loops ----
+
+LOOPED = """
+total = 0
+for k in range(3, 1, -1):
+    h[k] = h[k-1]   # the oldest first
+
+h[1] = g
+for b in beta:
+    u[b] = b*h[1]
+    for k in range(1, 1 + len(h)):
+
+        # which may stand anywhere
+        total = total + u[b]*h[k]/k
+most = max(abs(h[k]) for k in range(1, 4))
+delta = eta*(total + most*sum(c for c in beta) + mean(u[b] for b in beta))
+"""
+#: The same by hand.
+UNROLLED = """
+h3 = h2
+h2 = h1
+h1 = g
+u1 = beta[1]*h1
+a1 = 0 + u1*h1/1
+a2 = a1 + u1*h2/2
+a3 = a2 + u1*h3/3
+u2 = beta[2]*h1
+a4 = a3 + u2*h1/1
+a5 = a4 + u2*h2/2
+a6 = a5 + u2*h3/3
+most = max(max(abs(h1), abs(h2)), abs(h3))
+delta = eta*(a6 + most*(beta[1] + beta[2]) + (u1 + u2)/2)
+"""
+
+
+def test_a_loop_is_its_turns_written_out():
+    hypers = f"{ETA}\n{BETA}"
+    (looped,) = rules(spec(LOOPED, hypers=hypers, states="h = { init = 0, each = 3 }"))
+    (plain,) = rules(spec(UNROLLED, hypers=hypers, states="\n".join(f"h{i} = {{ init = 0 }}" for i in (1, 2, 3))))
+    assert looped.states == plain.states
+    rng = np.random.default_rng(0)
+    ends = []
+    for rule in (looped, plain):
+        arrays = {name: np.full(5, 0.5) for name in ("p", "g", "h1", "h2", "h3")}
+        rng = np.random.default_rng(1)
+        for t in range(1, 6):
+            arrays["g"][:] = rng.standard_normal(5)
+            interp.step(rule, {"eta": (0.1,), "beta": (0.9, 0.999)}, t, arrays)
+        ends.append({name: array.tobytes() for name, array in arrays.items()})
+    assert ends[0] == ends[1]
+
+
+def test_a_name_that_a_loop_assigns_keeps_it_for_the_last_value():
+    text = spec("x = g\nfor b in beta:\n    x = b*x\ndelta = eta*x", hypers=f"{ETA}\n{BETA}")
+    assert body(text, matrix=None) == {
+        "x_1": "g", "x_2": "β₁·x_1", "x": "β₂·x_2", "delta": "η·x", "p": "p − Δ"
+    }  # fmt: skip
+
+
+def test_a_state_that_a_loop_assigns_goes_from_turn_to_turn():
+    text = spec("for b in beta:\n    m = b*m + g\ndelta = eta*m", hypers=f"{ETA}\n{BETA}", states=M)
+    assert body(text, matrix=None) == {"m_1": "β₁·m + g", "m": "β₂·m_1 + g", "delta": "η·m", "p": "p − Δ"}
+
+
+def test_states_for_the_values_of_a_list_have_their_flag_and_extent_too():
+    text = spec(
+        "for b in beta:\n    v[b] = b*v[b] + norm(g)\ndelta = eta*g*(sum(v[b] for b in beta) if f else 1)",
+        hypers=f"{ETA}\n{BETA}", flags="f = {}",
+        states="v = { init = 'eta', extent = 'tensor', when = 'f', each = 'beta', doc = 'lengths' }",
+    )  # fmt: skip
+    without, with_f = sorted(rules(text), key=lambda rule: rule.flags[0].value)
+    assert not without.states
+    assert [(s.name, s.extent, s.doc) for s in with_f.states] == [(f"v{i}", Extent.TENSOR, "lengths") for i in (1, 2)]
 
 
 # ---- Choices ----
@@ -1282,7 +1448,9 @@ def test_no_name_that_a_spec_may_use_is_one_that_the_python_module_needs(what: s
 
 # ---- No text whatsoever raises anything but SpecError ----
 
-VALID = [(driver.SPECS / f"{stem}.toml").read_text("utf-8") for stem in ("adamw", "torch_sgd", "sm3", "lookahead")]
+VALID = [
+    (driver.SPECS / f"{stem}.toml").read_text("utf-8") for stem in ("adamw", "torch_sgd", "sm3", "lookahead", "aggmo")
+]
 MARKS = (
     "= == + - * / ** ^ ( ) [ ] { } , . : := ; # ' ''' \" \"\"\" \\ \\n @ % ~ 0 1 2 1e400 1e-400 0x1 1_0 nan inf true"
 )
@@ -1290,8 +1458,9 @@ WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps cou
 GIVEN = "is a.b group tensor matrix row column size grad new proceed slow k buffered momentum acc_row acc mean first"
 KEYS = "where( max( sqrt( [state] [flags] [update] [hyperparameters] [[state]] init= when= default= range= formulas= {}"
 MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= matrices= 'p' 'tensor' length("
+LOOPS = "for b in beta: range( len( each= m[1] [b] sum(m for"
 BLANKS = ("", " ", "\t", "\n", "\r\n", "\r", "\x85", "2020-01-01")
-TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS)).split(), *BLANKS)
+TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS, LOOPS)).split(), *BLANKS)
 PIECES = st.one_of(st.sampled_from(TOKENS), st.text(max_size=3))
 
 

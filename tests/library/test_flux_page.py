@@ -59,7 +59,7 @@ def test_the_loss_goes_down_under_every_rule(model, subject):
             for p in (W, b):
                 update(opt, p, grads[p])
         losses.append(float(loss(x, y)))
-    first = 1 if "AccumGrad" in subject else 0  # the step that is the first to move
+    first = next(i for i, each in enumerate(losses) if each != before)  # the step that is the first to move
     assert losses[-1] < losses[first] < before
 
 
@@ -80,7 +80,9 @@ def test_a_rule_of_all_parameters_together_says_that_they_cannot_be_updated_one_
     opt, grads = make(subject), gradient(lambda: loss(x, y), Params([W, b]))
     update(opt, W, grads[W])
     start = b.data.copy()
-    with pytest.raises(optgen.OptgenError, match="reduces over all parameters: the 1 of before were expected, 1 are"):
+    with pytest.raises(
+        optgen.OptgenError, match="reduces over all parameters: expected the 1 of before, got all but 1"
+    ):
         update(opt, b, grads[b])
     assert (b.data == start).all()
 

@@ -28,6 +28,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("RMSProp", {"centred": True, "eta": 0.05, "rho": 0.5, "eps": 1e-3}),
     ("RMSProp", {"centred": True, "rho": 0.99}),
     ("RMSProp", {"centred": False, "rho": 0.5}),
+    ("AggMo", {}),
+    ("AggMo", {"eta": 0.01}),
+    ("AggMo", {"beta": (0.5, 0.9, 0.999)}),
+    ("AggMo", {"eta": 0.02, "beta": (0.25, 0.0, 0.5)}),
 ]
 
 

@@ -21,6 +21,8 @@ from optgen.errors import ArgumentError
 
 torch = pytest.importorskip("torch")
 
+pytestmark = pytest.mark.no_cover
+
 Array = np.ndarray[Any, np.dtype[Any]]
 STEPS = 120
 TOLERANCE = 1e-12

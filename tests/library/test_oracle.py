@@ -114,10 +114,17 @@ def test_every_rule_of_the_seed_has_a_reference() -> None:
 
 
 #: Where else rules are compared with what somebody else wrote: the file, and the table that names them.
-TABLES = (("test_library_torch", "NUMBERS"), ("test_library_optax", "THEIRS"), ("papers_by_hand", "MORE"),
-          ("test_library_inputs", "PAPERS"))  # fmt: skip
+TABLES = (
+    ("test_library_torch", "NUMBERS"),
+    ("test_library_optax", "THEIRS"),
+    ("papers_by_hand", "MORE"),
+    ("test_library_inputs", "PAPERS"),
+    ("test_library_collection", "THEIRS"),
+    ("test_library_collection", "FILTERS"),
+)
 #: The parts that are compared in functions of their own in test_parts, and not in its table.
 APART = {
+    "MARS": ("test_library_collection", "test_mars_before_descent_by_signs_is_the_collections_mars_lion"),
     "EMA": ("test_chain", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),
     "ClipGlobalNorm": ("test_chain", "test_a_global_norm_is_of_all_parameters"),
     "Unscale": ("test_loss_scaling", "test_unscaling_by_hand"),

@@ -23,7 +23,10 @@ import optgen.torch as optim
 from optgen.compiler import catalogue
 
 torch.set_num_threads(1)  # the tensors are tiny, and tests run beside each other
-pytestmark = pytest.mark.filterwarnings("ignore")  # Lightning's own, of what it finds and of what it is built on
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # Lightning's own, of what it finds and of what it is built on
+    pytest.mark.no_cover,
+]
 #: What a trainer can step with no more than gradients.
 RULES = [name for name in catalogue.shipped_rules() if not getattr(optgen, name)().rule.inputs]
 

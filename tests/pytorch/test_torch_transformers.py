@@ -30,7 +30,10 @@ import optgen.torch as optim
 from optgen.compiler import catalogue
 
 torch.set_num_threads(1)  # the tensors are tiny, and tests run beside each other
-pytestmark = pytest.mark.filterwarnings("ignore")  # those of the libraries, of each other
+pytestmark = [
+    pytest.mark.filterwarnings("ignore"),  # those of the libraries, of each other
+    pytest.mark.no_cover,
+]
 logging.disable_progress_bar()
 STEPS = 4
 

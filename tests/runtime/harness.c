@@ -117,7 +117,7 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
         total += optgen_units(kernel, cells[k]);
         slabs += optgen_slabs(cells[k]);
     }
-    const optgen_work wrong = { write_behind_the_end, NULL, NULL, NULL, 0, NULL };
+    const optgen_work wrong = { .row = write_behind_the_end };
     optgen_kernel other = *kernel;
     if (has("behind"))
         other.work = &wrong, other.count = 1;

@@ -5,12 +5,14 @@ A program of its own (`harness.c`) steps the kernels; it is the program that is 
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from equivalence import REDUCED
@@ -28,6 +30,9 @@ pytestmark = pytest.mark.slow
 HARNESS = Path(__file__).with_name("harness.c")
 MEMORY = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 RACES = ("-fsanitize=thread",)
+#: The first race ends the program: to find the places of thousands takes minutes.
+ENVIRONMENT = {**os.environ, "TSAN_OPTIONS": "halt_on_error=1"}
+LIMIT = 300.0  # seconds, on a busy machine
 
 
 @dataclass(frozen=True)
@@ -37,10 +42,11 @@ class Program:
 
     def run(self, callers: int, fault: str = "") -> subprocess.CompletedProcess[str]:
         call = [str(self.path), str(callers), *([fault] if fault else [])]
-        done = subprocess.run(call, capture_output=True, text=True, timeout=120)
+        how: dict[str, Any] = {"capture_output": True, "text": True, "timeout": LIMIT, "env": ENVIRONMENT}
+        done = subprocess.run(call, **how)
         if "unexpected memory mapping" in done.stderr and shutil.which("setarch"):
             # The system scatters memory more than an older sanitizer can follow.
-            done = subprocess.run(["setarch", "-R", *call], capture_output=True, text=True, timeout=120)
+            done = subprocess.run(["setarch", "-R", *call], **how)
         return done
 
 

@@ -85,7 +85,26 @@ class RMSProp(flux_by_hand.RMSProp):
         return p - self.eta / (math.sqrt(self.variance[i]) + self.eps) * g
 
 
-MORE: dict[str, type[Rule]] = {rule.__name__: rule for rule in (RADAM, OAdam, RMSProp)}
+@dataclass(kw_only=True)
+class AggMo(Rule):
+    """Lucas et al., equation 4, without its recurrence: a velocity is the sum of all gradients so far, each with the
+    power of its age."""
+
+    eta: float = 0.1
+    beta: tuple[float, float, float] = (0.0, 0.9, 0.99)
+
+    def begin(self, n: int) -> None:
+        self.past: list[list[float]] = [[] for _ in range(n)]
+        self.v1, self.v2, self.v3 = ([0.0] * n for _ in self.beta)
+
+    def move(self, i: int, p: float, g: float) -> float:
+        self.past[i].append(g)
+        for v, b in zip((self.v1, self.v2, self.v3), self.beta, strict=True):
+            v[i] = math.fsum(b ** (self.t - s) * old for s, old in enumerate(self.past[i], 1))
+        return p - (self.v1[i] + self.v2[i] + self.v3[i]) * self.eta / 3.0
+
+
+MORE: dict[str, type[Rule]] = {rule.__name__: rule for rule in (RADAM, OAdam, RMSProp, AggMo)}
 
 
 def gradients(steps: int, shape: tuple[int, ...] = (8,), seed: int = 11) -> Array:

@@ -24,6 +24,7 @@ PARTS = [name for name in SPECS if name not in RULES]
 
 #: For each part, its chain, and the arguments of the rule there.
 CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "AGC": ("AGC", "ADAM", {}),
     "AccumGrad": ("AccumGrad", "ADAM", {}),
     "Cautious": ("ADAM", "Cautious", {}),
     "ClipGlobalNorm": ("ClipGlobalNorm", "ADAM", {}),
@@ -32,8 +33,11 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "EMA": ("ADAM", "EMA", {}),
     "ExpDecay": ("ADAM", "ExpDecay", {"eta": 1.0}),
     "GradientCentralisation": ("GradientCentralisation", "ADAM", {}),
+    "Grokfast": ("Grokfast", "ADAM", {}),
     "InvDecay": ("ADAM", "InvDecay", {}),
     "Lookahead": ("ADAM", "Lookahead", {}),
+    "MARS": ("MARS", "ADAM", {}),
+    "OrthoGrad": ("OrthoGrad", "ADAM", {}),
     "SignDecay": ("SignDecay", "ADAM", {}),
     "Unscale": ("Unscale", "ADAM", {}),
     "WeightDecay": ("WeightDecay", "ADAM", {}),
@@ -74,6 +78,7 @@ OWN = {"Reduced": REDUCED, "Slices": SLICES, "Lines": LINES}
 #: Arguments with which the loss of a small regression falls from the first steps on, where the defaults do not do.
 DESCENDING: dict[str, dict[str, Any]] = {
     "ScheduleFreeSGD": {"eta": 0.1},  # 1 suits gradients that are clipped
+    "VSGD": {"eta": 0.01},  # 0.1 suits noise
 }
 
 

@@ -1,0 +1,51 @@
+"""Evaluation: what parameters are evaluated with, in the place of what they are trained with.
+
+In: parameters between two steps, with their slots. Out: what writes to them, all of it computed before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from .. import interpreter as interp
+from ..ir.expr import PARAMETER
+from .array_library import ParameterSlot
+from .arrays import COMPUTE
+from .engine import StepEngine
+from .interrupts import to_its_end
+
+__all__ = ["evaluated"]
+
+
+def evaluated(
+    engine: StepEngine, given: Sequence[Any], places: Sequence[int], slots: Sequence[ParameterSlot | None]
+) -> Callable[[], object]:
+    """What writes to these parameters what they are evaluated with. Those that were never stepped stay as they are.
+
+    Nothing is changed before it is called. `places`: where they stand among all parameters of the optimiser.
+    """
+    library, hypers = engine.library, engine.hypers
+    begun = [i for i, slot in enumerate(slots) if slot is not None and slot.t]
+    sets = hypers.sets_at({slot.t - 1 for slot in slots if slot is not None and slot.t})
+    computed = []
+    for i in begun:
+        slot, looked = slots[i], library.parameter(given[i], i, len(given))
+        assert slot is not None
+        rule = hypers.compilation.rules[hypers.variant(places[i], looked.shape)]
+        small = {state.name for state in rule.small_states}
+        arrays = {name: library.state(x, small=name in small).memory for name, x in slot.arrays.items()}
+        arrays |= {PARAMETER: looked.memory} | engine.states.group
+        values = sets[hypers.number(places[i], COMPUTE[looked.memory.dtype])][slot.t]
+        computed.append((looked, interp.evaluated(rule, values, slot.t, arrays).astype(looked.memory.dtype)))
+
+    def work() -> bool:
+        for looked, values in computed:
+            looked.memory[...] = values
+            if looked.restore is not None:
+                looked.restore()
+        if library.mark_changed is not None:
+            library.mark_changed([given[i] for i in begun])
+        return True
+
+    return lambda: to_its_end(work)
