@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
-from rules import PART_OF, SPECS, make, same_everywhere
+from rules import PART_OF, make, same_everywhere
 from trajectories import SHAPES, STEPS, Array, assert_same_path, gradients, ours, starts
 
 import optgen
