@@ -12,7 +12,7 @@ import typing
 
 import numpy as np
 import pytest
-from rules import DESCENDING, FED, GROUPED, PARTS, SPECS, SUBJECTS, another, make, part_of, variants, rules_of
+from rules import DESCENDING, FED, GROUPED, PARTS, SPECS, SUBJECTS, another, make, part_of, rules_of, variants
 
 import optgen
 from optgen import param

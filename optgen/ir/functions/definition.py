@@ -5,7 +5,7 @@ interpreter and C follow alike, so that they give the same bits.
 
 A text has functions of a few lines, `name = expression` and at last `return expression`. They may call
 
-- the primitives of the language that are exact, and those of `REPRESENTATION`;
+- the primitives of the language that are not `DEFINED`, and those of `REPRESENTATION`;
 - each other, if those called stand before: their lines take the place of the call, and they may return several values;
 - `poly(x, NAME)`, the polynomial in x with the coefficients NAME;
 - `near(x)`, the whole number next to x, for |x| below 2**51.
