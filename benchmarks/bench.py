@@ -60,7 +60,7 @@ def thread_counts(text: str | None) -> list[int]:
         return [count for count in (1, 2) if count <= processors()]
     parts = [part.strip() for part in text.split(",")]
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ArgumentError(f"--threads: numbers with commas between them were expected, got {text!r}", hint="1,2")
+        raise ArgumentError(f"--threads: expected numbers with commas between them, got {text!r}", hint="1,2")
     counts = list(dict.fromkeys(map(int, parts)))
     if max(counts) > processors():
         hint = f"take at most {processors()}: a thread without a processor measures the scheduler"

@@ -59,7 +59,7 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
         figure.savefig(path, dpi=150)
     except (OSError, ValueError) as error:
         hint = "name a file that ends in .png, .svg or .pdf, in a folder that is there"
-        raise OptgenError(f"{path} cannot be written: {error}", hint=hint) from None
+        raise OptgenError(f"expected to write {path}, got {error}", hint=hint) from None
 
 
 def _panel(ax: Any, rule: str, threads: int, results: Sequence[dict[str, Any]]) -> None:

@@ -25,7 +25,7 @@ FORMER: dict[str, tuple[str, ...]] = {
     "schedules": ("optimiser.schedules",),
     "state": ("optimiser.state",),
     "toolchain": ("compiler.toolchain",),
-    "track": ("training.autodiff",),
+    "track": ("training.autodiff", "training.params", "training.tracked"),
     "ir": ("ir.expr", "ir.rule", "ir.verify"),
     "optimiser": ("optimiser.base",),
     "training": ("training.loop",),

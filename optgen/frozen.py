@@ -76,7 +76,7 @@ def _constructor(cls: type, names: tuple[str, ...], defaults: dict[str, Any]) ->
         if keywords or len(args) != count:
             given = dict(zip(names, args, strict=False))
             if len(args) > count or given.keys() & keywords or not known.issuperset(keywords):
-                raise TypeError(f"{cls.__name__}: the fields {', '.join(names)} were expected, got {args}, {keywords}")
+                raise TypeError(f"{cls.__name__}: expected the fields {', '.join(names)}, got {args}, {keywords}")
             values.update(defaults)
             values.update(given)
             values.update(keywords)
@@ -109,4 +109,6 @@ def _shown(self: Any) -> str:
 
 
 def _refuse(self: object, name: str, value: object = None) -> NoReturn:
-    raise AttributeError(f"{type(self).__name__}.{name} cannot change: make another value, by `replace`")
+    raise AttributeError(
+        f"expected {type(self).__name__}.{name} to stay, got a change: make another value, by `replace`"
+    )

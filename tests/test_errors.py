@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
+import re
+from collections.abc import Iterator
 
 import pytest
 
 from optgen import errors
 from optgen.errors import Diagnostic, Span, SpecError
+from optgen.paths import BUILD, PACKAGE
 
 
 def test_a_fault_is_shown_with_its_place_its_line_a_caret_and_a_hint() -> None:
@@ -70,3 +74,37 @@ def test_every_error_is_of_the_one_family_and_of_the_built_in_kind_that_a_caller
     for name, kind in kinds.items():
         assert issubclass(classes[name], errors.OptgenError)
         assert issubclass(classes[name], kind)
+
+
+def messages(tree: ast.AST) -> Iterator[str]:
+    """The literal text of what a module raises: the first argument of each error, and each `message`."""
+    for node in ast.walk(tree):
+        found: ast.AST | None = None
+        if isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call) and node.exc.args:
+            found = node.exc.args[0]
+        elif isinstance(node, ast.Assign | ast.AugAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            found = node.value if any(ast.unparse(target) == "message" for target in targets) else None
+        if found is not None:
+            yield "".join(c.value for c in ast.walk(found) if isinstance(c, ast.Constant) and isinstance(c.value, str))
+
+
+#: What a message says where it does not begin with what it expects.
+OTHER_VOICES = re.compile(r"\b((was|were) expected|must|should|ha[sd] to|cannot(?! be said))\b")
+
+
+def test_messages_have_one_voice() -> None:
+    """What was expected, then what came: not "X was expected", "X must be" or "X cannot be"."""
+    found = {
+        path.relative_to(PACKAGE).as_posix(): list(messages(ast.parse(path.read_text("utf-8"))))
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if BUILD not in path.parents
+    }
+    assert sum(map(len, found.values())) > 150
+    assert not {path: texts for path, all_of in found.items() if (texts := list(filter(OTHER_VOICES.search, all_of)))}
+
+
+def test_other_voices_are_heard() -> None:
+    tree = ast.parse('message = f"{x}: a number was expected"\nraise ValueError(f"{x} must be {y}", hint="it should")')
+    assert [bool(OTHER_VOICES.search(text)) for text in messages(tree)] == [True, True]
+    assert not OTHER_VOICES.search("expected a number, got a text")

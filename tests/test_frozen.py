@@ -69,7 +69,7 @@ def test_a_derived_field_is_neither_given_nor_compared_nor_shown() -> None:
     assert (Named("abc").length, repr(Named("abc"))) == (3, "Named(name='abc')")
     assert replace(Named("abc"), name="ab").length == 2
     assert hash(Named("abc")) == 7  # what a class defines stays
-    with pytest.raises(TypeError, match="Named: the fields name were expected"):
+    with pytest.raises(TypeError, match="Named: expected the fields name"):
         Named("abc", length=4)  # type: ignore[call-arg]
 
 
@@ -77,9 +77,9 @@ def test_a_derived_field_is_neither_given_nor_compared_nor_shown() -> None:
     ("args", "keywords", "message"),
     [
         ((), {}, "Point: values of the fields x are missing"),
-        ((1.0, 2.0, 3.0), {}, "Point: the fields x, y were expected, got"),
-        ((1.0,), {"x": 2.0}, "Point: the fields x, y were expected, got"),
-        ((1.0,), {"z": 2.0}, "Point: the fields x, y were expected, got"),
+        ((1.0, 2.0, 3.0), {}, "Point: expected the fields x, y, got"),
+        ((1.0,), {"x": 2.0}, "Point: expected the fields x, y, got"),
+        ((1.0,), {"z": 2.0}, "Point: expected the fields x, y, got"),
     ],
 )
 def test_other_fields_are_refused(args: tuple[Any, ...], keywords: dict[str, Any], message: str) -> None:
@@ -89,11 +89,11 @@ def test_other_fields_are_refused(args: tuple[Any, ...], keywords: dict[str, Any
 
 def test_a_value_never_changes() -> None:
     point = Point(1.0)
-    with pytest.raises(AttributeError, match="x cannot change"):
+    with pytest.raises(AttributeError, match=r"expected .*x to stay"):
         point.x = 2.0  # type: ignore[misc]
-    with pytest.raises(AttributeError, match="z cannot change"):
+    with pytest.raises(AttributeError, match=r"expected .*z to stay"):
         point.z = 2.0  # type: ignore[attr-defined]
-    with pytest.raises(AttributeError, match="x cannot change"):
+    with pytest.raises(AttributeError, match=r"expected .*x to stay"):
         del point.x
     assert (replace(point, x=2.0), point) == (Point(2.0), Point(1.0))
 

@@ -144,3 +144,63 @@ HEAVY = {"numpy", "cffi", "_cffi_backend", "jinja2", "autograd", "click", "rich"
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code: str, may: set[str]) -> None:
     assert loaded_by(code) & HEAVY == may
+
+
+def private(name: str) -> bool:
+    return name.startswith("_") and not name.startswith("__")
+
+
+def own_names(tree: ast.Module) -> set[str]:
+    """The private names that a module gives to something: functions, classes, fields, attributes of `self`."""
+    found = set()
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.Name(id=name, ctx=ast.Store()):
+                found.add(name)
+            case ast.Attribute(value=ast.Name(id="self" | "cls"), attr=name, ctx=ast.Store()):
+                found.add(name)
+            case ast.Assign(targets=[ast.Name(id="__slots__")], value=value):
+                found |= {c.value for c in ast.walk(value) if isinstance(c, ast.Constant)}
+    return set(filter(private, found))
+
+
+def uses_of_others(tree: ast.Module, others: set[str]) -> list[str]:
+    """Where a module uses private names of others: as attributes of what is not `self`, or imported."""
+    found = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and node.attr in others and ast.unparse(node.value) not in ("self", "cls"):
+            found.append(f"{node.lineno}: {ast.unparse(node)}")
+        if isinstance(node, ast.ImportFrom) and (node.level or (node.module or "").startswith("optgen")):
+            found += [f"{node.lineno}: {alias.name}" for alias in node.names if private(alias.name)]
+    return found
+
+
+def test_no_module_uses_the_private_names_of_another() -> None:
+    trees = {
+        path.relative_to(PACKAGE).as_posix(): ast.parse(path.read_text("utf-8"))
+        for path in FILES
+        if "build" not in path.relative_to(PACKAGE).parts
+    }
+    own = {path: own_names(tree) for path, tree in trees.items()}
+    every = set().union(*own.values())
+    # Of autograd's boxes and of NumPy's compiled enumerations, which have fields of these names too.
+    foreign = {"_value", "_node", "_value_"}
+    used = {path: uses_of_others(tree, every - own[path] - foreign) for path, tree in trees.items()}
+    assert not {path: found for path, found in used.items() if found}
+
+
+def test_private_names_are_found_however_they_are_used() -> None:
+    tree = ast.parse("from optgen.names import _NAME\nother._held = 1\nself._held = 2\nprint(other._kept)")
+    assert own_names(ast.parse("class A:\n  _kept: int\n  def f(self):\n    self._held = 1")) == {"_kept", "_held"}
+    assert uses_of_others(tree, {"_held", "_kept"}) == ["1: _NAME", "2: other._held", "4: other._kept"]
+
+
+def test_no_module_is_longer_than_400_lines() -> None:
+    """A file is one subject. The interpreter is one too, and is read beside the kernels as a whole."""
+    lengths = {
+        path.relative_to(PACKAGE).as_posix(): len(path.read_text("utf-8").splitlines())
+        for path in FILES
+        if "build" not in path.relative_to(PACKAGE).parts
+    }
+    assert len(lengths) > 120
+    assert not {path: length for path, length in lengths.items() if length > (450 if path == "interpreter.py" else 400)}

@@ -9,13 +9,9 @@ so `optgen --help` waits for none of them.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,21 +19,15 @@ import click
 
 from .. import __version__
 from ..compiler import catalogue
-from ..errors import ArgumentError, CompilerNotFound, OptgenError, SpecError, UnknownRule
-from ..runtime import machine
+from ..errors import ArgumentError, OptgenError, SpecError, UnknownRule
+from .benchmarking import bench
+from .building import build
+from .output import SPEC, print_blocks, print_raw
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-    from ..compiler.build import Job
     from ..compiler.driver import Compilation
-    from .pages import Block, Table
 
 __all__ = ["main"]
-
-SPEC = click.Path(path_type=Path)
-#: The width of a terminal, in columns, from which names and numbers are never broken.
-ROOMY = 72
 
 
 class _Commands(click.Group):
@@ -61,196 +51,8 @@ def main() -> None:
     """Write an update rule once, as mathematics; get optimisers that are fused, fast and proven equal to it."""
 
 
-# ---- build ----
-
-
-@main.command()
-@click.argument("specs", metavar="[SPEC]...", nargs=-1, type=SPEC)
-@click.option("--out", default="build", show_default=True, type=SPEC, help="The folder of what is built.")
-@click.option("--jobs", type=click.IntRange(min=1), help="How many to compile at a time; one a processor by itself.")
-def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
-    """Compile specs, or the shipped rules, to modules.
-
-    Each SPEC gives a module that can be imported and a kernel beside it; without any, all shipped rules are compiled.
-    What is up to date is left as it is.
-    """
-    from ..compiler import build as builder
-    from ..compiler import manifest as product
-    from ..compiler import toolchain
-    from ..paths import BUILD
-
-    wanted = list(builder.jobs(list(specs or catalogue.shipped())))
-    if specs and out.resolve() != BUILD:
-        wanted = [job for job in wanted if job.compilation]  # the runtime is looked for in optgen's own folder only
-        if product.built_library(BUILD / "runtime.json", product.fingerprint("")) is None:
-            note = f"`optgen build --out {BUILD}` builds it now"
-            click.echo(f"note: the runtime of optgen will be compiled on first use; {note}", err=True)
-    start = time.perf_counter()
-    made = 0
-    try:
-        compiler = toolchain.find_compiler()
-    except CompilerNotFound:
-        if not all(builder.is_current(job, out, None) for job in wanted):
-            raise
-    else:
-        with _building_in(out):
-            made = _build_all(wanted, out, compiler, jobs or machine.processors())
-            if out.resolve() == BUILD:
-                product.note_sources(out)
-                if not specs:
-                    builder.write_stubs(wanted)
-    current = f"{len(wanted) - made} up to date"
-    if made:
-        click.echo(f"{made} built, {current} in {out} ({time.perf_counter() - start:.1f} s)")
-    else:
-        click.echo(f"{current} in {out}, nothing to do")
-
-
-@contextmanager
-def _building_in(folder: Path) -> Iterator[None]:
-    """Create the folder if necessary, and hold it while no other process builds there."""
-    from ..compiler.lock import sole_builder
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with sole_builder(folder):
-            yield
-    except OSError as error:  # also a CacheError, whose message is about the cache
-        fault = error.__cause__ or error
-        if isinstance(fault, BrokenPipeError):  # the reader of standard output is gone
-            raise fault from None
-        hint = "choose another folder with --out"
-        raise OptgenError(f"{folder} cannot be built in: {fault}", hint=hint) from None
-
-
-def _build_all(wanted: Sequence[Job], folder: Path, compiler: Any, workers: int) -> int:
-    """Build all jobs and return how many had to be built. Failures are collected and raised at the end."""
-    from rich.console import Console
-    from rich.progress import Progress
-
-    from ..compiler import build as builder
-
-    def run(job: Job) -> float | None:
-        start = time.perf_counter()
-        return time.perf_counter() - start if builder.build(job, folder, compiler) else None
-
-    watched = sys.stderr.isatty()
-    lines, faults = [], []
-    pool = ThreadPoolExecutor(workers)  # threads suffice: the compiler runs in processes of its own
-    console = Console(stderr=True, quiet=not watched)  # no bar without a terminal
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("building", total=len(wanted))
-        try:
-            running = {pool.submit(run, job): job.stem for job in wanted}
-            for future in as_completed(running):
-                try:
-                    seconds = future.result()
-                except (OptgenError, OSError) as error:
-                    faults.append(f"{running[future]}: {error}")
-                else:
-                    if seconds is not None:
-                        lines.append(f"built {running[future]} ({seconds:.1f} s)")
-                        if not watched:  # on a terminal, the lines follow when the bar is gone
-                            click.echo(lines[-1])
-                progress.advance(task)
-        finally:
-            pool.shutdown(cancel_futures=True)
-    if watched:
-        click.echo("".join(f"{line}\n" for line in lines), nl=False)
-    if faults:
-        raise OptgenError("\n\n".join(faults))
-    return len(lines)
-
-
-# ---- bench ----
-
-
-@main.command()
-@click.argument("rules", metavar="[RULE]...", nargs=-1)
-@click.option("--shape", "shapes", metavar="NAME", multiple=True, help="A list of shapes; again for more, or `all`.")
-@click.option("--threads", metavar="N,...", help="Numbers of threads, a process for each; 1,2 by itself.")
-@click.option("--peers", default="all", show_default=True, metavar="NAME,...", help="Those to compare with; or `none`.")
-@click.option("--rounds", type=click.IntRange(min=1), help="How often each has its turn; 11 by itself.")
-@click.option("--json", "table", type=SPEC, help="Write all figures to this file.")
-@click.option("--picture", type=SPEC, help="Draw how near each rule is to the limit: a file .png, .svg or .pdf.")
-@click.option("--targets", is_flag=True, help="What optgen is to reach, on two threads; status 1 if it does not.")
-def bench(
-    rules: tuple[str, ...],
-    shapes: tuple[str, ...],
-    threads: str | None,
-    peers: str,
-    rounds: int | None,
-    table: Path | None,
-    picture: Path | None,
-    targets: bool,
-) -> None:
-    """Measure steps beside those of other libraries.
-
-    Each RULE (`Adam` by itself, `all` for all) takes a step on lists of parameters: 100x64, 512x4096, 1x1M, 1x25M,
-    25x1M, resnet50, gpt2. So do the peers that are installed and have the rule, in turn, in one process; and beside
-    them stands the limit, a loop that reads and writes as many bytes in place. `clip+AdamW` is a chain.
-
-    Peers are torch-loop, torch-foreach, torch-fused, torch-compiled (`torch` is all of them), deepspeed, optax, numba
-    and numpy. What takes other steps than optgen is not timed. torch needs most of a minute to compile a step.
-    """
-    from ..paths import benchmarks
-
-    benching = benchmarks("bench")
-    chosen = benching.chosen_rules(rules, everything=targets)
-    others = benchmarks("peers").choose(peers)
-    if targets and (shapes or threads):
-        raise click.UsageError("--targets says itself on which shapes and on how many threads")
-    for path in filter(None, (table, picture)):
-        _expect_writable(path)
-    if picture:
-        benchmarks("picture").expect_matplotlib()
-    if targets:
-        aims = benchmarks("targets")
-        batches = [(aims.THREADS, batch) for batch in aims.batches(chosen, others, rounds or 0)]
-    else:
-        work = benching.jobs(chosen, benching.chosen_shapes(shapes), others, rounds or 0)
-        batches = [(count, work) for count in benching.thread_counts(threads)]
-    results: list[dict[str, Any]] = []
-    verdicts: list[Any] = []
-    for result in _measured(batches, benching.measured):
-        results.append(result)
-        verdicts = aims.judged(results) if targets else []
-        if table:  # after each result, so that an interrupted run keeps what it has measured
-            content = benching.document(results, [verdict.json() for verdict in verdicts])
-            table.write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    _print(*benching.report(results))
-    if targets:
-        click.echo()
-        _print(*aims.report(verdicts))
-    if picture:
-        benchmarks("picture").draw(results, picture)
-    if not all(verdict.ok for verdict in verdicts):
-        raise SystemExit(1)
-
-
-def _expect_writable(path: Path) -> None:
-    """Raise `OptgenError` unless a file can be written, before minutes are spent on its content."""
-    if path.is_dir() or not os.access(path.parent, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        raise OptgenError(f"{path} cannot be written", hint="name a file in a folder that is there")
-
-
-def _measured(batches: Sequence[tuple[int, Sequence[Any]]], measured: Any) -> Iterator[dict[str, Any]]:
-    """Yield results as they come, with a progress bar on a terminal."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True, quiet=not sys.stderr.isatty())
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("measuring", total=sum(len(work) for _, work in batches))
-        for count, work in batches:
-            names = [" ".join(filter(None, (job.rule, job.shape))) for job in work]
-            found = measured(work, count)
-            for name in names:
-                progress.update(task, description=f"{name}, {count} thread{'' if count == 1 else 's'}")
-                yield next(found)
-                progress.advance(task)
-            list(found)  # wait until the process has exited without an error
+main.add_command(build)
+main.add_command(bench)
 
 
 # ---- list, show, new, check ----
@@ -273,11 +75,11 @@ def list_rules(form: str, family: str | None) -> None:
         raise click.BadParameter(f"expected one of {', '.join(found)}; got {family!r}", param_hint="--family")
     chosen = [each for name, members in found.items() if family in (None, name) for each in members]
     if form == "table":
-        _print(*pages.listing(chosen))
+        print_blocks(*pages.listing(chosen))
     elif family is None:
-        _print_raw(markdown.rules_page(chosen))
+        print_raw(markdown.rules_page(chosen))
     else:
-        _print_raw(markdown.family_page(Family(family), chosen))
+        print_raw(markdown.family_page(Family(family), chosen))
 
 
 class _Form(click.Choice):  # type: ignore[type-arg]  # it takes arguments from click 8.2 on
@@ -307,16 +109,16 @@ def show(rule: str, form: str, flags: tuple[str, ...]) -> None:
     if form in ("c", "python"):
         if flags:
             raise click.UsageError(f"--flag does not go with --as {form}, which has all variants in one")
-        _print_raw(compilation.c_source if form == "c" else compilation.python_source)
+        print_raw(compilation.c_source if form == "c" else compilation.python_source)
         return
     variant = _variant(compilation, flags)
     if form == "markdown":
-        _print_raw(markdown.page(compilation, variant))
+        print_raw(markdown.page(compilation, variant))
     elif form == "latex":
-        _print_raw(pages.source(compilation, variant))
+        print_raw(pages.source(compilation, variant))
     else:
         page = {"summary": pages.show, "sweeps": pages.sweeps, "ir": pages.ir}[form]
-        _print(*page(compilation, variant))
+        print_blocks(*page(compilation, variant))
 
 
 @main.command()
@@ -339,14 +141,16 @@ def new(name: str, out: Path | None, part: str | None) -> None:
     if twins:
         known, spec = twins[0]
         hint = f"choose another name; to start from that rule, copy {spec}"
-        raise OptgenError(f"{name!r} is the name of a rule that comes with optgen, {known}", hint=hint)
+        raise OptgenError(f"expected a new name, got {name!r}: {known} comes with optgen", hint=hint)
     if not is_name(name):
         hint = "a name is a letter, then letters, digits and underscores, in ASCII"
-        raise OptgenError(f"{name!r} cannot be the name of a rule", hint=hint)
+        raise OptgenError(f"expected the name of a rule, got {name!r}", hint=hint)
     if name.lower() in builder.TAKEN:
-        raise OptgenError(f"{name!r} cannot be the name of a rule", hint="files of that name are optgen's own")
+        raise OptgenError(f"expected the name of a rule, got {name!r}", hint="files of that name are optgen's own")
     if path.suffix != ".toml":
-        raise OptgenError(f"{path}: the file of a spec ends in .toml", hint=f"for example: --out {name.lower()}.toml")
+        raise OptgenError(
+            f"expected a file that ends in .toml, got {path}", hint=f"for example: --out {name.lower()}.toml"
+        )
     text = spec_source(name, part or "", path.name, "Descent")
     try:
         driver.compile_text(text, path.name)
@@ -358,9 +162,9 @@ def new(name: str, out: Path | None, part: str | None) -> None:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
     except FileExistsError:
-        raise OptgenError(f"{path} is there already, and is not overwritten", hint=elsewhere) from None
+        raise OptgenError(f"expected a new file, got {path}, which is there already", hint=elsewhere) from None
     except OSError as error:
-        raise OptgenError(f"{path} cannot be written: {error.strerror}", hint=elsewhere) from None
+        raise OptgenError(f"expected to write {path}, got {error.strerror}", hint=elsewhere) from None
     click.echo(f"wrote {path}\nnext: optgen show {path}, optgen check {path}, optgen.load({str(path)!r})")
 
 
@@ -436,47 +240,6 @@ def doctor() -> None:
     rows = []
     for f in findings:
         rows.append((f.subject, "ok" if f.well else "NOT OK", f"{f.found}\nto do: {f.advice}" if f.advice else f.found))
-    _print(Table(rows, indent=0))
+    print_blocks(Table(rows, indent=0))
     if not all(finding.well for finding in findings):
         raise SystemExit(1)
-
-
-# ---- Text on the standard output ----
-
-
-def _fitted(table: Table, width: int) -> RenderableType:
-    """Lay a table out for a terminal of this width. Names and numbers are broken only on a narrow one."""
-    from rich.padding import Padding
-    from rich.table import Table as Grid
-
-    grid = Grid(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=bool(table.headers))
-    for i, cells in enumerate(zip(*table.rows, strict=True)):
-        whole = width >= ROOMY and not any(" " in cell for cell in cells)
-        grid.add_column(table.headers[i] if table.headers else "", no_wrap=whole, overflow="fold")
-    for row in table.rows:
-        grid.add_row(*map(_plain, row))
-    return Padding(grid, (0, 0, 0, table.indent))
-
-
-def _print(*parts: Block) -> None:
-    """Print blocks: fitted to the width of a terminal; in a pipe or a file as plain text, one line per row."""
-    from rich.console import Console
-
-    # The text of a spec is plain text: no markup in it takes effect.
-    console = Console(markup=False, emoji=False, highlight=False, force_terminal=sys.stdout.isatty())
-    if not console.is_terminal:
-        console.width = 10_000
-    with console.capture() as capture:
-        for part in parts:
-            console.print(_plain(part) if isinstance(part, str) else _fitted(part, console.width))
-    click.echo("\n".join(line.rstrip() for line in capture.get().splitlines()))
-
-
-def _plain(text: str) -> str:
-    """Remove control and invisible characters, since a spec may come from a stranger."""
-    return "".join(c if c.isprintable() or c == "\n" else " " for c in text)
-
-
-def _print_raw(text: str) -> None:
-    """Print a file for a compiler byte for byte, in UTF-8 whatever the locale."""
-    click.echo(text.encode(), nl=False)

@@ -104,7 +104,7 @@ def _threads() -> tuple[bool, str, str]:
 def _cache() -> tuple[bool, str, str]:
     folder = cache.cache_folder()
     if not os.access(folder, os.W_OK | os.X_OK):
-        return False, f"{folder} cannot be written", trust.ELSEWHERE
+        return False, f"expected a folder that can be written, got {folder}", trust.ELSEWHERE
     sizes = [path.stat().st_size for path in folder.glob("*/*") if path.is_file()]
     return True, f"{folder}: {len(list(folder.glob('*/*.so')))} libraries, {sum(sizes) / 1e6:.1f} MB", ""
 

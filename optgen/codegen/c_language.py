@@ -112,8 +112,12 @@ KEYWORDS = frozenset({
 #: and all that look like the macros and types of a header, since a system may have more of those than ours.
 _RESERVED = re.compile(
     r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor|fmod|copysign)f?"
-    r"|values|tensor|of|of_\w*[^_]|matrix_i|row_i|column_i|total"
+    r"|values|tensor|of|arrays|(step|group|tensor)_values|matrix_i|row_i|column_i"
     r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
+)
+#: What else small loops use.
+_OF_SMALL_LOOPS = re.compile(
+    r"step|group|part|parts|begin|end|next|count|total|blocks|height|width|(columns|matrices|panels|partials|rows)\d*"
 )
 
 
@@ -161,13 +165,15 @@ def definition(op: str, ctype: CType) -> str:
 
 
 class Names:
-    """C names, each given once; a keyword and a name that is reserved or taken get underscores behind them."""
+    """C names, each given once; a keyword, and a name that is reserved or taken, get underscores behind them.
+    `small_loop`: whether they stand in a small loop."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, small_loop: bool = False) -> None:
         self.taken: set[str] = set()
+        self._reserved = (_RESERVED, _OF_SMALL_LOOPS) if small_loop else (_RESERVED,)
 
     def make(self, name: str) -> str:
-        while name in self.taken or name in KEYWORDS or _RESERVED.fullmatch(name):
+        while name in self.taken or name in KEYWORDS or any(words.fullmatch(name) for words in self._reserved):
             name += "_"
         self.taken.add(name)
         return name

@@ -66,7 +66,7 @@ class SmallLoopBody:
 
 def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -> SmallLoopBody:
     """The C of a small loop of `plan`; the formulas in its comments are those of the rule `checked`."""
-    names = Names()
+    names = Names(small_loop=True)
     meanings = {a.target: expression(a.value) for a in plan.scalars}
     telling = telling_names(plan.scalars, checked)
     written = {a.target: formula(a) for a in checked.body}
@@ -143,17 +143,17 @@ def _of_sweep(assign: Assign, value: Reduce, plan: Sweeps, storage: Storage) -> 
     array = storage.reduced(assign.target, down=value.over == Extent.COLUMN)
     match value.over:
         case Extent.COLUMN:
-            call = f"optgen_line_{how}({array.name} + column_i, of_high, of_width)"
+            call = f"optgen_line_{how}({array.name} + column_i, panels, width)"
             return call, {array, Base.COLUMN, Base.HIGH, Base.WIDTH}
         case Extent.ROW:
-            call = f"optgen_line_{how}({array.name} + row_i * of_blocks, of_blocks, 1)"
+            call = f"optgen_line_{how}({array.name} + row_i * blocks, blocks, 1)"
             return call, {array, Base.ROW, Base.BLOCKS}
         case Extent.MATRIX:
-            call = f"optgen_runs_{how}({array.name} + matrix_i * of.rows * of_blocks, of.rows, of_blocks)"
+            call = f"optgen_runs_{how}({array.name} + matrix_i * of.rows * blocks, of.rows, blocks)"
             return call, {array, Base.MATRIX, Base.SHAPE, Base.BLOCKS}
     if plan.rule.tiled:
-        return f"optgen_runs_{how}({array.name}, of_height, of_blocks)", {array, Base.HEIGHT, Base.BLOCKS}
-    return f"optgen_runs_{how}({array.name}, 1, of_blocks)", {array, Base.BLOCKS}
+        return f"optgen_runs_{how}({array.name}, height, blocks)", {array, Base.HEIGHT, Base.BLOCKS}
+    return f"optgen_runs_{how}({array.name}, 1, blocks)", {array, Base.BLOCKS}
 
 
 def _of_values(

@@ -33,18 +33,18 @@ __all__ = [
 class Base(Enum):
     """A name that expressions of C begin with. The template's functions declare those that they need."""
 
-    AT = "of_at"
-    STEP = "of_step"
-    GROUP = "of_group"
-    TENSOR = "of_tensor"
+    AT = "arrays"
+    STEP = "step_values"
+    GROUP = "group_values"
+    TENSOR = "tensor_values"
     SHAPE = "of"
     MATRIX = "matrix_i"
     ROW = "row_i"
     COLUMN = "column_i"
-    BLOCKS = "of_blocks"
-    HEIGHT = "of_height"
-    WIDTH = "of_width"
-    HIGH = "of_high"
+    BLOCKS = "blocks"
+    HEIGHT = "height"
+    WIDTH = "width"
+    HIGH = "panels"
 
 
 class Kept(Enum):
@@ -66,7 +66,7 @@ class KeptArray:
 
     @property
     def name(self) -> str:
-        return f"of_{self.kept.name.lower()}{self.number}"
+        return f"{self.field}{self.number}"
 
     @property
     def field(self) -> str:
@@ -114,7 +114,7 @@ class StorageSlot:
                 return f"{self._base.value}[{self.number}]"
             case Memory.STATE:
                 index = INDEX[self.extent].value if self.counted_by else "0"
-                return f"((double *)of_at[{self.number}])[{index}]"
+                return f"((double *)arrays[{self.number}])[{index}]"
         if self.array:
             return f"{self.array.name}[{INDEX[self.extent].value}]"
         return f"{Base.TENSOR.value}[{self.number}]"

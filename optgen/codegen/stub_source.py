@@ -10,7 +10,7 @@ import ast
 from collections.abc import Sequence
 
 from .. import HOMES
-from ..ir.torch_names import ABSENT
+from ..ir.torch_names import ABSENT, PARENTS
 from ..paths import PACKAGE
 from .description import Argument, Description
 from .jinja import environment
@@ -60,7 +60,7 @@ def _value(count: int) -> str:
 def _torch_class(rule: Description) -> tuple[str, list[str]]:
     """The bases, and the arguments of the constructor, if the class has one of its own."""
     if rule.origin == "torch.optim":
-        return f"Adapter, _theirs.{rule.name}", []
+        return f"{PARENTS.get(rule.name, 'Adapter')}, _theirs.{rule.name}", []
     hypers = [f"{each.torch}: {_tensor(each.count)} = {each.default}" for each in rule.hypers]
     flags = [f"{each.torch}: {each.annotation} = {each.default}" for each in rule.flags]
     others = {name: each.count if whole else 0 for each in rule.hypers for name, whole in _spellings(each)}

@@ -61,7 +61,7 @@ def cache_folder() -> Path:
             raise CacheError(f"there is no folder for a cache: {fault}", hint=ELSEWHERE) from None
     # A relative folder would be another one after every change of directory, and `~` a folder of that name.
     if not folder.is_absolute():
-        raise CacheError(f"the cache folder {str(folder)!r} is not an absolute path", hint=ELSEWHERE)
+        raise CacheError(f"the cache folder: expected an absolute path, got {str(folder)!r}", hint=ELSEWHERE)
     return _own(folder, MISTRUSTED)
 
 
@@ -158,7 +158,7 @@ def _own_bytes(path: Path, hint: str) -> bytes:
         status = os.fstat(file.fileno())
         expect_own_file(path, status, hint)
         if path.is_symlink() or others_can_write(status):
-            raise OSError(f"{path} is a link, or can be written by others")
+            raise OSError(f"{path}: expected a real folder that only you can write, got another")
         return file.read()
 
 
@@ -195,7 +195,7 @@ def _own(folder: Path, hint: str) -> Path:
     except CacheError:
         raise
     except (OSError, ValueError) as fault:  # a name that this locale cannot write
-        raise CacheError(f"the cache folder {str(folder)!r} cannot be made: {fault}", hint=ELSEWHERE) from fault
+        raise CacheError(f"expected to make the cache folder {str(folder)!r}, got {fault}", hint=ELSEWHERE) from fault
     return folder
 
 

@@ -169,11 +169,11 @@ def compile_file(path: Path) -> Compilation:
         text = data.decode("utf-8-sig")  # some editors begin a file with a mark
     except UnicodeDecodeError as error:
         if len(data) <= MOST_BYTES:
-            raise OptgenError(f"{called}: a spec in UTF-8 was expected, byte {error.start} is none") from None
+            raise OptgenError(f"{called}: expected a spec in UTF-8, got another byte at {error.start}") from None
     except (OSError, ValueError) as error:  # the latter for a name that no file can have here
         hint = "give the path of a .toml file"
         fault = error.strerror if isinstance(error, OSError) else error
-        raise OptgenError(f"{called}: a spec was expected: {fault}", hint=hint) from None
+        raise OptgenError(f"{called}: expected a spec, got {fault}", hint=hint) from None
     if len(data) > MOST_BYTES:
         raise OptgenError(f"{called}: expected a spec, got a file of more than {MOST_BYTES} bytes")
     # Two shipped rules may differ in nothing but capitals; their files do not.

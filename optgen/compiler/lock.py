@@ -39,4 +39,4 @@ def sole_builder(folder: Path) -> Iterator[None]:
             hint=f"end that process and its lock goes with it, or {ELSEWHERE}",
         ) from fault
     except (OSError, NotImplementedError) as fault:
-        raise CacheError(f"the cache folder {folder} cannot be written: {fault}", hint=ELSEWHERE) from fault
+        raise CacheError(f"expected to write the cache folder {folder}, got {fault}", hint=ELSEWHERE) from fault

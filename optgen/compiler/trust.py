@@ -23,11 +23,12 @@ def expect_own_folder(folder: Path, hint: str) -> None:
     """CacheError unless `folder` is a real directory of the user, which nobody else can write. Raises `OSError`."""
     status = folder.lstat()
     if not stat.S_ISDIR(status.st_mode):
-        raise CacheError(f"the cache folder {folder} is a link, and must be a real directory", hint=ELSEWHERE)
+        raise CacheError(f"the cache folder {folder}: expected a real directory, got a link", hint=ELSEWHERE)
     _expect_owner(folder, status, "the cache folder", hint)
     if others_can_write(status):
         mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-        raise CacheError(f"the cache folder {folder} can be written by others ({mode})", hint=hint)
+        message = f"the cache folder {folder}: expected one that only you can write, got {mode}"
+        raise CacheError(message, hint=hint)
 
 
 def expect_own_file(path: Path, status: os.stat_result, hint: str) -> None:
@@ -37,7 +38,7 @@ def expect_own_file(path: Path, status: os.stat_result, hint: str) -> None:
 
 def _expect_owner(path: Path, status: os.stat_result, what: str, hint: str) -> None:
     if hasattr(os, "geteuid") and status.st_uid != (user := os.geteuid()):
-        message = f"{what} {path} belongs to user {status.st_uid}, and must belong to you (user {user})"
+        message = f"{what} {path}: expected one of yours (user {user}), got one of user {status.st_uid}"
         raise CacheError(message, hint=hint)
 
 
@@ -47,12 +48,14 @@ def expect_safe_place(folder: Path) -> None:
     for parent in folder.parents if hasattr(os, "geteuid") else ():
         status = parent.lstat()
         if status.st_uid not in (0, os.geteuid(), _unmapped()):
-            message = f"the cache folder {folder} lies in {parent}, which belongs to user {status.st_uid}"
+            message = (
+                f"the cache folder {folder}: expected it in folders of yours, got {parent} of user {status.st_uid}"
+            )
             raise CacheError(message, hint=ELSEWHERE)
         # In a folder with the sticky bit, such as /tmp, everybody moves his own only.
         if others_can_write(status) and not status.st_mode & stat.S_ISVTX and not _by_own_group_only(status):
             mode = f"mode {stat.S_IMODE(status.st_mode):04o}"
-            message = f"the cache folder {folder} lies in {parent}, which others can write ({mode})"
+            message = f"the cache folder {folder}: expected it where nobody else writes, got {parent}, {mode}"
             raise CacheError(message, hint=ELSEWHERE)
 
 

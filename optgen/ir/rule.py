@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import math
 from enum import StrEnum
+from functools import cached_property
 
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Matrices, walk
@@ -167,12 +168,12 @@ class Rule:
     inputs: tuple[Input, ...] = ()
     evaluation: tuple[Assign, ...] = ()
 
-    @property
+    @cached_property
     def variant(self) -> str:
         """The flags that are set, joined by underscores; empty for the variant without any."""
         return "_".join([flag.name for flag in self.flags if flag.value] + ["matrix"] * bool(self.matrix))
 
-    @property
+    @cached_property
     def arrays(self) -> tuple[str, ...]:
         """All arrays with a value for every element, in the order in which a kernel takes them."""
         return (PARAMETER, *self.given_arrays, *self.element_states)
@@ -191,28 +192,28 @@ class Rule:
     def element_states(self) -> tuple[str, ...]:
         return tuple(state.name for state in self.states if state.extent == Extent.ELEMENT)
 
-    @property
+    @cached_property
     def small_states(self) -> tuple[State, ...]:
         """The states of lesser extent than ELEMENT, which are float64."""
         return tuple(state for state in self.states if state.extent < Extent.ELEMENT)
 
-    @property
+    @cached_property
     def tensor_states(self) -> tuple[str, ...]:
         """The states that each tensor has, in the order in which a kernel takes them: those of elements first."""
         small = (state.name for state in self.small_states if state.extent > Extent.GROUP)
         return (*self.element_states, *small)
 
-    @property
+    @cached_property
     def stores(self) -> frozenset[str]:
         """The parameter, the states and the gradient, as far as a step writes them."""
         return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
 
-    @property
+    @cached_property
     def overwrites(self) -> bool:
         """Whether a step overwrites the gradient."""
         return any(a.target == GRADIENT for a in self.body)
 
-    @property
+    @cached_property
     def tiled(self) -> bool:
         """Whether a step goes over matrices, since it knows of rows and columns."""
         tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
@@ -220,7 +221,7 @@ class Rule:
             state.extent in tiles for state in self.states
         )
 
-    @property
+    @cached_property
     def grouped(self) -> bool:
         """Whether a value of a step depends on all its tensors together."""
         return any(state.extent == Extent.GROUP for state in self.states) or any(

@@ -11,11 +11,14 @@ from collections.abc import Iterable, Mapping
 from ..names import greek
 from .rule import Part, Rule
 
-__all__ = ["ABSENT", "chain_names", "torch_names", "torch_spellings", "torch_states"]
+__all__ = ["ABSENT", "PARENTS", "chain_names", "torch_names", "torch_spellings", "torch_states"]
 
 #: What trainers set and loggers read in every group: the value that changes nothing, where a rule has no such
 #: hyperparameter.
 ABSENT = {"lr": 1.0, "weight_decay": 0.0}
+
+#: Rules that PyTorch has as classes derived from that of another rule, since version 2.7.
+PARENTS = {"AdamW": "Adam"}
 
 #: What PyTorch calls a hyperparameter that specs call otherwise: a single number, and several under one name.
 _NUMBERS = {"eta": "lr", "decay": "weight_decay"}

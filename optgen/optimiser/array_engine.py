@@ -6,7 +6,7 @@ Out: parameters and states changed in place; state dicts; or an error, and then 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from threading import RLock
 from typing import Any, Protocol, TypeAlias
 
@@ -15,19 +15,23 @@ import numpy as np
 from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
 from ..ir.expr import Extent
 from ..runtime.arrays import Array, as_parameter
-from ..runtime.engine import StepEngine, first_group_states, small_shapes
+from ..runtime.engine import StepEngine
 from ..runtime.evaluation import evaluated
+from ..runtime.interrupts import to_its_end
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
+from ..runtime.shapes import first_group_states, small_shapes
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
 from .hyperparameters import Given
 from .inputs import arrays_of, expect_inputs, numbers_of
 from .settings import Settings
-from .state import States, expect_fit, expect_number, new_slot, read_saved
+from .state import States, expect_fit, expect_number, new_slot, read_count, read_saved, read_state
 
 __all__ = ["ArrayEngine", "Engine", "Parameters"]
+
+_STEP_THEM = "step them first, or say which they are: opt.load_state_dict(saved, params)"
 
 #: Parameters, of which a mapping gives the names.
 Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
@@ -38,6 +42,7 @@ class Engine(Protocol):
 
     def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> bool: ...
     def state(self, p: Any) -> dict[str, Any]: ...
+    def set_state(self, p: Any, values: Mapping[str, Any]) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
     def save(self, path: FilePath, params: Parameters) -> None: ...
@@ -107,6 +112,41 @@ class ArrayEngine:
             view.flags.writeable = own is not None  # else nothing that is kept would change
         return views | {"t": slot.t}
 
+    def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
+        self.engine.expect_rest("set a state")
+        self.engine.expect_training("set a state")
+        array = as_parameter(p, 0, 1)
+        rule = self.settings.rule_of(array.shape)
+        slot, group = self.states.of(array), self.states.group
+        if slot is None and self.states.pending:
+            raise self._waiting(_STEP_THEM)
+        if slot is None or (rule.grouped and not group):
+            first = self.settings.sets_at(set())[0][1]
+            slot = slot or new_slot(array, rule, first)
+            group = group or first_group_states(rule, first)
+        own = slot
+        kept = {**own.arrays, **group}
+        known = [*kept, "t"]
+        for name in values:
+            if name not in known:
+                raise ArgumentError(f"expected a state among {', '.join(known)}, got {name}")
+        t = read_count("", values.get("t", own.t))
+        copies = {name: read_state(name, values[name], kept[name]) for name in values.keys() & kept.keys()}
+
+        def write() -> bool:
+            if self.states.of(array) is None:
+                self.states.add(array, own)
+            for name, value in copies.items():
+                kept[name][...] = value
+            own.t = t
+            self.states.group = group
+            return True
+
+        to_its_end(write)
+
+    def _waiting(self, hint: str) -> StateError:
+        return StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
+
     def _awaited_slot(self, p: Array) -> Slot | None:
         """The pending slot that `p` will take up, if that can be told before it is stepped."""
         fitting = [slot for slot in self.states.pending if (slot.shape, slot.dtype) == (p.shape, str(p.dtype))]
@@ -133,29 +173,37 @@ class ArrayEngine:
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
         self.engine.expect_rest("load a state")
         self.engine.expect_training("load a state")
+        to_its_end(self._loading(saved, params))
+
+    def _loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None) -> Callable[[], bool]:
+        """What takes over a saved state, which is read and checked here: it may be begun anew at any point."""
         values, slots, group = self._read_state(saved)
         if params is not None:
-            self._load_for(_listed(params, "parameters"), values, slots, group)
-            return
+            return self._loading_for(_listed(params, "parameters"), values, slots, group)
         present = self.states.slots()
         if present:
             expect_number(len(slots), len(present) + len(self.states.pending))
         for i, (slot, own) in enumerate(zip(slots, present, strict=False)):
             expect_fit(slot, own.shape, own.dtype, i)
-        self.settings.replace(values)
-        for slot, own in zip(slots, present, strict=False):
-            own.fill(slot.t, slot.arrays)
-        self.states.pending = slots[len(present) :]
-        self.states.group = group
 
-    def _load_for(
+        def load() -> bool:
+            self.settings.replace(values)
+            for slot, own in zip(slots, present, strict=False):
+                own.fill(slot.t, slot.arrays)
+            self.states.pending = slots[len(present) :]
+            self.states.group = group
+            return True
+
+        return load
+
+    def _loading_for(
         self,
         params: Sequence[Any],
         values: Mapping[str, tuple[Given, ...]],
         slots: Sequence[Slot],
         group: dict[str, Array],
-    ) -> None:
-        """Takes over a state that has been read, for these parameters and no others."""
+    ) -> Callable[[], bool]:
+        """What takes over a state that has been read, for these parameters and no others."""
         arrays = [as_parameter(p, i, len(params)) for i, p in enumerate(params)]
         keys_of(arrays)
         refuse_overlaps(arrays, [], [])
@@ -166,11 +214,16 @@ class ArrayEngine:
             Slot.of(p, slot.t, slot.arrays, small_shapes(self.settings.rule_of(p.shape), p.shape))
             for slot, p in zip(slots, arrays, strict=True)
         ]
-        self.settings.replace(values)
-        self._start_anew()
-        self.states.group = group
-        for p, slot in zip(arrays, laid_out, strict=True):
-            self.states.add(p, slot)
+
+        def load() -> bool:
+            self.settings.replace(values)
+            self._start_anew()
+            self.states.group = group
+            for p, slot in zip(arrays, laid_out, strict=True):
+                self.states.add(p, slot)
+            return True
+
+        return load
 
     def _read_state(
         self, saved: Mapping[str, Any]
@@ -224,10 +277,9 @@ class ArrayEngine:
         slots = {name: self.states.of(array) for name, array in arrays.items()}
         absent = len(self.states) - sum(slot is not None for slot in slots.values())
         if self.states.pending:
-            hint = "step them first, or say which they are: opt.load_state_dict(saved, params)"
-            raise StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
+            raise self._waiting(_STEP_THEM)
         if absent:
-            message = f"all parameters that this optimiser has stepped were expected, {absent} are missing"
+            message = f"expected all parameters that this optimiser has stepped, got all but {absent}"
             raise StateError(
                 message, hint="give the arrays themselves, not copies; let go of those that are not needed"
             )
@@ -242,11 +294,16 @@ class ArrayEngine:
         saved, values = read_checkpoint(path, arrays)
         begun = {name: entry for name, entry in saved["parameters"].items() if entry is not None}
         try:
-            self.load_state_dict(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
+            load = self._loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
         except (StateError, HyperparameterError, ArgumentError) as error:
             raise type(error)(f"{path}: {error.message}", hint=error.hint) from None
-        for name, array in arrays.items():
-            array[...] = values[name]
+
+        def load_parameters_too() -> bool:
+            for name, array in arrays.items():
+                array[...] = values[name]
+            return load()
+
+        to_its_end(load_parameters_too)
 
     def copy_to(self, other: Engine) -> None:
         assert isinstance(other, ArrayEngine)
@@ -260,11 +317,11 @@ def _named(params: Parameters) -> dict[str, Array]:
         params = {str(i): p for i, p in enumerate(_listed(params, "parameters"))}
     for name in params:
         if not isinstance(name, str) or any("\ud800" <= c <= "\udfff" for c in name):
-            raise ArgumentError(f"a text was expected as the name of a parameter, got {name!r}")
+            raise ArgumentError(f"expected a text as the name of a parameter, got {name!r}")
     return {name: as_parameter(p, name, len(params)) for name, p in params.items()}
 
 
 def _listed(given: Any, what: str) -> list[Any]:
     if isinstance(given, np.ndarray) or not isinstance(given, Iterable):
-        raise ArrayError(f"a sequence of {what} was expected, got {type(given).__name__}", hint="opt.step([p], [g])")
+        raise ArrayError(f"expected a sequence of {what}, got {type(given).__name__}", hint="opt.step([p], [g])")
     return list(given)

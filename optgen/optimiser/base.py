@@ -83,11 +83,7 @@ class Optimiser:
     def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
         """The body of the constructors of generated classes: all hyperparameters and flags as given."""
         name = type(self).__name__
-        self._hold(check_settings(name, self._compilation, self._spellings, values, flags, backend))
-
-    def _hold(self, settings: Settings, engine: Engine | None = None) -> None:
-        """Becomes an optimiser with these settings, which are its own."""
-        self.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, self._module))
+        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend))
 
     # ---- Hyperparameters and flags ----
 
@@ -167,6 +163,33 @@ class Optimiser:
         """
         with self._engine.lock:
             return self._engine.state(p)
+
+    def set_state(self, p: Any, /, **values: Any) -> None:
+        """Set states of parameter `p`, or its count `t`, by hand; those that are not named stay.
+
+        Parameters
+        ----------
+        p
+            A parameter. If it was never stepped, the rest of its state starts as usual.
+        values
+            For each name of the spec an array of the shape and dtype that `state` shows, or a number where that is a
+            single one; copied. A state of all parameters together is set for all.
+
+        Raises
+        ------
+        ArgumentError
+            For what is no state of the rule.
+        StateError
+            For another shape or dtype, and while loaded states wait for their parameters.
+
+        After an error no state has changed.
+
+        Examples
+        --------
+        >>> opt.set_state(W, m=np.zeros_like(W), t=0)  # doctest: +SKIP
+        """
+        with self._engine.lock:
+            self._engine.set_state(p, values)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed run needs, in plain containers and arrays.
@@ -317,6 +340,16 @@ def engine_of(optimiser: Optimiser) -> Engine:
     return optimiser._engine
 
 
+def module_of(optimiser: Optimiser | type[Optimiser]) -> str | None:
+    """The file of the class of an optimiser, if that was built."""
+    return optimiser._module
+
+
+def hold(optimiser: Optimiser, settings: Settings, engine: Engine | None = None) -> None:
+    """Make an optimiser one with these settings of its own, and with an engine of its own where none is given."""
+    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, optimiser._module))
+
+
 def _revive(
     cls: Any, values: dict[str, tuple[Given, ...]], flags: dict[str, bool], backend: str, decided: dict[str, Expr]
 ) -> Optimiser:
@@ -324,7 +357,7 @@ def _revive(
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
     own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend)
-    optimiser._hold(own)
+    hold(optimiser, own)
     return optimiser
 
 

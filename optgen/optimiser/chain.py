@@ -21,7 +21,7 @@ from ..ir.verify import verify
 from ..language.limits import MOST_REDUCTIONS
 from ..names import canonical
 from .array_engine import Engine, Parameters
-from .base import Optimiser, engine_of, loaded, settings_of
+from .base import Optimiser, engine_of, hold, loaded, settings_of
 from .checkpoint import flags_of_parts
 from .checkpoint_file import FilePath
 from .hyperparameters import Given, spellings
@@ -54,7 +54,7 @@ class Chain(Optimiser):
         expect_backend(backend)
         flat = list(_flat(parts))
         if not flat:
-            raise ArgumentError("a chain needs at least one part, got none", hint="chain(ClipNorm(1.0), ADAM())")
+            raise ArgumentError("expected at least one part of a chain, got none", hint="chain(ClipNorm(1.0), ADAM())")
         _refuse_misfits(flat)
         self._link([part._twin() for part in flat], backend)
 
@@ -62,9 +62,9 @@ class Chain(Optimiser):
         """Becomes the chain of these parts, which are its own."""
         compilation, names = _compiled(parts)
         self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
-        self._hold(ChainSettings(compilation, [settings_of(part) for part in parts], names, backend))
+        hold(self, ChainSettings(compilation, [settings_of(part) for part in parts], names, backend))
         for i, part in enumerate(parts):
-            part._hold(settings_of(part), PartEngine(i, self._engine))
+            hold(part, settings_of(part), PartEngine(i, self._engine))
 
     @property
     def parts(self) -> tuple[Optimiser, ...]:
@@ -209,6 +209,9 @@ class PartEngine:
     def state(self, p: Any) -> NoReturn:
         raise self._refusal()
 
+    def set_state(self, p: Any, values: Mapping[str, Any]) -> NoReturn:
+        raise self._refusal()
+
     def state_dict(self) -> NoReturn:
         raise self._refusal()
 
@@ -245,13 +248,15 @@ def _flat(parts: Sequence[Any]) -> Iterator[Optimiser]:
     for i, part in enumerate(parts):
         if isinstance(part, type) and issubclass(part, Optimiser):
             hint = f"make one: {part.__name__}()"
-            raise ArgumentError(f"part {i}: an optimiser was expected, got the class", hint=hint)
+            raise ArgumentError(f"part {i}: expected an optimiser, got the class", hint=hint)
         if not isinstance(part, Optimiser):
             hint = "parts are optimisers: chain(ClipNorm(1.0), ADAM())"
-            raise ArgumentError(f"part {i}: an optimiser was expected, got {part!r}", hint=hint)
+            raise ArgumentError(f"part {i}: expected an optimiser, got {part!r}", hint=hint)
         if engine_of(part).begun:
             hint = "make it anew, or copy its hyperparameters: a chain begins with states of its own"
-            raise StateError(f"part {i}, {type(part).__name__}, has stepped already", hint=hint)
+            raise StateError(
+                f"part {i}: expected an optimiser that has not stepped, got {type(part).__name__}, which has", hint=hint
+            )
         if isinstance(part, Chain):
             yield from part.parts
         else:
@@ -315,5 +320,5 @@ def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, tuple[Mapping[st
     made = [compose(rules, name, among) for rules in chosen.values()]
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
-        raise ArgumentError(f"{name}: at most {MOST_REDUCTIONS} reductions were expected in a chain, got {count}")
+        raise ArgumentError(f"{name}: expected at most {MOST_REDUCTIONS} reductions in a chain, got {count}")
     return Compilation.of_rules("chain", [verify(each.rule) for each in made]), made[0].hypers

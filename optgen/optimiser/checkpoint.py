@@ -29,21 +29,22 @@ FUNCTION = "a function of the step"
 def expect_same(saved: Any, rule: str, flags: Mapping[str, bool], names: Iterable[str]) -> None:
     """StateError unless `saved` is a state dict of this rule, with these flags and names of hyperparameters."""
     if not isinstance(saved, Mapping) or not set(KEYS) <= set(saved):
-        raise StateError(f"what state_dict() gives was expected, with {', '.join(KEYS)}")
+        got = listed(saved) if isinstance(saved, Mapping) else type(saved).__name__
+        raise StateError(f"expected what state_dict() gives, with {', '.join(KEYS)}, got {got}")
     # Types first: an array compares element by element.
     version, name, chosen = scalar(saved["format"]), scalar(saved["rule"]), saved["flags"]
     if type(version) is not int or version != FORMAT:
-        raise StateError(f"a state of format {FORMAT} was expected, got {shown(version)}")
+        raise StateError(f"expected a state of format {FORMAT}, got {shown(version)}")
     if not isinstance(name, str) or name != rule:
         got = excerpt(name) if isinstance(name, str) else shown(name)
-        raise StateError(f"a state of {rule} was expected, got one of {got}")
+        raise StateError(f"expected a state of {rule}, got one of {got}")
     if isinstance(chosen, Mapping):
         chosen = {flag: scalar(value) for flag, value in chosen.items()}
     if not isinstance(chosen, Mapping) or any(type(x) is not bool for x in chosen.values()) or chosen != flags:
-        raise StateError(f"a state with the flags {flags} was expected, got {shown(chosen)}")
+        raise StateError(f"expected a state with the flags {flags}, got {shown(chosen)}")
     given, names = saved["hyperparameters"], tuple(names)
     if not isinstance(given, Mapping) or set(given) != set(names):
-        raise StateError(f"the hyperparameters {listed(names)} were expected, got {listed(given)}")
+        raise StateError(f"expected the hyperparameters {listed(names)}, got {listed(given)}")
 
 
 def scalar(value: object) -> object:
@@ -86,14 +87,17 @@ def read_value(hyper: Hyper, saved: Any, own: tuple[Given, ...]) -> tuple[Given,
         if isinstance(value, str) and value == FUNCTION:
             if i >= len(own) or not callable(own[i]):
                 hint = f"set opt.{hyper.name} to that function, and load again"
-                raise StateError(f"{hyper.name}: the saved value is {FUNCTION}, which a state cannot hold", hint=hint)
+                raise StateError(
+                    f"{hyper.name}: expected a number or a saved schedule, got {FUNCTION}, which no state holds",
+                    hint=hint,
+                )
             value = own[i]
         values.append(_schedule(value) if isinstance(value, Mapping) else value)
         known.append(values[-1] if isinstance(value, Mapping) else None)
     found = checked(hyper, tuple(values) if many else values[0])
     if code := [x for x in found if callable(x) and not any(x is other for other in (*own, *known))]:
-        message = f"{hyper.name}: a number or a saved schedule was expected, got {shown(code[0])}"
-        raise StateError(message, hint=f"a state cannot bring code: set opt.{hyper.name} after loading it")
+        message = f"{hyper.name}: expected a number or a saved schedule, got {shown(code[0])}"
+        raise StateError(message, hint=f"a state brings no code: set opt.{hyper.name} after loading it")
     return found
 
 
@@ -108,8 +112,8 @@ def read_group(saved: Any, names: Iterable[str], *, begun: bool) -> dict[str, Ar
     expected = set(names) if begun else set()
     names = tuple(names)
     if not isinstance(saved, Mapping) or set(saved) not in (expected, set(names)):
-        raise StateError(f"the states {listed(names)} of the group were expected, got {listed(saved)}")
+        raise StateError(f"expected the states {listed(names)} of the group, got {listed(saved)}")
     for name, value in saved.items():
         if not isinstance(value, np.ndarray) or value.shape != () or value.dtype != np.float64:
-            raise StateError(f"{name}: an array of (), float64 was expected, got {shown(value)}")
+            raise StateError(f"{name}: expected an array of (), float64, got {shown(value)}")
     return {name: np.array(value) for name, value in saved.items()}

@@ -66,7 +66,7 @@ def write_checkpoint(
             whole = {name: np.asarray(array, order="C") for name, array in arrays.items()}
             safetensors.numpy.save_file(whole, temporary, metadata)
         except safetensors.SafetensorError as error:
-            raise OSError(f"{path} cannot be written: {error}") from None
+            raise OSError(f"expected to write {path}, got {error}") from None
 
 
 def read_checkpoint(path: FilePath, params: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:

@@ -37,7 +37,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     compiler then; with `backend="interpreter"` none is needed.
     """
     if "\n" in str(path):
-        raise ArgumentError("load: the path of a spec was expected, got its text", hint="write it to a file")
+        raise ArgumentError("load: expected the path of a spec, got its text", hint="write it to a file")
     return module_class(compile_file(Path(path)))
 
 

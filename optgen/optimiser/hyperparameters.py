@@ -74,7 +74,7 @@ def checked(hyper: Hyper, value: Any) -> tuple[Given, ...]:
     ordered = isinstance(value, Iterable) and not isinstance(value, str | bytes | Set | Mapping)
     values = tuple(value) if ordered and getattr(value, "shape", None) != () else ()
     if len(values) != len(hyper.default):
-        message = f"{_both_spellings(hyper)}: {len(hyper.default)} numbers were expected, got {shown(value)}"
+        message = f"{_both_spellings(hyper)}: expected {len(hyper.default)} numbers, got {shown(value)}"
         raise ArgumentError(message, hint=f"its default is {hyper.default}")
     return tuple(number(hyper, v, i) for i, v in enumerate(values))
 
@@ -94,7 +94,7 @@ def _real(hyper: Hyper, value: Any, index: int, when: str) -> float:
             hint = f"make one: {value.__name__}(...)"
         elif isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
             hint = "parameters are given to each step: opt.step(params, grads)"
-        raise ArgumentError(f"{name}: a number was expected, got {shown(value)}{when}", hint=hint)
+        raise ArgumentError(f"{name}: expected a number, got {shown(value)}{when}", hint=hint)
     try:
         real = float(value)
     except OverflowError:
@@ -102,7 +102,7 @@ def _real(hyper: Hyper, value: Any, index: int, when: str) -> float:
     if real not in within:
         name += f"[{index + 1}]" if len(set(hyper.ranges)) > 1 else ""
         what = f"{name}, {hyper.doc}" if hyper.doc else name
-        raise HyperparameterError(f"{what}: a value in {within} was expected, got {real!r}{when}")
+        raise HyperparameterError(f"{what}: expected a value in {within}, got {real!r}{when}")
     return real
 
 

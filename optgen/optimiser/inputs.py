@@ -49,7 +49,7 @@ def expect_inputs(rule: Rule, expected: Sequence[Input], given: Mapping[str, Any
     for each in expected:
         if each.name not in found:
             meaning = f" ({each.doc})" if each.doc else ""
-            message = f"{rule.name}: the input {each.name!r}{meaning} was expected in every step, got none"
+            message = f"{rule.name}: expected the input {each.name!r}{meaning} in every step, got none"
             raise ArgumentError(message, hint=f"{call}{', '.join(f'{name}={name}' for name in names)})")
     return found
 
@@ -63,13 +63,13 @@ def _number(what: str, value: Any) -> float:
     if getattr(value, "shape", None) == () and not isinstance(value, numbers.Real):
         value = value.item()  # an array of one number
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
-        raise ArgumentError(f"{what}: a number was expected, got {shown(value)}")
+        raise ArgumentError(f"{what}: expected a number, got {shown(value)}")
     try:
         real = float(value)
     except OverflowError:
         real = math.inf
     if not math.isfinite(real):
-        raise ArgumentError(f"{what}: a finite number was expected, got {real}", hint="leave this step out")
+        raise ArgumentError(f"{what}: expected a finite number, got {real}", hint="leave this step out")
     return real
 
 
@@ -83,7 +83,7 @@ def arrays_of(rule: Rule, given: Mapping[str, Any], count: int) -> list[Any]:
             listed = list(value) if isinstance(value, Iterable) and not isinstance(value, np.ndarray) else None
             if listed is None or len(listed) != count:
                 got = shown(value) if listed is None else f"{len(listed)}"
-                expected = f"an array for each of {count} parameters was expected"
+                expected = f"expected an array for each of {count} parameters"
                 raise ArrayError(f"{rule.name}: {each.name}: {expected}, got {got}")
             found += listed
     return found

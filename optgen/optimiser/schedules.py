@@ -3,7 +3,7 @@
 Comes in: numbers, and for `warmup` and `join` other schedules. Goes out: frozen values that compare, hash and pickle,
 and are called with t; the same t gives the same float, so a resumed run cannot go wrong. `plain` and `from_plain`
 write them as plain containers and read them back. What one may change: the kinds, one class each, in lower case since
-it is called as a function is. The type of an argument says what it takes, and carries its check.
+it is called as a function is. The type of an argument says what it takes (`schedule_arguments`).
 
 Every kind counts from 0, c = t − 1, as optax does, and keeps its end value once it has come there. All raise
 `ArgumentError` for the wrong kind of thing and `HyperparameterError` for a number that makes no sense there (NaN, an
@@ -13,17 +13,29 @@ infinity, fewer than 1 step, or what the kind itself rules out): when they are m
 from __future__ import annotations
 
 import math
-import numbers
-import operator
 from abc import ABC, abstractmethod
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
-from itertools import pairwise
 from typing import Annotated, Any, TypeAlias, TypeGuard, get_type_hints
 
 from ..errors import ArgumentError, HyperparameterError, StateError, shown
+from .schedule_arguments import (
+    Above0,
+    Boundaries,
+    Check,
+    Factors,
+    NotBelow0,
+    Real,
+    RealOrNone,
+    Share,
+    StepCount,
+    Truth,
+    listed,
+    real,
+    whole_step,
+)
 
 __all__ = [
     "Schedule", "constant", "cosine", "exponential", "from_plain", "inverse_time", "is_schedule", "join", "linear",
@@ -43,7 +55,7 @@ class Schedule(ABC):
 
     def __call__(self, t: int) -> float:
         """The value in step `t`, a whole number of at least 1; raises as making one does."""
-        return self._at(_whole(f"{type(self).__name__}: t", t) - 1)
+        return self._at(whole_step(f"{type(self).__name__}: t", t) - 1)
 
     @abstractmethod
     def _at(self, count: int) -> float:
@@ -55,101 +67,18 @@ class Schedule(ABC):
         return f"{type(self).__name__}({', '.join([repr(first[1]), *given])})"
 
 
-Check: TypeAlias = Callable[[str, Any], Any]
-
-
 @cache
 def _checks(kind: type[Schedule]) -> dict[str, Check]:
     """By the name of each argument, the check that its type carries."""
     return {name: hint.__metadata__[0] for name, hint in get_type_hints(kind, include_extras=True).items()}
 
 
-# ---- What arguments may be ----
-
-
-def _real(expected: str, fits: Callable[[float], bool], other: Callable[[Any], bool] = lambda x: False) -> Check:
-    """The check for a finite number that `fits`; what is `other` goes through as it is."""
-
-    def check(what: str, value: Any) -> Any:
-        if other(value):
-            return value
-        message = f"{what}: {expected} was expected, got {shown(value)}"
-        if isinstance(value, bool) or not isinstance(value, numbers.Real):
-            raise ArgumentError(message)
-        try:
-            real = float(value)
-        except OverflowError:
-            real = math.inf
-        if not (math.isfinite(real) and fits(real)):
-            raise HyperparameterError(message)
-        return real
-
-    return check
-
-
-#: Up to here whole numbers are exact as floats.
-MOST_STEPS = 2**53
-
-
-def _whole(what: str, value: Any) -> int:
-    message = f"{what}: a whole number of at least 1 was expected, got {shown(value)}"
-    try:
-        whole = operator.index(value)
-    except TypeError:
-        whole = None
-    if whole is None or isinstance(value, bool):
-        raise ArgumentError(message, hint="steps are counted; round with `int(...)`")
-    if not 1 <= whole <= MOST_STEPS:
-        hint = "the first step is step 1" if whole < 1 else f"no run has more than {MOST_STEPS} steps"
-        raise HyperparameterError(message, hint=hint)
-    return whole
-
-
-def _flag(what: str, value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise ArgumentError(f"{what}: True or False was expected, got {shown(value)}")
-    return value
-
-
-def _list(what: str, value: Any, check: Check) -> tuple[Any, ...]:
-    if not isinstance(value, (list, tuple)):
-        raise ArgumentError(f"{what}: a list was expected, got {shown(value)}")
-    return tuple(check(f"{what}[{i}]", each) for i, each in enumerate(value))
-
-
-def _rising(what: str, value: Any) -> tuple[int, ...]:
-    steps = _list(what, value, _whole)
-    if any(step >= later for step, later in pairwise(steps)):
-        raise HyperparameterError(f"{what}: steps in rising order, each once, were expected, got {shown(value)}")
-    return steps
-
-
-def _factors(what: str, value: Any) -> tuple[tuple[int, float], ...]:
-    pairs = list(value.items()) if isinstance(value, Mapping) else value
-    if not isinstance(pairs, (list, tuple)) or not all(isinstance(p, (list, tuple)) and len(p) == 2 for p in pairs):
-        raise ArgumentError(f"{what}: factors by step, such as {{100: 0.1}}, were expected, got {shown(value)}")
-    checked = sorted((_whole(what, step), _not_below_0(f"{what}[{step}]", factor)) for step, factor in pairs)
-    _rising(what, [step for step, _ in checked])
-    return tuple(checked)
-
-
-_not_below_0 = _real("a finite number of at least 0", lambda x: x >= 0)
-_part = _real("a finite number or a schedule of optgen", math.isfinite, lambda x: is_schedule(x))
-
-Real: TypeAlias = Annotated[float, _real("a finite number", math.isfinite)]
-RealOrNone: TypeAlias = Annotated[float | None, _real("a finite number or None", math.isfinite, lambda x: x is None)]
-NotBelow0: TypeAlias = Annotated[float, _not_below_0]
-Above0: TypeAlias = Annotated[float, _real("a finite number above 0", lambda x: x > 0)]
-Share: TypeAlias = Annotated[float, _real("a number from 0 to 1", lambda x: 0 <= x <= 1)]
-StepCount: TypeAlias = Annotated[int, _whole]
-Truth: TypeAlias = Annotated[bool, _flag]
-Part: TypeAlias = Annotated[Schedule | float, _part]
-Parts: TypeAlias = Annotated[Sequence[Schedule | float], lambda what, value: _list(what, value, _part)]
-Boundaries: TypeAlias = Annotated[Sequence[int], _rising]
-Factors: TypeAlias = Annotated[Mapping[int, float] | Sequence[tuple[int, float]], _factors]
-
-
 # ---- The kinds ----
+
+
+_part = real("a finite number or a schedule of optgen", math.isfinite, lambda x: is_schedule(x))
+Part: TypeAlias = Annotated[Schedule | float, _part]
+Parts: TypeAlias = Annotated[Sequence[Schedule | float], lambda what, value: listed(what, value, _part)]
 
 
 def _left(count: int, steps: int) -> float:
@@ -231,7 +160,7 @@ class exponential(Schedule):
         super().__post_init__()
         if self.end is not None and (self.end > self.start if self.rate < 1 else self.end < self.start):
             bound = f"at {'most' if self.rate < 1 else 'least'} the start, {self.start!r}, for a rate of {self.rate!r}"
-            raise HyperparameterError(f"exponential: end: a number of {bound}, was expected, got {self.end!r}")
+            raise HyperparameterError(f"exponential: end: expected a number of {bound}, got {self.end!r}")
 
     def _at(self, count: int) -> float:
         try:
@@ -347,7 +276,7 @@ class join(Schedule):
         super().__post_init__()
         if len(self.schedules) != len(self.boundaries) + 1:
             got = f"{len(self.boundaries)} for {len(self.schedules)} schedules"
-            raise ArgumentError(f"join: boundaries, one fewer than schedules, were expected, got {got}")
+            raise ArgumentError(f"join: expected boundaries, one fewer than schedules, got {got}")
 
     def _at(self, count: int) -> float:
         which = bisect_right(self.boundaries, count)
@@ -371,7 +300,7 @@ def plain(schedule: Schedule) -> dict[str, Any]:
     Raises `ArgumentError` for anything but a schedule of this file.
     """
     if not is_schedule(schedule):
-        raise ArgumentError(f"a schedule of the kinds {', '.join(_KINDS)} was expected, got {shown(schedule)}")
+        raise ArgumentError(f"expected a schedule of the kinds {', '.join(_KINDS)}, got {shown(schedule)}")
     arguments = {
         name: _each(Schedule, lambda inner, _: plain(inner), getattr(schedule, name), 0)
         for name in _checks(type(schedule))
@@ -391,10 +320,10 @@ def from_plain(saved: Mapping[str, Any], depth: int = 0) -> Schedule:
     named = saved.get("schedule") if isinstance(saved, Mapping) else None
     kind = _KINDS.get(named) if isinstance(named, str) else None
     if kind is None:
-        raise StateError(f"a dict with one of {', '.join(_KINDS)} as its 'schedule' was expected, got {shown(saved)}")
+        raise StateError(f"expected a dict with one of {', '.join(_KINDS)} as its 'schedule', got {shown(saved)}")
     names = ["schedule", *_checks(kind)]
     if set(saved) != set(names):
-        raise StateError(f"a saved schedule with {', '.join(names)} was expected, got {shown(list(saved))}")
+        raise StateError(f"expected a saved schedule with {', '.join(names)}, got {shown(list(saved))}")
     try:
         return kind(**{name: _each(Mapping, from_plain, saved[name], depth) for name in names[1:]})
     except (ArgumentError, HyperparameterError) as error:

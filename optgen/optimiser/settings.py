@@ -16,7 +16,7 @@ from ..ir.evaluate import Always, ValuesByCount, evaluate
 from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
-from ..runtime.engine import variant_for
+from ..runtime.shapes import variant_for
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
 
@@ -243,7 +243,7 @@ def check_settings(
         if value is None and flag.when is not None:
             value = _decide(compilation, flag.when, given)
         if not isinstance(value, bool):
-            raise ArgumentError(f"the flag {flag.name}: True or False was expected, got {value!r}")
+            raise ArgumentError(f"the flag {flag.name}: expected True or False, got {value!r}")
         chosen[flag.name] = value
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
@@ -257,4 +257,4 @@ def _decide(compilation: Compilation, when: Expr, given: Mapping[str, tuple[Give
 def expect_backend(backend: object) -> None:
     """ArgumentError unless there is such a backend."""
     if backend not in BACKENDS:
-        raise ArgumentError(f"backend: one of {', '.join(BACKENDS)} was expected, got {backend!r}")
+        raise ArgumentError(f"backend: expected one of {', '.join(BACKENDS)}, got {backend!r}")

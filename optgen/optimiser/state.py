@@ -8,6 +8,7 @@ time.
 
 from __future__ import annotations
 
+import numbers
 import operator
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -21,13 +22,13 @@ from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
-from ..runtime.engine import small_shapes
 from ..runtime.plan import Member
+from ..runtime.shapes import small_shapes
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, keys_of, owner_of
 from .checkpoint import listed, scalar
 from .settings import Settings
 
-__all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_saved"]
+__all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_count", "read_saved", "read_state"]
 
 #: Counts are exact in float64, in which the scalars of a step are computed.
 MOST_UPDATES = 2**53
@@ -89,14 +90,14 @@ class States:
         """ArrayError unless all parameters of before are here: a value of the group is of all of them or wrong."""
         name = self._settings.rule.name
         if not found:
-            message = f"{name} reduces over all parameters of a step: some were expected, got none"
+            message = f"{name} reduces over all parameters of a step: expected at least one, got none"
             raise ArrayError(message, hint="give all parameters in one step")
         here = {id(slot) for slot in found if slot}
         absent = sum(id(slot) not in here for slot in self.slots())
         absent += max(0, len(self.pending) - found.count(None))  # loaded, and not taken up by this step
         if absent:
             count = len(self) + len(self.pending)
-            message = f"{name} reduces over all parameters: the {count} of before were expected, {absent} are missing"
+            message = f"{name} reduces over all parameters: expected the {count} of before, got all but {absent}"
             raise ArrayError(message, hint="step them together, with a gradient of zeros where there is none")
 
     def begin(self, slot: Slot | None, given: Any, p: Array, rule: Rule, values: HyperValues) -> Slot:
@@ -200,7 +201,7 @@ class _Dropper:
 def expect_number(saved: int, present: int) -> None:
     """StateError unless there are as many saved parameters as present ones."""
     if saved != present:
-        raise StateError(f"saved states of {present} parameters were expected, got {saved}")
+        raise StateError(f"expected saved states of {present} parameters, got {saved}")
 
 
 def expect_fit(saved: Slot, shape: tuple[int, ...], dtype: str, which: int) -> None:
@@ -208,7 +209,7 @@ def expect_fit(saved: Slot, shape: tuple[int, ...], dtype: str, which: int) -> N
     if (saved.shape, saved.dtype) != (shape, dtype):
         expected, got = f"{shape}, {dtype}", f"{saved.shape}, {saved.dtype}"
         hint = "give the parameters in the order in which they were first stepped"
-        raise StateError(f"parameter {which}: a saved state of {expected} was expected, got {got}", hint=hint)
+        raise StateError(f"parameter {which}: expected a saved state of {expected}, got {got}", hint=hint)
 
 
 Fields: TypeAlias = Callable[[tuple[int, ...]], tuple[Sequence[str], Shapes]]
@@ -222,13 +223,42 @@ def read_saved(entries: object, fields: Fields) -> list[Slot]:
     small.
     """
     if not isinstance(entries, list | tuple):
-        raise StateError(f"a list of saved parameters was expected, got {type(entries).__name__}")
+        raise StateError(f"expected a list of saved parameters, got {type(entries).__name__}")
     return [_read_entry(entry, fields, f"saved parameter {i}") for i, entry in enumerate(entries)]
+
+
+def read_count(where: str, given: object) -> int:
+    """A count of updates; StateError for what is none. `where`: how the message begins."""
+    try:
+        t = operator.index(given)  # type: ignore[arg-type]  # which raises
+    except TypeError:
+        t = -1
+    if not 0 <= t <= MOST_UPDATES:
+        raise StateError(f"{where}expected a count of updates as t, got {shown(given)}")
+    return t
+
+
+def read_state(name: str, given: object, kept: Array) -> Array:
+    """A copy of what takes the place of a state; StateError unless it is of the same shape and dtype, or a number for a
+    single one."""
+    if kept.shape == () and isinstance(given, numbers.Real) and not isinstance(given, bool | np.generic):
+        given = np.array(float(given))
+    _expect_array("", name, given, kept.shape, str(kept.dtype))
+    return np.array(given)
+
+
+def _expect_array(where: str, name: str, given: object, shape: tuple[int, ...], dtype: str) -> None:
+    expected = f"{where}expected {name} as an array of {shape}, {dtype}"
+    if not isinstance(given, np.ndarray):
+        raise StateError(f"{expected}, got {type(given).__name__}")
+    if (given.shape, str(given.dtype)) != (shape, dtype):
+        raise StateError(f"{expected}, got {given.shape}, {given.dtype}")
 
 
 def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
     if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
-        raise StateError(f"{which}: shape, dtype, t and state were expected")
+        got = listed(entry) if isinstance(entry, Mapping) else shown(entry)
+        raise StateError(f"{which}: expected shape, dtype, t and state, got {got}")
     state, dtype = entry["state"], scalar(entry["dtype"])
     if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
         raise StateError(f"{which}: expected float32 or float64 as dtype, got {shown(dtype)}")
@@ -237,22 +267,12 @@ def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
     except TypeError:
         shape = (-1,)
     if not all(0 <= size < MOST_ELEMENTS for size in shape):
-        raise StateError(f"{which}: a tuple of numbers was expected as shape, got {shown(entry['shape'])}")
-    try:
-        t = operator.index(entry["t"])
-    except TypeError:
-        t = -1
-    if not 0 <= t <= MOST_UPDATES:
-        raise StateError(f"{which}: a count of updates was expected as t, got {shown(entry['t'])}")
+        raise StateError(f"{which}: expected a tuple of numbers as shape, got {shown(entry['shape'])}")
+    t = read_count(f"{which}: ", entry["t"])
     names, small = fields(shape)
     if not isinstance(state, Mapping) or set(state) != set(names):
-        message = f"{which}: the states {listed(tuple(names))} were expected, got {listed(state)}"
+        message = f"{which}: expected the states {listed(tuple(names))}, got {listed(state)}"
         raise StateError(message)
     for name, array in state.items():
-        own = (small[name], "float64") if name in small else (shape, dtype)
-        expected = f"{which}: {name} as an array of {own[0]}, {own[1]} was expected"
-        if not isinstance(array, np.ndarray):
-            raise StateError(f"{expected}, got {type(array).__name__}")
-        if (array.shape, str(array.dtype)) != own:
-            raise StateError(f"{expected}, got {array.shape}, {array.dtype}")
+        _expect_array(f"{which}: ", name, array, *((small[name], "float64") if name in small else (shape, dtype)))
     return Slot(shape, dtype, t, {name: np.array(state[name], order="K") for name in names})

@@ -3,7 +3,8 @@
 In: parameters and gradients as callers give them. Out: memory that a kernel or the interpreter works on, or an
 `ArrayError` that names the array at fault.
 
-`ArrayLibrary` is the whole of it. NumPy's implementation is in `numpy_library`, PyTorch's in `optgen.torch.tensors`.
+`ArrayLibrary` is the whole of it. NumPy's implementation is in `numpy_library`, PyTorch's in
+`optgen.torch.tensor_library`.
 """
 
 from __future__ import annotations

@@ -43,15 +43,15 @@ def as_parameter(given: object, number: int | str, count: int) -> Array:
     what = "the parameter" if count == 1 else f"parameter {number}"
     p = given if isinstance(given, np.ndarray) else getattr(given, "data", None)
     if not isinstance(p, np.ndarray):
-        message = f"{what}: a NumPy array or param(...) was expected, got {_kind(given)}"
+        message = f"{what}: expected a NumPy array or param(...), got {_kind(given)}"
         raise ArrayError(message, hint=_kind_hint(given))
     p = _plain(p, what)
     if not p.flags.writeable:
         hint = "a step changes the parameter in place: give a writable array, for example p.copy()"
-        raise ArrayError(f"{what} is read-only", hint=hint)
+        raise ArrayError(f"{what}: expected a writable array, got a read-only one", hint=hint)
     if overlaps_itself(p):
         hint = "give an array with an element of memory for every element, for example p.copy()"
-        raise ArrayError(f"{what} has elements that share memory (strides {p.strides}, shape {p.shape})", hint=hint)
+        raise ArrayError(_shared(what, p), hint=hint)
     return p
 
 
@@ -70,33 +70,38 @@ def as_gradient(
     it is, if it is another input."""
     what = f"the {name}" if count == 1 else f"{name} {number}"
     if given is None:
-        raise ArrayError(f"{what} is None", hint=absent)
+        raise ArrayError(f"{what}: expected an array, got None", hint=absent)
     if isinstance(given, np.generic):  # what NumPy makes of an operation on arrays without dimensions
         # Its own memory, which lives as long as the caller holds it, and not a copy that nobody holds.
         given = np.frombuffer(given, given.dtype).reshape(()) if given.dtype in COMPUTE else np.asarray(given)
     if not isinstance(given, np.ndarray):
-        raise ArrayError(f"{what}: a NumPy array was expected, got {_kind(given)}", hint=_kind_hint(given))
+        raise ArrayError(f"{what}: expected a NumPy array, got {_kind(given)}", hint=_kind_hint(given))
     g = _plain(given, what)
     if g.dtype != p.dtype:
         hint = f"convert it: g.astype(np.{p.dtype})"
-        raise ArrayError(f"{what}: {p.dtype}, the dtype of its parameter, was expected, got {g.dtype}", hint=hint)
+        raise ArrayError(f"{what}: expected {p.dtype}, the dtype of its parameter, got {g.dtype}", hint=hint)
     if g.shape != p.shape:
-        raise ArrayError(f"{what}: shape {p.shape}, that of its parameter, was expected, got {g.shape}")
+        raise ArrayError(f"{what}: expected shape {p.shape}, that of its parameter, got {g.shape}")
     if written and not g.flags.writeable:
-        raise ArrayError(f"{what} is read-only, and the step overwrites it", hint="give a writable array: g.copy()")
+        hint = "the step overwrites it: give a writable array, g.copy()"
+        raise ArrayError(f"{what}: expected a writable array, got a read-only one", hint=hint)
     if written and overlaps_itself(g):
         hint = "the step overwrites it: give an array with an element of memory for every element, g.copy()"
-        raise ArrayError(f"{what} has elements that share memory (strides {g.strides}, shape {g.shape})", hint=hint)
+        raise ArrayError(_shared(what, g), hint=hint)
     return g
+
+
+def _shared(what: str, x: Array) -> str:
+    return f"{what}: expected elements apart in memory, got some that share it (strides {x.strides}, shape {x.shape})"
 
 
 def _plain(x: Array, what: str) -> Array:
     if x.dtype not in COMPUTE or not x.dtype.isnative:
-        raise ArrayError(f"{what}: float32 or float64 was expected, got {_dtype(x.dtype)}", hint=_dtype_hint(x.dtype))
+        raise ArrayError(f"{what}: expected float32 or float64, got {_dtype(x.dtype)}", hint=_dtype_hint(x.dtype))
     if type(x) is np.ndarray:  # asked first: `np.ma` costs an import
         return x
     if isinstance(x, np.ma.MaskedArray):
-        raise ArrayError(f"{what}: a plain array was expected, got a masked array", hint="give x.filled(0) or x.data")
+        raise ArrayError(f"{what}: expected a plain array, got a masked array", hint="give x.filled(0) or x.data")
     return np.ndarray.view(x, np.ndarray)  # whatever a subclass has made of `view`
 
 

@@ -18,7 +18,7 @@ from .binding import Binding, Team, rows_of
 from .clock import Clock
 from .float_state import kernel_state, rounds_to_nearest
 from .group_step import GroupStep, Shards
-from .interrupts import to_its_end
+from .interrupts import to_its_end, undisturbed
 from .kernel import Kernel
 
 __all__ = ["BoundKernels"]
@@ -133,7 +133,7 @@ class BoundKernels:
         def work() -> bool:
             return begun.advance() and self._counted(step, self._no_calls, 0)
 
-        return work() if self.shards is not None else to_its_end(work)
+        return undisturbed(work) if self.shards is not None else to_its_end(work)
 
     def _filled(self) -> Any:
         """What the runtime is called with, for all bindings at once."""

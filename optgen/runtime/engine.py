@@ -12,38 +12,27 @@ itself.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Sequence
 from itertools import chain
 from threading import RLock
-from typing import Any, Protocol
+from typing import Any
 from weakref import WeakSet
 
-import numpy as np
-
 from .. import interpreter as interp
-from ..compiler.driver import Compilation
 from ..errors import ArgumentError, ArrayError
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
-from ..ir.expr import GRADIENT, PARAMETER, Extent
-from ..ir.rule import Rule
+from ..ir.expr import GRADIENT, PARAMETER
 from .array_library import ArrayLibrary
-from .arrays import COMPUTE, Array
+from .arrays import COMPUTE
+from .collaborators import Hypers, StateStore, Ways
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
 from .overlaps import refuse_overlaps
 from .plan import Member, StepPlan, StepPlans, key_of_list
+from .shapes import first_group_states
 
-__all__ = [
-    "NO_NUMBERS",
-    "Hypers",
-    "StateStore",
-    "StepEngine",
-    "Ways",
-    "first_group_states",
-    "small_shapes",
-    "variant_for",
-]
+__all__ = ["NO_NUMBERS", "StepEngine"]
 
 
 #: All engines, whose locks nobody holds in the child of a fork.
@@ -53,86 +42,6 @@ _ENGINES: WeakSet[StepEngine] = WeakSet()
 NO_NUMBERS: HyperValues = {}
 
 _CHANGED = "expected arrays that stay what they are in a step, got one that changed while schedules were called"
-
-
-class Hypers(Protocol):
-    """What a step asks of the hyperparameters of an optimiser.
-
-    Attributes
-    ----------
-    compilation
-        The rule, in all its variants.
-    fixed
-        The sets of hyperparameters, each by count; None while a value is a function of the step.
-    """
-
-    @property
-    def compilation(self) -> Compilation: ...
-    @property
-    def fixed(self) -> Sequence[ValuesByCount] | None: ...
-    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
-        """The sets for parameters with these counts of updates."""
-
-    def number(self, place: int, dtype: str) -> int:
-        """Which of the sets the parameter in this place goes by, in a compute type."""
-
-    def variant(self, place: int, shape: tuple[int, ...]) -> int:
-        """The position of the variant for a parameter of this shape; ArrayError if there is none."""
-
-    def known_to_fit(self, dtypes: Set[str]) -> bool:
-        """Whether every constant of the rule is known to be representable in these dtypes."""
-
-    def refuse_vanishing(self, dtypes: Set[str], sets: Sequence[ValuesByCount]) -> None:
-        """HyperparameterError if a constant of the rule is not zero, but would be in one of these dtypes."""
-
-
-class StateStore(Protocol):
-    """Where the states of an optimiser are kept.
-
-    Attributes
-    ----------
-    group
-        The states of all parameters together; empty before the first step.
-    """
-
-    group: dict[str, Array]
-
-    def find(
-        self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
-    ) -> list[Any]:
-        """The slot of each parameter, None for one that was never stepped; an error if one does not fit. Nothing is
-        changed."""
-
-    def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues) -> Any:
-        """The slot of a parameter with all its states; `slot` is what `find` gave. It is not kept yet."""
-
-    def register(self, members: Sequence[Member]) -> Callable[[], None]:
-        """Keep the slots of these, which are about to step. Gives what takes that back."""
-
-    def bound(self, slots: Any) -> Any:
-        """The states of these slots as `BoundStates`."""
-
-    def has_others(self, slots: Any) -> bool:
-        """Whether a value of all parameters together lacks some, if these are stepped."""
-
-
-class Ways(Protocol):
-    """Who steps which parameter.
-
-    Attributes
-    ----------
-    interprets
-        Whether the interpreter steps what kernels do not; else the array library does.
-    """
-
-    interprets: bool
-
-    def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
-        """Positions in the list of the parameters that kernels step, and of the others; an error for one that nothing
-        steps. `places`: where these stand among all parameters of the optimiser."""
-
-    def step_foreign(self, params: Sequence[Any]) -> None:
-        """One step of these by the array library."""
 
 
 class StepEngine:
@@ -379,36 +288,22 @@ class StepEngine:
         then the kernels."""
         if plan.others and not rest.members:
             self.ways.step_foreign([params[i] for i, _ in plan.others])
-        if not rest.members:
-            return run()
-        target = plan.steps + 1
-        write, take_back = self._computed(rest)
-        written = False
+        done = plan.settle() + 1
+        return self._interpret(rest, lambda: plan.steps == done or run())
 
-        def work() -> bool:
-            nonlocal written
-            written = True
-            write()
-            return plan.steps == target or run()
-
-        try:
-            return to_its_end(work)
-        except BaseException:
-            if not written:
-                take_back()
-            raise
-
-    def _interpret(self, accepted: Accepted) -> bool:
-        """One step by the interpreter; whether it counts."""
+    def _interpret(self, accepted: Accepted, then: Callable[[], bool] | None = None) -> bool:
+        """One step by the interpreter, and what comes `then`, which may be begun anew: both or neither. Gives whether
+        it counts."""
         if not accepted.members:
-            return True
+            return then is None or then()
         write, take_back = self._computed(accepted)
         written = False
 
         def work() -> bool:
             nonlocal written
             written = True
-            return write()
+            counts = write()
+            return counts if then is None else then()
 
         try:
             return to_its_end(work)
@@ -468,35 +363,3 @@ class Accepted:
 
     members: Sequence[Member]
     sets: Sequence[ValuesByCount]
-
-
-def variant_for(
-    variants: Mapping[bool, int], shape: tuple[int, ...], name: str, *, what: str = "a parameter", hint: str
-) -> int:
-    """The position of the variant that steps a parameter of this shape.
-
-    Parameters
-    ----------
-    variants
-        Positions by whether a parameter is a matrix.
-    name, what, hint
-        The rule, the parameter, and what to do instead, for the ArrayError where the rule has no such variant.
-    """
-    found = variants.get(len(shape) >= 2)
-    if found is None:
-        message = f"{name} works on matrices, of two or more dimensions, got {what} of shape {shape}"
-        raise ArrayError(message, hint=hint)
-    return found
-
-
-def first_group_states(rule: Rule, values: HyperValues) -> dict[str, Array]:
-    """The states of all parameters together before the first step, in float64."""
-    names = [state.name for state in rule.states if state.extent == Extent.GROUP]
-    initial = interp.initial_state(rule, values) if names else {}
-    return {name: np.array(initial[name]) for name in names}
-
-
-def small_shapes(rule: Rule, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shapes of those states of a parameter that have less than a value for each element."""
-    small = (state for state in rule.small_states if state.extent > Extent.GROUP)
-    return {state.name: interp.shape_of(state.extent, shape, rule.matrices) for state in small}

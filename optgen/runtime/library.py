@@ -44,9 +44,9 @@ def open_library(ffi: Any, path: Path, abi: str) -> Any:
         library = ffi.dlopen(ffi.cast("void *", handle))
         found = getattr(library, abi)()
     except (OSError, AttributeError, getattr(ffi, "error", OSError)) as error:  # the last of an FFI made by a module
-        raise CompilerError(f"{path} cannot be loaded: {error}", hint="delete it and build again") from None
+        raise CompilerError(f"expected to load {path}, got {error}", hint="delete it and build again") from None
     if found != ABI:
-        message = f"{path}: kernels of interface {ABI} were expected, got {found}"
+        message = f"{path}: expected kernels of interface {ABI}, got {found}"
         raise CompilerError(message, hint="build it again with this version of optgen: optgen build")
     return library
 

@@ -25,7 +25,7 @@ def choose_isa(usable: Sequence[str]) -> str:
     if not wanted:
         return usable[0]
     if wanted not in usable:
-        message = f"OPTGEN_ISA: one of {', '.join(usable)} was expected on this processor, got {wanted[:40]!r}"
+        message = f"OPTGEN_ISA: expected one of {', '.join(usable)} on this processor, got {wanted[:40]!r}"
         raise ArgumentError(message, hint="unset it for the best one")
     return wanted
 
@@ -39,7 +39,7 @@ def threads() -> int:
 @cache
 def _thread_count(wanted: str) -> int:
     if not wanted.isdecimal() or len(wanted.lstrip("0")) > 3 or not 1 <= int(wanted) <= MOST_THREADS:
-        message = f"OPTGEN_NUM_THREADS: a whole number from 1 to {MOST_THREADS} was expected, got {wanted[:40]!r}"
+        message = f"OPTGEN_NUM_THREADS: expected a whole number from 1 to {MOST_THREADS}, got {wanted[:40]!r}"
         raise ArgumentError(message, hint="unset it for one thread a processor")
     return int(wanted)
 

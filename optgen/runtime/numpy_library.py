@@ -38,7 +38,7 @@ class NumPyLibrary:
     def chosen(self, params: list[Any], given: list[Any], arrays: int) -> list[int]:
         if len(given) != arrays * len(params):
             got = len(given) - (arrays - 1) * len(params)
-            raise ArrayError(f"a gradient for each of {len(params)} parameters was expected, got {got}")
+            raise ArrayError(f"expected a gradient for each of {len(params)} parameters, got {got}")
         return list(range(len(params)))
 
     def parameter(self, given: Any, number: int, count: int) -> Looked:

@@ -80,9 +80,11 @@ def refuse_overlaps(
     i, j = found
     a, b = arrays[i], arrays[j]
     if j < count and address_of(a) == address_of(b) and a.shape == b.shape and a.strides == b.strides:
-        raise OverlapError(f"{name(i)} and {name(j)} are the same array", hint="give each parameter once")
+        raise OverlapError(
+            f"expected each parameter once, got one array as {name(i)} and {name(j)}", hint="leave the second one out"
+        )
     hint = "a step writes one while it reads or writes the other: give one of them memory of its own, .copy()"
-    raise OverlapError(f"{name(i)} and {name(j)} overlap in memory", hint=hint)
+    raise OverlapError(f"expected arrays apart in memory, got an overlap of {name(i)} and {name(j)}", hint=hint)
 
 
 def first_overlap(arrays: Sequence[NDArray[Any]], written: int) -> tuple[int, int] | None:

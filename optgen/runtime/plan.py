@@ -200,18 +200,19 @@ class StepPlan:
     @property
     def counts(self) -> set[int]:
         """The counts of updates that the slots are at."""
-        self._settle()
-        n = self._bound.clock.n
+        n = self.settle()
         return {t + n for t in self._bound.before}
 
-    def _settle(self) -> None:
-        """Makes the slots count together, if any of them was given another count."""
+    def settle(self) -> int:
+        """Make the slots count together, if any of them was given another count. Gives how many steps their clock has
+        counted."""
         clock = self._states.clock
         if clock is None or not clock.whole:
             clock = self._states.restart()
         if clock is not self._clock:
             self._bound.follow(clock, self._sets)
             self._clock = clock
+        return clock.n
 
     def run(self, sets: Sequence[ValuesByCount], group: Mapping[str, Array], inputs: Sequence[Any]) -> bool:
         """One step; False if it does not count, as the rule has it: then nothing has changed.
@@ -230,7 +231,7 @@ class StepPlan:
         """
         clock = self._clock
         if clock is None or not clock.whole or clock is not self._states.clock:
-            self._settle()
+            self.settle()
         if self._mark_changed is not None:  # before, so that nothing comes between a change and its count
             self._mark_changed(self._changed)
             if self._overwrites:

@@ -157,6 +157,6 @@ def keys_of(ps: Sequence[Array]) -> list[Key]:
     first: dict[Key, int] = {}
     for i, key in enumerate(keys):
         if first.setdefault(key, i) != i:
-            message = f"parameter {first[key]} and parameter {i} are the same array"
-            raise ArrayError(message, hint="give each parameter once")
+            message = f"expected each parameter once, got one array as parameter {first[key]} and parameter {i}"
+            raise ArrayError(message, hint="leave the second one out")
     return keys

@@ -25,6 +25,7 @@ from torch.optim import lr_scheduler, swa_utils
 from ..compiler import catalogue
 from ..errors import UnknownRule
 from ..once import once
+from ..optimiser.base import compilation_of
 from ..optimiser.classes import shipped_class
 from .classes import adapted
 from .classes import chain as chain
@@ -40,16 +41,16 @@ sys.modules |= {f"{__name__}.lr_scheduler": lr_scheduler, f"{__name__}.swa_utils
 @once
 def _made(name: str) -> type[Adapter]:
     core = shipped_class(name)
-    rule = core._compilation.rules[0]
+    rule = compilation_of(core).rules[0]
     if rule.part:
         usage = f"optgen.torch.chain(params, optgen.{name}(), optgen.AdamW())"
         raise AttributeError(f"{name} is a part of chains, and no rule by itself (hint: {usage})")
     if rule.origin != "torch.optim":
-        return adapted(core._compilation, core._module, core)
+        return adapted(core)
     theirs: type[Optimizer] = getattr(torch.optim, name)
     above = theirs.__bases__[0].__name__  # of AdamW, Adam
     parent = _made(above) if above in catalogue.shipped_rules() else Adapter
-    return adapted(core._compilation, core._module, core, theirs, parent)
+    return adapted(core, theirs, parent)
 
 
 def __getattr__(name: str) -> Any:

@@ -19,39 +19,65 @@ import torch
 
 from .. import interpreter as interp
 from ..compiler.catalogue import shipped_rules
-from ..errors import StateError, excerpt, shown
+from ..errors import ArgumentError, StateError, excerpt, shown
 from ..ir.expr import Extent
 from ..ir.rule import State
 from ..ir.torch_names import torch_states
+from ..optimiser.base import compilation_of
 from ..optimiser.classes import shipped_class
 from ..optimiser.state import MOST_UPDATES
-from .naming import STEP, Kind
+from .naming import STEP, Naming
 from .param_groups import Groups, called
-from .tensors import has_memory, local
+from .tensors import count_dtype, has_memory, local
 
-__all__ = ["OF_ALL", "expect_state", "fitting"]
+__all__ = ["OF_ALL", "copies_of_states", "expect_state", "fitting"]
 
 #: Where the states of all parameters together are kept in a saved group.
 OF_ALL = "of_all_parameters"
+
+_IN_ORDER = "give the parameters in the order in which they were saved"
 
 #: What wrappers of modules put into the names of parameters.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 
 
-def expect_state(what: str, state: State, given: Any, shape: tuple[int, ...], dtype: torch.dtype) -> None:
+def expect_state(
+    what: str, state: State, given: Any, shape: tuple[int, ...], dtype: torch.dtype, hint: str = _IN_ORDER
+) -> None:
     if not isinstance(given, torch.Tensor) or tuple(given.shape) != shape:
         got = f"shape {tuple(given.shape)}" if isinstance(given, torch.Tensor) else type(given).__name__
-        message = f"{what}: shape {shape} was expected, got {got}"
-        raise StateError(message, hint="give the parameters in the order in which they were saved")
+        message = f"{what}: expected shape {shape}, got {got}"
+        raise StateError(message, hint=hint)
     if given.layout is not torch.strided or given.device.type != "cpu" or not has_memory(local(given)):
         got = f"{type(given).__name__} of {given.layout} on {given.device}"
-        raise StateError(f"{what}: a dense tensor in memory of the CPU was expected, got {got}")
+        raise StateError(f"{what}: expected a dense tensor in memory of the CPU, got {got}")
     if state.extent == Extent.ELEMENT and given.dtype is not dtype:
         hint = "convert the state, or the model, first"
-        raise StateError(f"{what}: {dtype}, as the parameter, was expected, got {given.dtype}", hint=hint)
+        raise StateError(f"{what}: expected {dtype}, as the parameter, got {given.dtype}", hint=hint)
 
 
-def fitting(kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> dict[str, Any]:
+def copies_of_states(naming: Naming, p: torch.Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Copies of states of parameter `p` by the names that PyTorch has; an error for one that does not fit."""
+    rules = [rule for rule in naming.rules if rule.matrix in (None, p.dim() >= 2)]
+    own = {key: (state, rule) for rule in rules for state, key in naming.own_states(rule)}
+    known = [*own, *[STEP] * naming.counted]
+    copies: dict[str, Any] = {}
+    for key, given in values.items():
+        if key not in known:
+            raise ArgumentError(f"expected a state among {', '.join(known)}, got {key}")
+        if key in own:
+            state, rule = own[key]
+            shape = interp.shape_of(state.extent, tuple(p.shape), rule.matrices)
+            expect_state(f"the state {key}", state, given, shape, p.dtype, hint=f"see opt.state[p][{key!r}]")
+            copies[key] = given.detach().clone()
+        elif not _is_count(given):
+            raise StateError(f"expected a count of updates as {STEP!r}, got {shown(given)}")
+        else:
+            copies[key] = torch.tensor(float(given), dtype=count_dtype())
+    return copies
+
+
+def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> dict[str, Any]:
     """A saved state whose groups have the keys of this rule.
 
     Parameters
@@ -66,15 +92,15 @@ def fitting(kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, An
     """
     _expect_layout(own, saved)
     groups = [dict(group) for group in saved["param_groups"]]
-    guess = not _says_its_rule(kind, saved)
+    guess = not _says_its_rule(naming, saved)
     for i, other in enumerate(groups):
-        kind.respell(other)
-        _expect_hypers(kind, other, i, guess=guess)
-        _expect_values(kind, other, i)
-    _expect_group_states(kind, saved.get("group", groups[0].get(OF_ALL) if groups else None))
-    reader, number = Groups(kind), 0
+        naming.respell(other)
+        _expect_hypers(naming, other, i, guess=guess)
+        _expect_values(naming, other, i)
+    _expect_group_states(naming, saved.get("group", groups[0].get(OF_ALL) if groups else None))
+    reader, number = Groups(naming), 0
     for i, (group, other) in enumerate(zip(own, groups, strict=True)):
-        needed = _needed(kind, reader.variants_of(other, i))
+        needed = _needed(naming, reader.variants_of(other, i))
         names, saved_names = group.get("param_names"), other.get("param_names")
         if saved_names is not None and not _names(saved_names, len(other["params"])):
             raise StateError(f"group {i}: expected a name for each parameter, got {shown(saved_names)}")
@@ -82,9 +108,9 @@ def fitting(kind: Kind, own: Sequence[Mapping[str, Any]], saved: Mapping[str, An
             what = called(own, number)
             number += 1
             if names and saved_names and _unwrapped(names[j]) != _unwrapped(saved_names[j]):
-                message = f"{what}: a state of that name was expected, got one of {excerpt(saved_names[j])}"
+                message = f"{what}: expected a state of that name, got one of {excerpt(saved_names[j])}"
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
-            _expect_states(kind, what, p, saved["state"].get(q) or {}, needed[p.dim() >= 2], guess=guess)
+            _expect_states(naming, what, p, saved["state"].get(q) or {}, needed[p.dim() >= 2], guess=guess)
     return {**saved, "param_groups": groups}
 
 
@@ -92,10 +118,10 @@ def _expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -
     """StateError unless it is a state dict with as many groups and parameters."""
     if not (isinstance(saved, Mapping) and {"state", "param_groups"} <= saved.keys()):
         got = ", ".join(map(str, list(saved)[:3])) or "nothing" if isinstance(saved, Mapping) else type(saved).__name__
-        raise StateError(f"a state dict of an optimiser, with state and param_groups, was expected, got {got}")
+        raise StateError(f"expected a state dict of an optimiser, with state and param_groups, got {got}")
     groups, states = saved["param_groups"], saved["state"]
-    for what, value, kind in (("param_groups", groups, list | tuple), ("state", states, Mapping)):
-        if not isinstance(value, kind):
+    for what, value, naming in (("param_groups", groups, list | tuple), ("state", states, Mapping)):
+        if not isinstance(value, naming):
             raise StateError(f"{what}: expected a {'list' if what[0] == 'p' else 'dict'}, got {shown(value)}")
     for i, group in enumerate(groups):
         numbers = group.get("params") if isinstance(group, Mapping) else None
@@ -114,51 +140,51 @@ def _expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -
             raise StateError(f"loaded state dict {theirs_say}: group {i} has {size} parameters, got {other}")
 
 
-def _says_its_rule(kind: Kind, saved: Mapping[str, Any]) -> bool:
+def _says_its_rule(naming: Naming, saved: Mapping[str, Any]) -> bool:
     """Whether it names its rule. StateError if that is not this one, and none that is loaded as this one."""
     name = saved.get("rule")
-    known = isinstance(name, str) and (name == kind.name or kind.strategy.loads_as(name))
+    known = isinstance(name, str) and (name == naming.name or naming.strategy.loads_as(name))
     if name is not None and not known:
         got = excerpt(name) if isinstance(name, str) else shown(name)
-        raise StateError(f"a state of {kind.name} was expected, got one of {got}")
+        raise StateError(f"expected a state of {naming.name}, got one of {got}")
     return name is not None
 
 
-def _expect_hypers(kind: Kind, saved: Mapping[str, Any], i: int, *, guess: bool) -> None:
+def _expect_hypers(naming: Naming, saved: Mapping[str, Any], i: int, *, guess: bool) -> None:
     """StateError if a saved group lacks a hyperparameter of this rule. `guess`: or has those of another one."""
-    absent = [key for key in kind.hypers.values() if key not in saved]
+    absent = [key for key in naming.hypers.values() if key not in saved]
     if absent:
         doubt = "is it of another rule?" if guess else "was it saved as a whole?"
-        raise StateError(f"group {i}: {kind.name} has {absent[0]!r}, and the saved one has not; {doubt}")
+        raise StateError(f"group {i}: {naming.name} has {absent[0]!r}, and the saved one has not; {doubt}")
     if guess:
-        kind.strategy.expect_own(kind.name, saved, i)
+        naming.strategy.expect_own(naming.name, saved, i)
 
 
-def _expect_values(kind: Kind, saved: Mapping[str, Any], i: int) -> None:
+def _expect_values(naming: Naming, saved: Mapping[str, Any], i: int) -> None:
     """StateError unless the hyperparameters and flags of a saved group are numbers, for the step computes with them."""
-    for hyper in kind.rules[0].hypers:
-        key, size = kind.hypers[hyper.name], len(hyper.default)
+    for hyper in naming.rules[0].hypers:
+        key, size = naming.hypers[hyper.name], len(hyper.default)
         given = saved[key]
         each = given if hyper.vector and isinstance(given, list | tuple) and len(given) == size else (given,)
         if len(each) != size or not all(x is None or _is_number(x) for x in each):
             expected = f"{size} numbers" if hyper.vector else "a number"
-            raise StateError(f"group {i}: {expected} was expected as {key!r}, got {shown(given)}")
-    for key in kind.absent:
+            raise StateError(f"group {i}: expected {expected} as {key!r}, got {shown(given)}")
+    for key in naming.absent:
         if not _is_number(saved.get(key, 0)):
-            raise StateError(f"group {i}: a number was expected as {key!r}, got {shown(saved[key])}")
-    for key in (*kind.flags.values(), *kind.strategy.flags):
+            raise StateError(f"group {i}: expected a number as {key!r}, got {shown(saved[key])}")
+    for key in (*naming.flags.values(), *naming.strategy.flags):
         if not isinstance(saved.get(key), bool | int | None):
-            raise StateError(f"group {i}: True or False was expected as {key!r}, got {shown(saved[key])}")
+            raise StateError(f"group {i}: expected True or False as {key!r}, got {shown(saved[key])}")
 
 
-def _expect_group_states(kind: Kind, given: Any) -> None:
+def _expect_group_states(naming: Naming, given: Any) -> None:
     """StateError unless these are all states of all parameters together, or none."""
-    names = {state.name for rule in kind.rules for state in rule.states if state.extent == Extent.GROUP}
+    names = {state.name for rule in naming.rules for state in rule.states if state.extent == Extent.GROUP}
     if given is None or (isinstance(given, Mapping) and not given):
         return
     if not isinstance(given, Mapping) or set(given) != names or not all(map(_is_number, given.values())):
         expected = ", ".join(sorted(names)) or "none"
-        raise StateError(f"the states {expected} of the group were expected, as numbers, got {shown(given)}")
+        raise StateError(f"expected the states {expected} of the group, as numbers, got {shown(given)}")
 
 
 def _is_number(x: Any) -> bool:
@@ -177,37 +203,37 @@ def _names(given: Any, count: int) -> bool:
 
 
 def _expect_states(
-    kind: Kind, what: str, p: torch.Tensor, kept: Mapping[str, Any], needed: Sequence[str], *, guess: bool
+    naming: Naming, what: str, p: torch.Tensor, kept: Mapping[str, Any], needed: Sequence[str], *, guess: bool
 ) -> None:
     """StateError unless a parameter may have these states."""
-    named = {key: state for rule in kind.rules for state, key in kind.own_states(rule)}
-    begun = any(key == STEP or key in named for key in kept) or (kept and kind.strategy.counts_whatever_is_kept)
+    named = {key: state for rule in naming.rules for state, key in naming.own_states(rule)}
+    begun = any(key == STEP or key in named for key in kept) or (kept and naming.strategy.counts_whatever_is_kept)
     for key in needed if begun else ():
         if kept.get(key) is None:
             hint = "a parameter that was stepped has all its states; was it saved as a whole?"
-            raise StateError(f"{what}: its state {key!r} of {kind.name} is not there", hint=hint)
+            raise StateError(f"{what}: its state {key!r} of {naming.name} is not there", hint=hint)
     unseen = p.device.type == "meta" or not has_memory(local(p))  # PyTorch's own loop steps it
     for key, value in kept.items():
         if key in named and value is not None and not unseen:
-            shape = interp.shape_of(named[key].extent, tuple(p.shape), kind.rules[0].matrices)
+            shape = interp.shape_of(named[key].extent, tuple(p.shape), naming.rules[0].matrices)
             given = value.cpu() if isinstance(value, torch.Tensor) and value.device.type != "meta" else value
             expect_state(f"{what}: {key}", named[key], given, shape, p.dtype)
         elif key == STEP and value is not None and not unseen and not _is_count(value):
-            raise StateError(f"{what}: a count of updates was expected as {STEP!r}, got {shown(value)}")
+            raise StateError(f"{what}: expected a count of updates as {STEP!r}, got {shown(value)}")
         elif guess and key not in named and key in _states_of_rules():
-            raise StateError(f"{what}: {kind.name} has no state {key!r}; is this of another rule?")
+            raise StateError(f"{what}: {naming.name} has no state {key!r}; is this of another rule?")
 
 
 def _is_count(x: Any) -> bool:
     return _is_number(x) and 0 <= float(x) <= MOST_UPDATES and float(x).is_integer()
 
 
-def _needed(kind: Kind, variants: Mapping[bool, int] | None) -> dict[bool, list[str]]:
+def _needed(naming: Naming, variants: Mapping[bool, int] | None) -> dict[bool, list[str]]:
     """What a state must have, by whether the parameter is a matrix. Momentum may come and go, so a rule that does not
     count may have begun without."""
     needed: dict[bool, list[str]] = {False: [], True: []}
-    for matrix, variant in (variants or {}).items() if kind.counted else ():
-        needed[matrix] = [STEP, *(key for _, key in kind.own_states(kind.rules[variant]))]
+    for matrix, variant in (variants or {}).items() if naming.counted else ():
+        needed[matrix] = [STEP, *(key for _, key in naming.own_states(naming.rules[variant]))]
     return needed
 
 
@@ -219,5 +245,5 @@ def _unwrapped(name: str) -> str:
 @cache
 def _states_of_rules() -> frozenset[str]:
     """What PyTorch would call the states of all rules that ship."""
-    rules = [rule for name in shipped_rules() for rule in shipped_class(name)._compilation.rules]
+    rules = [rule for name in shipped_rules() for rule in compilation_of(shipped_class(name)).rules]
     return frozenset(torch_states(rule).get(state.name, state.name) for rule in rules for state in rule.states) - {STEP}

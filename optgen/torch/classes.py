@@ -19,13 +19,13 @@ from ..errors import ArgumentError
 from ..ir.rule import Rule
 from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_spellings, torch_states
 from ..once import once
-from ..optimiser.base import settings_of
+from ..optimiser.base import compilation_of, module_of, settings_of
 from ..optimiser.chain import Chain, ChainSettings
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.classes import module_class
 from .inputs import expect_attributes
-from .naming import STEP, Kind
-from .optimizer import Adapter
+from .naming import STEP, Naming
+from .optimizer import Adapter, naming_of, revive_by
 from .param_groups import NO_SCHEDULE, SCHEDULERS, expect_absent
 from .strategies import OwnRule, TorchRule
 
@@ -44,14 +44,12 @@ def chain(params: Any, *parts: Any) -> Adapter:
     Raises what that raises.
     """
     if isinstance(params, type) or hasattr(params, "rule"):
-        message = f"chain: the parameters were expected first, got {type(params).__name__}"
+        message = f"chain: expected the parameters first, got {type(params).__name__}"
         raise ArgumentError(message, hint="chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())")
     return _wrapped(params, core_chain(*parts))
 
 
 def adapted(
-    compilation: Compilation,
-    module: str | None,
     core: Any,
     theirs: type[Optimizer] | None = None,
     parent: type[Adapter] = Adapter,
@@ -67,28 +65,31 @@ def adapted(
     parent
         Ours of the class from which `theirs` derives, if there is one.
     """
+    compilation, module = compilation_of(core), module_of(core)
     names = torch_names(compilation.rules[0])
     if theirs is None:
-        kind = _own_kind(compilation, module, names)
-        return _class_of(core, kind, Adapter, __init__=_constructor(core, kind))
-    settled = [flag for flag in parent._kind.flags if flag not in names] if parent is not Adapter else []
-    kind = _torch_kind(compilation, module, TorchRule(theirs, settled), names)
-    return _class_of(core, kind, parent, theirs)
+        naming = _own_naming(compilation, module, names)
+        return _class_of(core, naming, Adapter, __init__=_constructor(core, naming))
+    settled = [flag for flag in naming_of(parent).flags if flag not in names] if parent is not Adapter else []
+    naming = _torch_naming(compilation, module, TorchRule(theirs, settled), names)
+    return _class_of(core, naming, parent, theirs)
 
 
-def _class_of(core: type, kind: Kind, *bases: type[Optimizer], **attributes: Any) -> type[Adapter]:
-    attributes |= {"__doc__": core.__doc__, "__module__": __package__, "_kind": kind}
+def _class_of(core: type, naming: Naming, *bases: type[Optimizer], **attributes: Any) -> type[Adapter]:
+    attributes |= {"__doc__": core.__doc__, "__module__": __package__, "_naming": naming}
     return type(core.__name__, bases, attributes)
 
 
-def _torch_kind(compilation: Compilation, module: str | None, strategy: TorchRule, names: Mapping[str, str]) -> Kind:
+def _torch_naming(
+    compilation: Compilation, module: str | None, strategy: TorchRule, names: Mapping[str, str]
+) -> Naming:
     """A group has PyTorch's keys, and others mean nothing."""
     rule = compilation.rules[0]
     hypers, flags, keys = _keys_of(rule, names)
-    return Kind(compilation, module, strategy, hypers, flags, torch_states(rule), {}, {}, (*keys, *strategy.flags))
+    return Naming(compilation, module, strategy, hypers, flags, torch_states(rule), {}, {}, (*keys, *strategy.flags))
 
 
-def _own_kind(compilation: Compilation, module: str | None, names: Mapping[str, str]) -> Kind:
+def _own_naming(compilation: Compilation, module: str | None, names: Mapping[str, str]) -> Naming:
     """A group has PyTorch's keys where PyTorch has such a thing, and others may be spellings of these."""
     rule = compilation.rules[0]
     expect_attributes(rule)
@@ -96,7 +97,7 @@ def _own_kind(compilation: Compilation, module: str | None, names: Mapping[str, 
     states = {STEP: f"{STEP}_state"}  # a state that has the name of PyTorch's count
     absent = {key: value for key, value in ABSENT.items() if key not in names.values()}
     spelled = torch_spellings(rule, names)
-    return Kind(compilation, module, OwnRule(), hypers, flags, states, spelled, absent, (*keys, *absent))
+    return Naming(compilation, module, OwnRule(), hypers, flags, states, spelled, absent, (*keys, *absent))
 
 
 def _keys_of(rule: Rule, names: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], list[str]]:
@@ -110,8 +111,8 @@ def _keys_of(rule: Rule, names: Mapping[str, str]) -> tuple[dict[str, str], dict
 def of_spec(text: str, file: str) -> type[Adapter]:
     """The class of a spec that does not ship; the same one each time."""
     compilation = compile_text(text, file)
-    made = adapted(compilation, None, module_class(compilation))
-    made._revival = (_of_spec, (text, file))
+    made = adapted(module_class(compilation))
+    revive_by(made, _of_spec, text, file)
     return made
 
 
@@ -120,9 +121,9 @@ def _of_spec(text: str, file: str) -> Adapter:
     return cls.__new__(cls)
 
 
-def _constructor(core: Any, kind: Kind) -> Callable[..., None]:
+def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
     """Of a rule of optgen's own: the parameters, then what its class takes, by the names that groups have."""
-    names = {**kind.hypers, **kind.flags}
+    names = {**naming.hypers, **naming.flags}
     own = [p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend")]
     theirs = [p.replace(name=names.get(p.name, p.name)) for p in own]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -131,15 +132,15 @@ def _constructor(core: Any, kind: Kind) -> Callable[..., None]:
     spelled = {new: old for old, new in names.items()}
 
     def __init__(self: Adapter, *args: Any, **kwargs: Any) -> None:
-        kwargs = kind.spelled(kwargs, usual)
-        expect_absent(kind, kwargs, kind.name)
+        kwargs = naming.spelled(kwargs, usual)
+        expect_absent(naming, kwargs, naming.name)
         try:
-            bound = signature.bind(*args, **{key: value for key, value in kwargs.items() if key not in kind.absent})
+            bound = signature.bind(*args, **{key: value for key, value in kwargs.items() if key not in naming.absent})
         except TypeError as error:
             raise ArgumentError(f"{type(self).__name__}: {error}", hint=f"{type(self).__name__}{signature}") from None
         given = dict(bound.arguments)
         params = given.pop("params")
-        Optimizer.__init__(self, params, defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), kind))
+        Optimizer.__init__(self, params, defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), naming))
 
     __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()]
@@ -147,7 +148,7 @@ def _constructor(core: Any, kind: Kind) -> Callable[..., None]:
     return __init__
 
 
-def defaults_of(core: Any, kind: Kind) -> dict[str, Any]:
+def defaults_of(core: Any, naming: Naming) -> dict[str, Any]:
     """The hyperparameters and flags of an optimiser of optgen, as a group has them. ArgumentError for a schedule, which
     is a learning-rate scheduler's here."""
     defaults: dict[str, Any] = {}
@@ -156,21 +157,24 @@ def defaults_of(core: Any, kind: Kind) -> dict[str, Any]:
         values = own.values[hyper.name]
         if any(map(callable, values)):
             raise ArgumentError(f"{hyper.name}: {NO_SCHEDULE}", hint=SCHEDULERS)
-        defaults[kind.hypers[hyper.name]] = values if hyper.vector else values[0]
-    flags = {kind.flags[name]: value for name, value in own.flags.items() if name not in own.decided}
-    return {**defaults, **flags, **kind.absent}
+        defaults[naming.hypers[hyper.name]] = values if hyper.vector else values[0]
+    flags = {naming.flags[name]: value for name, value in own.flags.items() if name not in own.decided}
+    return {**defaults, **flags, **naming.absent}
 
 
 def _wrapped(params: Any, core: Chain) -> Adapter:
     """A chain of optgen, with its hyperparameters, for tensors of PyTorch."""
     made = _revived(core)
-    Optimizer.__init__(made, params, defaults_of(core, made._kind))
+    Optimizer.__init__(made, params, defaults_of(core, naming_of(made)))
     return made
 
 
 def _revived(core: Chain) -> Adapter:
-    own: ChainSettings = core._settings
+    own = settings_of(core)
+    assert isinstance(own, ChainSettings)
     names = chain_names((part.rule, named) for part, named in zip(own.parts, own.named, strict=True))
-    made: Adapter = object.__new__(_class_of(type(core), _own_kind(core._compilation, core._module, names), Adapter))
-    made._revival = (_revived, (core,))
+    made: Adapter = object.__new__(
+        _class_of(type(core), _own_naming(compilation_of(core), module_of(core), names), Adapter)
+    )
+    revive_by(made, _revived, core)
     return made

@@ -15,7 +15,7 @@ from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Input, Rule
 from ..optimiser.inputs import expect_inputs, numbers_of
-from .naming import Kind
+from .naming import Naming
 
 __all__ = ["expect_attributes", "expect_like", "numbers_given", "with_attributes"]
 
@@ -31,12 +31,12 @@ def expect_attributes(rule: Rule) -> None:
             raise ArgumentError(message, hint="give it another name in the spec")
 
 
-def numbers_given(kind: Kind, given: Mapping[str, Any], loss: Any) -> HyperValues:
+def numbers_given(naming: Naming, given: Mapping[str, Any], loss: Any) -> HyperValues:
     """The numbers that a step is given. `loss`: what its closure returned, or None."""
-    rule = kind.rules[0]
+    rule = naming.rules[0]
     for spelled in given:
         if spelled in rule.given_arrays:
-            message = f"{rule.name}: {spelled!r} was expected as an attribute of each parameter, got a keyword"
+            message = f"{rule.name}: expected {spelled!r} as an attribute of each parameter, got a keyword"
             raise ArgumentError(message, hint=f"before the step, p.{spelled} = ... for each parameter p")
     expected = [each for each in rule.inputs if each.extent == Extent.STEP]
     closure = LOSS in rule.given_numbers
@@ -70,7 +70,7 @@ def expect_like(rule: Rule, what: str, p: torch.Tensor, inputs: Sequence[Any]) -
         if not isinstance(x, torch.Tensor):
             got = "none" if x is None else shown(x)
             hint = f"before the step, p.{name} = ... for each parameter p with a gradient"
-            raise ArrayError(f"{what}: {rule.name} takes {name}: a tensor was expected, got {got}", hint=hint)
+            raise ArrayError(f"{what}: {rule.name} takes {name}: expected a tensor, got {got}", hint=hint)
         if x.shape != p.shape or x.dtype is not p.dtype or x.layout is not torch.strided:
             expected, got = f"{tuple(p.shape)}, {p.dtype}", f"{tuple(x.shape)}, {x.dtype}, {x.layout}"
-            raise ArrayError(f"{what}: {name}: a dense tensor as the parameter, {expected}, was expected, got {got}")
+            raise ArrayError(f"{what}: {name}: expected a dense tensor as the parameter, {expected}, got {got}")

@@ -1,6 +1,6 @@
 """The names that PyTorch has for the hyperparameters and states of a rule.
 
-In: a compiled rule. Out: a `Kind`, which stays the same while its optimisers step.
+In: a compiled rule. Out: a `Naming`, which stays the same while its optimisers step.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from ..ir.expr import Extent
 from ..ir.rule import Input, Rule, State
 from .strategies import Strategy
 
-__all__ = ["STEP", "Kind"]
+__all__ = ["STEP", "Naming"]
 
 #: What PyTorch calls the count of updates among the states.
 STEP = "step"
@@ -24,7 +24,7 @@ _UNCOUNTED = {"SGD"}
 
 
 @frozen
-class Kind:
+class Naming:
     """A rule and its names in PyTorch.
 
     Attributes

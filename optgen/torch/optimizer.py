@@ -18,12 +18,13 @@ import numpy as np
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
-from ..errors import OverlapError
+from ..errors import ArgumentError, OverlapError
 from ..runtime.engine import NO_NUMBERS, StepEngine
 from ..runtime.evaluation import evaluated
-from .checkpoint import OF_ALL, fitting
+from ..runtime.interrupts import undisturbed
+from .checkpoint import OF_ALL, copies_of_states, fitting
 from .inputs import numbers_given, with_attributes
-from .naming import Kind
+from .naming import Naming
 from .param_groups import Groups, expect_group
 from .states import TensorStates
 from .tensor_library import TensorLibrary
@@ -47,7 +48,7 @@ class Adapter(Optimizer):
 
     param_groups: list[dict[str, Any]]
 
-    _kind: ClassVar[Kind]
+    _naming: ClassVar[Naming]
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
 
@@ -94,8 +95,8 @@ class Adapter(Optimizer):
         found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found is not None and float(found):  # what a GradScaler has found
             return loss
-        takes = self._kind.inputs
-        numbers = numbers_given(self._kind, inputs, loss) if takes or inputs else NO_NUMBERS
+        takes = self._naming.inputs
+        numbers = numbers_given(self._naming, inputs, loss) if takes or inputs else NO_NUMBERS
         params: list[torch.Tensor] = []
         for group in self.param_groups:
             params += group["params"]
@@ -138,14 +139,14 @@ class Adapter(Optimizer):
         """
         with self._engine.lock:
             self._engine.expect_rest("evaluate")
-            if self._engine.evaluating or not any(rule.evaluation for rule in self._kind.rules):
+            if self._engine.evaluating or not any(rule.evaluation for rule in self._naming.rules):
                 return
             self._states.kept = self.state
             self._groups.read(self.param_groups)
             chosen = list(enumerate(p for group in self.param_groups for p in group["params"]))
             chosen = [(i, p) for i, p in chosen if self.state.get(p)]
             places, params = [i for i, _ in chosen], [p for _, p in chosen]
-            rules = [self._kind.rules[self._groups.variant(i, tuple(p.shape))] for i, p in chosen]
+            rules = [self._naming.rules[self._groups.variant(i, tuple(p.shape))] for i, p in chosen]
             slots = self._states.find(params, [], rules, places)
             write = evaluated(self._engine, params, places, slots)
             for p in params:
@@ -167,6 +168,32 @@ class Adapter(Optimizer):
 
     # ---- States ----
 
+    def set_state(self, p: torch.Tensor, /, **values: Any) -> None:
+        """Set states of parameter `p`, or its count `step`, by hand; those that are not named stay.
+
+        Parameters
+        ----------
+        p
+            A parameter of this optimiser. If it was never stepped, the rest of its state starts as usual.
+        values
+            By the names in `state[p]`, a tensor of the shape and dtype that the state has; copied.
+
+        Raises
+        ------
+        ArgumentError
+            For what is no parameter, or no state of the rule.
+        StateError
+            For another shape or dtype.
+
+        After an error no state has changed.
+        """
+        with self._engine.lock:
+            self._engine.expect_rest("set a state")
+            if not any(p is q for group in self.param_groups for q in group["params"]):
+                raise ArgumentError(f"expected a parameter of this {self._naming.name}, got another {type(p).__name__}")
+            copies = copies_of_states(self._naming, p, values)
+            undisturbed(lambda: self.state[p].update(copies))
+
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
         with self._engine.lock:
@@ -186,7 +213,7 @@ class Adapter(Optimizer):
         taken: list[dict[str, Any]] = []
 
         def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
-            saved = fitting(self._kind, self.param_groups, saved)
+            saved = fitting(self._naming, self.param_groups, saved)
             taken.append(saved)
             return {**saved, "state": {i: _copied(kept) for i, kept in saved["state"].items()}}
 
@@ -195,28 +222,34 @@ class Adapter(Optimizer):
 
         with self._engine.lock:
             self._engine.expect_rest("load a state")
-            handles = [
-                self.register_load_state_dict_pre_hook(expect),
-                self.register_load_state_dict_post_hook(keep, prepend=True),
-            ]
-            before = {name: vars(self)[name] for name in ("state", "param_groups")}
-            together = self._states.group
-            try:
-                super().load_state_dict(state_dict)
-            except BaseException:  # PyTorch may have come half-way
-                self.__dict__.update(before)
-                self._begin(together)
-                raise
-            finally:
-                for handle in handles:
-                    handle.remove()
+            undisturbed(lambda: self._load_between(expect, keep, state_dict))
+
+    def _load_between(
+        self, expect: Callable[..., Any], keep: Callable[..., None], state_dict: Mapping[str, Any]
+    ) -> None:
+        """What PyTorch does to load a state, with these hooks; or nothing."""
+        handles = [
+            self.register_load_state_dict_pre_hook(expect),
+            self.register_load_state_dict_post_hook(keep, prepend=True),
+        ]
+        before = {name: vars(self)[name] for name in ("state", "param_groups")}
+        together = self._states.group
+        try:
+            super().load_state_dict(state_dict)
+        except BaseException:  # PyTorch may have come half-way
+            self.__dict__.update(before)
+            self._begin(together)
+            raise
+        finally:
+            for handle in handles:
+                handle.remove()
 
     def _keep_whole(self, saved: Mapping[str, Any]) -> None:
         """After a load: the small states, which PyTorch rounds to the dtype of the parameter, and those of all
         parameters."""
         params = [p for group in self.param_groups for p in group["params"]]
         order = [i for group in saved["param_groups"] for i in group["params"]]
-        small = {self._kind.key(s.name) for rule in self._kind.rules for s in rule.small_states}
+        small = {self._naming.key(s.name) for rule in self._naming.rules for s in rule.small_states}
         for p, i in zip(params, order, strict=True):
             for name, value in saved["state"].get(i, {}).items():
                 if name in small and isinstance(value, torch.Tensor):
@@ -227,17 +260,17 @@ class Adapter(Optimizer):
 
     def _begin(self, together: Mapping[str, Any]) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters."""
-        kind, groups = self._kind, Groups(self._kind)
+        naming, groups = self._naming, Groups(self._naming)
         self._groups = groups
-        self._states = TensorStates(kind, groups.what)
+        self._states = TensorStates(naming, groups.what)
         self._states.group = dict(together)
-        self._ways = TensorWays(kind, groups, weakref.ref(self))
+        self._ways = TensorWays(naming, groups, weakref.ref(self))
         if "_engine" in vars(self):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
-            self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, kind.module)
+            self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
         self._engine.evaluating = any(isinstance(kept, dict) and ASIDE in kept for kept in self.state.values())
-        self._turns = Turns(kind, groups, self._ways, self._engine)
+        self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
@@ -247,14 +280,14 @@ class Adapter(Optimizer):
         together = state.get(_TOGETHER) or {}
         super().__setstate__({key: value for key, value in state.items() if key != _TOGETHER})
         for group in (self.defaults, *self.param_groups):  # as former versions left them
-            self._kind.respell(group)
+            self._naming.respell(group)
         self._begin(together)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As PyTorch's; a hyperparameter out of its range is a HyperparameterError."""
-        if self._kind.strategy.checks_values and isinstance(param_group, dict):
-            spelled = self._kind.spelled(param_group, self.defaults)
-            expect_group(self._kind, spelled, len(self.param_groups))
+        if self._naming.strategy.checks_values and isinstance(param_group, dict):
+            spelled = self._naming.spelled(param_group, self.defaults)
+            expect_group(self._naming, spelled, len(self.param_groups))
             if spelled.keys() != param_group.keys():
                 param_group.clear()
                 param_group.update(spelled)
@@ -273,9 +306,24 @@ class Adapter(Optimizer):
         return super().__reduce_ex__(protocol) if revival is None else (*revival, self.__getstate__())
 
 
+def naming_of(optimiser: Adapter | type[Adapter]) -> Naming:
+    """The names that the hyperparameters and states of an optimiser, or of a class of them, have in PyTorch."""
+    return optimiser._naming
+
+
+def engine_of(optimiser: Adapter) -> StepEngine:
+    """What steps the parameters of an optimiser and keeps their states."""
+    return optimiser._engine
+
+
+def revive_by(made: Adapter | type[Adapter], revive: Callable[..., Adapter], *given: Any) -> None:
+    """Pickle an optimiser, or those of a class, as a call of `revive`, which makes one that has not begun."""
+    made._revival = revive, given
+
+
 def _name_rule(optimiser: Any, saved: dict[str, Any]) -> None:
     """Adds to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
-    saved["rule"] = optimiser._kind.name
+    saved["rule"] = optimiser._naming.name
     group = optimiser._states.group
     if group:
         saved["group"] = {name: float(value) for name, value in group.items()}

@@ -22,15 +22,15 @@ from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
 from ..optimiser.hyperparameters import checked
-from ..runtime.engine import variant_for
+from ..runtime.shapes import variant_for
 from ..runtime.underflow import refuse_vanishing
-from .naming import Kind
+from .naming import Naming
 from .strategies import ANOTHER_RULE
 from .tensors import compute_dtype
 
 __all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group"]
 
-NO_SCHEDULE = "a number was expected, got a schedule"
+NO_SCHEDULE = "expected a number, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
 #: Parts of chains that do what a rule does not, by what groups call it: behind the rule, and before it.
 _PARTS = {"lr": "..., optgen.Descent({0})", "weight_decay": "optgen.WeightDecay({0}), ..."}
@@ -69,10 +69,10 @@ class Groups:
         loop steps.
     """
 
-    def __init__(self, kind: Kind) -> None:
-        self._kind = kind
+    def __init__(self, naming: Naming) -> None:
+        self._naming = naming
         self._groups: Sequence[Mapping[str, Any]] = ()
-        self._get: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*kind.keys)
+        self._get: Callable[[Mapping[str, Any]], tuple[Any, ...]] = itemgetter(*naming.keys)
         self._raw: list[tuple[Any, ...]] | None = None
         self._keys: list[tuple[str, ...]] = []  # of each group: a new one may be another spelling
         self._sizes: list[int] = []
@@ -87,11 +87,11 @@ class Groups:
         """Looks at the groups, and gives what is in them in other spellings the keys that groups have; whether a
         parameter has another variant or group than before. HyperparameterError or ArgumentError for what a rule of
         optgen's own does not allow."""
-        kind = self._kind
+        naming = self._naming
         self._groups = groups
-        if (kind.spellings or kind.absent) and list(map(tuple, groups)) != self._keys:
+        if (naming.spellings or naming.absent) and list(map(tuple, groups)) != self._keys:
             for group in groups:
-                kind.respell(group)
+                naming.respell(group)
             self._keys = list(map(tuple, groups))
         raw = list(map(self._get, groups))
         sizes = [len(group["params"]) for group in groups]  # by these a parameter may have gone to another group
@@ -102,15 +102,15 @@ class Groups:
         sets: list[ValuesByCount] = []
         variants: list[dict[bool, int] | None] = []
         for i, group in enumerate(groups):
-            expect_absent(kind, group, f"{kind.name}, group {i}")
+            expect_absent(naming, group, f"{naming.name}, group {i}")
             found = {name: self._values(group, dtype, i) for name, dtype in _COMPUTED.items()}
             sets += map(Always, found.values())
-            chosen = None if kind.strategy.steps_group(group) else self._variants_of(group, found["float64"])
+            chosen = None if naming.strategy.steps_group(group) else self._variants_of(group, found["float64"])
             variants.append(chosen)
-            if kind.strategy.checks_values and chosen is not None:
+            if naming.strategy.checks_values and chosen is not None:
                 for dtype in {compute_dtype(p) for p in group["params"]}:
-                    owner = f"{kind.name}, group {i}"
-                    refuse_vanishing(owner, kind.compilation, chosen.values(), [found[dtype]], [dtype])
+                    owner = f"{naming.name}, group {i}"
+                    refuse_vanishing(owner, naming.compilation, chosen.values(), [found[dtype]], [dtype])
         values = GroupValues(sets)
         self._refuse_different(values, len(groups))
         # What is looked at first in the next step is noted last: this may be broken off at any point.
@@ -125,7 +125,7 @@ class Groups:
 
     @property
     def compilation(self) -> Compilation:
-        return self._kind.compilation
+        return self._naming.compilation
 
     @property
     def fixed(self) -> Sequence[ValuesByCount]:
@@ -140,7 +140,7 @@ class Groups:
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape."""
         variants = self.variants[self._owners[place]] or {}
-        return variant_for(variants, shape, self._kind.name, what=self.what(place), hint=ANOTHER_RULE)
+        return variant_for(variants, shape, self._naming.name, what=self.what(place), hint=ANOTHER_RULE)
 
     def what(self, place: int) -> str:
         """What the parameter in this place is called in messages."""
@@ -170,35 +170,35 @@ class Groups:
         """A None stands for the machine epsilon of the dtype where PyTorch's default is one, as in Adafactor."""
         eps = torch.finfo(dtype).eps
         values = {}
-        for hyper in self._kind.rules[0].hypers:
-            key = self._kind.hypers[hyper.name]
-            found = _numbers(group[key], hyper, eps if key in self._kind.strategy.epsilons else None)
+        for hyper in self._naming.rules[0].hypers:
+            key = self._naming.hypers[hyper.name]
+            found = _numbers(group[key], hyper, eps if key in self._naming.strategy.epsilons else None)
             if found is None:
-                expected = f"{len(hyper.default)} numbers were" if hyper.vector else "a number was"
-                message = f"{self._kind.name}, group {i}, {key}: {expected} expected, got {shown(group[key])}"
+                expected = f"{len(hyper.default)} numbers" if hyper.vector else "a number"
+                message = f"{self._naming.name}, group {i}, {key}: expected {expected}, got {shown(group[key])}"
                 raise ArgumentError(message, hint=f"such as {_shown(hyper.default)}")
-            if self._kind.strategy.checks_values:
-                _expect_value(self._kind, hyper, found if hyper.vector else found[0], i)
+            if self._naming.strategy.checks_values:
+                _expect_value(self._naming, hyper, found if hyper.vector else found[0], i)
             values[hyper.name] = found
         return values
 
     def _variants_of(self, group: Mapping[str, Any], values: HyperValues) -> dict[bool, int]:
         flags = {}
-        for flag in self._kind.rules[0].flags:
-            given = group.get(self._kind.flags[flag.name])
+        for flag in self._naming.rules[0].flags:
+            given = group.get(self._naming.flags[flag.name])
             if given is None:
                 given = flag.default if flag.when is None else evaluate(flag.when, values, 0, {})
             flags[flag.name] = bool(given)
-        return self._kind.compilation.variants(flags)
+        return self._naming.compilation.variants(flags)
 
     def _refuse_different(self, values: GroupValues, groups: int) -> None:
         """ArgumentError if groups differ in a value that a rule needs once for all parameters."""
-        for name in _of_all(self._kind.rules) if groups > 1 else ():
+        for name in _of_all(self._naming.rules) if groups > 1 else ():
             first = values.of(0)[name]
             for i in range(1, groups):
                 if (own := values.of(i)[name]) != first:
-                    key, one, other = self._kind.hypers[name], _shown(first), _shown(own)
-                    message = f"{self._kind.name}: {key} is one for all parameters, got {one} in group 0"
+                    key, one, other = self._naming.hypers[name], _shown(first), _shown(own)
+                    message = f"{self._naming.name}: {key} is one for all parameters, got {one} in group 0"
                     hint = f"give all groups the same {key}, or make an optimiser for each"
                     raise ArgumentError(f"{message} and {other} in group {i}", hint=hint)
 
@@ -214,29 +214,29 @@ def called(groups: Sequence[Mapping[str, Any]], i: int) -> str:
     return f"parameter {i}"
 
 
-def expect_absent(kind: Kind, given: Mapping[str, Any], where: str) -> None:
+def expect_absent(naming: Naming, given: Mapping[str, Any], where: str) -> None:
     """ArgumentError for a learning rate or a weight decay that a rule does not have, unless it changes nothing."""
-    for key, nothing in kind.absent.items():
+    for key, nothing in naming.absent.items():
         value = given.get(key, nothing)
         value = _number(value) if isinstance(value, torch.Tensor) else value
         if not isinstance(value, numbers.Real) or value != nothing:
             part = _PARTS[key].format(shown(value))
-            message = f"{where}, {key}: {kind.name} has none, so {nothing:g} was expected, got {shown(value)}"
+            message = f"{where}, {key}: expected {nothing:g}, since {naming.name} has none, got {shown(value)}"
             raise ArgumentError(message, hint=f"give it one: optgen.torch.chain(params, {part})")
 
 
-def expect_group(kind: Kind, group: Mapping[str, Any], i: int) -> None:
+def expect_group(naming: Naming, group: Mapping[str, Any], i: int) -> None:
     """HyperparameterError or ArgumentError for what a new group, number `i`, may not say."""
-    expect_absent(kind, group, f"{kind.name}, group {i}")
-    for hyper in kind.rules[0].hypers:
-        key = kind.hypers[hyper.name]
+    expect_absent(naming, group, f"{naming.name}, group {i}")
+    for hyper in naming.rules[0].hypers:
+        key = naming.hypers[hyper.name]
         if key in group and not _has(torch.Tensor, [[group[key]]]):
-            _expect_value(kind, hyper, group[key], i)
+            _expect_value(naming, hyper, group[key], i)
 
 
-def _expect_value(kind: Kind, hyper: Hyper, value: Any, i: int) -> None:
+def _expect_value(naming: Naming, hyper: Hyper, value: Any, i: int) -> None:
     """HyperparameterError or ArgumentError unless a group may have such a value."""
-    where = f"{kind.name}, group {i}, {kind.hypers[hyper.name]}"
+    where = f"{naming.name}, group {i}, {naming.hypers[hyper.name]}"
     try:
         values = checked(hyper, value)
     except (HyperparameterError, ArgumentError) as error:

@@ -47,15 +47,15 @@ def aligned(p: Any, g: Any, i: int, overwrites: bool) -> Any:
     if mesh is None and other is None:
         return g
     if mesh is None or other is None or mesh != other:
-        message = f"parameter {i}: a gradient on the mesh of the parameter was expected, got {_where(other)}"
+        message = f"parameter {i}: expected a gradient on the mesh of the parameter, got {_where(other)}"
         raise ArrayError(message, hint=f"give it as a DTensor on {_where(mesh)}")
     if any(placement.is_partial() for placement in p.placements):
-        message = f"parameter {i}: shards or replicas were expected, got the placements {p.placements}"
+        message = f"parameter {i}: expected shards or replicas, got the placements {p.placements}"
         raise ArrayError(message, hint="redistribute the parameter before it is given to the optimiser")
     if g.placements == p.placements:
         return g
     if overwrites:
-        message = f"parameter {i}: a gradient placed as {p.placements} was expected, got {g.placements}"
+        message = f"parameter {i}: expected a gradient placed as {p.placements}, got {g.placements}"
         raise ArrayError(message, hint="the rule writes into gradients: p.grad = p.grad.redistribute(...) before it")
     with torch.no_grad():
         return g.redistribute(mesh, p.placements)

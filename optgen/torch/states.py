@@ -24,7 +24,7 @@ from ..runtime.guard import DictGuard, Guard
 from ..runtime.library import runtime
 from ..runtime.plan import Member
 from .checkpoint import expect_state
-from .naming import STEP, Kind
+from .naming import STEP, Naming
 from .sharding import small_like
 from .small_states import SmallStates
 from .tensor_library import TensorLibrary
@@ -50,13 +50,13 @@ class TensorSlot:
 
     __slots__ = ("_before", "_counted", "_new", "kept", "names", "p", "plans", "small")
 
-    def __init__(self, kind: Kind, p: Any, kept: dict[str, Any], rule: Rule, plans: set[int]) -> None:
+    def __init__(self, naming: Naming, p: Any, kept: dict[str, Any], rule: Rule, plans: set[int]) -> None:
         self.p = p
         self.kept = kept
-        self.names = {state.name: key for state, key in kind.own_states(rule)}
+        self.names = {state.name: key for state, key in naming.own_states(rule)}
         self.small = {state.name for state in rule.small_states}
         self.plans = plans
-        self._counted = kind.counted
+        self._counted = naming.counted
         self._new: dict[str, Any] = {}
         # Where nothing counts, the states show whether there was a step.
         self._before = int(any(kept.get(key) is not None for key in self.names.values()))
@@ -119,8 +119,8 @@ class TensorStates:
         `optimizer.state`, set before every step.
     """
 
-    def __init__(self, kind: Kind, what: Callable[[int], str]) -> None:
-        self._kind = kind
+    def __init__(self, naming: Naming, what: Callable[[int], str]) -> None:
+        self._naming = naming
         self._what = what
         self.kept: dict[Any, dict[str, Any]] = {}
         self.group: dict[str, Array] = {}
@@ -133,22 +133,22 @@ class TensorStates:
         slots = []
         for p, rule, place in zip(given, rules, places, strict=True):
             own = kept.get(p, {})
-            for state, key in self._kind.own_states(rule):
+            for state, key in self._naming.own_states(rule):
                 if (x := own.get(key)) is not None:
                     shape = interp.shape_of(state.extent, tuple(p.shape), rule.matrices)
                     expect_state(f"{self._what(place)}: its state {key}", state, x, shape, p.dtype)
-            slots.append(TensorSlot(self._kind, p, own, rule, self._plans.setdefault(p, set())))
+            slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
         return slots
 
     def begin(self, slot: TensorSlot, given: Any, p: Array, rule: Rule, values: HyperValues) -> TensorSlot:
         initial: dict[str, Any] = {}
-        for state, key in self._kind.own_states(rule):
+        for state, key in self._naming.own_states(rule):
             small = state.extent < Extent.ELEMENT
             x = slot.kept.get(key)
             if x is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)))
                 shape = interp.shape_of(state.extent, tuple(given.shape), rule.matrices) if small else None
-                dtype = self._kind.strategy.small_dtype(state.extent, given)
+                dtype = self._naming.strategy.small_dtype(state.extent, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
 
@@ -173,7 +173,7 @@ class TensorStates:
         return take_back
 
     def bound(self, slots: Sequence[TensorSlot]) -> BoundTensors:
-        return BoundTensors(self, slots, counted=self._kind.counted)
+        return BoundTensors(self, slots, counted=self._naming.counted)
 
     def has_others(self, slots: Sequence[TensorSlot]) -> bool:
         return False  # what all parameters have together is of those with a gradient

@@ -217,7 +217,7 @@ class OwnRule(Strategy):
             message = f"{what}: {name} does not support sparse gradients"
             raise ArrayError(message, hint="make them dense, or use optgen.torch.SGD or Adagrad for this parameter")
         if g.dtype is not p.dtype:
-            raise ArrayError(f"{what}: a gradient of {p.dtype} was expected, got {g.dtype}")
+            raise ArrayError(f"{what}: expected a gradient of {p.dtype}, got {g.dtype}")
 
     def loads_as(self, name: str) -> bool:
         return False

@@ -210,7 +210,7 @@ def _see() -> Any:
 def _head(x: torch.Tensor) -> Head:
     seen = np.zeros(3 + 2 * _MOST_RANK, np.int64)
     if not _see()(id(x), _look(), seen.ctypes.data):
-        raise BufferError(f"a tensor of up to {_MOST_RANK} dimensions was expected, got {x.dim()}")
+        raise BufferError(f"expected a tensor of up to {_MOST_RANK} dimensions, got {x.dim()}")
     data, dtype, rank = seen[:3].tolist()
     return Head(data, 0, dtype, 0, tuple(seen[3 : 3 + 2 * rank].tolist()))
 

@@ -17,7 +17,7 @@ from ..ir.evaluate import HyperValues
 from ..runtime.arrays import Array
 from ..runtime.engine import StepEngine
 from ..runtime.overlaps import first_overlap
-from .naming import Kind
+from .naming import Naming
 from .param_groups import Groups
 from .tensors import has_memory, local
 from .ways import TensorWays
@@ -32,7 +32,7 @@ class Turns:
 
     Parameters
     ----------
-    kind, groups, ways, engine
+    naming, groups, ways, engine
         Its rule, what its groups chose, who steps which parameter, and what steps a turn.
 
     Attributes
@@ -41,8 +41,8 @@ class Turns:
         Whether parameters shared memory when they were last looked at.
     """
 
-    def __init__(self, kind: Kind, groups: Groups, ways: TensorWays, engine: StepEngine) -> None:
-        self._kind = kind
+    def __init__(self, naming: Naming, groups: Groups, ways: TensorWays, engine: StepEngine) -> None:
+        self._naming = naming
         self._groups = groups
         self._ways = ways
         self._engine = engine
@@ -53,7 +53,7 @@ class Turns:
         count = len(params)
         found = turns(params, inputs[:count])
         self.tied = len(found) > 1 or any(turn.inside for turn in found)
-        if self.tied and (self._kind.grouped or self._kind.overwrites):
+        if self.tied and (self._naming.grouped or self._naming.overwrites):
             self._refuse(found)
         given = [i for turn in found for i in turn.places]
         # What nothing steps is refused before the first turn.
@@ -83,8 +83,8 @@ class Turns:
             what = f"{self._groups.what(found[1].places[0])}, or its gradient, overlaps with one before it"
         else:
             what = f"the gradient of {self._groups.what(inside)} overlaps with it"
-        why = "computes a value of all parameters" if self._kind.grouped else "overwrites gradients"
-        raise OverlapError(f"{what}, and {self._kind.name} {why}", hint=_CLONE)
+        why = "computes a value of all parameters" if self._naming.grouped else "overwrites gradients"
+        raise OverlapError(f"{what}, and {self._naming.name} {why}", hint=_CLONE)
 
 
 # ---- Which turns ----

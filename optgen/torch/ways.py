@@ -15,7 +15,7 @@ import torch
 
 from ..errors import ArrayError
 from .inputs import expect_like
-from .naming import Kind
+from .naming import Naming
 from .param_groups import Groups
 from .sharding import expect_apart
 from .tensors import DTYPES, has_memory, local, mode, steppable
@@ -28,49 +28,49 @@ class TensorWays:
 
     Parameters
     ----------
-    kind, groups
+    naming, groups
         Its rule, and what its groups chose.
     optimizer
         Gives the optimiser itself, which PyTorch's loop is run on.
     """
 
-    def __init__(self, kind: Kind, groups: Groups, optimizer: Callable[[], Any]) -> None:
-        self._kind = kind
+    def __init__(self, naming: Naming, groups: Groups, optimizer: Callable[[], Any]) -> None:
+        self._naming = naming
         self._groups = groups
         self._optimizer = optimizer
-        self.interprets = kind.strategy.interprets
+        self.interprets = naming.strategy.interprets
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         kernels: list[int] = []
         others: list[int] = []
         for i, (place, p) in enumerate(zip(places, params, strict=True)):
             g, *more = inputs[i :: len(params)]
-            expect_like(self._kind.rules[0], self._groups.what(place), p, more)
+            expect_like(self._naming.rules[0], self._groups.what(place), p, more)
             (kernels if self._takes(p, [g, *more], place) else others).append(i)
         for place, p in zip(places, params, strict=True):
-            expect_apart(self._kind.rules, self._groups.variants_at(place), p, place)
-        return self._kind.strategy.divided(kernels, others, grouped=self._kind.grouped)
+            expect_apart(self._naming.rules, self._groups.variants_at(place), p, place)
+        return self._naming.strategy.divided(kernels, others, grouped=self._naming.grouped)
 
     def step_foreign(self, params: Sequence[torch.Tensor]) -> None:
-        self._kind.strategy.step_others(self._optimizer(), params)
+        self._naming.strategy.step_others(self._optimizer(), params)
 
     def step_traced(self, params: Sequence[torch.Tensor]) -> None:
         """One step by operations of PyTorch, which are recorded or replaced at this moment."""
-        self._kind.strategy.expect_not_traced(self._kind.name, mode())
+        self._naming.strategy.expect_not_traced(self._naming.name, mode())
         if params:
             self.step_foreign(params)
 
     def _takes(self, p: torch.Tensor, inputs: Sequence[torch.Tensor], place: int) -> bool:
         """Whether kernels step such a parameter; if not, it is an error unless there is another way."""
-        kind, what = self._kind, self._groups.what(place)
+        naming, what = self._naming, self._groups.what(place)
         by_kernel = (
             all(steppable(p, x) for x in inputs) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
         )
-        if p.is_complex() and any(rule.tiled for rule in kind.rules):  # which would take two parts for a dimension
-            kind.strategy.expect_real(what, kind.name)
+        if p.is_complex() and any(rule.tiled for rule in naming.rules):  # which would take two parts for a dimension
+            naming.strategy.expect_real(what, naming.name)
             by_kernel = False
         if p.is_inference() and not torch.is_inference_mode_enabled():
-            message = f"{what} was made in inference mode: it cannot be updated outside of it"
+            message = f"{what}: expected an ordinary tensor, got one made in inference mode"
             raise ArrayError(message, hint="make the model outside of torch.inference_mode(), or give p.clone()")
         if not by_kernel:
             for x in inputs:
@@ -79,16 +79,16 @@ class TensorWays:
 
     def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, what: str) -> None:
         """An error that says what to use, unless there is another way to step such a parameter."""
-        strategy = self._kind.strategy
+        strategy = self._naming.strategy
         for x in (p, g):
             if x.device.type == "meta" or not has_memory(x):
-                strategy.expect_memory(what, self._kind.name, x)
+                strategy.expect_memory(what, self._naming.name, x)
                 return
         if p.device.type != "cpu" or g.device.type != "cpu":
             device = (p if p.device.type != "cpu" else g).device
             raise ArrayError(f"{what} is on {device}: optgen steps on the CPU", hint=strategy.elsewhere)
         if p.dtype not in (*DTYPES, torch.bfloat16, torch.float16):
             kinds = "float32, float64, bfloat16, float16, complex64 or complex128"
-            message = f"{what}: a parameter of {kinds} was expected, got {p.dtype}"
+            message = f"{what}: expected a parameter of {kinds}, got {p.dtype}"
             raise ArrayError(message, hint="convert the model, or leave the parameter out")
-        strategy.expect_gradient(what, self._kind.name, p, g)
+        strategy.expect_gradient(what, self._naming.name, p, g)

@@ -16,7 +16,8 @@ from typing import Any, Generic, NoReturn, ParamSpec, Protocol, TypeAlias, TypeV
 import numpy as np
 
 from ..errors import ArgumentError, ArrayError
-from .autodiff import Gradients, Param, Params, gradient
+from .autodiff import gradient
+from .params import Gradients, Param, Params
 
 __all__ = ["epochs", "stop", "throttle", "train", "update"]
 

@@ -715,30 +715,28 @@ def test_new_explains_every_table_and_given_name() -> None:
 
 def test_new_overwrites_nothing(mine: Path, tmp_path: Path) -> None:
     assert refused("new", "Mine", "--out", mine) == (
-        f"error: {mine} is there already, and is not overwritten\n  hint: name another file with --out\n"
+        f"error: expected a new file, got {mine}, which is there already\n  hint: name another file with --out\n"
     )
     assert mine.read_text() == SPEC
-    assert "nowhere/mine.toml cannot be written: No such file" in refused(
-        "new", "Mine", "--out", tmp_path / "nowhere" / "mine.toml"
-    )
+    assert "nowhere/mine.toml, got No such file" in refused("new", "Mine", "--out", tmp_path / "nowhere" / "mine.toml")
 
 
 @pytest.mark.parametrize("name", ["ADAM", "adam", "Adam", "sgd"])
 def test_new_refuses_the_name_of_a_shipped_rule(name: str) -> None:
     message = refused("new", name)
-    assert message.startswith(f"error: {name!r} is the name of a rule that comes with optgen, ")
+    assert message.startswith(f"error: expected a new name, got {name!r}: ")
     assert re.search(r"^  hint: choose another name; to start from that rule, copy .*\.toml$", message, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
     ("name", "message", "hint"),
     [
-        ("1x", "'1x' cannot be the name of a rule", "a name is a letter, then letters, digits and underscores"),
-        ('a"\n', "cannot be the name of a rule", "in ASCII"),
-        ("η", "'η' cannot be the name of a rule", "in ASCII"),
+        ("1x", "expected the name of a rule, got '1x'", "a name is a letter, then letters, digits and underscores"),
+        ('a"\n', "expected the name of a rule, got", "in ASCII"),
+        ("η", "expected the name of a rule, got 'η'", "in ASCII"),
         ("class", "'class' is a keyword of Python, no name for a rule", "choose another name"),
         ("sqrt", "the rule 'sqrt' shadows the function sqrt()", "choose another name"),
-        ("Runtime", "'Runtime' cannot be the name of a rule", "files of that name are optgen's own"),
+        ("Runtime", "expected the name of a rule, got 'Runtime'", "files of that name are optgen's own"),
     ],
 )
 def test_new_refuses_what_is_no_name_of_a_rule(name: str, message: str, hint: str, tmp_path: Path) -> None:
@@ -750,7 +748,7 @@ def test_new_refuses_what_is_no_name_of_a_rule(name: str, message: str, hint: st
 
 def test_new_refuses_a_file_that_is_no_spec(tmp_path: Path) -> None:
     assert refused("new", "Mine", "--out", tmp_path / "mine") == (
-        f"error: {tmp_path / 'mine'}: the file of a spec ends in .toml\n  hint: for example: --out mine.toml\n"
+        f"error: expected a file that ends in .toml, got {tmp_path / 'mine'}\n  hint: for example: --out mine.toml\n"
     )
     assert "'rule' is not one of 'gradient', 'parameter'" in refused("new", "Mine", "--part", "rule", status=2)
 
@@ -763,7 +761,7 @@ def test_a_rule_that_is_not_there_is_refused_with_close_names() -> None:
 
 
 def test_a_spec_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "nowhere.toml: a spec was expected: No such file" in refused("show", tmp_path / "nowhere.toml")
+    assert "nowhere.toml: expected a spec, got No such file" in refused("show", tmp_path / "nowhere.toml")
 
 
 def test_a_spec_with_faults_is_shown_with_its_faults(mine: Path) -> None:
@@ -802,7 +800,7 @@ def test_check_prints_all_faults_of_all_specs_as_a_compiler_does(mine: Path, tmp
     ]  # fmt: skip
     assert lines[1:3] == ['  3 | sumary = "A rule of one\'s own."', "    | ^^^^^^"]
     assert f"{mine}: ok" in lines
-    assert f"{missing}: a spec was expected: No such file or directory" in lines
+    assert f"{missing}: expected a spec, got No such file or directory" in lines
     assert result.stderr == "error: faults in 2 of 3 specs\n"
 
 
@@ -975,7 +973,7 @@ def test_the_doctor_says_why_so_many_threads(compiled_before: None, monkeypatch:
     monkeypatch.setenv("OPTGEN_NUM_THREADS", "many")
     state, words = rows(run("doctor"))["threads"]
     assert state == "NOT OK"
-    assert words.splitlines()[0] == "OPTGEN_NUM_THREADS: a whole number from 1 to 256 was expected, got 'many'"
+    assert words.splitlines()[0] == "OPTGEN_NUM_THREADS: expected a whole number from 1 to 256, got 'many'"
 
 
 def test_the_doctor_says_which_instruction_set_is_chosen(
@@ -1000,7 +998,9 @@ def test_the_doctor_says_what_is_wrong_with_the_cache(
     assert "to do: delete it if it is a cache and nothing else" in words
     cache.chmod(0o700)
     monkeypatch.setattr(os, "access", lambda path, mode: False)  # as root may write anywhere
-    assert rows(run("doctor"))["cache folder"][1].startswith(f"{cache} cannot be written\nto do: set OPTGEN_CACHE_DIR")
+    assert rows(run("doctor"))["cache folder"][1].startswith(
+        f"expected a folder that can be written, got {cache}\nto do: set OPTGEN_CACHE_DIR"
+    )
 
 
 def test_the_doctor_bears_a_missing_package(compiled_before: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1092,10 +1092,10 @@ def test_bench_draws_a_picture(tmp_path: Path) -> None:
         (["WeightDecay"], "it is a part of chains"),
         (["--shape", "resnet"], "there is no list of shapes 'resnet'\n  hint: did you mean 'resnet50'?"),
         (["--peers", "numpi"], "there is no peer 'numpi'\n  hint: did you mean 'numpy'?"),
-        (["--threads", "two"], "--threads: numbers with commas between them were expected, got 'two'"),
+        (["--threads", "two"], "--threads: expected numbers with commas between them, got 'two'"),
         (["--threads", "10000"], "10000 threads were asked for"),
-        (["--json", "/nowhere/figures.json"], "/nowhere/figures.json cannot be written"),
-        (["--picture", "/nowhere/roofline.png"], "/nowhere/roofline.png cannot be written"),
+        (["--json", "/nowhere/figures.json"], "expected a file that can be written, got /nowhere/figures.json"),
+        (["--picture", "/nowhere/roofline.png"], "expected a file that can be written, got /nowhere/roofline.png"),
     ],
 )
 def test_bench_refuses_before_it_measures(arguments: list[str], words: str) -> None:

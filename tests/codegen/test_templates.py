@@ -16,8 +16,10 @@ from optgen.codegen import kernel_source as render
 from optgen.codegen.course import CourseTest
 from optgen.codegen.element import ArrayPointer, Element, Fold, Line, ScalarField
 from optgen.codegen.runtime_source import FILES
+from optgen.codegen.small_loop_text import CourseText, SlabText, SmallLoopText
 from optgen.codegen.small_loops import SmallLoopBody
 from optgen.codegen.storage import Base, Kept, KeptArray, Memory, StorageSlot
+from optgen.codegen.sweep_text import FoldText, SweepText
 from optgen.compiler import catalogue, driver
 from optgen.ir.expr import Extent
 from optgen.paths import TEMPLATES
@@ -72,7 +74,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     """What the kernel template takes, for an element that has nothing in it but names; and for what one sweep leaves
     for the next, if something is reduced."""
     step = ScalarField("scalar", StorageSlot(Memory.STEP, 0, Extent.STEP), "meaning")
-    row = ScalarField("of_row", StorageSlot(Memory.TENSOR, 0, Extent.ROW), "meaning")
+    row = ScalarField("row", StorageSlot(Memory.TENSOR, 0, Extent.ROW), "meaning")
     column = ScalarField("column", StorageSlot(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
     partial, panel = KeptArray(Kept.PARTIAL, 0), KeptArray(Kept.PANEL, 0)
     element = Element(
@@ -87,17 +89,15 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         stores=("store;",),
         definitions=("definition;",),
     )
-    test = CourseTest("of_step[0] != 0", frozenset({Base.STEP}), "meaning")
-    sweep = render.SweepText(
-        "kernel", "title", element, fold="fold" if reduced else "", course="course" if reduced else ""
-    )
+    test = CourseTest("step_values[0] != 0", frozenset({Base.STEP}), "meaning")
+    sweep = SweepText("kernel", "title", element, fold="fold" if reduced else "", course="course" if reduced else "")
     bodies = [
         SmallLoopBody(over, (step,), (Line("line;", "formula"),), frozenset({Base.STEP, partial, panel}), ())
         for over in Extent
         if Extent.TENSOR <= over < Extent.ELEMENT
     ]
-    small = [render.SmallLoopText("small", body, True, "slab") for body in bodies] if reduced else []
-    slabs = [render.SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2)] if reduced else []
+    small = [SmallLoopText("small", body, True, "slab") for body in bodies] if reduced else []
+    slabs = [SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2)] if reduced else []
     kernel = render.KernelText(
         name="kernel", title="title", variant="variant", ctype=c.DTYPES[0], sweeps=[sweep], slabs=slabs,
         work=[sweep, *small], arrays=2, states=0, units="1", partials=1, panels=1, reduced=1,
@@ -111,8 +111,8 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     }
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
     context |= {"abi": "abi;", "library": "library;", "reduce": "reduce;" if reduced else ""}
-    context |= {"courses": [render.CourseText("course", test)] if reduced else []}
-    return context | {"folds": [render.FoldText("fold", element.folds)] if reduced else []}
+    context |= {"courses": [CourseText("course", test)] if reduced else []}
+    return context | {"folds": [FoldText("fold", element.folds)] if reduced else []}
 
 
 def stub() -> str:

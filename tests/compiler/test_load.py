@@ -158,9 +158,9 @@ def test_a_broken_spec_lists_its_faults(spec):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(optgen.OptgenError, match=r"nothing\.toml: a spec was expected: No such file"):
+    with pytest.raises(optgen.OptgenError, match=r"nothing\.toml: expected a spec, got No such file"):
         optgen.load(tmp_path / "nothing.toml")
-    with pytest.raises(optgen.OptgenError, match="a spec was expected"):
+    with pytest.raises(optgen.OptgenError, match="expected a spec"):
         optgen.load(tmp_path)
 
 
@@ -194,7 +194,7 @@ assert (p == 0.5).all()
 
 
 def test_the_text_of_a_spec_is_no_path_of_one():
-    with pytest.raises(ArgumentError, match="the path of a spec was expected, got its text"):
+    with pytest.raises(ArgumentError, match="expected the path of a spec, got its text"):
         optgen.load('name = "Mine"\n[update]\n')
 
 
@@ -242,13 +242,13 @@ def test_files_and_folders_may_have_any_name(name: bytes, locale: dict[str, str]
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
-    assert b"a spec was expected: No such file" in done.stdout
+    assert b"expected a spec, got No such file" in done.stdout
     assert b"Unicode" not in done.stderr
 
 
 @pytest.mark.parametrize("path", ["no\0file", "no \ud800 file", "/dev/zero"], ids=["NUL", "half a letter", "endless"])
 def test_what_can_be_no_spec_is_refused(path: str) -> None:
-    with pytest.raises(optgen.OptgenError, match=r"a spec was expected|expected a spec") as error:
+    with pytest.raises(optgen.OptgenError, match="expected a spec") as error:
         optgen.load(path)
     str(error.value).encode()
 

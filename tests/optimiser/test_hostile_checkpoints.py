@@ -64,11 +64,11 @@ def test_a_state_dict_cannot_bring_code(code: Any) -> None:
     for name, value in {"eta": code, "beta": (0.9, code)}.items():
         saved = opt.state_dict()
         saved["hyperparameters"][name] = value
-        with pytest.raises(StateError, match="was expected, got"):
+        with pytest.raises(StateError, match=r"expected .*, got"):
             opt.load_state_dict(saved)
     arrays = opt.state_dict()
     arrays["hyperparameters"]["beta"] = np.array([0.9, hostile.Code()])
-    with pytest.raises(StateError, match="a state cannot bring code"):
+    with pytest.raises(StateError, match="a state brings no code"):
         opt.load_state_dict(arrays)
     assert repr(opt) == repr(optgen.ADAM(backend="interpreter"))
     assert not hostile.CALLED

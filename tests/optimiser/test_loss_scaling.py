@@ -210,17 +210,22 @@ class TestZeroGrad:
             assert not any(g.any() for g in gs)
             assert [p.tolist() for p in ps] == [[-t] * 3] * 2
         one = np.ones(6)
-        with pytest.raises(ArrayError, match="gradient 0 and gradient 1 overlap in memory"):
+        with pytest.raises(
+            ArrayError, match="expected arrays apart in memory, got an overlap of gradient 0 and gradient 1"
+        ):
             opt.step(ps, [one[:3], one[2:5]])
 
     @pytest.mark.parametrize(
         ("gradients", "message"),
         [
-            (lambda g: [g, g], "gradient 0 and gradient 1 overlap in memory"),
-            (lambda g: [g, np.broadcast_to(np.ones(1), 3)], "gradient 1 is read-only, and the step overwrites it"),
+            (lambda g: [g, g], "expected arrays apart in memory, got an overlap of gradient 0 and gradient 1"),
+            (
+                lambda g: [g, np.broadcast_to(np.ones(1), 3)],
+                "gradient 1: expected a writable array, got a read-only one",
+            ),
             (
                 lambda g: [g, as_strided(np.ones(1), (3,), (0,))],
-                "gradient 1 has elements that share",
+                "gradient 1: expected elements apart",
             ),
         ],
     )

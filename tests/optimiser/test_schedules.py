@@ -343,10 +343,10 @@ def test_a_number_is_a_finite_real_number(make: Callable[[Any], Schedule]) -> No
     for good in (1, 1.0, np.float32(1), np.int64(1), Fraction(1)):
         assert make(good) == make(1.0)
     for bad in NOT_NUMBERS:
-        with pytest.raises(ArgumentError, match=r"number.* was expected, got "):
+        with pytest.raises(ArgumentError, match=r"expected .*number.*, got "):
             make(bad)
     for bad in NO_SENSE:
-        with pytest.raises(HyperparameterError, match=r"number.* was expected, got "):
+        with pytest.raises(HyperparameterError, match=r"expected .*number.*, got "):
             make(bad)
 
 
@@ -354,66 +354,102 @@ def test_a_number_is_a_finite_real_number(make: Callable[[Any], Schedule]) -> No
 def test_steps_are_whole_numbers_from_1_on(make: Callable[[Any], object]) -> None:
     assert make(np.int32(3)) == make(3)
     for bad in NOT_WHOLE:
-        with pytest.raises(ArgumentError, match=r"a whole number of at least 1 was expected, got [^!]*hint: steps are"):
+        with pytest.raises(ArgumentError, match=r"expected a whole number of at least 1, got [^!]*hint: steps are"):
             make(bad)
     for bad in (0, -1, -(10**30)):
-        with pytest.raises(HyperparameterError, match=r"a whole number of at least 1 was expected, got [^!]*hint: the"):
+        with pytest.raises(HyperparameterError, match=r"expected a whole number of at least 1, got [^!]*hint: the"):
             make(bad)
 
 
 REFUSED: list[tuple[Callable[[], object], type[OptgenError], str]] = [
-    (lambda: cosine("a", 3), ArgumentError, "cosine: start: a finite number was expected, got 'a'"),
-    (lambda: cosine(1, 0), HyperparameterError, "cosine: steps: a whole number of at least 1 was expected, got 0"),
-    (lambda: cosine(1, 3)(0), HyperparameterError, "cosine: t: a whole number of at least 1 was expected, got 0"),
-    (lambda: cosine(1, 3)(1.5), ArgumentError, "cosine: t: a whole number of at least 1 was expected, got 1.5"),
-    (lambda: exponential(1, 0), HyperparameterError, "exponential: rate: a finite number above 0 was expected, got 0"),
-    (lambda: exponential(1, -1), HyperparameterError, "exponential: rate: a finite number above 0"),
-    (lambda: exponential(1, 1, 1, 1), ArgumentError, "exponential: staircase: True or False was expected, got 1"),
-    (lambda: exponential(1, 1, end="a"), ArgumentError, "exponential: end: a finite number or None was expected"),
-    (lambda: exponential(1, 1, end=math.nan), HyperparameterError, "exponential: end: a finite number or None"),
+    (lambda: cosine("a", 3), ArgumentError, "cosine: start: expected a finite number, got 'a'"),
+    (lambda: cosine(1, 0), HyperparameterError, "cosine: steps: expected a whole number of at least 1, got 0"),
+    (lambda: cosine(1, 3)(0), HyperparameterError, "cosine: t: expected a whole number of at least 1, got 0"),
+    (lambda: cosine(1, 3)(1.5), ArgumentError, "cosine: t: expected a whole number of at least 1, got 1.5"),
+    (lambda: exponential(1, 0), HyperparameterError, "exponential: rate: expected a finite number above 0, got 0"),
+    (lambda: exponential(1, -1), HyperparameterError, "exponential: rate: expected a finite number above 0"),
+    (lambda: exponential(1, 1, 1, 1), ArgumentError, "exponential: staircase: expected True or False, got 1"),
+    (lambda: exponential(1, 1, end="a"), ArgumentError, "exponential: end: expected a finite number or None"),
+    (
+        lambda: exponential(1, 1, end=math.nan),
+        HyperparameterError,
+        "exponential: end: expected a finite number or None",
+    ),
     (
         lambda: exponential(0.1, 0.5, end=0.2),
         HyperparameterError,
-        "exponential: end: a number of at most the start, 0.1, for a rate of 0.5, was expected, got 0.2",
+        "exponential: end: expected a number of at most the start, 0.1, for a rate of 0.5, got 0.2",
     ),
     (
         lambda: exponential(0.1, 1, end=0.05),
         HyperparameterError,
-        "exponential: end: a number of at least the start, 0.1, for a rate of 1.0, was expected, got 0.05",
+        "exponential: end: expected a number of at least the start, 0.1, for a rate of 1.0, got 0.05",
     ),
-    (lambda: inverse_time(1, -0.1), HyperparameterError, "inverse_time: rate: a finite number of at least 0"),
-    (lambda: inverse_time(1, 1, 1, None), ArgumentError, "inverse_time: staircase: True or False was expected"),
-    (lambda: polynomial(1, 0, 0, 3), HyperparameterError, "polynomial: power: a finite number above 0 was expected"),
-    (lambda: one_cycle(1, 3, 1.5), HyperparameterError, "one_cycle: warm: a number from 0 to 1 was expected, got 1.5"),
-    (lambda: one_cycle(1, 3, -0.1), HyperparameterError, "one_cycle: warm: a number from 0 to 1"),
-    (lambda: one_cycle(1, 3, initial=-1), HyperparameterError, "one_cycle: initial: a finite number of at least 0"),
-    (lambda: one_cycle(1, 3, final=-1), HyperparameterError, "one_cycle: final: a finite number of at least 0"),
-    (lambda: piecewise(1, {3: -1}), HyperparameterError, "piecewise: factors[3]: a finite number of at least 0"),
-    (lambda: piecewise(1, {0: 1}), HyperparameterError, "piecewise: factors: a whole number of at least 1"),
-    (lambda: piecewise(1, {"3": 1}), ArgumentError, "piecewise: factors: a whole number of at least 1"),
-    (lambda: piecewise(1, 3), ArgumentError, "piecewise: factors: factors by step, such as {100: 0.1}, were expected"),
-    (lambda: piecewise(1, [3, 4]), ArgumentError, "piecewise: factors: factors by step, such as {100: 0.1}"),
-    (lambda: piecewise(1, [(3, 1), (3, 2)]), HyperparameterError, "piecewise: factors: steps in rising order, each"),
-    (lambda: warmup(3, "a"), ArgumentError, "warmup: then: a finite number or a schedule of optgen was expected"),
-    (lambda: warmup(3, cosine), ArgumentError, "warmup: then: a finite number or a schedule of optgen was expected"),
-    (lambda: warmup(3, lambda t: 1.0), ArgumentError, "warmup: then: a finite number or a schedule of optgen"),
-    (lambda: join([1, "a"], [3]), ArgumentError, "join: schedules[1]: a finite number or a schedule of optgen"),
-    (lambda: join(1, []), ArgumentError, "join: schedules: a list was expected, got 1"),
+    (lambda: inverse_time(1, -0.1), HyperparameterError, "inverse_time: rate: expected a finite number of at least 0"),
+    (lambda: inverse_time(1, 1, 1, None), ArgumentError, "inverse_time: staircase: expected True or False"),
+    (lambda: polynomial(1, 0, 0, 3), HyperparameterError, "polynomial: power: expected a finite number above 0"),
+    (lambda: one_cycle(1, 3, 1.5), HyperparameterError, "one_cycle: warm: expected a number from 0 to 1, got 1.5"),
+    (lambda: one_cycle(1, 3, -0.1), HyperparameterError, "one_cycle: warm: expected a number from 0 to 1"),
+    (
+        lambda: one_cycle(1, 3, initial=-1),
+        HyperparameterError,
+        "one_cycle: initial: expected a finite number of at least 0",
+    ),
+    (
+        lambda: one_cycle(1, 3, final=-1),
+        HyperparameterError,
+        "one_cycle: final: expected a finite number of at least 0",
+    ),
+    (
+        lambda: piecewise(1, {3: -1}),
+        HyperparameterError,
+        "piecewise: factors[3]: expected a finite number of at least 0",
+    ),
+    (lambda: piecewise(1, {0: 1}), HyperparameterError, "piecewise: factors: expected a whole number of at least 1"),
+    (lambda: piecewise(1, {"3": 1}), ArgumentError, "piecewise: factors: expected a whole number of at least 1"),
+    (lambda: piecewise(1, 3), ArgumentError, "piecewise: factors: expected factors by step, such as {100: 0.1}"),
+    (lambda: piecewise(1, [3, 4]), ArgumentError, "piecewise: factors: expected factors by step, such as {100: 0.1}"),
+    (
+        lambda: piecewise(1, [(3, 1), (3, 2)]),
+        HyperparameterError,
+        "piecewise: factors: expected steps in rising order, each",
+    ),
+    (lambda: warmup(3, "a"), ArgumentError, "warmup: then: expected a finite number or a schedule of optgen"),
+    (lambda: warmup(3, cosine), ArgumentError, "warmup: then: expected a finite number or a schedule of optgen"),
+    (lambda: warmup(3, lambda t: 1.0), ArgumentError, "warmup: then: expected a finite number or a schedule of optgen"),
+    (
+        lambda: join([1, "a"], [3]),
+        ArgumentError,
+        "join: schedules[1]: expected a finite number or a schedule of optgen",
+    ),
+    (lambda: join(1, []), ArgumentError, "join: schedules: expected a list, got 1"),
     (
         lambda: join([], []),
         ArgumentError,
-        "join: boundaries, one fewer than schedules, were expected, got 0 for 0 schedules",
+        "join: expected boundaries, one fewer than schedules, got 0 for 0 schedules",
     ),
     (
         lambda: join([1, 2], []),
         ArgumentError,
-        "join: boundaries, one fewer than schedules, were expected, got 0 for 2 schedules",
+        "join: expected boundaries, one fewer than schedules, got 0 for 2 schedules",
     ),
-    (lambda: join([1, 2], 3), ArgumentError, "join: boundaries: a list was expected, got 3"),
-    (lambda: join([1, 2], [0]), HyperparameterError, "join: boundaries[0]: a whole number of at least 1"),
-    (lambda: join([1, 2, 3], [4, 4]), HyperparameterError, "join: boundaries: steps in rising order, each once, were"),
-    (lambda: join([1, 2, 3], [5, 4]), HyperparameterError, "join: boundaries: steps in rising order, each once, were"),
-    (lambda: plain(0.1), ArgumentError, "a schedule of the kinds constant, linear, cosine, "),  # type: ignore[arg-type]
+    (lambda: join([1, 2], 3), ArgumentError, "join: boundaries: expected a list, got 3"),
+    (lambda: join([1, 2], [0]), HyperparameterError, "join: boundaries[0]: expected a whole number of at least 1"),
+    (
+        lambda: join([1, 2, 3], [4, 4]),
+        HyperparameterError,
+        "join: boundaries: expected steps in rising order, each once",
+    ),
+    (
+        lambda: join([1, 2, 3], [5, 4]),
+        HyperparameterError,
+        "join: boundaries: expected steps in rising order, each once",
+    ),
+    (
+        lambda: plain(0.1),
+        ArgumentError,
+        "expected a schedule of the kinds constant, linear, cosine, ",
+    ),  # type: ignore[arg-type]
 ]
 
 
@@ -449,33 +485,39 @@ WARMUP = {"schedule": "warmup", "steps": 5, "then": COSINE, "start": 0.0}
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        (None, "a dict with one of constant, linear, .* as its 'schedule' was expected, got None"),
-        ("cosine", "a dict with one of .* was expected, got 'cosine'"),
-        ({}, "a dict with one of .* was expected, got {}"),
-        (COSINE | {"schedule": "sine"}, "a dict with one of .* was expected, got {.*'schedule': 'sine'"),
-        (COSINE | {"schedule": ["cosine"]}, "a dict with one of .* was expected"),
-        (COSINE | {"schedule": "Schedule"}, "a dict with one of .* was expected"),
+        (None, "expected a dict with one of constant, linear, .* as its 'schedule', got None"),
+        ("cosine", "expected a dict with one of .*, got 'cosine'"),
+        ({}, "expected a dict with one of .*, got {}"),
+        (COSINE | {"schedule": "sine"}, "expected a dict with one of .*, got {.*'schedule': 'sine'"),
+        (COSINE | {"schedule": ["cosine"]}, "expected a dict with one of .*"),
+        (COSINE | {"schedule": "Schedule"}, "expected a dict with one of .*"),
         (
             {"schedule": "cosine", "start": 0.1},
-            "a saved schedule with schedule, start, steps, end was expected, got \\['schedule', 'start'\\]",
+            "expected a saved schedule with schedule, start, steps, end, got \\['schedule', 'start'\\]",
         ),
         (
             COSINE | {"rate": 1.0},
-            "with schedule, start, steps, end was expected, got \\['schedule', 'start', 'steps', 'end', 'rate'\\]",
+            "with schedule, start, steps, end, got \\['schedule', 'start', 'steps', 'end', 'rate'\\]",
         ),
-        (COSINE | {1: 1.0}, "with schedule, start, steps, end was expected, got .*, 1\\]$"),
-        (COSINE | {"steps": 0}, "a saved schedule: cosine: steps: a whole number .*, got 0\n  hint: the first step is"),
-        (COSINE | {"start": "0.1"}, "a saved schedule: cosine: start: a finite number was expected, got '0.1'"),
-        (COSINE | {"start": math.nan}, "a saved schedule: cosine: start: a finite number was expected, got nan"),
-        (COSINE | {"end": COSINE}, "a saved schedule: cosine: end: a finite number was expected, got cosine"),
-        (WARMUP | {"then": {"schedule": "sine"}}, "a dict with one of .* was expected, got {'schedule': 'sine'}"),
-        (WARMUP | {"then": COSINE | {"steps": 0}}, "a saved schedule: cosine: steps: a whole number"),
-        (WARMUP | {"then": [1.0]}, "a saved schedule: warmup: then: a finite number or a schedule"),
+        (COSINE | {1: 1.0}, "expected a saved schedule with schedule, start, steps, end, got .*, 1\\]$"),
+        (
+            COSINE | {"steps": 0},
+            "a saved schedule: cosine: steps: expected a whole number .*, got 0\n  hint: the first step is",
+        ),
+        (COSINE | {"start": "0.1"}, "a saved schedule: cosine: start: expected a finite number, got '0.1'"),
+        (COSINE | {"start": math.nan}, "a saved schedule: cosine: start: expected a finite number, got nan"),
+        (COSINE | {"end": COSINE}, "a saved schedule: cosine: end: expected a finite number, got cosine"),
+        (WARMUP | {"then": {"schedule": "sine"}}, "expected a dict with one of .*, got {'schedule': 'sine'}"),
+        (WARMUP | {"then": COSINE | {"steps": 0}}, "a saved schedule: cosine: steps: expected a whole number"),
+        (WARMUP | {"then": [1.0]}, "a saved schedule: warmup: then: expected a finite number or a schedule"),
         (
             {"schedule": "join", "schedules": [1.0, 2.0], "boundaries": []},
-            "a saved schedule: join: boundaries, one fewer",
+            "a saved schedule: join: expected boundaries, one fewer",
         ),
-        ({"schedule": "piecewise", "start": 1.0, "factors": [3]}, "a saved schedule: piecewise: factors: factors by"),
+        (
+            {"schedule": "piecewise", "start": 1.0, "factors": [3]},
+            "a saved schedule: piecewise: factors: expected factors by",
+        ),
     ],
 )
 def test_what_is_no_saved_schedule_is_refused(saved: Any, message: str) -> None:

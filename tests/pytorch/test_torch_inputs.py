@@ -187,15 +187,15 @@ def put(name: str, value: Callable[[Any], Any]) -> Callable[[Any], None]:
 
 
 BAD: dict[str, tuple[Callable[[Any], None], str]] = {
-    "none": (without, r"parameter 1: Sophia takes hessian: a tensor was expected, got none"),
-    "None": (put("hessian", lambda p: None), r"parameter 1: Sophia takes hessian: a tensor was expected, got none"),
-    "an array": (put("hessian", lambda p: np.ones(7)), "hessian: a tensor was expected, got array"),
+    "none": (without, r"parameter 1: Sophia takes hessian: expected a tensor, got none"),
+    "None": (put("hessian", lambda p: None), r"parameter 1: Sophia takes hessian: expected a tensor, got none"),
+    "an array": (put("hessian", lambda p: np.ones(7)), "hessian: expected a tensor, got array"),
     "another shape": (
         put("hessian", lambda p: torch.ones(6)),
-        r"parameter 1: hessian: a dense tensor as the parameter, \(7,\), torch.float32, was expected, got \(6,\)",
+        r"parameter 1: hessian: expected a dense tensor as the parameter, \(7,\), torch.float32, got \(6,\)",
     ),
-    "another dtype": (put("hessian", lambda p: p.detach().double()), "was expected, got .*torch.float64"),
-    "sparse": (put("hessian", lambda p: p.detach().to_sparse()), "was expected, got .*torch.sparse"),
+    "another dtype": (put("hessian", lambda p: p.detach().double()), "expected a dense tensor .*, got .*torch.float64"),
+    "sparse": (put("hessian", lambda p: p.detach().to_sparse()), "expected a dense tensor .*, got .*torch.sparse"),
     "another device": (put("hessian", lambda p: p.detach().to("meta")), "parameter 1 is on meta"),
 }
 
@@ -220,11 +220,11 @@ def test_a_faulty_attribute_touches_nothing(what: str, begun: bool) -> None:
 
 
 LOSSES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "none": (lambda opt: opt.step(), r"PolyakSGD: the input 'loss' .* was expected in every step, got none"),
-    "a closure that returns nothing": (lambda opt: opt.step(lambda: None), "the input 'loss' .* was expected"),
-    "NaN": (lambda opt: opt.step(lambda: torch.tensor(float("nan"))), "loss: a finite number was expected, got nan"),
-    "a vector": (lambda opt: opt.step(loss=torch.ones(2)), "PolyakSGD: loss: a number was expected, got tensor"),
-    "text": (lambda opt: opt.step(loss="1"), "PolyakSGD: loss: a number was expected, got '1'"),
+    "none": (lambda opt: opt.step(), r"PolyakSGD: expected the input 'loss' .* in every step, got none"),
+    "a closure that returns nothing": (lambda opt: opt.step(lambda: None), "expected the input 'loss'"),
+    "NaN": (lambda opt: opt.step(lambda: torch.tensor(float("nan"))), "loss: expected a finite number, got nan"),
+    "a vector": (lambda opt: opt.step(loss=torch.ones(2)), "PolyakSGD: loss: expected a number, got tensor"),
+    "text": (lambda opt: opt.step(loss="1"), "PolyakSGD: loss: expected a number, got '1'"),
     "another name": (lambda opt: opt.step(loss=1.0, los=2.0), "unknown input 'los'; did you mean 'loss'"),
 }
 
@@ -251,7 +251,7 @@ def test_a_missing_loss_says_what_to_do() -> None:
 def test_a_tensor_by_keyword_is_pointed_to_attributes() -> None:
     ps = parameters()
     give(ps, 0)
-    with pytest.raises(ArgumentError, match="'hessian' was expected as an attribute of each parameter") as caught:
+    with pytest.raises(ArgumentError, match="expected 'hessian' as an attribute of each parameter") as caught:
         ot.Sophia(ps).step(hessian=[p.hessian for p in ps])
     assert "p.hessian = ..." in str(caught.value)
 

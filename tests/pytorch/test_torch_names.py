@@ -16,6 +16,7 @@ from torch_pairs import OWN, RULES, give, numbers, optim, parameters, same_bits,
 import optgen
 from optgen.errors import ArgumentError, HyperparameterError
 from optgen.names import greek
+from optgen.torch.optimizer import naming_of
 
 SHAPES = ((3, 4), (5, 2))
 #: What the documentation of a hyperparameter says, and what PyTorch calls such a thing.
@@ -28,7 +29,7 @@ BY_MEANING = {
 
 def key_of(name: str, hyper: Any) -> str:
     """What the groups of a rule call a hyperparameter."""
-    return optim._made(name)._kind.hypers[hyper.name]
+    return naming_of(getattr(optim, name)).hypers[hyper.name]
 
 
 def other(hyper: Any, factor: float = 0.75) -> Any:

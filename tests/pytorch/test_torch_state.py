@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 from torch_pairs import NAMES, ULPS, Scales, give, optim, ours, parameters, same_bits, tensors_of, theirs, twins
 
 import optgen
-from optgen.errors import StateError
+from optgen.errors import ArgumentError, StateError
+from optgen.torch.optimizer import naming_of
 
 SHAPES = ((3, 4), (5,), ())
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -117,7 +118,7 @@ def test_a_chain_is_resumed() -> None:
     steps(second, copies, 3, 7)
     assert same_bits(tensors_of(second, copies), tensors_of(whole, params))
     other = optim.chain(copies, optgen.ADAM(0.1), optgen.EMA(rho=0.9))
-    with pytest.raises(StateError, match="ADAM_EMA was expected"):
+    with pytest.raises(StateError, match="expected a state of ADAM_EMA"):
         other.load_state_dict(saved(first))
 
 
@@ -195,7 +196,7 @@ def refused(optimiser: Any, state: Any, match: str) -> None:
 def test_other_shapes_are_refused() -> None:
     state = checkpoint("AdamW")
     other = optim.AdamW(parameters(shapes=[(3, 4), (6,), ()]))
-    refused(other, state, r"parameter 1: exp_avg: shape \(6,\) was expected, got shape \(5,\)")
+    refused(other, state, r"parameter 1: exp_avg: expected shape \(6,\), got shape \(5,\)")
 
 
 def test_another_order_is_refused() -> None:
@@ -219,7 +220,11 @@ def test_another_order_of_names_is_refused() -> None:
 
 def test_another_dtype_is_refused() -> None:
     state = checkpoint("AdamW", parameters(torch.float64, SHAPES))
-    refused(optim.AdamW(parameters(shapes=SHAPES)), state, "parameter 0: exp_avg: torch.float32(.|\n)*torch.float64")
+    refused(
+        optim.AdamW(parameters(shapes=SHAPES)),
+        state,
+        "parameter 0: exp_avg: expected torch.float32(.|\n)*torch.float64",
+    )
 
 
 def test_another_number_of_parameters_or_groups_is_refused() -> None:
@@ -236,7 +241,7 @@ def test_another_number_of_parameters_or_groups_is_refused() -> None:
 )  # fmt: skip
 def test_the_state_of_another_rule_is_refused(name: str, other: str) -> None:
     state = checkpoint(name)
-    refused(getattr(optim, other)(parameters(shapes=SHAPES)), state, f"a state of {other} was expected")
+    refused(getattr(optim, other)(parameters(shapes=SHAPES)), state, f"expected a state of {other}")
 
 
 @pytest.mark.parametrize(("name", "other"), [(name, other) for name in NAMES for other in NAMES if name != other])
@@ -267,12 +272,12 @@ def test_an_optimiser_loads_its_own_state_whatever_else_is_in_it(name: str) -> N
 
     params = parameters(shapes=[(3, 4), (5, 2)])
     optimiser = made(params)
-    spelled = optimiser._kind.spellings
+    spelled = naming_of(optimiser).spellings
     more = {key: 0.5 for key in OTHER_KEYS if key not in optimiser.param_groups[0] and key not in spelled}
     optimiser.param_groups[0] |= more
     steps(optimiser, params, 0, 2)
-    kind, extra = optimiser._kind, {}
-    own = {key for rule in kind.rules for _, key in kind.own_states(rule)}
+    naming, extra = naming_of(optimiser), {}
+    own = {key for rule in naming.rules for _, key in naming.own_states(rule)}
     for p in params:
         extra[p] = {key: torch.full((2,), 3.0) for key in OTHER_STATES if key not in own} | {"note": 2}
         optimiser.state[p] |= extra[p]
@@ -436,7 +441,7 @@ def test_what_is_no_state_of_an_optimiser_is_refused(given: Any) -> None:
         with pytest.raises((StateError, AttributeError, TypeError)) as found:
             ours(name, parameters()).load_state_dict(given)
         if isinstance(given, dict):
-            assert "a state dict of an optimiser, with state and param_groups, was expected" in str(found.value)
+            assert "expected a state dict of an optimiser, with state and param_groups" in str(found.value)
 
 
 def test_hooks_of_state_dicts_see_what_is_loaded() -> None:
@@ -518,3 +523,44 @@ def test_the_state_of_a_lightning_like_checkpoint_with_more_keys() -> None:
     other.load_state_dict(optimiser.state_dict())
     assert other.param_groups[0]["name"] == "all"
     assert other.param_groups[0]["max_lr"] == 0.1
+
+
+# ---- A state set by hand ----
+
+
+def test_a_state_is_set_by_hand_and_the_next_step_goes_by_it() -> None:
+    params, copies = parameters(shapes=SHAPES), parameters(shapes=SHAPES)
+    optimiser, other = optim.AdamW(params), torch.optim.AdamW(copies)
+    for each, own in ((optimiser, params), (other, copies)):
+        steps(each, own, 0, 2)
+    average = torch.full_like(params[0], 0.25)
+    optimiser.set_state(params[0], exp_avg=average, step=9)
+    other.state[copies[0]]["exp_avg"].fill_(0.25)
+    other.state[copies[0]]["step"].fill_(9)
+    average.zero_()  # what was given is copied
+    for each, own in ((optimiser, params), (other, copies)):
+        steps(each, own, 2, 4)
+    for p, q in zip(params, copies, strict=True):
+        torch.testing.assert_close(p, q)
+    assert int(optimiser.state[params[0]]["step"]) == 11
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"m": torch.ones(3, 4)}, "expected a state among exp_avg, .*, step, got m"),
+        ({"exp_avg": torch.ones(3, 1)}, r"the state exp_avg: expected shape \(3, 4\), got shape \(3, 1\)"),
+        ({"exp_avg": torch.ones(3, 4).double()}, "the state exp_avg: expected torch.float32, as the parameter"),
+        ({"step": -1}, "expected a count of updates as 'step', got -1"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_is_set(values: dict[str, Any], message: str) -> None:
+    params = parameters(shapes=[(3, 4)])
+    optimiser = optim.AdamW(params)
+    steps(optimiser, params, 0, 1)
+    before = repr(optimiser.state_dict())
+    with pytest.raises((StateError, ArgumentError), match=message):
+        optimiser.set_state(params[0], exp_avg_sq=torch.ones(3, 4), **values)
+    assert repr(optimiser.state_dict()) == before
+    with pytest.raises(ArgumentError, match="expected a parameter of this AdamW, got another Tensor"):
+        optimiser.set_state(torch.ones(3, 4), **values)

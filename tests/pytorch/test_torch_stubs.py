@@ -13,6 +13,7 @@ import optgen.torch as optim
 from optgen.codegen.description import describe
 from optgen.codegen.stub_source import torch_stub
 from optgen.compiler import build, catalogue
+from optgen.ir.torch_names import PARENTS
 
 COMPILATIONS = [job.compilation for job in build.jobs(list(catalogue.shipped())) if job.compilation]
 STUB = ast.parse(torch_stub([describe(each.rules, each.open) for each in COMPILATIONS]))
@@ -22,12 +23,14 @@ CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDe
 
 
 @pytest.mark.parametrize("name", catalogue.shipped_rules())
-def test_the_bases_in_the_stub_are_bases_of_the_class(name: str) -> None:
-    """More of them may be: PyTorch derives AdamW from Adam, since some version."""
+def test_the_bases_in_the_stub_are_those_of_the_class(name: str) -> None:
     bases = [ast.unparse(base) for base in CLASSES[name].bases]
-    theirs = [f"_theirs.{name}"] if getattr(torch.optim, name, None) in getattr(optim, name).__mro__ else []
-    assert bases == ["Adapter", *theirs]
-    assert issubclass(getattr(optim, name), optim.Adapter)
+    own = getattr(optim, name).__bases__
+    if name in PARENTS and not issubclass(getattr(torch.optim, name), getattr(torch.optim, PARENTS[name])):
+        pytest.skip(f"{name} derives from nothing in this version of PyTorch")
+    assert bases == [
+        f"_theirs.{each.__name__}" if each.__module__.startswith("torch.") else each.__name__ for each in own
+    ]
 
 
 def test_the_stub_has_every_name_of_torch_optim() -> None:

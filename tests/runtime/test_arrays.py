@@ -48,94 +48,96 @@ def frozen(x: Array) -> Array:
 
 # ---- Refused ----
 
+_APART = "expected arrays apart in memory, got an overlap of"
+_ONCE, _LEAVE_OUT = "expected each parameter once, got one array as", "leave the second one out"
 _COPY = "give one of them memory of its own, .copy()"
 _A, _B = np.arange(20, dtype=F4), np.arange(20, dtype=F4) + 1
 #: The parameters, the gradients, and what the error says: the message, and the hint.
 REFUSED: dict[str, tuple[list[Any], list[Any], str, str]] = {
     "a gradient of another shape": (
-        [ones(3)], [ones(4)], "the gradient: shape (3,), that of its parameter, was expected, got (4,)", ""),
+        [ones(3)], [ones(4)], "the gradient: expected shape (3,), that of its parameter, got (4,)", ""),
     "a gradient that would have to be broadcast": (
-        [ones(2, 3)], [ones(3)], "the gradient: shape (2, 3), that of its parameter, was expected, got (3,)", ""),
+        [ones(2, 3)], [ones(3)], "the gradient: expected shape (2, 3), that of its parameter, got (3,)", ""),
     "the second gradient of another shape": (
         [ones(3), ones(3)], [ones(3), ones(3, 1)],
-        "gradient 1: shape (3,), that of its parameter, was expected, got (3, 1)", ""),
+        "gradient 1: expected shape (3,), that of its parameter, got (3, 1)", ""),
     "a gradient of another dtype": (
         [ones(3)], [ones(3, dtype="f8")],
-        "the gradient: float32, the dtype of its parameter, was expected, got float64",
+        "the gradient: expected float32, the dtype of its parameter, got float64",
         "convert it: g.astype(np.float32)"),
     "whole numbers": (
-        [np.arange(3)], [np.arange(3)], "the parameter: float32 or float64 was expected, got int64",
+        [np.arange(3)], [np.arange(3)], "the parameter: expected float32 or float64, got int64",
         "convert it and keep the result: x = x.astype(np.float32)"),
     "truth values": (
-        [ones(3)], [ones(3) > 0], "the gradient: float32 or float64 was expected, got truth values",
+        [ones(3)], [ones(3) > 0], "the gradient: expected float32 or float64, got truth values",
         "convert it and keep the result: x = x.astype(np.float32)"),
     "complex numbers": (
         [ones(3, dtype="c16")], [ones(3)],
-        "the parameter: float32 or float64 was expected, got complex numbers (complex128)",
+        "the parameter: expected float32 or float64, got complex numbers (complex128)",
         "step the real and the imaginary part as two parameters: z.real and z.imag"),
     "objects": (
-        [np.array([1.0, None])], [ones(2)], "the parameter: float32 or float64 was expected, got objects",
+        [np.array([1.0, None])], [ones(2)], "the parameter: expected float32 or float64, got objects",
         "convert it and keep the result: x = x.astype(np.float32)"),
     "half precision": (
-        [ones(3), ones(3, dtype="f2")], [ones(3), ones(3)], "parameter 1: float32 or float64 was expected, got float16",
+        [ones(3), ones(3, dtype="f2")], [ones(3), ones(3)], "parameter 1: expected float32 or float64, got float16",
         "convert it and keep the result: x = x.astype(np.float32)"),
     "swapped bytes": (
         [ones(3).astype(">f4")], [ones(3)],
-        "the parameter: float32 or float64 was expected, got float32 with its bytes swapped (>f4)",
+        "the parameter: expected float32 or float64, got float32 with its bytes swapped (>f4)",
         "convert it: x.astype(x.dtype.newbyteorder('='))"),
     "swapped bytes in a gradient": (
         [ones(3)], [ones(3).astype(">f4")],
-        "the gradient: float32 or float64 was expected, got float32 with its bytes swapped (>f4)",
+        "the gradient: expected float32 or float64, got float32 with its bytes swapped (>f4)",
         "convert it: x.astype(x.dtype.newbyteorder('='))"),
     "a parameter that is read-only": (
-        [frozen(ones(3))], [ones(3)], "the parameter is read-only",
+        [frozen(ones(3))], [ones(3)], "the parameter: expected a writable array, got a read-only one",
         "a step changes the parameter in place: give a writable array, for example p.copy()"),
     "a masked parameter": (
-        [np.ma.ones(3, F4)], [ones(3)], "the parameter: a plain array was expected, got a masked array",
+        [np.ma.ones(3, F4)], [ones(3)], "the parameter: expected a plain array, got a masked array",
         "give x.filled(0) or x.data"),
     "a masked gradient": (
-        [ones(3)], [np.ma.ones(3, F4)], "the gradient: a plain array was expected, got a masked array",
+        [ones(3)], [np.ma.ones(3, F4)], "the gradient: expected a plain array, got a masked array",
         "give x.filled(0) or x.data"),
     "a list for a parameter": (
-        [[1.0, 2.0]], [ones(2)], "the parameter: a NumPy array or param(...) was expected, got a list", ""),
-    "a tuple for a gradient": ([ones(2)], [(1.0, 2.0)], "the gradient: a NumPy array was expected, got a tuple", ""),
-    "a number for a gradient": ([ones()], [1.0], "the gradient: a NumPy array was expected, got a number", ""),
+        [[1.0, 2.0]], [ones(2)], "the parameter: expected a NumPy array or param(...), got a list", ""),
+    "a tuple for a gradient": ([ones(2)], [(1.0, 2.0)], "the gradient: expected a NumPy array, got a tuple", ""),
+    "a number for a gradient": ([ones()], [1.0], "the gradient: expected a NumPy array, got a number", ""),
     "a scalar of NumPy for a parameter": (
-        [F4(1)], [ones()], "the parameter: a NumPy array or param(...) was expected, got a numpy.float32", ""),
-    "a text for a gradient": ([ones()], ["1"], "the gradient: a NumPy array was expected, got a str", ""),
+        [F4(1)], [ones()], "the parameter: expected a NumPy array or param(...), got a numpy.float32", ""),
+    "a text for a gradient": ([ones()], ["1"], "the gradient: expected a NumPy array, got a str", ""),
     "no gradient": (
-        [ones(2), ones(2)], [ones(2), None], "gradient 1 is None",
+        [ones(2), ones(2)], [ones(2), None], "gradient 1: expected an array, got None",
         "leave its parameter out of this step, or give zeros"),
     "a scalar of another dtype": (
-        [ones()], [np.float64(1)], "the gradient: float32, the dtype of its parameter, was expected, got float64",
+        [ones()], [np.float64(1)], "the gradient: expected float32, the dtype of its parameter, got float64",
         "convert it: g.astype(np.float32)"),
     "a scalar that is no number": (
-        [ones()], [np.bool_(True)], "the gradient: float32 or float64 was expected, got truth values",
+        [ones()], [np.bool_(True)], "the gradient: expected float32 or float64, got truth values",
         "convert it and keep the result: x = x.astype(np.float32)"),
-    "fewer gradients": ([ones(2), ones(2)], [ones(2)], "a gradient for each of 2 parameters was expected, got 1", ""),
-    "more gradients": ([ones(2)], [ones(2), ones(2)], "a gradient for each of 1 parameters was expected, got 2", ""),
+    "fewer gradients": ([ones(2), ones(2)], [ones(2)], "expected a gradient for each of 2 parameters, got 1", ""),
+    "more gradients": ([ones(2)], [ones(2), ones(2)], "expected a gradient for each of 1 parameters, got 2", ""),
     "an array for the list of parameters": (
-        ones(2, 2), [ones(2)], "a sequence of parameters was expected, got ndarray", "opt.step([p], [g])"),
-    "the parameter as its gradient": ([_A], [_A], "the parameter and the gradient overlap in memory", _COPY),
+        ones(2, 2), [ones(2)], "expected a sequence of parameters, got ndarray", "opt.step([p], [g])"),
+    "the parameter as its gradient": ([_A], [_A], f"{_APART} the parameter and the gradient", _COPY),
     "a gradient that lies in part on the parameter": (
-        [_A[:12]], [_A[8:]], "the parameter and the gradient overlap in memory", _COPY),
+        [_A[:12]], [_A[8:]], f"{_APART} the parameter and the gradient", _COPY),
     "a gradient that lies on another parameter": (
-        [_A, _B], [ones(20), _A[::-1]], "parameter 0 and gradient 1 overlap in memory", _COPY),
+        [_A, _B], [ones(20), _A[::-1]], f"{_APART} parameter 0 and gradient 1", _COPY),
     "a parameter that lies in part on another": (
-        [_A[:12], _B, _A[11:]], [ones(12), ones(20), ones(9)], "parameter 0 and parameter 2 overlap in memory", _COPY),
+        [_A[:12], _B, _A[11:]], [ones(12), ones(20), ones(9)], f"{_APART} parameter 0 and parameter 2", _COPY),
     "two views of a parameter": (
-        [_A, _A.reshape(4, 5)], [ones(20), ones(4, 5)], "parameter 0 and parameter 1 overlap in memory", _COPY),
+        [_A, _A.reshape(4, 5)], [ones(20), ones(4, 5)], f"{_APART} parameter 0 and parameter 1", _COPY),
     "a parameter twice": (
-        [_B, _A, _A], [ones(20)] * 3, "parameter 1 and parameter 2 are the same array", "give each parameter once"),
+        [_B, _A, _A], [ones(20)] * 3, f"{_ONCE} parameter 1 and parameter 2", _LEAVE_OUT),
     "two views that are the same": (
-        [_A[2:], _A[2:]], [ones(18)] * 2, "parameter 0 and parameter 1 are the same array", "give each parameter once"),
+        [_A[2:], _A[2:]], [ones(18)] * 2, f"{_ONCE} parameter 0 and parameter 1", _LEAVE_OUT),
     "a parameter whose elements share memory": (
         [as_strided(np.arange(9, dtype=F4), (4, 3), (4, 4))], [ones(4, 3)],
-        "the parameter has elements that share memory (strides (4, 4), shape (4, 3))",
+        "the parameter: expected elements apart in memory, got some that share it (strides (4, 4), shape (4, 3))",
         "give an array with an element of memory for every element, for example p.copy()"),
     "a parameter of stride 0": (
         [_A, as_strided(np.zeros(1, F4), (5,), (0,))], [ones(20), ones(5)],
-        "parameter 1 has elements that share memory (strides (0,), shape (5,))",
+        "parameter 1: expected elements apart in memory, got some that share it (strides (0,), shape (5,))",
         "give an array with an element of memory for every element, for example p.copy()"),
 }  # fmt: skip
 
@@ -172,7 +174,10 @@ def test_a_refused_step_says_why_and_has_touched_nothing(why: str, backend: str)
 def test_one_memory_under_two_arrays_is_one_parameter() -> None:
     room = bytearray(40)
     first, second = (np.frombuffer(room, F4) for _ in range(2))
-    with pytest.raises(ArrayError, match="parameter 0 and parameter 1 are the same array\n  hint: give each"):
+    with pytest.raises(
+        ArrayError,
+        match="expected each parameter once, got one array as parameter 0 and parameter 1\n  hint: leave the second",
+    ):
         ADAM().step([first, second], [ones(10), ones(10)])
     assert room == bytes(40)
 
@@ -182,7 +187,9 @@ def test_a_gradient_may_not_be_a_state() -> None:
     p = ones(4)
     opt.step([p], [ones(4)])
     before = p.copy()
-    with pytest.raises(ArrayError, match="a state of the optimiser and the gradient overlap in memory"):
+    with pytest.raises(
+        ArrayError, match="expected arrays apart in memory, got an overlap of a state of the optimiser and the gradient"
+    ):
         opt.step([p], [opt.state(p)["m"]])
     same_bits(p, before, "the parameter")
     assert opt.state(p)["t"] == 1

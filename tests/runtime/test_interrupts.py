@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,11 @@ import pytest
 from interrupted import Interrupted, each_point, interrupted
 
 import optgen
-from optgen.runtime.interrupts import to_its_end
+from optgen.optimiser.base import engine_of
+from optgen.runtime.group_step import Shards
+from optgen.runtime.interrupts import to_its_end, undisturbed
+from optgen.runtime.layout import counts_of
+from optgen.runtime.numpy_library import NumPyLibrary
 
 BACKENDS = ("kernel", "interpreter")
 
@@ -93,3 +100,120 @@ def test_an_error_of_the_work_itself_is_raised() -> None:
     with pytest.raises(Interrupted):
         to_its_end(work)
     assert 1 < len(tries) < 20
+
+
+# ---- Loads ----
+
+CHECKPOINT = "checkpoint.safetensors"
+LOADS: dict[str, Callable[[Any, Any, Any], object]] = {
+    "a state, for the parameters there are": lambda opt, ps, saved: opt.load_state_dict(saved["state"]),
+    "a state, for these parameters": lambda opt, ps, saved: opt.load_state_dict(saved["state"], ps),
+    "a file": lambda opt, ps, saved: opt.load(saved["path"], ps),
+}
+
+
+@pytest.mark.parametrize("name", ["elementwise", "scheduled", "states of all", "a norm of all"])
+@pytest.mark.parametrize("load", LOADS)
+def test_a_load_is_whole_or_not_at_all(load: str, name: str, tmp_path: Path) -> None:
+    pytest.importorskip("safetensors")
+
+    def begun(steps: int) -> tuple[Any, list[Any]]:
+        opt, ps = MAKES[name]("kernel"), arrays()
+        for t in range(steps):
+            opt.step(ps, gradients(t))
+        return opt, ps
+
+    other, theirs = begun(3)
+    first = next(iter(other.state_dict()["hyperparameters"]))
+    setattr(other, first, 0.5)
+    saved = {"state": other.state_dict(), "path": tmp_path / CHECKPOINT}
+    other.save(saved["path"], theirs)
+
+    def everything(opt: Any, ps: list[Any]) -> tuple[Any, ...]:
+        return seen(opt, ps), {opt.state(p)["t"] for p in ps}, repr(getattr(opt, first))
+
+    before = everything(*begun(1))
+    whole = begun(1)
+    LOADS[load](*whole, saved)
+    after, found = everything(*whole), []
+    for opt, ps in each_point(lambda: begun(1), lambda made: LOADS[load](*made, saved), 5):
+        found.append(everything(opt, ps))
+        assert found[-1] in (before, after), f"point {len(found)}"
+        opt.step(ps, gradients(1))
+    assert before in found
+    assert after in found
+
+
+# ---- Signals ----
+
+
+@contextmanager
+def handled() -> Iterator[Callable[[int, object], None]]:
+    """A signal whose handler raises `Interrupted`, whatever the process does with others."""
+
+    def handler(number: int, frame: object) -> None:
+        raise Interrupted
+
+    usual = signal.signal(signal.SIGUSR1, handler)
+    try:
+        yield handler
+    finally:
+        signal.signal(signal.SIGUSR1, usual)
+
+
+class ManyProcesses(NumPyLibrary):
+    """Arrays that lie in shards, of which this process has all; `exchange` is called where processes exchange."""
+
+    def __init__(self, exchange: Callable[[], None]) -> None:
+        self.exchange = exchange
+
+    def in_shards(self, params: Any) -> bool:
+        return True
+
+    def shards(self, params: Any, kernel: Any) -> Shards:
+        def joined(folds: Any, parts: Any) -> Any:
+            self.exchange()
+            return parts
+
+        return Shards([p.shape for p in params], [counts_of(p.shape, None) for p in params], joined)
+
+
+@pytest.mark.parametrize("at", range(3))
+def test_what_processes_do_together_is_not_broken_off(at: int) -> None:
+    """A second exchange would wait for processes that have done theirs."""
+    exchanges = 0
+
+    def exchange() -> None:
+        nonlocal exchanges
+        exchanges += 1
+        if exchanges == at:
+            signal.raise_signal(signal.SIGUSR1)
+
+    opt, ps = optgen.LAMB(eta=0.1), arrays()
+    engine_of(opt).engine.library = ManyProcesses(exchange)
+    with handled() as handler:
+        if at:
+            with pytest.raises(Interrupted):
+                opt.step(ps, gradients(0))
+        else:
+            opt.step(ps, gradients(0))
+        assert signal.getsignal(signal.SIGUSR1) is handler
+    assert exchanges == 2  # one for the arrays of either dtype
+    expected, qs = optgen.LAMB(eta=0.1), arrays()
+    expected.step(qs, gradients(0))
+    assert seen(opt, ps) == seen(expected, qs)
+    assert {opt.state(p)["t"] for p in ps} == {1}
+
+
+def test_signals_wait_until_work_is_through_also_if_it_fails() -> None:
+    done = []
+
+    def work() -> bool:
+        signal.raise_signal(signal.SIGUSR1)
+        done.append(True)
+        raise ValueError
+
+    with handled(), pytest.raises(Interrupted) as caught:
+        undisturbed(work)
+    assert done == [True]
+    assert isinstance(caught.value.__context__, ValueError)

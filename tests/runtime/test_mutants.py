@@ -138,7 +138,7 @@ MUTANTS = [
         new="lanes[2 * width - 1 - lane]",
     ),
     _c("the rest of a block left out", rule="lamb", old=r"lanes\[lane\] \+= x\[i\];", new=";"),
-    _c("the norm of another array", rule="lamb", old=r"(sum\()of_partial1\b", new=r"\1of_partial0"),
+    _c("the norm of another array", rule="lamb", old=r"(sum\()partials1\b", new=r"\1partials0"),
     _c("the old moment read in the second sweep", rule="lamb", edit=with_stale_states),
     _c("NaN lost in a maximum", rule="sm3", old=r"\(\(x > total\) \| \(x != x\)\)", new="(x > total)"),
     _c("a panel begun with every row", rule="sm3", old=r"first \? START", new="n ? START"),

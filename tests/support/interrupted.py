@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dis
 import gc
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -23,8 +24,13 @@ class Interrupted(BaseException):
     """What a handler raises."""
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted
+
+
 def interrupted(work: Callable[[], object], at: int) -> bool:
-    """Runs `work`, and raises `Interrupted` at point number `at`; whether there is one."""
+    """Runs `work`, and sends a signal at point number `at`, whose handler raises `Interrupted`; whether there is such a
+    point."""
     passed = -1
     last: dict[FrameType, int] = {}
 
@@ -40,10 +46,10 @@ def interrupted(work: Callable[[], object], at: int) -> bool:
         if event == "call" or (behind and dis.opname[frame.f_code.co_code[before or 0]].startswith(_OPERATIONS)):
             passed += 1
             if passed == at:
-                raise Interrupted
+                signal.raise_signal(signal.SIGUSR1)
         return trace
 
-    usual = sys.gettrace()
+    usual, handler = sys.gettrace(), signal.signal(signal.SIGUSR1, _interrupt)
     gc.disable()  # finalisers have points of their own
     sys.settrace(trace)
     try:
@@ -52,6 +58,7 @@ def interrupted(work: Callable[[], object], at: int) -> bool:
         pass
     finally:
         sys.settrace(usual)
+        signal.signal(signal.SIGUSR1, handler)
         gc.enable()
     return passed >= at
 

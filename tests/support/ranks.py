@@ -33,6 +33,7 @@ from torch.nn.parallel import DistributedDataParallel
 import optgen
 import optgen.torch as optim
 from optgen.errors import ArrayError
+from optgen.torch.optimizer import engine_of
 from optgen.torch.sharding import aligned
 
 #: Two or four processes get shards of unequal sizes of these, and some get none of (1,).
@@ -126,11 +127,11 @@ def shards_of_elementwise_rules() -> None:
 
 def plans_are_kept() -> None:
     _, b, _, theirs = both(optim.AdamW, layouts()[0], torch.float32)
-    before = b._engine.plans.last
+    before = engine_of(b).plans.last
     for q in theirs:
         q.grad = torch.ones_like(q)
     b.step()
-    assert b._engine.plans.last is before
+    assert engine_of(b).plans.last is before
 
 
 def model() -> nn.Module:
@@ -268,13 +269,15 @@ def norms_over_whole_tensors() -> None:
         for name, make in norm_rules():
             a, b, ours, theirs = both(make, laid, torch.float64)
             expect_same(a, b, ours, theirs, 1e-12)
-            of_group = {key: float(value) for key, value in (a._states.group or {}).items()}
-            assert of_group.keys() == b._states.group.keys(), name
+            of_group = {key: float(value) for key, value in (engine_of(a).states.group or {}).items()}
+            assert of_group.keys() == engine_of(b).states.group.keys(), name
             for key, value in of_group.items():
-                assert abs(float(b._states.group[key]) - value) <= 1e-12 * abs(value)
+                assert abs(float(engine_of(b).states.group[key]) - value) <= 1e-12 * abs(value)
             every: list[Any] = [None] * dist.get_world_size()
             small = {key: float(value) for q in theirs for key, value in b.state[q].items() if value.dim() == 0}
-            dist.all_gather_object(every, (small, {key: float(value) for key, value in b._states.group.items()}))
+            dist.all_gather_object(
+                every, (small, {key: float(value) for key, value in engine_of(b).states.group.items()})
+            )
             assert all(each == every[0] for each in every), "the processes do not agree"
 
 
@@ -381,7 +384,7 @@ def gradients_are_laid_out_as_their_parameters() -> None:
     assert torch.equal(whole(p), torch.full((6,), -2.0 * dist.get_world_size()))
     # A rule that writes into gradients needs them placed like their parameters.
     p.grad = DTensor.from_local(torch.ones(6), mesh, [Partial()])
-    for grad, expected in ((p.grad, "a gradient placed as"), (torch.zeros(6), "on the mesh of the parameter was")):
+    for grad, expected in ((p.grad, "a gradient placed as"), (torch.zeros(6), "on the mesh of the parameter, got")):
         with pytest.raises(ArrayError, match=expected):
             aligned(p, grad, 0, overwrites=True)
 
@@ -429,8 +432,8 @@ def resume(folder: Path, name: str, arguments: dict[str, Any], made: Callable[[]
     other, alone = begin(name, arguments, model)
     follow(other, alone, 0, 6)
     expect_same_models(net, other, most)
-    for key, value in alone._states.group.items():
-        assert math.isclose(opt._states.group[key], value, rel_tol=1e-6), key
+    for key, value in engine_of(alone).states.group.items():
+        assert math.isclose(engine_of(opt).states.group[key], value, rel_tol=1e-6), key
     assert "of_all_parameters" not in opt.param_groups[0]
 
 

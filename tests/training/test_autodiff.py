@@ -19,7 +19,9 @@ from hypothesis.extra import numpy as npst
 from searching import search
 
 from optgen.errors import TrackError
-from optgen.training.autodiff import Gradients, Param, Params, Tracked, gradient, param
+from optgen.training.autodiff import gradient
+from optgen.training.params import Gradients, Param, Params, param
+from optgen.training.tracked import Tracked
 
 # ---- gradients against central differences -------------------------------------------------------------------------
 
@@ -454,22 +456,22 @@ def test_a_value_kept_after_gradient_is_plain() -> None:
 @pytest.mark.parametrize(
     ("deed", "said"),
     [
-        ("W.__iadd__(1)", "`np.add` cannot write into an array inside `gradient`"),
-        ("np.exp(x, out=W)", "cannot write into an array"),
-        ("np.sum(W, axis=0, out=x[0])", "`np.sum` cannot write into an array"),
-        ("x.__iadd__(W)", "cannot write into an array"),
-        ("W.__setitem__(0, 1)", "cannot be changed in place"),
-        ("(W * 2).__setitem__(0, 1)", "cannot be changed in place"),
-        ("x.__setitem__(0, W[0])", "cannot become a plain array"),
-        ("np.asarray(W * 2)", "cannot become a plain array"),
-        ("np.array([W[0], W[1]])", "cannot become a plain array"),
-        ("np.sum([W[0], W[1]])", "cannot become a plain array"),
-        ("x.dot(W.T)", "cannot become a plain array"),
-        ("x[np.floor(W).astype(int), W]", "cannot become a plain array|must be integers"),
-        ("float(np.sum(W))", "cannot become a float"),
-        ("math.exp(W[0, 0])", "cannot become a float"),
-        ("int(W[0, 0])", "cannot become an int"),
-        ("W[s]", "cannot be an index"),
+        ("W.__iadd__(1)", "`np.add`: expected no `out` inside `gradient`, got one"),
+        ("np.exp(x, out=W)", "expected no `out` inside `gradient`"),
+        ("np.sum(W, axis=0, out=x[0])", "`np.sum`: expected no `out`"),
+        ("x.__iadd__(W)", "expected no `out` inside `gradient`"),
+        ("W.__setitem__(0, 1)", "expected an array to change in place"),
+        ("(W * 2).__setitem__(0, 1)", "expected an array to change in place"),
+        ("x.__setitem__(0, W[0])", "expected a plain array, got a tracked value"),
+        ("np.asarray(W * 2)", "expected a plain array, got a tracked value"),
+        ("np.array([W[0], W[1]])", "expected a plain array, got a tracked value"),
+        ("np.sum([W[0], W[1]])", "expected a plain array, got a tracked value"),
+        ("x.dot(W.T)", "expected a plain array, got a tracked value"),
+        ("x[np.floor(W).astype(int), W]", "expected a plain array, got a tracked value|must be integers"),
+        ("float(np.sum(W))", "expected a float, got a tracked value"),
+        ("math.exp(W[0, 0])", "expected a float, got a tracked value"),
+        ("int(W[0, 0])", "expected an int, got a tracked value"),
+        ("W[s]", "expected an index without gradient"),
         ("W.tolist()", "`tolist` of a tracked value has no gradient"),
         ("W.sort()", "`sort` of a tracked value has no gradient"),
         ("np.cbrt(W)", "no gradient of `np.cbrt`"),
@@ -485,8 +487,8 @@ def test_a_value_kept_after_gradient_is_plain() -> None:
         ("np.clip(W, 0.3, s)", "no gradient of `clip` with these arguments"),
         ("np.sort(W)", "no gradient of `sort` with these arguments"),
         ("np.concatenate([W, W], dtype=float)", "no gradient of `np.concatenate` with these arguments"),
-        ("np.full_like(W, fill_value=s)", "`np.full_like` takes tracked values by position only"),
-        ("np.where(m, [W[0], W[1]], W)", "`np.where` of a list of tracked values"),
+        ("np.full_like(W, fill_value=s)", "`np.full_like`: expected tracked values by position, got one by keyword"),
+        ("np.where(m, [W[0], W[1]], W)", "`np.where`: expected a tracked value, got a list"),
         ("np.linalg.multi_dot([W, W.T])", "no gradient of `np.linalg.multi_dot`"),
         ("np.kron(W[None], W)", "no gradient of `kron` beyond matrices"),
         ("np.prod(W * m)", "no gradient of `prod` with a zero among the factors"),
@@ -605,7 +607,7 @@ def test_a_loss_is_one_real_number(f: object, said: str) -> None:
 
 def test_gradient_inside_gradient_is_refused() -> None:
     W = param([1.0])
-    with pytest.raises(TrackError, match="`gradient` inside `gradient`"):
+    with pytest.raises(TrackError, match="expected `gradient` outside of `gradient`, got one inside"):
         gradient(lambda: np.sum(gradient(lambda: np.sum(W), [W])[W]), [W])
 
 
@@ -620,9 +622,9 @@ def test_values_of_two_runs_do_not_mix() -> None:
         value = np.sum(a)
         return contextvars.Context().run(gradient, lambda: value, [b]).value
 
-    with pytest.raises(TrackError, match="a value of another run of `gradient` came into this one"):
+    with pytest.raises(TrackError, match="expected values of this run of `gradient`, got one of another run"):
         gradient(mixed, [a])
-    with pytest.raises(TrackError, match="the loss is a value of another run"):
+    with pytest.raises(TrackError, match="expected a loss of this run of `gradient`, got one of another run"):
         gradient(returned, [a])
 
 

@@ -1,0 +1,97 @@
+"""What the step engine asks of those who know hyperparameters, states, and who steps what.
+
+In: nothing; these are protocols. `array_library` has the one for arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence, Set
+from typing import Any, Protocol
+
+from ..compiler.driver import Compilation
+from ..ir.evaluate import HyperValues, ValuesByCount
+from ..ir.rule import Rule
+from .arrays import Array
+from .plan import Member
+
+__all__ = ["Hypers", "StateStore", "Ways"]
+
+
+class Hypers(Protocol):
+    """What a step asks of the hyperparameters of an optimiser.
+
+    Attributes
+    ----------
+    compilation
+        The rule, in all its variants.
+    fixed
+        The sets of hyperparameters, each by count; None while a value is a function of the step.
+    """
+
+    @property
+    def compilation(self) -> Compilation: ...
+    @property
+    def fixed(self) -> Sequence[ValuesByCount] | None: ...
+    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
+        """The sets for parameters with these counts of updates."""
+
+    def number(self, place: int, dtype: str) -> int:
+        """Which of the sets the parameter in this place goes by, in a compute type."""
+
+    def variant(self, place: int, shape: tuple[int, ...]) -> int:
+        """The position of the variant for a parameter of this shape; ArrayError if there is none."""
+
+    def known_to_fit(self, dtypes: Set[str]) -> bool:
+        """Whether every constant of the rule is known to be representable in these dtypes."""
+
+    def refuse_vanishing(self, dtypes: Set[str], sets: Sequence[ValuesByCount]) -> None:
+        """HyperparameterError if a constant of the rule is not zero, but would be in one of these dtypes."""
+
+
+class StateStore(Protocol):
+    """Where the states of an optimiser are kept.
+
+    Attributes
+    ----------
+    group
+        The states of all parameters together; empty before the first step.
+    """
+
+    group: dict[str, Array]
+
+    def find(
+        self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
+    ) -> list[Any]:
+        """The slot of each parameter, None for one that was never stepped; an error if one does not fit. Nothing is
+        changed."""
+
+    def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues) -> Any:
+        """The slot of a parameter with all its states; `slot` is what `find` gave. It is not kept yet."""
+
+    def register(self, members: Sequence[Member]) -> Callable[[], None]:
+        """Keep the slots of these, which are about to step. Gives what takes that back."""
+
+    def bound(self, slots: Any) -> Any:
+        """The states of these slots as `BoundStates`."""
+
+    def has_others(self, slots: Any) -> bool:
+        """Whether a value of all parameters together lacks some, if these are stepped."""
+
+
+class Ways(Protocol):
+    """Who steps which parameter.
+
+    Attributes
+    ----------
+    interprets
+        Whether the interpreter steps what kernels do not; else the array library does.
+    """
+
+    interprets: bool
+
+    def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
+        """Positions in the list of the parameters that kernels step, and of the others; an error for one that nothing
+        steps. `places`: where these stand among all parameters of the optimiser."""
+
+    def step_foreign(self, params: Sequence[Any]) -> None:
+        """One step of these by the array library."""
