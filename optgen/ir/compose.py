@@ -47,11 +47,15 @@ GIVEN_GRADIENT, NEW = "grad", "new"
 
 @frozen
 class Composed:
-    """A closed rule; and for each part, the names in it of the part's hyperparameters and states."""
+    """A closed rule; and for each part, the names in it of the part's hyperparameters and states.
+
+    `counts`: of each part the state that counts its updates, where a part before it waits; empty where that is t.
+    """
 
     rule: Rule
     hypers: tuple[Mapping[str, str], ...]
     states: tuple[Mapping[str, str], ...]
+    counts: tuple[str, ...]
 
 
 def close(rule: Rule) -> Rule:
@@ -98,6 +102,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         rule,
         tuple({hyper.name: names[i][hyper.name] for hyper in part.hypers} for i, part in enumerate(parts)),
         tuple({state.name: names[i][state.name] for state in part.states} for i, part in enumerate(parts)),
+        tuple(made.counts),
     )
 
 
@@ -181,6 +186,7 @@ class _Chain:
         self.accept: Local | None = None  # whether the step counts
         self.left: Expr | None = None  # what the gradient is left as
         self.evaluation: tuple[Assign, ...] = ()  # of the last part that has any
+        self.counts: list[str] = []  # by which schedules of each part go
 
     def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
         """Appends a part, whose names become `names`; `last`: none follows it."""
@@ -189,6 +195,8 @@ class _Chain:
         for assign in part.body:
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
             at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
+        count = self.counted() if part.hypers else None
+        self.counts.append(count.name if isinstance(count, Local) else "")
         if part.evaluation:
             self.evaluation = tuple(Assign(a.target, self.between(a.value, at)) for a in part.evaluation)
         assert at.output is not None, f"{part.name} has no output"

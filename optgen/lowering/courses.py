@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import TypeAlias
 
 from ..frozen import frozen, replace
-from ..ir.expr import Call, Count, Expr, Extent, Load, Local, children, extent_of, rebuilt, type_of, walk
+from ..ir.expr import Call, Count, Expr, Extent, Load, Local, Reduce, children, extent_of, rebuilt, type_of, walk
 from ..ir.primitives import Type
 from ..ir.rule import Assign, Rule
 
@@ -68,6 +68,9 @@ class Needs:
                 # Of a reduction over the group every parameter takes part, whatever becomes of its value there.
                 path = self.used[name] = frozenset()
             self._use(value, path)
+        #: The tests that decide whether an array is written, or a reduction is needed.
+        reduced = (self.used[a.target] for a in rule.body if isinstance(a.value, Reduce))
+        self.deciding = {each.test for needed in (*self.written.values(), *reduced) for each in needed}
 
     def condition(self, test: Expr) -> Condition | None:
         """The condition that a test is; None for one of elements, rows, columns or matrices."""

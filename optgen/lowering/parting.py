@@ -18,6 +18,8 @@ __all__ = ["Parting"]
 
 #: How many conditions may part a step: each may double its code.
 MOST_CONDITIONS = 2
+#: How many conditions are tried, which bounds the time of planning: first those that arrays or reductions wait for.
+MOST_TRIED = 12
 #: The share of a step that a course must save to be worth it: one in so many.
 LEAST_SHARE = 5
 
@@ -39,7 +41,9 @@ class Parting:
         if len(self._step.course) == MOST_CONDITIONS:
             return []
         decided = {each.test for each in self._step.course}
-        return [each for each in self._step.conditions.tested if each.test not in decided]
+        needs = self._step.conditions
+        found = [each for each in needs.tested if each.test not in decided]
+        return sorted(found, key=lambda each: each.test not in needs.deciding)[:MOST_TRIED]
 
     def _gain(self, condition: Condition) -> int:
         """The most that a course saves which the condition makes, and which a long training takes again and again."""

@@ -103,7 +103,7 @@ class ArrayEngine:
         slot = own or self._awaited_slot(array)
         group, rule = self.states.group, self.settings.rule
         if slot is None or (rule.grouped and not group):  # what they would start as
-            first = self.settings.sets_at(set())[0][1]
+            first = self.settings.sets_at(())[0][1]
             slot = slot or new_slot(array, self.settings.rule_of(array.shape), first)
             group = group or first_group_states(rule, first)
         views: dict[str, Any] = {}
@@ -121,7 +121,7 @@ class ArrayEngine:
         if slot is None and self.states.pending:
             raise self._waiting(_STEP_THEM)
         if slot is None or (rule.grouped and not group):
-            first = self.settings.sets_at(set())[0][1]
+            first = self.settings.sets_at(())[0][1]
             slot = slot or new_slot(array, rule, first)
             group = group or first_group_states(rule, first)
         own = slot

@@ -13,18 +13,19 @@ from typing import Any, NoReturn, overload
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, StateError
-from ..ir.compose import compose
-from ..ir.evaluate import Always, ValuesByCount
+from ..ir.compose import Composed, compose
+from ..ir.evaluate import Always, HyperValues, ValuesByCount
 from ..ir.expr import Extent, reduces
 from ..ir.rule import Rule
 from ..ir.verify import verify
 from ..language.limits import MOST_REDUCTIONS
 from ..names import canonical
+from ..runtime.array_library import ParameterSlot
 from .array_engine import Engine, Parameters
 from .base import Optimiser, engine_of, hold, loaded, settings_of
 from .checkpoint import flags_of_parts
 from .checkpoint_file import FilePath
-from .hyperparameters import Given, spellings
+from .hyperparameters import Given, resolved, spellings
 from .settings import Settings, expect_backend
 
 __all__ = ["Chain", "Optimiser", "chain"]
@@ -60,9 +61,9 @@ class Chain(Optimiser):
 
     def _link(self, parts: Sequence[Optimiser], backend: str) -> None:
         """Becomes the chain of these parts, which are its own."""
-        compilation, names = _compiled(parts)
+        compilation, of = _compiled(parts)
         self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
-        hold(self, ChainSettings(compilation, [settings_of(part) for part in parts], names, backend))
+        hold(self, ChainSettings(compilation, [settings_of(part) for part in parts], of.hypers, of.counts, backend))
         for i, part in enumerate(parts):
             hold(part, settings_of(part), PartEngine(i, self._engine))
 
@@ -110,13 +111,17 @@ class ChainSettings(Settings):
         The settings of the parts, in order.
     named
         For each part, what its hyperparameters are called in the chain.
+    counted
+        For each part, the state that counts its updates; empty where that is the count of the chain.
     """
 
     def __init__(
-        self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]], backend: str
-    ) -> None:
+        self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]],
+        counted: Sequence[str], backend: str,
+    ) -> None:  # fmt: skip
         self.parts = tuple(parts)
         self.named = named
+        self.counted = counted
         known = spellings(compilation.rules[0].hypers)
         values = JoinedValues(parts, named)
         self._joined = (Always(values),)  # type: ignore[arg-type]  # read while all are numbers
@@ -145,6 +150,25 @@ class ChainSettings(Settings):
     def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
         for part, names in zip(self.parts, self.named, strict=True):
             part.refuse_other_variant({own: values[name] for own, name in names.items()})
+
+    def values_at(self, slots: Sequence[ParameterSlot | None], ahead: int) -> dict[int, HyperValues]:
+        """The schedules of a part count its own updates, which a part before it may hold back."""
+        counts: dict[int, tuple[int, ...]] = {}
+        for slot in slots or [None]:
+            t = slot.t if slot else 0
+            own = tuple(int(slot.arrays[name]) if slot and name else t for name in self.counted)
+            if counts.setdefault(t, own) != own:
+                message = f"expected parameters of one count of updates, got {own} and {counts[t]} in the parts"
+                raise ArgumentError(message, hint="a schedule has one value a step: step them apart, or give a number")
+        return {
+            t + ahead: {
+                new: values[name]
+                for part, names, count in zip(self.parts, self.named, own, strict=True)
+                for values in [resolved(part.compilation.rules[0].hypers, part.values, count + ahead)]
+                for name, new in names.items()
+            }
+            for t, own in sorted(counts.items())
+        }
 
     # Dtypes are known by every part, so that a change of one makes the chain look again.
 
@@ -307,8 +331,8 @@ def _open(part: Optimiser, matrix: bool) -> Rule:
     return own.compilation.open[own.variants.get(matrix, next(iter(own.variants.values())))]
 
 
-def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, tuple[Mapping[str, str], ...]]:
-    """The rule of the chain, in one variant or two, and what the parts' hyperparameters are called in it."""
+def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed]:
+    """The rule of the chain, in one variant or two, and what belongs to which part in it."""
     name = "_".join(type(part).__name__ for part in parts)
     shapes = [matrix for matrix in (True, False) if all(matrix in settings_of(part).variants for part in parts)]
     if not shapes:
@@ -321,4 +345,4 @@ def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, tuple[Mapping[st
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
         raise ArgumentError(f"{name}: expected at most {MOST_REDUCTIONS} reductions in a chain, got {count}")
-    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), made[0].hypers
+    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), made[0]

@@ -12,10 +12,11 @@ from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, HyperparameterError
-from ..ir.evaluate import Always, ValuesByCount, evaluate
+from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
+from ..runtime.array_library import ParameterSlot
 from ..runtime.shapes import variant_for
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
@@ -178,18 +179,22 @@ class Settings:
         """The one set of values for any step; None while a value is a function of the step."""
         return self._fixed
 
-    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
-        """The one set of values for parameters with these counts of updates; schedules are called, and their results
-        checked."""
+    def sets_at(self, slots: Sequence[ParameterSlot | None], ahead: int = 1) -> Sequence[ValuesByCount]:
+        """The one set of values for parameters with these states; schedules are called, and their results checked."""
         fixed = self.fixed
         if fixed is not None:
             return fixed
         self.forget_dtypes()  # every step has values of its own
-        hypers = self.compilation.rules[0].hypers
-        steps = {t + 1: resolved(hypers, self.values, t + 1) for t in sorted(counts or {0})}
+        steps = self.values_at(slots, ahead)
         for values in steps.values():
             self.refuse_other_variant(values)
         return (steps,)
+
+    def values_at(self, slots: Sequence[ParameterSlot | None], ahead: int) -> dict[int, HyperValues]:
+        """The values of all hyperparameters by the count of an update."""
+        hypers = self.compilation.rules[0].hypers
+        counts = {slot.t if slot else 0 for slot in slots} or {0}
+        return {t + ahead: resolved(hypers, self.values, t + ahead) for t in sorted(counts)}
 
     def number(self, place: int, dtype: str) -> int:
         return 0

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from ..compiler.driver import Compilation
 from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.rule import Rule
+from .array_library import ParameterSlot
 from .arrays import Array
 from .plan import Member
 
@@ -32,8 +33,9 @@ class Hypers(Protocol):
     def compilation(self) -> Compilation: ...
     @property
     def fixed(self) -> Sequence[ValuesByCount] | None: ...
-    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
-        """The sets for parameters with these counts of updates."""
+    def sets_at(self, slots: Sequence[ParameterSlot | None], ahead: int = 1) -> Sequence[ValuesByCount]:
+        """The sets for parameters with these states, None for one that was never stepped: for the next update, or of
+        the last one, which is 0 `ahead`."""
 
     def number(self, place: int, dtype: str) -> int:
         """Which of the sets the parameter in this place goes by, in a compute type."""

@@ -141,7 +141,7 @@ class StepEngine:
         hypers = self.hypers
         sets = hypers.fixed
         if sets is None:
-            sets = hypers.sets_at(plan.counts)
+            sets = hypers.sets_at(plan.slots)
             held = plan.rebind(params, inputs)  # a schedule is anybody's code
             if held is None:
                 raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
@@ -228,7 +228,7 @@ class StepEngine:
         refuse_overlaps(memory, gs, kept, list(chain.from_iterable(others)), overwrites=overwrites)
         seen = [x.seen for x in (*ps, *chain.from_iterable(arrays))] if hypers.fixed is None else []
         before = [(library.reader.mark(x), library.reader.address(x)) for x in seen]
-        sets = hypers.sets_at({slot.t if slot else 0 for slot in found})
+        sets = hypers.sets_at(found)
         if before != [(library.reader.mark(x), library.reader.address(x)) for x in seen]:
             raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
         dtypes = [COMPUTE[p.dtype] for p in memory]

@@ -27,7 +27,7 @@ def evaluated(
     """
     library, hypers = engine.library, engine.hypers
     begun = [i for i, slot in enumerate(slots) if slot is not None and slot.t]
-    sets = hypers.sets_at({slot.t - 1 for slot in slots if slot is not None and slot.t})
+    sets = hypers.sets_at([slots[i] for i in begun], ahead=0)
     computed = []
     for i in begun:
         slot, looked = slots[i], library.parameter(given[i], i, len(given))

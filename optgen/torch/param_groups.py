@@ -131,7 +131,7 @@ class Groups:
     def fixed(self) -> Sequence[ValuesByCount]:
         return self.values.sets
 
-    def sets_at(self, counts: Set[int]) -> Sequence[ValuesByCount]:
+    def sets_at(self, slots: Sequence[Any], ahead: int = 1) -> Sequence[ValuesByCount]:
         return self.values.sets
 
     def number(self, place: int, dtype: str) -> int:

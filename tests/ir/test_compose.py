@@ -207,7 +207,7 @@ def test_what_only_one_part_is_written_to_is_written_where_it_stands() -> None:
     assert targets(chain(SCALE, MOMENTUM)) == ["g1", "m", "delta", "p"]
     assert targets(chain(SCALE, DIRECT)) == ["g1", "p", "old"]
     assert targets(chain(MOMENTUM, AVERAGE)) == ["m", "g1", "p1", "avg", "p"]
-    assert targets(chain(LATER, DIRECT)) == ["proceed1", "g1", "p1", "old", "p"]
+    assert targets(chain(LATER, DIRECT)) == ["proceed1", "g1", "p1", "old", "updates1", "p"]
 
 
 # ---- Parts that others wait for ----
@@ -217,9 +217,10 @@ def small(rule: Rule) -> dict[str, Extent]:
     return {state.name: state.extent for state in rule.small_states}
 
 
-def test_there_is_a_count_of_its_own_only_where_it_is_read_behind_a_part_that_waits() -> None:
-    assert small(chain(EVERY, MOMENTUM)) == {}
-    assert small(chain(COUNTED, EVERY, MOMENTUM)) == {}
+def test_there_is_a_count_of_its_own_behind_a_part_that_waits_where_formulas_or_schedules_go_by_it() -> None:
+    assert small(chain(EVERY, CLIP)) == {}
+    assert small(chain(EVERY, MOMENTUM)) == {"updates1": Extent.TENSOR}
+    assert small(chain(COUNTED, EVERY, CLIP)) == {}
     assert small(chain(EVERY, COUNTED, COUNTED)) == {"updates1": Extent.TENSOR}
     assert small(chain(EVERY, COUNTED, EVERY, COUNTED)) == {"updates1": Extent.TENSOR, "updates2": Extent.TENSOR}
     before = chain(COUNTED, EVERY)

@@ -63,6 +63,16 @@ def uncorrected(name: str, number: int) -> Read:
     return lambda state, group: state[name] * (1 - group["betas"][number] ** group["step"])
 
 
+def kept_gradient(number: int) -> Read:
+    """One of the last ten gradients, the newest first; zero while there are fewer."""
+
+    def read(state: dict[str, Any], group: dict[str, Any]) -> Any:
+        queue = state["grad_queue"]
+        return queue[-number] if number <= len(queue) else 0.0 * queue[-1]
+
+    return read
+
+
 def last(name: str, sign: float = 1.0) -> Read:
     return lambda state, group: sign * state[name]
 
@@ -195,6 +205,21 @@ THEIRS: dict[str, Theirs] = {
             "total": grouped("gsq_weighted"),
         },
     ),
+    "StableSPAM": Theirs(
+        ADAM | {"gamma1": "gamma[1]", "gamma2": "gamma[2]", "theta": "theta", "update_proj_gap": "every"},
+        MOMENTS | {"largest": "m_max_t", "n1": "m_norm_t", "n2": "v_norm_t"},
+    ),
+    "DualAdam": Theirs(ADAM | {"switch_rate": "rate"}, MOMENTS),
+    "ApolloDQN": Theirs(
+        {"lr": "eta", "beta": "beta", "eps": "eps"},
+        {"m": "exp_avg_grad", "h": "approx_hessian", "last": "update"},
+        {"warmup_steps": 0},
+    ),
+    "AdaShift": Theirs(
+        ADAM,
+        {"m": "exp_avg", "v": lambda state, group: state["exp_avg_sq"].ravel()[0]}
+        | {f"past{k}": kept_gradient(k) for k in range(1, 11)}
+    ),
     "DAdaptLion": Theirs(
         {"lr": "eta", "betas": "beta", "d0": "d0"}, ADAPTING | {"m": "exp_avg", "num": grouped("numerator_weighted")}
     ),
@@ -245,6 +270,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("A2Grad", {"beta": 1.0, "lips": 2.0, "incremental": True}),
     ("A2Grad", {"beta": 1.0, "lips": 2.0, "rho": 0.75, "decaying": True}),
     ("ROSE", {"eta": 0.1}),
+    ("StableSPAM", {"eta": 0.1, "beta": (0.5, 0.75), "gamma": (0.25, 0.5), "theta": 0.9, "every": 30, "eps": 1e-3}),
+    ("DualAdam", {"eta": 0.01, "beta": (0.5, 0.75), "rate": 0.02, "eps": 1e-3}),
+    ("ApolloDQN", {"eta": 0.003, "beta": 0.75, "eps": 1e-3}),
+    ("AdaShift", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3}),
     ("AccSGD", {"eta": 0.01, "kappa": 10.0, "xi": 2.0, "small": 0.5}),
     ("SGDSaI", {"eta": 0.001, "rho": 0.5, "decay": 0.25, "eps": 1e-3}),
     ("VSGD", {"eta": 0.5, "ratio": 3.0, "prior": 1e-3, "tau": (0.5, 0.75), "eps": 1e-3}),
@@ -367,7 +396,7 @@ def test_the_interpreter_follows_the_collection(case: tuple[str, dict[str, Any]]
     name, given = case
     h = values(name, given)
     p, g = starts(SHAPES), gradients(SHAPES)
-    rates = [h["eta"] / (1 + k // 40) for k in range(STEPS)] if "eta" in h else []
+    rates = [h["eta"] / (1 + k // 40) for k in range(STEPS)] if "lr" in THEIRS[name].arguments else []
     path, states = ours(getattr(optgen, name)(**given, backend="interpreter"), p, g, rates)
     expected, known = theirs(name, h, p, g, rates)
     for i, shape in enumerate(SHAPES):
@@ -427,6 +456,36 @@ def test_the_kernel_steps_as_the_interpreter_does(name: str, dtype: str) -> None
         for opt, params in zip(opts, worlds, strict=True):
             opt.step(params, [np.array(row, dtype) for row in rows])
     same_everywhere(opts, worlds)
+
+
+def avagrad(gradients: Array, p: Array, eta: float, beta: tuple[float, float], eps: float) -> Iterator[Array]:
+    """Savarese et al., Algorithm 1, with both moments corrected: a list of all gradients, and sums over it."""
+    for t in range(len(gradients)):
+        m, v = (
+            sum((1 - b) * b ** (k - i) * gradients[i] ** power for i in range(k + 1)) / (1 - b ** (k + 1))
+            if k >= 0
+            else 0
+            for b, power, k in ((beta[0], 1, t), (beta[1], 2, t - 1))
+        )
+        if t:
+            rates = 1 / (np.sqrt(v) + eps)
+            p = p - eta * rates * m / (np.linalg.norm(rates) / np.sqrt(rates.size))
+        yield p
+
+
+#: Rules of which the collection has another opinion than their papers: these, written out over all parameters as one.
+PAPERS = {"AvaGrad": avagrad}
+
+
+@pytest.mark.parametrize("given", [(0.1, (0.9, 0.999), 0.1), (0.5, (0.5, 0.75), 1e-3)], ids=str)
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_interpreter_follows_the_paper(name: str, given: tuple[Any, ...]) -> None:
+    p, g = starts(SHAPES), gradients(SHAPES)
+    path, _ = ours(getattr(optgen, name)(*given, backend="interpreter"), p, g)
+    every = np.concatenate([rows.reshape(STEPS, -1) for rows in g], axis=1)
+    expected = np.array(list(PAPERS[name](every, np.concatenate([np.ravel(x) for x in p]), *given)))
+    found = np.concatenate([steps.reshape(STEPS, -1) for steps in path], axis=1)
+    assert_same_path(found, expected, np.concatenate([np.ravel(x) for x in p]), "p", TOLERANCE)
 
 
 def test_every_rule_has_a_case() -> None:

@@ -133,6 +133,20 @@ THEIRS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], dict[str, Any]]]] 
         lambda s: {"m": s[0].mu, "s": s[0].nu},
     ),
     "Lion": (lion, lambda s: {"m": s[0].mu}),
+    "COCOB": (
+        lambda h: contrib.cocob(h.eta, h.alpha, h.eps),
+        lambda s: {
+            "p0": s[2].init_particles,
+            "total": s[2].cumulative_gradients,
+            "largest": s[2].scale,
+            "lengths": s[2].subgradients,
+            "reward": s[2].reward,
+        },
+    ),
+    "ACProp": (
+        lambda h: contrib.acprop(h.eta, *h.beta, h.eps, h.eps_root),
+        lambda s: {"m": s[0].mu, "s": s[0].nu},
+    ),
     "DoG": (
         lambda h: contrib.dog(h.eta, ("heuristic", h.first), h.eps),
         lambda s: {"p0": s[1].init_params, "distance": s[1].max_dist, "squares": s[1].sum_sq_norm_grads},
@@ -201,6 +215,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("AdaBelief", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "eps_root": 1e-2}),
     ("AdaBelief", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "eps_root": 1e-2, "nesterov": True}),
     ("AdaBelief", {"eps": 1e-8, "eps_root": 0.0}),
+    ("COCOB", {"eta": 0.5, "alpha": 2.0, "eps": 1e-3}),
+    ("ACProp", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "eps_root": 1e-2}),
     ("DoG", {"eta": 0.5, "first": 1e-3, "eps": 1e-2}),
     ("DoG", {"first": 1e-4}),
     ("DoWG", {"eta": 0.5, "first": 1e-2, "eps": 1e-3}),
@@ -369,6 +385,16 @@ ARGUMENTS: dict[str, tuple[Callable[..., Any], dict[str, str]]] = {
             "nesterov": "nesterov",
         },
     ),
+    "COCOB": (
+        contrib.cocob, {"learning_rate": "eta", "alpha": "alpha", "eps": "eps", "weight_decay": "", "mask": ""}
+    ),
+    "ACProp": (
+        contrib.acprop,
+        {
+            "learning_rate": "eta", "b1": "beta[1]", "b2": "beta[2]", "eps": "eps", "eps_root": "eps_root",
+            "weight_decay": "", "mask": "",
+        },
+    ),
     "DoG": (contrib.dog, {"learning_rate": "eta", "init_step": "", "eps": "eps", "weight_decay": "", "mask": ""}),
     "DoWG": (
         contrib.dowg,
@@ -411,7 +437,7 @@ def test_what_the_aliases_of_optax_hide_has_the_defaults_that_they_give_it() -> 
 
 def test_every_rule_is_tested() -> None:
     assert set(ARGUMENTS) == set(THEIRS)
-    assert len(THEIRS) == 17
+    assert len(THEIRS) == 19
 
 
 @pytest.mark.parametrize(

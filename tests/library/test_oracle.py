@@ -121,6 +121,7 @@ TABLES = (
     ("test_library_inputs", "PAPERS"),
     ("test_library_collection", "THEIRS"),
     ("test_library_collection", "FILTERS"),
+    ("test_library_collection", "PAPERS"),
 )
 #: The parts that are compared in functions of their own in test_parts, and not in its table.
 APART = {

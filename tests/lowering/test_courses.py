@@ -8,6 +8,7 @@ from equivalence import COURSES, REFRESHED
 from optgen.compiler import driver
 from optgen.lowering.pipeline import lower
 from optgen.lowering.sweeps import sweeps_of
+from optgen.lowering.traversals import Traversals
 from optgen.lowering.work import Sweeps
 
 
@@ -122,3 +123,19 @@ def test_exactly_one_course_of_a_sweep_is_taken(text):
                 if one.number == other.number:
                     assert {c.opposite for c in one.course} & {*other.course}
         assert any(each.course for each in plan.sweeps)
+
+
+def test_of_very_many_conditions_only_a_few_are_tried(monkeypatch):
+    tried = 0
+    on = Traversals.on
+
+    def counted(*arguments):
+        nonlocal tried
+        tried += 1
+        return on(*arguments)
+
+    monkeypatch.setattr(Traversals, "on", counted)
+    lines = [f"b{i} = (b{i - 1} + {i} if t % {i + 2} == 0 else b{i - 1}*p)" for i in range(1, 200)]
+    plan = planned("\n".join(["r = norm(p) if t % 201 == 7 else r", "b0 = g", *lines, "delta = eta*b199/r"]), R)
+    assert tried < 100
+    assert courses(plan)[0] == (0, "k1", "p", "", "r1")  # what a reduction waits for is tried first

@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+import optgen
+from optgen.compiler import driver
 from optgen.errors import ArgumentError, HyperparameterError, OptgenError, StateError
-from optgen.optimiser import schedules
+from optgen.optimiser import classes, schedules
 from optgen.optimiser.schedules import (
     Schedule,
     constant,
@@ -533,3 +535,76 @@ def test_a_schedule_of_another_file_is_not_ours() -> None:
         plain(mine)
     with pytest.raises(ArgumentError, match="a schedule of optgen"):
         warmup(3, mine)
+
+
+# ---- Behind a part that waits ----
+
+
+@pytest.mark.parametrize("backend", ["kernel", "interpreter"])
+def test_a_schedule_counts_the_updates_of_its_own_part(backend: str) -> None:
+    """As a loop would that gathers gradients itself and steps the rule every third time."""
+    seen: list[int] = []
+
+    def rate(t: int) -> float:
+        seen.append(t)
+        return 0.1 / t
+
+    opt = optgen.chain(optgen.AccumGrad(3), optgen.ADAM(eta=rate), backend=backend)
+    alone = optgen.ADAM(eta=lambda t: 0.1 / t, backend=backend)
+    rng = np.random.default_rng(0)
+    p, q = np.ones(4), np.ones(4)
+    for _ in range(4):
+        gs = [rng.normal(size=4) for _ in range(3)]
+        for g in gs:
+            opt.step([p], [g])
+        alone.step([q], [gs[0] / 3 + gs[1] / 3 + gs[2] / 3])
+        np.testing.assert_allclose(p, q, rtol=1e-14)
+    assert sorted(set(seen)) == [1, 2, 3, 4]
+
+
+def test_a_schedule_of_the_part_that_waits_counts_every_gradient() -> None:
+    seen: list[tuple[str, int]] = []
+
+    def noted(name: str, value: float) -> Any:
+        def schedule(t: int) -> float:
+            seen.append((name, t))
+            return value
+
+        return schedule
+
+    opt, p = optgen.chain(optgen.AccumGrad(noted("n", 2)), optgen.Descent(noted("eta", 0.1))), np.ones(2)
+    for _ in range(5):
+        opt.step([p], [np.ones(2)])
+    assert [t for name, t in seen if name == "n"] == [1, 2, 3, 4, 5]
+    assert [t for name, t in seen if name == "eta"] == [1, 1, 2, 2, 3]
+    np.testing.assert_allclose(p, 0.8)
+
+
+def test_a_schedule_goes_on_by_its_own_count_after_a_resume() -> None:
+    def made() -> Any:
+        return optgen.chain(optgen.AccumGrad(2), optgen.Descent(lambda t: 0.1 * t))
+
+    opt, p = made(), np.ones(2)
+    for _ in range(5):
+        opt.step([p], [np.ones(2)])
+    again, q = made(), p.copy()
+    again.load_state_dict(opt.state_dict(), [q])
+    for which, x in ((opt, p), (again, q)):
+        which.step([x], [np.ones(2)])
+        which.step([x], [np.ones(2)])
+    assert p.tobytes() == q.tobytes()
+    np.testing.assert_allclose(p, 1 - 0.1 - 0.2 - 0.3)
+
+
+def test_parameters_that_were_held_back_apart_have_no_schedule_in_common() -> None:
+    text = "name = 'Large'\npart = 'gradient'\n[update]\nformulas = '''\nproceed = max(g) > 1\ndelta = g\n'''\n"
+    large = classes.module_class(driver.compile_text(text, "large.toml"))
+    opt = optgen.chain(large(), optgen.Descent(lambda t: 0.1))
+    p, q = np.ones(2), np.ones(3)
+    opt.step([p, q], [np.full(2, 2.0), np.ones(3)])
+    before = p.tobytes(), q.tobytes()
+    with pytest.raises(ArgumentError, match="expected parameters of one count of updates, got"):
+        opt.step([p, q], [np.full(2, 2.0), np.ones(3)])
+    assert (p.tobytes(), q.tobytes()) == before
+    opt[1].eta = 0.1
+    opt.step([p, q], [np.full(2, 2.0), np.ones(3)])

@@ -19,7 +19,7 @@ from rules import GROUPED, OWN, RULES, SPECS, SUBJECTS, another, make, part_of, 
 import optgen
 from optgen import param
 from optgen.errors import ArgumentError, ArrayError, HyperparameterError, StateError
-from optgen.ir.expr import Extent
+from optgen.ir.expr import Extent, Matrices
 from optgen.optimiser.base import compilation_of, engine_of, settings_of
 
 DTYPES = ("float32", "float64")
@@ -51,15 +51,17 @@ def bits(opt, ps):
 # ---- What a state is ----
 
 
-def shape_of(extent, shape):
-    """The shape of a state, by NumPy's rules for what goes with an array of `shape`; rows are those of matrices."""
-    *many, rows, columns = shape if len(shape) >= 2 else (1, 1)
-    shapes = {
-        Extent.ELEMENT: shape,
-        Extent.COLUMN: (*many, 1, columns),
-        Extent.ROW: (*many, rows, 1),
-        Extent.MATRIX: (*many, 1, 1),
-    }
+def shape_of(extent, shape, matrices=Matrices.LAST_TWO):
+    """The shape of a state, by NumPy's rules for what goes with an array of `shape`: as docs/language.md has it."""
+    count = len(shape)
+    ones = (1,) * (count - 1)
+    along, across = {  # by dimension, whether a row has an index of its own, and whether a column has
+        Matrices.LAST_TWO: ((*shape[:-1], 1), (*shape[:-2], 1, *shape[-1:])),
+        Matrices.FIRST_BY_REST: ((*shape[:1], *ones), (1, *shape[1:])),
+        Matrices.ALL_BUT_LAST: ((*shape[:-1], 1), (*ones, *shape[-1:])),
+    }[matrices]
+    many = shape[:-2] if matrices == Matrices.LAST_TWO else (1,) * (count - 2)
+    shapes = {Extent.ELEMENT: shape, Extent.COLUMN: across, Extent.ROW: along, Extent.MATRIX: (*many, 1, 1)}
     return shapes.get(extent, ())
 
 
@@ -77,7 +79,10 @@ def test_a_state_has_the_names_of_the_spec_and_shapes_and_dtypes_that_go_with_it
             assert state["t"] == steps
             for own in rule.states:
                 expected = p.dtype if own.extent == Extent.ELEMENT else np.float64
-                assert (state[own.name].shape, state[own.name].dtype) == (shape_of(own.extent, p.shape), expected)
+                assert (state[own.name].shape, state[own.name].dtype) == (
+                    shape_of(own.extent, p.shape, rule.matrices),
+                    expected,
+                )
                 assert state[own.name].flags.writeable == (steps > 0)
                 assert np.broadcast_shapes(state[own.name].shape, p.shape) == p.shape
     assert len(engine_of(opt).states) == len(ps)

@@ -113,6 +113,8 @@ MUTANTS = [
         old=r"OPTGEN_READ\((\w+), g_at, 1\);",
         new=r"\1 g_at; memcpy(&g_at, at[1] + i * by[0], sizeof g_at);",
     ),
+    _c("one course taken for the other", rule="lookahead", old=r"return (of_\w+\[\d+\]) != 0;", new=r"return \1 == 0;"),
+    _c("no course taken", rule="accumgrad", old=r"return of_\w+\[\d+\] == 0( .*)?;", new="return 0;"),
     _c("the update goes into a copy and is lost", rule="adam", old=r"OPTGEN_WRITE\(p_at, 0\);", new=""),
     _c("a state goes into a copy and is lost", rule="adam", old=r"OPTGEN_WRITE\(v_at, 3\);", new=""),
     _c("NaN lost, as in fmax", rule="amsgrad", old=_MAX, new=r"\1 { return fmaxf(a, b); }"),

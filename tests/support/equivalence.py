@@ -341,7 +341,7 @@ def make_tensor(
         if state.extent > Extent.GROUP:
             small[state.name] = np.full(interp.shape_of(state.extent, shape, rule.matrices), initial[state.name])
     if kind == "ordinary":
-        for name in rule.arrays[2:]:
+        for name in initial.keys() & arrays.keys():  # an input has no initial value
             arrays[name][...] = initial[name]
         for warm in range(2):
             arrays[GRADIENT] = numbers(kind, rng, size, dtype).reshape(shape)

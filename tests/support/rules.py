@@ -75,8 +75,11 @@ LINES = (
 #: Rules of the tests, with states of all extents.
 OWN = {"Reduced": REDUCED, "Slices": SLICES, "Lines": LINES}
 
-#: Arguments with which the loss of a small regression falls from the first steps on, where the defaults do not do.
+#: Arguments with which the first steps are long enough to be seen, and the loss of a small regression falls, where the
+#: defaults do not do.
 DESCENDING: dict[str, dict[str, Any]] = {
+    "ApolloDQN": {"eta": 1e-3},  # where its warm-up begins
+    "DAdaptSGD": {"d0": 1e-3},
     "ScheduleFreeSGD": {"eta": 0.1},  # 1 suits gradients that are clipped
     "VSGD": {"eta": 0.01},  # 0.1 suits noise
 }

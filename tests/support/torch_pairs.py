@@ -13,6 +13,9 @@ from optgen.compiler import catalogue, driver
 
 torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
+
+from optgen.torch.optimizer import naming_of  # noqa: E402
+
 torch.set_num_threads(1)  # the tensors are tiny, and tests run in parallel
 
 #: The rules that PyTorch has too.
@@ -136,4 +139,4 @@ def _whole(x: Any) -> Any:
 
 def numbers(optimiser: Any) -> dict[str, float]:
     """The numbers that a step of any rule is given beside gradients and the Hessians of `give`."""
-    return dict.fromkeys(optimiser._kind.rules[0].given_numbers, 0.75)
+    return dict.fromkeys(naming_of(optimiser).rules[0].given_numbers, 0.75)
