@@ -314,6 +314,9 @@ def test_the_summary_of_a_rule(whole: Path) -> None:
         "  no state per element; numbers: 1 per row\n"
         "  16 bytes moved per element in float32, 32 in float64, in 2 sweeps over memory\n"
         "\n"
+        "Matrices\n"
+        "  last two: a parameter of shape (a, b, c, d) is a·b matrices of c rows and d columns\n"
+        "\n"
         "Exactness\n"
         "  exact: equal to the interpreter bit for bit\n"
         "\n"
@@ -625,6 +628,10 @@ Here g is the gradient, p the parameter; reductions go over a whole parameter, u
 | --- | --- | --- | --- | --- |
 | `r` | one for each row | ε | sums of rows | only for parameters of two or more dimensions |
 | `buffer` | shaped as p | 0 | sum of slopes | only with buffered=True |
+
+## Matrices
+
+last two: a parameter of shape (a, b, c, d) is a·b matrices of c rows and d columns
 
 ## Cost
 
