@@ -92,7 +92,7 @@ THEIRS: dict[str, Theirs] = {
     "SGDP": Theirs(
         {
             "lr": "eta", "momentum": "rho", "dampening": "dampening", "eps": "eps", "delta": "threshold",
-            "weight_decay": "decay", "wd_ratio": "ratio", "nesterov": "nesterov",
+            "weight_decay": "decay", "wd_ratio": "ratio",
         },
         {"m": "momentum"},
     ),
@@ -233,7 +233,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("AdamP", {"eta": 0.01, "beta": (0.5, 0.75), "threshold": 1.0, "decay": 0.1, "ratio": 0.5}),
     ("AdamP", {"eta": 0.01, "eps": 1e-3, "threshold": 4.0, "decay": 0.1}),
     ("SGDP", {"eta": 0.01, "rho": 0.5, "threshold": 1.0, "decay": 0.1, "ratio": 0.5}),
-    ("SGDP", {"rho": 0.5, "dampening": 0.25, "threshold": 4.0, "decay": 0.1, "nesterov": True}),
+    ("SGDP", {"rho": 0.5, "dampening": 0.25, "threshold": 4.0, "decay": 0.1}),
     ("Adai", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-2}),
     ("AdaNorm", {"eta": 0.1, "beta": (0.5, 0.75), "rho": 0.5, "eps": 1e-3}),
     ("PAdam", {"eta": 0.01, "beta": (0.5, 0.75), "partial": 0.5, "eps": 1e-3}),
