@@ -6,6 +6,8 @@
     python -m benchmarks.latency          what waits for a person: builds, imports, small steps
     python -m benchmarks.torch_adapter    what a step costs through PyTorch's interface
     python -m benchmarks.fast             what a fast mode would gain
+    python -m benchmarks.functions        how near functions are to the true values, and what they cost
+    python -m benchmarks.powers           rules made of powers beside eager PyTorch
 
 Modules:
 

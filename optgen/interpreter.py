@@ -11,6 +11,7 @@ matrices they are arrays with as many dimensions as the parameter, of length 1 a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -38,7 +39,10 @@ from .ir.expr import (
     type_of,
     varying_dimensions,
 )
-from .ir.primitives import BLOCK, FOLD_OF, LANES, PANEL, Type, power_steps
+from .ir.functions.coefficients import NUMBERS
+from .ir.functions.definition import compiled
+from .ir.functions.lookup import function
+from .ir.primitives import BLOCK, DEFINED, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
 
 __all__ = ["NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "shape_of", "step", "step_group"]
@@ -69,6 +73,35 @@ def _floordiv(a: Array, b: Array) -> Array:
     return np.where(b == 0, a / b, np.where(near == 0, np.copysign(near, a / b), whole))
 
 
+_TOP, _FRACTION = np.uint64(27), np.uint64(52)
+
+
+def _bits(x: Any) -> NDArray[np.uint64]:
+    return np.asarray(x, np.float64).view(np.uint64)
+
+
+def _exponent(x: Array, least: float) -> Array:
+    return (_bits(x) - _bits(least) + _bits(1.0) >> _FRACTION).astype(np.float64) - 1023
+
+
+def _significand(x: Array, least: float) -> Array:
+    fraction = _bits(x) - _bits(least) + _bits(1.0) & (np.uint64(1) << _FRACTION) - np.uint64(1)
+    return (fraction + _bits(least)).view(np.float64)
+
+
+@cache
+def _made(name: str, dtype: str) -> Callable[..., Array]:
+    return compiled(function(name, dtype), NUMPY)
+
+
+def _defined(name: str) -> Callable[..., Array]:
+    def call(*args: Array) -> Array:
+        dtype = np.result_type(*args)
+        return _made(name, dtype.name)(*(np.asarray(arg, np.float64) for arg in args)).astype(dtype)
+
+    return call
+
+
 NUMPY: dict[str, Callable[..., Any]] = {
     "neg": np.negative,
     "add": np.add,
@@ -76,10 +109,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "mul": np.multiply,
     "div": np.divide,
     "powi": _powi,
-    "pow": np.power,
     "sqrt": np.sqrt,
-    "exp": np.exp,
-    "log": np.log,
     "abs": np.absolute,
     "sign": np.sign,
     "floor": np.floor,
@@ -98,6 +128,13 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "or": np.logical_or,
     "not": np.logical_not,
     "where": np.where,
+    "top": lambda x: (_bits(x) >> _TOP << _TOP).view(np.float64),
+    "exponent": _exponent,
+    "significand": _significand,
+    "power_of_two": lambda k: (_bits(k + (1.5 * 2**52 + 1023)) << _FRACTION).view(np.float64),
+    "copysign": np.copysign,
+    "two_over_pi": lambda k: np.array(NUMBERS["TWO_OVER_PI"])[np.asarray(k).astype(np.int64) + 42],
+    **{name: _defined(name) for name in DEFINED},
 }
 
 #: Of each way to fold values: what it starts from, and how it takes one more.

@@ -138,8 +138,6 @@ def _costs(compilation: Compilation, variant: int, changes: Iterable[summary.Cha
         rows = [usual]
     headers = ("bytes of state per element", "bytes moved per element", "sweeps over memory")
     yield _table(("", *headers) if len(rows[0]) == 4 else headers, [tuple(map(_plain, row)) for row in rows])
-    words = summary.exactness(compilation.lowered[variant])
-    yield f"{_plain(words[0].upper() + words[1:])}."
 
 
 # ---- Markdown ----

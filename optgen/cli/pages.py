@@ -152,11 +152,11 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     yield Table([(line,) for line in _cost(low)])
     sections = {
         "Matrices": summary.matrices([low]),
-        "Exactness": summary.exactness(low),
         "Notes": _line(rule.notes),
         "Origin": rule.origin,
+        "Reference": rule.reference,
     }
-    for title, words in (sections | {"Reference": rule.reference}).items():
+    for title, words in sections.items():
         if words:
             yield f"\n{title}"
             yield Table([(words,)])

@@ -12,12 +12,9 @@ import struct
 import unicodedata
 
 from ..frozen import frozen
-from ..ir.expr import Call, Expr, walk
-from ..ir.primitives import OPS
 from ..notation.printer import Form, Power
 
 __all__ = [
-    "DEFINED",
     "DOUBLE",
     "DTYPES",
     "FORMS",
@@ -26,10 +23,8 @@ __all__ = [
     "CType",
     "Names",
     "comment",
-    "definition",
     "literal",
     "suffixed",
-    "uses",
 ]
 
 
@@ -58,11 +53,18 @@ FORMS: dict[str, Form] = {
     "sub": Form("{0} - {1}", _P.ADD, (_P.ADD, _P.MULTIPLY)),
     "mul": Form("{0} * {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
     "div": Form("{0} / {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
-    "powi": Form("pow{{f}}({0}, {1})"),  # never of an element: the pass `powers` has made products of it
-    "pow": Form("pow{{f}}({0}, {1})"),
+    "powi": Form("optgen_pow{{f}}({0}, {1})"),  # never of an element: the pass `powers` has made products of it
+    "pow": Form("optgen_pow{{f}}({0}, {1})"),
     "sqrt": Form("sqrt{{f}}({0})"),
-    "exp": Form("exp{{f}}({0})"),
-    "log": Form("log{{f}}({0})"),
+    "exp": Form("optgen_exp{{f}}({0})"),
+    "log": Form("optgen_log{{f}}({0})"),
+    "tanh": Form("optgen_tanh{{f}}({0})"),
+    "sigmoid": Form("optgen_sigmoid{{f}}({0})"),
+    "erf": Form("optgen_erf{{f}}({0})"),
+    "cbrt": Form("optgen_cbrt{{f}}({0})"),
+    "sin": Form("optgen_sin{{f}}({0})"),
+    "cos": Form("optgen_cos{{f}}({0})"),
+    "atan2": Form("optgen_atan2{{f}}({0}, {1})"),
     "abs": Form("fabs{{f}}({0})"),
     "sign": Form("optgen_sign{{f}}({0})"),
     "floor": Form("floor{{f}}({0})"),
@@ -81,24 +83,12 @@ FORMS: dict[str, Form] = {
     "or": Form("{0} | {1}", _P.OR, (_P.ATOM, _P.ATOM)),
     "not": Form("!{0}", _P.SIGN, (_P.ATOM,)),
     "where": Form("{0} ? {1} : {2}", _P.CHOICE, (_P.ATOM, _P.OR, _P.OR)),
-}
-
-#: What C's library has not, or not with these NaNs and zeros.
-DEFINED = {
-    "min": "return ((b < a) | (b != b)) ? b : a;",
-    "max": "return ((b > a) | (b != b)) ? b : a;",
-    "sign": "return a > 0 ? 1 : a < 0 ? -1 : a == 0 ? 0 : a;",
-    "mod": """
-    const {t} rest = fmod{f}(a, b);
-    if (rest == 0) { return copysign{f}(rest, b); }
-    return (rest < 0) != (b < 0) ? rest + b : rest;
-""",
-    "floordiv": """
-    const {t} rest = fmod{f}(a, b);
-    const {t} near = (a - rest) / b - ((rest != 0) & ((rest < 0) != (b < 0)) ? 1 : 0);
-    const {t} whole = floor{f}(near) + (near - floor{f}(near) > ({t})0.5 ? 1 : 0);
-    return b == 0 ? a / b : near == 0 ? copysign{f}(near, a / b) : whole;
-""",
+    "top": Form("optgen_top({0})"),
+    "exponent": Form("optgen_exponent({0}, {1})"),
+    "significand": Form("optgen_significand({0}, {1})"),
+    "power_of_two": Form("optgen_power_of_two({0})"),
+    "copysign": Form("copysign{{f}}({0}, {1})"),
+    "two_over_pi": Form("optgen_two_over_pi({0})"),
 }
 
 #: Words that C has for itself, and a paper may have for a value.
@@ -111,7 +101,7 @@ KEYWORDS = frozenset({
 #: Names that the templates use around formulas; those of functions that they call, of their own and of C's library;
 #: and all that look like the macros and types of a header, since a system may have more of those than ours.
 _RESERVED = re.compile(
-    r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|exp|log|fabs|pow|floor|fmod|copysign)f?"
+    r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|fabs|floor|fmod|copysign)f?|exp|log|pow"
     r"|values|tensor|of|arrays|(step|group|tensor)_values|matrix_i|row_i|column_i"
     r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
 )
@@ -149,19 +139,8 @@ def comment(text: str) -> str:
     return plain.replace("*/", "* /").replace("/*", "/ *")
 
 
-def uses(value: Expr, op: str) -> bool:
-    return any(isinstance(e, Call) and e.op == op for e in walk(value))
-
-
 def suffixed(text: str, ctype: CType) -> str:
     return text.replace("{f}", ctype.suffix).replace("{t}", ctype.name)
-
-
-def definition(op: str, ctype: CType) -> str:
-    arguments = ", ".join(f"{ctype.name} {name}" for name in "ab"[: len(OPS[op].takes)])
-    body = suffixed(DEFINED[op], ctype)
-    body = body if body.startswith("\n") else f" {body} "
-    return f"static inline {ctype.name} optgen_{op}{ctype.suffix}({arguments}) {{{body}}}"
 
 
 class Names:

@@ -15,7 +15,8 @@ from ..ir.rule import Assign, Rule
 from ..lowering.work import Sweep, Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
-from .c_language import DEFINED, FORMS, CType, Names, definition, literal, suffixed, uses
+from .c_language import FORMS, CType, Names, literal, suffixed
+from .functions import c_functions
 from .storage import KeptArray, Need, Place, Storage, is_down
 from .telling_names import telling_names
 
@@ -148,7 +149,7 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Sto
         ),
         lines=tuple(lines),
         stores=tuple(f"*{pointer[array]} = {computed[array]};" for array in each.stores),
-        definitions=tuple(definition(op, ctype) for op in DEFINED if any(uses(value, op) for value in values)),
+        definitions=c_functions(values, ctype),
     )
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from ..paths import C_FILES
+from .functions import host_source
 from .jinja import braced
 
 __all__ = ["FILES", "headers", "joined", "reductions", "runtime_source"]
@@ -56,8 +57,8 @@ def _compact(text: str) -> str:
 
 
 def runtime_source() -> str:
-    """The C of the runtime: threads and chunks, the same for all rules."""
-    return _OPENING + joined(*FILES)
+    """The C of the runtime: threads, chunks and functions, the same for all rules."""
+    return "\n".join([_OPENING + joined(*FILES), host_source()])
 
 
 def joined(*names: str, without: str = "") -> str:

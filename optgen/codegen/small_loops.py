@@ -29,8 +29,9 @@ from ..ir.rule import Assign, Rule
 from ..lowering.work import SmallLoop, Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
-from .c_language import DEFINED, DOUBLE, FORMS, Names, definition, literal, suffixed, uses
+from .c_language import DOUBLE, FORMS, Names, literal, suffixed
 from .element import Line, ScalarField
+from .functions import c_functions
 from .storage import INDEX, Base, Need, Place, Storage, StorageSlot
 from .telling_names import telling_names
 
@@ -110,13 +111,12 @@ def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -
         lines += [Line(line, "" if i else shown) for i, line in enumerate(code)]
     if local:
         needs.add(Base.STEP)
-    ops = [op for op in DEFINED if any(uses(value, op) for value in values)]
     return SmallLoopBody(
         over=work.over,
         scalars=tuple(ScalarField(local[e], storage.of(e), meanings[e.name]) for e in step),
         lines=tuple(lines),
         needs=frozenset(needs),
-        definitions=tuple(definition(op, DOUBLE) for op in ops),
+        definitions=c_functions(values, DOUBLE),
     )
 
 

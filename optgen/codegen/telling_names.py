@@ -17,7 +17,7 @@ LONGEST = 24
 
 _NUMBERS = {0.0: "zero", 0.5: "half", 1.0: "one", 2.0: "two", 3.0: "three", 4.0: "four"}
 _BETWEEN = {"add": "plus", "sub": "minus", "mul": "times", "div": "over", "pow": "to", "powi": "to"}
-_BEFORE = {"neg": "minus", "sqrt": "root", "exp": "exp", "log": "log", "abs": "abs", "max": "max", "min": "min"}
+_BEFORE = {"neg": "minus", "sqrt": "root"} | {name: name for name in ("exp", "log", "tanh", "abs", "max", "min")}
 
 
 def telling_names(scalars: Sequence[Assign], checked: Rule) -> dict[str, str]:

@@ -12,10 +12,14 @@ import math
 import operator
 import struct
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import TypeAlias
 
 from .expr import Call, Const, Count, Expr, Given, Local, Scalar
-from .primitives import power_steps
+from .functions.coefficients import NUMBERS
+from .functions.definition import compiled
+from .functions.lookup import function
+from .primitives import DEFINED, power_steps
 from .rule import Assign
 
 __all__ = ["HOST", "Always", "HyperValues", "Program", "Value", "ValuesByCount", "evaluate", "with_numbers"]
@@ -61,35 +65,11 @@ def _div(a: float, b: float) -> float:
         return math.copysign(math.inf, a) * math.copysign(1.0, b)
 
 
-def _pow(a: float, b: float) -> float:
-    try:
-        return math.pow(a, b)
-    except OverflowError:
-        return -math.inf if a < 0 and b % 2 == 1 else math.inf
-    except ValueError:  # a zero to a negative power, or a negative number to a fraction
-        if a != 0:
-            return math.nan
-        return math.copysign(math.inf, a) if b % 2 == 1 else math.inf
-
-
 def _powi(a: float, b: float) -> float:
     powers = {1: a}
     for i, j in power_steps(int(b)):
         powers[i + j] = powers[i] * powers[j]
     return powers[int(b)]
-
-
-def _exp(a: float) -> float:
-    try:
-        return math.exp(a)
-    except OverflowError:
-        return math.inf
-
-
-def _log(a: float) -> float:
-    if a > 0:
-        return math.log(a)
-    return -math.inf if a == 0 else math.nan
 
 
 def _sign(a: float) -> float:
@@ -109,6 +89,40 @@ def _floordiv(a: float, b: float) -> float:
     return a // b if b != 0 else _div(a, b)
 
 
+_DOUBLE, _WORD = struct.Struct("<d"), struct.Struct("<Q")
+
+
+def _bits(a: float) -> int:
+    (bits,) = _WORD.unpack(_DOUBLE.pack(a))
+    return int(bits)
+
+
+def _number(bits: int) -> float:
+    (number,) = _DOUBLE.unpack(_WORD.pack(bits % 2**64))
+    return float(number)
+
+
+def _exponent(a: float, least: float) -> float:
+    return float(((_bits(a) - _bits(least) + _bits(1.0)) % 2**64 >> 52) - 1023)
+
+
+def _significand(a: float, least: float) -> float:
+    return _number((_bits(a) - _bits(least) + _bits(1.0)) % 2**52 + _bits(least))
+
+
+def _power_of_two(a: float) -> float:
+    return _number(_bits(a + (1.5 * 2**52 + 1023)) << 52)
+
+
+@cache
+def _made(name: str) -> Callable[..., Value]:
+    return compiled(function(name, "float64"), HOST)
+
+
+def _defined(name: str) -> Callable[..., Value]:
+    return lambda *args: _made(name)(*args)
+
+
 HOST: dict[str, Callable[..., Value]] = {
     "neg": operator.neg,
     "add": operator.add,
@@ -116,10 +130,7 @@ HOST: dict[str, Callable[..., Value]] = {
     "mul": operator.mul,
     "div": _div,
     "powi": _powi,
-    "pow": _pow,
     "sqrt": lambda a: math.sqrt(a) if a >= 0 else math.nan,
-    "exp": _exp,
-    "log": _log,
     "abs": abs,
     "sign": _sign,
     "floor": _floor,
@@ -137,6 +148,13 @@ HOST: dict[str, Callable[..., Value]] = {
     "or": lambda a, b: a or b,
     "not": operator.not_,
     "where": lambda condition, a, b: a if condition else b,
+    "top": lambda a: _number(_bits(a) >> 27 << 27),
+    "exponent": _exponent,
+    "significand": _significand,
+    "power_of_two": _power_of_two,
+    "copysign": math.copysign,
+    "two_over_pi": lambda k: NUMBERS["TWO_OVER_PI"][int(k) + 42],
+    **{name: _defined(name) for name in DEFINED},
 }
 
 
@@ -169,10 +187,14 @@ class Program:
     """The `scalars` of a lowered rule as a straight line of instructions.
 
     `run(values, t)` gives the value of each name in `wanted`, in that order. What depends on nothing but
-    hyperparameters is computed once for each set of them, to keep a step cheap.
+    hyperparameters is computed once for each set of them, to keep a step cheap. `table`: the primitives, `HOST` or the
+    same compiled.
     """
 
-    def __init__(self, scalars: Sequence[Assign], wanted: Sequence[str]) -> None:
+    def __init__(
+        self, scalars: Sequence[Assign], wanted: Sequence[str], table: Mapping[str, Callable[..., Value]] = HOST
+    ) -> None:
+        self._table = table
         self._cells: list[Value] = [0.0]  # the first is t
         self._inputs: list[tuple[int, str, int]] = []
         self._given: list[tuple[int, str]] = []
@@ -206,7 +228,7 @@ class Program:
             moves = not self._moved.isdisjoint(arguments)
             if moves:
                 self._moved.add(cell)
-            (self._moving if moves else self._steady).append((cell, HOST[expr.op], _taking(arguments)))
+            (self._moving if moves else self._steady).append((cell, self._table[expr.op], _taking(arguments)))
         return cell
 
     def __len__(self) -> int:

@@ -26,7 +26,7 @@ from enum import Enum, StrEnum
 from typing import TypeAlias
 
 from ..frozen import derived, frozen
-from .primitives import OPS, Type
+from .primitives import OPS, REPRESENTATION, Type
 
 __all__ = [
     "COUNTS",
@@ -297,7 +297,7 @@ def type_of(expr: Expr) -> Type:
         case Local():
             return expr.type
         case Call():
-            return OPS[expr.op].gives
+            return (OPS.get(expr.op) or REPRESENTATION[expr.op]).gives
         case _:
             return Type.REAL
 

@@ -10,8 +10,8 @@ Each primitive means the same in NumPy, on the host, in C and in mathematics:
 - `mod(a, b)` and `floordiv(a, b)` are `a % b` and `a // b` of Python's floats: the remainder has the sign of `b`. A
   division by zero gives NaN, and what `a / b` gives;
 - `powi(x, n)` is the product that `power_steps` lists, so it is exact in the sense of the numerical contract;
-- an *exact* primitive is correctly rounded (or makes no rounding) and so has one right result in every place;
-  an inexact one is within `ulps` units in the last place of the true value, and may differ from place to place.
+- the functions of `DEFINED` are what `functions/` says they are, in the other primitives and those of
+  `REPRESENTATION`; all others are correctly rounded, or round nothing. So each has one right result in every place.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from ..frozen import frozen
 from ..paths import constant
 
 __all__ = [
-    "BLOCK", "FOLD_OF", "FUNCTIONS", "LANES", "LARGEST_POWER", "OPS", "PANEL", "REDUCTIONS", "Op", "Type",
-    "power_steps",
+    "BLOCK", "DEFINED", "FOLD_OF", "FUNCTIONS", "LANES", "LARGEST_POWER", "OPS", "PANEL", "REDUCTIONS",
+    "REPRESENTATION", "Op", "Type", "power_steps",
 ]  # fmt: skip
 
 
@@ -36,16 +36,11 @@ class Type(Enum):
 
 @frozen
 class Op:
-    """One primitive: its name, the types it takes and gives, and how far its result may be from the true value."""
+    """One primitive: its name, and the types it takes and gives."""
 
     name: str
     takes: tuple[Type, ...]
     gives: Type
-    ulps: int = 0
-
-    @property
-    def exact(self) -> bool:
-        return self.ulps == 0
 
 
 _R, _B = Type.REAL, Type.BOOL
@@ -58,10 +53,17 @@ OPS = {
         Op("mul", (_R, _R), _R),
         Op("div", (_R, _R), _R),
         Op("powi", (_R, _R), _R),
-        Op("pow", (_R, _R), _R, ulps=4),
+        Op("pow", (_R, _R), _R),
         Op("sqrt", (_R,), _R),
-        Op("exp", (_R,), _R, ulps=4),
-        Op("log", (_R,), _R, ulps=4),
+        Op("exp", (_R,), _R),
+        Op("log", (_R,), _R),
+        Op("tanh", (_R,), _R),
+        Op("sigmoid", (_R,), _R),
+        Op("erf", (_R,), _R),
+        Op("cbrt", (_R,), _R),
+        Op("sin", (_R,), _R),
+        Op("cos", (_R,), _R),
+        Op("atan2", (_R, _R), _R),
         Op("abs", (_R,), _R),
         Op("sign", (_R,), _R),
         Op("floor", (_R,), _R),
@@ -82,8 +84,31 @@ OPS = {
     )
 }
 
+#: The primitives that definitions of functions call, and formulas do not; all of float64.
+#: `top(x)` is x with its last 27 bits zero: the product of two such numbers is exact.
+#: `exponent(x, m)` is k, and `significand(x, m)` is x / 2**k, for the k that puts it in [m, 2m); x > 0 is no denormal,
+#: and m in [1/2, 1). `power_of_two(k)` is 2**k for a whole k from -1022 to 1023. `copysign(x, y)` is |x| with the sign
+#: of y. `two_over_pi(k)` is the digit k of 2/pi in base 2**26, counted from 0 behind the point, for k from -42 to 44.
+REPRESENTATION = {
+    op.name: op
+    for op in (
+        Op("top", (_R,), _R),
+        Op("exponent", (_R, _R), _R),
+        Op("significand", (_R, _R), _R),
+        Op("power_of_two", (_R,), _R),
+        Op("copysign", (_R, _R), _R),
+        Op("two_over_pi", (_R,), _R),
+    )
+}
+
+#: The primitives that are defined by others.
+DEFINED = ("exp", "log", "pow", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", "atan2")
+
 #: The primitives that formulas call by name; the others are written with operators.
-FUNCTIONS = ("sqrt", "exp", "log", "abs", "sign", "floor", "min", "max", "where")
+FUNCTIONS = (
+    "sqrt", "exp", "log", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", "atan2", "abs", "sign", "floor", "min", "max",
+    "where",
+)  # fmt: skip
 
 #: The reductions, each with its number of arguments. All add up in float64, in the fixed order of the numerical
 #: contract; `norm(x)` is the square root of `dot(x, x)`, `mean(x)` is `sum(x)` over how many they are.

@@ -1,8 +1,7 @@
 """Exact folding: arithmetic on literals is done now; `x*1`, `x/1`, `x - 0`, `-(-x)` and choices already made vanish.
 
 Guarantees: every value is the same to the bit, for NaN, infinities and both zeros too; no extent changes.
-Does not: fold what only real numbers allow, such as `x + 0` (wrong for -0), `x*0` (wrong for NaN), `x - x`; nor an
-inexact primitive, which this machine and the one that steps may round apart.
+Does not: fold what only real numbers allow, such as `x + 0` (wrong for -0), `x*0` (wrong for NaN), `x - x`.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import math
 from ..frozen import replace
 from ..ir.evaluate import evaluate
 from ..ir.expr import Call, Const, Expr, children, extent_of, rebuilt
-from ..ir.primitives import OPS
 from ..ir.rule import Assign, Rule
 
 __all__ = ["run"]
@@ -25,7 +23,7 @@ def run(rule: Rule) -> Rule:
 def _folded(expr: Expr) -> Expr:
     expr = rebuilt(expr, tuple(map(_folded, children(expr))))
     match expr:
-        case Call(args=args) if all(isinstance(arg, Const) for arg in args) and OPS[expr.op].exact:
+        case Call(args=args) if all(isinstance(arg, Const) for arg in args):
             value = evaluate(expr, {}, 0, {})
             # A condition stays, since constants are numbers; so does what is no finite number.
             return expr if isinstance(value, bool) or not math.isfinite(value) else Const(value)

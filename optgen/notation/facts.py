@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..frozen import frozen
-from ..ir.expr import COUNTS, Call, Count, Extent, Load, Matrices, Reduce, walk
-from ..ir.primitives import OPS
+from ..ir.expr import COUNTS, Count, Extent, Load, Matrices, Reduce, walk
 from ..ir.rule import Assign, Input, Part, Rule
 from ..lowering import dead_code as dead
 from ..lowering.courses import Course
@@ -19,11 +18,10 @@ from ..lowering.work import Sweeps
 from . import text
 
 __all__ = [
-    "EXACT", "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words",
-    "exactness", "formulas", "given", "inexact", "kept", "meanings", "only", "shown", "sweep_count",
+    "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words", "formulas",
+    "given", "kept", "matrices", "meanings", "only", "shown", "sweep_count",
 ]  # fmt: skip
 
-EXACT = "exact: equal to the interpreter bit for bit"
 MATRICES = "parameters of two or more dimensions"
 NO_MATRICES = "parameters of fewer than two dimensions"
 _KEPT = {
@@ -79,21 +77,6 @@ def course_words(course: Course, plan: Sweeps) -> str:
         f"not ({word})" if not each.holds else f"({word})" if many else word
         for each, word in zip(course, words, strict=True)
     )
-
-
-def inexact(rule: Rule) -> dict[str, int]:
-    """The primitives of elements that no library rounds correctly, each with its bound in ulps.
-
-    Those of a step (`beta**t`) do not count: interpreter and kernel take them from the same place, to the same bits.
-    """
-    calls = [e for a in rule.body for e in walk(a.value) if isinstance(e, Call) and e.extent is Extent.ELEMENT]
-    return {call.op: OPS[call.op].ulps for call in calls if not OPS[call.op].exact}
-
-
-def exactness(rule: Rule) -> str:
-    """How near the kernel of `rule` is to the interpreter, in words."""
-    bounds = [f"{op} within {ulps} ulps" for op, ulps in inexact(rule).items()]
-    return f"inexact: {', '.join(bounds)}; all else is exact" if bounds else EXACT
 
 
 # ---- Formulas ----

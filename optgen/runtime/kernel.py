@@ -36,7 +36,7 @@ class Kernel:
         self.isa = isa or choose_isa(runtime.usable)
         self.rule = rule
         self.sweeps = sweeps_of(rule)
-        self.program = Program(rule.scalars, [a.target for a in self.sweeps.scalars])
+        self.program = Program(rule.scalars, [a.target for a in self.sweeps.scalars], runtime.host)
         self.group = GroupProgram(self.sweeps)
         self._library = library  # keeps `entry` alive
         self.entry = self._find(library)

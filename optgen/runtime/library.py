@@ -6,7 +6,9 @@ In: the path of a library. Out: the opened library, if its ABI is ours.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Mapping
 from ctypes import CDLL
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,8 @@ from ..codegen.abi import ABI, ISAS
 from ..compiler.declarations import read_declarations
 from ..compiler.manifest import built_library, fingerprint
 from ..errors import CompilerError
+from ..ir.evaluate import HOST, Value
+from ..ir.primitives import OPS
 from ..once import once
 from ..paths import BUILD, declarations
 
@@ -51,6 +55,10 @@ def open_library(ffi: Any, path: Path, abi: str) -> Any:
     return library
 
 
+def _of_one(of: Callable[[float, float], float], x: float) -> float:
+    return of(x, 0.0)
+
+
 class Runtime:
     """The one runtime of this process: the pool of threads, and what the processor has."""
 
@@ -59,6 +67,18 @@ class Runtime:
         self.path = path
         self.library = open_library(ffi, path, "optgen_runtime_abi")
         self.isa: str = ffi.string(self.library.optgen_isa()).decode()
+
+    @cached_property
+    def host(self) -> Mapping[str, Callable[..., Value]]:
+        """The primitives on the host, with compiled functions in the place of Python's: the same bits, sooner."""
+        found = dict(HOST)
+        functions = self.library.optgen_functions()
+        i = 0
+        while functions[i].name:
+            name, of = self.ffi.string(functions[i].name).decode(), functions[i].of
+            found[name] = of if len(OPS[name].takes) == 2 else partial(_of_one, of)
+            i += 1
+        return found
 
     @property
     def usable(self) -> tuple[str, ...]:

@@ -12,7 +12,7 @@
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
 
-#define OPTGEN_ABI 8
+#define OPTGEN_ABI 9
 
 /* The one order of reductions. A tensor is one run of elements or, where rows matter, one run per
  * row. Runs are cut into blocks; value i of a block goes to lane i modulo the number of lanes. Down

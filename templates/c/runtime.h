@@ -1,6 +1,7 @@
 /* What the runtime exports: one library per process, for the kernels of all rules. */
 #pragma once
 #include "abi.h"
+#include "functions.h"
 
 int32_t optgen_runtime_abi(void);
 

@@ -32,7 +32,7 @@ from optgen.language.vocabulary import CALLABLE, GIVEN
 from optgen.lowering.pipeline import lower
 from optgen.names import GREEK
 from optgen.notation import latex, text
-from optgen.notation.facts import EXACT, bytes_moved, exactness, inexact, shown
+from optgen.notation.facts import bytes_moved, shown
 from optgen.runtime import library, machine
 
 ROOT = Path(cli.__file__).parents[2]
@@ -317,9 +317,6 @@ def test_the_summary_of_a_rule(whole: Path) -> None:
         "Matrices\n"
         "  last two: a parameter of shape (a, b, c, d) is a·b matrices of c rows and d columns\n"
         "\n"
-        "Exactness\n"
-        "  exact: equal to the interpreter bit for bit\n"
-        "\n"
         "Notes\n"
         "  Others mean something else.\n"
         "\n"
@@ -389,7 +386,6 @@ def test_the_summary_of_a_rule_with_nothing_but_formulas(tmp_path: Path) -> None
     shown = said("show", tmp_path / "bare.toml")
     assert shown.startswith("Bare\n\n  Δ ← exp(g)\n")
     assert "State\n  none\n" in shown
-    assert "inexact: exp within 4 ulps; all else is exact" in shown
     assert "Hyperparameters" not in shown
     assert "Reference" not in shown
 
@@ -640,8 +636,6 @@ last two: a parameter of shape (a, b, c, d) is a·b matrices of c rows and d col
 | by default, for parameters of two or more dimensions | 0/0 | 16/32 | 2 |
 | with buffered=True | 4/8 | 24/48 | 2 |
 | with buffered=True, ahead=True | 4/8 | 24/48 | 2 |
-
-Exact: equal to the interpreter bit for bit.
 
 ## Notes
 
@@ -1188,23 +1182,3 @@ def test_bytes_moved_counts_every_array_once_for_reading_and_once_for_writing(fo
 def test_bytes_moved_of_states() -> None:
     adam = driver.compile_file(resources.SPECS / "adam.toml")
     assert bytes_moved(adam.lowered[0], 4) == 28  # reads p, g, m, v; writes p, m, v
-
-
-@pytest.mark.parametrize(
-    ("formulas", "expected"),
-    [
-        ("delta = eta*sqrt(abs(g))", {}),
-        ("delta = eta**t*exp(eta)*g", {}),  # of a step: in one place for kernel and interpreter
-        ("delta = g**3*eta", {}),  # products
-        ("delta = exp(g) + exp(p)*eta", {"exp": 4}),
-        ("delta = abs(g)**eta + log(p)", {"pow": 4, "log": 4}),
-    ],
-)
-def test_only_functions_of_elements_are_inexact(formulas: str, expected: dict[str, int]) -> None:
-    assert inexact(of(formulas)[0]) == inexact(of(formulas)[1]) == expected
-
-
-def test_exactness_in_words() -> None:
-    assert exactness(of("delta = eta*g")[0]) == EXACT
-    words = "inexact: pow within 4 ulps, log within 4 ulps; all else is exact"
-    assert exactness(of("delta = abs(g)**eta + log(p)")[0]) == words

@@ -94,12 +94,12 @@ HYPERS = (Hyper("s", (0.1,), False, (RANGE,), ""), Hyper("r", (3.0, -7.0), True,
 VALUES = {"s": (0.1,), "r": (3.0, -7.0)}
 #: Names that passes would like to give, too.
 LOCALS = ("x1", "k1", "r1", "s_1", "t1", "x2")
-EXACT = [op for op in OPS.values() if op.exact and op.name != "powi"]
+DRAWN = [op for op in OPS.values() if op.name != "powi"]
 Draw = Any
 
 
 def expressions(draw: Draw, kind: Type, known: list[Local], depth: int) -> Expr:
-    """An expression of the type, made of exact primitives."""
+    """An expression of the type."""
     if depth == 0 or (kind is Type.REAL and draw(st.integers(0, 3)) == 0):
         atoms: list[Expr] = [local for local in known if local.type is kind]
         if kind is Type.REAL:
@@ -119,7 +119,7 @@ def expressions(draw: Draw, kind: Type, known: list[Local], depth: int) -> Expr:
         for arg in args:
             of = join(of, extent_of(arg))
         return Reduce(name, args, over) if varies_within(of, over) else args[0]
-    rows = [op for op in EXACT if op.gives is kind and (depth > 0 or Type.BOOL not in op.takes)]
+    rows = [op for op in DRAWN if op.gives is kind and (depth > 0 or Type.BOOL not in op.takes)]
     op = draw(st.sampled_from(rows))
     return Call(op.name, tuple(expressions(draw, taken, known, max(0, depth - 1)) for taken in op.takes))
 
@@ -377,9 +377,7 @@ def test_what_is_exact_for_every_number_is_folded(source: str, folded: Expr) -> 
         ("m + 0/(1 - 1)", "m + 0/0"),
         ("m + 1e308*10", "m + 1e+308·10"),
         ("m + sqrt(-1)", "m + √(−1)"),
-        ("m + exp(1)", "m + exp(1)"),
-        ("m + log(2)", "m + log(2)"),
-        ("m + 2**0.5", "m + 2^0.5"),
+        ("m + log(0)", "m + log(0)"),
         ("m*(1 + eta)", "m·(1 + η)"),
         ("where(1 < 2, t, m)", "(t if 1 < 2 else m)"),
         ("where(m < m, m, v)", "(m if m < m else v)"),
