@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .frozen import frozen
+from .frozen import frozen, replace
+from .ir.draws import normal_of
 from .ir.evaluate import HOST, HyperValues, evaluate
 from .ir.expr import (
     GRADIENT,
@@ -24,12 +25,14 @@ from .ir.expr import (
     Call,
     Const,
     Count,
+    Draw,
     Expr,
     Extent,
     Given,
     Load,
     Local,
     Matrices,
+    Ordinal,
     Reduce,
     Scalar,
     Shape,
@@ -45,7 +48,9 @@ from .ir.functions.lookup import function
 from .ir.primitives import BLOCK, DEFINED, FOLD_OF, LANES, PANEL, Type, power_steps
 from .ir.rule import Rule
 
-__all__ = ["NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "shape_of", "step", "step_group"]
+__all__ = [
+    "NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "philox", "shape_of", "step", "step_group",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load
@@ -154,8 +159,11 @@ class Tensor:
     arrays: Mapping[str, Array]
 
 
-def initial_state(rule: Rule, values: HyperValues, p: Array | None = None) -> dict[str, Any]:
-    """The initial value of each state, in float64: a number, or an array like `p` where it depends on the parameter."""
+def initial_state(rule: Rule, values: HyperValues, p: Array | None = None, ordinal: int = 0) -> dict[str, Any]:
+    """The initial value of each state, in float64: a number, or an array like `p` where it depends on the parameter.
+
+    `ordinal`: how many parameters the optimiser had before this one.
+    """
     initial = {}
     for state in rule.states:
         if any(e == Load(PARAMETER) for e in _leaves(state.init)):
@@ -163,6 +171,8 @@ def initial_state(rule: Rule, values: HyperValues, p: Array | None = None) -> di
             run = _Step(rule, values, 0, {PARAMETER: place}, {}, [])
             with np.errstate(all="ignore"):
                 initial[state.name] = run.value(state.init)
+        elif state.init == Ordinal():
+            initial[state.name] = float(ordinal)
         else:
             initial[state.name] = float(evaluate(state.init, values, 0, {}))
     return initial
@@ -299,6 +309,8 @@ class _Step:
                 return self.names[expr.name]
             case Reduce():
                 return self.reduce(expr)
+            case Draw():
+                return self._draw(expr)
             case Call():
                 if expr.extent <= Extent.TENSOR:
                     run = self._once() if expr.extent == Extent.GROUP else self
@@ -330,6 +342,29 @@ class _Step:
 
     def _array(self, name: str) -> Array:
         return self.group[name] if self.group is not None and name in self.group else self.arrays[name]
+
+    # ---- Random numbers ----
+
+    def _draw(self, expr: Draw) -> Array:
+        """The numbers of a draw, one for each element, in the compute type."""
+        if expr.op == "normal":
+            return np.asarray(self.value(normal_of(replace(expr, op="tail"))))
+        dtype = self.arrays[PARAMETER].dtype
+        seed, t, parameter = (int(self.value(key)) for key in expr.key)
+        elements = np.arange(int(np.prod(self.shape)), dtype=np.uint64).reshape(self.shape)
+        words = philox((elements & _LOW, elements >> _HALF, t % 2**32, expr.number + (t >> 32 << 8)), (seed, parameter))
+        word = words[0] << _HALF | words[1]
+        bits = 24 if dtype == np.float32 else 52
+        upper = word >> np.uint64(64 - bits)
+        match expr.op:
+            case "uniform":
+                drawn = upper * 2.0**-bits
+            case "tail":
+                size = (upper + np.uint64(1)) * 2.0 ** -(bits + 1)
+                drawn = np.where(word & np.uint64(1), -size, size)
+            case _:
+                drawn = np.where(word >> np.uint64(63), -1.0, 1.0)
+        return np.asarray(drawn, dtype)
 
     # ---- Reductions ----
 
@@ -391,6 +426,20 @@ class _Step:
         count = int(np.prod(target))
         result = _in_order(rows.reshape(count, rows.size // max(1, count)), start, take)
         return result.reshape(target) if over > Extent.TENSOR else float(result[0])
+
+
+_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
+
+
+def philox(counter: Sequence[Any], key: Sequence[int]) -> list[Array]:
+    """The four words of 32 bits that Philox4x32-10 gives for a counter of four and a key of two, as uint64."""
+    a, b, c, d = (np.asarray(word, np.uint64) for word in counter)
+    first, second = (np.uint64(word) for word in key)
+    for _ in range(10):
+        left, right = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
+        a, b, c, d = (right >> _HALF) ^ b ^ first, right & _LOW, (left >> _HALF) ^ d ^ second, left & _LOW
+        first, second = (first + np.uint64(0x9E3779B9)) & _LOW, (second + np.uint64(0xBB67AE85)) & _LOW
+    return [a, b, c, d]
 
 
 def _as_matrices(shape: tuple[int, ...], matrices: Matrices) -> tuple[int, int, int]:

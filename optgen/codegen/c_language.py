@@ -103,7 +103,7 @@ KEYWORDS = frozenset({
 _RESERVED = re.compile(
     r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|fabs|floor|fmod|copysign)f?|exp|log|pow"
     r"|values|tensor|of|arrays|(step|group|tensor)_values|matrix_i|row_i|column_i"
-    r"|optgen_\w*[^_]|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
+    r"|optgen_\w*[^_]|drawn\d+|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
 )
 #: What else small loops use.
 _OF_SMALL_LOOPS = re.compile(

@@ -6,10 +6,10 @@ In: a sweep of a lowered rule and a compute type. Out: an `Element`. No text of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from ..frozen import frozen
-from ..ir.expr import Const, Expr, Extent, Load, Local, Reduce, Shape, Size, extent_of, type_of, walk
+from ..ir.expr import Const, Draw, Expr, Extent, Load, Local, Reduce, Shape, Size, children, extent_of, type_of, walk
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign, Rule
 from ..lowering.work import Sweep, Sweeps
@@ -20,7 +20,7 @@ from .functions import c_functions
 from .storage import KeptArray, Need, Place, Storage, is_down
 from .telling_names import telling_names
 
-__all__ = ["ArrayPointer", "Element", "Fold", "Line", "ScalarField", "element"]
+__all__ = ["ArrayPointer", "DrawField", "Element", "Fold", "Line", "ScalarField", "element"]
 
 
 @frozen
@@ -38,6 +38,23 @@ class ScalarField:
     name: str
     place: Place
     meaning: str
+
+
+@frozen
+class DrawField:
+    """The random numbers of a row of elements: the pointer to that of an element, what is drawn, and its key in C."""
+
+    name: str
+    op: str
+    key: str
+    place: DrawPlace
+
+
+@frozen
+class DrawPlace:
+    """What the key of a draw needs to have been declared."""
+
+    needs: frozenset[Need]
 
 
 @frozen
@@ -63,13 +80,14 @@ class Fold:
 class Element:
     """One sweep over the elements as C.
 
-    `scalars` have one value for a row of elements, `columns` one float64 for each element. `arrays` are read and
-    written. `reduced` are pointers to what is to be reduced, as `folds` say.
+    `scalars` have one value for a row of elements, `columns` and `draws` one float64 for each element. `arrays` are
+    read and written. `reduced` are pointers to what is to be reduced, as `folds` say.
     """
 
     ctype: CType
     scalars: tuple[ScalarField, ...]
     columns: tuple[ScalarField, ...]
+    draws: tuple[DrawField, ...]
     arrays: tuple[ArrayPointer, ...]
     reduced: tuple[str, ...]
     folds: tuple[Fold, ...]
@@ -85,8 +103,9 @@ class Element:
 
     @property
     def needs(self) -> frozenset[Need]:
-        """What the places of the scalars and columns need to have been declared."""
-        return frozenset().union(*(each.place.needs for each in self.small))
+        """What the places of the scalars, columns and draws need to have been declared."""
+        of_draws = (draw.place.needs for draw in self.draws)
+        return frozenset().union(*(each.place.needs for each in self.small), *of_draws)
 
 
 def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Storage) -> Element:
@@ -94,7 +113,8 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Sto
     rule, names = plan.rule, Names()
     meanings = {a.target: expression(a.value) for a in (*plan.scalars, *checked.body)}
     values = [a.value for a in (*each.body, *each.reductions)]
-    small = list(dict.fromkeys(e for value in values for e in walk(value) if _is_small(e)))
+    small = list(dict.fromkeys(e for value in values for e in _outside_keys(value) if _is_small(e)))
+    drawn = list(dict.fromkeys(e for value in values for e in walk(value) if isinstance(e, Draw)))
     # In the order in which the step knows them, then the rest as they come.
     small.sort(key=lambda e: storage.step.get(getattr(e, "name", ""), len(storage.step)))
     old = {array: names.make(array) for array in rule.arrays if array in each.loads}
@@ -103,10 +123,12 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Sto
     rows = [e for e in small if extent_of(e) != Extent.COLUMN]
     field = {e: fields.make(telling.get(_name_of(e), _name_of(e))) for e in rows}
     local = {e: names.make(_name_of(e)) for e in small if e not in field} | {e: f"s.{field[e]}" for e in rows}
+    local |= {e: names.make(f"{e.op}{e.number + 1}") for e in drawn}
     own = {a.target: f"{a.target}_new" if a.target in each.stores else a.target for a in each.body}
     computed = {target: names.make(name) for target, name in own.items()}
     pointer = {array: names.make(f"{array}_at") for array in rule.arrays}
     column = {e: names.make(f"{local[e]}_at") for e in small if extent_of(e) == Extent.COLUMN}
+    draws = {e: names.make(f"{local[e]}_at") for e in drawn}
     reduced = [names.make(f"{a.target}_at") for a in each.reductions]
     written = {a.target: formula(a) for a in checked.body}
 
@@ -140,12 +162,13 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Sto
         ctype=ctype,
         scalars=tuple(ScalarField(field[e], storage.of(e), _meaning(e, meanings)) for e in rows),
         columns=tuple(ScalarField(column[e], storage.of(e), _meaning(e, meanings)) for e in small if e in column),
+        draws=tuple(_draw(at, e, storage) for e, at in draws.items()),
         arrays=tuple(ArrayPointer(pointer[array], rule.arrays.index(array), array in each.stores) for array in used),
         reduced=tuple(reduced),
         folds=tuple(_fold(a, storage) for a in each.reductions),
         loads=(
             *(f"{old[array]} = *{pointer[array]}" for array in each.loads),
-            *(f"{local[e]} = ({ctype.name})*{at}" for e, at in column.items()),
+            *(f"{local[e]} = ({ctype.name})*{at}" for e, at in [*column.items(), *draws.items()]),
         ),
         lines=tuple(lines),
         stores=tuple(f"*{pointer[array]} = {computed[array]};" for array in each.stores),
@@ -158,6 +181,20 @@ def _fold(reduction: Assign, storage: Storage) -> Fold:
     assert isinstance(value, Reduce)
     down = is_down(value)
     return Fold(FOLD_OF[value.op], down, storage.reduced(name, down=down))
+
+
+def _draw(name: str, draw: Draw, storage: Storage) -> DrawField:
+    places = [storage.of(value) for value in draw.key]
+    seed, t, parameter = (place.c for place in places)
+    key = f"(optgen_draw_key){{ {seed}, {t}, {parameter}, {draw.number} }}"
+    return DrawField(name, draw.op, key, DrawPlace(frozenset().union(*(place.needs for place in places))))
+
+
+def _outside_keys(expr: Expr) -> Iterator[Expr]:
+    """`expr` and everything below it that meets elements: not what random numbers depend on."""
+    for child in () if isinstance(expr, Draw) else children(expr):
+        yield from _outside_keys(child)
+    yield expr
 
 
 def _is_small(expr: Expr) -> bool:

@@ -24,7 +24,7 @@ from .course import CourseTest, course_test
 from .element import Fold
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
-from .runtime_source import headers, reductions
+from .runtime_source import headers, random_numbers, reductions
 from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
 from .storage import INDEX, KeptArray, Storage
@@ -126,6 +126,7 @@ def kernel_source(
     ]
     definitions = [d for kernel in kernels for each in kernel.sweeps for d in each.element.definitions]
     definitions += [d for body, _ in small_loops for d in body.definitions]
+    draws = any(each.element.draws for kernel in kernels for each in kernel.sweeps)
     context = {
         "title": f"{rule.name}: {rule.summary}" if rule.summary else rule.name,
         "version": __version__,
@@ -139,8 +140,9 @@ def kernel_source(
         "courses": [CourseText(name, each) for each, name in courses.items()],
         "targets": [target for target in TARGETS if isa in ("", target.isa)],
         "reduce": reductions() if small_loops else "",
+        "random": random_numbers() if draws else "",
     }
-    opening = headers("kernel.h", reduces=bool(small_loops))
+    opening = headers("kernel.h", reduces=bool(small_loops) or draws)
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
 
 
@@ -197,7 +199,7 @@ def _kernel(
         work=work,
         arrays=len(rule.arrays),
         states=len(storage.states),
-        units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces else "1",
+        units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces or plan.rule.draws else "1",
         partials=len(storage.along),
         panels=len(storage.down),
         reduced=max(len(each.element.folds) for each in sweeps),

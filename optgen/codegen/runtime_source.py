@@ -11,7 +11,7 @@ from ..paths import C_FILES
 from .functions import host_source
 from .jinja import braced
 
-__all__ = ["FILES", "headers", "joined", "reductions", "runtime_source"]
+__all__ = ["FILES", "headers", "joined", "random_numbers", "reductions", "runtime_source"]
 
 #: The files of the runtime, each after those that it builds on.
 FILES = ("fpu.c", "scratch.c", "traverse.c", "pool.c", "guard.c", "small_states.c")
@@ -38,6 +38,12 @@ def reductions() -> str:
     """The reductions, for a library that has any."""
     words = "/* Reductions in one order, which `templates/c/reduce.h` of optgen explains. */"
     return f"{words}\n{_bare(joined('reduce.h', without='abi.h'))}"
+
+
+def random_numbers() -> str:
+    """What draws, for a library that does."""
+    words = "/* Random numbers, which `templates/c/random.h` of optgen explains. */"
+    return f"{words}\n{_bare(joined('random.h', without='abi.h'))}"
 
 
 def _bare(text: str) -> str:

@@ -11,7 +11,8 @@ from ..frozen import frozen
 from ..ir.expr import Extent
 from . import c_language as c
 from .declarations import Declared, arrays_of, declarations
-from .element import Element, Fold, ScalarField
+from .element import DrawField, Element, Fold, ScalarField
+from .jinja import call
 from .storage import INDEX, Base, Need
 
 __all__ = ["FoldText", "SpreadText", "SweepText"]
@@ -89,20 +90,25 @@ class SweepText:
         return [f"{'' if a.written else 'const '}{kind} {star}{a.name}" for a in self.element.arrays]
 
     def small(self, star: str) -> list[str]:
-        """Parameters: a pointer to float64 for each column and for each value to be reduced."""
-        columns = [f"const double {star}{column.name}" for column in self.element.columns]
+        """Parameters: a pointer to float64 for each column, each draw and each value to be reduced."""
+        columns = [f"const double {star}{name}" for name in self._beside_elements]
         return [*columns, *(f"double {star}{name}" for name in self.element.reduced)]
 
     @property
     def moving(self) -> list[str]:
         """Arguments: the pointers to element i."""
-        names = [column.name for column in self.element.columns] + list(self.element.reduced)
-        return [f"{name} + i" for name in (*names, *(a.name for a in self.element.arrays))]
+        return [f"{name} + i" for name in (*self.small_names, *(a.name for a in self.element.arrays))]
 
     @property
     def small_names(self) -> list[str]:
         """Arguments: the parameters that `small` declares."""
-        return [*(column.name for column in self.element.columns), *self.element.reduced]
+        return [*self._beside_elements, *self.element.reduced]
+
+    @property
+    def _beside_elements(self) -> list[str]:
+        """The names of what has one float64 for each element."""
+        columns, draws = self.element.columns, self.element.draws
+        return [*(column.name for column in columns), *(draw.name for draw in draws)]
 
     @property
     def slab_function(self) -> str:
@@ -112,8 +118,7 @@ class SweepText:
     @property
     def beside(self) -> list[str]:
         """Arguments: the small pointers to element i, and the addresses of copies of the arrays' elements."""
-        names = [column.name for column in self.element.columns] + list(self.element.reduced)
-        return [*(f"{name} + i" for name in names), *(f"&{a.name}" for a in self.element.arrays)]
+        return [*(f"{name} + i" for name in self.small_names), *(f"&{a.name}" for a in self.element.arrays)]
 
     def dense(self, at: str, behind: str = "") -> list[str]:
         """Arguments: the arrays of a table of pointers."""
@@ -122,23 +127,39 @@ class SweepText:
 
     @property
     def of_row(self) -> list[str]:
-        """Arguments: the columns of a row of elements, and where it leaves what is to be reduced."""
+        """Arguments: the columns and draws of a row of elements, and where it leaves what is to be reduced."""
         reduced = [f"reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced))]
-        return [*(f"&{column.place.c}" for column in self.element.columns), *reduced]
+        return [*(f"&{column.place.c}" for column in self.element.columns), *self.drawn, *reduced]
+
+    @property
+    def drawn(self) -> list[str]:
+        """The arrays that random numbers are drawn into."""
+        return [f"drawn{i}" for i in range(len(self.element.draws))]
+
+    def draws(self, size: str, n: str, first: str) -> list[str]:
+        """Declarations of these arrays, and the draws for `n` elements from `first` on."""
+        bits = "24" if self.element.ctype is c.SINGLE else "52"
+        lines = []
+        for array, draw in zip(self.drawn, self.element.draws, strict=True):
+            lines.append(f"double {array}[{size}];")
+            lines.append(call(f"optgen_draw_{draw.op}(", [array, n, draw.key, first, bits], ");"))
+        return lines
 
     @property
     def of_tile(self) -> list[str]:
         """The same of a tile of a block, which begins with element i."""
         reduced = [f"tile[{i}]" for i in range(len(self.element.reduced))]
-        return [*(f"&{column.place.c} + i" for column in self.element.columns), *reduced]
+        columns = [f"&{column.place.c}" for column in self.element.columns]
+        return [*(f"{array} + i" for array in (*columns, *self.drawn)), *reduced]
 
     @property
     def declarations(self) -> list[str]:
         """What the places of a row of elements need; only of its columns, if a function gives the scalars."""
-        return self.needed(self.element.columns if self.element.folds else self.element.small)
+        small = self.element.columns if self.element.folds else self.element.small
+        return self.needed((*small, *self.element.draws))
 
     @staticmethod
-    def needed(small: Sequence[ScalarField]) -> list[str]:
+    def needed(small: Sequence[ScalarField | DrawField]) -> list[str]:
         """What these places of a row of elements need."""
         needs = frozenset[Need]().union(*(each.place.needs for each in small))
         kept = [
@@ -173,7 +194,7 @@ class SweepText:
         spread = [f"each_{each.scalar.name}" for each in self.spread]
         columns = [f"across_{column.name}" for column in self.element.columns]
         reduced = [f"reduced[{i}]" for i in range(len(self.element.reduced))]
-        return [*self.values, *spread, *columns, *reduced, *self.dense("arrays")]
+        return [*self.values, *spread, *columns, *self.drawn, *reduced, *self.dense("arrays")]
 
 
 @frozen

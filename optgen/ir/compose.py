@@ -17,12 +17,14 @@ from itertools import chain
 
 from ..frozen import frozen, replace
 from ..names import numbered
+from .draws import MOST_DRAWS
 from .expr import (
     GRADIENT,
     PARAMETER,
     Call,
     Const,
     Count,
+    Draw,
     Expr,
     Extent,
     Load,
@@ -164,6 +166,7 @@ class _PartNames:
     names: Mapping[str, str]
     stored: Mapping[str, Extent]  # its states
     is_part: bool  # none that stands by itself
+    first_draw: int  # the number of its first draw among those of the chain
     known: dict[Expr, Expr] = field(default_factory=dict)  # what its assigned names are in the chain
     output: Expr | None = None
     moved: bool = False  # whether the output is the parameter
@@ -185,13 +188,16 @@ class _Chain:
         self.holds: Expr | None = None  # whether this part takes part in the step
         self.accept: Local | None = None  # whether the step counts
         self.left: Expr | None = None  # what the gradient is left as
+        self.draws = 0  # how many the parts so far may have had
         self.evaluation: tuple[Assign, ...] = ()  # of the last part that has any
         self.counts: list[str] = []  # by which schedules of each part go
 
     def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
         """Appends a part, whose names become `names`; `last`: none follows it."""
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
-        at = _PartNames(names, {state.name: state.extent for state in part.states}, is_part=bool(part.part))
+        stored = {state.name: state.extent for state in part.states}
+        at = _PartNames(names, stored, is_part=bool(part.part), first_draw=self.draws)
+        self.draws += MOST_DRAWS
         for assign in part.body:
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
             at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
@@ -223,7 +229,8 @@ class _Chain:
                 return self.counted()
             case Scalar():
                 return Scalar(at.names[expr.hyper], expr.index)
-        return rebuilt(expr, tuple(self.read(arg, at) for arg in children(expr)))
+        read = rebuilt(expr, tuple(self.read(arg, at) for arg in children(expr)))
+        return replace(read, number=at.first_draw + read.number) if isinstance(read, Draw) else read
 
     def between(self, expr: Expr, at: _PartNames) -> Expr:
         """An expression of a part as one of the chain between two steps: states and p are what the last step left."""

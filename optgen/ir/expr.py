@@ -11,6 +11,8 @@ In: nothing; `language` makes the values. Out: frozen values, to be compared, ha
              | Load(array, extent)              "p", "g", an input or a state, as it was before the step
              | Local(name, extent, type)        the value of an earlier assignment, or of a scalar
              | Call(op, args+)                  op: a row of primitives.OPS
+             | Draw(op, number, key)            a random number for each element; op: "tail" or one of draws.DRAWS
+             | Ordinal()                        which parameter of an optimiser this is, as it begins; in initial values
              | Reduce(op, args+, over, key)     op: a row of primitives.REDUCTIONS; one value for each of `over`
 
     extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
@@ -35,12 +37,14 @@ __all__ = [
     "Call",
     "Const",
     "Count",
+    "Draw",
     "Expr",
     "Extent",
     "Given",
     "Load",
     "Local",
     "Matrices",
+    "Ordinal",
     "Reduce",
     "Scalar",
     "Shape",
@@ -273,7 +277,24 @@ class Reduce:
         return Reduce, (self.op, self.args, self.over, self.key)
 
 
-Expr: TypeAlias = Const | Scalar | Count | Given | Size | Shape | Load | Local | Call | Reduce
+@frozen
+class Draw:
+    """A random number for each element, in float64; it is rounded once where it meets another element.
+
+    `number`: which draw of the rule it is. `key`: the seed, the count of updates, the number of the parameter.
+    """
+
+    op: str
+    number: int
+    key: tuple[Expr, Expr, Expr]
+
+
+@frozen
+class Ordinal:
+    pass
+
+
+Expr: TypeAlias = Const | Scalar | Count | Given | Size | Shape | Load | Local | Call | Draw | Ordinal | Reduce
 
 
 def extent_of(expr: Expr) -> Extent:
@@ -284,8 +305,10 @@ def extent_of(expr: Expr) -> Extent:
             return Extent.STEP
         case Size():
             return Extent.GROUP if expr.over == Extent.GROUP else Extent.TENSOR
-        case Shape():
+        case Shape() | Ordinal():
             return Extent.TENSOR
+        case Draw():
+            return Extent.ELEMENT
         case Load() | Local() | Call():
             return expr.extent
         case Reduce():
@@ -303,6 +326,8 @@ def type_of(expr: Expr) -> Type:
 
 
 def children(expr: Expr) -> tuple[Expr, ...]:
+    if isinstance(expr, Draw):
+        return expr.key
     return expr.args if isinstance(expr, Call | Reduce) else ()
 
 
@@ -312,6 +337,9 @@ def rebuilt(expr: Expr, args: tuple[Expr, ...]) -> Expr:
         return Call(expr.op, args)
     if isinstance(expr, Reduce) and args != expr.args:
         return Reduce(expr.op, args, expr.over, expr.key)
+    if isinstance(expr, Draw) and args != expr.key:
+        seed, count, parameter = args
+        return Draw(expr.op, expr.number, (seed, count, parameter))
     return expr
 
 

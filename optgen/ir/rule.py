@@ -29,7 +29,7 @@ from enum import StrEnum
 from functools import cached_property
 
 from ..frozen import frozen
-from .expr import GRADIENT, PARAMETER, Expr, Extent, Load, Local, Matrices, walk
+from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
 
 __all__ = ["Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
 
@@ -207,6 +207,11 @@ class Rule:
     def stores(self) -> frozenset[str]:
         """The parameter, the states and the gradient, as far as a step writes them."""
         return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether a step draws random numbers."""
+        return any(isinstance(e, Draw) for a in self.body for e in walk(a.value))
 
     @cached_property
     def overwrites(self) -> bool:

@@ -12,14 +12,17 @@ from .expr import (
     PARAMETER,
     Call,
     Const,
+    Draw,
     Expr,
     Extent,
     Given,
     Load,
     Local,
+    Ordinal,
     Reduce,
     Scalar,
     extent_of,
+    joint_extent,
     reduced_extent,
     type_of,
     varies_within,
@@ -70,6 +73,10 @@ def verify(rule: Rule) -> Rule:
                 types = tuple(map(type_of, expr.args))
                 expect(types == OPS[expr.op].takes, f"{expr.op} of wrong types or number of arguments")
                 expect(expr.op != "powi" or expr.args[1] in _POWERS, "powi with an exponent that is no literal")
+            case Draw():
+                for arg in expr.key:
+                    verify_expr(arg)
+                expect(joint_extent(expr.key) <= Extent.TENSOR, f"{expr.op} with another key for each element")
             case Reduce():
                 for arg in expr.args:
                     verify_expr(arg)
@@ -85,7 +92,7 @@ def verify(rule: Rule) -> Rule:
     expect(len(set(names)) == len(names), "two parts of one name")
     for state in rule.states:
         verify_expr(state.init)
-        may_read = {Load(PARAMETER)} if state.extent == Extent.ELEMENT else set()
+        may_read: set[Expr] = {Load(PARAMETER)} if state.extent == Extent.ELEMENT else {Ordinal()}
         leaves = [e for e in walk(state.init) if not isinstance(e, Const | Scalar | Call)]
         expect(set(leaves) <= may_read, f"initial value of {state.name} is not constant")
         expect(state.extent >= Extent.GROUP, f"{state.name} has no extent of a state")
@@ -106,6 +113,6 @@ def verify(rule: Rule) -> Rule:
     condition = (Extent.GROUP, Type.BOOL)
     known = not rule.accept or defined.get(rule.accept) == condition
     expect(known, "whether a step counts is no condition of the group")
-    kept = {GRADIENT} | {state.name for state in rule.states if Load(PARAMETER) in set(walk(state.init))}
+    kept = {GRADIENT} | {state.name for state in rule.states if {Load(PARAMETER), Ordinal()} & set(walk(state.init))}
     expect(stores - kept <= set(defined), "a state or the parameter is never assigned")
     return rule

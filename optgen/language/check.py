@@ -19,9 +19,9 @@ from collections.abc import Mapping, Sequence
 from ..errors import Span, SpecError, SpecWarning
 from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Expr, Extent, Matrices, type_of
+from ..ir.expr import Expr, Extent, Matrices, Ordinal, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Family, Flag, Hyper, Input, Interval, Part, Rule
+from ..ir.rule import Family, Flag, Hyper, Input, Interval, Part, Rule, State
 from ..ir.verify import verify
 from ..names import is_name
 from .agreement import disagreements
@@ -32,7 +32,7 @@ from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .resolve import Scope
 from .syntax import FlagAst, HyperAst, InputAst, Item, Name, SpecAst, StateAst
 from .terms import is_of_tiles, mentions_matrix, mentions_tiles, subterms
-from .vocabulary import CALLABLE, MATRIX, RENAME
+from .vocabulary import CALLABLE, GIVEN_TO_DRAWS, MATRIX, RENAME, SEED, STREAM
 
 __all__ = ["ARGUMENTS", "check", "check_open"]
 
@@ -61,7 +61,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     checker.decide_defaults(hypers)
-    rules = checker.variants(hypers)
+    rules = checker.variants((*hypers, _SEED) if checker.draws else hypers)
     checker.check_uses()
     checker.check_rules(rules)
     if checker.faults:
@@ -81,6 +81,11 @@ def interval(text: str) -> Interval | None:
     if match is None or not low <= high:
         return None
     return Interval(low, high, match[1] == "[", match[4] == "]", match[5] is not None)
+
+
+#: What a spec that draws random numbers is given.
+_SEED = Hyper(SEED, (0.0,), False, (Interval(0.0, 1e9, True, True, True),), GIVEN_TO_DRAWS[SEED])
+_STREAM = State(STREAM, Ordinal(), GIVEN_TO_DRAWS[STREAM], Extent.TENSOR)
 
 
 class _Checker(Scope):
@@ -275,6 +280,7 @@ class _Checker(Scope):
             for f in spec.flags
         )
         states = tuple(filter(None, map(variant.state, spec.states)))
+        states += (_STREAM,) if self.draws else ()
         variant.active = {state.name: state.extent for state in states}
         variant.begun = True
         for formula in spec.formulas:

@@ -5,7 +5,23 @@ In: terms, and the names of a variant. Out: an `Expr`, or None for a term with a
 
 from __future__ import annotations
 
-from ..ir.expr import COUNTS, Call, Const, Expr, Extent, Reduce, Shape, joint_extent, type_of, varies_within
+from ..ir.draws import DRAWS
+from ..ir.expr import (
+    COUNTS,
+    Call,
+    Const,
+    Count,
+    Draw,
+    Expr,
+    Extent,
+    Load,
+    Reduce,
+    Scalar,
+    Shape,
+    joint_extent,
+    type_of,
+    varies_within,
+)
 from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, REDUCTIONS, Type
 from ..names import close_matches
 from .resolve import Resolver
@@ -19,6 +35,8 @@ from .vocabulary import (
     OVER,
     OVER_WORDS,
     SAID_AS,
+    SEED,
+    STREAM,
     SUM_AS_PRODUCT,
     WRITTEN_OUT,
 )
@@ -108,6 +126,8 @@ class Expressions(Resolver):
             # `max(a, b)` is the larger of two values, `max(a)` the maximum over all elements.
             if name not in FUNCTIONS or len(term.args) != len(OPS[name].takes):
                 return self.reduce(term, term.args, None)
+        if name in DRAWS:
+            return self.draw(term)
         args = [self.expr(arg) for arg in term.args]
         if name not in (*FUNCTIONS, *WRITTEN_OUT):
             self.unknown_function(term)
@@ -131,9 +151,26 @@ class Expressions(Resolver):
         self.fault(term.args[0].span, message, f"write {SAID_AS['length']}")
         return None
 
+    def draw(self, term: Invoke) -> Expr | None:
+        """Elaborate a random number, `normal()`."""
+        name = term.function
+        if term.args:
+            hint = f"write {name}(), which is {DRAWS[name]}, for each element"
+            self.fault(term.span, f"{name}(): expected no arguments, got {len(term.args)}", hint)
+            return None
+        if not self.begun:
+            message = f"{name}(): there are no random numbers before the first step"
+            self.fault(term.span, message, f"write: m = {name}() if t == 1 else m")
+            return None
+        if term.span not in self.scope.draws:
+            self.fault(term.span, f"{name}(): there are no random numbers in [evaluation]", "draw in [update]")
+            return None
+        key = (Scalar(SEED, 0), Count(), Load(STREAM, Extent.TENSOR))
+        return Draw(name, self.scope.draws[term.span], key)
+
     def unknown_function(self, term: Invoke) -> None:
         """Record the fault of a call of what is no function."""
-        name, known = term.function, (*CALLABLE, *WRITTEN_OUT)
+        name, known = term.function, (*CALLABLE, *WRITTEN_OUT, *DRAWS)
         close = close_matches(name, known)
         hint = f"did you mean {close[0]}()? " if close else ""
         hint += f"there are: {', '.join(known)}"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from ..ir.draws import DRAWS, MOST_DRAWS
 from ..ir.expr import Call, Reduce, walk
 from ..ir.rule import Rule
 from .syntax import Choice, Invoke, Operation, SpecAst, Term
@@ -31,6 +32,10 @@ def excess_of_spec(spec: SpecAst) -> str | None:
     variants = 2 ** min(len(spec.flags), MOST_FLAGS)
     if count > MOST_OPERATIONS:
         return f"expected at most {MOST_OPERATIONS} operations, got {count}"
+    calls = (part for term in _terms_of(spec) for part in subterms(term) if isinstance(part, Invoke))
+    draws = sum(part.function in DRAWS for part in calls)
+    if draws > MOST_DRAWS:
+        return f"expected at most {MOST_DRAWS} random numbers for an element, got {draws}"
     if count * variants > MOST_WORK_OF_ALL:
         return f"expected at most {MOST_WORK_OF_ALL} operations in all variants, got {count} x {variants}"
     return None

@@ -11,11 +11,12 @@ from dataclasses import dataclass, field
 
 from ..errors import Diagnostic, Span
 from ..ir.compose import DELTA
+from ..ir.draws import DRAWS
 from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Scalar, Shape
 from ..names import close_matches
-from .syntax import Item, Name, SpecAst, Term
+from .syntax import Invoke, Item, Name, SpecAst, Term
 from .terms import names_in, subterms
-from .vocabulary import CALLABLE, FREE, GIVEN, GIVEN_TO_PARTS, INITIAL, MATRIX, MOST_SUGGESTIONS, OVER
+from .vocabulary import CALLABLE, FREE, GIVEN, GIVEN_TO_DRAWS, GIVEN_TO_PARTS, INITIAL, MATRIX, MOST_SUGGESTIONS, OVER
 
 __all__ = ["Resolver", "Scope"]
 
@@ -45,6 +46,10 @@ class Scope:
         own &= FREE
         self.given = {name: what for name, what in GIVEN.items() if name not in own}
         self.given |= GIVEN_TO_PARTS if spec.part else {}
+        terms = (term for formula in spec.formulas for term in subterms(formula.value))
+        drawn = (term.span for term in terms if isinstance(term, Invoke) and term.function in DRAWS)
+        self.draws = {span: number for number, span in enumerate(dict.fromkeys(drawn))}
+        self.given |= GIVEN_TO_DRAWS if self.draws else {}
         self.by_matrix = False  # whether matrices have a variant of their own
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:

@@ -19,6 +19,7 @@ __all__ = [
     "COMPARE",
     "FREE",
     "GIVEN",
+    "GIVEN_TO_DRAWS",
     "GIVEN_TO_PARTS",
     "INITIAL",
     "MATRIX",
@@ -27,6 +28,8 @@ __all__ = [
     "OVER",
     "RENAME",
     "SAID_AS",
+    "SEED",
+    "STREAM",
     "SUM_AS_PRODUCT",
     "WRITTEN_OUT",
 ]
@@ -70,7 +73,6 @@ NOT_YET = {
     name: what
     for what, names in (
         ("products and decompositions of matrices", "matmul transpose svd qr inv det trace eigh cholesky"),
-        ("random numbers", "random rand randn normal uniform bernoulli"),
         ("what depends on the place of an element", "sort argsort argmax argmin median quantile topk cumsum roll"),
         ("a function of this kind", "tan asin acos atan sinh cosh softmax round ceil"),
         ("another look at the loss", "loss value gradient grad hessian"),
@@ -79,6 +81,9 @@ NOT_YET = {
 }
 #: Functions that are no primitives, with how many arguments; these names are free for other things.
 WRITTEN_OUT = {"clip": 3, "length": 1}
+#: Given to specs that draw random numbers.
+SEED, STREAM = "seed", "stream"
+GIVEN_TO_DRAWS = {SEED: "which random numbers are drawn", STREAM: "which parameter they are drawn for"}
 #: Given names that a spec may use for other things.
 FREE = frozenset({"ndim", "rows", "columns"})
 #: What other libraries have a function for, and is said by others here.
@@ -87,6 +92,7 @@ SAID_AS = {
     "length": "length(1) for the first dimension, length(-1) for the last one",
     "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",
     "square": "x**2", "rsqrt": "1/sqrt(x)", "var": "mean((x - mean(x))**2)", "std": "sqrt(mean((x - mean(x))**2))",
+    "randn": "normal()", "rand": "uniform()", "random": "uniform()", "bernoulli": "1 if uniform() < q else 0",
     "mod": "a % b", "fmod": "a % b", "fabs": "abs(x)", "select": "a if condition else b",
 }  # fmt: skip
 #: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.

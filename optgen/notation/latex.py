@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 
-from ..ir.expr import Call, Const, Count, Expr, Extent, Given, Load, Local, Reduce, Scalar, Shape, Size
+from ..ir.expr import Call, Const, Count, Draw, Expr, Extent, Given, Load, Local, Reduce, Scalar, Shape, Size
 from ..ir.rule import Assign, Rule
 from ..names import GREEK
 from .printer import Form, Power, write
@@ -88,6 +88,8 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             return _count(expr), Power.ATOM
         case Shape():
             return rf"\text{{{shape_name(expr)}}}", Power.ATOM
+        case Draw():
+            return rf"\text{{{expr.op}}}()", Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)

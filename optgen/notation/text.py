@@ -7,7 +7,23 @@ from __future__ import annotations
 
 import math
 
-from ..ir.expr import COUNTS, Call, Const, Count, Expr, Extent, Given, Load, Local, Reduce, Scalar, Shape, Size
+from ..ir.expr import (
+    COUNTS,
+    Call,
+    Const,
+    Count,
+    Draw,
+    Expr,
+    Extent,
+    Given,
+    Load,
+    Local,
+    Ordinal,
+    Reduce,
+    Scalar,
+    Shape,
+    Size,
+)
 from ..ir.rule import Assign
 from ..names import greek
 from .printer import Form, Power, write
@@ -90,6 +106,10 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             return count_name(expr) or _count(expr), Power.ATOM
         case Shape():
             return shape_name(expr), Power.ATOM
+        case Draw():
+            return f"{expr.op}()", Power.ATOM
+        case Ordinal():
+            return "the number of the parameter", Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)

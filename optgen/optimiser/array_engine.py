@@ -104,7 +104,7 @@ class ArrayEngine:
         group, rule = self.states.group, self.settings.rule
         if slot is None or (rule.grouped and not group):  # what they would start as
             first = self.settings.sets_at(())[0][1]
-            slot = slot or new_slot(array, self.settings.rule_of(array.shape), first)
+            slot = slot or new_slot(array, self.settings.rule_of(array.shape), first, self.states.next_ordinal)
             group = group or first_group_states(rule, first)
         views: dict[str, Any] = {}
         for name, values in {**slot.arrays, **group}.items():
@@ -122,7 +122,7 @@ class ArrayEngine:
             raise self._waiting(_STEP_THEM)
         if slot is None or (rule.grouped and not group):
             first = self.settings.sets_at(())[0][1]
-            slot = slot or new_slot(array, rule, first)
+            slot = slot or new_slot(array, rule, first, self.states.next_ordinal)
             group = group or first_group_states(rule, first)
         own = slot
         kept = {**own.arrays, **group}

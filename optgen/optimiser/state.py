@@ -12,6 +12,7 @@ import numbers
 import operator
 import weakref
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import count
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -100,9 +101,18 @@ class States:
             message = f"{name} reduces over all parameters: expected the {count} of before, got all but {absent}"
             raise ArrayError(message, hint="step them together, with a gradient of zeros where there is none")
 
-    def begin(self, slot: Slot | None, given: Any, p: Array, rule: Rule, values: HyperValues) -> Slot:
+    def ordinals(self, found: Sequence[Slot | None]) -> list[int]:
+        new = count(self.next_ordinal)
+        return [next(new) if slot is None else -1 for slot in found]  # others have begun
+
+    @property
+    def next_ordinal(self) -> int:
+        """Which parameter the next new one will be."""
+        return len(self._slots) + len(self.pending)
+
+    def begin(self, slot: Slot | None, given: Any, p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Slot:
         if slot is None:
-            return new_slot(p, rule, values)
+            return new_slot(p, rule, values, ordinal)
         return self.of(p) or Slot.of(p, slot.t, slot.arrays, small_shapes(rule, p.shape))  # a pending one is laid out
 
     def register(self, members: Sequence[Member]) -> Callable[[], None]:
@@ -175,9 +185,9 @@ class States:
         other.group = {name: array.copy() for name, array in self.group.items()}
 
 
-def new_slot(p: Array, rule: Rule, values: HyperValues) -> Slot:
+def new_slot(p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Slot:
     """The slot of a parameter that was never stepped, with these hyperparameters in its first step."""
-    initial = interp.initial_state(rule, values, p)
+    initial = interp.initial_state(rule, values, p, ordinal)
     own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
     return Slot.of(p, 0, own, small_shapes(rule, p.shape))
 

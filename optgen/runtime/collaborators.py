@@ -67,7 +67,10 @@ class StateStore(Protocol):
         """The slot of each parameter, None for one that was never stepped; an error if one does not fit. Nothing is
         changed."""
 
-    def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues) -> Any:
+    def ordinals(self, found: Sequence[Any]) -> list[int]:
+        """Of each of these slots, as `find` gave them, which parameter of the optimiser it is of, from 0."""
+
+    def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Any:
         """The slot of a parameter with all its states; `slot` is what `find` gave. It is not kept yet."""
 
     def register(self, members: Sequence[Member]) -> Callable[[], None]:

@@ -235,10 +235,11 @@ class StepEngine:
         hypers.refuse_vanishing(set(dtypes), sets)
         sets = with_numbers(sets, numbers) if numbers else sets
         members = []
+        ordinals = states.ordinals(found)
         for i, slot in enumerate(found):
             number = hypers.number(at[i], dtypes[i])
             first = sets[number][(slot.t if slot else 0) + 1]
-            slot = states.begin(slot, given[i], memory[i], rules[i], first)
+            slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
             own = [each[i] for each in arrays]
             members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot))
         return Accepted(members, sets)

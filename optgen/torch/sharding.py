@@ -74,6 +74,10 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     dims = set(cut(p).values())
     if not dims:
         return
+    if rule.draws:
+        message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} draws random numbers for it as a whole"
+        hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate())"
+        raise ArrayError(f"{message}, and it is in shards", hint=hint)
     reduced = _reduced(rule)
     met = reduced | {state.extent for state in rule.states}
     for extent in Extent:

@@ -9,6 +9,7 @@ A state is the caller's as much as ours: any of them may be replaced between two
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 from operator import is_
 from typing import Any
 
@@ -140,13 +141,19 @@ class TensorStates:
             slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
         return slots
 
-    def begin(self, slot: TensorSlot, given: Any, p: Array, rule: Rule, values: HyperValues) -> TensorSlot:
+    def ordinals(self, found: Sequence[TensorSlot]) -> list[int]:
+        old, new = {p: i for i, p in enumerate(self.kept)}, count(len(self.kept))
+        return [old[slot.p] if slot.p in old else next(new) for slot in found]
+
+    def begin(
+        self, slot: TensorSlot, given: Any, p: Array, rule: Rule, values: HyperValues, ordinal: int
+    ) -> TensorSlot:
         initial: dict[str, Any] = {}
         for state, key in self._naming.own_states(rule):
             small = state.extent < Extent.ELEMENT
             x = slot.kept.get(key)
             if x is None:
-                initial = initial or interp.initial_state(rule, values, memory(wide(given)))
+                initial = initial or interp.initial_state(rule, values, memory(wide(given)), ordinal)
                 shape = interp.shape_of(state.extent, tuple(given.shape), rule.matrices) if small else None
                 dtype = self._naming.strategy.small_dtype(state.extent, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))

@@ -59,12 +59,14 @@ typedef struct {
 /* What elements are updated with. `step`, `group`, `tensor`: where to find the values of the step,
  * the group and the tensor. `matrix`, `row`, `column`: where the first element stands, out of
  * `matrices`, `rows`, `columns`. `reduced`: memory of the thread for the values to be reduced, a
- * block for each reduction. */
+ * block for each reduction. `element`: the number of the first element in its tensor, where
+ * elements are visited in order. */
 typedef struct {
     const void *step, *group;
     const optgen_tensor *tensor;
     int64_t matrix, row, column, matrices, rows, columns;
     void *reduced;
+    int64_t element;
 } optgen_values;
 
 /* Updates n elements. `at`: the first element of each array, in the order p, g, states. `by`: the

@@ -68,6 +68,7 @@ static void run_tensor(const job *step, const optgen_work *work, optgen_values v
         for (int a = 0; a < arrays; ++a)
             at[a] += index[d] * by[d * arrays + a];
     }
+    values.element = begin;
     for (;;) {
         const int64_t row = shape[last] - index[last], left = end - begin,
                       most = row < left ? row : left;
@@ -76,6 +77,7 @@ static void run_tensor(const job *step, const optgen_work *work, optgen_values v
         work->row(at, dense ? NULL : inner, n, &values);
         begin += n;
         values.column += n;
+        values.element += n;
         values.reduced = (char *)values.reduced + n * CELL;
         if (begin == end)
             return;
@@ -110,8 +112,8 @@ static void run_blocks(const job *step, const optgen_work *work, const optgen_te
     const int64_t dense = tensor->layout[0] == OPTGEN_LAYOUT_DENSE,
                   rank = tensor->layout[1], *const by = tensor->layout + 2 + rank;
     const int64_t size = product(tensor->layout + 2, rank), blocks = parts(size, OPTGEN_BLOCK);
-    const optgen_values values = {
-        tensor->scalars, step->group, tensor, 0, 0, 0, 0, 0, 0, reduced
+    optgen_values values = {
+        .step = tensor->scalars, .group = step->group, .tensor = tensor, .reduced = reduced
     };
     char *at[arrays];
     const int64_t stop = end * OPTGEN_BLOCK < size ? end * OPTGEN_BLOCK : size;
@@ -127,6 +129,7 @@ static void run_blocks(const job *step, const optgen_work *work, const optgen_te
         if (rank == 1) {
             for (int a = 0; a < arrays; ++a)
                 at[a] = tensor->at[a] + from * by[a];
+            values.element = from;
             work->block(at, dense ? NULL : by, to - from, &values, partial, blocks, NULL, 0, 0);
         } else {
             run_tensor(step, work, values, from, to);
@@ -165,8 +168,13 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
     const int64_t panels = parts(of.rows, OPTGEN_PANEL), blocks = parts(of.columns, OPTGEN_BLOCK);
     const int64_t height = of.matrices * of.rows, width = of.matrices * of.columns;
     char *const partials = tensor->space->partials, *const sums = tensor->space->panels;
-    optgen_values values = { tensor->scalars, step->group, tensor, 0,      0, 0,
-                             of.matrices,     height,      width,  reduced };
+    optgen_values values = { .step = tensor->scalars,
+                             .group = step->group,
+                             .tensor = tensor,
+                             .matrices = of.matrices,
+                             .rows = height,
+                             .columns = width,
+                             .reduced = reduced };
     char *at[arrays];
 
     for (int64_t tile = begin; tile < end; ++tile) {
@@ -188,6 +196,7 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
         char *const sum = sums + (panel * width + values.column) * CELL;
         for (int64_t i = top; i < bottom; ++i) {
             values.row = matrix * of.rows + i;
+            values.element = values.row * of.columns + left;
             char *const partial = partials + (values.row * blocks + block) * CELL;
             if (pieces) {
                 run_tensor(step, work, values, i * of.columns + left, i * of.columns + left + n);
@@ -270,8 +279,10 @@ static void run_units(const job *step, const optgen_work *work, int slabs, int64
                 ; /* this tensor has another course */
             else if (kernel->units == 1)
                 run_tensor(step, work,
-                           (optgen_values){ tensor->scalars, step->group, tensor, 0, 0, 0, 0, 0, 0,
-                                            reduced },
+                           (optgen_values){ .step = tensor->scalars,
+                                            .group = step->group,
+                                            .tensor = tensor,
+                                            .reduced = reduced },
                            from, to);
             else if (kernel->units > 1)
                 run_blocks(step, work, tensor, from, to, reduced);

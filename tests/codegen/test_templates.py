@@ -81,6 +81,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         ctype=c.DTYPES[0],
         scalars=(step, row) if reduced else (step,),
         columns=(column,) if reduced else (),
+        draws=(),
         arrays=(ArrayPointer("pointer", 0, True), ArrayPointer("pointer_too", 1, False)),
         reduced=("reduced", "reduced_too") if reduced else (),
         folds=(Fold("sum", False, partial), Fold("max", True, panel)) if reduced else (),

@@ -29,6 +29,9 @@ import optgen
 from optgen.errors import ArrayError
 from optgen.torch.turns import turns
 
+#: Rules that step a parameter by itself as they do among others.
+APART = [name for name in OWN if not (RULES[name].grouped or RULES[name].inputs or RULES[name].draws)]
+
 
 def given_twice(start: list[Any]) -> list[Any]:
     a, b = twins(start)
@@ -84,7 +87,7 @@ def test_what_shares_memory_steps_as_by_the_loop_of_pytorch(name: str, tie: str)
 
 
 @pytest.mark.parametrize("tie", TIES)
-@pytest.mark.parametrize("name", [name for name in OWN if not RULES[name].grouped and not RULES[name].inputs])
+@pytest.mark.parametrize("name", APART)
 def test_other_rules_step_them_one_after_the_other_too(name: str, tie: str) -> None:
     """As an optimiser of each would, in turn."""
     start = parameters(shapes=[(3, 4), (5, 2)])
@@ -146,7 +149,7 @@ def test_a_gradient_in_the_memory_of_its_parameter_is_what_pytorch_makes_of_it(n
     assert not here._turns.tied
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if not RULES[name].grouped and not RULES[name].inputs])
+@pytest.mark.parametrize("name", APART)
 def test_of_other_rules_it_is_read_before_the_parameter_is_written(name: str) -> None:
     params = parameters(shapes=[(3, 4), (5, 2)])
     copies = twins(params)
