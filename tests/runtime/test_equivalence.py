@@ -300,10 +300,12 @@ def test_ordinary_tensors_move_and_their_states_are_not_zero() -> None:
     for name in RULES:
         rule = rule_of(name)
         places = [placement((20, 25) if rule.matrix else (500,), 4)] * len(rule.arrays)
-        tensor = make_tensor(rule, busy(rule), places, "float32", "ordinary", np.random.default_rng(5), 0)
+        # With a short memory, it waits for ever until its second moment can be told.
+        values = defaults(rule) if name == "ScheduleFreeRAdam" else busy(rule)
+        tensor = make_tensor(rule, values, places, "float32", "ordinary", np.random.default_rng(5), 0)
         before: Array = tensor.arrays["p"].array.copy()
         for array, placed in tensor.arrays.items():
             late = name == "AdaShift"  # it keeps ten gradients, and has had two
             assert np.count_nonzero(placed.array) > 200 or late, f"{array} of {name}"
-        compare(rule, kernel_of(name, "float32"), [tensor], busy(rule), steps=12)
+        compare(rule, kernel_of(name, "float32"), [tensor], values, steps=12)
         assert np.count_nonzero(tensor.arrays["p"].array != before) > 250, name

@@ -217,7 +217,7 @@ def defaults(rule: Rule) -> dict[str, tuple[float, ...]]:
 
 def given_numbers(rule: Rule) -> dict[str, tuple[float, ...]]:
     """The numbers that a step is given, such as the loss."""
-    return dict.fromkeys(rule.given_numbers, (0.47,))
+    return dict.fromkeys(rule.given_numbers, (1.47,))
 
 
 # ---- Memory ----
