@@ -12,16 +12,16 @@ RUN    := $(VENV)/bin/python
 demo: $(VENV)/.demo
 	$(RUN) examples/demo.py
 
-PYTEST := $(RUN) -m pytest --numprocesses auto --dist loadfile $(PYTEST_FLAGS)
+PYTEST := $(RUN) -m pytest --numprocesses auto $(PYTEST_FLAGS)
 
 test: $(VENV)/.test
-	$(PYTEST) -m "not slow"
+	$(PYTEST) --dist loadfile -m "not slow"
 
 test-slow: $(VENV)/.test
-	OPTGEN_SEARCH=long $(PYTEST) -m "slow or searches"
+	OPTGEN_SEARCH=long $(PYTEST) --dist worksteal -m "slow or searches"
 
 test-all: $(VENV)/.test
-	OPTGEN_SEARCH=long $(PYTEST)
+	OPTGEN_SEARCH=long $(PYTEST) --dist worksteal
 
 lint: $(VENV)/.lint
 	$(RUN) -m ruff check .

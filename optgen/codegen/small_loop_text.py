@@ -145,6 +145,11 @@ class SlabText:
         return needs
 
     @property
+    def moves(self) -> bool:
+        """Whether anything in it reads or writes an array or a state."""
+        return Base.AT in self.needs
+
+    @property
     def arrays(self) -> int:
         """How many arrays with a number for each element there are on the stack at once, at most."""
         sweeps = [each for each in self.local if isinstance(each, SweepText)]

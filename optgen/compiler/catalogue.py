@@ -40,5 +40,5 @@ def _name(path: Path) -> str:
 @cache
 def shipped_rules() -> tuple[str, ...]:
     """The names of the rules that come with optgen and are no parts of chains."""
-    part = re.compile(r"^part\s*=", re.MULTILINE)
+    part = re.compile(r"^part\s*=\s*[\"']", re.MULTILINE)  # no formula gives text
     return tuple(name for name, path in shipped_names().items() if not part.search(path.read_text("utf-8")))

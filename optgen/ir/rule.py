@@ -144,9 +144,9 @@ class Rule:
     """One variant of a rule, or of a part of chains.
 
     `matrix`: whether this variant is for tensors of two or more dimensions, or for the others; None if it does not
-    matter. `rows`: which rows are meant. `accept`: the local that tells whether a step counts, a value of the group;
-    empty if every step counts. If it is false, nothing is written but the gradient. `sharded`: whether tensors may be
-    shards of larger ones, over which this rule then reduces; the pass `name_sizes` sets it.
+    matter. `matrices`: how a parameter is seen as matrices. `accept`: the local that tells whether a step counts, a
+    value of the group; empty if every step counts. If it is false, nothing is written but the gradient. `sharded`:
+    whether tensors may be shards of larger ones, over which this rule then reduces; the pass `name_sizes` sets it.
     """
 
     name: str

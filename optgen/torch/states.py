@@ -60,7 +60,7 @@ class TensorSlot:
         self._counted = naming.counted
         self._new: dict[str, Any] = {}
         # Where nothing counts, the states show whether there was a step.
-        self._before = int(any(kept.get(key) is not None for key in self.names.values()))
+        self._before = int(True in [kept.get(key) is not None for key in self.names.values()])
 
     @property
     def t(self) -> int:

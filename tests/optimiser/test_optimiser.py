@@ -211,7 +211,9 @@ def test_parameters_of_all_kinds_in_one_step(subject):
             opt.step((p,), (g,))
     for p, q, first in zip(*groups, before, strict=True):
         assert data(p).tobytes() == data(q).tobytes()
-        assert np.any(data(p) != first) or not first.size
+        still = first.size == 1 and "OrthoGrad" in subject  # nothing is orthogonal to a number
+        still |= subject == "AdaShift"  # which waits for ten gradients
+        assert np.any(data(p) != first) or not first.size or still
         assert kernel.state(p)["t"] == oracle.state(q)["t"] == 5
     apart = [data(p).tobytes() == data(r).tobytes() for p, r in zip(groups[0], singles, strict=True)]
     # What a group has in common is of other numbers for one alone, if it is more than whether the step counts; and a
@@ -231,9 +233,11 @@ def test_a_step_of_nothing(backend):
 
 #: What is changed instead of the first hyperparameter, which is about how a state starts.
 LATER = {"Rprop": "etas2"}
+#: Each but AdaShift, which waits for ten gradients.
+AT_ONCE = [each for each in SUBJECTS if settings_of(part_of(make(each))).values and each != "AdaShift"]
 
 
-@pytest.mark.parametrize("subject", [each for each in SUBJECTS if settings_of(part_of(make(each))).values])
+@pytest.mark.parametrize("subject", AT_ONCE)
 def test_a_changed_hyperparameter_holds_from_the_next_step(subject):
     results = []
     for backend in BACKENDS:

@@ -61,7 +61,7 @@ def test_groups_call_hyperparameters_as_pytorch_does(name: str) -> None:
         assert key in group
         assert key == next((theirs for words, theirs in BY_MEANING.items() if hyper.doc.startswith(words)), key)
         assert key not in {"eta", "decay"}
-        assert not hyper.vector or key == "betas"
+        assert not hyper.vector or key == "betas" or hyper.name != "beta"
 
 
 @pytest.mark.parametrize("name", ["Momentum", "Nesterov", "LARS", "SignSGD", "SM3", "ScheduleFreeSGD"])
@@ -145,7 +145,11 @@ def test_every_spelling_acts_in_a_group_that_is_changed(name: str) -> None:
         assert all(same_bits(result, results[0]) for result in results)
 
 
-@pytest.mark.parametrize("name", [name for name in OWN if any(hyper.vector for hyper in RULES[name].hypers)])
+#: Rules with several values of beta.
+OF_BETAS = [name for name in OWN if any(hyper.vector and hyper.name == "beta" for hyper in RULES[name].hypers)]
+
+
+@pytest.mark.parametrize("name", OF_BETAS)
 def test_one_of_the_betas_has_a_name(name: str) -> None:
     params = parameters(shapes=SHAPES)
     betas = getattr(optim, name)(params).defaults["betas"]
@@ -193,6 +197,10 @@ def decays(name: str) -> bool:
     return any(key_of(name, hyper) == "weight_decay" for hyper in RULES[name].hypers)
 
 
+#: Rules whose decay is a part of what all parameters have together.
+IN_COMMON = {"AdamS", "DAdaptAdan"}
+
+
 @pytest.mark.parametrize(
     ("name", "key"),
     [*((name, "weight_decay") for name in RULES), *((name, "decay") for name in OWN if decays(name))],
@@ -215,6 +223,10 @@ def test_weight_decay_of_a_group_acts_or_is_refused(name: str, key: str) -> None
         with pytest.raises(ArgumentError, match=r"optgen\.WeightDecay\(0\.1\)"):
             optimiser.step(**numbers(optimiser))
         assert same_bits(tensors_of(optimiser, params), before)
+        return
+    if name in IN_COMMON:
+        with pytest.raises(ArgumentError, match="one for all parameters"):
+            stepped(make(groups(params)), params)
         return
     copies = twins(params)
     more = {"d0": 0.01} if name in ("Prodigy", "DAdaptAdamW") else {}  # so that the first steps are no tiny ones

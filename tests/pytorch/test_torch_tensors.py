@@ -655,7 +655,7 @@ def test_gradients_that_a_step_overwrites_are_apart_from_each_other_and_of_their
     optimiser = optim.chain(params, optgen.Descent(1.0), optgen.ZeroGrad())
     shared, other = torch.ones(3), torch.ones(3)
     for grads, message in (
-        ((shared, shared), "gradient 0 and gradient 1 overlap"),
+        ((shared, shared), "an overlap of gradient 0 and gradient 1"),
         ((shared, torch.ones(1).expand(3)), "gradient 1 has elements that share memory"),
         ((shared, params[0].detach()), "overlap"),
     ):

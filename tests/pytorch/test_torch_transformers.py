@@ -75,7 +75,9 @@ RULES = [name for name in catalogue.shipped_rules() if not getattr(optgen, name)
 @pytest.mark.parametrize("name", RULES)
 def test_the_trainer_and_a_resumed_run_are_the_loop_by_hand(name: str, tmp_path: Path) -> None:
     cls, half = getattr(optim, name), str(tmp_path / f"checkpoint-{STEPS // 2}")
-    decay = 0.1 if "weight_decay" in inspect.signature(cls).parameters else 0.0
+    # The decay of these is one for all parameters; the Trainer has groups with another one, and without any.
+    apart = "weight_decay" in inspect.signature(cls).parameters and name not in ("AdamS", "DAdaptAdan")
+    decay = 0.1 if apart else 0.0
     run = example.settings(str(tmp_path), STEPS, decay, warmup_steps=1, train_sampling_strategy="sequential")
     whole = example.train(cls, {}, run)
     resumed = example.train(cls, {}, run, half)

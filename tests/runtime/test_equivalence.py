@@ -21,6 +21,7 @@ from equivalence import (
     compare,
     compilations,
     defaults,
+    given_numbers,
     make_tensor,
     numbers,
     placement,
@@ -131,7 +132,7 @@ def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> No
     dtype = draw(st.sampled_from(DTYPES), "dtype")
     item = np.dtype(dtype).itemsize
     kernel = kernel_of(name, dtype, draw(st.sampled_from(instruction_sets(name)), "isa"))
-    values = draw(hyperparameters(rule.hypers) | st.just(busy(rule.hypers)), "values")
+    values = draw(hyperparameters(rule.hypers).map(given_numbers(rule).__or__) | st.just(busy(rule)), "values")
     rng = np.random.default_rng(draw(st.integers(0, 2**32), "seed"))
     counts = st.just(draw(st.integers(0, 3), "t")) | st.integers(0, 2000)
     which = matrices if rule.matrix else long_shapes if kernel.sweeps.reduces else shapes
@@ -145,8 +146,12 @@ def test_the_kernel_equals_the_interpreter(name: str, data: st.DataObject) -> No
     compare(rule, kernel, tensors, values, steps=draw(st.integers(1, 3), "steps"), threads=threads, grain=grain)
 
 
+#: Layouts, threads and instruction sets are the template's concern: the rules of the largest library add nothing to it.
+OF_ALL_KINDS = [name for name, (spec, variant) in RULES.items() if spec.rules[variant].origin != "pytorch-optimizer"]
+
+
 @pytest.mark.slow
-@every_rule
+@pytest.mark.parametrize("name", OF_ALL_KINDS)
 def test_in_all_layouts_on_all_instruction_sets(name: str) -> None:
     for kernel in all_kernels(*RULES[name]):
         check_kernel(rule_of(name), kernel)
@@ -159,7 +164,7 @@ def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
 
     def parts(shape: tuple[int, ...], **how: Any) -> tuple[int, int]:
         places = [placement(shape, 4, **how)] * len(rule.arrays)
-        tensor = make_tensor(rule, busy(rule.hypers), places, "float32", "tiny", np.random.default_rng(0), 0)
+        tensor = make_tensor(rule, busy(rule), places, "float32", "tiny", np.random.default_rng(0), 0)
         binding = bound(kernel, [tensor.all(rule)])
         layout = library.runtime().ffi.cast("int64_t *", int(binding.table["layout"][0]))
         calls = library.runtime().library
@@ -197,7 +202,7 @@ def test_any_grouping_of_the_tensors_gives_the_same_bits(name: str, data: st.Dat
     groups: dict[int, list[list[Array]]] = {}
     for piece in draw(st.permutations(pieces), "order"):
         groups.setdefault(draw(st.integers(0, 2)), []).append(piece)
-    values = busy(rule.hypers)
+    values = busy(rule)
     run(bound(kernel_of(name, dtype), [whole]), values, [4], 1)
     for group in groups.values():
         binding = bound(kernel_of(name, dtype, draw(st.sampled_from(library.runtime().usable))), group)
@@ -209,7 +214,7 @@ def test_any_grouping_of_the_tensors_gives_the_same_bits(name: str, data: st.Dat
 @every_rule
 def test_the_count_is_each_tensors_own_whatever_the_step_before_was(name: str) -> None:
     rule, rng = rule_of(name), np.random.default_rng(3)
-    values = defaults(rule.hypers)
+    values = defaults(rule)
     kernel = kernel_of(name, "float64")
     places = [placement((11, 3) if rule.matrix else (11,), 8)] * len(rule.arrays)
     sets = [[make_tensor(rule, values, places, "float64", "ordinary", rng, t) for _ in range(4)] for t in range(2)]
@@ -230,7 +235,7 @@ def test_the_count_is_each_tensors_own_whatever_the_step_before_was(name: str) -
 
 def test_a_list_with_empty_tensors_anywhere_and_an_empty_list() -> None:
     rule, kernel = rule_of("ADAM"), kernel_of("ADAM", "float32")
-    rng, values = np.random.default_rng(4), defaults(rule.hypers)
+    rng, values = np.random.default_rng(4), defaults(rule)
     for sizes in ([], [0], [0, 0], [0, 3, 0, 0, 50, 0], [1] * 40, [0] * 9 + [1]):
         tensors = [make_tensor(rule, values, [placement((n,), 4)] * 4, "float32", "special", rng, 0) for n in sizes]
         compare(rule, kernel, tensors, values, threads=3, grain=2)
@@ -299,9 +304,12 @@ def test_ordinary_tensors_move_and_their_states_are_not_zero() -> None:
     for name in RULES:
         rule = rule_of(name)
         places = [placement((20, 25) if rule.matrix else (500,), 4)] * len(rule.arrays)
-        tensor = make_tensor(rule, busy(rule.hypers), places, "float32", "ordinary", np.random.default_rng(5), 0)
+        # With a short memory, it waits for ever until its second moment can be told.
+        values = defaults(rule) if name == "ScheduleFreeRAdam" else busy(rule)
+        tensor = make_tensor(rule, values, places, "float32", "ordinary", np.random.default_rng(5), 0)
         before: Array = tensor.arrays["p"].array.copy()
         for array, placed in tensor.arrays.items():
-            assert np.count_nonzero(placed.array) > 200, f"{array} of {name}"
-        compare(rule, kernel_of(name, "float32"), [tensor], busy(rule.hypers), steps=12)
+            late = name == "AdaShift"  # it keeps ten gradients, and has had two
+            assert np.count_nonzero(placed.array) > 200 or late, f"{array} of {name}"
+        compare(rule, kernel_of(name, "float32"), [tensor], values, steps=12)
         assert np.count_nonzero(tensor.arrays["p"].array != before) > 250, name

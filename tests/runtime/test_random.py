@@ -220,6 +220,38 @@ def test_the_numbers_follow_their_law(draw: str, law: str, dtype: Any) -> None:
         assert 4 < np.abs(x).max() < 6
 
 
+#: Rules with normal noise as their papers have them, with their defaults.
+PAPERS = {
+    "SGLD": lambda p, g, t, noise: p - 0.01 * g + np.sqrt(2 * 0.01 * 1e-4) * noise,
+    "NoisySGD": lambda p, g, t, noise: p - 0.01 * (g + np.sqrt(0.01 / t**0.55) * noise),
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_noise_is_added_as_the_paper_has_it(name: str) -> None:
+    ndtri = pytest.importorskip("scipy.special").ndtri
+    opt, p = getattr(optgen, name)(seed=5, backend="interpreter"), np.linspace(-2, 2, 9)
+    expected = p.copy()
+    for t in range(1, 101):
+        g = np.cos(np.arange(9) + t)
+        words = [word(i, t, 0, 5, 0) for i in range(9)]
+        noise = [ndtri(((w >> 12) + 1) / 2**53) * (1 if w & 1 else -1) for w in words]
+        opt.step([p], [g])
+        expected = PAPERS[name](expected, g, t, np.array(noise))
+        np.testing.assert_allclose(p, expected, rtol=0, atol=1e-8)
+
+
+def test_dropout_leaves_out_what_is_drawn_below_its_rate() -> None:
+    opt, p = optgen.chain(optgen.GradientDropout(0.25, seed=3), optgen.Descent(1.0)), np.zeros(50)
+    expected = p.copy()
+    for t in range(1, 101):
+        g = np.cos(np.arange(50) + t)
+        kept = np.array([(word(i, t, 0, 3, 0) >> 12) / 2**52 >= 0.25 for i in range(50)])
+        opt.step([p], [g])
+        expected -= np.where(kept, g / 0.75, 0)
+        np.testing.assert_allclose(p, expected, rtol=0, atol=1e-12)
+
+
 def test_signs_are_as_often_positive() -> None:
     (x,) = drawn("rademacher()", (200_000,))
     assert set(np.unique(x)) == {-1.0, 1.0}

@@ -199,6 +199,7 @@ def test_a_state_that_is_read_beside_steps_is_of_one_step() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no forks here")
+@pytest.mark.filterwarnings("ignore:os.fork.. was called")  # by JAX, where another test has loaded it
 def test_the_child_of_a_fork_beside_a_step_may_step() -> None:
     opt, p = optgen.Descent(eta=1.0), np.zeros(3)
     opt.step([p], [np.ones(3)])

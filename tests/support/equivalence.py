@@ -21,7 +21,7 @@ from optgen.compiler import catalogue, driver, toolchain
 from optgen.compiler.declarations import read_declarations
 from optgen.ir.evaluate import Always
 from optgen.ir.expr import GRADIENT, Extent
-from optgen.ir.rule import Hyper, Rule
+from optgen.ir.rule import Rule
 from optgen.optimiser.base import compilation_of
 from optgen.paths import BUILD, declarations
 from optgen.runtime import library
@@ -205,14 +205,19 @@ def numbers(kind: str, rng: np.random.Generator, size: int, dtype: str) -> Array
     return bits.view(dtype)
 
 
-def busy(hypers: Sequence[Hyper]) -> dict[str, tuple[float, ...]]:
+def busy(rule: Rule) -> dict[str, tuple[float, ...]]:
     """A value for every hyperparameter that changes the result: a kernel that ignores one is caught."""
     supply = cycle((0.37, 0.71, 0.59, 0.13, 0.83))
-    return {h.name: tuple(next(supply) for _ in h.default) for h in hypers}
+    return {h.name: tuple(next(supply) for _ in h.default) for h in rule.hypers} | given_numbers(rule)
 
 
-def defaults(hypers: Sequence[Hyper]) -> dict[str, tuple[float, ...]]:
-    return {h.name: h.default for h in hypers}
+def defaults(rule: Rule) -> dict[str, tuple[float, ...]]:
+    return {h.name: h.default for h in rule.hypers} | given_numbers(rule)
+
+
+def given_numbers(rule: Rule) -> dict[str, tuple[float, ...]]:
+    """The numbers that a step is given, such as the loss."""
+    return dict.fromkeys(rule.given_numbers, (1.47,))
 
 
 # ---- Memory ----
@@ -498,7 +503,7 @@ def check_kernel(rule: Rule, kernel: Kernel) -> None:
     """Compare on all layouts and kinds of numbers, up to the first difference."""
     rng = np.random.default_rng(7)
     item = np.dtype(kernel.dtype).itemsize
-    hypers = (busy(rule.hypers), defaults(rule.hypers))
+    hypers = (busy(rule), defaults(rule))
     blocks = kernel.entry.units != 1
     for i, (about, tensors) in enumerate(_layouts(len(rule.arrays), item, bool(rule.matrix), blocks)):
         if rule.overwrites and about == "gradient of stride 0":
@@ -521,19 +526,21 @@ def check_all(rule: Rule, kernel: Kernel) -> None:
 
 
 def check_positions(rule: Rule, kernel: Kernel) -> None:
-    """Assert that equal numbers give equal results, whatever their position."""
+    """Assert that equal numbers give equal results, whatever their position; but for random numbers."""
+    if rule.draws:
+        return
     rng = np.random.default_rng(8)
     item = np.dtype(kernel.dtype).itemsize
     size = 3 * 64 // item + 1
     shape = (3, size) if rule.matrix else (size,)
     for kind in KINDS * 2:
         places = [placement(shape, item)] * len(rule.arrays)
-        tensor = make_tensor(rule, busy(rule.hypers), places, kernel.dtype, kind, rng, 2)
+        tensor = make_tensor(rule, busy(rule), places, kernel.dtype, kind, rng, 2)
         for placed in tensor.arrays.values():
             placed.array[...] = numbers(kind, rng, 1, kernel.dtype)
         for array in tensor.small.values():
             array[...] = array.flat[0]
-        run(Binding(kernel, rows_of(kernel, [tensor.all(rule)])), busy(rule.hypers), [3], 3, 7)
+        run(Binding(kernel, rows_of(kernel, [tensor.all(rule)])), busy(rule), [3], 3, 7)
         for name, placed in tensor.arrays.items():
             first = np.full(shape, placed.array.flat[0])
             same_bits(placed.array, first, f"{name} by position, {kind} numbers")

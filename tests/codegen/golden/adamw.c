@@ -34,7 +34,7 @@ typedef struct {
 } optgen_tensor;
 typedef struct {
     const void *step, *group; const optgen_tensor *tensor;
-    int64_t matrix, row, column, matrices, rows, columns; void *reduced;
+    int64_t matrix, row, column, matrices, rows, columns; void *reduced; int64_t element;
 } optgen_values;
 typedef void optgen_row(char *const *at, const int64_t *by, int64_t n, const optgen_values *values);
 typedef void optgen_fold(const void *reduced, int64_t n, void *partials, int64_t apart,
