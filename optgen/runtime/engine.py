@@ -223,7 +223,7 @@ class StepEngine:
         found = states.find(given, memory, rules, at)
         # Before memory is taken for new states: a refused step should not take it.
         kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
-        overwrites = any(rule.overwrites for rule in rules)
+        overwrites = any([rule.overwrites for rule in rules])
         gs, *others = [[x.memory for x in each] for each in arrays] or [[]]
         refuse_overlaps(memory, gs, kept, list(chain.from_iterable(others)), overwrites=overwrites)
         seen = [x.seen for x in (*ps, *chain.from_iterable(arrays))] if hypers.fixed is None else []

@@ -41,7 +41,7 @@ class Kernel:
         self._library = library  # keeps `entry` alive
         self.entry = self._find(library)
         #: Whether small matrices go through its stages several at a time.
-        self.takes_slabs = any(self.entry.work[i].slab for i in range(self.entry.count))
+        self.takes_slabs = any([self.entry.work[i].slab for i in range(self.entry.count)])
         self.stretches = _stretches(self.sweeps)
 
     def _find(self, library: Any) -> Any:

@@ -93,11 +93,11 @@ def layout_of(arrays: Sequence[Array], *, ordered: bool = False, matrices: Matri
     sizes = tuple(x.itemsize for x in arrays)
     if matrices is not None:
         by = tuple(tuple(x.strides[d] for x in arrays) for d in range(lead.ndim))
-        smooth = (by[-1] == sizes or lead.shape[-1] <= 1) and all(x.flags.aligned for x in arrays)
+        smooth = (by[-1] == sizes or lead.shape[-1] <= 1) and all([x.flags.aligned for x in arrays])
         small = 0 < lead.shape[-2] * lead.shape[-1] <= SLAB and lead.size > 0 and not one
-        slabs = small and all(x.flags.c_contiguous and x.flags.aligned for x in arrays)
+        slabs = small and all([x.flags.c_contiguous and x.flags.aligned for x in arrays])
         return Layout(smooth, lead.shape, by, (0,) * len(arrays), matrices if one else Matrices.LAST_TWO, slabs)
-    if all(x.flags.c_contiguous and x.flags.aligned for x in arrays):
+    if all([x.flags.c_contiguous and x.flags.aligned for x in arrays]):
         return Layout(True, (lead.size,), (sizes,), (0,) * len(arrays))
     offsets = [0] * len(arrays)
     dimensions: list[tuple[int, tuple[int, ...]]] = []
@@ -120,7 +120,7 @@ def layout_of(arrays: Sequence[Array], *, ordered: bool = False, matrices: Matri
     if not merged:
         merged = [(lead.size, sizes)]
     shape, by = zip(*merged, strict=True)
-    dense = len(shape) == 1 and by[0] == sizes and all(x.flags.aligned for x in arrays)
+    dense = len(shape) == 1 and by[0] == sizes and all([x.flags.aligned for x in arrays])
     return Layout(dense, tuple(shape), tuple(by), tuple(offsets))
 
 
@@ -136,7 +136,7 @@ def _as_matrix(x: Array, matrices: Matrices) -> Array | None:
 def _merged(x: Array, dimensions: range) -> tuple[int, int] | None:
     """Several dimensions as one, its length and stride; None if they do not lie so."""
     kept = [(x.shape[d], x.strides[d]) for d in dimensions if x.shape[d] != 1]
-    if any(outer[1] != n * stride for outer, (n, stride) in pairwise(kept)):
+    if any([outer[1] != n * stride for outer, (n, stride) in pairwise(kept)]):
         return None
     return math.prod(n for n, _ in kept), kept[-1][1] if kept else x.itemsize
 

@@ -142,7 +142,7 @@ class StepPlan:
                 [p.seen for p in ps], [library.is_alone(p.seen) for p in ps], runtime, library.reader, gradients
             )
         self._deferrable = [i for i, x in enumerate(bound) if library.may_be_deferred(x.seen)]
-        self._through = any(member.p.seen is not member.given for member in members)
+        self._through = any([member.p.seen is not member.given for member in members])
         self._plain = not (self.others or self._deferrable or self._through)
         self._sets = [member.hypers for member in members]
         self._states = states
@@ -188,7 +188,7 @@ class StepPlan:
             params, inputs = [params[i] for i in self._places], [inputs[i] for i in self._input_places]
         if self._through:
             params, inputs = list(map(library.parameter_seen, params)), list(map(library.gradient_seen, inputs))
-        if any(library.is_deferred(inputs[i]) for i in self._deferrable):
+        if any([library.is_deferred(inputs[i]) for i in self._deferrable]):
             return None
         return params, inputs
 

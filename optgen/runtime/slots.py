@@ -123,7 +123,7 @@ def owner_of(p: Array) -> Any:
             base = _array_base(owner)
         elif isinstance(owner, memoryview):
             base = owner.obj
-        elif any(owner is other for other in passed):
+        elif any([owner is other for other in passed]):
             return owner
         else:
             passed.append(owner)

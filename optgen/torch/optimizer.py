@@ -139,7 +139,7 @@ class Adapter(Optimizer):
         """
         with self._engine.lock:
             self._engine.expect_rest("evaluate")
-            if self._engine.evaluating or not any(rule.evaluation for rule in self._naming.rules):
+            if self._engine.evaluating or not any([rule.evaluation for rule in self._naming.rules]):
                 return
             self._states.kept = self.state
             self._groups.read(self.param_groups)
@@ -189,7 +189,7 @@ class Adapter(Optimizer):
         """
         with self._engine.lock:
             self._engine.expect_rest("set a state")
-            if not any(p is q for group in self.param_groups for q in group["params"]):
+            if not any([p is q for group in self.param_groups for q in group["params"]]):
                 raise ArgumentError(f"expected a parameter of this {self._naming.name}, got another {type(p).__name__}")
             copies = copies_of_states(self._naming, p, values)
             undisturbed(lambda: self.state[p].update(copies))
@@ -269,7 +269,7 @@ class Adapter(Optimizer):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
             self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
-        self._engine.evaluating = any(isinstance(kept, dict) and ASIDE in kept for kept in self.state.values())
+        self._engine.evaluating = any([isinstance(kept, dict) and ASIDE in kept for kept in self.state.values()])
         self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:

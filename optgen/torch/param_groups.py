@@ -292,4 +292,4 @@ def _of_all(rules: tuple[Rule, ...]) -> tuple[str, ...]:
 
 def _has(kinds: type | UnionType, raw: Iterable[Iterable[Any]]) -> bool:
     """Whether something of these kinds is among the values."""
-    return any(isinstance(x, kinds) for values in raw for v in values for x in (v if type(v) is tuple else (v,)))
+    return any([isinstance(x, kinds) for values in raw for v in values for x in (v if type(v) is tuple else (v,))])

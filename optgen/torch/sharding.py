@@ -49,7 +49,7 @@ def aligned(p: Any, g: Any, i: int, overwrites: bool) -> Any:
     if mesh is None or other is None or mesh != other:
         message = f"parameter {i}: expected a gradient on the mesh of the parameter, got {_where(other)}"
         raise ArrayError(message, hint=f"give it as a DTensor on {_where(mesh)}")
-    if any(placement.is_partial() for placement in p.placements):
+    if any([placement.is_partial() for placement in p.placements]):
         message = f"parameter {i}: expected shards or replicas, got the placements {p.placements}"
         raise ArrayError(message, hint="redistribute the parameter before it is given to the optimiser")
     if g.placements == p.placements:
@@ -87,7 +87,7 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
             message += f"it is sharded along dimension {', '.join(map(str, sorted(dims)))}"
             hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate()), "
             raise ArrayError(message, hint=hint + "or step it with another rule")
-    if not kernels and any(extent <= Extent.TENSOR for extent in reduced):
+    if not kernels and any([extent <= Extent.TENSOR for extent in reduced]):
         message = f"parameter {i}: {rule.name} reduces over tensors, and takes no shards of {p.dtype}"
         raise ArrayError(message, hint="keep the parameters in float32: fully_shard's mp_policy computes in less")
 

@@ -223,7 +223,7 @@ class BoundTensors:
         kept = self._states.kept
         if self._seen.same(list(kept.values())) and (self._small is None or self._small.read()):
             return True
-        if any(slot.has_entry and slot.kept is not kept.get(slot.p) for slot in self._slots):
+        if any([slot.has_entry and slot.kept is not kept.get(slot.p) for slot in self._slots]):
             return False
         found = [slot.kept.get(key) for slot in self._slots for key in slot.names.values()]
         if not all(map(is_, found, self._tensors)):

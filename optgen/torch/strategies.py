@@ -115,7 +115,7 @@ class TorchRule(Strategy):
         self._step = step.__wrapped__ if getattr(step, "hooked", False) else step
 
     def steps_group(self, group: Mapping[str, Any]) -> bool:
-        return any(group.get(flag) for flag in self._ways) or not all(group.get(flag) for flag in self._settled)
+        return any([group.get(flag) for flag in self._ways]) or not all([group.get(flag) for flag in self._settled])
 
     def expect_not_traced(self, name: str, mode: str) -> None:
         """PyTorch's loop is made of such operations."""

@@ -117,7 +117,7 @@ def unresolved(g: torch.Tensor) -> bool:
     does not show. PyTorch negates by a view nothing but imaginary parts, and these lie two apart."""
     if g.is_complex():
         return True
-    return all(stride % 2 == 0 for stride, extent in zip(g.stride(), g.shape, strict=True) if extent > 1)
+    return all([stride % 2 == 0 for stride, extent in zip(g.stride(), g.shape, strict=True) if extent > 1])
 
 
 def increment_version(tensors: Sequence[torch.Tensor]) -> None:
@@ -147,7 +147,7 @@ def _looking() -> Array | None:
     except (OSError, AttributeError):
         return None
     some = [_zeros(1), torch.nn.Parameter(_zeros(1))]
-    places = [at for at in range(16, 64, 8) if all(_word(id(x) + at) == x._cdata for x in some)]
+    places = [at for at in range(16, 64, 8) if all([_word(id(x) + at) == x._cdata for x in some])]
     return np.array([places[0], strided, cpu, *functions], np.int64) if places and lists_readable() else None
 
 
@@ -195,7 +195,8 @@ def _seen_as_told() -> bool:
     whole, double = _zeros(5, 7, 3), _zeros(dtype=torch.float64)
     some = [whole, whole[1:4:2].transpose(0, 1), torch.nn.Parameter(_zeros(2)), double]
     heads = list(map(_head, some))
-    same = all((h.data, *h.extents) == (x.data_ptr(), *x.shape, *x.stride()) for h, x in zip(heads, some, strict=True))
+    seen = [(head.data, *head.extents) for head in heads]
+    same = seen == [(x.data_ptr(), *x.shape, *x.stride()) for x in some]
     return same and [h.dtype == heads[0].dtype for h in heads] == [True, True, True, False]
 
 

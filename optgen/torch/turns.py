@@ -52,7 +52,7 @@ class Turns:
         """One step of the parameters that have a gradient, after a look at all of their memory."""
         count = len(params)
         found = turns(params, inputs[:count])
-        self.tied = len(found) > 1 or any(turn.inside for turn in found)
+        self.tied = len(found) > 1 or any([turn.inside for turn in found])
         if self.tied and (self._naming.grouped or self._naming.overwrites):
             self._refuse(found)
         given = [i for turn in found for i in turn.places]

@@ -64,9 +64,9 @@ class TensorWays:
         """Whether kernels step such a parameter; if not, it is an error unless there is another way."""
         naming, what = self._naming, self._groups.what(place)
         by_kernel = (
-            all(steppable(p, x) for x in inputs) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
+            all([steppable(p, x) for x in inputs]) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
         )
-        if p.is_complex() and any(rule.tiled for rule in naming.rules):  # which would take two parts for a dimension
+        if p.is_complex() and any([rule.tiled for rule in naming.rules]):  # which would take two parts for a dimension
             naming.strategy.expect_real(what, naming.name)
             by_kernel = False
         if p.is_inference() and not torch.is_inference_mode_enabled():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,12 +15,29 @@ from interrupted import Interrupted, each_point, interrupted
 
 import optgen
 from optgen.optimiser.base import engine_of
+from optgen.paths import PACKAGE
 from optgen.runtime.group_step import Shards
 from optgen.runtime.interrupts import to_its_end, undisturbed
 from optgen.runtime.layout import counts_of
 from optgen.runtime.numpy_library import NumPyLibrary
 
 BACKENDS = ("kernel", "interpreter")
+#: The modules of PyTorch's wing that every step goes through.
+STEPPED = ("tensors", "states", "optimizer", "param_groups", "turns", "strategies", "ways", "sharding")
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_no_generator_is_given_up_half_way(name: str) -> None:
+    """Where `any` has found what it looks for, it closes the generator that it was given; an interrupt then is lost."""
+    tree = ast.parse((PACKAGE / "torch" / f"{name}.py").read_text("utf-8"))
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and node.args]
+    given_up = [
+        f"{ast.unparse(call)} (line {call.lineno})"
+        for call in calls
+        if getattr(call.func, "id", "") in ("any", "all") and isinstance(call.args[0], ast.GeneratorExp)
+    ]
+    assert not given_up, "give it a list"
+
 
 MAKES: dict[str, Callable[[str], Any]] = {
     "elementwise": lambda backend: optgen.ADAM(eta=0.1, backend=backend),
