@@ -14,18 +14,21 @@ for stub in ("__init__.pyi", "torch/__init__.pyi", "torch/lr_scheduler.pyi", "py
     assert Path(optgen.__file__).with_name(stub.split("/")[0]).parent.joinpath(stub).is_file(), stub
 rules = [name for name in dir(optgen) if isinstance(getattr(optgen, name), type) and name[0].isupper()]
 rules = [name for name in rules if issubclass(getattr(optgen, name), optgen.Optimiser) and name != "Optimiser"]
-assert len(rules) >= 52, rules
+assert len(rules) >= 120, rules
 rng = np.random.default_rng(0)
 for name in rules:
-    if getattr(optgen, name)().rule.part == "parameter":  # a part that is no rule by itself
+    rule = getattr(optgen, name)().rule
+    if rule.part == "parameter":  # a part that is no rule by itself
         continue
+    given = {each.name: 1.0 if each.name in rule.given_numbers else [np.ones((50, 20))] for each in rule.inputs}
     for dtype in (np.float32, np.float64):
         p = rng.standard_normal((50, 20)).astype(dtype)
         q, g = p.copy(), rng.standard_normal((50, 20)).astype(dtype)
         kernel, oracle = getattr(optgen, name)(), getattr(optgen, name)(backend="interpreter")
         for _ in range(3):
-            kernel.step([p], [g])
-            oracle.step([q], [g])
+            now = {key: x if isinstance(x, float) else [x[0].astype(dtype)] for key, x in given.items()}
+            kernel.step([p], [g], **now)
+            oracle.step([q], [g], **now)
         assert np.array_equal(p, q), name
 assert not Path(os.environ["HOME"], ".cache", "optgen").exists(), "something was compiled"
 

@@ -33,7 +33,7 @@ STEPS = EPOCHS * math.ceil(IMAGES / BATCH)
 def lamb() -> Any:
     """LAMB as its paper uses it: a rate that rises, and then falls to zero along a line. A step is as long as the
     weights, whatever the gradient, so with a constant rate the loss rises again after a while."""
-    return optgen.LAMB(warmup(50, linear(0.02, 0, steps=STEPS - 50)))
+    return optgen.LAMB(warmup(50, linear(0.015, 0, steps=STEPS - 50)))
 
 
 def chained() -> Any:

@@ -261,7 +261,9 @@ OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
     if (layout[0] == OPTGEN_LAYOUT_SLICES) {
         of.matrices = 1;
         of.rows = shape[0];
-        of.columns = of.rows > 0 ? of.elements / of.rows : 0;
+        of.columns = 1;
+        for (int64_t d = 1; d < rank; ++d)
+            of.columns *= shape[d];
     } else if (layout[0] == OPTGEN_LAYOUT_LINES) {
         of.rows *= of.matrices;
         of.matrices = 1;

@@ -170,6 +170,17 @@ def test_the_states_of_lines_are_of_all_dimensions_but_the_last(backend):
     ]
 
 
+@pytest.mark.parametrize("rule", ["RACS", "Lines"])
+def test_in_pieces_too_there_are_columns_where_there_are_no_rows(rule):
+    found = []
+    for backend in BACKENDS:
+        opt = make(rule, backend)
+        p, g = (np.lib.stride_tricks.as_strided(np.zeros(64), (0, 1, 2, 2), (256, 64, 8, 32)) for _ in range(2))
+        opt.step([p], [g])
+        found.append({name: array.tobytes() for name, array in opt.state(p).items() if name != "t"})
+    assert found[0] == found[1]
+
+
 @by_backend
 def test_the_states_of_slices_are_of_the_first_dimension(backend):
     opt, ps = make("Slices", backend), arrays(shapes=((3, 4), (2, 3, 4), (5,), (2, 0, 3)))

@@ -83,7 +83,7 @@ NOTICED = (
 _spec, _c, _runtime = (partial(Mutant, into=into) for into in ("spec", "C", "runtime"))
 pytestmark = pytest.mark.slow
 
-_MAX = r"(optgen_maxf\(float a, float b\)) \{.*\}"
+_MAX = r"(optgen_maxf\(float a, float b\))\s*\{[^}]*\}"
 _END = r"end = begin \+ size < total \? begin \+ size : total;"
 MUTANTS = [
     _spec("eps inside the root", rule="adam", old=r"sqrt\((v/.*\))\) \+ eps", new=r"sqrt(\1 + eps)"),
@@ -199,8 +199,8 @@ MUTANTS = [
     _runtime(
         "one count of updates for all tensors",
         rule="adam",
-        old=r"\{ tensor->scalars,",
-        new="{ ((const optgen_tensor *)step->tensors)->scalars,",
+        old=r"\.step = tensor->scalars,",
+        new=".step = ((const optgen_tensor *)step->tensors)->scalars,",
     ),
     # Of slabs.
     _c(
