@@ -68,6 +68,9 @@ def _where(mesh: Any) -> str:
 # ---- Rows, columns and matrices ----
 
 
+_DRAWS = "draws random numbers, which are those of whole parameters"
+
+
 def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     """ArrayError if the shards of parameter i cut what the rule reduces. Norms over the tensor, and over all
     parameters, are put together by kernels alone; `kernels`: whether one steps the parameter."""
@@ -75,7 +78,7 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     if not dims:
         return
     if rule.draws:
-        message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} draws random numbers, which are those of wholes"
+        message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} {_DRAWS}"
         hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate()), "
         raise ArrayError(message, hint=hint + "or step it with another rule")
     reduced = _reduced(rule)
@@ -104,7 +107,7 @@ def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: in
     reduced = {extent for variant in variants for extent in _reduced(rules[variant])}
     reduced -= {Extent.GROUP} if alone else set()
     if any([rules[variant].draws for variant in variants]) and not alone:
-        does = "draws random numbers, which are those of wholes"
+        does = _DRAWS
     elif reduced:
         does = "reduces over more than an element"
     elif len(set(variants)) > 1:
