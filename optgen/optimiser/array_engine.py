@@ -99,8 +99,7 @@ class ArrayEngine:
 
     def state(self, p: Any) -> dict[str, Any]:
         array = as_parameter(p, 0, 1)
-        own = self.states.of(array)
-        slot = own or self._awaited_slot(array)
+        slot = self.states.of(array) or self._awaited_slot(array)
         group, rule = self.states.group, self.settings.rule
         if slot is None or (rule.grouped and not group):  # what they would start as
             first = self.settings.sets_at(())[0][1]
@@ -109,7 +108,7 @@ class ArrayEngine:
         views: dict[str, Any] = {}
         for name, values in {**slot.arrays, **group}.items():
             views[name] = view = values.view()
-            view.flags.writeable = own is not None  # else nothing that is kept would change
+            view.flags.writeable = False  # `set_state` checks what is set
         return views | {"t": slot.t}
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
@@ -249,8 +248,7 @@ class ArrayEngine:
         if self.engine.evaluating or not self.settings.rule.evaluation:
             return
         if self.states.pending:
-            hint = "step them first, or say which they are: opt.load_state_dict(saved, params)"
-            raise StateError(f"{len(self.states.pending)} loaded states wait for their parameters", hint=hint)
+            raise self._waiting(_STEP_THEM)
         known = self.states.parameters()
         arrays, slots = [p for _, p, _ in known], [slot for _, _, slot in known]
         write = evaluated(self.engine, arrays, range(len(known)), slots)

@@ -151,14 +151,11 @@ class Optimiser:
         return self._engine.step(params, grads, inputs)
 
     def state(self, p: Any) -> dict[str, Any]:
-        """The state of parameter `p`: an array for each name of the spec, live, and the count `t`.
-
-        To set a state by hand, assign to all of an array: `opt.state(p)["m"][...] = x`. NumPy checks the shape of `x`,
-        and converts it to the dtype of the state.
+        """The state of parameter `p`: an array for each name of the spec, live and read-only, and the count `t`.
 
         The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
         of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would
-        start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits; both read-only.
+        start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits.
         StateError if more than one part fits, since their order will decide; ArrayError for what is no parameter.
         """
         with self._engine.lock:

@@ -14,7 +14,7 @@ import torch
 
 from ..errors import ArrayError
 from ..interpreter import FOLDS
-from ..ir.expr import Extent, Matrices, Reduce, Size, varying_dimensions, walk
+from ..ir.expr import Extent, Matrices, Reduce, Shape, Size, varying_dimensions, walk
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.group_step import Shards
@@ -68,6 +68,9 @@ def _where(mesh: Any) -> str:
 # ---- Rows, columns and matrices ----
 
 
+_DRAWS = "draws random numbers, which are those of whole parameters"
+
+
 def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     """ArrayError if the shards of parameter i cut what the rule reduces. Norms over the tensor, and over all
     parameters, are put together by kernels alone; `kernels`: whether one steps the parameter."""
@@ -75,9 +78,9 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     if not dims:
         return
     if rule.draws:
-        message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} draws random numbers for it as a whole"
-        hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate())"
-        raise ArrayError(f"{message}, and it is in shards", hint=hint)
+        message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} {_DRAWS}"
+        hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate()), "
+        raise ArrayError(message, hint=hint + "or step it with another rule")
     reduced = _reduced(rule)
     met = reduced | {state.extent for state in rule.states}
     for extent in Extent:
@@ -103,17 +106,23 @@ def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: in
         return
     reduced = {extent for variant in variants for extent in _reduced(rules[variant])}
     reduced -= {Extent.GROUP} if alone else set()
-    if not reduced and len(set(variants)) < 2:
+    if any([rules[variant].draws for variant in variants]) and not alone:
+        does = _DRAWS
+    elif reduced:
+        does = "reduces over more than an element"
+    elif len(set(variants)) > 1:
+        does = "steps matrices in another way"
+    else:
         return
-    does = "reduces over more than an element" if reduced else "steps matrices in another way"
     message = f"parameter {i}: {rules[0].name} {does}, and FullyShardedDataParallel gives it pieces of flat parameters"
     raise ArrayError(message, hint="use fully_shard, whose shards are reduced over together, or an elementwise rule")
 
 
 def _reduced(rule: Rule) -> set[Extent]:
-    """Over what the rule reduces or counts."""
-    values = (e for assign in rule.body for e in walk(assign.value))
-    return {e.over for e in values if isinstance(e, Reduce | Size)}
+    """Over what the rule reduces or counts; over the tensor, if it looks at the shape."""
+    values = [e for assign in rule.body for e in walk(assign.value)]
+    shaped = {Extent.TENSOR for e in values if isinstance(e, Shape)}
+    return shaped | {e.over for e in values if isinstance(e, Reduce | Size)}
 
 
 def _inner(extent: Extent, matrices: Matrices, rank: int) -> frozenset[int]:

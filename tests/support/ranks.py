@@ -203,13 +203,14 @@ def flat_parameters() -> None:
                 expect_same_models(a, b)
         for name, make in (
             ("LAMB", optim.LAMB), ("NovoGrad", optim.NovoGrad), ("Prodigy", optim.Prodigy), ("SM3", optim.SM3),
-            ("Adafactor", optim.Adafactor), ("chain", lambda ps: optim.chain(ps, *clipped)),
+            ("Adafactor", optim.Adafactor), ("chain", lambda ps: optim.chain(ps, *clipped)), ("SGLD", optim.SGLD),
         ):  # fmt: skip
             a, _ = flattened(orig)
             opt = make(a.parameters())
             a(torch.ones(4, 5)).square().mean().backward()
             before = [p.detach().clone() for p in a.parameters()]
-            with pytest.raises(ArrayError, match=r"reduces over(.|\n)*FullyShardedDataParallel(.|\n)*use fully_shard"):
+            message = r"(reduces over|draws random)(.|\n)*FullyShardedDataParallel(.|\n)*use fully_shard"
+            with pytest.raises(ArrayError, match=message):
                 opt.step()
             assert all(torch.equal(p, q) for p, q in zip(a.parameters(), before, strict=True)), name
             assert not any(opt.state.values()), name
@@ -330,6 +331,7 @@ def cut_rows_and_columns_are_refused() -> None:
     assert "keep that parameter whole" in text, text
     assert "another rule" in text, text
     assert message_of(optim.SM3, (8, 6), Shard(1)).count("which are cut")
+    assert "parameter 0 of shape (3,): SGLD draws random numbers" in message_of(optim.SGLD, (8, 6), Replicate())
     assert not message_of(optim.Adafactor, (8, 6), Replicate())
     assert not message_of(optim.Adafactor, (9, 4, 2), Shard(0))
 

@@ -35,6 +35,7 @@ def cube_of(x):
     y = poly(m, CBRT) * (CBRT_4 if rest == 2 else (CBRT_2 if rest == 1 else 1))
     cube = y * y * y
     return c, y * (cube + 2 * c) / (2 * cube + c), power_of_two(third)
+
 def odd(k):
     """1 for an odd number, 0 for an even one."""
     return k - 2 * floor(k / 2)
@@ -48,6 +49,14 @@ def cosine_of(k, sine, cosine):
     """cos(x), where sine and cosine are those of |x| - k * pi/2."""
     value = sine if odd(k) == 1 else cosine
     return -value if odd(floor((k + 1) / 2)) == 1 else value
+
+def slope_of(a, b):
+    """Whether a > b; the smaller and the larger of both, or numbers with the same quotient where that has none."""
+    steep = a > b
+    n = b if steep else a
+    d = a if steep else b
+    both = n == INF and d == INF
+    return steep, 1 if both else n, 1 if both or d == 0 else d
 
 def sum_of(a, b):
     """The sum of two numbers, and what its rounding loses."""

@@ -91,14 +91,7 @@ def cos(x):
     return cosine_of(k, sine, cosine)
 
 def atan2(y, x):
-    a = abs(y)
-    b = abs(x)
-    steep = a > b
-    n = b if steep else a
-    d = a if steep else b
-    both = n == INF and d == INF
-    n = 1 if both else n
-    d = 1 if both or d == 0 else d
+    steep, n, d = slope_of(abs(y), abs(x))
     upper = n > d * TAN_EIGHTH_PI
     t = (n - d if upper else n) / (n + d if upper else d)
     z = t * t

@@ -193,14 +193,7 @@ def cos(x):
     return cosine_of(k, sine, cosine)
 
 def atan2(y, x):
-    a = abs(y)
-    b = abs(x)
-    steep = a > b
-    n = b if steep else a
-    d = a if steep else b
-    both = n == INF and d == INF
-    n = 1 if both else n
-    d = 1 if both or d == 0 else d
+    steep, n, d = slope_of(abs(y), abs(x))
     scale = 2**-200 if d > 2**800 else (2**150 if n < 2**-700 else 1)
     n = n * scale
     d = d * scale

@@ -1,25 +1,23 @@
-"""The reference interpreter, the oracle: runs a checked rule with NumPy, before any pass.
+"""One step of a checked rule, before any pass.
 
 In: a checked rule, hyperparameters, and the arrays of one or more tensors. Out: the arrays after one step, in place.
 
-It shares with the kernels the names of the primitives and the arithmetic of scalars (`ir.evaluate`), and nothing else.
-It is slow and plain on purpose: one array for every operation, each rounded to the compute type. Values of lesser
-extent than an element are float64. For a step, a group or a tensor they are Python numbers. For rows, columns and
-matrices they are arrays with as many dimensions as the parameter, of length 1 along those that do not count.
+One array for every operation, each rounded to the compute type. Values of lesser extent than an element are float64.
+For a step, a group or a tensor they are Python numbers. For rows, columns and matrices they are arrays with as many
+dimensions as the parameter, of length 1 along those that do not count.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from .frozen import frozen, replace
-from .ir.draws import normal_of
-from .ir.evaluate import HOST, HyperValues, evaluate
-from .ir.expr import (
+from ..frozen import frozen, replace
+from ..ir.draws import normal_of
+from ..ir.evaluate import HOST, HyperValues, evaluate
+from ..ir.expr import (
     GRADIENT,
     PARAMETER,
     Call,
@@ -42,112 +40,18 @@ from .ir.expr import (
     type_of,
     varying_dimensions,
 )
-from .ir.functions.coefficients import NUMBERS
-from .ir.functions.definition import compiled
-from .ir.functions.lookup import function
-from .ir.primitives import BLOCK, DEFINED, FOLD_OF, LANES, PANEL, Type, power_steps
-from .ir.rule import Rule
+from ..ir.primitives import FOLD_OF, Type
+from ..ir.rule import Rule
+from .draws import drawn
+from .folds import as_matrices, fold_blocks, fold_columns, in_order
+from .primitives import FOLDS, NUMPY
 
-__all__ = [
-    "NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "philox", "shape_of", "step", "step_group",
-]  # fmt: skip
+__all__ = ["Tensor", "computed_group", "evaluated", "initial_state", "shape_of", "step", "step_group"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load
 
 Array: TypeAlias = "NDArray[Any]"
-
-
-def _powi(x: Array, n: Array) -> Array:
-    powers = {1: x}
-    for i, j in power_steps(int(n)):
-        powers[i + j] = powers[i] * powers[j]
-    return powers[int(n)]
-
-
-def _mod(a: Array, b: Array) -> Array:
-    rest = np.fmod(a, b)
-    return np.where(rest == 0, np.copysign(rest, b), np.where((rest < 0) != (b < 0), rest + b, rest))
-
-
-def _floordiv(a: Array, b: Array) -> Array:
-    rest = np.fmod(a, b)
-    near = (a - rest) / b - ((rest != 0) & ((rest < 0) != (b < 0)))
-    whole = np.floor(near)
-    whole = np.where(near - whole > 0.5, whole + 1, whole)
-    return np.where(b == 0, a / b, np.where(near == 0, np.copysign(near, a / b), whole))
-
-
-_TOP, _FRACTION = np.uint64(27), np.uint64(52)
-
-
-def _bits(x: Any) -> NDArray[np.uint64]:
-    return np.asarray(x, np.float64).view(np.uint64)
-
-
-def _exponent(x: Array, least: float) -> Array:
-    return (_bits(x) - _bits(least) + _bits(1.0) >> _FRACTION).astype(np.float64) - 1023
-
-
-def _significand(x: Array, least: float) -> Array:
-    fraction = _bits(x) - _bits(least) + _bits(1.0) & (np.uint64(1) << _FRACTION) - np.uint64(1)
-    return (fraction + _bits(least)).view(np.float64)
-
-
-@cache
-def _made(name: str, dtype: str) -> Callable[..., Array]:
-    return compiled(function(name, dtype), NUMPY)
-
-
-def _defined(name: str) -> Callable[..., Array]:
-    def call(*args: Array) -> Array:
-        dtype = np.result_type(*args)
-        return _made(name, dtype.name)(*(np.asarray(arg, np.float64) for arg in args)).astype(dtype)
-
-    return call
-
-
-NUMPY: dict[str, Callable[..., Any]] = {
-    "neg": np.negative,
-    "add": np.add,
-    "sub": np.subtract,
-    "mul": np.multiply,
-    "div": np.divide,
-    "powi": _powi,
-    "sqrt": np.sqrt,
-    "abs": np.absolute,
-    "sign": np.sign,
-    "floor": np.floor,
-    "mod": _mod,
-    "floordiv": _floordiv,
-    # np.minimum and np.maximum take either zero of two, by position and processor; these take the first.
-    "min": lambda a, b: np.where((b < a) | np.isnan(b), b, a),
-    "max": lambda a, b: np.where((b > a) | np.isnan(b), b, a),
-    "lt": np.less,
-    "le": np.less_equal,
-    "gt": np.greater,
-    "ge": np.greater_equal,
-    "eq": np.equal,
-    "ne": np.not_equal,
-    "and": np.logical_and,
-    "or": np.logical_or,
-    "not": np.logical_not,
-    "where": np.where,
-    "top": lambda x: (_bits(x) >> _TOP << _TOP).view(np.float64),
-    "exponent": _exponent,
-    "significand": _significand,
-    "power_of_two": lambda k: (_bits(k + (1.5 * 2**52 + 1023)) << _FRACTION).view(np.float64),
-    "copysign": np.copysign,
-    "two_over_pi": lambda k: np.array(NUMBERS["TWO_OVER_PI"])[np.asarray(k).astype(np.int64) + 42],
-    **{name: _defined(name) for name in DEFINED},
-}
-
-#: Of each way to fold values: what it starts from, and how it takes one more.
-FOLDS: dict[str, tuple[float, Callable[[Any, Any], Any]]] = {
-    "sum": (0.0, NUMPY["add"]),
-    "max": (-np.inf, NUMPY["max"]),
-    "min": (np.inf, NUMPY["min"]),
-}
 
 
 @frozen
@@ -349,22 +253,8 @@ class _Step:
         """The numbers of a draw, one for each element, in the compute type."""
         if expr.op == "normal":
             return np.asarray(self.value(normal_of(replace(expr, op="tail"))))
-        dtype = self.arrays[PARAMETER].dtype
         seed, t, parameter = (int(self.value(key)) for key in expr.key)
-        elements = np.arange(int(np.prod(self.shape)), dtype=np.uint64).reshape(self.shape)
-        words = philox((elements & _LOW, elements >> _HALF, t % 2**32, expr.number + (t >> 32 << 8)), (seed, parameter))
-        word = words[0] << _HALF | words[1]
-        bits = 24 if dtype == np.float32 else 52
-        upper = word >> np.uint64(64 - bits)
-        match expr.op:
-            case "uniform":
-                drawn = upper * 2.0**-bits
-            case "tail":
-                size = (upper + np.uint64(1)) * 2.0 ** -(bits + 1)
-                drawn = np.where(word & np.uint64(1), -size, size)
-            case _:
-                drawn = np.where(word >> np.uint64(63), -1.0, 1.0)
-        return np.asarray(drawn, dtype)
+        return drawn(expr.op, expr.number, (seed, t, parameter), self.shape, self.arrays[PARAMETER].dtype)
 
     # ---- Reductions ----
 
@@ -411,84 +301,21 @@ class _Step:
         start, take = FOLDS[fold]
         target = shape_of(over, self.shape, self.rule.matrices)
         if not self.rule.tiled:
-            return float(_fold_blocks(x.reshape(1, -1), start, take)[0])
-        x = x.reshape(_as_matrices(x.shape, self.rule.matrices))
+            return float(fold_blocks(x.reshape(1, -1), start, take)[0])
+        x = x.reshape(as_matrices(x.shape, self.rule.matrices))
         if over == Extent.COLUMN:
-            return _fold_columns(x, start, take).reshape(target)
+            return fold_columns(x, start, take).reshape(target)
         rows: Array
         if of == Extent.ELEMENT:
-            rows = _fold_blocks(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), start, take).reshape(x.shape[:2])
+            rows = fold_blocks(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), start, take).reshape(x.shape[:2])
             if over == Extent.ROW:
                 return rows.reshape(target)
         else:
             rows = x.reshape(x.shape[0], x.shape[1] * x.shape[2])
         # Rows of a matrix in order, or of all matrices.
         count = int(np.prod(target))
-        result = _in_order(rows.reshape(count, rows.size // max(1, count)), start, take)
+        result = in_order(rows.reshape(count, rows.size // max(1, count)), start, take)
         return result.reshape(target) if over > Extent.TENSOR else float(result[0])
-
-
-_LOW, _HALF = np.uint64(0xFFFFFFFF), np.uint64(32)
-
-
-def philox(counter: Sequence[Any], key: Sequence[int]) -> list[Array]:
-    """The four words of 32 bits that Philox4x32-10 gives for a counter of four and a key of two, as uint64."""
-    a, b, c, d = (np.asarray(word, np.uint64) for word in counter)
-    first, second = (np.uint64(word) for word in key)
-    for _ in range(10):
-        left, right = np.uint64(0xD2511F53) * a, np.uint64(0xCD9E8D57) * c
-        a, b, c, d = (right >> _HALF) ^ b ^ first, right & _LOW, (left >> _HALF) ^ d ^ second, left & _LOW
-        first, second = (first + np.uint64(0x9E3779B9)) & _LOW, (second + np.uint64(0xBB67AE85)) & _LOW
-    return [a, b, c, d]
-
-
-def _as_matrices(shape: tuple[int, ...], matrices: Matrices) -> tuple[int, int, int]:
-    """How many matrices there are in a shape, of how many rows and columns."""
-    match matrices:
-        case Matrices.LAST_TWO:
-            return int(np.prod(shape[:-2])), shape[-2], shape[-1]
-        case Matrices.FIRST_BY_REST:
-            return 1, shape[0], int(np.prod(shape[1:]))
-        case Matrices.ALL_BUT_LAST:
-            return 1, int(np.prod(shape[:-1])), shape[-1]
-
-
-def _in_order(lines: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
-    """Each line folded from its first value to its last."""
-    total = np.full(lines.shape[0], start)
-    for column in lines.T:
-        total = take(total, column)
-    return total
-
-
-def _fold_blocks(runs: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
-    """Each row of `runs` folded in blocks and lanes."""
-    count, length = runs.shape
-    blocks = -(-length // BLOCK)
-    # What a short block lacks is filled with what changes nothing.
-    size = BLOCK if blocks > 1 else -(-length // LANES) * LANES
-    padded = np.full((count, blocks * size), start)
-    padded[:, :length] = runs
-    lanes = padded.reshape(count * blocks, size // LANES, LANES)
-    total = np.full((count * blocks, LANES), start)
-    for k in range(size // LANES):
-        total = take(total, lanes[:, k])
-    width = LANES
-    while width > 1:
-        width //= 2
-        total = take(total[:, :width], total[:, width : 2 * width])
-    return _in_order(total.reshape(count, blocks), start, take)
-
-
-def _fold_columns(x: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
-    """Each column of each matrix folded, panel by panel."""
-    result = np.full((x.shape[0], x.shape[2]), start)
-    for top in range(0, x.shape[1], PANEL):
-        panel = np.full((x.shape[0], x.shape[2]), start)
-        for i in range(top, min(top + PANEL, x.shape[1])):
-            panel = take(panel, x[:, i])
-        result = take(result, panel)
-    return result
 
 
 def _leaves(expr: Expr) -> list[Expr]:

@@ -1,0 +1,16 @@
+"""The reference interpreter, the oracle: runs a checked rule with NumPy, before any pass.
+
+In: a checked rule, hyperparameters, and the arrays of one or more tensors. Out: the arrays after one step, in place.
+
+It shares with the kernels the names of the primitives, the definitions of functions and the arithmetic of scalars
+(`ir`), and nothing else. It is slow and plain on purpose. A change here changes what the right bits are.
+"""
+
+from .draws import philox
+from .primitives import FOLDS, NUMPY
+from .steps import Tensor, computed_group, evaluated, initial_state, shape_of, step, step_group
+
+__all__ = [
+    "FOLDS", "NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "philox", "shape_of", "step",
+    "step_group",
+]  # fmt: skip

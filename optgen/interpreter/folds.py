@@ -1,0 +1,70 @@
+"""Reductions in the one order that all of optgen keeps to.
+
+In: arrays of float64, and a way to fold values. Out: arrays of what they were folded to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from ..ir.expr import Matrices
+from ..ir.primitives import BLOCK, LANES, PANEL
+
+__all__ = ["as_matrices", "fold_blocks", "fold_columns", "in_order"]
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
+
+
+def as_matrices(shape: tuple[int, ...], matrices: Matrices) -> tuple[int, int, int]:
+    """How many matrices there are in a shape, of how many rows and columns."""
+    match matrices:
+        case Matrices.LAST_TWO:
+            return int(np.prod(shape[:-2])), shape[-2], shape[-1]
+        case Matrices.FIRST_BY_REST:
+            return 1, shape[0], int(np.prod(shape[1:]))
+        case Matrices.ALL_BUT_LAST:
+            return 1, int(np.prod(shape[:-1])), shape[-1]
+
+
+def in_order(lines: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
+    """Each line folded from its first value to its last."""
+    total = np.full(lines.shape[0], start)
+    for column in lines.T:
+        total = take(total, column)
+    return total
+
+
+def fold_blocks(runs: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
+    """Each row of `runs` folded in blocks and lanes."""
+    count, length = runs.shape
+    blocks = -(-length // BLOCK)
+    # What a short block lacks is filled with what changes nothing.
+    size = BLOCK if blocks > 1 else -(-length // LANES) * LANES
+    padded = np.full((count, blocks * size), start)
+    padded[:, :length] = runs
+    lanes = padded.reshape(count * blocks, size // LANES, LANES)
+    total = np.full((count * blocks, LANES), start)
+    for k in range(size // LANES):
+        total = take(total, lanes[:, k])
+    width = LANES
+    while width > 1:
+        width //= 2
+        total = take(total[:, :width], total[:, width : 2 * width])
+    return in_order(total.reshape(count, blocks), start, take)
+
+
+def fold_columns(x: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
+    """Each column of each matrix folded, panel by panel."""
+    result = np.full((x.shape[0], x.shape[2]), start)
+    for top in range(0, x.shape[1], PANEL):
+        panel = np.full((x.shape[0], x.shape[2]), start)
+        for i in range(top, min(top + PANEL, x.shape[1])):
+            panel = take(panel, x[:, i])
+        result = take(result, panel)
+    return result
