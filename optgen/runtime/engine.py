@@ -28,9 +28,11 @@ from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
+from .members import Member, bind_members
 from .overlaps import refuse_overlaps
-from .plan import Member, StepPlan, StepPlans, key_of_list
+from .plan import ListForm, StepPlan, StepPlans, key_of_list
 from .shapes import first_group_states
+from .slots import Key
 
 __all__ = ["NO_NUMBERS", "StepEngine"]
 
@@ -123,13 +125,29 @@ class StepEngine:
         if len(places) < len(params):
             inputs = [inputs[first + i] for first in range(0, len(inputs), len(params)) for i in places]
             params = [params[i] for i in places]
-        plan = self.plans.of(key_of_list(params))
+        key = key_of_list(params)
+        kept = self.plans.of(key)
+        plan = kept or self._composed(key, places, len(inputs))
         if plan is not None:
             held = plan.rebind(params, inputs)
             if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
-                self.plans.last = plan
+                if plan is kept:
+                    self.plans.last = plan
+                else:
+                    self.plans.keep(key, plan)
                 return self._run(plan, params, inputs, numbers)
         return self._step_anew(places, params, inputs, numbers)
+
+    def _composed(self, key: Key, places: Sequence[int], given: int) -> StepPlan | None:
+        """A plan for a list that no plan knows, of parameters that others have had; None unless each is known, goes by
+        the same hyperparameters, and stands apart from the others in memory."""
+        members, number = self.plans.members(key), self.hypers.number
+        if any([number(i, m.kernel.dtype) != m.hypers for i, m in zip(places, members, strict=False)]) or not members:
+            return None
+        states = self.states.bound([member.slot for member in members])
+        form = ListForm(len(members), given, range(len(members)), range(given), (), places)
+        plan = StepPlan(self.library, members, states, form, bound=False)
+        return plan if plan.apart else None
 
     def _run(self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
@@ -162,9 +180,7 @@ class StepEngine:
 
     # ---- Lists that no plan knows ----
 
-    def _step_anew(
-        self, places: Sequence[int], params: list[Any], inputs: list[Any], numbers: HyperValues
-    ) -> bool:  # fmt: skip
+    def _step_anew(self, places: Sequence[int], params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         kernels, others = self.ways.divided(places, params, inputs)
         own = rest = Accepted((), ())
         if kernels or not others:
@@ -174,15 +190,13 @@ class StepEngine:
             if not kernels:
                 return self._interpret(rest)
         members = own.members
-        plan = StepPlan(
-            self.library, members, kernels, others, places, params, inputs,
-            kernel=self._kernel_for([member.given for member in members]),
-            states=self.states.bound([member.slot for member in members]),
-        )  # fmt: skip
+        plan = self._plan_of(members, kernels, others, places, params, inputs)
         take_back = self._begin(own)
         try:
             if plan.lasting:
-                self.plans.keep(key_of_list(params), plan)
+                key = key_of_list(params)
+                self.plans.keep(key, plan)
+                self.plans.know(key, plan)
 
             def run() -> bool:
                 return not members or plan.run(own.sets, self.states.group, inputs)
@@ -244,12 +258,30 @@ class StepEngine:
             members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot))
         return Accepted(members, sets)
 
-    def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:
-        """Gives the kernel of a dtype and a variant for these parameters."""
+    def _plan_of(
+        self, members: Sequence[Member], chosen: Sequence[int], others: Sequence[int], places: Sequence[int],
+        params: list[Any], inputs: list[Any],
+    ) -> StepPlan:  # fmt: skip
+        """The plan of a list: of these members, which stand at the positions `chosen`, and of others."""
+        library, given = self.library, [member.given for member in members]
+        cut = given if library.in_shards(given) else ()
+        states = self.states.bound([member.slot for member in members])
+        bound = bind_members(library, members, states, self._kernels(members, sharded=bool(cut)))
+        at = [first + i for first in range(0, len(inputs), max(1, len(params))) for i in chosen]
+        own = [x for kind in zip(*[member.inputs for member in members], strict=True) for x in kind]
+        made = [x for x, i in zip(own, at, strict=True) if x.seen is not library.gradient_seen(inputs[i])]
+        marks = [(i, library.mark(params[i], inputs[i])) for i in others]
+        form = ListForm(len(params), len(inputs), chosen, at, marks, places, made)
+        return StepPlan(library, bound, states, form, cut=cut, bound=True)
+
+    def _kernels(self, members: Sequence[Member], *, sharded: bool) -> list[Kernel]:
+        """What steps each of these."""
         compilation = self.hypers.compilation
-        if self.library.in_shards(params):
+        if sharded:
             compilation = compilation.in_shards
-        return lambda dtype, variant: kernel_of(compilation, variant, dtype, self._module)
+        keys = [(member.variant, member.dtype) for member in members]
+        found = {key: kernel_of(compilation, *key, self._module) for key in dict.fromkeys(keys)}
+        return [found[key] for key in keys]
 
     def _begin(self, accepted: Accepted) -> Callable[[], None]:
         """Keep the slots of parameters that are about to step, and the states of all of them together. Gives what takes

@@ -107,7 +107,7 @@ class Adapter(Optimizer):
         own = grads if not takes else with_attributes(takes, params, grads)
         engine = self._engine
         with engine.lock:
-            self._states.kept = self.state
+            self._states.entries.kept = self.state
             if modes() or early_mode() or traced():
                 engine.plans.clear()
                 self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
@@ -141,7 +141,7 @@ class Adapter(Optimizer):
             self._engine.expect_rest("evaluate")
             if self._engine.evaluating or not any([rule.evaluation for rule in self._naming.rules]):
                 return
-            self._states.kept = self.state
+            self._states.entries.kept = self.state
             self._groups.read(self.param_groups)
             chosen = list(enumerate(p for group in self.param_groups for p in group["params"]))
             chosen = [(i, p) for i, p in chosen if self.state.get(p)]
