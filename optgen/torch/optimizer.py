@@ -25,6 +25,7 @@ from ..runtime.interrupts import undisturbed
 from .checkpoint import OF_ALL, copies_of_states, fitting
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
+from .options import Options
 from .param_groups import Groups, expect_group
 from .states import TensorStates
 from .tensor_library import TensorLibrary
@@ -57,6 +58,20 @@ class Adapter(Optimizer):
     _groups: Groups
     _ways: TensorWays
     _turns: Turns
+
+    @classmethod
+    def options(cls, *args: Any, **keywords: Any) -> Options:
+        """This rule with hyperparameters, given as to the class, and without parameters: a line of `split`.
+
+        Raises what the class raises. The options can be pickled.
+
+        Examples
+        --------
+        >>> import optgen.torch as optim
+        >>> optim.Lion.options(lr=1e-4)
+        Lion.options(lr=0.0001)
+        """
+        return Options(cls, args, keywords)
 
     # ---- Steps ----
 
@@ -161,10 +176,15 @@ class Adapter(Optimizer):
             if not self._engine.evaluating:
                 return
             with torch.no_grad():
-                for p, kept in list(self.state.items()):
-                    if isinstance(kept, dict) and ASIDE in kept:
+                for p, kept in self._kept():
+                    if ASIDE in kept:
                         p.copy_(kept.pop(ASIDE))
             self._engine.evaluating = False
+
+    def _kept(self) -> list[tuple[torch.Tensor, dict[str, Any]]]:
+        """The parameters with states; `state` may have those of other optimisers too, as in a split."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        return [(p, self.state[p]) for p in params if isinstance(self.state.get(p), dict)]
 
     # ---- States ----
 
@@ -269,7 +289,7 @@ class Adapter(Optimizer):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
             self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
-        self._engine.evaluating = any([isinstance(kept, dict) and ASIDE in kept for kept in self.state.values()])
+        self._engine.evaluating = any([ASIDE in kept for _, kept in self._kept()])
         self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -314,6 +334,16 @@ def naming_of(optimiser: Adapter | type[Adapter]) -> Naming:
 def engine_of(optimiser: Adapter) -> StepEngine:
     """What steps the parameters of an optimiser and keeps their states."""
     return optimiser._engine
+
+
+def step_of(optimiser: Adapter) -> Callable[..., Any]:
+    """The step of an optimiser without its hooks."""
+    return optimiser._step
+
+
+def revival_of(cls: type[Adapter]) -> tuple[Callable[..., Adapter], tuple[Any, ...]]:
+    """A call that makes an optimiser of a class that has not begun; pickles may hold it."""
+    return vars(cls).get("_revival") or (cls.__new__, (cls,))
 
 
 def revive_by(made: Adapter | type[Adapter], revive: Callable[..., Adapter], *given: Any) -> None:
