@@ -13,18 +13,16 @@ from operator import is_
 from threading import RLock
 from typing import Any
 
-import numpy as np
-
 from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError, shown
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.interrupts import to_its_end
 from ..runtime.overlaps import refuse_overlaps
 from ..runtime.slots import Key, Slot, key_of, owner_of
 from ..runtime.together import step_together
-from .array_engine import ArrayEngine
 from .base import Optimiser, engine_of
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
 from .division import Named, SplitLine, divided, in_line, lines_of, listed_names
+from .split_input import array_engine, in_order, listed_values, named_arrays, optimiser_of
 from .split_state import divided_state, joined
 
 __all__ = ["ArraySplit", "split"]
@@ -67,19 +65,8 @@ def split(params: Mapping[str, Any] | Iterable[tuple[str, Any]], /, **lines: Any
       rest: ADAM(eta=0.01, beta=(0.9, 0.999), eps=1e-08), 1 parameter of 3 values: b
     )
     """
-    pairs = params.items() if isinstance(params, Mapping) else params
-    if isinstance(pairs, str | np.ndarray) or not isinstance(pairs, Iterable):
-        hint = 'such as {"W": W, "b": b}'
-        raise ArgumentError(f"split: expected parameters by name, got {type(params).__name__}", hint=hint)
-    named: dict[str, Any] = {}
-    for i, pair in enumerate(pairs):
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            message = f"split: expected pairs of a name and a parameter, got {type(pair).__name__} in place {i}"
-            raise ArgumentError(message, hint='such as {"W": W, "b": b}')
-        if pair[0] in named:
-            raise ArgumentError(f"split: expected one parameter of each name, got {pair[0]!r} twice")
-        named[pair[0]] = pair[1]
-    return ArraySplit(named, [SplitLine(line.name, _optimiser(line), line.patterns) for line in lines_of(lines)])
+    named = named_arrays(params)
+    return ArraySplit(named, [SplitLine(line.name, optimiser_of(line), line.patterns) for line in lines_of(lines)])
 
 
 class ArraySplit:
@@ -98,7 +85,7 @@ class ArraySplit:
         for line in lines:
             for p in taken[line.name]:
                 with in_line(f"{line.name}, {p.name}"):
-                    _array_engine(line.rule).settings.variant(0, arrays[p.name].shape)
+                    array_engine(line.rule).settings.variant(0, arrays[p.name].shape)
         self._hold(params, {line.name: line.rule for line in lines}, of)
 
     def _hold(self, params: Mapping[str, Any], lines: Mapping[str, Optimiser], of: Mapping[str, str]) -> None:
@@ -170,8 +157,8 @@ class ArraySplit:
         """
         with self._lock:
             names, ps = self._found(params)
-            gs = _in_order(grads, names, "gradients")
-            arrays = {name: _in_order(x, names, name) for name, x in inputs.items() if self._takes_arrays(name)}
+            gs = in_order(grads, names, "gradients")
+            arrays = {name: in_order(x, names, name) for name, x in inputs.items() if self._takes_arrays(name)}
             steps = []
             for line, opt in self._lines.items():
                 own = [i for i, name in enumerate(names) if self._of[name] == line]
@@ -180,7 +167,7 @@ class ArraySplit:
                 given = {each.name: inputs[each.name] for each in opt.rule.inputs if each.name in inputs}
                 given |= {name: [arrays[name][i] for i in own] for name in given.keys() & arrays.keys()}
                 run = partial(_step, line, opt, [ps[i] for i in own], [gs[i] for i in own], given)
-                steps.append((_array_engine(opt).engine, run))
+                steps.append((array_engine(opt).engine, run))
             return all(step_together(steps))
 
     def _takes_arrays(self, name: str) -> bool:
@@ -192,7 +179,7 @@ class ArraySplit:
 
     def _found(self, params: Any) -> tuple[list[str], list[Any]]:
         """The names of these parameters, and themselves."""
-        ps = list(params.values()) if isinstance(params, Mapping) else _listed(params, "parameters")
+        ps = list(params.values()) if isinstance(params, Mapping) else listed_values(params, "parameters")
         last, names = self._last
         if len(ps) == len(last) and all(map(is_, ps, last)):
             return names, ps
@@ -238,7 +225,7 @@ class ArraySplit:
 
     def _begun(self, line: str) -> list[str]:
         """The names of the parameters that a line has stepped, in the order in which it did."""
-        return [self._keys[key_of(p, owner)] for owner, p, _ in _array_engine(self._lines[line]).states.parameters()]
+        return [self._keys[key_of(p, owner)] for owner, p, _ in array_engine(self._lines[line]).states.parameters()]
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Take over what `state_dict` gave: hyperparameters, counts and states (copies).
@@ -254,7 +241,7 @@ class ArraySplit:
         parts = divided_state(saved, self.lines)
         loads = []
         for line, opt in self._lines.items():
-            engine = _array_engine(opt)
+            engine = array_engine(opt)
             engine.expect_loadable()
             entries = parts[line]["parameters"]
             with in_line(line):
@@ -293,7 +280,7 @@ class ArraySplit:
             parts: dict[str, dict[str, Any]] = {}
             slots: dict[str, Slot | None] = {}
             for line, opt in self._lines.items():
-                engine = _array_engine(opt)
+                engine = array_engine(opt)
                 engine.engine.expect_training("save parameters")
                 parts[line] = engine.saved_settings() | {"parameters": (), "group": engine.states.group}
                 slots |= {name: engine.states.of(arrays[name]) for name in self.lines[line]}
@@ -354,45 +341,3 @@ def _unpickled(
 def _step(line: str, opt: Optimiser, params: list[Any], grads: list[Any], inputs: Mapping[str, Any]) -> bool:
     with in_line(line):
         return opt.step(params, grads, **inputs)
-
-
-def _optimiser(line: SplitLine) -> Optimiser:
-    """A copy of the optimiser that a line was given."""
-    given = line.rule
-    if isinstance(given, type) and issubclass(given, Optimiser):
-        message = f"split: {line.name}: expected an optimiser, got the class"
-        raise ArgumentError(message, hint=f"make one: {line.name}={given.__name__}()")
-    if not isinstance(given, Optimiser) or not isinstance(engine_of(given), ArrayEngine):
-        raise ArgumentError(f"split: {line.name}: expected an optimiser, got {shown(given)}", hint="such as ADAM(1e-3)")
-    if engine_of(given).begun:
-        message = (
-            f"split: {line.name}: expected an optimiser that has not stepped, got {type(given).__name__}, which has"
-        )
-        raise StateError(message, hint="make it anew: a split begins with states of its own")
-    return copy(given)
-
-
-def _array_engine(opt: Optimiser) -> ArrayEngine:
-    engine = engine_of(opt)
-    assert isinstance(engine, ArrayEngine)
-    return engine
-
-
-def _in_order(given: Any, names: Sequence[str], what: str) -> list[Any]:
-    """Something for each parameter, in their order."""
-    if isinstance(given, Mapping):
-        if given.keys() != set(names):
-            got = listed_names(map(str, given))
-            raise ArgumentError(f"expected {what} of {listed_names(names)}, got those of {got}")
-        return [given[name] for name in names]
-    return _listed(given, what, len(names))
-
-
-def _listed(given: Any, what: str, count: int | None = None) -> list[Any]:
-    if isinstance(given, np.ndarray) or not isinstance(given, Iterable):
-        hint = "opt.step({'W': W}, {'W': g}), or opt.step([W], [g])"
-        raise ArrayError(f"expected a sequence or mapping of {what}, got {type(given).__name__}", hint=hint)
-    values = list(given)
-    if count is not None and len(values) != count:
-        raise ArrayError(f"expected {what} of {count} parameters, got {len(values)}")
-    return values

@@ -19,22 +19,17 @@ import torch
 from torch.optim import Optimizer
 
 from ..errors import ArgumentError, StateError, excerpt, shown
-from ..optimiser.base import Optimiser
-from ..optimiser.chain import Chain
 from ..optimiser.division import Named, SplitLine, divided, in_line, line_of, lines_of, listed_names
 from ..runtime.interrupts import undisturbed
 from ..runtime.together import step_together
 from .checkpoint import OF_ALL, expect_layout, fitting
-from .classes import chain
+from .lines import LINE, RULE, inputs_of_lines, options_of, respell_momentum, shared_defaults, step_line
 from .named import group_of, named_parameters
-from .optimizer import Adapter, engine_of, naming_of, step_of
-from .options import ChainOptions, Options
+from .optimizer import Adapter, engine_of, naming_of
 from .param_groups import expect_shapes
 
 __all__ = ["Split", "split"]
 
-#: What a group of a split has besides: the name of its line, and that of its rule.
-LINE, RULE = "line", "rule"
 #: Where a pickle has what the lines keep beside groups and states.
 _OF_LINES = "_of_lines"
 
@@ -81,11 +76,11 @@ class Split(Optimizer):
     _lines: Sequence[SplitLine]
 
     def __init__(self, params: Any, /, **lines: Any) -> None:
-        self._lines = [SplitLine(line.name, _options(line), line.patterns) for line in lines_of(lines)]
+        self._lines = [SplitLine(line.name, options_of(line), line.patterns) for line in lines_of(lines)]
         self._members: dict[str, Adapter] = {}
         taken = divided(self._lines, named_parameters(params, "split"))
         super().__init__([group_of(own, {LINE: name}) for name, own in taken.items() if own], {})
-        self.defaults.update(_defaults(list(self._members.values())))
+        self.defaults.update(shared_defaults(list(self._members.values())))
 
     @property
     def lines(self) -> dict[str, tuple[str, ...]]:
@@ -118,7 +113,7 @@ class Split(Optimizer):
                 member = found[line.name] = self._members[line.name]
                 member.param_groups, member.state = groups, self.state
                 for group in groups:
-                    _respell(naming_of(member).keys, group)
+                    respell_momentum(naming_of(member).keys, group)
         return found
 
     @property
@@ -152,7 +147,7 @@ class Split(Optimizer):
             member.add_param_group(param_group)
         self.param_groups.append(param_group)
 
-    def _line_for(self, group: Mapping[str, Any], params: Sequence[Named]) -> Line:
+    def _line_for(self, group: Mapping[str, Any], params: Sequence[Named]) -> SplitLine:
         lines = {line.name: line for line in self._lines}
         if LINE in group:
             if group[LINE] not in lines:
@@ -199,8 +194,8 @@ class Split(Optimizer):
         with self._lock:
             # Nested: the last one changes its parameters first, and PyTorch's loop may refuse until then.
             members = sorted(self._current().values(), key=lambda member: not naming_of(member).strategy.interprets)
-            given = _inputs(members, inputs, loss)
-            step_together([(engine_of(m), partial(_step, m, own)) for m, own in zip(members, given, strict=True)])
+            given = inputs_of_lines(members, inputs, loss)
+            step_together([(engine_of(m), partial(step_line, m, own)) for m, own in zip(members, given, strict=True)])
         return loss
 
     # ---- Evaluation ----
@@ -233,6 +228,11 @@ class Split(Optimizer):
                 member.set_state(p, **values)
                 return
         raise ArgumentError(f"expected a parameter of this split, got another {type(p).__name__}")
+
+    def state_of_all(self) -> dict[str, float]:
+        """The states that all parameters of a line have together, as LINE/STATE, in numbers."""
+        members = self._current().items()
+        return {f"{line}/{name}": value for line, m in members for name, value in m.state_of_all().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups, which name line and rule."""
@@ -333,62 +333,6 @@ class Split(Optimizer):
                 member.__setstate__({"state": self.state, "param_groups": groups, **more.get(line.name, {})})
 
 
-def _options(line: SplitLine) -> Any:
-    """What makes the optimiser of a line."""
-    rule = line.rule
-    if isinstance(rule, Options | ChainOptions):
-        return rule
-    if isinstance(rule, Chain):
-        return ChainOptions(rule, chain)
-    hint = f"{line.name}=optgen.torch.AdamW.options(lr=1e-3)"
-    got = shown(rule)
-    if isinstance(rule, type) and issubclass(rule, Adapter):
-        got, hint = f"the class {rule.__name__}", f"{line.name}=optgen.torch.{rule.__name__}.options()"
-    elif isinstance(rule, Optimizer):
-        got = f"an optimiser, {type(rule).__name__}, which has parameters already"
-    elif isinstance(rule, Optimiser):
-        got, hint = f"{type(rule).__name__} for NumPy", f"optgen.torch.{type(rule).__name__}.options(...), or a chain"
-    raise ArgumentError(f"split: {line.name}: expected options of a rule, got {got}", hint=hint)
-
-
-def _named(group: Mapping[str, Any]) -> list[Named]:
-    """The parameters of a group, which has names beside them or with them."""
-    params, names = group["params"], group.get("param_names")
-    if names is not None and not isinstance(params, torch.Tensor):
-        params = list(zip(names, params, strict=True))
-    return named_parameters(params, "add_param_group")
-
-
-def _defaults(members: Sequence[Adapter]) -> dict[str, Any]:
-    """What all lines have a default for, with that of the first. Schedulers that cycle the momentum look for it here:
-    where not all have `betas`, they find `momentum`."""
-    first, *others = [member.defaults for member in members]
-    shared = {key: value for key, value in first.items() if all(key in other for other in others)}
-    cycled = [other for other in (first, *others) if other.keys() & {"betas", "momentum"}]
-    return shared | ({"momentum": 0.0} if cycled and not shared.keys() & {"betas", "momentum"} else {})
-
-
-def _respell(keys: Sequence[str], group: dict[str, Any]) -> None:
-    """What a scheduler has set as `momentum` is the first of the betas of a rule that has these."""
-    if "momentum" in group and "momentum" not in keys and "betas" in keys:
-        group["betas"] = (group.pop("momentum"), *group["betas"][1:])
-
-
-def _step(member: Adapter, inputs: Mapping[str, Any]) -> None:
-    with in_line(member.param_groups[0][LINE]):
-        step_of(member)(**inputs)
-
-
-def _inputs(members: Sequence[Adapter], given: Mapping[str, Any], loss: Any) -> list[dict[str, Any]]:
-    """Of what a step is given, what each line takes; ArgumentError for what none does."""
-    names = [{each.name for each in naming_of(member).inputs} for member in members]
-    for name in given:
-        if not any(name in own for own in names):
-            raise ArgumentError(f"step: expected inputs that a rule takes, got {name!r}, which none does")
-    given = given if loss is None else {"loss": loss, **given}
-    return [{name: value for name, value in given.items() if name in own} for own in names]
-
-
 def _name_rules(optimiser: Any, saved: dict[str, Any]) -> None:
     """Adds to a state dict what PyTorch's has not: the rules, and what all parameters of a line have together."""
     members = optimiser._current()
@@ -397,3 +341,11 @@ def _name_rules(optimiser: Any, saved: dict[str, Any]) -> None:
         together = engine_of(members[group[LINE]]).states.group
         if together:
             group[OF_ALL] = {name: float(value) for name, value in together.items()}
+
+
+def _named(group: Mapping[str, Any]) -> list[Named]:
+    """The parameters of a group, which has names beside them or with them."""
+    params, names = group["params"], group.get("param_names")
+    if names is not None and not isinstance(params, torch.Tensor):
+        params = list(zip(names, params, strict=True))
+    return named_parameters(params, "add_param_group")
