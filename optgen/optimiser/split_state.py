@@ -48,12 +48,12 @@ def divided_state(saved: Any, lines: Mapping[str, Sequence[str]]) -> dict[str, d
     if not isinstance(entries, Mapping) or not all(isinstance(name, str) and name in of for name in entries):
         got = listed(entries) if isinstance(entries, Mapping) else shown(entries)
         raise StateError(f"expected parameters among {listed_names(of)}, got {got}")
-    if not isinstance(group, Mapping) or not all(isinstance(key, str) for key in group):
+    if not isinstance(group, Mapping) or not all(isinstance(k, str) and k.rpartition("/")[0] in lines for k in group):
         raise StateError(f"expected states of the lines as LINE/STATE, got {shown(group)}")
     return {
         line: {"format": saved["format"]}
         | {key: saved[key][line] for key in _OF_LINES}
         | {"parameters": {name: x for name, x in entries.items() if of[name] == line and x is not None}}
-        | {"group": {key.removeprefix(f"{line}/"): x for key, x in group.items() if key.startswith(f"{line}/")}}
+        | {"group": {key[len(line) + 1 :]: x for key, x in group.items() if key.rpartition("/")[0] == line}}
         for line in lines
     }

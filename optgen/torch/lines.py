@@ -51,10 +51,12 @@ def shared_defaults(members: Sequence[Adapter]) -> dict[str, Any]:
     return shared | ({"momentum": 0.0} if cycled and not shared.keys() & {"betas", "momentum"} else {})
 
 
-def respell_momentum(keys: Sequence[str], group: dict[str, Any]) -> None:
+def respell_momentum(keys: Sequence[str], groups: Sequence[dict[str, Any]]) -> None:
     """What a scheduler has set as `momentum` is the first of the betas of a rule that has these."""
-    if "momentum" in group and "momentum" not in keys and "betas" in keys:
-        group["betas"] = (group.pop("momentum"), *group["betas"][1:])
+    if "betas" in keys and "momentum" not in keys:
+        for group in groups:
+            if "momentum" in group:
+                group["betas"] = (group.pop("momentum"), *group["betas"][1:])
 
 
 def inputs_of_lines(members: Sequence[Adapter], given: Mapping[str, Any], loss: Any) -> list[dict[str, Any]]:

@@ -107,13 +107,18 @@ class Split(Optimizer):
 
     def _current(self) -> dict[str, Adapter]:
         """The optimisers of the lines that have groups, by these groups and states as they are now."""
+        groups: dict[Any, list[dict[str, Any]]] = {}
+        for group in self.param_groups:
+            groups.setdefault(group.get(LINE), []).append(group)
         found = {}
-        for line in self._lines:
-            if groups := self._groups_of(line.name):
-                member = found[line.name] = self._members[line.name]
-                member.param_groups, member.state = groups, self.state
-                for group in groups:
-                    respell_momentum(naming_of(member).keys, group)
+        for name, member in self._members.items():
+            if own := groups.pop(name, None):
+                found[name] = member
+                member.param_groups, member.state = own, self.state
+                respell_momentum(naming_of(member).keys, own)
+        if groups:
+            message = f"expected groups that name a line of {', '.join(self._members)}, got {shown(next(iter(groups)))}"
+            raise ArgumentError(message, hint="add them by opt.add_param_group")
         return found
 
     @property
@@ -143,7 +148,7 @@ class Split(Optimizer):
             member = line.rule.made([param_group])
             self._members[line.name] = member
         else:
-            self._current()
+            self._current()  # by which it goes
             member.add_param_group(param_group)
         self.param_groups.append(param_group)
 
@@ -185,7 +190,7 @@ class Split(Optimizer):
         As a step of each rule does. What a line refuses is refused before any has changed anything, but for what
         PyTorch's own loop refuses by itself, such as sparse gradients, where two lines have rules of PyTorch.
         """
-        for member in self._current().values():
+        for member in self._members.values():
             engine_of(member).expect_training("step")
         loss = None
         if closure is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +123,19 @@ def test_a_schedule_is_called_once_a_step_and_refuses_all_lines() -> None:
     assert same(params, before)
     opt["rest"].eta = 0.1
     assert opt.step(params, arrays())
+
+
+def test_an_interrupt_is_raised_when_all_lines_have_stepped() -> None:
+    def rate(t: int) -> float:
+        signal.raise_signal(signal.SIGINT)
+        return 0.01
+
+    params = arrays()
+    opt = split(params, **(lines() | {"matrices": Lion(rate)}))
+    for t in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            opt.step(params, arrays(1 + t))
+    assert same(params, expected(3))
 
 
 def test_a_schedule_may_not_step_its_own_split() -> None:

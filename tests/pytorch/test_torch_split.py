@@ -500,6 +500,13 @@ def test_a_group_that_does_not_fit_is_refused(group: Any, kind: Any, message: st
     assert same(model, expected(3))
 
 
+def test_a_group_that_no_line_knows_is_refused_by_the_step() -> None:
+    _, opt = begun(1)
+    opt.param_groups.append({"params": [torch.zeros(2)], "lr": 0.1})
+    with pytest.raises(ArgumentError, match="expected groups that name a line of matrices, rest, last, got None"):
+        opt.step()
+
+
 def test_groups_by_patterns_are_those_of_one_rule() -> None:
     model = build()
     groups = optim.groups(model, {("*.bias", "0"): {"weight_decay": 0.0}, "3": {"lr": 0.5}})
