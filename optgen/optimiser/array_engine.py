@@ -93,8 +93,9 @@ class ArrayEngine:
         if not inputs and not self._takes_inputs:
             return self.engine.step(params, grads)
         rule = self.settings.rule
-        found = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
-        return self.engine.step(params, [*grads, *arrays_of(rule, found, len(params))], numbers_of(rule, found))
+        found, lacking = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
+        arrays = arrays_of(rule, found, grads, len(params))
+        return self.engine.step(params, [*grads, *arrays], numbers_of(rule, found), lacking)
 
     # ---- States ----
 

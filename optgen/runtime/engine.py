@@ -23,11 +23,12 @@ from ..errors import ArgumentError, ArrayError
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
 from ..ir.expr import GRADIENT, PARAMETER
-from .array_library import ArrayLibrary
+from .array_library import ArrayLibrary, ParameterSlot
 from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
+from .lacking import Lacking, refuse_read
 from .overlaps import refuse_overlaps
 from .plan import Member, StepPlan, StepPlans, key_of_list
 from .shapes import first_group_states
@@ -66,6 +67,7 @@ class StepEngine:
         #: Held by whoever steps, reads or changes the optimiser.
         self.lock = RLock()
         self._stepping = False
+        self._lacking: Sequence[Lacking] = ()
         #: Whether parameters have the values that they are evaluated with.
         self.evaluating = False
         self.begin_anew(hypers, states, ways)
@@ -96,14 +98,22 @@ class StepEngine:
         self.lock = RLock()
         self._stepping = False
 
-    def step(self, params: list[Any], inputs: list[Any], numbers: HyperValues = NO_NUMBERS) -> bool:
-        """One step of a list; whether it counts. If not, nothing has changed but what always does."""
+    def step(
+        self,
+        params: list[Any],
+        inputs: list[Any],
+        numbers: HyperValues = NO_NUMBERS,
+        lacking: Sequence[Lacking] = (),
+    ) -> bool:
+        """One step of a list; whether it counts. If not, nothing has changed but what always does. `lacking`: inputs
+        with something else in their place."""
         with self.lock:
             if self._stepping:
                 self.expect_rest("step")
             if self.evaluating:
                 self.expect_training("step")
             self._stepping = True
+            self._lacking = lacking
             try:
                 plan = self.plans.last
                 held = plan.rebind(params, inputs) if plan is not None else None
@@ -149,6 +159,10 @@ class StepEngine:
             hypers.refuse_vanishing(plan.dtypes, sets)
         if numbers:
             sets = with_numbers(sets, numbers)
+        if self._lacking:
+            places = range(len(params)) if plan.places is None else plan.places
+            at = [(id(params[i]), plan.standing[i]) for i in places]
+            self._refuse_lacking(at, plan.members, sets)
         return plan.run(sets, self.states.group, inputs) or self._refused(plan, inputs, sets)
 
     def _refused(self, plan: StepPlan, inputs: Sequence[Any], sets: Sequence[ValuesByCount]) -> bool:
@@ -159,6 +173,19 @@ class StepEngine:
                 if assign.target == GRADIENT:
                     self.library.fill(g, float(evaluate(assign.value, values, 0, {})))
         return False
+
+    def _refuse_lacking(
+        self,
+        at: Sequence[tuple[int, int]],
+        members: Sequence[tuple[int, int, ParameterSlot]],
+        sets: Sequence[ValuesByCount],
+    ) -> None:
+        """An error if a step reads an input that it lacks. `at`: the identities and places of the parameters.
+        `members`: of each the variant, which set of hyperparameters it goes by, and its state."""
+        rules = self.hypers.compilation.rules
+        pairs = zip(at, members, strict=True)
+        steps = [(*who, rules[variant], sets[number][slot.t + 1], slot) for who, (variant, number, slot) in pairs]
+        refuse_read(self._lacking, steps)
 
     # ---- Lists that no plan knows ----
 
@@ -224,7 +251,9 @@ class StepEngine:
         # Before memory is taken for new states: a refused step should not take it.
         kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
         overwrites = any([rule.overwrites for rule in rules])
-        gs, *others = [[x.memory for x in each] for each in arrays] or [[]]
+        lacking = {each.name for each in self._lacking}  # with gradients in their place
+        looked = [own for name, own in zip(names, arrays, strict=True) if name not in lacking]
+        gs, *others = [[x.memory for x in own] for own in looked] or [[]]
         refuse_overlaps(memory, gs, kept, list(chain.from_iterable(others)), overwrites=overwrites)
         seen = [x.seen for x in (*ps, *chain.from_iterable(arrays))] if hypers.fixed is None else []
         before = [(library.reader.mark(x), library.reader.address(x)) for x in seen]
@@ -242,6 +271,9 @@ class StepEngine:
             slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
             own = [each[i] for each in arrays]
             members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot))
+        if self._lacking:
+            of_members = [(member.variant, member.hypers, member.slot) for member in members]
+            self._refuse_lacking([(id(p), place) for p, place in zip(given, at, strict=True)], of_members, sets)
         return Accepted(members, sets)
 
     def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:

@@ -103,7 +103,10 @@ class StepPlan:
         self.others = [(i, library.mark(params[i], inputs[i])) for i in others]
         self.standing = standing
         self._count, self._given = len(params), len(inputs)
-        self._places = list(places) if others else None
+        #: Where the members stand in the list; None if they are all of it.
+        self.places = list(places) if others else None
+        #: Of each member its variant, which set of hyperparameters it goes by, and its state.
+        self.members = [(member.variant, member.hypers, member.slot) for member in members]
         # Where the inputs of the members stand, those of one kind after the other.
         at = [first + i for first in range(0, len(inputs), max(1, len(params))) for i in places]
         self._input_places = at if others else None
@@ -184,8 +187,8 @@ class StepPlan:
         for i, mark in self.others:
             if library.mark(params[i], inputs[i]) != mark:
                 return None
-        if self._places is not None and self._input_places is not None:
-            params, inputs = [params[i] for i in self._places], [inputs[i] for i in self._input_places]
+        if self.places is not None and self._input_places is not None:
+            params, inputs = [params[i] for i in self.places], [inputs[i] for i in self._input_places]
         if self._through:
             params, inputs = list(map(library.parameter_seen, params)), list(map(library.gradient_seen, inputs))
         if any([library.is_deferred(inputs[i]) for i in self._deferrable]):
@@ -240,7 +243,7 @@ class StepPlan:
 
     def gradients(self, inputs: Sequence[Any]) -> list[tuple[Rule, Any]]:
         """Of the parameters that kernels step: the rule that steps each, and its gradient."""
-        chosen = inputs[: self._count] if self._places is None else [inputs[i] for i in self._places]
+        chosen = inputs[: self._count] if self.places is None else [inputs[i] for i in self.places]
         rules = {
             int(i): b.kernel.rule for b, own in zip(self._bound.bindings, self._bound.order, strict=True) for i in own
         }

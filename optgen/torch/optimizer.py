@@ -97,7 +97,7 @@ class Adapter(Optimizer):
         if found is not None and float(found):  # what a GradScaler has found
             return loss
         takes = self._naming.inputs
-        numbers = numbers_given(self._naming, inputs, loss) if takes or inputs else NO_NUMBERS
+        numbers, lacking = numbers_given(self._naming, inputs, loss) if takes or inputs else (NO_NUMBERS, [])
         params: list[torch.Tensor] = []
         for group in self.param_groups:
             params += group["params"]
@@ -105,7 +105,10 @@ class Adapter(Optimizer):
         if scale is not None:
             with torch.no_grad():
                 torch._foreach_div_([g for g in grads if g is not None], float(scale))
-        own = grads if not takes else with_attributes(takes, params, grads)
+        own = grads
+        if takes:
+            own, missing = with_attributes(self._naming.rules[0], params, grads, self._groups.what)
+            lacking += missing
         engine = self._engine
         with engine.lock:
             self._states.kept = self.state
@@ -119,11 +122,11 @@ class Adapter(Optimizer):
                 self._groups.changed = False
             if not self._turns.tied:
                 try:
-                    engine.step(params, own, numbers)
+                    engine.step(params, own, numbers, lacking)
                     return loss
                 except OverlapError:
                     pass
-            self._turns.step(params, own, numbers)
+            self._turns.step(params, own, numbers, lacking)
         return loss
 
     _watched = Optimizer.profile_hook_step(_step)
