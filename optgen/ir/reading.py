@@ -33,7 +33,7 @@ def inputs_read(
         Its states of one number, as they are before the step.
     """
     reading = _Reading(rule, values, t, states, frozenset(lacking))
-    reading.follow(rule.stores | {rule.accept})
+    reading.follow(rule.stores | rule.reported | {rule.accept})
     return frozenset(reading.found)
 
 

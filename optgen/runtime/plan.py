@@ -22,9 +22,10 @@ from .bound import BoundKernels
 from .clock import Clock
 from .guard import BoundGradients, Guard
 from .kernel import Kernel
+from .reports import of_kernels
 from .slots import Key
 
-__all__ = ["Member", "StepPlan", "StepPlans", "key_of_list"]
+__all__ = ["Accepted", "Member", "StepPlan", "StepPlans", "key_of_list"]
 
 #: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
 #: are stepped together, or one by one, however many they are.
@@ -62,6 +63,14 @@ class Member:
     slot: ParameterSlot
 
 
+@frozen
+class Accepted:
+    """Parameters of a step after every check, and the sets of hyperparameters for their counts."""
+
+    members: Sequence[Member]
+    sets: Sequence[ValuesByCount]
+
+
 class StepPlan:
     """One checked list.
 
@@ -79,6 +88,8 @@ class StepPlan:
         Where the whole list stands among all parameters of the optimiser.
     params, inputs
         The whole list: of the inputs, first the gradient of each parameter, then the next input of each.
+    rules
+        The rule, in all its variants.
     kernel
         Gives the kernel of a dtype and a variant; what it raises goes through.
     states
@@ -95,6 +106,7 @@ class StepPlan:
         params: Sequence[Any],
         inputs: Sequence[Any],
         *,
+        rules: Sequence[Rule],
         kernel: Callable[[str, int], Kernel],
         states: BoundStates,
     ) -> None:
@@ -123,6 +135,8 @@ class StepPlan:
             return members[i].p.memory, *own, *states.arrays(i, rule.tensor_states)
 
         self._bound = BoundKernels(kernel, keys, arrays, *library.threads())
+        #: What its kernels report; None if they report nothing.
+        self.reports = of_kernels(self._bound, [rules[member.variant] for member in members], self.slots)
         self.grouped = self._bound.grouped
         if library.in_shards(given):
             pairs = zip(self._bound.bindings, self._bound.order, strict=True)

@@ -18,6 +18,7 @@ from ..runtime.arrays import Array
 from ..runtime.engine import StepEngine
 from ..runtime.lacking import Lacking
 from ..runtime.overlaps import first_overlap
+from ..runtime.reports import Reports
 from .naming import Naming
 from .param_groups import Groups
 from .tensors import has_memory, local
@@ -62,6 +63,7 @@ class Turns:
         # What nothing steps is refused before the first turn.
         own = [inputs[first + i] for first in range(0, len(inputs), max(1, count)) for i in given]
         self._ways.divided(given, [params[i] for i in given], own)
+        reports: list[Reports] = []
         for turn in found:
             of_turn = [x if i % count in turn.places else None for i, x in enumerate(inputs)]
             if turn.inside:
@@ -70,6 +72,8 @@ class Turns:
                 self._engine.step(params, of_turn, numbers, lacking)
             except OverlapError as error:  # of states, or of gradients that are overwritten
                 raise OverlapError(error.message, hint=_CLONE) from None
+            reports += self._engine.reports or ()
+            self._engine.reports = reports
 
     def _take_apart(self, params: list[Any], grads: list[Any], inside: Sequence[int]) -> None:
         """Leaves no gradient in the memory of its parameter. PyTorch's loop may write a parameter before it reads such
