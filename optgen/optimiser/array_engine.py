@@ -21,6 +21,7 @@ from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import to_its_end
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
+from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states, small_shapes
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
@@ -43,6 +44,7 @@ class Engine(Protocol):
 
     def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> bool: ...
     def state(self, p: Any = None) -> dict[str, Any]: ...
+    def report(self, p: Any = None) -> dict[str, Any]: ...
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
@@ -93,8 +95,9 @@ class ArrayEngine:
         if not inputs and not self._takes_inputs:
             return self.engine.step(params, grads)
         rule = self.settings.rule
-        found = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
-        return self.engine.step(params, [*grads, *arrays_of(rule, found, len(params))], numbers_of(rule, found))
+        found, lacking = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
+        arrays = arrays_of(rule, found, grads, len(params))
+        return self.engine.step(params, [*grads, *arrays], numbers_of(rule, found), lacking)
 
     # ---- States ----
 
@@ -117,6 +120,18 @@ class ArrayEngine:
         """The states of all parameters together, or what they would start as."""
         rule, begun = self.settings.rule, self.states.group
         return first_group_states(rule, self._first) if rule.grouped and not begun else begun
+
+    def report(self, p: Any = None) -> dict[str, Any]:
+        array = None if p is None else as_parameter(p, 0, 1)
+        found = last_reports(self.engine.reports, self.settings.compilation.rules)
+        shared = {name: value for each in found for name, value in each.shared().items()}
+        if array is None or not found:
+            return shared
+        slot = self.states.of(array)
+        own = None if slot is None else found[0].of(slot)
+        if own is None:
+            raise StateError("expected a parameter of the last step, got another one", hint="step it, then ask")
+        return {**own, **shared}
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
         self.engine.expect_rest("set a state")
@@ -236,7 +251,7 @@ class ArrayEngine:
         self, saved: Mapping[str, Any]
     ) -> tuple[dict[str, tuple[Given, ...]], list[Slot], dict[str, Array]]:
         settings = self.settings
-        expect_same(saved, settings.rule.name, settings.saved_flags(), settings.values)
+        expect_same(saved, settings.rule.name, settings.saved_flags(), settings.usual_flags(), settings.values)
         given = saved["hyperparameters"]
         values = {n: read_value(settings.spellings[n][0], given[n], own) for n, own in settings.values.items()}
         settings.refuse_other_variant(values)

@@ -205,6 +205,14 @@ class ArraySplit:
         with self._lock:
             return self._line_of(p).state(p)
 
+    def report(self, p: Any = None) -> dict[str, Any]:
+        """What the last step reports of parameter `p`, as the rule of its line does; without one, what that is of all
+        parameters of a line, as LINE/NAME."""
+        with self._lock:
+            if p is not None:
+                return self._line_of(p).report(p)
+            return {f"{line}/{name}": x for line, opt in self._lines.items() for name, x in opt.report().items()}
+
     def set_state(self, p: Any, /, **values: Any) -> None:
         """Set states of parameter `p`, or its count `t`, by hand, as the rule of its line does."""
         with self._lock:

@@ -18,7 +18,7 @@ from ..errors import ArgumentError, shown
 from ..optimiser.division import Named, chosen
 from .checkpoint import unwrapped
 
-__all__ = ["groups", "named_parameters"]
+__all__ = ["groups", "parameters_by_name"]
 
 _MODEL = "give the model, or list(model.named_parameters())"
 
@@ -60,7 +60,7 @@ def groups(params: Any, patterns: Mapping[Any, Mapping[str, Any]]) -> list[dict[
         if not isinstance(settings, Mapping) or "params" in settings:
             message = f"groups: {shown(key)}: expected what a group says beside its parameters, got {shown(settings)}"
             raise ArgumentError(message, hint="such as dict(weight_decay=0.0)")
-    found = chosen(patterns, named_parameters(params, "groups"), "groups")
+    found = chosen(patterns, parameters_by_name(params, "groups"), "groups")
     said = [*patterns.values(), {}]
     return [group_of(own, settings) for own, settings in zip(found, said, strict=True) if own]
 
@@ -71,7 +71,7 @@ def group_of(params: Iterable[Named], settings: Mapping[str, Any]) -> dict[str, 
     return {"params": [p.given for p in params], "param_names": [p.name for p in params], **settings}
 
 
-def named_parameters(given: Any, where: str) -> list[Named]:
+def parameters_by_name(given: Any, where: str) -> list[Named]:
     """The parameters of a model, each once, with all its names; ArgumentError where there are none."""
     if isinstance(given, torch.nn.Module):
         pairs: Any = given.named_parameters(remove_duplicate=False)

@@ -6,7 +6,7 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cache
 from operator import itemgetter
 from types import UnionType
@@ -214,6 +214,15 @@ def called(groups: Sequence[Mapping[str, Any]], i: int) -> str:
             return f"parameter {i} ({names[within]})" if names else f"parameter {i}"
         within -= len(group["params"])
     return f"parameter {i}"
+
+
+def named_parameters(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, str]]:
+    """All parameters with their names, or with their numbers, counted over all groups, where there are no names."""
+    first = 0
+    for group in groups:
+        params = group["params"]
+        yield from zip(params, group.get("param_names") or map(str, range(first, first + len(params))), strict=True)
+        first += len(params)
 
 
 def expect_absent(naming: Naming, given: Mapping[str, Any], where: str) -> None:

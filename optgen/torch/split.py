@@ -24,7 +24,7 @@ from ..runtime.interrupts import undisturbed
 from ..runtime.together import step_together
 from .checkpoint import OF_ALL, expect_layout, fitting
 from .lines import LINE, RULE, inputs_of_lines, options_of, respell_momentum, shared_defaults, step_line
-from .named import group_of, named_parameters
+from .named import group_of, parameters_by_name
 from .optimizer import Adapter, engine_of, naming_of
 from .param_groups import expect_shapes
 
@@ -78,7 +78,7 @@ class Split(Optimizer):
     def __init__(self, params: Any, /, **lines: Any) -> None:
         self._lines = [SplitLine(line.name, options_of(line), line.patterns) for line in lines_of(lines)]
         self._members: dict[str, Adapter] = {}
-        taken = divided(self._lines, named_parameters(params, "split"))
+        taken = divided(self._lines, parameters_by_name(params, "split"))
         super().__init__([group_of(own, {LINE: name}) for name, own in taken.items() if own], {})
         self.defaults.update(shared_defaults(list(self._members.values())))
 
@@ -239,6 +239,11 @@ class Split(Optimizer):
         members = self._current().items()
         return {f"{line}/{name}": value for line, m in members for name, value in m.state_of_all().items()}
 
+    def report(self) -> dict[str, Any]:
+        """What the last step reports, as each rule does, with the name of its line in front: `rest/grad_norm`."""
+        members = self._current().items()
+        return {f"{line}/{name}": value for line, m in members for name, value in m.report().items()}
+
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups, which name line and rule."""
         with self._lock:
@@ -353,4 +358,4 @@ def _named(group: Mapping[str, Any]) -> list[Named]:
     params, names = group["params"], group.get("param_names")
     if names is not None and not isinstance(params, torch.Tensor):
         params = list(zip(names, params, strict=True))
-    return named_parameters(params, "add_param_group")
+    return parameters_by_name(params, "add_param_group")

@@ -168,6 +168,15 @@ def test_a_line_may_be_a_chain_whose_norm_is_of_the_line() -> None:
     assert np.array_equal(params["W"], twins["W"])
 
 
+def test_reports_go_by_their_line() -> None:
+    params, gs = arrays(), arrays(1)
+    opt = split(params, matrices=optgen.LAMB(), rest=chain(ClipGlobalNorm(0.1), Descent(1.0)))
+    opt.step(params, gs)
+    norm = np.sqrt(np.sum(gs["b"] ** 2) + np.sum(gs["c"] ** 2))
+    assert opt.report() == {"rest/clipglobalnorm/norm": pytest.approx(norm)}
+    assert opt.report(params["W"]).keys() == {"trust_ratio"}
+
+
 # ---- States ----
 
 

@@ -344,6 +344,13 @@ def test_hooks_of_states_are_called_once() -> None:
     follow(model, [opt], 1)
 
 
+def test_reports_and_states_of_all_parameters_go_by_their_line() -> None:
+    model, opt = begun(2)
+    norm = torch.cat([model[0].weight.grad.flatten(), model[3].bias.grad]).norm()
+    assert opt.report() == {"last/clipglobalnorm/norm": pytest.approx(float(norm))}
+    assert opt.state_of_all().keys() == {"last/num", "last/d"}
+
+
 def test_what_is_put_into_the_state_between_steps_counts() -> None:
     model, opt = begun(2)
     opt.state.clear()
