@@ -96,6 +96,7 @@ class ArraySplit:
             first = self._keys.setdefault(key_of(p, owner_of(p)), name)
             if first != name:
                 raise ArrayError(f"split: expected each parameter once, got one array as {first!r} and {name!r}")
+        refuse_overlaps(list(self._arrays().values()), [], [])
         self._last: tuple[list[Any], list[str]] = [], []
 
     # ---- Lines ----
