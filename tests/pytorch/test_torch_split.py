@@ -350,8 +350,10 @@ def test_hooks_of_states_are_called_once() -> None:
     opt.register_state_dict_post_hook(lambda o, saved: saved.update(mine=1))
     opt.register_load_state_dict_pre_hook(loading)
     opt.register_load_state_dict_post_hook(lambda o: seen.append("loaded"))
+    opt.state["theirs"] = {"kept": 1}
     saved = opt.state_dict()
     opt.load_state_dict(saved)
+    assert opt.state["theirs"] == {"kept": 1}
     assert seen == ["saving", "loading", "loaded"]
     assert saved["mine"] == 1
     assert {group["lr"] for group in opt.param_groups} == {0.5}
