@@ -54,14 +54,14 @@ def split(params: Mapping[str, Any] | Iterable[tuple[str, Any]], /, **lines: Any
     Examples
     --------
     >>> import numpy as np
-    >>> from optgen import ADAM, Lion, split
+    >>> from optgen import ADAM, Descent, split
     >>> params = {"W": np.ones((3, 4)), "b": np.zeros(3)}
-    >>> opt = split(params, matrices=Lion(1e-3), rest=ADAM(1e-2))
+    >>> opt = split(params, matrices=Descent(1e-3), rest=ADAM(1e-2))
     >>> opt.step(params, {"W": np.ones((3, 4)), "b": np.ones(3)})
     True
     >>> opt
     ArraySplit(
-      matrices: Lion(eta=0.001, beta=(0.9, 0.99)), 1 parameter of 12 values: W
+      matrices: Descent(eta=0.001), 1 parameter of 12 values: W
       rest: ADAM(eta=0.01, beta=(0.9, 0.999), eps=1e-08), 1 parameter of 3 values: b
     )
     """
@@ -96,6 +96,7 @@ class ArraySplit:
             first = self._keys.setdefault(key_of(p, owner_of(p)), name)
             if first != name:
                 raise ArrayError(f"split: expected each parameter once, got one array as {first!r} and {name!r}")
+        refuse_overlaps(list(self._arrays().values()), [], [])
         self._last: tuple[list[Any], list[str]] = [], []
 
     # ---- Lines ----

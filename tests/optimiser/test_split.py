@@ -344,6 +344,8 @@ def test_bad_input_is_refused(params: Any, made: dict[str, Any], message: str) -
 def test_parameters_and_optimisers_that_cannot_be_are_refused() -> None:
     with pytest.raises(ArrayError, match="each parameter once, got one array as 'a' and 'b'"):
         split({"a": W, "b": W}, rest=ADAM())
+    with pytest.raises(ArrayError, match="memory"):
+        split({"a": W[:1], "b": W[0]}, matrices=ADAM(), rest=ADAM())
     with pytest.raises(ArrayError, match="parameter a: expected float32 or float64"):
         split({"a": np.zeros(3, int), "b": W}, rest=ADAM())
     stepped = ADAM()

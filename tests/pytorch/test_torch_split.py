@@ -386,7 +386,7 @@ def alone(*sizes: int) -> Any:
 @pytest.mark.parametrize(
     ("saved", "message"),
     [
-        (lambda: other_rules(build()).state_dict(), "group 1: expected a state of AdamW in the line rest, got Adam in"),
+        (lambda: other_rules(build()).state_dict(), "expected a state of AdamW in the line rest, got one of Adam in"),
         (lambda: other_names(build()).state_dict(), r"the line \w+: parameter \d \(1.bias\): .* of that name"),
         (lambda: other_lines(build()).state_dict(), "different number of parameter groups: 2, not 3"),
         (lambda: optim.AdamW(build().parameters()).state_dict(), "different number of parameter groups: 1, not 3"),
@@ -396,6 +396,8 @@ def alone(*sizes: int) -> Any:
             "group 0: expected a state of Lion in the line matrices, got one of AdamW",
         ),
         (lambda: 3, "expected a state dict of an optimiser"),
+        (lambda: hostile(rule=torch.ones(3)), r"group 0: expected a state of Lion in the line matrices, got .*tensor"),
+        (lambda: hostile(line=["matrices"]), r"got one of Lion in the line \['matrices'\]"),
         (lambda: broken(begun()[1].state_dict()), "the line last: .*expected shape"),
     ],
 )  # fmt: skip
@@ -407,6 +409,11 @@ def test_a_state_of_another_split_is_refused_and_changes_nothing(saved: Any, mes
     assert pickle.dumps(opt.state_dict()) == before
     follow(model, [opt], 3)
     assert same(model, expected(6))
+
+
+def hostile(**said: Any) -> dict[str, Any]:
+    saved: dict[str, Any] = begun(1)[1].state_dict()
+    return {**saved, "param_groups": [{**group, **said} for group in saved["param_groups"]]}
 
 
 def broken(saved: dict[str, Any]) -> dict[str, Any]:
