@@ -54,6 +54,10 @@ class ParameterSlot(Protocol):
     known_as: int  # by what identity its parameter is known, which is forgotten then too; 0 if it is not
 
     @property
+    def owner(self) -> object:
+        """What the parameter is known by, as long as it lives."""
+
+    @property
     def arrays(self) -> Mapping[str, Any]: ...
 
 

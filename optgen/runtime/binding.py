@@ -95,6 +95,11 @@ class TensorForm:
     numbers: tuple[int, ...]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the dimensions of the parameter."""
+        return tuple(map(int, self.cells[: self.dimensions][::-1]))
+
+    @property
     def layout(self) -> int:
         """The address of the layout."""
         return address_of(self.cells) + 8 * (1 + self.dimensions)
@@ -235,11 +240,16 @@ class Binding:
         """
         ffi = self.kernel.runtime.ffi
         clocks = list(zip(sets or [0] * len(before), before, strict=True))
-        width = max(1, len(self.kernel.program))
+        self._clocks, width = clocks, max(1, len(self.kernel.program))
         self._begins = {clock: i * width for i, clock in enumerate(dict.fromkeys(clocks))}
         self._scalars = ffi.new("double[]", len(self._begins) * width)
         first = int(ffi.cast("intptr_t", self._scalars))
         self.table["scalars"] = [first + 8 * self._begins[clock] for clock in clocks]
+
+    def scalar(self, row: int, name: str) -> float:
+        """A scalar of the last step, as a tensor had it."""
+        number = next(i for i, assign in enumerate(self.kernel.sweeps.scalars) if assign.target == name)
+        return float(self._scalars[self._begins[self._clocks[row]] + number])
 
     def run(self, values: Sequence[ValuesByCount], step: int, threads: int, grain: int | None = None) -> None:
         """One step of a rule that computes nothing for the group, number `step` since `count_from`.

@@ -14,13 +14,14 @@ from struct import pack
 from typing import Any
 
 from ..frozen import frozen
+from ..ir.evaluate import ValuesByCount
 from .addresses import bounds
 from .array_library import ArrayLibrary, BoundStates, Looked, ParameterSlot
 from .binding import TensorRow, rows_of
 from .guard import Seen, SeenGradient, see, see_gradient
 from .kernel import Kernel
 
-__all__ = ["BoundMember", "Member", "bind_members", "by_kernel"]
+__all__ = ["Accepted", "BoundMember", "Member", "bind_members", "by_kernel"]
 
 
 @frozen
@@ -55,6 +56,14 @@ class Member:
 
 
 @frozen
+class Accepted:
+    """Parameters of a step after every check, and the sets of hyperparameters for their counts."""
+
+    members: Sequence[Member]
+    sets: Sequence[ValuesByCount]
+
+
+@frozen
 class BoundMember:
     """A member for its kernel.
 
@@ -62,7 +71,7 @@ class BoundMember:
     ----------
     kernel
         What steps it.
-    hypers, slot
+    variant, hypers, slot
         As those of a member.
     row
         Its row in the kernel's table.
@@ -81,6 +90,7 @@ class BoundMember:
     """
 
     kernel: Kernel
+    variant: int
     hypers: int
     slot: ParameterSlot
     row: TensorRow
@@ -122,6 +132,7 @@ def _bound(library: ArrayLibrary, member: Member, kernel: Kernel, row: TensorRow
     offsets = row.form.offsets[1:]
     return BoundMember(
         kernel,
+        member.variant,
         member.hypers,
         member.slot,
         row,

@@ -20,10 +20,12 @@ from .arrays import Array
 from .bound import BoundKernels
 from .clock import Clock
 from .guard import BoundGradients, Guard
-from .members import BoundMember
+from .kernel import Kernel
+from .members import BoundMember, Member, bind_members
+from .reports import of_kernels
 from .slots import Key
 
-__all__ = ["ListForm", "StepPlan", "StepPlans", "key_of_list"]
+__all__ = ["ListForm", "StepPlan", "StepPlans", "key_of_list", "plan_of_list"]
 
 #: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
 #: are stepped together, or one by one, however many they are.
@@ -72,6 +74,8 @@ class StepPlan:
         The states of the members.
     form
         The list in which they stand.
+    rules
+        The rule, in all its variants.
     cut
         The members as the caller has them, if other processes have parts of them.
     bound
@@ -85,6 +89,7 @@ class StepPlan:
         states: BoundStates,
         form: ListForm,
         *,
+        rules: Sequence[Rule],
         cut: Sequence[Any] = (),
         bound: bool,
     ) -> None:
@@ -99,12 +104,14 @@ class StepPlan:
         kernels, rows = [member.kernel for member in members], [member.row for member in members]
         self.dtypes = frozenset([kernel.dtype for kernel in kernels])
         self._bound = BoundKernels(kernels, rows, *library.threads())
+        #: What its kernels report; None if they report nothing.
+        self.reports = of_kernels(self._bound, [rules[member.variant] for member in members], self.slots)
         self.grouped = self._bound.grouped
         if cut:
             pairs = zip(self._bound.bindings, self._bound.order, strict=True)
             self._bound.shards = [library.shards([cut[i] for i in own], b.kernel) for b, own in pairs]
-        #: Whether other lists may have these members as they are.
-        self.free = self.lasting and not (self._bound.overwrites or cut)
+        #: Whether these members are new, and other lists may have them as they are.
+        self.shared = bound and self.lasting and not (self._bound.overwrites or cut)
         self._guard = self._guard_of(bound=bound) if members else None
         deferrable = [may for kind in zip(*[member.deferrable for member in members], strict=True) for may in kind]
         self._deferrable = [i for i, may in enumerate(deferrable) if may]
@@ -234,6 +241,34 @@ class StepPlan:
         return [(rules[i], g) for i, g in enumerate(chosen)]
 
 
+def plan_of_list(
+    library: ArrayLibrary,
+    members: Sequence[Member],
+    chosen: Sequence[int],
+    others: Sequence[int],
+    standing: Sequence[int],
+    params: Sequence[Any],
+    inputs: Sequence[Any],
+    *,
+    rules: Sequence[Rule],
+    kernels: Sequence[Kernel],
+    states: BoundStates,
+) -> StepPlan:
+    """The plan of a list that was checked: of these members, which stand at the positions `chosen`, and of others.
+
+    `kernels`: what steps each member. The rest is as in `StepPlan`.
+    """
+    given = [member.given for member in members]
+    at = [first + i for first in range(0, len(inputs), max(1, len(params))) for i in chosen]
+    own = [x for kind in zip(*[member.inputs for member in members], strict=True) for x in kind]
+    made = [x for x, i in zip(own, at, strict=True) if x.seen is not library.gradient_seen(inputs[i])]
+    marks = [(i, library.mark(params[i], inputs[i])) for i in others]
+    form = ListForm(len(params), len(inputs), chosen, at, marks, standing, made)
+    bound = bind_members(library, members, states, kernels)
+    cut = given if library.in_shards(given) else ()
+    return StepPlan(library, bound, states, form, rules=rules, cut=cut, bound=True)
+
+
 class StepPlans:
     """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest. And the
     members of these plans, of each parameter the newest, for lists that no plan knows.
@@ -275,10 +310,7 @@ class StepPlans:
         while self._size > MOST_PLANS * self._slots:
             self._drop(self._oldest)
             self._oldest += 1
-
-    def know(self, key: Key, plan: StepPlan) -> None:
-        """Keep the members of a plan for other lists, as far as these may have them."""
-        for i, member in zip(plan.places, plan.members if plan.free else (), strict=False):
+        for i, member in zip(plan.places, plan.members, strict=True) if plan.shared else ():
             self._forget_member(member.slot)
             self._members[key[i]] = member
             member.slot.known_as = key[i]

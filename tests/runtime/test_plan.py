@@ -724,7 +724,7 @@ def test_gradients_may_change_their_layout_at_every_step():
 def test_a_plan_that_takes_the_place_of_another_is_kept_for_its_own_slots():
     plans, old, new = plan.StepPlans(), Slot((), "float64", 0, {}), Slot((), "float64", 0, {})
     for slot in (old, new):
-        plans.keep((1,), SimpleNamespace(slots=[slot]))
+        plans.keep((1,), SimpleNamespace(slots=[slot], shared=False))
     assert (len(old.plans), len(new.plans), len(plans)) == (0, 1, 1)
     plans.forget(old)
     assert plans.of((1,)).slots == [new]
