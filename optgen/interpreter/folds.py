@@ -36,7 +36,8 @@ def as_matrices(shape: tuple[int, ...], matrices: Matrices) -> tuple[int, int, i
 def in_order(x: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
     """`x` folded along its second axis, from the first value to the last."""
     begin = np.full((x.shape[0], 1, *x.shape[2:]), start)
-    return AT_ONCE[take](np.concatenate([begin, x], axis=1))
+    folded: Array = AT_ONCE[take](np.concatenate([begin, x], axis=1))
+    return folded
 
 
 def fold_blocks(runs: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, cycle, product
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
