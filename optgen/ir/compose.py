@@ -37,7 +37,8 @@ from .expr import (
     rebuilt,
     type_of,
 )
-from .rule import Assign, Family, Rule, State
+from .primitives import Type
+from .rule import Assign, Family, Report, Rule, State
 
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
@@ -49,15 +50,17 @@ GIVEN_GRADIENT, NEW = "grad", "new"
 
 @frozen
 class Composed:
-    """A closed rule; and for each part, the names in it of the part's hyperparameters and states.
+    """A closed rule; and for each part, the names in it of the part's hyperparameters, states and reports.
 
-    `counts`: of each part the state that counts its updates, where a part before it waits; empty where that is t.
+    `counts`: of each part the state that counts its updates, where a part before it waits; empty where that is t, None
+    where nothing goes by it.
     """
 
     rule: Rule
     hypers: tuple[Mapping[str, str], ...]
     states: tuple[Mapping[str, str], ...]
-    counts: tuple[str, ...]
+    reports: tuple[Mapping[str, str], ...]
+    counts: tuple[str | None, ...]
 
 
 def close(rule: Rule) -> Rule:
@@ -75,10 +78,11 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
     the step changes nothing but the gradient, if a part assigns `grad`.
     """
     taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
-    names = _names(parts, among or [[part] for part in parts], taken)
+    prefixes = _prefixes(parts)
+    names = _names(parts, prefixes, among or [[part] for part in parts], taken)
     made = _Chain(len(parts), taken)
     for i, part in enumerate(parts):
-        made.append(part, names[i], last=i + 1 == len(parts))
+        made.append(part, names[i], prefixes[i], last=i + 1 == len(parts))
     hypers = tuple(replace(hyper, name=names[i][hyper.name]) for i, part in enumerate(parts) for hyper in part.hypers)
     first = parts[0]
     alone = len(parts) == 1
@@ -99,11 +103,15 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         accept=made.accept.name if made.accept is not None else "",
         evaluation=made.evaluation,
         inputs=tuple({each.name: each for part in parts for each in part.inputs}.values()),
+        reports=tuple(made.reports),
     )
     return Composed(
         rule,
         tuple({hyper.name: names[i][hyper.name] for hyper in part.hypers} for i, part in enumerate(parts)),
         tuple({state.name: names[i][state.name] for state in part.states} for i, part in enumerate(parts)),
+        tuple(
+            {each.name: made.report_name(each, prefixes[i]) for each in part.reports} for i, part in enumerate(parts)
+        ),
         tuple(made.counts),
     )
 
@@ -124,7 +132,20 @@ def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
     return tuple(Assign(assign.target, keyed(assign.value)) for assign in body)
 
 
-def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[str]) -> list[dict[str, str]]:
+def _prefixes(parts: Sequence[Rule]) -> list[str]:
+    """What stands in front of the names of each part: its own, with a number where there are several of a kind."""
+    kinds = Counter(part.name for part in parts)
+    seen: Counter[str] = Counter()
+    prefixes = []
+    for part in parts:
+        seen[part.name] += 1
+        prefixes.append(part.name.lower() + (str(seen[part.name]) if kinds[part.name] > 1 else ""))
+    return prefixes
+
+
+def _names(
+    parts: Sequence[Rule], prefixes: Sequence[str], among: Sequence[Sequence[Rule]], taken: set[str]
+) -> list[dict[str, str]]:
     """The names in the chain of each part's hyperparameters, states and locals."""
     # Users see the names of hyperparameters and states; a local makes way for them.
     public, own = [], []
@@ -139,12 +160,8 @@ def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[st
     shared = len(parts) > 1
     taken |= {name for name, count in owners.items() if count == 1}
     taken |= {name for name, count in all_owners.items() if count == 1} | spelled | given
-    kinds = Counter(part.name for part in parts)
-    seen: Counter[str] = Counter()
     names = []
-    for part, mine, every in zip(parts, public, own, strict=True):
-        seen[part.name] += 1
-        prefix = part.name.lower() + (str(seen[part.name]) if kinds[part.name] > 1 else "")
+    for part, prefix, mine, every in zip(parts, prefixes, public, own, strict=True):
         found = {}
         for name in every:
             if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
@@ -181,6 +198,7 @@ class _Chain:
         self.taken = taken
         self.body: list[Assign] = []
         self.states: list[State] = []
+        self.reports: list[Report] = []
         self.gradient: Expr = Load(GRADIENT)
         self.given: Expr = Load(GRADIENT)  # the gradient before any part; behind one that waits, what it waited for
         self.moved: Expr | None = None  # the parameter, where a part has assigned it
@@ -190,10 +208,11 @@ class _Chain:
         self.left: Expr | None = None  # what the gradient is left as
         self.draws = 0  # how many the parts so far may have had
         self.evaluation: tuple[Assign, ...] = ()  # of the last part that has any
-        self.counts: list[str] = []  # by which schedules of each part go
+        self.counts: list[str | None] = []  # by which schedules of each part go
+        self.uncounted = 0  # the parts since one that waits
 
-    def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
-        """Appends a part, whose names become `names`; `last`: none follows it."""
+    def append(self, part: Rule, names: Mapping[str, str], prefix: str, *, last: bool) -> None:
+        """Appends a part, whose names become `names`; `prefix`: what it is called. `last`: none follows it."""
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
         stored = {state.name: state.extent for state in part.states}
         at = _PartNames(names, stored, is_part=bool(part.part), first_draw=self.draws)
@@ -201,8 +220,10 @@ class _Chain:
         for assign in part.body:
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
             at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
-        count = self.counted() if part.hypers else None
-        self.counts.append(count.name if isinstance(count, Local) else "")
+        self.reports += [self.reported(report, at, prefix) for report in part.reports]
+        if part.hypers:
+            self.counted()
+        self.uncounted += 1
         if part.evaluation:
             self.evaluation = tuple(Assign(a.target, self.between(a.value, at)) for a in part.evaluation)
         assert at.output is not None, f"{part.name} has no output"
@@ -261,6 +282,18 @@ class _Chain:
             value = Call("where", (self.holds, value, Load(at.names[target], at.stored[target])))
         return self.define(at.names[target], value)
 
+    def reported(self, report: Report, at: _PartNames, prefix: str) -> Report:
+        """A report of a part as one of the chain: NaN in a step in which the part takes no part."""
+        value = at.known[Local(report.value, report.extent, Type.REAL)]
+        if self.holds is not None and extent_of(self.holds) <= extent_of(value):
+            value = Call("where", (self.holds, value, Call("div", (Const(0.0), Const(0.0)))))
+        if not isinstance(value, Local):
+            value = self.define(self.free("report"), value)
+        return Report(self.report_name(report, prefix), value.name, value.extent, report.doc)
+
+    def report_name(self, report: Report, prefix: str) -> str:
+        return report.name if self.alone else f"{prefix}/{report.name}"
+
     def accepted(self, value: Expr) -> Local:
         """The condition of a part on which the step counts; with those of the parts before it, that of the chain."""
         accept = self.define("accept" if self.alone else self.free("accept"), value)
@@ -307,6 +340,7 @@ class _Chain:
         gradient before them what the chain has made of it so far."""
         self.holds = self._both(proceed)
         if wait:
+            self.count_parts()
             self.count, self.given = None, self.gradient
 
     def counted(self) -> Expr:
@@ -319,12 +353,19 @@ class _Chain:
             self.count = self.define(name, Call("where", (self.holds, Call("add", (old, Const(1.0))), old)))
         return self.count
 
+    def count_parts(self) -> None:
+        """Notes what counts the updates of the parts that have none noted; None where nothing goes by their count."""
+        name = self.count.name if isinstance(self.count, Local) else None if self.count is None else ""
+        self.counts += [name] * self.uncounted
+        self.uncounted = 0
+
     def _both(self, proceed: Expr) -> Expr:
         if self.holds is None:
             return proceed
         return self.define(self.free("proceed"), Call("and", (self.holds, proceed)))
 
     def finish(self) -> None:
+        self.count_parts()
         if self.left is not None:
             self.define(GRADIENT, self.left)
         if any(a.target == PARAMETER for a in self.body):

@@ -3,11 +3,12 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*, evaluation*)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
-    state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
+    state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
     input    = Input(name, extent, doc)                         what a step is given beside the gradient
+    report   = Report(name, value, extent, doc)                 what a step gives, and nobody keeps
     assign   = Assign(target, value)                            target: a state, "p", or a new local name
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
@@ -31,7 +32,20 @@ from functools import cached_property
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
 
-__all__ = ["Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads"]
+__all__ = [
+    "Assign",
+    "Family",
+    "Flag",
+    "Hyper",
+    "Input",
+    "Interval",
+    "Part",
+    "Report",
+    "Rule",
+    "State",
+    "kernel_scalars",
+    "loads",
+]
 
 
 class Part(StrEnum):
@@ -124,10 +138,13 @@ class Flag:
 
 @frozen
 class State:
+    """What is kept from step to step. `always`: it changes in steps that do not count too."""
+
     name: str
     init: Expr
     doc: str
     extent: Extent = Extent.ELEMENT
+    always: bool = False
 
 
 @frozen
@@ -140,13 +157,24 @@ class Input:
 
 
 @frozen
+class Report:
+    """What a step gives beside what it writes. `value`: the local that holds it. `extent`: less than ELEMENT."""
+
+    name: str
+    value: str
+    extent: Extent
+    doc: str
+
+
+@frozen
 class Rule:
     """One variant of a rule, or of a part of chains.
 
     `matrix`: whether this variant is for tensors of two or more dimensions, or for the others; None if it does not
     matter. `matrices`: how a parameter is seen as matrices. `accept`: the local that tells whether a step counts, a
-    value of the group; empty if every step counts. If it is false, nothing is written but the gradient. `sharded`:
-    whether tensors may be shards of larger ones, over which this rule then reduces; the pass `name_sizes` sets it.
+    value of the group; empty if every step counts. If it is false, nothing is written but the gradient and the states
+    that `always` change. `sharded`: whether tensors may be shards of larger ones, over which this rule then reduces;
+    the pass `name_sizes` sets it.
     """
 
     name: str
@@ -167,6 +195,7 @@ class Rule:
     sharded: bool = False
     inputs: tuple[Input, ...] = ()
     evaluation: tuple[Assign, ...] = ()
+    reports: tuple[Report, ...] = ()
 
     @cached_property
     def variant(self) -> str:
@@ -209,6 +238,21 @@ class Rule:
         return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
 
     @cached_property
+    def always(self) -> frozenset[str]:
+        """What is written in a step that does not count too."""
+        return self.stores & {GRADIENT, *(state.name for state in self.states if state.always)}
+
+    @cached_property
+    def verdict(self) -> frozenset[str]:
+        """The values to know before anything is written: whether the step counts, and what changes if it does not."""
+        return self.always - {GRADIENT} | {self.accept} if self.accept else frozenset()
+
+    @cached_property
+    def reported(self) -> frozenset[str]:
+        """The values that are reported."""
+        return frozenset(report.value for report in self.reports)
+
+    @cached_property
     def draws(self) -> bool:
         """Whether a step draws random numbers."""
         return any(isinstance(e, Draw) for a in self.body for e in walk(a.value))
@@ -240,6 +284,6 @@ def loads(rule: Rule) -> frozenset[str]:
 
 
 def kernel_scalars(rule: Rule) -> tuple[Assign, ...]:
-    """The scalars that `body` of a lowered rule reads: what a kernel takes, in this order."""
-    read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)}
+    """The scalars that `body` of a lowered rule reads, or a step reports: what a kernel takes, in this order."""
+    read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)} | rule.reported
     return tuple(a for a in rule.scalars if a.target in read)

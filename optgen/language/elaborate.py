@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
 from ..ir.expr import PARAMETER, Call, Const, Expr, Extent, Load, Local, Scalar, extent_of, type_of, walk
 from ..ir.primitives import Type
-from ..ir.rule import Assign, State
-from ..names import is_name
+from ..ir.rule import Assign, Report, State
+from ..names import is_name, numbered
 from .expressions import Expressions
-from .syntax import FormulaAst, StateAst
+from .syntax import FormulaAst, ReportAst, StateAst
 from .vocabulary import CALLABLE, COMPARE, INITIAL, MATRIX, NO_OUTPUT, OUTPUTS, RENAME
 
 __all__ = ["Variant"]
@@ -46,9 +46,12 @@ class Variant(Expressions):
         if Extent.MATRIX <= extent < Extent.ELEMENT and not self.choice[MATRIX]:
             message = f"{ast.name!r} has {extent.words}, and there is none where the parameter is no matrix"
             self.fault(ast.extent_span, message, 'add: when = "matrix"')
+        if ast.always and extent != Extent.GROUP:
+            message = f"{_wrong_extent(ast.name, Extent.GROUP, extent)}, of what changes in steps that do not count"
+            self.fault(ast.extent_span, message, 'write: extent = "group", always = true')
         if leaves:
             self.scope.remembered.add(ast.name)
-        return State(ast.name, init, ast.doc, extent)
+        return State(ast.name, init, ast.doc, extent, ast.always)
 
     def assign(self, formula: FormulaAst) -> None:
         if formula.target in self.unneeded:
@@ -69,6 +72,25 @@ class Variant(Expressions):
             self.failed.add(target)
         else:
             self.define(target, value)
+
+    def report(self, ast: ReportAst) -> Report | None:
+        """A report of this variant. A value that has a name already is reported by it."""
+        if ast.when is not None and self.decide(ast.when) is False:
+            return None
+        value = self.expr(ast.value)
+        if value is None:
+            return None
+        if type_of(value) is not Type.REAL:
+            self.fault(ast.value.span, f"{ast.name!r}: expected a number, got a condition", "write 1 if x > 0 else 0")
+            return None
+        if extent_of(value) == Extent.ELEMENT:
+            message = _wrong_extent(ast.name, Extent.TENSOR, Extent.ELEMENT, ", or of rows, columns or matrices")
+            self.fault(ast.value.span, message, "reduce it: mean(x), norm(x), max(x)")
+            return None
+        if not isinstance(value, Local) or value.name in self.active:
+            self.define(numbered(f"report_{ast.name}", self.known() | self.locals.keys()), value)
+            value = next(reversed(self.locals.values()))
+        return Report(ast.name, value.name, extent_of(value), ast.doc)
 
     def is_assigned(self, name: str) -> bool:
         """Whether an earlier formula has assigned this name, with or without a fault."""

@@ -3,7 +3,7 @@
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
     spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*,
-                       states*, inputs*, formulas*, evaluation*, faults*)
+                       states*, inputs*, reports*, formulas*, evaluation*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
     looped   = Indexed | Gathered
@@ -22,7 +22,7 @@ from ..frozen import frozen
 
 __all__ = [
     "Broken", "Choice", "FlagAst", "FormulaAst", "Gathered", "HyperAst", "Indexed", "InputAst", "Invoke", "Item",
-    "LoopAst", "Name", "Number", "Operation", "SpecAst", "StateAst", "Term",
+    "LoopAst", "Name", "Number", "Operation", "ReportAst", "SpecAst", "StateAst", "Term",
 ]  # fmt: skip
 
 
@@ -145,6 +145,7 @@ class StateAst:
     doc: str
     each: int | str  # how many there are: a number, or one for each value of a hyperparameter; 0 for a single one
     each_span: Span
+    always: bool  # whether it changes in steps that do not count too
 
 
 @frozen
@@ -152,6 +153,15 @@ class InputAst:
     name: str
     span: Span
     extent: str
+    doc: str
+
+
+@frozen
+class ReportAst:
+    name: str
+    span: Span
+    value: Term
+    when: Term | None
     doc: str
 
 
@@ -198,6 +208,7 @@ class SpecAst:
     flags: list[FlagAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)
     inputs: list[InputAst] = field(default_factory=list)
+    reports: list[ReportAst] = field(default_factory=list)
     formulas: list[FormulaAst] = field(default_factory=list)
     formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     evaluation: list[FormulaAst] = field(default_factory=list)

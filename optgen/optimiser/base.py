@@ -131,7 +131,7 @@ class Optimiser:
         -------
         bool
             Whether the step counts. False if a rule like Unscale finds that these gradients are none to step with; then
-            no parameter, state or count has changed.
+            no parameter, state or count has changed, but for states that always change, such as those of LossScale.
 
         Raises
         ------
@@ -150,8 +150,10 @@ class Optimiser:
         """
         return self._engine.step(params, grads, inputs)
 
-    def state(self, p: Any) -> dict[str, Any]:
+    def state(self, p: Any = None) -> dict[str, Any]:
         """The state of parameter `p`: an array for each name of the spec, live and read-only, and the count `t`.
+
+        Without `p`, the states that all parameters have together. They are among those of each parameter too.
 
         The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
         of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would
@@ -160,6 +162,18 @@ class Optimiser:
         """
         with self._engine.lock:
             return self._engine.state(p)
+
+    def report(self, p: Any = None) -> dict[str, Any]:
+        """What the last step reports of parameter `p`, by the names of the spec: norms, ratios, and the like.
+
+        A number, or an array where there is one for each matrix, row or column. Without `p`, what is one for all
+        parameters; that is among those of each parameter too. A step that does not count reports nothing. Reports are
+        no states: nothing saves them.
+        StateError before the first step, and for a parameter that the last one was not given; ArrayError for what is no
+        parameter.
+        """
+        with self._engine.lock:
+            return self._engine.report(p)
 
     def set_state(self, p: Any, /, **values: Any) -> None:
         """Set states of parameter `p`, or its count `t`, by hand; those that are not named stay.

@@ -1090,5 +1090,5 @@ def test_a_state_is_not_set_where_loaded_ones_wait_or_in_a_part() -> None:
     waiting.load_state_dict(opt.state_dict())
     with pytest.raises(StateError, match="loaded states wait for their parameters"):
         waiting.set_state(np.ones((3, 4), "f4"), t=3)
-    with pytest.raises(ArgumentError, match="has hyperparameters, and no steps and states"):
+    with pytest.raises(ArgumentError, match="has hyperparameters and states, and no steps of its own"):
         optgen.chain(optgen.ClipNorm(1.0), optgen.ADAM()).parts[1].set_state(np.ones(3), t=3)
