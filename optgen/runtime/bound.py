@@ -133,7 +133,8 @@ class BoundKernels:
     def _filled(self) -> Any:
         """What the runtime is called with, for all bindings at once."""
         self._gone = self._team is not None and self._team.gone
-        self._calls = self.bindings[0].kernel.runtime.ffi.new("optgen_call[]", len(self.bindings))
-        for call, binding in zip(self._calls, self.bindings, strict=True):
+        calls = self.bindings[0].kernel.runtime.ffi.new("optgen_call[]", len(self.bindings))
+        for call, binding in zip(calls, self.bindings, strict=True):
             binding.fill(call, 0, self._threads)
-        return self._calls
+        self._calls = calls  # when all are filled: an interrupt may come between
+        return calls

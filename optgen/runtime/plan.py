@@ -299,6 +299,14 @@ class StepPlans:
         return len(self._plans)
 
     def keep(self, key: Key, plan: StepPlan) -> None:
+        """Keep a plan, and its members if they are new. What breaks this off leaves nothing kept."""
+        try:
+            self._keep(key, plan)
+        except BaseException:
+            self.clear()
+            raise
+
+    def _keep(self, key: Key, plan: StepPlan) -> None:
         self._drop(self._numbers.get(key, 0))
         number = self._numbers[key] = self._made = self._made + 1
         self._plans[number] = key, plan
@@ -318,7 +326,8 @@ class StepPlans:
     def clear(self) -> None:
         for number in list(self._plans):
             self._drop(number)
-        self._members = {}
+        self._numbers, self._members = {}, {}
+        self._size = self._slots = 0
         self.last = None
 
     def forget(self, slot: ParameterSlot) -> None:

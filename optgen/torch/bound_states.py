@@ -27,24 +27,23 @@ class Entries:
     ----------
     kept
         `optimizer.state`, set before every step.
-    version
-        How often it was noted as another; 0 if it never was.
     """
-
-    _seen: DictGuard
 
     def __init__(self) -> None:
         self.kept: dict[Any, dict[str, Any]] = {}
-        self.version = 0
+        self._noted: tuple[int, Any] = 0, None  # a version, and what the entries had then
 
     def are(self, version: int) -> bool:
-        """Whether all entries have the very objects that they had in this version, one that was noted."""
-        return version == self.version and self._seen.same(list(self.kept.values()))
+        """Whether all entries have the very objects that they had in this version, one that `note` gave."""
+        known, seen = self._noted
+        return version == known and seen.same(list(self.kept.values()))
 
-    def note(self) -> None:
-        if not self.version or not self.are(self.version):
-            self._seen = DictGuard(self.kept.values(), runtime().path)
-            self.version += 1
+    def note(self) -> int:
+        """Note what all entries have now: their version, which is another one after a change."""
+        version, seen = self._noted
+        if seen is None or not self.are(version):
+            self._noted = version + 1, DictGuard(self.kept.values(), runtime().path)  # at once
+        return self._noted[0]
 
 
 class BoundTensors:
@@ -111,8 +110,8 @@ class BoundTensors:
         readable = TensorLibrary.reader.readable()
         for own, slot in zip(self._own, self._slots, strict=True):
             own.hold(slot, readable=readable)
-        self._entries.note()
-        self._version = self._entries.version
+        version = self._entries.note()
         for own in self._own:
-            own.version = self._version
+            own.version = version
         self._small = self._gathered()
+        self._version = version  # last: an interrupt may come between

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interrupted import each_point
 from memory import expect_bounded
 
 torch = pytest.importorskip("torch")
@@ -151,6 +152,30 @@ def test_what_the_caller_does_between_two_steps_is_noticed(change: Callable[[Any
         pair.step(chosen, seed)
         if seed in (1, 4):
             pair.each(lambda opt, ps: change(opt, ps[1]))
+
+
+@pytest.mark.parametrize("name", ["Adam", "SM3"])
+def test_a_step_that_is_interrupted_is_done_and_counted_or_neither(name: str) -> None:
+    def begun(steps: int = 1) -> tuple[Any, list[Any]]:
+        ps = parameters()[:3]
+        opt = RULES[name](ps)
+        for seed, chosen in enumerate(([0, 1, 2], [0, 1])[:steps]):
+            give(ps, chosen, seed)
+            opt.step()
+        give(ps, [0, 1], 1)
+        return opt, ps
+
+    def then(opt: Any, ps: list[Any]) -> list[bytes]:
+        for seed, chosen in enumerate(([1, 2], [0, 1, 2], [0, 2])):
+            give(ps, chosen, seed)
+            opt.step()
+        return bits(opt, ps)
+
+    expected = [then(*begun(steps)) for steps in (1, 2)]
+    for opt, ps in each_point(begun, lambda made: made[0].step(), 3):
+        counts = [int(opt.state[p]["step"]) for p in ps]
+        assert counts in ([1, 1, 1], [2, 2, 1])
+        assert then(opt, ps) == expected[counts[0] - 1]
 
 
 def test_one_that_goes_to_another_group_goes_by_its_values() -> None:

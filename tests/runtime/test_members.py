@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from interrupted import each_point
 from rules import make
 
 import optgen
@@ -192,6 +193,35 @@ def test_values_of_all_parameters_are_of_all(checked: list[int]) -> None:
     assert opt.state(ps[0])["t"] == 1
     opt.step(ps[::-1], ones(3, 3))
     assert opt.state(ps[0])["t"] == 2
+
+
+def test_a_step_of_them_that_is_interrupted_is_done_and_counted_or_neither() -> None:
+    def begun(backend: str = "kernel") -> tuple[Any, list[Any]]:
+        opt, ps = optgen.ADAM(backend=backend), ones(3, 3, 3)
+        opt.step(ps, ones(3, 3, 3))
+        return opt, ps
+
+    def step(opt: Any, ps: list[Any]) -> None:
+        opt.step(ps[:2], ones(3, 3))
+
+    def then(opt: Any, ps: list[Any]) -> list[bytes]:
+        for chosen in (ps[:2], ps[1:], ps, ps[::2]):
+            opt.step(chosen, ones(*[3] * len(chosen)))
+        return [p.tobytes() for p in ps]
+
+    expected = []
+    for done in (0, 1):
+        opt, ps = begun("interpreter")
+        if done:
+            step(opt, ps)
+        expected.append(then(opt, ps))
+    for opt, ps in each_point(begun, lambda made: step(*made)):
+        counts = [opt.state(p)["t"] for p in ps]
+        assert counts in ([1, 1, 1], [2, 2, 1])
+        assert then(opt, ps) == expected[counts[0] - 1]
+        plans, slots = engine_of(opt).engine.plans, engine_of(opt).states.slots()
+        assert plans._size == sum(len(slot.plans) for slot in slots)
+        assert plans._slots == len(slots)
 
 
 def test_nothing_of_them_is_kept_when_they_are_gone() -> None:
