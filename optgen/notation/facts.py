@@ -26,6 +26,7 @@ MATRICES = "parameters of two or more dimensions"
 NO_MATRICES = "parameters of fewer than two dimensions"
 _KEPT = {
     Extent.ELEMENT: "shaped as p",
+    Extent.BLOCK: "one for each block",
     Extent.ROW: "one for each row",
     Extent.COLUMN: "one for each column",
     Extent.MATRIX: "one for each matrix",

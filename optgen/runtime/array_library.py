@@ -141,8 +141,8 @@ class ArrayLibrary(Protocol):
     def in_shards(self, params: Sequence[Any]) -> bool:
         """Whether other processes have parts of these."""
 
-    def shards(self, params: Sequence[Any], kernel: Kernel) -> Shards:
-        """These as wholes, where `in_shards`."""
+    def shards(self, params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
+        """These as wholes, where `in_shards`. `blocks`: how many elements a block of each has."""
 
     def threads(self) -> tuple[int, Team | None]:
         """How many threads a step may use, and whose they are, if not the runtime's own."""

@@ -30,7 +30,7 @@ from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
 from .overlaps import refuse_overlaps
 from .plan import Member, StepPlan, StepPlans, key_of_list
-from .shapes import first_group_states
+from .shapes import block_of, first_group_states
 
 __all__ = ["NO_NUMBERS", "StepEngine"]
 
@@ -239,9 +239,10 @@ class StepEngine:
         for i, slot in enumerate(found):
             number = hypers.number(at[i], dtypes[i])
             first = sets[number][(slot.t if slot else 0) + 1]
+            block = block_of(rules[i], first, memory[i].shape)
             slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
             own = [each[i] for each in arrays]
-            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot))
+            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, block))
         return Accepted(members, sets)
 
     def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:

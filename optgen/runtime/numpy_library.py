@@ -84,7 +84,7 @@ class NumPyLibrary:
     def in_shards(self, params: Sequence[Any]) -> bool:
         return False
 
-    def shards(self, params: Sequence[Any], kernel: Kernel) -> Shards:
+    def shards(self, params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
         raise AssertionError("arrays of NumPy are not in shards")
 
     def threads(self) -> tuple[int, Team | None]:

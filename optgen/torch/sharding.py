@@ -85,7 +85,9 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     met = reduced | {state.extent for state in rule.states}
     for extent in Extent:
         if extent in met and Extent.TENSOR < extent < Extent.ELEMENT and dims & _inner(extent, rule.matrices, p.dim()):
-            what = {Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices"}[extent]
+            what = {
+                Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices", Extent.BLOCK: "blocks"
+            }[extent]  # fmt: skip
             message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} reduces over its {what}, which are cut: "
             message += f"it is sharded along dimension {', '.join(map(str, sorted(dims)))}"
             hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate()), "
@@ -126,7 +128,7 @@ def _reduced(rule: Rule) -> set[Extent]:
 
 
 def _inner(extent: Extent, matrices: Matrices, rank: int) -> frozenset[int]:
-    """The dimensions of a parameter that are within one row, column or matrix of it."""
+    """The dimensions of a parameter that are within one row, column or matrix of it; a block may be in any."""
     return frozenset(range(rank)) - varying_dimensions(extent, rank, matrices)
 
 
@@ -143,10 +145,12 @@ def small_like(p: Any, shape: tuple[int, ...], value: float, dtype: torch.dtype)
 # ---- Reductions over whole tensors ----
 
 
-def shards_of(params: Sequence[Any], kernel: Kernel) -> Shards:
-    """What a step must know of the tensors of one binding, of which some are in shards."""
+def shards_of(params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
+    """What a step must know of the tensors of one binding, of which some are in shards. `blocks`: how many elements a
+    block of each has."""
     shapes = [(*p.shape, 2) if p.is_complex() else tuple(p.shape) for p in params]
-    counts = [counts_of(shape, kernel.rule if kernel.entry.units == 0 else None) for shape in shapes]
+    tiled = kernel.rule if kernel.entry.units == 0 else None
+    counts = [counts_of(shape, tiled, block) for shape, block in zip(shapes, blocks, strict=True)]
     rows: dict[tuple[Any, int], list[int]] = {}
     for i, p in enumerate(params):
         for along in cut(p):

@@ -95,8 +95,8 @@ class TensorLibrary:
     def in_shards(self, params: Sequence[torch.Tensor]) -> bool:
         return any(map(cut, params))
 
-    def shards(self, params: Sequence[torch.Tensor], kernel: Kernel) -> Shards:
-        return shards_of(params, kernel)
+    def shards(self, params: Sequence[torch.Tensor], kernel: Kernel, blocks: Sequence[int]) -> Shards:
+        return shards_of(params, kernel, blocks)
 
     def threads(self) -> tuple[int, Team | None]:
         return threads()

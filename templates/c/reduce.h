@@ -240,8 +240,13 @@ OPTGEN_REDUCTIONS(x86_64_v3, OPTGEN_V3)
 OPTGEN_REDUCTIONS(x86_64_v4, OPTGEN_V4)
 #endif
 
+OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)
+{
+    return (count + size - 1) / size;
+}
+
 /* The matrices of a tensor, and the rows and columns of each: its last two dimensions and all
- * before them, the slices of the first one, or the lines of the last one. */
+ * before them, the slices of the first one, the lines of the last one, or its blocks. */
 typedef struct {
     int64_t matrices, rows, columns, elements;
     const int64_t *layout;
@@ -268,7 +273,19 @@ OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
         of.rows *= of.matrices;
         of.matrices = 1;
     }
+    if (layout[-2 - layout[-1]] > 0) {
+        of.matrices = 1;
+        of.columns = layout[-2 - layout[-1]];
+        of.rows = optgen_parts(of.elements, of.columns);
+    }
     return of;
+}
+
+/* How many elements block `i` of a tensor has. */
+OPTGEN_SHARED double optgen_in_block(optgen_shape of, int64_t i)
+{
+    const int64_t left = of.elements - i * of.columns;
+    return (double)(left < of.columns ? left : of.columns);
 }
 
 /* The length of dimension k of the parameter itself, which counts from 1, or from the last one
@@ -277,11 +294,6 @@ OPTGEN_SHARED double optgen_length(const int64_t *layout, int64_t k)
 {
     const int64_t dimension = k < 0 ? layout[-1] + 1 + k : k;
     return dimension < 1 || dimension > layout[-1] ? 1.0 : (double)layout[-1 - dimension];
-}
-
-OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)
-{
-    return (count + size - 1) / size;
 }
 
 /* How many of `of` there are in each of `over`. */
