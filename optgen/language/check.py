@@ -31,7 +31,7 @@ from .evaluation import Evaluation
 from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .resolve import Scope
 from .syntax import FlagAst, HyperAst, InputAst, Item, Name, SpecAst, StateAst
-from .terms import is_of_tiles, mentions_matrix, mentions_tiles, reduced_over, subterms
+from .terms import is_of_tiles, mentions_matrix, mentions_tiles, names_in, reduced_over, subterms
 from .vocabulary import CALLABLE, GIVEN_TO_DRAWS, MATRIX, RENAME, SEED, STREAM
 
 __all__ = ["ARGUMENTS", "check", "check_open"]
@@ -330,6 +330,7 @@ class _Checker(Scope):
         if spec.faults and not spec.formulas:
             return  # otherwise every name would be reported
         self.used |= spec.unused | spec.unassigned
+        self.used |= names_in(subterms(spec.block)) if spec.block is not None else frozenset()
         self.written |= spec.unassigned
         for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags), ("input", spec.inputs)):
             for part in parts:

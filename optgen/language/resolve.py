@@ -134,7 +134,7 @@ class Resolver:
             message = "blocks, and rows, columns or matrices, do not fit into one variant"
             self.fault(span, message, "choose with a flag: a if matrix else b; or make two rules")
         elif seen == Extent.BLOCK and self.scope.spec.block is None:
-            message = "expected to know how many elements a block has, got no size"
+            message = "nothing says how many elements a block has"
             self.fault(span, message, 'add it to [update]: block = 64; or a hyperparameter: block = "k"')
         self.seen_as = seen
 

@@ -17,7 +17,7 @@ from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
-from ..runtime.shapes import hypers_of_blocks, small_shapes, variant_for
+from ..runtime.shapes import block_of, hypers_of_blocks, small_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
@@ -121,8 +121,15 @@ class Settings:
 
     def small_shapes(self, shape: tuple[int, ...]) -> Shapes:
         """The shapes of those states of a parameter of this shape that have less than a value for each element."""
-        fixed: Any = {name: self.values[name] for name in self.sizing}
-        return small_shapes(self.rule_of(shape), fixed, shape)
+        return small_shapes(self.rule_of(shape), self._sizes, shape)
+
+    def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
+        return block_of(rule, self._sizes, shape)
+
+    @property
+    def _sizes(self) -> HyperValues:
+        """The values of those hyperparameters that say how large blocks are, which are no schedules."""
+        return {name: self.values[name] for name in self.sizing}  # type: ignore[misc]
 
     # ---- Values ----
 

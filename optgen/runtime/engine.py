@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from threading import RLock
 from typing import Any
@@ -30,7 +31,7 @@ from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
 from .overlaps import refuse_overlaps
 from .plan import Member, StepPlan, StepPlans, key_of_list
-from .shapes import block_of, first_group_states
+from .shapes import first_group_states
 
 __all__ = ["NO_NUMBERS", "StepEngine"]
 
@@ -210,8 +211,9 @@ class StepEngine:
         ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
         variants = [hypers.variant(place, p.shape) for place, p in zip(at, ps, strict=True)]
         rules = [hypers.compilation.rules[variant] for variant in variants]
-        for place, p, rule in zip(at, given, rules, strict=True):
-            library.expect_whole(rule, p, place, by_kernel=by_kernel)
+        sizes = [partial(hypers.block, place, rule) for place, rule in zip(at, rules, strict=True)]
+        for place, p, rule, block in zip(at, given, rules, sizes, strict=True):
+            library.expect_whole(rule, p, place, block, by_kernel=by_kernel)
         arrays = [
             [
                 library.given(inputs[first + i], p, looked, number, count, rule=rule, name=name)
@@ -239,10 +241,11 @@ class StepEngine:
         for i, slot in enumerate(found):
             number = hypers.number(at[i], dtypes[i])
             first = sets[number][(slot.t if slot else 0) + 1]
-            block = block_of(rules[i], first, memory[i].shape)
             slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
             own = [each[i] for each in arrays]
-            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, block))
+            members.append(
+                Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, sizes[i](memory[i].shape))
+            )
         return Accepted(members, sets)
 
     def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:

@@ -7,7 +7,8 @@ states of the group.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
 
 import numpy as np
 
@@ -18,7 +19,19 @@ from ..ir.expr import Extent, Scalar, walk
 from ..ir.rule import Rule, State
 from .arrays import Array
 
-__all__ = ["block_of", "first_group_states", "hypers_of_blocks", "small_shapes", "state_shape", "variant_for"]
+__all__ = [
+    "BlockOf",
+    "block_of",
+    "first_group_states",
+    "hypers_of_blocks",
+    "small_shapes",
+    "state_shape",
+    "variant_for",
+]
+
+
+#: How many elements a block of a parameter has, by its shape; 0 if there are none.
+BlockOf: TypeAlias = Callable[[tuple[int, ...]], int]
 
 
 def variant_for(

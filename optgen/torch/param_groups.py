@@ -22,7 +22,7 @@ from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
 from ..optimiser.hyperparameters import checked
-from ..runtime.shapes import hypers_of_blocks, variant_for
+from ..runtime.shapes import block_of, hypers_of_blocks, variant_for
 from ..runtime.underflow import refuse_vanishing
 from .naming import Naming
 from .strategies import ANOTHER_RULE
@@ -148,6 +148,9 @@ class Groups:
     def values_at(self, place: int) -> HyperValues:
         """The hyperparameters that the parameter in this place goes by."""
         return self.values.of(self._owners[place])
+
+    def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
+        return block_of(rule, self.values_at(place), shape)
 
     def what(self, place: int) -> str:
         """What the parameter in this place is called in messages."""
