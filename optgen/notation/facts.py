@@ -189,7 +189,7 @@ def matrices(rules: Iterable[Rule]) -> str:
 def blocks(rules: Iterable[Rule]) -> str:
     """How many elements a block has, in words; empty if there are no blocks."""
     size = next((rule.block for rule in rules if rule.block is not None), None)
-    return "" if size is None else f"neighbouring elements, the last block may have fewer: {text.expression(size)}"
+    return "" if size is None else f"{text.expression(size)} neighbouring elements each; the last one may have fewer"
 
 
 def given(each: Input) -> str:

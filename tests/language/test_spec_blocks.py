@@ -107,6 +107,6 @@ def test_a_flag_may_choose_how_many() -> None:
 
 def test_it_is_shown_how_many() -> None:
     (rule,) = rules(spec('block = "max(size // k, length(1))"'))
-    assert facts.blocks([rule]) == "neighbouring elements, the last block may have fewer: max(⌊size/k⌋, length(1))"
+    assert facts.blocks([rule]) == "max(⌊size/k⌋, length(1)) neighbouring elements each; the last one may have fewer"
     assert facts.matrices([rule]) == ""
     assert r"\operatorname{mean}_{\text{block}}" in latex.rule(rule)
