@@ -18,7 +18,6 @@ from ..frozen import frozen, replace
 from ..ir.draws import normal_of
 from ..ir.evaluate import HOST, HyperValues, block_size, evaluate
 from ..ir.expr import (
-    GRADIENT,
     PARAMETER,
     Call,
     Const,
@@ -123,7 +122,8 @@ def step_group(
     `group` holds the states of extent GROUP. What is computed once for all tensors has the hyperparameters `values` and
     the count `t`.
 
-    Returns whether the step counts. If not, nothing has changed but gradients that the rule overwrites.
+    Returns whether the step counts. If not, nothing has changed but gradients that the rule overwrites, and states that
+    always change.
     """
     return computed_group(tensors, group, values, t)()
 
@@ -152,7 +152,7 @@ def computed_group(
     def write() -> bool:
         for run in runs:
             with np.errstate(all="ignore"):
-                run.write(run.rule.stores if counts else run.rule.stores & {GRADIENT})
+                run.write(run.rule.stores if counts else run.rule.always)
         return counts
 
     return write
@@ -201,9 +201,8 @@ class _Step:
     def write(self, names: Iterable[str]) -> None:
         extents = {assign.target: extent_of(assign.value) for assign in self.rule.body}
         for name in names:
-            array, value = self._array(name), self.names[name]
-            spread = extents[name] == Extent.BLOCK and array.shape != np.shape(value)
-            array[...] = self._beside_elements(value) if spread else value
+            beside = extents[name] == Extent.BLOCK and name in self.rule.arrays
+            self._array(name)[...] = self._beside_elements(self.names[name]) if beside else self.names[name]
 
     def value(self, expr: Expr) -> Any:
         """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""

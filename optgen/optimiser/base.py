@@ -131,7 +131,7 @@ class Optimiser:
         -------
         bool
             Whether the step counts. False if a rule like Unscale finds that these gradients are none to step with; then
-            no parameter, state or count has changed.
+            no parameter, state or count has changed, but for states that always change, such as those of LossScale.
 
         Raises
         ------
@@ -150,8 +150,10 @@ class Optimiser:
         """
         return self._engine.step(params, grads, inputs)
 
-    def state(self, p: Any) -> dict[str, Any]:
+    def state(self, p: Any = None) -> dict[str, Any]:
         """The state of parameter `p`: an array for each name of the spec, live and read-only, and the count `t`.
+
+        Without `p`, the states that all parameters have together. They are among those of each parameter too.
 
         The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
         of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would

@@ -288,14 +288,6 @@ OPTGEN_SHARED double optgen_in_block(optgen_shape of, int64_t i)
     return (double)(left < of.columns ? left : of.columns);
 }
 
-/* The length of dimension k of the parameter itself, which counts from 1, or from the last one
- * backwards from -1; 1 if there is no such dimension. */
-OPTGEN_SHARED double optgen_length(const int64_t *layout, int64_t k)
-{
-    const int64_t dimension = k < 0 ? layout[-1] + 1 + k : k;
-    return dimension < 1 || dimension > layout[-1] ? 1.0 : (double)layout[-1 - dimension];
-}
-
 /* How many of `of` there are in each of `over`. */
 OPTGEN_SHARED double optgen_among(int64_t of, int64_t over)
 {

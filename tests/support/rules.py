@@ -36,6 +36,7 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "Grokfast": ("Grokfast", "ADAM", {}),
     "InvDecay": ("ADAM", "InvDecay", {}),
     "Lookahead": ("ADAM", "Lookahead", {}),
+    "LossScale": ("LossScale", "ADAM", {}),
     "MARS": ("MARS", "ADAM", {}),
     "OrthoGrad": ("OrthoGrad", "ADAM", {}),
     "SignDecay": ("SignDecay", "ADAM", {}),
