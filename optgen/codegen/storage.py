@@ -145,7 +145,8 @@ class Ratio:
     @property
     def c(self) -> str:
         if self.over == Extent.BLOCK:
-            return f"optgen_in_block({Base.SHAPE.value}, {INDEX[self.over].value})"
+            of, i = Base.SHAPE.value, INDEX[self.over].value
+            return f"(double)({i} + 1 < {of}.rows ? {of}.columns : {of}.elements - {i} * {of}.columns)"
         return f"optgen_among({_COUNTS[self.of]}, {_COUNTS[self.over]})"
 
     @property

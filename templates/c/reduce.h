@@ -254,38 +254,17 @@ typedef struct {
 
 OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
 {
-    const int64_t rank = layout[1], *const shape = layout + 2;
+    const int64_t rank = layout[1], *const shape = layout + 2, block = layout[-2 - layout[-1]];
+    const int slices = layout[0] == OPTGEN_LAYOUT_SLICES, lines = layout[0] == OPTGEN_LAYOUT_LINES;
+    const int64_t first_row = slices || lines ? 0 : rank - 2, first_column = slices ? 1 : rank - 1;
     optgen_shape of = { 1, 1, 1, 1, layout };
     for (int64_t d = 0; d < rank; ++d) {
         of.elements *= shape[d];
-        if (d + 2 < rank)
-            of.matrices *= shape[d];
+        *(d < first_row ? &of.matrices : d < first_column ? &of.rows : &of.columns) *= shape[d];
     }
-    of.rows = rank < 2 ? 1 : shape[rank - 2];
-    of.columns = shape[rank - 1];
-    if (layout[0] == OPTGEN_LAYOUT_SLICES) {
-        of.matrices = 1;
-        of.rows = shape[0];
-        of.columns = 1;
-        for (int64_t d = 1; d < rank; ++d)
-            of.columns *= shape[d];
-    } else if (layout[0] == OPTGEN_LAYOUT_LINES) {
-        of.rows *= of.matrices;
-        of.matrices = 1;
-    }
-    if (layout[-2 - layout[-1]] > 0) {
-        of.matrices = 1;
-        of.columns = layout[-2 - layout[-1]];
-        of.rows = optgen_parts(of.elements, of.columns);
-    }
+    if (block > 0)
+        of = (optgen_shape){ 1, optgen_parts(of.elements, block), block, of.elements, layout };
     return of;
-}
-
-/* How many elements block `i` of a tensor has. */
-OPTGEN_SHARED double optgen_in_block(optgen_shape of, int64_t i)
-{
-    const int64_t left = of.elements - i * of.columns;
-    return (double)(left < of.columns ? left : of.columns);
 }
 
 /* How many of `of` there are in each of `over`. */

@@ -168,8 +168,8 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
     const int arrays = step->kernel->arrays;
     const int64_t kind = tensor->layout[0], rank = tensor->layout[1];
     const int64_t each = block_of(tensor->layout);
-    const int pieces = kind == OPTGEN_LAYOUT_SLICES || kind == OPTGEN_LAYOUT_LINES ||
-                       (each > 0 && rank > 1);
+    const int pieces =
+        kind == OPTGEN_LAYOUT_SLICES || kind == OPTGEN_LAYOUT_LINES || (each > 0 && rank > 1);
     const int64_t *const shape = tensor->layout + 2, *const by = shape + rank;
     const int64_t *const along = by + (rank - 1) * arrays;
     const extents of = extents_of(tensor->layout);
@@ -255,7 +255,8 @@ OPTGEN_EXPORT int64_t optgen_units(const optgen_kernel *kernel, const int64_t *l
 
 OPTGEN_EXPORT int64_t optgen_slabs(const int64_t *layout)
 {
-    const extents of = layout[0] == OPTGEN_LAYOUT_SLABS ? extents_of(layout) : (extents){ 0, 1, 1 };
+    const extents of =
+        layout[0] == OPTGEN_LAYOUT_SLABS ? extents_of(layout) : (extents){ 0, 1, 1, 0 };
     return parts(of.matrices, slab_of(of));
 }
 

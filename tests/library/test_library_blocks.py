@@ -37,7 +37,7 @@ def of_one_output(shape: tuple[int, ...]) -> int:
     return math.prod(shape[1:]) if len(shape) > 1 else math.prod(shape)
 
 
-@pytest.mark.parametrize("width", [0, 1, 3, 4, math.inf])
+@pytest.mark.parametrize("width", [0, 1, 3, 4, 10**9])
 def test_adam_mini_follows_the_paper(width: float) -> None:
     p, g = starts(SHAPES), gradients(SHAPES)
     path, states = ours(optgen.AdamMini(**GIVEN, width=width, backend="interpreter"), p, g)
@@ -49,7 +49,7 @@ def test_adam_mini_follows_the_paper(width: float) -> None:
 
 
 @pytest.mark.no_cover
-@pytest.mark.parametrize(("name", "width"), [("q_proj.weight", 12.0), ("mlp.weight", math.inf), ("embed", 1.0)])
+@pytest.mark.parametrize(("name", "width"), [("q_proj.weight", 12.0), ("mlp.weight", 1e9), ("embed", 1.0)])
 def test_adam_mini_follows_the_collection_with_the_blocks_that_this_takes_by_name(name: str, width: float) -> None:
     torch, collection = pytest.importorskip("torch"), pytest.importorskip("pytorch_optimizer")
     (p,), (g,) = starts([(6, 6)]), gradients([(6, 6)])
