@@ -41,7 +41,7 @@ SMALLER = "make two rules, and a chain of them"
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
     "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "set_state", "load", "copy",
-    "rule", "spec", "bind", "parts", "parameters", "eval", "train",
+    "rule", "spec", "bind", "parts", "parameters", "eval", "train", "report",
 })  # fmt: skip
 #: What a step is called with already, by names that no input may take.
 STEP_ARGUMENTS = frozenset({"self", "params", "grads", "closure"})
@@ -88,6 +88,13 @@ _SEED = Hyper(SEED, (0.0,), False, (Interval(0.0, 1e9, True, True, True),), GIVE
 _STREAM = State(STREAM, Ordinal(), GIVEN_TO_DRAWS[STREAM], Extent.TENSOR)
 
 
+def _no_name(name: str, what: str) -> tuple[str, str]:
+    """Message and hint for what cannot be a name."""
+    letters = "ASCII" if what == "rule" else "ASCII or Greek"
+    hint = f"a name is a letter, then letters, digits and underscores, in {letters}"
+    return f"{name!r} cannot be the name of a {what}", hint
+
+
 class _Checker(Scope):
     """The checks of one spec: its names, its variants, and at last whether every name is used."""
 
@@ -104,8 +111,9 @@ class _Checker(Scope):
     def find_shapes(self) -> None:
         """Find out whether matrices have a variant of their own."""
         spec = self.spec
-        terms = [formula.value for formula in spec.formulas]
-        terms += [state.when for state in spec.states if state.when is not None]
+        terms = [formula.value for formula in spec.formulas] + [report.value for report in spec.reports]
+        conditions = [state.when for state in spec.states] + [report.when for report in spec.reports]
+        terms += [when for when in conditions if when is not None]
         terms += [spec.block] if spec.block is not None else []
         self.by_matrix = any(map(mentions_matrix, terms))
         extents = (state.extent for state in spec.states)
@@ -113,7 +121,7 @@ class _Checker(Scope):
         if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
             message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
             self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
-        over = {extent.name for formula in spec.formulas for extent in reduced_over(formula.value)}
+        over = {extent.name for term in terms for extent in reduced_over(term)}
         if spec.block is not None and "block" not in over | {s.extent for s in spec.states} and not spec.faults:
             message = "'block' says how many elements a block has, and nothing here has blocks"
             self.fault(spec.block.span, message, "remove it, or reduce over blocks: mean(g**2, block)")
@@ -142,6 +150,9 @@ class _Checker(Scope):
                 elif what in ("hyperparameter", "flag") and part.name in ARGUMENTS:
                     self.fault(part.span, f"{part.name!r} is a name that every optimiser has for itself", RENAME)
                 seen.setdefault(part.name, what)
+        for report in spec.reports:
+            if not is_name(report.name):
+                self.fault(report.span, *_no_name(report.name, "report"))
         if len(spec.flags) > MOST_FLAGS:
             message = f"expected at most {MOST_FLAGS} flags, got {len(spec.flags)}"
             hint = "every choice of flags is a kernel of its own: make two rules"
@@ -161,9 +172,7 @@ class _Checker(Scope):
 
     def check_name(self, name: str, span: Span, what: str) -> None:
         if not is_name(name):
-            hint = "a name is a letter, then letters, digits and underscores, in ASCII"
-            hint += " or Greek" if what != "rule" else ""
-            self.fault(span, f"{name!r} cannot be the name of a {what}", hint)
+            self.fault(span, *_no_name(name, what))
         elif (name in self.given or name in (PROCEED, ACCEPT)) and what != "rule":
             meaning = self.given.get(name, "whether the step goes on" if name == PROCEED else "whether the step counts")
             self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {meaning}", RENAME)
@@ -290,6 +299,7 @@ class _Checker(Scope):
         variant.begun = True
         for formula in spec.formulas:
             variant.assign(formula)
+        reports = tuple(filter(None, map(variant.report, spec.reports)))
         after = Evaluation(self, choice, active=variant.active, begun=True)
         for formula in spec.evaluation:
             after.assign(formula)
@@ -314,6 +324,7 @@ class _Checker(Scope):
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
             matrices=Matrices(spec.matrices),
             evaluation=tuple(after.body),
+            reports=reports,
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
             block=block,
         )

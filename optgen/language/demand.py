@@ -20,13 +20,14 @@ _GROUP = Extent.GROUP.name.lower()
 
 
 class Demand:
-    """What the formulas of a spec read, asked of each of its variants.
+    """What the formulas and reports of a spec read, asked of each of its variants.
 
     `given`: the names that have a value without a formula; one that is assigned all the same is looked at, and refused.
     """
 
     def __init__(self, spec: SpecAst, given: Collection[str]) -> None:
         self._states = spec.states
+        self._reports = spec.reports
         self._outputs = {DELTA, PARAMETER, PROCEED, ACCEPT, *given}
         self._values: dict[str, list[tuple[Term, frozenset[str] | None]]] = {}  # and what is read, whatever the flags
         for formula in spec.formulas:
@@ -39,9 +40,16 @@ class Demand:
                 self._outputs.add(formula.target)
 
     def of(self, choice: Mapping[str, bool]) -> frozenset[str]:
-        """What the variant with these flags computes: its outputs, its states, all that they are made of."""
+        """What the variant with these flags computes: its outputs, states and reports, all that they are made of."""
         kept = {s.name for s in self._states if s.when is None or decided(s.when, choice) is not False}
-        found = self._values.keys() & (self._outputs | kept)
+        reported = frozenset[str]().union(
+            *(
+                names_in(chosen_subterms(report.value, choice))
+                for report in self._reports
+                if report.when is None or decided(report.when, choice) is not False
+            )
+        )
+        found = self._values.keys() & (self._outputs | kept | reported)
         pending = list(found)
         while pending:
             for value, always in self._values[pending.pop()]:

@@ -30,6 +30,7 @@ from .syntax import (
     Name,
     Number,
     Operation,
+    ReportAst,
     SpecAst,
     StateAst,
     Term,
@@ -56,11 +57,12 @@ _SEVERAL = "expected a hyperparameter with several values, or range(...)"
 def write_out(
     spec: SpecAst, statements: Sequence[FormulaAst | LoopAst], evaluation: Sequence[FormulaAst | LoopAst]
 ) -> None:  # fmt: skip
-    """Give a spec its formulas and states without loops, and the formulas of what it evaluates."""
+    """Give a spec its formulas, states and reports without loops, and the formulas of what it evaluates."""
     writer = _Writer(spec, statements)
     spec.flags = [writer.flag(flag) for flag in spec.flags]
     spec.states = [member for state in spec.states for member in writer.members_of(state)]
     spec.formulas = writer.named(list(writer.turns_of(statements, {})))
+    spec.reports = [writer.report(report) for report in spec.reports]
     writer.current.clear()
     spec.evaluation = writer.named(list(writer.turns_of(evaluation, {})))
 
@@ -97,6 +99,10 @@ class _Writer:
         default = self.term(flag.default, {}) if isinstance(flag.default, Term) else flag.default
         requires = self.term(flag.requires, {}) if flag.requires is not None else None
         return replace(flag, default=default, requires=requires)
+
+    def report(self, report: ReportAst) -> ReportAst:
+        when = self.term(report.when, {}) if report.when is not None else None
+        return ReportAst(report.name, report.span, self.term(report.value, {}), when, report.doc)
 
     def count(self, state: StateAst) -> int:
         """How many states a declaration of several makes."""

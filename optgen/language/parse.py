@@ -21,7 +21,7 @@ from .formula import read_expression, read_formulas, words
 from .loops import write_out
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
 from .refusals import kind
-from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, LoopAst, Number, SpecAst, StateAst, Term
+from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, LoopAst, Number, ReportAst, SpecAst, StateAst, Term
 
 __all__ = ["parse"]
 
@@ -120,7 +120,7 @@ class _Document:
     def read(self, document: dict[str, Any]) -> None:
         known = (
             "name", "summary", "reference", "origin", "family", "notes", "part", "hyperparameters", "flags", "inputs",
-            "state", "update", "evaluation",
+            "state", "update", "report", "evaluation",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -143,6 +143,8 @@ class _Document:
         for name, path, table in self.entries(document, "state", 'm = { init = "0" }'):
             self.read_state(name, path, table)
         self.read_update(document)
+        for name, path, table in self.entries(document, "report", 'length = { value = "norm(g)" }'):
+            self.read_report(name, path, table)
         evaluation = self.read_evaluation(document)
         write_out(spec, self.statements, evaluation)
 
@@ -288,6 +290,17 @@ class _Document:
             return Number(place, value, isinstance(given, int))
         self.fault(place, f"expected a finite {what}, got {value}")
         return Broken(place)
+
+    def read_report(self, name: str, path: Path, table: dict[str, Any]) -> None:
+        self.refuse_unknown(path, table, ("value", "when", "doc"))
+        span = self.key_span(path)
+        value: Term = Broken(span)
+        if "value" not in table:
+            self.fault(span, f"report {name!r} has no value", 'add: value = "norm(g)"')
+        else:
+            value = self.expression((*path, "value"), table) or value
+        when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
+        self.spec.reports.append(ReportAst(name, span, value, when, self.text(path, table, "doc")))
 
     def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
         """Read the text under `path` as one expression."""

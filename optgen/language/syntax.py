@@ -3,7 +3,7 @@
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
     spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, block?, hypers*,
-                       flags*, states*, inputs*, formulas*, evaluation*, faults*)
+                       flags*, states*, inputs*, reports*, formulas*, evaluation*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
     looped   = Indexed | Gathered
@@ -22,7 +22,7 @@ from ..frozen import frozen
 
 __all__ = [
     "Broken", "Choice", "FlagAst", "FormulaAst", "Gathered", "HyperAst", "Indexed", "InputAst", "Invoke", "Item",
-    "LoopAst", "Name", "Number", "Operation", "SpecAst", "StateAst", "Term",
+    "LoopAst", "Name", "Number", "Operation", "ReportAst", "SpecAst", "StateAst", "Term",
 ]  # fmt: skip
 
 
@@ -157,6 +157,15 @@ class InputAst:
 
 
 @frozen
+class ReportAst:
+    name: str
+    span: Span
+    value: Term
+    when: Term | None
+    doc: str
+
+
+@frozen
 class FormulaAst:
     """`index`: which of several values is assigned. `before`: the name of the value that a loop has given last.
     `spelled`: what the author calls the target, where a loop assigns it again and again."""
@@ -200,6 +209,7 @@ class SpecAst:
     flags: list[FlagAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)
     inputs: list[InputAst] = field(default_factory=list)
+    reports: list[ReportAst] = field(default_factory=list)
     formulas: list[FormulaAst] = field(default_factory=list)
     formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     evaluation: list[FormulaAst] = field(default_factory=list)

@@ -96,6 +96,16 @@ class TensorForm:
     numbers: tuple[int, ...]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the dimensions of the parameter."""
+        return tuple(map(int, self.cells[1 : 1 + self.dimensions][::-1]))
+
+    @property
+    def block(self) -> int:
+        """How many elements a block has; 0 if there are none."""
+        return int(self.cells[0])
+
+    @property
     def layout(self) -> int:
         """The address of the layout."""
         return address_of(self.cells) + 8 * (2 + self.dimensions)
@@ -221,9 +231,15 @@ class Binding:
         """
         ffi = self.kernel.runtime.ffi
         clocks = list(zip(sets or [0] * len(before), before, strict=True))
+        self._clocks = clocks
         self._scalars = {clock: ffi.new("double[]", max(1, len(self.kernel.program))) for clock in set(clocks)}
         addresses = {clock: int(ffi.cast("intptr_t", cells)) for clock, cells in self._scalars.items()}
         self.table["scalars"] = [addresses[clock] for clock in clocks]
+
+    def scalar(self, row: int, name: str) -> float:
+        """A scalar of the last step, as a tensor had it."""
+        number = next(i for i, assign in enumerate(self.kernel.sweeps.scalars) if assign.target == name)
+        return float(self._scalars[self._clocks[row]][number])
 
     def run(self, values: Sequence[ValuesByCount], step: int, threads: int, grain: int | None = None) -> None:
         """One step of a rule that computes nothing for the group, number `step` since `count_from`.

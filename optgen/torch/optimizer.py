@@ -22,11 +22,13 @@ from ..errors import ArgumentError, OverlapError
 from ..runtime.engine import NO_NUMBERS, StepEngine
 from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import undisturbed
+from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
 from .checkpoint import OF_ALL, copies_of_states, fitting
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
-from .param_groups import Groups, expect_group
+from .options import Options
+from .param_groups import Groups, expect_group, named_parameters
 from .states import TensorStates
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
@@ -58,6 +60,11 @@ class Adapter(Optimizer):
     _groups: Groups
     _ways: TensorWays
     _turns: Turns
+
+    @classmethod
+    def options(cls, *args: Any, **keywords: Any) -> Options:
+        """This rule with hyperparameters, given and checked as by the class, without parameters: a line of `split`."""
+        return Options(cls, args, keywords)
 
     # ---- Steps ----
 
@@ -97,7 +104,7 @@ class Adapter(Optimizer):
         if found is not None and float(found):  # what a GradScaler has found
             return loss
         takes = self._naming.inputs
-        numbers = numbers_given(self._naming, inputs, loss) if takes or inputs else NO_NUMBERS
+        numbers, lacking = numbers_given(self._naming, inputs, loss) if takes or inputs else (NO_NUMBERS, [])
         params: list[torch.Tensor] = []
         for group in self.param_groups:
             params += group["params"]
@@ -105,7 +112,10 @@ class Adapter(Optimizer):
         if scale is not None:
             with torch.no_grad():
                 torch._foreach_div_([g for g in grads if g is not None], float(scale))
-        own = grads if not takes else with_attributes(takes, params, grads)
+        own = grads
+        if takes:
+            own, missing = with_attributes(self._naming.rules[0], params, grads, self._groups.what)
+            lacking += missing
         engine = self._engine
         with engine.lock:
             self._states.kept = self.state
@@ -119,11 +129,11 @@ class Adapter(Optimizer):
                 self._groups.changed = False
             if not self._turns.tied:
                 try:
-                    engine.step(params, own, numbers)
+                    engine.step(params, own, numbers, lacking)
                     return loss
                 except OverlapError:
                     pass
-            self._turns.step(params, own, numbers)
+            self._turns.step(params, own, numbers, lacking)
         return loss
 
     _watched = Optimizer.profile_hook_step(_step)
@@ -162,10 +172,15 @@ class Adapter(Optimizer):
             if not self._engine.evaluating:
                 return
             with torch.no_grad():
-                for p, kept in list(self.state.items()):
-                    if isinstance(kept, dict) and ASIDE in kept:
+                for p, kept in self._kept():
+                    if ASIDE in kept:
                         p.copy_(kept.pop(ASIDE))
             self._engine.evaluating = False
+
+    def _kept(self) -> list[tuple[torch.Tensor, dict[str, Any]]]:
+        """The parameters with states; `state` may have those of other optimisers too, as in a split."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        return [(p, self.state[p]) for p in params if isinstance(self.state.get(p), dict)]
 
     # ---- States ----
 
@@ -209,6 +224,22 @@ class Adapter(Optimizer):
             rule, begun = self._naming.rules[0], self._states.group
             states = begun or first_group_states(rule, self._groups.values.of(0))
             return {name: float(value) for name, value in states.items()}
+
+    def report(self) -> dict[str, Any]:
+        """What the last step reports, for loggers: `{"grad_norm": 1.2, "trust_ratio/layer.weight": 0.8}`.
+
+        What is one for all parameters goes by its name in the spec, in a chain behind that of its part. What each
+        parameter has is followed by the parameter's name, or its number where the optimiser was given no names. A
+        number is a float; what there is of each matrix, row or column is a tensor. A step that does not count reports
+        nothing. StateError before the first step.
+        """
+        with self._engine.lock:
+            found = last_reports(self._engine.reports, self._naming.rules)
+            names = {id(p): name for p, name in named_parameters(self.param_groups)}
+            values = {name: value for each in found for name, value in each.shared().items()}
+            for p, own in (pair for each in found for pair in each.each()):
+                values |= {f"{name}/{names.get(id(p), '')}": value for name, value in own.items()}
+            return {name: x if isinstance(x, float) else torch.from_numpy(x) for name, x in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
@@ -285,7 +316,7 @@ class Adapter(Optimizer):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
             self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
-        self._engine.evaluating = any([isinstance(kept, dict) and ASIDE in kept for kept in self.state.values()])
+        self._engine.evaluating = any([ASIDE in kept for _, kept in self._kept()])
         self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -330,6 +361,16 @@ def naming_of(optimiser: Adapter | type[Adapter]) -> Naming:
 def engine_of(optimiser: Adapter) -> StepEngine:
     """What steps the parameters of an optimiser and keeps their states."""
     return optimiser._engine
+
+
+def step_of(optimiser: Adapter) -> Callable[..., Any]:
+    """The step of an optimiser without its hooks."""
+    return optimiser._step
+
+
+def revival_of(cls: type[Adapter]) -> tuple[Callable[..., Adapter], tuple[Any, ...]]:
+    """A call that makes an optimiser of a class that has not begun; pickles may hold it."""
+    return vars(cls).get("_revival") or (cls.__new__, (cls,))
 
 
 def revive_by(made: Adapter | type[Adapter], revive: Callable[..., Adapter], *given: Any) -> None:

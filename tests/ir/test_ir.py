@@ -251,16 +251,19 @@ def test_a_rule_knows_what_has_not_a_value_for_each_element(extent: Extent) -> N
     assert state.stores == {"p", "m", "k"}
     assert reduced.small_states == ()
     for rule in (state, reduced):
-        assert rule.tiled == (extent in (Extent.MATRIX, Extent.ROW, Extent.COLUMN))
+        assert rule.tiled == (extent in (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK))
         assert rule.grouped == (extent == Extent.GROUP)
 
 
-def test_extents_are_ordered_by_inclusion_and_rows_and_columns_are_not() -> None:
-    chain = [e for e in Extent if e not in (Extent.ROW, Extent.COLUMN)]
-    for between in (Extent.ROW, Extent.COLUMN):
-        line = [*chain[:-1], between, chain[-1]]
+def test_extents_are_ordered_by_inclusion_and_rows_columns_and_blocks_are_not() -> None:
+    chain = [e for e in Extent if e not in (Extent.ROW, Extent.COLUMN, Extent.BLOCK)]
+    assert chain[-2:] == [Extent.MATRIX, Extent.ELEMENT]
+    for between in (Extent.ROW, Extent.COLUMN, Extent.BLOCK):
+        line = [*chain[: -2 if between == Extent.BLOCK else -1], between, chain[-1]]
         assert all((a < b, a <= b, b > a, b >= a) == (i < j, i <= j, i < j, i <= j)
                    for i, a in enumerate(line) for j, b in enumerate(line))  # fmt: skip
+    assert not any((Extent.BLOCK <= each, each <= Extent.BLOCK) != (False, False)
+                   for each in (Extent.MATRIX, Extent.ROW, Extent.COLUMN))  # fmt: skip
     row, column = Extent.ROW, Extent.COLUMN
     assert not any((row < column, row <= column, row > column, row >= column))
     assert not any((column < row, column <= row, column > row, column >= row))

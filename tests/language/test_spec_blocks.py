@@ -87,8 +87,6 @@ def test_a_value_of_a_block_meets_others_as_one_of_less_than_an_element() -> Non
         Extent.BLOCK, Extent.TENSOR, Extent.BLOCK, Extent.TENSOR, Extent.GROUP
     ]  # fmt: skip
     assert extents["delta"] == Extent.ELEMENT
-    assert not Extent.BLOCK <= Extent.ROW
-    assert not Extent.ROW <= Extent.BLOCK
     assert rule.matrix is None
 
 

@@ -49,6 +49,9 @@ formulas = '''
 v     = max(v, max(abs(g), block))
 delta = eta*g/(v + 1e-3)
 '''
+[report]
+twice = { value = "v + max(abs(g), block)" }
+top   = { value = "max(abs(g))" }
 """
 LIKE = [(), (1,), (0,), (3, 0), (7,), (2, 5), (3, 4, 5), (65, 3), (2000,), (70, 100)]
 
@@ -168,6 +171,14 @@ def test_in_a_chain_blocks_go_with_parts_that_know_of_none() -> None:
     for part in (optgen.Adafactor(), optgen.AdamMini(), optgen.AdamWSN(subset=4)):
         with pytest.raises(ArgumentError, match="they see a parameter as different blocks"):
             optgen.chain(optgen.AdamWSN(), part)
+
+
+@pytest.mark.parametrize("backend", ["kernel", "interpreter"])
+def test_a_value_of_each_block_is_reported(backend: str) -> None:
+    opt, p = made(SHAPED)(backend=backend), np.ones((2, 3))
+    opt.step([p], [np.array([[0.0, -1.0, 2.0], [3.0, 4.0, -5.0]])])
+    np.testing.assert_array_equal(opt.report(p)["twice"], [4, 10])
+    assert opt.report(p)["top"] == 5
 
 
 def test_the_lowered_rule_has_values_of_blocks() -> None:
