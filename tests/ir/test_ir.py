@@ -262,8 +262,8 @@ def test_extents_are_ordered_by_inclusion_and_rows_columns_and_blocks_are_not() 
         line = [*chain[: -2 if between == Extent.BLOCK else -1], between, chain[-1]]
         assert all((a < b, a <= b, b > a, b >= a) == (i < j, i <= j, i < j, i <= j)
                    for i, a in enumerate(line) for j, b in enumerate(line))  # fmt: skip
-    assert not any((Extent.BLOCK <= each, each <= Extent.BLOCK) != (False, False)
-                   for each in (Extent.MATRIX, Extent.ROW, Extent.COLUMN))  # fmt: skip
+    for each in (Extent.MATRIX, Extent.ROW, Extent.COLUMN):
+        assert (each >= Extent.BLOCK, each <= Extent.BLOCK) == (False, False)
     row, column = Extent.ROW, Extent.COLUMN
     assert not any((row < column, row <= column, row > column, row >= column))
     assert not any((column < row, column <= row, column > row, column >= row))
@@ -296,7 +296,7 @@ def test_an_extent_has_a_name_and_one_object(extent: Extent) -> None:
 
 
 def test_extents_are_listed_from_few_values_to_many() -> None:
-    names = ["constant", "step", "group", "tensor", "matrix", "row", "column", "element"]
+    names = ["constant", "step", "group", "tensor", "matrix", "row", "column", "block", "element"]
     assert [extent.name.lower() for extent in Extent] == names
 
 

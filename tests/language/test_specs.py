@@ -630,7 +630,7 @@ NAMES = [
      "'m': expected one value for all parameters (group), got one value for each element (element), of what changes in "
      "steps that do not count", 'extent = "group", always = true'),
     ("a report of elements", spec(reports="n = { value = 'abs(g)' }"), 9, 16,
-     "'n': expected one value for each parameter (tensor), or of rows, columns, matrices or blocks, got one value for each",
+     "'n': expected one value for each parameter (tensor), or of rows, columns, matrices or blocks, got",
      "reduce it: mean(x), norm(x), max(x)"),
     ("a report of a condition", spec(reports="n = { value = 'norm(g) > 1' }"), 9, 16,
      "'n': expected a number, got a condition", "write 1 if x > 0 else 0"),
