@@ -126,11 +126,11 @@ static void run_blocks(const job *step, const optgen_work *work, const optgen_te
         const int64_t from = block * OPTGEN_BLOCK,
                       to = from + OPTGEN_BLOCK < stop ? from + OPTGEN_BLOCK : stop;
         char *const partial = partials + block * CELL;
-        if (rank == 1) {
+        if (dense && rank == 1) {
             for (int a = 0; a < arrays; ++a)
                 at[a] = tensor->at[a] + from * by[a];
             values.element = from;
-            work->block(at, dense ? NULL : by, to - from, &values, partial, blocks, NULL, 0, 0);
+            work->block(at, to - from, &values, partial, blocks, NULL, 0, 0);
         } else {
             run_tensor(step, work, values, from, to);
             work->fold(reduced, to - from, partial, blocks, NULL, 0, 0);
@@ -168,6 +168,7 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
     const int arrays = step->kernel->arrays;
     const int64_t kind = tensor->layout[0], rank = tensor->layout[1];
     const int64_t each = block_of(tensor->layout);
+    const int dense = kind == OPTGEN_LAYOUT_DENSE;
     const int pieces =
         kind == OPTGEN_LAYOUT_SLICES || kind == OPTGEN_LAYOUT_LINES || (each > 0 && rank > 1);
     const int64_t *const shape = tensor->layout + 2, *const by = shape + rank;
@@ -211,16 +212,16 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
             const int64_t remain = of.elements - values.element;
             const int64_t n = remain < 0 ? 0 : remain < wide ? remain : wide;
             char *const partial = partials + (values.row * blocks + block) * CELL;
-            if (pieces || n == 0) {
-                if (n > 0)
+            if (dense && work->block != NULL && n > 0) {
+                work->block(at, n, &values, partial, height * blocks, sum, panels * width,
+                            i == top);
+            } else {
+                if (pieces && n > 0)
                     run_tensor(step, work, values, values.element, values.element + n);
+                else if (n > 0)
+                    work->row(at, dense ? NULL : along, n, &values);
                 if (work->fold != NULL)
                     work->fold(reduced, n, partial, height * blocks, sum, panels * width, i == top);
-            } else if (work->block == NULL) {
-                work->row(at, kind == OPTGEN_LAYOUT_DENSE ? NULL : along, n, &values);
-            } else {
-                work->block(at, kind == OPTGEN_LAYOUT_DENSE ? NULL : along, n, &values, partial,
-                            height * blocks, sum, panels * width, i == top);
             }
             for (int a = 0; a < arrays; ++a)
                 at[a] += down[a];
