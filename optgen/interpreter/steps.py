@@ -269,7 +269,9 @@ class _Step:
     def _draw(self, expr: Draw) -> Array:
         """The numbers of a draw, one for each element, in the compute type."""
         if expr.op == "normal":
-            return np.asarray(self.value(normal_of(replace(expr, op="tail"))))
+            tail = f"{expr.number}"  # no name of a formula
+            self.names[tail] = self._draw(replace(expr, op="tail"))
+            return np.asarray(self.value(normal_of(Local(tail, Extent.ELEMENT, Type.REAL))))
         seed, t, parameter = (int(self.value(key)) for key in expr.key)
         return drawn(expr.op, expr.number, (seed, t, parameter), self.shape, self.arrays[PARAMETER].dtype)
 

@@ -153,8 +153,8 @@ OF_ALL_KINDS = [name for name, (spec, variant) in RULES.items() if spec.rules[va
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_ALL_KINDS)
 def test_in_all_layouts_on_all_instruction_sets(name: str) -> None:
-    for kernel in all_kernels(*RULES[name]):
-        check_kernel(rule_of(name), kernel)
+    for kernels in all_kernels(*RULES[name]):
+        check_kernel(rule_of(name), *kernels)
 
 
 def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
