@@ -14,7 +14,7 @@ from ..ir.expr import Matrices
 from ..ir.primitives import BLOCK, LANES, PANEL
 from .primitives import AT_ONCE
 
-__all__ = ["as_matrices", "fold_blocks", "fold_columns", "in_order"]
+__all__ = ["as_blocks", "as_matrices", "fold_blocks", "fold_columns", "in_order"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -31,6 +31,14 @@ def as_matrices(shape: tuple[int, ...], matrices: Matrices) -> tuple[int, int, i
             return 1, shape[0], int(np.prod(shape[1:]))
         case Matrices.ALL_BUT_LAST:
             return 1, int(np.prod(shape[:-1])), shape[-1]
+
+
+def as_blocks(x: Array, block: int, start: float) -> Array:
+    """One matrix with a row for every so many values of `x`. What a short row lacks is filled with `start`, which
+    changes nothing."""
+    rows = np.full((-(-x.size // block), block), start)
+    rows.reshape(-1)[: x.size] = x.reshape(-1)
+    return rows[None]
 
 
 def in_order(x: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:

@@ -44,6 +44,8 @@ class Member:
         Which of the sets of hyperparameters it goes by.
     slot
         Its state.
+    block
+        How many elements a block of it has; 0 if the rule has none.
     """
 
     given: Any
@@ -53,6 +55,7 @@ class Member:
     dtype: str
     hypers: int
     slot: ParameterSlot
+    block: int
 
 
 @frozen
@@ -111,7 +114,7 @@ def bind_members(
         names = kernel.rule.tensor_states
         tensors = ([members[i].p, *members[i].inputs] for i in own)
         arrays = ((*[x.memory for x in each], *states.arrays(i, names)) for i, each in zip(own, tensors, strict=True))
-        for i, row in zip(own, rows_of(kernel, arrays), strict=True):
+        for i, row in zip(own, rows_of(kernel, arrays, [members[i].block for i in own]), strict=True):
             bound[i] = _bound(library, members[i], kernel, row)
     return [bound[i] for i in range(len(members))]
 

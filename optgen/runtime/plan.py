@@ -109,7 +109,9 @@ class StepPlan:
         self.grouped = self._bound.grouped
         if cut:
             pairs = zip(self._bound.bindings, self._bound.order, strict=True)
-            self._bound.shards = [library.shards([cut[i] for i in own], b.kernel) for b, own in pairs]
+            self._bound.shards = [
+                library.shards([cut[i] for i in own], b.kernel, [row.form.block for row in b.rows]) for b, own in pairs
+            ]
         #: Whether these members are new, and other lists may have them as they are.
         self.shared = bound and self.lasting and not (self._bound.overwrites or cut)
         self._guard = self._guard_of(bound=bound) if members else None

@@ -20,9 +20,11 @@ from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.members import Member
+from ..runtime.shapes import state_shape
 from .bound_states import BoundTensors, Entries
 from .checkpoint import expect_state
 from .naming import Naming
+from .param_groups import Groups
 from .sharding import small_like
 from .slots import TensorSlot
 from .tensors import local, memory, wide
@@ -35,8 +37,8 @@ class TensorStates:
 
     Parameters
     ----------
-    what
-        What the parameter in some place is called in messages.
+    groups
+        The groups of the optimiser.
 
     Attributes
     ----------
@@ -44,9 +46,9 @@ class TensorStates:
         `optimizer.state`, set before every step, and what is known of it.
     """
 
-    def __init__(self, naming: Naming, what: Callable[[int], str]) -> None:
+    def __init__(self, naming: Naming, groups: Groups) -> None:
         self._naming = naming
-        self._what = what
+        self._groups = groups
         self.entries = Entries()
         self.group: dict[str, Array] = {}
         self._plans: dict[Any, set[int]] = {}  # by parameter
@@ -60,8 +62,8 @@ class TensorStates:
             own = kept.get(p, {})
             for state, key in self._naming.own_states(rule):
                 if (x := own.get(key)) is not None:
-                    shape = interp.shape_of(state.extent, tuple(p.shape), rule.matrices)
-                    expect_state(f"{self._what(place)}: its state {key}", state, x, shape, p.dtype)
+                    shape = state_shape(rule, state, self._groups.values_at(place), tuple(p.shape))
+                    expect_state(f"{self._groups.what(place)}: its state {key}", state, x, shape, p.dtype)
             slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
         return slots
 
@@ -79,7 +81,7 @@ class TensorStates:
             x = slot.kept.get(key)
             if x is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)), ordinal)
-                shape = interp.shape_of(state.extent, tuple(given.shape), rule.matrices) if small else None
+                shape = state_shape(rule, state, values, tuple(given.shape)) if small else None
                 dtype = self._naming.strategy.small_dtype(state.extent, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot

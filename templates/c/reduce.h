@@ -259,8 +259,13 @@ OPTGEN_REDUCTIONS(x86_64_v3, OPTGEN_V3)
 OPTGEN_REDUCTIONS(x86_64_v4, OPTGEN_V4)
 #endif
 
+OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)
+{
+    return (count + size - 1) / size;
+}
+
 /* The matrices of a tensor, and the rows and columns of each: its last two dimensions and all
- * before them, the slices of the first one, or the lines of the last one. */
+ * before them, the slices of the first one, the lines of the last one, or its blocks. */
 typedef struct {
     int64_t matrices, rows, columns, elements;
     const int64_t *layout;
@@ -268,31 +273,17 @@ typedef struct {
 
 OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
 {
-    const int64_t rank = layout[1], *const shape = layout + 2;
+    const int64_t rank = layout[1], *const shape = layout + 2, block = layout[-2 - layout[-1]];
+    const int slices = layout[0] == OPTGEN_LAYOUT_SLICES, lines = layout[0] == OPTGEN_LAYOUT_LINES;
+    const int64_t first_row = slices || lines ? 0 : rank - 2, first_column = slices ? 1 : rank - 1;
     optgen_shape of = { 1, 1, 1, 1, layout };
     for (int64_t d = 0; d < rank; ++d) {
         of.elements *= shape[d];
-        if (d + 2 < rank)
-            of.matrices *= shape[d];
+        *(d < first_row ? &of.matrices : d < first_column ? &of.rows : &of.columns) *= shape[d];
     }
-    of.rows = rank < 2 ? 1 : shape[rank - 2];
-    of.columns = shape[rank - 1];
-    if (layout[0] == OPTGEN_LAYOUT_SLICES) {
-        of.matrices = 1;
-        of.rows = shape[0];
-        of.columns = 1;
-        for (int64_t d = 1; d < rank; ++d)
-            of.columns *= shape[d];
-    } else if (layout[0] == OPTGEN_LAYOUT_LINES) {
-        of.rows *= of.matrices;
-        of.matrices = 1;
-    }
+    if (block > 0)
+        of = (optgen_shape){ 1, optgen_parts(of.elements, block), block, of.elements, layout };
     return of;
-}
-
-OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)
-{
-    return (count + size - 1) / size;
 }
 
 /* How many of `of` there are in each of `over`. */

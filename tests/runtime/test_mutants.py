@@ -246,6 +246,20 @@ MUTANTS = [
         old=r"each < left \? each : left",
         new="each < left ? each : left - 1",
     ),
+    # Of blocks.
+    _c(
+        "a mean of a short block as of a long one",
+        rule="adammini",
+        old=r"of\.columns : of\.elements - row_i \* of\.columns",
+        new="of.columns : of.columns",
+    ),
+    _runtime(
+        "the last element of a short block left out",
+        rule="adamwsn",
+        old=r"remain < wide \? remain :",
+        new="remain < wide ? remain - 1 :",
+    ),
+    _runtime("a block begun with the second element", rule="adamwsn", old=r"each \* along\[a\]", new="along[a]"),
     # Of stages.
     _runtime(
         "a piece of work left out",

@@ -29,6 +29,7 @@ from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.group_step import GroupStep
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import Runtime, open_library
+from optgen.runtime.shapes import block_of, hypers_of_blocks, state_shape
 
 Array = NDArray[Any]
 Values = Mapping[str, tuple[float, ...]]
@@ -132,6 +133,31 @@ h     = m % 0.3 if not not due else h
 delta = eta*m*(h/(1 + r) + (s*c if matrix else 1)) if t > 1 else eta*g
 '''
 """
+#: Every reduction over blocks, and every combination of their values with others.
+BLOCKS = """
+name = "Blocks"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+k   = { default = 7, range = "[1, inf), whole" }
+[state]
+m = { init = "0" }
+v = { init = "1", extent = "block" }
+w = { init = "eta", extent = "block" }
+s = { init = "0", extent = "tensor" }
+d = { init = "1", extent = "group" }
+[update]
+block    = "k"
+formulas = '''
+v     = v/2 + mean(g*abs(m), block) + max(p, block) - min(g, block)/(1 + s)
+w     = norm(g - p, block) + w/3 + dot(p, g, block)*t
+y     = sum(w) + max(v*norm(p)) - mean(w)
+s     = max(s/2, min(v)) + y*1e-3
+d     = max(d, sum(v, group)/t) + norm(g, group) + mean(w, group)
+m     = eta*m + (g*v if w > 1 else sign(g)/w)/(1 + abs(s)) - sum(abs(p), block)*1e-3
+u     = g/(1 + norm(m, block)) + m*d/size
+delta = (u*mean(u) + where(v > w, v, w))/max(1, norm(u, group))
+'''
+"""
 #: Conditions of the step, the group and the tensor, one after the other.
 COURSES = """
 name = "Courses"
@@ -170,7 +196,7 @@ def chains() -> dict[str, driver.Compilation]:
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:
     """Every variant of the shipped rules, of the rules above and of `chains`: its compilation and its number."""
     specs = [driver.compile_file(path) for path in catalogue.shipped()]
-    own = EVERY, PLAIN, REDUCED, LATE, REFRESHED, COURSES
+    own = EVERY, PLAIN, REDUCED, LATE, REFRESHED, BLOCKS, COURSES
     specs += [driver.compile_text(text, "test.toml") for text in own]
     specs += chains().values()
     return {
@@ -208,7 +234,8 @@ def numbers(kind: str, rng: np.random.Generator, size: int, dtype: str) -> Array
 def busy(rule: Rule) -> dict[str, tuple[float, ...]]:
     """A value for every hyperparameter that changes the result: a kernel that ignores one is caught."""
     supply = cycle((0.37, 0.71, 0.59, 0.13, 0.83))
-    return {h.name: tuple(next(supply) for _ in h.default) for h in rule.hypers} | given_numbers(rule)
+    values = {h.name: tuple(next(supply) for _ in h.default) for h in rule.hypers} | given_numbers(rule)
+    return values | dict.fromkeys(hypers_of_blocks(rule), (3.0,))
 
 
 def defaults(rule: Rule) -> dict[str, tuple[float, ...]]:
@@ -321,11 +348,13 @@ class Tensor:
     arrays: dict[str, Placed]
     t: int
     small: dict[str, Array]
+    block: int = 0  # how many elements a block has
 
     def copy(self) -> Tensor:
         """Another one with the same numbers, laid out alike."""
         arrays = {name: Placed(placed.array, placed.place) for name, placed in self.arrays.items()}
-        return Tensor(arrays, self.t, {name: array.copy() for name, array in self.small.items()})
+        small = {name: array.copy() for name, array in self.small.items()}
+        return Tensor(arrays, self.t, small, self.block)
 
     def all(self, rule: Rule) -> list[Array]:
         """The arrays that a kernel takes."""
@@ -349,7 +378,7 @@ def make_tensor(
     small = {}
     for state in rule.small_states:
         if state.extent > Extent.GROUP:
-            small[state.name] = np.full(interp.shape_of(state.extent, shape, rule.matrices), initial[state.name])
+            small[state.name] = np.full(state_shape(rule, state, values, shape), initial[state.name])
     if kind == "ordinary":
         for name in initial.keys() & arrays.keys():  # an input has no initial value
             arrays[name][...] = initial[name]
@@ -358,7 +387,11 @@ def make_tensor(
             interp.step(rule, values, warm + 1, arrays | small | group_of(rule, values))
         arrays[GRADIENT] = numbers(kind, rng, size, dtype).reshape(shape)
     placed = {name: Placed(a, place) for (name, a), place in zip(arrays.items(), places, strict=True)}
-    return Tensor(placed, t, small)
+    return Tensor(placed, t, small, block_of(rule, values, shape))
+
+
+def bound(kernel: Kernel, rule: Rule, tensors: Sequence[Tensor]) -> Binding:
+    return Binding(kernel, rows_of(kernel, [x.all(rule) for x in tensors], [x.block for x in tensors]))
 
 
 def compare(
@@ -411,7 +444,7 @@ def _compare(
 ) -> None:
     """Step with a kernel, and assert that each step leaves what is expected."""
     rule = kernel.rule
-    binding = Binding(kernel, rows_of(kernel, [tensor.all(rule) for tensor in tensors]))
+    binding = bound(kernel, rule, tensors)
     group = group_of(rule, values)
     heading = " ".join(filter(None, (rule.name, rule.variant, kernel.dtype, kernel.isa)))
     for step, (group_left, left) in enumerate(expected):
@@ -565,6 +598,7 @@ def check_positions(rule: Rule, kernel: Kernel) -> None:
     rng = np.random.default_rng(8)
     item = np.dtype(kernel.dtype).itemsize
     size = 3 * 64 // item + 1
+    size -= size % max(1, block_of(rule, busy(rule), (size,)))  # a short block is of other numbers
     shape = (3, size) if rule.matrix else (size,)
     for kind in KINDS * 2:
         places = [placement(shape, item)] * len(rule.arrays)
@@ -573,7 +607,7 @@ def check_positions(rule: Rule, kernel: Kernel) -> None:
             placed.array[...] = numbers(kind, rng, 1, kernel.dtype)
         for array in tensor.small.values():
             array[...] = array.flat[0]
-        run(Binding(kernel, rows_of(kernel, [tensor.all(rule)])), busy(rule), [3], 3, 7)
+        run(bound(kernel, rule, [tensor]), busy(rule), [3], 3, 7)
         for name, placed in tensor.arrays.items():
             first = np.full(shape, placed.array.flat[0])
             same_bits(placed.array, first, f"{name} by position, {kind} numbers")
