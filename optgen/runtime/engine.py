@@ -303,8 +303,8 @@ class StepEngine:
             number = hypers.number(at[i], dtypes[i])
             first = sets[number][(slot.t if slot else 0) + 1]
             slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
-            own, block = [each[i] for each in arrays], sizes[i](memory[i].shape)
-            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, block))
+            own, in_block = [each[i] for each in arrays], sizes[i](memory[i].shape)
+            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, in_block))
         if self._lacking:
             self._refuse_lacking([(id(p), place) for p, place in zip(given, at, strict=True)], members, sets)
         return Accepted(members, sets)
