@@ -54,15 +54,16 @@ _SEVERAL = "expected a hyperparameter with several values, or range(...)"
 
 
 def write_out(
-    spec: SpecAst, statements: Sequence[FormulaAst | LoopAst], evaluation: Sequence[FormulaAst | LoopAst]
+    spec: SpecAst, statements: Sequence[Sequence[FormulaAst | LoopAst]], evaluation: Sequence[FormulaAst | LoopAst]
 ) -> None:  # fmt: skip
-    """Give a spec its formulas and states without loops, and the formulas of what it evaluates."""
-    writer = _Writer(spec, statements)
+    """Give a spec its states and the formulas of each phase without loops, and the formulas of what it evaluates."""
+    writer = _Writer(spec, [each for phase in statements for each in phase])
     spec.flags = [writer.flag(flag) for flag in spec.flags]
     spec.states = [member for state in spec.states for member in writer.members_of(state)]
-    spec.formulas = writer.named(list(writer.turns_of(statements, {})))
-    writer.current.clear()
-    spec.evaluation = writer.named(list(writer.turns_of(evaluation, {})))
+    spec.phases = [
+        replace(phase, formulas=writer.formulas(own)) for phase, own in zip(spec.phases, statements, strict=True)
+    ]
+    spec.evaluation = list(writer.formulas(evaluation))
 
 
 @frozen
@@ -126,6 +127,11 @@ class _Writer:
             yield replace(state, name=name, each=0)
 
     # ---- Turns ----
+
+    def formulas(self, statements: Sequence[FormulaAst | LoopAst]) -> tuple[FormulaAst, ...]:
+        """The formulas that run together, without loops."""
+        self.current.clear()
+        return tuple(self.named(list(self.turns_of(statements, {}))))
 
     def turns_of(self, statements: Sequence[FormulaAst | LoopAst], turn: Mapping[str, Turn]) -> Iterator[_Written]:
         """The formulas of all turns, in order."""

@@ -18,10 +18,11 @@ from ..ir.expr import Matrices
 from ..ir.rule import Family, Part
 from ..names import canonical, close_matches
 from .formula import read_expression, read_formulas, words
+from .limits import MOST_PHASES
 from .loops import write_out
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
 from .refusals import kind
-from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, LoopAst, Number, SpecAst, StateAst, Term
+from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, LoopAst, Number, PhaseAst, SpecAst, StateAst, Term
 
 __all__ = ["parse"]
 
@@ -91,7 +92,7 @@ class _Document:
     def __init__(self, spec: SpecAst, places: Mapping[Path, Positions]) -> None:
         self.spec = spec
         self.places = places
-        self.statements: list[FormulaAst | LoopAst] = []
+        self.statements: list[list[FormulaAst | LoopAst]] = [[]]  # of each phase
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.spec.faults.append(Diagnostic(span, message, hint))
@@ -301,10 +302,35 @@ class _Document:
         if not isinstance(table, dict):
             self.fault(self.value_span(("update",)), f"'update': expected a table, got {kind(table)}", example)
             return
-        self.refuse_unknown(("update",), table, ("formulas", "matrices"))
+        phases = {key: own for key, own in table.items() if isinstance(own, dict)}
+        known = ("matrices",) if phases and "formulas" not in table else ("formulas", "matrices")
+        self.refuse_unknown(("update",), {key: own for key, own in table.items() if key not in phases}, known)
         self.spec.matrices = self.choice(("update",), table, "matrices", MATRICES)
         self.spec.matrices_span = self.value_span(("update", "matrices"))
-        self.spec.formulas_span, self.statements = self.formulas("update", table)
+        if phases:
+            self.read_phases(table, phases)
+        else:
+            span, statements = self.formulas(("update",), table)
+            self.spec.phases, self.statements = [PhaseAst("", span, span)], [statements]
+
+    def read_phases(self, table: dict[str, Any], phases: Mapping[str, dict[str, Any]]) -> None:
+        """The phases of a step, each with formulas of its own."""
+        at: Path = ("update",)
+        if "formulas" in table:
+            message = "expected formulas of one step, or of its phases, got both"
+            self.fault(self.key_span((*at, "formulas")), message, "move them into the phases that they belong to")
+        if not 2 <= len(phases) <= MOST_PHASES:
+            last = list(phases)[-1]
+            message = f"expected 2 to {MOST_PHASES} phases, got {len(phases)}"
+            hint = "a step with one gradient has its formulas in [update]" if len(phases) == 1 else None
+            self.fault(self.key_span((*at, last)), message, hint)
+        found, self.statements = [], []
+        for spelled, own in phases.items():
+            self.refuse_unknown((*at, spelled), own, ("formulas",))
+            span, statements = self.formulas((*at, spelled), own)
+            found.append(PhaseAst(canonical(spelled), self.key_span((*at, spelled)), span))
+            self.statements.append(statements)
+        self.spec.phases = found
 
     def read_evaluation(self, document: dict[str, Any]) -> Sequence[FormulaAst | LoopAst]:
         table = document.get("evaluation")
@@ -315,15 +341,15 @@ class _Document:
             self.fault(self.value_span(("evaluation",)), f"'evaluation': expected a table, got {kind(table)}", example)
             return ()
         self.refuse_unknown(("evaluation",), table, ("formulas",))
-        self.spec.evaluation_span, found = self.formulas("evaluation", table)
+        self.spec.evaluation_span, found = self.formulas(("evaluation",), table)
         return found
 
-    def formulas(self, key: str, table: Mapping[str, Any]) -> tuple[Span, list[FormulaAst | LoopAst]]:
+    def formulas(self, of: Path, table: Mapping[str, Any]) -> tuple[Span, list[FormulaAst | LoopAst]]:
         """The formulas of a table, and the place of their key."""
-        path: Path = (key, "formulas")
-        source = self.text((key,), table, "formulas", required=True)
+        path: Path = (*of, "formulas")
+        source = self.text(of, table, "formulas", required=True)
         if not source:
-            return self.key_span((key,)), []
+            return self.key_span(of), []
         start = self.spec.text.find(source, *self.places[path].value)
         if start < 0:
             self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)

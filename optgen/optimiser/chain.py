@@ -227,7 +227,13 @@ class PartEngine:
     def lock(self) -> RLock:
         return self._chain.lock
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> NoReturn:
+    def step(
+        self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any], phase: str | None = None
+    ) -> NoReturn:
+        raise self._refusal()
+
+    @property
+    def phase(self) -> NoReturn:
         raise self._refusal()
 
     def state(self, p: Any) -> NoReturn:
@@ -312,7 +318,12 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
     if len(seen) > 1:
         message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different matrices"
         raise ArgumentError(message, hint="step them apart")
-    held = [i for i, part in enumerate(parts) if any(a.target == "proceed" for a in _open(part, True).body)]
+    phased = [i for i, part in enumerate(parts) if part.rule.phases]
+    if len(phased) > 1:
+        names = [f"part {i}, {type(parts[i]).__name__}" for i in phased]
+        message = f"expected one part with phases in a chain, got {' and '.join(names)}"
+        raise ArgumentError(message, hint="each of them takes gradients at points of its own: use one of them")
+    held = [i for i, part in enumerate(parts) if any(a.target == "proceed" for a in _open(part, True, max(0, len(part.rule.phases) - 1)).body)]
     for i, part in enumerate(parts):
         grouped = [state.name for state in part.rule.states if state.extent == Extent.GROUP]
         if grouped and held and held[0] < i:
@@ -326,9 +337,11 @@ def _used(part: Optimiser) -> list[Rule]:
     return [own.compilation.rules[i] for i in set(own.variants.values())]
 
 
-def _open(part: Optimiser, matrix: bool) -> Rule:
+def _open(part: Optimiser, matrix: bool, phase: int = 0) -> Rule:
+    """The rule of a part in one of the phases of a step, by number."""
     own = settings_of(part)
-    return own.compilation.open[own.variants.get(matrix, next(iter(own.variants.values())))]
+    variant = own.variants.get(matrix, next(iter(own.variants.values())))
+    return own.compilation.open[own.compilation.in_phase(variant, phase if own.compilation.phases else 0)]
 
 
 def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed]:
@@ -337,12 +350,16 @@ def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed]:
     shapes = [matrix for matrix in (True, False) if all(matrix in settings_of(part).variants for part in parts)]
     if not shapes:
         raise ArgumentError(f"{name}: one part works on matrices only, another one on everything else")
-    chosen = {matrix: [_open(part, matrix) for part in parts] for matrix in shapes}
+    phases = range(max(1, *(len(part.rule.phases) for part in parts)))
+    chosen = {matrix: [[_open(part, matrix, k) for part in parts] for k in phases] for matrix in shapes}
     if len(shapes) == 2 and chosen[True] == chosen[False]:
         del chosen[False]
-    among = [[rules[i] for rules in chosen.values()] for i in range(len(parts))]
-    made = [compose(rules, name, among) for rules in chosen.values()]
+    among = [[rules[i] for each in chosen.values() for rules in each] for i in range(len(parts))]
+    last = {matrix: compose(each[-1], name, among) for matrix, each in chosen.items()}
+    made = [
+        compose(each[k], name, among, last[matrix].rule) for k in phases for matrix, each in chosen.items()
+    ]
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
         raise ArgumentError(f"{name}: expected at most {MOST_REDUCTIONS} reductions in a chain, got {count}")
-    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), made[0]
+    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), next(iter(last.values()))

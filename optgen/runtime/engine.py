@@ -23,14 +23,16 @@ from ..errors import ArgumentError, ArrayError
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
 from ..ir.expr import GRADIENT, PARAMETER
-from .array_library import ArrayLibrary
+from .array_library import ArrayLibrary, BoundStates
 from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
 from .overlaps import refuse_overlaps
+from .phases import another_list, next_phase
 from .plan import Member, StepPlan, StepPlans, key_of_list
 from .shapes import first_group_states
+from .slots import Key
 
 __all__ = ["NO_NUMBERS", "StepEngine"]
 
@@ -74,6 +76,8 @@ class StepEngine:
     def begin_anew(self, hypers: Hypers, states: StateStore, ways: Ways) -> None:
         """Go by these from now on, and look at every list anew."""
         self.hypers = hypers
+        self.phases = hypers.compilation.phases
+        self._begun: Key | None = None  # of the step that is in a later phase, its parameters
         self.states = states
         self.ways = ways
         self.plans.clear()
@@ -91,6 +95,17 @@ class StepEngine:
             message = f"expected to {what} in training mode, got evaluation mode"
             raise ArgumentError(message, hint="opt.train() first: it gives parameters their values of training back")
 
+    @property
+    def phase(self) -> int:
+        """The number of the phase of a step that comes next."""
+        return next_phase(self.phases, self.states.group)
+
+    def expect_whole_step(self, what: str) -> None:
+        """ArgumentError between two phases of a step."""
+        if number := self.phase:
+            message = f"expected to {what} between two steps, got a call before the phase {self.phases[number]!r}"
+            raise ArgumentError(message, hint="step until opt.phase is the first one again")
+
     def leave_step(self) -> None:
         """In the child of a fork: whatever other threads did is not done here."""
         self.lock = RLock()
@@ -105,7 +120,7 @@ class StepEngine:
                 self.expect_training("step")
             self._stepping = True
             try:
-                plan = self.plans.last
+                plan = self.plans.last if not self.phases else None  # which is of the phase before
                 held = plan.rebind(params, inputs) if plan is not None else None
                 # A plan may date from a time when there were no parameters but its own.
                 if plan is None or held is None or (plan.grouped and self.states.has_others(plan.slots)):
@@ -123,7 +138,12 @@ class StepEngine:
         if len(places) < len(params):
             inputs = [inputs[first + i] for first in range(0, len(inputs), len(params)) for i in places]
             params = [params[i] for i in places]
-        plan = self.plans.of(key_of_list(params))
+        key, number = key_of_list(params), self.phase
+        if not number:
+            self._begun = key
+        elif self.states.by_identity and self._begun not in (None, key):
+            raise another_list(self.hypers.compilation.name, self.phases, number)
+        plan = self.plans.of(_in_phase(key, number))
         if plan is not None:
             held = plan.rebind(params, inputs)
             if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
@@ -173,16 +193,16 @@ class StepEngine:
             rest = self._accepted(others, places, params, inputs, numbers, by_kernel=False)
             if not kernels:
                 return self._interpret(rest)
-        members = own.members
+        members, key = own.members, key_of_list(params)
         plan = StepPlan(
             self.library, members, kernels, others, places, params, inputs,
             kernel=self._kernel_for([member.given for member in members]),
-            states=self.states.bound([member.slot for member in members]),
+            states=self._bound_states(key, [member.slot for member in members]),
         )  # fmt: skip
         take_back = self._begin(own)
         try:
             if plan.lasting:
-                self.plans.keep(key_of_list(params), plan)
+                self.plans.keep(_in_phase(key, self.phase), plan)
 
             def run() -> bool:
                 return not members or plan.run(own.sets, self.states.group, inputs)
@@ -192,6 +212,12 @@ class StepEngine:
             if not plan.steps:  # it was refused, or broken off before it began
                 take_back()
             raise
+
+    def _bound_states(self, key: Key, slots: Sequence[Any]) -> BoundStates:
+        """The states of these slots, which a plan of the same list in another phase may have bound."""
+        plans = [self.plans.of(_in_phase(key, number)) for number in range(len(self.phases))]
+        found = (plan.states for plan in plans if plan is not None and plan.states.are_of(slots))
+        return next(found, None) or self.states.bound(slots)
 
     def _accepted(
         self,
@@ -208,7 +234,11 @@ class StepEngine:
         count, names = len(chosen), hypers.compilation.rules[0].given_arrays if chosen else ()
         given, at = [params[i] for i in chosen], [places[i] for i in chosen]
         ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
-        variants = [hypers.variant(place, p.shape) for place, p in zip(at, ps, strict=True)]
+        phase = self.phase
+        variants = [
+            hypers.compilation.in_phase(hypers.variant(place, p.shape), phase)
+            for place, p in zip(at, ps, strict=True)
+        ]
         rules = [hypers.compilation.rules[variant] for variant in variants]
         for place, p, rule in zip(at, given, rules, strict=True):
             library.expect_whole(rule, p, place, by_kernel=by_kernel)
@@ -221,6 +251,8 @@ class StepEngine:
         ]
         memory = [p.memory for p in ps]
         found = states.find(given, memory, rules, at)
+        if phase and not all([states.has_begun(slot) for slot in found]):
+            raise another_list(hypers.compilation.name, self.phases, phase)
         # Before memory is taken for new states: a refused step should not take it.
         kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
         overwrites = any([rule.overwrites for rule in rules])
@@ -289,7 +321,8 @@ class StepEngine:
         then the kernels."""
         if plan.others and not rest.members:
             self.ways.step_foreign([params[i] for i, _ in plan.others])
-        done = plan.settle() + 1
+        plan.settle()
+        done = plan.steps + 1
         return self._interpret(rest, lambda: plan.steps == done or run())
 
     def _interpret(self, accepted: Accepted, then: Callable[[], bool] | None = None) -> bool:
@@ -340,13 +373,19 @@ class StepEngine:
             for restore in restores:
                 restore()
             if counts:
-                for member, (_, _, tensor) in zip(accepted.members, tensors, strict=True):
-                    member.slot.t = tensor.t
+                for member, (rule, _, tensor) in zip(accepted.members, tensors, strict=True):
+                    if rule.ends_step:
+                        member.slot.t = tensor.t
                 if library.mark_changed is not None:
                     library.mark_changed([member.given for member in accepted.members])
             return counts
 
         return write, take_back
+
+
+def _in_phase(key: Key, number: int) -> Key:
+    """What a plan for this list of parameters is kept by, in the phase of this number."""
+    return (number, *key) if number else key
 
 
 def _leave_steps() -> None:

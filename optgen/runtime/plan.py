@@ -82,7 +82,7 @@ class StepPlan:
     kernel
         Gives the kernel of a dtype and a variant; what it raises goes through.
     states
-        The states of the members.
+        The states of the members, which the plans of several phases may share.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class StepPlan:
         self._through = any([member.p.seen is not member.given for member in members])
         self._plain = not (self.others or self._deferrable or self._through)
         self._sets = [member.hypers for member in members]
-        self._states = states
+        self.states = states
         self._clock: Clock | None = None
         self._fits = states.fits
 
@@ -194,8 +194,8 @@ class StepPlan:
 
     @property
     def steps(self) -> int:
-        """How many steps its clock has counted."""
-        return 0 if self._clock is None else self._clock.n
+        """How many steps its clock has counted; of an earlier phase, how often it has run."""
+        return 0 if self._clock is None else self._bound.done
 
     @property
     def counts(self) -> set[int]:
@@ -206,9 +206,9 @@ class StepPlan:
     def settle(self) -> int:
         """Make the slots count together, if any of them was given another count. Gives how many steps their clock has
         counted."""
-        clock = self._states.clock
+        clock = self.states.clock
         if clock is None or not clock.whole:
-            clock = self._states.restart()
+            clock = self.states.restart()
         if clock is not self._clock:
             self._bound.follow(clock, self._sets)
             self._clock = clock
@@ -230,7 +230,7 @@ class StepPlan:
             The gradients of the whole list, and its other inputs, as they were given.
         """
         clock = self._clock
-        if clock is None or not clock.whole or clock is not self._states.clock:
+        if clock is None or not clock.whole or clock is not self.states.clock:
             self.settle()
         if self._mark_changed is not None:  # before, so that nothing comes between a change and its count
             self._mark_changed(self._changed)

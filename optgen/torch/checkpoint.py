@@ -26,6 +26,7 @@ from ..ir.torch_names import torch_states
 from ..optimiser.base import compilation_of
 from ..optimiser.classes import shipped_class
 from ..optimiser.state import MOST_UPDATES
+from ..runtime.phases import expect_phase_number
 from .naming import STEP, Naming
 from .param_groups import Groups, called
 from .tensors import count_dtype, has_memory, local
@@ -185,6 +186,7 @@ def _expect_group_states(naming: Naming, given: Any) -> None:
     if not isinstance(given, Mapping) or set(given) != names or not all(map(_is_number, given.values())):
         expected = ", ".join(sorted(names)) or "none"
         raise StateError(f"expected the states {expected} of the group, as numbers, got {shown(given)}")
+    expect_phase_number(naming.compilation.phases, given)
 
 
 def _is_number(x: Any) -> bool:

@@ -22,6 +22,7 @@ from ..errors import ArgumentError, OverlapError
 from ..runtime.engine import NO_NUMBERS, StepEngine
 from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import undisturbed
+from ..runtime.phases import expect_phase
 from .checkpoint import OF_ALL, copies_of_states, fitting
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
@@ -64,17 +65,23 @@ class Adapter(Optimizer):
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Update every parameter that has a gradient.
 
+        A rule whose steps have several phases runs all of them with a closure, or one of them that is named. A step
+        that was broken off between two phases goes on with the next one.
+
         Parameters
         ----------
         closure
-            Called first, with autograd on, to compute the loss and the gradients anew.
+            Called first, with autograd on, to compute the loss and the gradients anew; before each phase, at the point
+            where the parameters are then.
+        phase
+            The name of the one phase to run, which must be the one that comes next.
         inputs
             The numbers that the rule takes beside gradients, by name. `loss` is what `closure` returns, if it is not
             given. What the rule takes for each parameter is an attribute of the parameter, as its gradient is.
 
         Returns
         -------
-        What `closure` returns, or None.
+        What `closure` returns, at the first of these points, or None.
         """
         watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         watched = watched or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
@@ -86,8 +93,31 @@ class Adapter(Optimizer):
 
     step.hooked = True  # PyTorch need not wrap it once more
 
-    def _step(self, closure: Callable[[], Any] | None = None, **inputs: Any) -> Any:
-        self._engine.expect_training("step")
+    def _step(self, closure: Callable[[], Any] | None = None, *, phase: str | None = None, **inputs: Any) -> Any:
+        engine = self._engine
+        engine.expect_training("step")
+        if phase is not None:
+            expect_phase(self._naming.name, engine.phases, engine.phase, phase)
+        elif engine.phases:
+            return self._step_whole(closure, inputs)
+        return self._step_once(closure, inputs)
+
+    def _step_whole(self, closure: Callable[[], Any] | None, inputs: Mapping[str, Any]) -> Any:
+        """All phases of a step that are left; gives the first loss."""
+        engine = self._engine
+        if closure is None:
+            message = f"{self._naming.name}: expected a closure, since a step has the phases {', '.join(engine.phases)}"
+            hint = "opt.step(closure) takes the gradient before each; or name the phase of this call: "
+            raise ArgumentError(message, hint=f"{hint}opt.step(phase={engine.phases[engine.phase]!r})")
+        losses: list[Any] = []
+        while True:
+            before = engine.phase
+            losses.append(self._step_once(closure, inputs))
+            if engine.phase in (0, before):  # through, or not accepted
+                return losses[0]
+
+    def _step_once(self, closure: Callable[[], Any] | None, inputs: Mapping[str, Any]) -> Any:
+        """One phase of a step; of most rules all of it."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -128,6 +158,11 @@ class Adapter(Optimizer):
     _watched = Optimizer.profile_hook_step(_step)
     step.__signature__ = inspect.signature(_step)
 
+    @property
+    def phase(self) -> str | None:
+        """The name of the phase of a step that comes next; None for a rule whose steps have but one."""
+        return self._engine.phases[self._engine.phase] if self._engine.phases else None
+
     # ---- Evaluation ----
 
     def eval(self) -> None:
@@ -141,6 +176,7 @@ class Adapter(Optimizer):
             self._engine.expect_rest("evaluate")
             if self._engine.evaluating or not any([rule.evaluation for rule in self._naming.rules]):
                 return
+            self._engine.expect_whole_step("evaluate")
             self._states.kept = self.state
             self._groups.read(self.param_groups)
             chosen = list(enumerate(p for group in self.param_groups for p in group["params"]))

@@ -1,0 +1,46 @@
+"""Phases: which part of a step comes next, where a step needs the gradient at more than one point.
+
+In: the names of the phases, and the states of all parameters together. Out: a number; or an error that says what comes
+next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from ..errors import ArgumentError, ArrayError, StateError, shown
+from ..ir.rule import PHASE
+from .arrays import Array
+
+__all__ = ["another_list", "expect_phase", "expect_phase_number", "next_phase"]
+
+
+def next_phase(phases: Sequence[str], group: Mapping[str, Array]) -> int:
+    """The number of the phase that comes next; 0 where steps have but one."""
+    return int(group[PHASE]) if phases and PHASE in group else 0
+
+
+def expect_phase(rule: str, phases: Sequence[str], number: int, wanted: object) -> None:
+    """ArgumentError unless the phase that comes next is the one that is `wanted`."""
+    if not phases:
+        raise ArgumentError(f"{rule}: expected no phase, since its steps have but one, got {shown(wanted)}")
+    if wanted not in phases:
+        raise ArgumentError(f"{rule}: expected one of the phases {', '.join(phases)}, got {shown(wanted)}")
+    if wanted != phases[number]:
+        hint = f"take the gradient where the parameters are now, and step with phase={phases[number]!r}"
+        raise ArgumentError(f"{rule}: expected the phase {phases[number]!r}, which comes next, got {wanted!r}", hint=hint)
+
+
+def expect_phase_number(phases: Sequence[str], group: Mapping[str, object]) -> None:
+    """StateError unless the states of all parameters together, if there are any, have the number of a phase."""
+    if phases and group:
+        number = float(group[PHASE])  # type: ignore[arg-type]  # of numbers, as has been checked
+        if number not in range(len(phases)):
+            message = f"expected the number of a phase, from 0 to {len(phases) - 1}, as {PHASE}, got {number:g}"
+            raise StateError(message, hint="it is damaged")
+
+
+def another_list(rule: str, phases: Sequence[str], number: int) -> ArrayError:
+    """The error for a phase that is given other parameters than the phase before."""
+    message = f"{rule}: expected the parameters of the phase {phases[0]!r} in {phases[number]!r} too, got others"
+    return ArrayError(message, hint="give all of them, with a gradient of zeros where there is none, and no new ones")
