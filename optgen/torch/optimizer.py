@@ -103,9 +103,11 @@ class Adapter(Optimizer):
         return self._step_once(closure, inputs)
 
     def _step_whole(self, closure: Callable[[], Any] | None, inputs: Mapping[str, Any]) -> Any:
-        """All phases of a step that are left; gives the first loss."""
+        """All phases of a step that are left; gives the first loss. Without a closure only a step that makes states, as
+        PyTorch's distributed checkpoints take one: the first, and all gradients are zero."""
         engine = self._engine
-        if closure is None:
+        params = [p for group in self.param_groups for p in group["params"]]
+        if closure is None and (self.state or any([p.grad is not None and p.grad.any() for p in params])):
             message = f"{self._naming.name}: expected a closure, since a step has the phases {', '.join(engine.phases)}"
             hint = "opt.step(closure) takes the gradient before each; or name the phase of this call: "
             raise ArgumentError(message, hint=f"{hint}opt.step(phase={engine.phases[engine.phase]!r})")
