@@ -134,7 +134,7 @@ def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]
     """Rows for the states of a variant. The default one also lists those of the others, and whose they are."""
     rules = compilation.rules if variant == 0 else compilation.rules[variant : variant + 1]
     for state in {state.name: state for rule in rules for state in rule.states}.values():
-        kept = summary.kept(state.extent, rules[0].matrices)
+        kept = summary.kept(state, rules[0].matrices)
         starts = _plain(text.expression(state.init))
         yield _code(state.name), kept, starts, _plain(state.doc), _plain(summary.only(state.name, rules))
 

@@ -150,7 +150,7 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     yield "\nState"
     small = any(state.extent < Extent.ELEMENT for state in rule.states)
     yield Table([
-        (state.name, *[summary.kept(state.extent, rule.matrices)] * small,
+        (state.name, *[summary.kept(state, rule.matrices)] * small,
          f"starts as {text.expression(state.init)}", state.doc)
         for state in rule.states
     ] or [("none",)])  # fmt: skip

@@ -20,12 +20,16 @@ __all__ = [
     "FORMS",
     "KEYWORDS",
     "SINGLE",
+    "WIDTH",
     "CType",
     "Names",
     "comment",
     "literal",
     "suffixed",
 ]
+
+#: The columns of a line of C.
+WIDTH = 100
 
 
 @frozen
@@ -102,7 +106,7 @@ KEYWORDS = frozenset({
 #: and all that look like the macros and types of a header, since a system may have more of those than ours.
 _RESERVED = re.compile(
     r"i|n|s|at|by|given|scalars|kernels|work|signgam|math_errhandling|memcpy|(sqrt|fabs|floor|fmod|copysign)f?|exp|log|pow"
-    r"|values|tensor|of|arrays|(step|group|tensor)_values|matrix_i|row_i|column_i"
+    r"|values|tensor|of|arrays|in_(step|group|tensor)|matrix_i|row_i|column_i"
     r"|optgen_\w*[^_]|drawn\d+|\w+_f(32|64)_\w*[^_]|\w+_t|[A-Z][A-Z0-9_]*[A-Z0-9]"
 )
 #: What else small loops use.

@@ -127,7 +127,7 @@ def _phase(name: str, checked: Sequence[Rule], opened: Sequence[Rule]) -> Phase:
 
 
 def _state(state: State, checked: Sequence[Rule]) -> Argument:
-    kept = summary.kept(state.extent, checked[0].matrices)
+    kept = summary.kept(state, checked[0].matrices)
     when = summary.only(state.name, checked)
     return Argument(state.name, state.doc or "a state", range=kept, init=text.expression(state.init), when=when)
 

@@ -15,7 +15,7 @@ from ..ir.functions.definition import Definition
 from ..ir.functions.lookup import function
 from ..ir.primitives import DEFINED, OPS, REPRESENTATION, Type
 from ..notation.printer import Power, write
-from .c_language import DOUBLE, FORMS, CType, literal, suffixed
+from .c_language import DOUBLE, FORMS, WIDTH, CType, literal, suffixed
 
 __all__ = ["c_functions", "host_source"]
 
@@ -117,9 +117,12 @@ def _needed(ops: set[str], ctype: CType) -> Iterator[str]:
 def _written(op: str, ctype: CType) -> str:
     takes = (OPS.get(op) or REPRESENTATION[op]).takes
     arguments = ", ".join(f"{ctype.name} {name}" for name in "ab"[: len(takes)])
+    head = f"OPTGEN_INLINE {ctype.name} optgen_{op}{ctype.suffix}({arguments})"
     body = suffixed(_WRITTEN[op], ctype)
-    body = body if body.startswith("\n") else f"\n    {body}\n"
-    return f"OPTGEN_INLINE {ctype.name} optgen_{op}{ctype.suffix}({arguments})\n{{{body}}}"
+    if body.startswith("\n"):
+        return f"{head}\n{{{body}}}"
+    whole = f"{head} {{ {body} }}"
+    return whole if len(whole) <= WIDTH else f"{head}\n{{\n    {body}\n}}"
 
 
 def _defined(op: str, defined: Definition, ctype: CType) -> str:

@@ -18,10 +18,10 @@ from jinja2.bccache import bc_version
 
 from ..paths import TEMPLATES, module_at
 from . import c_language as c
+from .c_language import WIDTH
 
 __all__ = [
     "IN_MACRO",
-    "WIDTH",
     "backslashed",
     "braced",
     "broken",
@@ -34,8 +34,7 @@ __all__ = [
     "wrapped",
 ]
 
-#: The columns of a line of C, and of one inside a macro, before its backslash.
-WIDTH = 100
+#: The columns of a line inside a macro, before its backslash.
 IN_MACRO = WIDTH - 2
 #: What binds a statement together, from the loosest on: a long one is broken before the first of these.
 _LOOSE = {

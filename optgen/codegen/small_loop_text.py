@@ -20,9 +20,9 @@ __all__ = ["CourseText", "SlabText", "SmallLoopText"]
 #: How a small loop does.
 _OF_SMALL_LOOP = {
     Base.AT: Declared("char", "*const *const arrays", "tensor->at"),
-    Base.STEP: Declared("const double", "*const step_values", "step"),
-    Base.GROUP: Declared("const double", "*const group_values", "group"),
-    Base.TENSOR: Declared("double", "*const tensor_values", "tensor->space->cells"),
+    Base.STEP: Declared("const double", "*const in_step", "step"),
+    Base.GROUP: Declared("const double", "*const in_group", "group"),
+    Base.TENSOR: Declared("double", "*const in_tensor", "tensor->space->cells"),
     Base.SHAPE: Declared("const optgen_shape", "of", "optgen_shape_of(tensor->layout)"),
     Base.HEIGHT: Declared("const int64_t", "height", "of.matrices * of.rows"),
     Base.WIDTH: Declared("const int64_t", "width", "of.matrices * of.columns"),
@@ -31,9 +31,9 @@ _OF_SMALL_LOOP = {
 #: How its loop, which slabs have too, gets them.
 _PARAMETERS = {
     Base.AT: "char *const *arrays",
-    Base.STEP: "const double *step_values",
-    Base.GROUP: "const double *group_values",
-    Base.TENSOR: "const double *tensor_values",
+    Base.STEP: "const double *in_step",
+    Base.GROUP: "const double *in_group",
+    Base.TENSOR: "const double *in_tensor",
     Base.SHAPE: "optgen_shape of",
     Base.HEIGHT: "int64_t height",
     Base.WIDTH: "int64_t width",
@@ -164,9 +164,9 @@ class SlabText:
     @property
     def declarations(self) -> list[str]:
         found = {
-            Base.STEP: Declared("const double", "*const step_values", "step"),
-            Base.GROUP: Declared("const double", "*const group_values", "group"),
-            Base.TENSOR: Declared("const double", "*const tensor_values", "tensor->space->cells"),
+            Base.STEP: Declared("const double", "*const in_step", "step"),
+            Base.GROUP: Declared("const double", "*const in_group", "group"),
+            Base.TENSOR: Declared("const double", "*const in_tensor", "tensor->space->cells"),
             Base.BLOCKS: Declared("const int64_t", "blocks", "1"),
             Base.HIGH: Declared("const int64_t", "panels", "1"),
             Base.WIDTH: Declared("const int64_t", "width", "count * of.columns"),

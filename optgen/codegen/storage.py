@@ -34,9 +34,9 @@ class Base(Enum):
     """A name that expressions of C begin with. The template's functions declare those that they need."""
 
     AT = "arrays"
-    STEP = "step_values"
-    GROUP = "group_values"
-    TENSOR = "tensor_values"
+    STEP = "in_step"
+    GROUP = "in_group"
+    TENSOR = "in_tensor"
     SHAPE = "of"
     MATRIX = "matrix_i"
     ROW = "row_i"
@@ -155,9 +155,12 @@ class ShapeEntry:
 
     @property
     def c(self) -> str:
-        if self.shape.dimension is None:
-            return f"(double){Base.SHAPE.value}.layout[-1]"
-        return f"optgen_length({Base.SHAPE.value}.layout, {self.shape.dimension})"
+        lengths = f"{Base.SHAPE.value}.layout"  # each before the number of dimensions
+        rank, k = f"{lengths}[-1]", self.shape.dimension
+        if k is None:
+            return f"(double){rank}"
+        place = f"-1 - {k}" if k > 0 else f"{-k - 2} - {rank}"
+        return f"({rank} < {abs(k)} ? 1.0 : (double){lengths}[{place}])"
 
     @property
     def needs(self) -> frozenset[Need]:

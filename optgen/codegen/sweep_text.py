@@ -20,9 +20,9 @@ __all__ = ["FoldText", "SpreadText", "SweepText"]
 #: How a row of elements comes by the base of a place.
 _OF_ROW = {
     Base.AT: Declared("char", "*const *const arrays", "values->tensor->at"),
-    Base.STEP: Declared("const double", "*const step_values", "values->step"),
-    Base.GROUP: Declared("const double", "*const group_values", "values->group"),
-    Base.TENSOR: Declared("const double", "*const tensor_values", "values->tensor->space->cells"),
+    Base.STEP: Declared("const double", "*const in_step", "values->step"),
+    Base.GROUP: Declared("const double", "*const in_group", "values->group"),
+    Base.TENSOR: Declared("const double", "*const in_tensor", "values->tensor->space->cells"),
     Base.MATRIX: Declared("const int64_t", "matrix_i", "values->matrix"),
     Base.ROW: Declared("const int64_t", "row_i", "values->row"),
     Base.COLUMN: Declared("const int64_t", "column_i", "values->column"),

@@ -18,7 +18,6 @@ from ..frozen import frozen, replace
 from ..ir.draws import normal_of
 from ..ir.evaluate import HOST, HyperValues, evaluate
 from ..ir.expr import (
-    GRADIENT,
     PARAMETER,
     Call,
     Const,
@@ -118,7 +117,8 @@ def step_group(
     `group` holds the states of extent GROUP. What is computed once for all tensors has the hyperparameters `values` and
     the count `t`.
 
-    Returns whether the step counts. If not, nothing has changed but gradients that the rule overwrites.
+    Returns whether the step counts. If not, nothing has changed but gradients that the rule overwrites, and states that
+    always change.
     """
     return computed_group(tensors, group, values, t)()
 
@@ -146,7 +146,7 @@ def computed_group(
     def write() -> bool:
         for run in runs:
             with np.errstate(all="ignore"):
-                run.write(run.rule.stores if counts else run.rule.stores & {GRADIENT})
+                run.write(run.rule.stores if counts else run.rule.always)
         return counts
 
     return write

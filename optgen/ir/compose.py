@@ -54,13 +54,14 @@ GIVEN_GRADIENT, NEW = "grad", "new"
 class Composed:
     """A closed rule; and for each part, the names in it of the part's hyperparameters and states.
 
-    `counts`: of each part the state that counts its updates, where a part before it waits; empty where that is t.
+    `counts`: of each part the state that counts its updates, where a part before it waits; empty where that is t, None
+    where nothing goes by it.
     """
 
     rule: Rule
     hypers: tuple[Mapping[str, str], ...]
     states: tuple[Mapping[str, str], ...]
-    counts: tuple[str, ...]
+    counts: tuple[str | None, ...]
 
 
 def close(rule: Rule) -> Rule:
@@ -206,7 +207,8 @@ class _Chain:
         self.left: Expr | None = None  # what the gradient is left as
         self.draws = 0  # how many the parts so far may have had
         self.evaluation: tuple[Assign, ...] = ()  # of the last part that has any
-        self.counts: list[str] = []  # by which schedules of each part go
+        self.counts: list[str | None] = []  # by which schedules of each part go
+        self.uncounted = 0  # the parts since one that waits
 
     def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
         """Appends a part, whose names become `names`; `last`: none follows it."""
@@ -218,8 +220,9 @@ class _Chain:
         for assign in part.body:
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
             at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
-        count = self.counted() if part.hypers else None
-        self.counts.append(count.name if isinstance(count, Local) else "")
+        if part.hypers:
+            self.counted()
+        self.uncounted += 1
         if part.evaluation:
             self.evaluation = tuple(Assign(a.target, self.between(a.value, at)) for a in part.evaluation)
         assert at.output is not None, f"{part.name} has no output"
@@ -335,6 +338,7 @@ class _Chain:
         gradient before them what the chain has made of it so far."""
         self.holds = self._both(proceed)
         if wait:
+            self.count_parts()
             self.count, self.given = None, self.gradient
 
     def counted(self) -> Expr:
@@ -347,12 +351,19 @@ class _Chain:
             self.count = self.define(name, Call("where", (self.holds, Call("add", (old, Const(1.0))), old)))
         return self.count
 
+    def count_parts(self) -> None:
+        """Notes what counts the updates of the parts that have none noted; None where nothing goes by their count."""
+        name = self.count.name if isinstance(self.count, Local) else None if self.count is None else ""
+        self.counts += [name] * self.uncounted
+        self.uncounted = 0
+
     def _both(self, proceed: Expr) -> Expr:
         if self.holds is None:
             return proceed
         return self.define(self.free("proceed"), Call("and", (self.holds, proceed)))
 
     def finish(self) -> None:
+        self.count_parts()
         if self.left is not None:
             self.define(GRADIENT, self.left)
         if any(a.target == PARAMETER for a in self.body):

@@ -6,7 +6,7 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
                     matrix, matrices, accept, sharded, inputs*, evaluation*, phase, phases*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
-    state    = State(name, init, doc, extent)                   values kept from step to step, as many as its extent has
+    state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
     input    = Input(name, extent, doc)                         what a step is given beside the gradient
     assign   = Assign(target, value)                            target: a state, "p", or a new local name
 
@@ -132,10 +132,13 @@ class Flag:
 
 @frozen
 class State:
+    """What is kept from step to step. `always`: it changes in steps that do not count too."""
+
     name: str
     init: Expr
     doc: str
     extent: Extent = Extent.ELEMENT
+    always: bool = False
 
 
 @frozen
@@ -153,9 +156,10 @@ class Rule:
 
     `matrix`: whether this variant is for tensors of two or more dimensions, or for the others; None if it does not
     matter. `matrices`: how a parameter is seen as matrices. `accept`: the local that tells whether a step counts, a
-    value of the group; empty if every step counts. If it is false, nothing is written but the gradient. `sharded`:
-    whether tensors may be shards of larger ones, over which this rule then reduces; the pass `name_sizes` sets it.
-    `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
+    value of the group; empty if every step counts. If it is false, nothing is written but the gradient and the states
+    that `always` change. `sharded`: whether tensors may be shards of larger ones, over which this rule then reduces;
+    the pass `name_sizes` sets it. `phases`: the names of the phases of a step, of which this is `phase`; empty where a
+    step has but one.
     """
 
     name: str
@@ -224,6 +228,16 @@ class Rule:
     def stores(self) -> frozenset[str]:
         """The parameter, the states and the gradient, as far as a step writes them."""
         return frozenset(a.target for a in self.body) & {PARAMETER, GRADIENT, *(state.name for state in self.states)}
+
+    @cached_property
+    def always(self) -> frozenset[str]:
+        """What is written in a step that does not count too."""
+        return self.stores & {GRADIENT, *(state.name for state in self.states if state.always)}
+
+    @cached_property
+    def verdict(self) -> frozenset[str]:
+        """The values to know before anything is written: whether the step counts, and what changes if it does not."""
+        return self.always - {GRADIENT} | {self.accept} if self.accept else frozenset()
 
     @cached_property
     def draws(self) -> bool:

@@ -46,9 +46,12 @@ class Variant(Expressions):
         if Extent.MATRIX <= extent < Extent.ELEMENT and not self.choice[MATRIX]:
             message = f"{ast.name!r} has {extent.words}, and there is none where the parameter is no matrix"
             self.fault(ast.extent_span, message, 'add: when = "matrix"')
+        if ast.always and extent != Extent.GROUP:
+            message = f"{_wrong_extent(ast.name, Extent.GROUP, extent)}, of what changes in steps that do not count"
+            self.fault(ast.extent_span, message, 'write: extent = "group", always = true')
         if leaves:
             self.scope.remembered.add(ast.name)
-        return State(ast.name, init, ast.doc, extent)
+        return State(ast.name, init, ast.doc, extent, ast.always)
 
     def assign(self, formula: FormulaAst) -> None:
         if formula.target in self.unneeded:

@@ -254,7 +254,7 @@ class _Document:
         self.spec.flags.append(FlagAst(name, self.key_span(path), default, requires, text, doc))
 
     def read_state(self, name: str, path: Path, table: dict[str, Any]) -> None:
-        self.refuse_unknown(path, table, ("init", "extent", "when", "each", "doc"))
+        self.refuse_unknown(path, table, ("init", "extent", "when", "each", "always", "doc"))
         span = self.key_span(path)
         init: Term = Broken(span)
         if "init" not in table:
@@ -277,7 +277,13 @@ class _Document:
             self.fault(each_span, message, 'for example: each = "beta"')
             each = 0
         each = canonical(each) if isinstance(each, str) else each
-        self.spec.states.append(StateAst(name, span, init, when, extent, extent_span, doc, each, each_span))
+        always = table.get("always", False)
+        if not isinstance(always, bool):
+            place, got = self.value_span((*path, "always")), kind(always)
+            self.fault(place, f"'always': expected true or false, got {got}", "true: it changes in every step")
+        self.spec.states.append(
+            StateAst(name, span, init, when, extent, extent_span, doc, each, each_span, always is True)
+        )
 
     def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
         """Read the text under `path` as one expression."""

@@ -146,6 +146,7 @@ class StateAst:
     doc: str
     each: int | str  # how many there are: a number, or one for each value of a hyperparameter; 0 for a single one
     each_span: Span
+    always: bool  # whether it changes in steps that do not count too
 
 
 @frozen

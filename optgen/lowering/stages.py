@@ -71,8 +71,8 @@ def in_place(plan: Sweeps) -> frozenset[str]:
 def _verdict(plan: Sweeps) -> int:
     """How many stretches come before it is known whether the step counts."""
     hosted = [work for work in plan.work if isinstance(work, Group | Exchange)]
-    known = (any(assign.target == plan.rule.accept for assign in work.code) for work in hosted)
-    return next((i for i, found in enumerate(known, 1) if found), 0)
+    known = ({assign.target for assign in work.code} for work in hosted)
+    return max((i for i, names in enumerate(known, 1) if names & plan.rule.verdict), default=0)
 
 
 def _stretches(plan: Sweeps) -> list[list[StageWork]]:

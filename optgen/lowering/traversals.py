@@ -39,7 +39,7 @@ class Traversals:
                 last = self.level[assign.target] = max(self.level[assign.target], last)
         self.arrays = set(rule.arrays)
         # Nothing is written before it is known that the step counts.
-        counts = self.level.get(rule.accept, 0)
+        counts = max((self.level.get(name, 0) for name in rule.verdict), default=0)
         self.written = {name: max(self.level[name], counts) for name in rule.stores if name in self.arrays}
         reduced = [self.given[a.target] for a in rule.body if reduces_elements(a.value)]
         self.count = max([1 + max(self.written.values()), *reduced])

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..frozen import frozen
 from ..ir.expr import COUNTS, Count, Extent, Load, Matrices, Reduce, walk
-from ..ir.rule import PHASE, Assign, Input, Part, Rule
+from ..ir.rule import PHASE, Assign, Input, Part, Rule, State
 from ..lowering import dead_code as dead
 from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
@@ -184,9 +184,10 @@ def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
     return tuple((flag.name, flag.value) for flag in rule.flags if flag.value is not flag.default)
 
 
-def kept(extent: Extent, matrices: Matrices = Matrices.LAST_TWO) -> str:
-    """How many values a state of this extent has, in words."""
-    return _KEPT[extent] + _SEEN.get((extent, matrices), "")
+def kept(state: State, matrices: Matrices = Matrices.LAST_TWO) -> str:
+    """How many values a state has, and whether it changes in every step, in words."""
+    words = _KEPT[state.extent] + _SEEN.get((state.extent, matrices), "")
+    return words + ", also changed by steps that do not count" * state.always
 
 
 def matrices(rules: Iterable[Rule]) -> str:

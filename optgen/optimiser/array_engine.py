@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 
 from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
+from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.engine import StepEngine
@@ -46,7 +47,7 @@ class Engine(Protocol):
     ) -> bool | str: ...
     @property
     def phase(self) -> str | None: ...
-    def state(self, p: Any) -> dict[str, Any]: ...
+    def state(self, p: Any = None) -> dict[str, Any]: ...
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
@@ -117,33 +118,35 @@ class ArrayEngine:
 
     # ---- States ----
 
-    def state(self, p: Any) -> dict[str, Any]:
+    def state(self, p: Any = None) -> dict[str, Any]:
+        if p is None:
+            return _views(self._group)
         array = as_parameter(p, 0, 1)
         slot = self.states.of(array) or self._awaited_slot(array)
-        group, rule = self.states.group, self.settings.rule
-        if slot is None or (rule.grouped and not group):  # what they would start as
-            first = self.settings.sets_at(())[0][1]
-            slot = slot or new_slot(array, self.settings.rule_of(array.shape), first, self.states.next_ordinal)
-            group = group or first_group_states(rule, first)
-        views: dict[str, Any] = {}
-        for name, values in {**slot.arrays, **group}.items():
-            views[name] = view = values.view()
-            view.flags.writeable = False  # `set_state` checks what is set
-        return views | {"t": slot.t}
+        if slot is None:  # what it would start as
+            slot = new_slot(array, self.settings.rule_of(array.shape), self._first, self.states.next_ordinal)
+        return _views({**slot.arrays, **self._group}) | {"t": slot.t}
+
+    @property
+    def _first(self) -> HyperValues:
+        """The hyperparameters of a first step."""
+        return self.settings.sets_at(())[0][1]
+
+    @property
+    def _group(self) -> dict[str, Array]:
+        """The states of all parameters together, or what they would start as."""
+        rule, begun = self.settings.rule, self.states.group
+        return first_group_states(rule, self._first) if rule.grouped and not begun else begun
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
         self.engine.expect_rest("set a state")
         self.engine.expect_training("set a state")
         array = as_parameter(p, 0, 1)
         rule = self.settings.rule_of(array.shape)
-        slot, group = self.states.of(array), self.states.group
+        slot, group = self.states.of(array), self._group
         if slot is None and self.states.pending:
             raise self._waiting(_STEP_THEM)
-        if slot is None or (rule.grouped and not group):
-            first = self.settings.sets_at(())[0][1]
-            slot = slot or new_slot(array, rule, first, self.states.next_ordinal)
-            group = group or first_group_states(rule, first)
-        own = slot
+        own = slot or new_slot(array, rule, self._first, self.states.next_ordinal)
         kept = {**own.arrays, **group}
         known = [*kept, "t"]
         for name in values:
@@ -331,6 +334,14 @@ class ArrayEngine:
         assert isinstance(other, ArrayEngine)
         self.engine.expect_training("copy an optimiser")
         self.states.copy_to(other.states)
+
+
+def _views(arrays: Mapping[str, Array]) -> dict[str, Any]:
+    """Views of states that nobody writes to: `set_state` checks what is set."""
+    views = {name: values.view() for name, values in arrays.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views
 
 
 def _named(params: Parameters) -> dict[str, Array]:

@@ -135,8 +135,9 @@ class Optimiser:
         -------
         bool or str
             Whether the step counts. False if a rule like Unscale finds that these gradients are none to step with; then
-            no parameter, state or count has changed. Otherwise True; if a step has several phases, the name of the one
-            that comes next. Its gradient is that at the point where the parameters are then.
+            no parameter, state or count has changed, but for states that always change, such as those of LossScale.
+            Otherwise True; if a step has several phases, the name of the one that comes next. Its gradient is that at
+            the point where the parameters are then.
 
         Raises
         ------
@@ -161,8 +162,10 @@ class Optimiser:
         """The name of the phase of a step that comes next; None for a rule whose steps have but one."""
         return self._engine.phase
 
-    def state(self, p: Any) -> dict[str, Any]:
+    def state(self, p: Any = None) -> dict[str, Any]:
         """The state of parameter `p`: an array for each name of the spec, live and read-only, and the count `t`.
+
+        Without `p`, the states that all parameters have together. They are among those of each parameter too.
 
         The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
         of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would

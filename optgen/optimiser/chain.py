@@ -36,9 +36,10 @@ def chain(*parts: Optimiser, backend: str = "kernel") -> Chain:
 
     The last part's step is subtracted from the parameter. Everything is one rule and one kernel, which goes over memory
     as often as the formulas need and no more. The chain takes copies of the parts; a chain among them becomes its
-    parts. `opt[0].eta`, or `opt.eta` if one part only has the name, is read and set while running. A state has the name
-    that it has in its part; where several parts have one of that name, with the part's in front: `adam_v`, or
-    `ema1_avg` and `ema2_avg` of two of a kind.
+    parts. `opt[0].eta`, or `opt.eta` if one part only has the name, is read and set while running.
+    `opt[0].state(p)` has the states of a part, and as `t` its own count of updates, if anything goes by it. In
+    `opt.state(p)` a state has the name that it has in its part; where several parts have one of that name, with the
+    part's in front: `adam_v`, or `ema1_avg` and `ema2_avg` of two of a kind.
 
     Raises ArgumentError for what is no optimiser, and for parts that do not fit, StateError for one that has stepped.
     """
@@ -61,11 +62,11 @@ class Chain(Optimiser):
 
     def _link(self, parts: Sequence[Optimiser], backend: str) -> None:
         """Becomes the chain of these parts, which are its own."""
-        compilation, of = _compiled(parts)
+        compilation, of, states = _compiled(parts)
         self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
         hold(self, ChainSettings(compilation, [settings_of(part) for part in parts], of.hypers, of.counts, backend))
         for i, part in enumerate(parts):
-            hold(part, settings_of(part), PartEngine(i, self._engine))
+            hold(part, settings_of(part), PartEngine(i, self._engine, states[i], of.counts[i]))
 
     @property
     def parts(self) -> tuple[Optimiser, ...]:
@@ -112,12 +113,13 @@ class ChainSettings(Settings):
     named
         For each part, what its hyperparameters are called in the chain.
     counted
-        For each part, the state that counts its updates; empty where that is the count of the chain.
+        For each part, the state that counts its updates; empty where that is the count of the chain, None where nothing
+        goes by it.
     """
 
     def __init__(
         self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]],
-        counted: Sequence[str], backend: str,
+        counted: Sequence[str | None], backend: str,
     ) -> None:  # fmt: skip
         self.parts = tuple(parts)
         self.named = named
@@ -215,13 +217,28 @@ class JoinedValues(Mapping[str, tuple[Given, ...]]):
 
 
 class PartEngine:
-    """The engine of a part: it refuses what is the business of the chain."""
+    """The engine of a part: it shows the part's own, and refuses what is the business of the chain.
+
+    Parameters
+    ----------
+    place
+        Which part it is.
+    chain
+        The engine of the chain.
+    states
+        What the states of the part are called in the chain.
+    count
+        The state that counts the updates of the part; empty where that is the count of the chain, None where nothing
+        goes by it.
+    """
 
     begun = False
 
-    def __init__(self, place: int, chain: Engine) -> None:
+    def __init__(self, place: int, chain: Engine, states: Mapping[str, str], count: str | None) -> None:
         self._place = place
         self._chain = chain
+        self._states = states
+        self._count = count
 
     @property
     def lock(self) -> RLock:
@@ -236,8 +253,10 @@ class PartEngine:
     def phase(self) -> NoReturn:
         raise self._refusal()
 
-    def state(self, p: Any) -> NoReturn:
-        raise self._refusal()
+    def state(self, p: Any = None) -> dict[str, Any]:
+        whole = self._chain.state(p)
+        own = {name: whole[called] for name, called in self._states.items() if called in whole}
+        return own if p is None or self._count is None else own | {"t": int(whole[self._count or "t"])}
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> NoReturn:
         raise self._refusal()
@@ -264,8 +283,8 @@ class PartEngine:
         """Nothing: a copy of a part is an optimiser that has not stepped."""
 
     def _refusal(self) -> ArgumentError:
-        message = f"part {self._place} of a chain has hyperparameters, and no steps and states of its own"
-        return ArgumentError(message, hint="call the chain itself: opt.step(params, grads), opt.state(p)")
+        message = f"part {self._place} of a chain has hyperparameters and states, and no steps of its own"
+        return ArgumentError(message, hint="call the chain itself: opt.step(params, grads), opt.set_state(p, ...)")
 
 
 def _unpickled(parts: Sequence[Optimiser], backend: str, saved: dict[str, Any]) -> Optimiser:
@@ -344,8 +363,8 @@ def _open(part: Optimiser, matrix: bool, phase: int = 0) -> Rule:
     return own.compilation.open[own.compilation.in_phase(variant, phase if own.compilation.phases else 0)]
 
 
-def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed]:
-    """The rule of the chain, in one variant or two, and what belongs to which part in it."""
+def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed, Sequence[Mapping[str, str]]]:
+    """The rule of the chain, in one variant or two; what belongs to which part in it; and the states of each part."""
     name = "_".join(type(part).__name__ for part in parts)
     shapes = [matrix for matrix in (True, False) if all(matrix in settings_of(part).variants for part in parts)]
     if not shapes:
@@ -362,4 +381,6 @@ def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed]:
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
         raise ArgumentError(f"{name}: expected at most {MOST_REDUCTIONS} reductions in a chain, got {count}")
-    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), next(iter(last.values()))
+    # A state may be in one of the two variants only.
+    states = tuple({**one, **other} for one, other in zip(made[0].states, made[-1].states, strict=True))
+    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), next(iter(last.values())), states

@@ -95,7 +95,7 @@ class BoundKernels:
         return self.clock.n if self._ends else self._phases
 
     def run(self, values: Sequence[ValuesByCount], group: Mapping[str, Array]) -> bool:
-        """One more step by the clock; False if it does not count by the rule: then nothing has changed.
+        """One more step by the clock; False if it does not count: then nothing has changed but what always does.
 
         An interrupt is raised before anything has changed, or when the step is through and counted.
 

@@ -112,7 +112,7 @@ class StepEngine:
         self._stepping = False
 
     def step(self, params: list[Any], inputs: list[Any], numbers: HyperValues = NO_NUMBERS) -> bool:
-        """One step of a list; whether it counts. If not, nothing has changed but gradients that the rule overwrites."""
+        """One step of a list; whether it counts. If not, nothing has changed but what always does."""
         with self.lock:
             if self._stepping:
                 self.expect_rest("step")

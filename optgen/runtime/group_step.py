@@ -62,7 +62,7 @@ class GroupStep:
     shards: Sequence[Shards] | None = None
 
     def run(self, values: Sequence[ValuesByCount], step: int, t: int, group: Mapping[str, Array]) -> bool:
-        """One step; whether it counts. If not, as the rule has it, nothing has been written."""
+        """One step; whether it counts. If not, as the rule has it, nothing has been written but what always changes."""
         return self.begin(values, step, t, group).advance()
 
     def begin(self, values: Sequence[ValuesByCount], step: int, t: int, group: Mapping[str, Array]) -> BegunGroupStep:
@@ -115,11 +115,10 @@ class BegunGroupStep:
             met += 1
             gave = [_sent(run, total) for run in runs]
         assert gave == [None] * len(gave), "the kernels of one step reduce different things"
-        if not all(map(_counts, of.bindings, known)):
-            return False
-        for name, value in of.bindings[0].kernel.group.new_states(known[0]).items():
+        counts = not any(map(_refused, of.bindings, known))
+        for name, value in of.bindings[0].kernel.group.new_states(known[0], counts=counts).items():
             self._group[name][...] = value
-        return True
+        return counts
 
     def _run(self, i: int, names: dict[str, Value]) -> Generator[_Given, float, None]:
         """The work of binding i, and what the host computes between its stretches, which goes to `names`.
@@ -144,7 +143,7 @@ class BegunGroupStep:
                     names[assign.target] = yield _Given(FOLD_OF[assign.value.op], given)
                 else:
                     names[assign.target] = evaluate(_found(assign.value, self._size), self._values, self._t, names)
-            if not _counts(binding, names):
+            if _refused(binding, names):
                 return
             _show(binding, names)
 
@@ -173,9 +172,10 @@ def _join(binding: Binding, code: Sequence[Assign], shards: Shards) -> None:
         binding.cells[:, at] = shards.joined(folds, binding.cells[:, at])
 
 
-def _counts(binding: Binding, names: Mapping[str, Value]) -> bool:
-    """Whether the step counts, as far as it is known."""
-    return bool(names.get(binding.kernel.rule.accept, True))
+def _refused(binding: Binding, names: Mapping[str, Value]) -> bool:
+    """Whether it is known that the step does not count, and what changes all the same."""
+    kernel = binding.kernel
+    return kernel.group.verdict <= names.keys() and not names.get(kernel.rule.accept, True)
 
 
 def _sent(run: Generator[_Given, float, None], total: float) -> _Given | None:

@@ -75,11 +75,15 @@ class GroupProgram:
         self.works = [work for work in plan.work if isinstance(work, Group | Exchange)]
         self.cells = {name: i for i, name in enumerate(plan.small(Extent.TENSOR))}
         self.values = {a.target: a.value for a in plan.rule.body}
+        self.always = plan.rule.always
+        hosted = {assign.target for work in self.works for assign in work.code}
+        #: What the host computes before it is known what a step writes.
+        self.verdict = plan.rule.verdict & hosted
 
-    def new_states(self, names: Mapping[str, Value]) -> dict[str, Value]:
-        """The states of the group after the step; `names` has all values that were computed."""
-        return {name: evaluate(self.values[name], {}, 0, names) if name not in names else names[name]
-                for name in self.states if name in self.values}  # fmt: skip
+    def new_states(self, names: Mapping[str, Value], *, counts: bool) -> dict[str, Value]:
+        """What the states of the group become; `names` has all values that were computed."""
+        changed = [n for n in self.states if n in self.values and (counts or n in self.always)]
+        return {n: names[n] if n in names else evaluate(self.values[n], {}, 0, names) for n in changed}
 
 
 @lru_cache(256)  # chains made anew in a loop must not fill the memory

@@ -215,7 +215,7 @@ class StepPlan:
         return clock.n
 
     def run(self, sets: Sequence[ValuesByCount], group: Mapping[str, Array], inputs: Sequence[Any]) -> bool:
-        """One step; False if it does not count, as the rule has it: then nothing has changed.
+        """One step; False if it does not count, as the rule has it: then nothing has changed but what always does.
 
         The arrays of this plan must be alive and as they were: it was just made, or `rebind` said so. An interrupt is
         raised before anything has changed, or when the step is through and counted.

@@ -121,8 +121,8 @@ def _expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -
         got = ", ".join(map(str, list(saved)[:3])) or "nothing" if isinstance(saved, Mapping) else type(saved).__name__
         raise StateError(f"expected a state dict of an optimiser, with state and param_groups, got {got}")
     groups, states = saved["param_groups"], saved["state"]
-    for what, value, naming in (("param_groups", groups, list | tuple), ("state", states, Mapping)):
-        if not isinstance(value, naming):
+    for what, value, kinds in (("param_groups", groups, list | tuple), ("state", states, Mapping)):
+        if not isinstance(value, kinds):
             raise StateError(f"{what}: expected a {'list' if what[0] == 'p' else 'dict'}, got {shown(value)}")
     for i, group in enumerate(groups):
         numbers = group.get("params") if isinstance(group, Mapping) else None

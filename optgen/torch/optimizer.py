@@ -23,6 +23,7 @@ from ..runtime.engine import NO_NUMBERS, StepEngine
 from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import undisturbed
 from ..runtime.phases import expect_phase
+from ..runtime.shapes import first_group_states
 from .checkpoint import OF_ALL, copies_of_states, fitting
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
@@ -231,6 +232,19 @@ class Adapter(Optimizer):
                 raise ArgumentError(f"expected a parameter of this {self._naming.name}, got another {type(p).__name__}")
             copies = copies_of_states(self._naming, p, values)
             undisturbed(lambda: self.state[p].update(copies))
+
+    def state_of_all(self) -> dict[str, float]:
+        """The states that all parameters have together, as numbers; before the first step, what they start as.
+
+        Examples
+        --------
+        >>> (loss * opt.state_of_all()["scale"]).backward()  # doctest: +SKIP
+        """
+        with self._engine.lock:
+            self._groups.read(self.param_groups)
+            rule, begun = self._naming.rules[0], self._states.group
+            states = begun or first_group_states(rule, self._groups.values.of(0))
+            return {name: float(value) for name, value in states.items()}
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""

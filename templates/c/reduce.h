@@ -271,14 +271,6 @@ OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
     return of;
 }
 
-/* The length of dimension k of the parameter itself, which counts from 1, or from the last one
- * backwards from -1; 1 if there is no such dimension. */
-OPTGEN_SHARED double optgen_length(const int64_t *layout, int64_t k)
-{
-    const int64_t dimension = k < 0 ? layout[-1] + 1 + k : k;
-    return dimension < 1 || dimension > layout[-1] ? 1.0 : (double)layout[-1 - dimension];
-}
-
 OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)
 {
     return (count + size - 1) / size;

@@ -16,7 +16,7 @@ import pytest
 from equivalence import check_kernel, compilations, open_kernel
 
 from optgen.codegen import runtime_source
-from optgen.codegen.jinja import WIDTH
+from optgen.codegen.c_language import WIDTH
 from optgen.compiler import catalogue, driver
 from optgen.compiler.toolchain import FLAGS, find_compiler
 from optgen.paths import SPECS
@@ -44,6 +44,11 @@ def test_the_c_is_the_golden_one(name: str, request: pytest.FixtureRequest) -> N
 
 def test_the_golden_c_of_adam_is_short() -> None:
     assert len((GOLDEN / "adam.c").read_text("utf-8").splitlines()) <= 220
+
+
+def test_the_c_of_adafactor_is_a_third_of_what_it_was() -> None:
+    in_version_0_1_0 = 7826  # lines
+    assert len(SHIPPED_C["torch_adafactor"].splitlines()) <= in_version_0_1_0 // 3
 
 
 @pytest.mark.parametrize("name", [spec.stem for spec in SHIPPED])

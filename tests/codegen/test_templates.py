@@ -90,7 +90,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         stores=("store;",),
         definitions=("definition;",),
     )
-    test = CourseTest("step_values[0] != 0", frozenset({Base.STEP}), "meaning")
+    test = CourseTest("in_step[0] != 0", frozenset({Base.STEP}), "meaning")
     sweep = SweepText("kernel", "title", element, fold="fold" if reduced else "", course="course" if reduced else "")
     bodies = [
         SmallLoopBody(over, (step,), (Line("line;", "formula"),), frozenset({Base.STEP, partial, panel}), ())

@@ -130,6 +130,7 @@ APART = {
     "EMA": ("test_chain", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),
     "ClipGlobalNorm": ("test_chain", "test_a_global_norm_is_of_all_parameters"),
     "Unscale": ("test_loss_scaling", "test_unscaling_by_hand"),
+    "LossScale": ("test_loss_scaling", "test_a_loss_scale_by_hand"),
     "GradientDropout": ("test_random", "test_dropout_leaves_out_what_is_drawn_below_its_rate"),
     "ZeroGrad": ("test_loss_scaling", "test_zeros_by_hand"),
 }

@@ -1147,3 +1147,32 @@ def test_n_may_change_while_gradients_wait() -> None:
     for _ in range(2):
         opt.step([p], [np.array([4.0])])
     np.testing.assert_array_equal(p, [-9.0])
+
+
+@pytest.mark.parametrize("backend", ["kernel", "interpreter"])
+def test_a_part_shows_its_own_states_and_count(backend):
+    opt = optgen.chain(
+        optgen.ClipNorm(), optgen.AccumGrad(2), optgen.WeightDecay(), optgen.ADAM(), optgen.AccumGrad(3),
+        optgen.Adafactor(), optgen.EMA(0.9), optgen.EMA(0.5), backend=backend,
+    )  # fmt: skip
+    W, b = np.ones((4, 3)), np.ones(5)
+    assert [opt[i].state(W)["t"] for i in range(8)] == [0] * 8
+    for _ in range(13):
+        opt.step([W, b], [np.ones((4, 3)), np.ones(5)])
+    for p in (W, b):
+        assert [opt[i].state(p)["t"] for i in range(8)] == [13, 13, 6, 6, 6, 2, 2, 2]
+        assert opt.state(p)["t"] == 13
+    assert set(opt[3].state(W)) == {"m", "v", "t"}
+    assert set(opt[1].state(W)) == set(opt[4].state(W)) == {"acc", "count", "t"}
+    assert opt[4].state(W)["count"] == 0 != opt[1].state(W)["count"]
+    assert {"row_var", "col_var"} < set(opt[5].state(W))
+    assert {"row_var", "col_var"}.isdisjoint(opt[5].state(b))
+    assert (opt[6].state(W)["avg"] != opt[7].state(W)["avg"]).all()
+    with pytest.raises(ValueError, match="read-only"):
+        opt[3].state(W)["m"][...] = 0
+
+
+def test_a_part_that_nothing_counts_shows_no_count():
+    opt, W = optgen.chain(optgen.AccumGrad(2), optgen.GradientCentralisation()), np.ones((4, 3))
+    assert "t" not in opt[1].state(W)
+    assert opt[0].state(W)["t"] == 0

@@ -179,6 +179,91 @@ def test_unscaling_by_hand(backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_loss_scale_by_hand(backend: str) -> None:
+    opt, p = optgen.chain(optgen.LossScale(8.0, interval=2), optgen.Descent(1.0), backend=backend), np.zeros(2)
+    assert opt.state() == {"scale": 8, "good": 0}
+    for bad, scale, good in (
+        (0, 8, 1), (0, 16, 0), (np.nan, 8, 0), (0, 8, 1), (np.inf, 4, 0), (-np.inf, 2, 0), (0, 2, 1), (0, 4, 0),
+    ):  # fmt: skip
+        before = opt.state()["scale"].item()
+        expected = p - (0 if bad else 3.0)
+        assert opt.step([p], [np.array([3 * before, 3 * before + bad])]) is (bad == 0)
+        assert p.tolist() == expected.tolist()
+        assert opt.state() == {"scale": scale, "good": good}
+    assert opt.state(p)["t"] == 5
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("first", [65536.0, 3.0, 2.0**126])
+def test_a_loss_scale_goes_as_torchs_grad_scaler(first: float, backend: str) -> None:
+    torch = pytest.importorskip("torch")
+    rng = np.random.default_rng(1)
+    opt, p = optgen.chain(optgen.LossScale(first, interval=3), optgen.Descent(0.0), backend=backend), np.zeros(3, "f4")
+    scale, tracker = torch.tensor(first), torch.tensor(0, dtype=torch.int32)
+    for _ in range(300):
+        bad = rng.random() < 0.15
+        opt.step([p], [np.full(3, np.inf if bad else 1, "f4")])
+        torch._amp_update_scale_(scale, tracker, torch.tensor(float(bad)), 2.0, 0.5, 3)
+        assert (opt.state()["scale"], opt.state()["good"]) == (float(scale), int(tracker))
+
+
+#: What changes in every step: by a number of the step, and by a norm that is known later than whether the step counts.
+ALWAYS = """
+name = "Seen"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+[state]
+steps = { init = 0, extent = "group", always = true }
+late  = { init = 0, extent = "group", always = true }
+once  = { init = 0, extent = "group" }
+s     = { init = 0, extent = "tensor" }
+m     = { init = 0 }
+[update]
+formulas = '''
+steps  = steps + 1
+accept = norm(g, group) < 100
+m      = m + g
+s      = s + norm(m)
+late   = late/2 + norm(m/s, group)
+once   = once + late
+delta  = eta*(g + m*1e-9) + once*1e-9
+'''
+"""
+
+
+def test_states_that_always_change_do_so_in_a_step_that_does_not_count() -> None:
+    cls = classes.module_class(driver.compile_text(ALWAYS, "seen.toml"))
+    opts, worlds = [cls(backend=backend) for backend in BACKENDS], [world() for _ in BACKENDS]
+    for t, (scale, counts) in enumerate(((100.0, False), (1.0, True), (100.0, False), (0.5, True)), 1):
+        for opt, ps in zip(opts, worlds, strict=True):
+            held, was = everything(opt, ps), {name: value.item() for name, value in opt.state().items()}
+            assert opt.step(ps, world(t, scale)) is counts
+            now = opt.state()
+            assert now["steps"] == t
+            assert now["late"] != was["late"]
+            if not counts:
+                opt.set_state(ps[0], **{name: was[name] for name in ("steps", "late")})
+                assert everything(opt, ps) == held
+                opt.set_state(ps[0], **{name: value.item() for name, value in now.items()} | {"steps": t})
+        same_everywhere(opts, worlds)
+
+
+def test_states_that_always_change_are_saved() -> None:
+    made = []
+    for resumed in (False, True):
+        opt, ps = optgen.chain(optgen.LossScale(8.0, interval=2), optgen.ADAM()), world()
+        for t in range(6):
+            if resumed and t in (1, 3):  # after a first step that did not count, and later
+                saved = opt.state_dict()
+                opt = pickle.loads(pickle.dumps(opt))
+                opt.load_state_dict(saved, ps)
+            bad = np.nan if t in (0, 4) else 1
+            opt.step(ps, [g * bad for g in world(t)])
+        made.append(everything(opt, ps))
+    assert made[0] == made[1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_zeros_by_hand(backend: str) -> None:
     opt, p, g = optgen.chain(optgen.Descent(0.5), optgen.ZeroGrad(), backend=backend), np.zeros(3), np.zeros(3)
     for t in range(1, 4):

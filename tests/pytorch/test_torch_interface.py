@@ -800,6 +800,25 @@ def test_a_step_that_does_not_count_leaves_everything() -> None:
     assert optimiser.state[params[0]]["step"] == 2
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_a_loss_scale_is_lowered_by_a_step_that_does_not_count_and_saved(dtype: torch.dtype) -> None:
+    params = [p.detach().to(dtype).requires_grad_() for p in parameters(shapes=SMALL)]
+    parts = optgen.LossScale(8.0, interval=2), optgen.AdamW(0.1)
+    optimiser = optim.chain(params, *parts)
+    assert optimiser.state_of_all() == {"scale": 8.0, "good": 0.0}
+    for bad, scale in ((float("nan"), 4.0), (1.0, 4.0), (1.0, 8.0), (float("inf"), 4.0)):
+        give([params], 1)
+        params[0].grad.view(-1)[0] *= bad
+        before = [p.detach().clone() for p in params]
+        optimiser.step()
+        assert optimiser.state_of_all()["scale"] == scale
+        assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True)) is (bad != 1.0)
+    other = optim.chain([p.detach().clone().requires_grad_() for p in params], *parts)
+    other.load_state_dict(optimiser.state_dict())
+    assert other.state_of_all() == pickle.loads(pickle.dumps(optimiser)).state_of_all() == optimiser.state_of_all()
+    assert optimiser.state[params[0]]["step"] == 2
+
+
 def test_a_chain_needs_the_parameters_first() -> None:
     with pytest.raises(ArgumentError, match="parameters"):
         optim.chain(optgen.ClipNorm(1.0), optgen.AdamW())

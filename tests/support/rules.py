@@ -38,6 +38,7 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "InvDecay": ("ADAM", "InvDecay", {}),
     "LookSAM": ("LookSAM", "ADAM", {}),
     "Lookahead": ("ADAM", "Lookahead", {}),
+    "LossScale": ("LossScale", "ADAM", {}),
     "MARS": ("MARS", "ADAM", {}),
     "OrthoGrad": ("OrthoGrad", "ADAM", {}),
     "SAM": ("SAM", "ADAM", {}),

@@ -126,12 +126,12 @@ OPTGEN_INLINE void adamw_f32_dense(
 OPTGEN_INLINE void adamw_f32_row(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
-    const double *const step_values = values->step;
+    const double *const in_step = values->step;
     const adamw_f32_scalars s = {
-        .beta1 = (float)step_values[0], .one_minus_beta1 = (float)step_values[1],
-        .beta2 = (float)step_values[2], .one_minus_beta2 = (float)step_values[3],
-        .bias1 = (float)step_values[4], .bias2 = (float)step_values[5],
-        .eps = (float)step_values[6], .eta = (float)step_values[7], .decay = (float)step_values[8],
+        .beta1 = (float)in_step[0], .one_minus_beta1 = (float)in_step[1],
+        .beta2 = (float)in_step[2], .one_minus_beta2 = (float)in_step[3],
+        .bias1 = (float)in_step[4], .bias2 = (float)in_step[5], .eps = (float)in_step[6],
+        .eta = (float)in_step[7], .decay = (float)in_step[8],
     };
     if (by == NULL) {
         adamw_f32_dense(n, s, (float *)at[0], (const float *)at[1], (float *)at[2], (float *)at[3]);
@@ -186,11 +186,11 @@ OPTGEN_INLINE void adamw_f64_dense(
 OPTGEN_INLINE void adamw_f64_row(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
-    const double *const step_values = values->step;
+    const double *const in_step = values->step;
     const adamw_f64_scalars s = {
-        .beta1 = step_values[0], .one_minus_beta1 = step_values[1], .beta2 = step_values[2],
-        .one_minus_beta2 = step_values[3], .bias1 = step_values[4], .bias2 = step_values[5],
-        .eps = step_values[6], .eta = step_values[7], .decay = step_values[8],
+        .beta1 = in_step[0], .one_minus_beta1 = in_step[1], .beta2 = in_step[2],
+        .one_minus_beta2 = in_step[3], .bias1 = in_step[4], .bias2 = in_step[5], .eps = in_step[6],
+        .eta = in_step[7], .decay = in_step[8],
     };
     if (by == NULL) {
         adamw_f64_dense(
@@ -246,13 +246,12 @@ OPTGEN_INLINE void adamw_coupled_f32_dense(
 OPTGEN_INLINE void adamw_coupled_f32_row(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
-    const double *const step_values = values->step;
+    const double *const in_step = values->step;
     const adamw_coupled_f32_scalars s = {
-        .beta1 = (float)step_values[0], .one_minus_beta1 = (float)step_values[1],
-        .beta2 = (float)step_values[2], .one_minus_beta2 = (float)step_values[3],
-        .bias1 = (float)step_values[4], .bias2 = (float)step_values[5],
-        .eps = (float)step_values[6], .eta = (float)step_values[7],
-        .eta_times_decay = (float)step_values[8],
+        .beta1 = (float)in_step[0], .one_minus_beta1 = (float)in_step[1],
+        .beta2 = (float)in_step[2], .one_minus_beta2 = (float)in_step[3],
+        .bias1 = (float)in_step[4], .bias2 = (float)in_step[5], .eps = (float)in_step[6],
+        .eta = (float)in_step[7], .eta_times_decay = (float)in_step[8],
     };
     if (by == NULL) {
         adamw_coupled_f32_dense(
@@ -308,11 +307,11 @@ OPTGEN_INLINE void adamw_coupled_f64_dense(
 OPTGEN_INLINE void adamw_coupled_f64_row(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
-    const double *const step_values = values->step;
+    const double *const in_step = values->step;
     const adamw_coupled_f64_scalars s = {
-        .beta1 = step_values[0], .one_minus_beta1 = step_values[1], .beta2 = step_values[2],
-        .one_minus_beta2 = step_values[3], .bias1 = step_values[4], .bias2 = step_values[5],
-        .eps = step_values[6], .eta = step_values[7], .eta_times_decay = step_values[8],
+        .beta1 = in_step[0], .one_minus_beta1 = in_step[1], .beta2 = in_step[2],
+        .one_minus_beta2 = in_step[3], .bias1 = in_step[4], .bias2 = in_step[5], .eps = in_step[6],
+        .eta = in_step[7], .eta_times_decay = in_step[8],
     };
     if (by == NULL) {
         adamw_coupled_f64_dense(

@@ -111,8 +111,8 @@ OPTGEN_INLINE void descent_f32_dense(
 OPTGEN_INLINE void descent_f32_row(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
-    const double *const step_values = values->step;
-    const descent_f32_scalars s = { .eta = (float)step_values[0], };
+    const double *const in_step = values->step;
+    const descent_f32_scalars s = { .eta = (float)in_step[0], };
     if (by == NULL) {
         descent_f32_dense(n, s, (float *)at[0], (const float *)at[1]);
         return;
@@ -151,8 +151,8 @@ OPTGEN_INLINE void descent_f64_dense(
 OPTGEN_INLINE void descent_f64_row(
     char *const *at, const int64_t *by, int64_t n, const optgen_values *values)
 {
-    const double *const step_values = values->step;
-    const descent_f64_scalars s = { .eta = step_values[0], };
+    const double *const in_step = values->step;
+    const descent_f64_scalars s = { .eta = in_step[0], };
     if (by == NULL) {
         descent_f64_dense(n, s, (double *)at[0], (const double *)at[1]);
         return;
