@@ -35,7 +35,8 @@ from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
 
 __all__ = [
-    "PHASE", "Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars", "loads",
+    "PHASE", "Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars",
+    "loads",
 ]  # fmt: skip
 
 #: The state of the group that holds the number of the phase that comes next, from 0.

@@ -339,10 +339,11 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
         raise ArgumentError(message, hint="step them apart")
     phased = [i for i, part in enumerate(parts) if part.rule.phases]
     if len(phased) > 1:
-        names = [f"part {i}, {type(parts[i]).__name__}" for i in phased]
-        message = f"expected one part with phases in a chain, got {' and '.join(names)}"
+        found = " and ".join(f"part {i}, {type(parts[i]).__name__}" for i in phased)
+        message = f"expected one part with phases in a chain, got {found}"
         raise ArgumentError(message, hint="each of them takes gradients at points of its own: use one of them")
-    held = [i for i, part in enumerate(parts) if any(a.target == "proceed" for a in _open(part, True, max(0, len(part.rule.phases) - 1)).body)]
+    last = [_open(part, True, max(0, len(part.rule.phases) - 1)) for part in parts]
+    held = [i for i, rule in enumerate(last) if any(assign.target == "proceed" for assign in rule.body)]
     for i, part in enumerate(parts):
         grouped = [state.name for state in part.rule.states if state.extent == Extent.GROUP]
         if grouped and held and held[0] < i:
@@ -375,9 +376,7 @@ def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed, Sequen
         del chosen[False]
     among = [[rules[i] for each in chosen.values() for rules in each] for i in range(len(parts))]
     last = {matrix: compose(each[-1], name, among) for matrix, each in chosen.items()}
-    made = [
-        compose(each[k], name, among, last[matrix].rule) for k in phases for matrix, each in chosen.items()
-    ]
+    made = [compose(each[k], name, among, last[matrix].rule) for k in phases for matrix, each in chosen.items()]
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
         raise ArgumentError(f"{name}: expected at most {MOST_REDUCTIONS} reductions in a chain, got {count}")

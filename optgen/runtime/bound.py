@@ -149,9 +149,7 @@ class BoundKernels:
         done = self._phases + 1
 
         def work() -> bool:
-            return begun.advance() and (
-                self._counted(step, self._no_calls, 0) if self._ends else self._through(done)
-            )
+            return begun.advance() and (self._counted(step, self._no_calls, 0) if self._ends else self._through(done))
 
         return undisturbed(work) if self.shards is not None else to_its_end(work)
 

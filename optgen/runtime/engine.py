@@ -23,14 +23,14 @@ from ..errors import ArgumentError, ArrayError
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
 from ..ir.expr import GRADIENT, PARAMETER
-from .array_library import ArrayLibrary, BoundStates
+from .array_library import ArrayLibrary
 from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
 from .overlaps import refuse_overlaps
-from .phases import another_list, next_phase
-from .plan import Member, StepPlan, StepPlans, key_of_list
+from .phases import another_list, next_phase, within_step
+from .plan import Member, StepPlan, StepPlans, in_phase, key_of_list
 from .shapes import first_group_states
 from .slots import Key
 
@@ -102,9 +102,8 @@ class StepEngine:
 
     def expect_whole_step(self, what: str) -> None:
         """ArgumentError between two phases of a step."""
-        if number := self.phase:
-            message = f"expected to {what} between two steps, got a call before the phase {self.phases[number]!r}"
-            raise ArgumentError(message, hint="step until opt.phase is the first one again")
+        if self.phase:
+            raise within_step(what, self.phases[self.phase])
 
     def leave_step(self) -> None:
         """In the child of a fork: whatever other threads did is not done here."""
@@ -143,7 +142,7 @@ class StepEngine:
             self._begun = key
         elif self.states.by_identity and self._begun not in (None, key):
             raise another_list(self.hypers.compilation.name, self.phases, number)
-        plan = self.plans.of(_in_phase(key, number))
+        plan = self.plans.of(in_phase(key, number))
         if plan is not None:
             held = plan.rebind(params, inputs)
             if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
@@ -194,15 +193,16 @@ class StepEngine:
             if not kernels:
                 return self._interpret(rest)
         members, key = own.members, key_of_list(params)
+        slots = [member.slot for member in members]
         plan = StepPlan(
             self.library, members, kernels, others, places, params, inputs,
             kernel=self._kernel_for([member.given for member in members]),
-            states=self._bound_states(key, [member.slot for member in members]),
+            states=self.plans.states(key, len(self.phases), slots) or self.states.bound(slots),
         )  # fmt: skip
         take_back = self._begin(own)
         try:
             if plan.lasting:
-                self.plans.keep(_in_phase(key, self.phase), plan)
+                self.plans.keep(in_phase(key, self.phase), plan)
 
             def run() -> bool:
                 return not members or plan.run(own.sets, self.states.group, inputs)
@@ -212,12 +212,6 @@ class StepEngine:
             if not plan.steps:  # it was refused, or broken off before it began
                 take_back()
             raise
-
-    def _bound_states(self, key: Key, slots: Sequence[Any]) -> BoundStates:
-        """The states of these slots, which a plan of the same list in another phase may have bound."""
-        plans = [self.plans.of(_in_phase(key, number)) for number in range(len(self.phases))]
-        found = (plan.states for plan in plans if plan is not None and plan.states.are_of(slots))
-        return next(found, None) or self.states.bound(slots)
 
     def _accepted(
         self,
@@ -236,8 +230,7 @@ class StepEngine:
         ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
         phase = self.phase
         variants = [
-            hypers.compilation.in_phase(hypers.variant(place, p.shape), phase)
-            for place, p in zip(at, ps, strict=True)
+            hypers.compilation.in_phase(hypers.variant(place, p.shape), phase) for place, p in zip(at, ps, strict=True)
         ]
         rules = [hypers.compilation.rules[variant] for variant in variants]
         for place, p, rule in zip(at, given, rules, strict=True):
@@ -381,11 +374,6 @@ class StepEngine:
             return counts
 
         return write, take_back
-
-
-def _in_phase(key: Key, number: int) -> Key:
-    """What a plan for this list of parameters is kept by, in the phase of this number."""
-    return (number, *key) if number else key
 
 
 def _leave_steps() -> None:

@@ -12,7 +12,7 @@ from ..errors import ArgumentError, ArrayError, StateError, shown
 from ..ir.rule import PHASE
 from .arrays import Array
 
-__all__ = ["another_list", "expect_phase", "expect_phase_number", "next_phase"]
+__all__ = ["another_list", "expect_phase", "expect_phase_number", "next_phase", "within_step"]
 
 
 def next_phase(phases: Sequence[str], group: Mapping[str, Array]) -> int:
@@ -28,7 +28,8 @@ def expect_phase(rule: str, phases: Sequence[str], number: int, wanted: object) 
         raise ArgumentError(f"{rule}: expected one of the phases {', '.join(phases)}, got {shown(wanted)}")
     if wanted != phases[number]:
         hint = f"take the gradient where the parameters are now, and step with phase={phases[number]!r}"
-        raise ArgumentError(f"{rule}: expected the phase {phases[number]!r}, which comes next, got {wanted!r}", hint=hint)
+        message = f"{rule}: expected the phase {phases[number]!r}, which comes next, got {wanted!r}"
+        raise ArgumentError(message, hint=hint)
 
 
 def expect_phase_number(phases: Sequence[str], group: Mapping[str, object]) -> None:
@@ -38,6 +39,12 @@ def expect_phase_number(phases: Sequence[str], group: Mapping[str, object]) -> N
         if number not in range(len(phases)):
             message = f"expected the number of a phase, from 0 to {len(phases) - 1}, as {PHASE}, got {number:g}"
             raise StateError(message, hint="it is damaged")
+
+
+def within_step(what: str, following: str) -> ArgumentError:
+    """The error for what must wait until a step is through."""
+    message = f"expected to {what} between two steps, got a call before the phase {following!r}"
+    return ArgumentError(message, hint="step until opt.phase is the first one again")
 
 
 def another_list(rule: str, phases: Sequence[str], number: int) -> ArrayError:

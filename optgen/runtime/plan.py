@@ -24,7 +24,7 @@ from .guard import BoundGradients, Guard
 from .kernel import Kernel
 from .slots import Key
 
-__all__ = ["Member", "StepPlan", "StepPlans", "key_of_list"]
+__all__ = ["Member", "StepPlan", "StepPlans", "in_phase", "key_of_list"]
 
 #: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
 #: are stepped together, or one by one, however many they are.
@@ -266,6 +266,11 @@ class StepPlans:
         _, plan = self._plans.get(self._numbers.get(key, 0), (key, None))
         return plan
 
+    def states(self, key: Key, phases: int, slots: Sequence[ParameterSlot]) -> BoundStates | None:
+        """The states of these slots, if a plan for the list of this key has bound them in one of so many phases."""
+        plans = (self.of(in_phase(key, number)) for number in range(phases))
+        return next((plan.states for plan in plans if plan is not None and plan.states.are_of(slots)), None)
+
     def __len__(self) -> int:
         return len(self._plans)
 
@@ -307,3 +312,8 @@ class StepPlans:
 
 def key_of_list(params: Sequence[Any]) -> Key:
     return tuple(map(id, params))
+
+
+def in_phase(key: Key, number: int) -> Key:
+    """What the plan of such a list is kept by, in the phase of this number."""
+    return (number, *key) if number else key

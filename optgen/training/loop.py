@@ -125,7 +125,8 @@ def train(
 ) -> None:
     """For each `d` of `data`, take the gradient of `loss(*d)`, step all `params`, and run the callbacks.
 
-    Where a step has several phases, as SAM's has, the gradient is taken before each of them. A rule that takes the loss of each step, such as PolyakSGD, is given it.
+    Where a step has several phases, as SAM's has, the gradient is taken before each of them. A rule that takes the loss
+    of each step, such as PolyakSGD, is given it.
 
     `stop()` in a callback or in `loss` ends the training.
 

@@ -1,7 +1,7 @@
 """Rules with several phases, in float64 and step for step, against independent sources: the collection
 pytorch-optimizer, and papers written out.
 
-A gradient depends on the point where it is taken, so that what a phase does to the parameters shows in all that follows.
+A gradient depends on where it is taken, so that what a phase does to the parameters shows in all that follows.
 """
 
 from __future__ import annotations
