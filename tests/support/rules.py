@@ -112,7 +112,8 @@ class Whole:
         starts = [np.array(x) for x in arrays]
         counts = super().step(params, grads, **inputs)  # type: ignore[misc]
         for _ in self.rule.phases[1:]:  # type: ignore[attr-defined]
-            there = [g + (x - start) for g, x, start in zip(grads, arrays, starts, strict=True)]
+            with np.errstate(all="ignore"):
+                there = [g + (x - start) for g, x, start in zip(grads, arrays, starts, strict=True)]
             counts = counts and super().step(params, there, **inputs)  # type: ignore[misc]
         return bool(counts)
 
