@@ -85,6 +85,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
         "Flags": _table(("", "default", "requires", "meaning"), map(_flag, rule.flags)),
         "Inputs": _table(("", "given", "meaning"), map(_input, rule.inputs)),
         "State": _table(("", "kept", "starts as", "meaning", ""), _states(compilation, variant)),
+        "Reports": _table(("", "formula", "given", "meaning", ""), _reports(compilation, variant)),
         "Evaluation": _math(rule, rule.evaluation) if rule.evaluation else "",
         "Matrices": _plain(summary.matrices(compilation.rules)),
         "Cost": "\n\n".join(_costs(compilation, variant, all_changes)),
@@ -136,7 +137,28 @@ def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]
     for state in {state.name: state for rule in rules for state in rule.states}.values():
         kept = summary.kept(state, rules[0].matrices)
         starts = _plain(text.expression(state.init))
-        yield _code(state.name), kept, starts, _plain(state.doc), _plain(summary.only(state.name, rules))
+        only = summary.only(state.name, [rule.states for rule in rules], rules)
+        yield (
+            _code(state.name),
+            kept,
+            starts,
+            _plain(state.doc),
+            _plain(only),
+        )
+
+
+def _reports(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]:
+    """Rows for the reports of a variant. The default one also lists those of the others, and whose they are."""
+    rules = compilation.rules if variant == 0 else compilation.rules[variant : variant + 1]
+    for each, kept, formula in {each[0].name: each for rule in rules for each in summary.reports(rule)}.values():
+        only = summary.only(each.name, [rule.reports for rule in rules], rules)
+        yield (
+            _code(each.name),
+            _code(formula),
+            kept,
+            _plain(each.doc),
+            _plain(only),
+        )
 
 
 def _costs(compilation: Compilation, variant: int, changes: Iterable[summary.Change]) -> Iterator[str]:

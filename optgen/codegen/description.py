@@ -93,6 +93,7 @@ class Description:
     flags: Sequence[Argument]
     inputs: Sequence[Argument]
     states: Sequence[Argument]
+    reports: Sequence[Argument]
 
 
 def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Description:
@@ -114,6 +115,7 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         flags=[_flag(flag, names[flag.name]) for flag in rule.flags],
         inputs=[_input(each, rule) for each in rule.inputs],
         states=[_state(state, checked) for state in states.values()],
+        reports=_reports(checked),
     )
 
 
@@ -128,8 +130,17 @@ def _phase(name: str, checked: Sequence[Rule], opened: Sequence[Rule]) -> Phase:
 
 def _state(state: State, checked: Sequence[Rule]) -> Argument:
     kept = summary.kept(state, checked[0].matrices)
-    when = summary.only(state.name, checked)
+    when = summary.only(state.name, [rule.states for rule in checked], checked)
     return Argument(state.name, state.doc or "a state", range=kept, init=text.expression(state.init), when=when)
+
+
+def _reports(checked: Sequence[Rule]) -> list[Argument]:
+    found = {each[0].name: each for variant in checked for each in summary.reports(variant)}
+    whose = {name: summary.only(name, [rule.reports for rule in checked], checked) for name in found}
+    return [
+        Argument(each.name, each.doc or "a report", range=kept, init=formula, when=whose[each.name])
+        for each, kept, formula in found.values()
+    ]
 
 
 def _input(each: Input, rule: Rule) -> Argument:

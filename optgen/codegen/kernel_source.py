@@ -192,7 +192,7 @@ def _kernel(
                 local.append(SmallLoopText(called, *key, slab))
         work += local
         if begins:
-            kept = _shared(crosses, storage) | _left(stage, storage)
+            kept = _shared(crosses | rule.reported, storage) | _left(stage, storage)
             slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype)))
     if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
         slabs, work = [], [replace(each, slab="") for each in work]

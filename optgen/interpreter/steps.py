@@ -120,13 +120,15 @@ def step_group(
     Returns whether the step counts. If not, nothing has changed but gradients that the rule overwrites, and states that
     always change.
     """
-    return computed_group(tensors, group, values, t)()
+    write, _ = computed_group(tensors, group, values, t)
+    return write()
 
 
 def computed_group(
     tensors: Sequence[tuple[Rule, HyperValues, Tensor]], group: Mapping[str, Array], values: HyperValues, t: int
-) -> Callable[[], bool]:
-    """The step that `step_group` does, computed and not yet written: a call writes it, as often as one likes."""
+) -> tuple[Callable[[], bool], list[dict[str, Any]]]:
+    """The step that `step_group` does, computed and not yet written: a call writes it, as often as one likes. With it
+    what each tensor reports."""
     known: list[float] = []  # the values of the reductions over the group, in the order in which a step meets them
     while True:
         runs, parts = [], []
@@ -149,7 +151,7 @@ def computed_group(
                 run.write(run.rule.stores if counts else run.rule.always)
         return counts
 
-    return write
+    return write, [{report.name: run.names[report.value] for report in run.rule.reports} for run in runs]
 
 
 class _Needs(Exception):

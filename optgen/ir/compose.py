@@ -12,7 +12,6 @@ That `delta` is subtracted from the parameter stands here, and only here.
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,14 +32,15 @@ from .expr import (
     Load,
     Local,
     Matrices,
-    Reduce,
     Scalar,
     children,
     extent_of,
     rebuilt,
     type_of,
 )
-from .rule import PHASE, Assign, Family, Rule, State
+from .keys import keyed
+from .primitives import Type
+from .rule import PHASE, Assign, Family, Report, Rule, State
 
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
@@ -52,7 +52,7 @@ GIVEN_GRADIENT, NEW = "grad", "new"
 
 @frozen
 class Composed:
-    """A closed rule; and for each part, the names in it of the part's hyperparameters and states.
+    """A closed rule; and for each part, the names in it of the part's hyperparameters, states and reports.
 
     `counts`: of each part the state that counts its updates, where a part before it waits; empty where that is t, None
     where nothing goes by it.
@@ -61,6 +61,7 @@ class Composed:
     rule: Rule
     hypers: tuple[Mapping[str, str], ...]
     states: tuple[Mapping[str, str], ...]
+    reports: tuple[Mapping[str, str], ...]
     counts: tuple[str | None, ...]
 
 
@@ -82,12 +83,13 @@ def compose(
     the step changes nothing but the gradient, if a part assigns `grad`.
     """
     taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
-    names = _names(parts, among or [[part] for part in parts], taken)
+    prefixes = _prefixes(parts)
+    names = _names(parts, prefixes, among or [[part] for part in parts], taken)
     phased = next((part for part in parts if part.phases), parts[-1])
     running = parts if phased.ends_step else parts[: parts.index(phased) + 1]
     made = _Chain(len(parts), taken)
     for i, part in enumerate(running):
-        made.append(part, names[i], last=i + 1 == len(running))
+        made.append(part, names[i], prefixes[i], last=i + 1 == len(running))
     hypers = tuple(replace(hyper, name=names[i][hyper.name]) for i, part in enumerate(parts) for hyper in part.hypers)
     first = parts[0]
     alone = len(parts) == 1
@@ -99,7 +101,7 @@ def compose(
         hypers,
         (),
         final.states if final is not None else tuple(made.states),
-        tuple(made.body) if matrix is None else _keyed(made.body),
+        tuple(made.body) if matrix is None else keyed(made.body),
         origin=first.origin if alone else "",
         family=first.family if alone else Family.NONE,
         notes=first.notes if alone else "",
@@ -108,6 +110,7 @@ def compose(
         accept=made.accept.name if made.accept is not None else "",
         evaluation=final.evaluation if final is not None else made.evaluation,
         inputs=tuple({each.name: each for part in parts for each in part.inputs}.values()),
+        reports=tuple(made.reports),
         phase=phased.phase,
         phases=phased.phases,
     )
@@ -115,27 +118,27 @@ def compose(
         rule,
         tuple({hyper.name: names[i][hyper.name] for hyper in part.hypers} for i, part in enumerate(parts)),
         tuple({state.name: names[i][state.name] for state in part.states} for i, part in enumerate(parts)),
+        tuple(
+            {each.name: made.report_name(each, prefixes[i]) for each in part.reports} for i, part in enumerate(parts)
+        ),
         tuple(made.counts),
     )
 
 
-def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
-    """The body with a number for each reduction over the group, in the order in which a step meets them.
-
-    Tensors in other variants take part in these reductions, whatever becomes of them in this variant.
-    """
-    keys = itertools.count()
-
-    def keyed(expr: Expr) -> Expr:
-        expr = rebuilt(expr, tuple(map(keyed, children(expr))))
-        if isinstance(expr, Reduce) and expr.over == Extent.GROUP:
-            return replace(expr, key=next(keys))
-        return expr
-
-    return tuple(Assign(assign.target, keyed(assign.value)) for assign in body)
+def _prefixes(parts: Sequence[Rule]) -> list[str]:
+    """What stands in front of the names of each part: its own, with a number where there are several of a kind."""
+    kinds = Counter(part.name for part in parts)
+    seen: Counter[str] = Counter()
+    prefixes = []
+    for part in parts:
+        seen[part.name] += 1
+        prefixes.append(part.name.lower() + (str(seen[part.name]) if kinds[part.name] > 1 else ""))
+    return prefixes
 
 
-def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[str]) -> list[dict[str, str]]:
+def _names(
+    parts: Sequence[Rule], prefixes: Sequence[str], among: Sequence[Sequence[Rule]], taken: set[str]
+) -> list[dict[str, str]]:
     """The names in the chain of each part's hyperparameters, states and locals."""
     # Users see the names of hyperparameters and states; a local makes way for them.
     public, own = [], []
@@ -151,12 +154,8 @@ def _names(parts: Sequence[Rule], among: Sequence[Sequence[Rule]], taken: set[st
     shared = len(parts) > 1
     taken |= {name for name, count in owners.items() if count == 1}
     taken |= {name for name, count in all_owners.items() if count == 1} | spelled | given
-    kinds = Counter(part.name for part in parts)
-    seen: Counter[str] = Counter()
     names = []
-    for part, mine, every in zip(parts, public, own, strict=True):
-        seen[part.name] += 1
-        prefix = part.name.lower() + (str(seen[part.name]) if kinds[part.name] > 1 else "")
+    for part, prefix, mine, every in zip(parts, prefixes, public, own, strict=True):
         found = {}
         for name in every:
             if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
@@ -198,6 +197,7 @@ class _Chain:
         self.body: list[Assign] = []
         self.states: list[State] = []
         self.start: Expr = Load(PARAMETER)  # from where the step goes: another place where a phase has moved it
+        self.reports: list[Report] = []
         self.gradient: Expr = Load(GRADIENT)
         self.given: Expr = Load(GRADIENT)  # the gradient before any part; behind one that waits, what it waited for
         self.moved: Expr | None = None  # the parameter, where a part has assigned it
@@ -210,8 +210,8 @@ class _Chain:
         self.counts: list[str | None] = []  # by which schedules of each part go
         self.uncounted = 0  # the parts since one that waits
 
-    def append(self, part: Rule, names: Mapping[str, str], *, last: bool) -> None:
-        """Appends a part, whose names become `names`; `last`: none follows it."""
+    def append(self, part: Rule, names: Mapping[str, str], prefix: str, *, last: bool) -> None:
+        """Appends a part, whose names become `names`; `prefix`: what it is called. `last`: none follows it."""
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
         stored = {state.name: state.extent for state in part.states}
         moves = {DELTA, PARAMETER} <= {assign.target for assign in part.body}
@@ -220,6 +220,7 @@ class _Chain:
         for assign in part.body:
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
             at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
+        self.reports += [self.reported(report, at, prefix) for report in part.reports]
         if part.hypers:
             self.counted()
         self.uncounted += 1
@@ -285,6 +286,18 @@ class _Chain:
         if target in at.stored and self.holds is not None:
             value = Call("where", (self.holds, value, Load(at.names[target], at.stored[target])))
         return self.define(at.names[target], value)
+
+    def reported(self, report: Report, at: _PartNames, prefix: str) -> Report:
+        """A report of a part as one of the chain: NaN in a step in which the part takes no part."""
+        value = at.known[Local(report.value, report.extent, Type.REAL)]
+        if self.holds is not None and extent_of(self.holds) <= extent_of(value):
+            value = Call("where", (self.holds, value, Call("div", (Const(0.0), Const(0.0)))))
+        if not isinstance(value, Local):
+            value = self.define(self.free("report"), value)
+        return Report(self.report_name(report, prefix), value.name, value.extent, report.doc)
+
+    def report_name(self, report: Report, prefix: str) -> str:
+        return report.name if self.alone else f"{prefix}/{report.name}"
 
     def accepted(self, value: Expr) -> Local:
         """The condition of a part on which the step counts; with those of the parts before it, that of the chain."""

@@ -3,11 +3,12 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*, evaluation*, phase, phases*)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, phase, phases*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
     input    = Input(name, extent, doc)                         what a step is given beside the gradient
+    report   = Report(name, value, extent, doc)                 what a step gives, and nobody keeps
     assign   = Assign(target, value)                            target: a state, "p", or a new local name
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
@@ -35,9 +36,20 @@ from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
 
 __all__ = [
-    "PHASE", "Assign", "Family", "Flag", "Hyper", "Input", "Interval", "Part", "Rule", "State", "kernel_scalars",
+    "PHASE",
+    "Assign",
+    "Family",
+    "Flag",
+    "Hyper",
+    "Input",
+    "Interval",
+    "Part",
+    "Report",
+    "Rule",
+    "State",
+    "kernel_scalars",
     "loads",
-]  # fmt: skip
+]
 
 #: The state of the group that holds the number of the phase that comes next, from 0.
 PHASE = "phase"
@@ -152,6 +164,16 @@ class Input:
 
 
 @frozen
+class Report:
+    """What a step gives beside what it writes. `value`: the local that holds it. `extent`: less than ELEMENT."""
+
+    name: str
+    value: str
+    extent: Extent
+    doc: str
+
+
+@frozen
 class Rule:
     """One variant of a rule, or of a part of chains.
 
@@ -181,6 +203,7 @@ class Rule:
     sharded: bool = False
     inputs: tuple[Input, ...] = ()
     evaluation: tuple[Assign, ...] = ()
+    reports: tuple[Report, ...] = ()
     phase: str = ""
     phases: tuple[str, ...] = ()
 
@@ -241,6 +264,11 @@ class Rule:
         return self.always - {GRADIENT} | {self.accept} if self.accept else frozenset()
 
     @cached_property
+    def reported(self) -> frozenset[str]:
+        """The values that are reported."""
+        return frozenset(report.value for report in self.reports)
+
+    @cached_property
     def draws(self) -> bool:
         """Whether a step draws random numbers."""
         return any(isinstance(e, Draw) for a in self.body for e in walk(a.value))
@@ -272,6 +300,6 @@ def loads(rule: Rule) -> frozenset[str]:
 
 
 def kernel_scalars(rule: Rule) -> tuple[Assign, ...]:
-    """The scalars that `body` of a lowered rule reads: what a kernel takes, in this order."""
-    read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)}
+    """The scalars that `body` of a lowered rule reads, or a step reports: what a kernel takes, in this order."""
+    read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)} | rule.reported
     return tuple(a for a in rule.scalars if a.target in read)

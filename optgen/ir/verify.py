@@ -110,6 +110,9 @@ def verify(rule: Rule) -> Rule:
                 scalar = extent <= Extent.STEP and assign.target not in stores
                 expect(scalar, f"scalar {assign.target} is no scalar")
             defined[assign.target] = (extent, type_of(assign.value))
+    for report in rule.reports:
+        extent, kind = defined.get(report.value, (Extent.ELEMENT, Type.REAL))
+        expect(extent <= report.extent < Extent.ELEMENT and kind is Type.REAL, f"{report.name} reports no small number")
     condition = (Extent.GROUP, Type.BOOL)
     known = not rule.accept or defined.get(rule.accept) == condition
     expect(known, "whether a step counts is no condition of the group")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..errors import Diagnostic
+from ..errors import Diagnostic, Span
 from ..ir.compose import ACCEPT
 from ..ir.expr import Call, Expr, Extent, Local, Reduce, children, reduces
 from ..ir.rule import Rule
@@ -41,14 +41,24 @@ def _between(spec: SpecAst, phase: PhaseAst, rule: Rule, other: Rule) -> Iterato
     for formula in phase.formulas:
         (ops, value), (other_ops, other_value) = (each.get(formula.target, ([], None)) for each in work)
         if ops != other_ops:
-            got = f"{', '.join(ops) or 'none'} for matrices and {', '.join(other_ops) or 'none'} for others"
-            message = f"expected the same reductions over the group for every parameter, got {got}"
-            hint = "choose inside of one reduction: norm(a if matrix else b, group)"
-            yield Diagnostic(formula.value.span, message, hint)
+            yield _other_reductions(formula.value.span, ops, other_ops)
             return  # later reductions are counted from this one
         if value != other_value and formula.target not in apart:
             hint = "choose by matrix inside of reductions over the group only"
             yield Diagnostic(formula.value.span, _another(formula.target), hint)
+    values = [{report.name: report.value for report in each.reports} for each in (rule, other)]
+    pairs = list(zip(work, values, strict=True))
+    for report in spec.reports:
+        (ops, _), (other_ops, _) = (each.get(own.get(report.name, ""), ([], None)) for each, own in pairs)
+        if ops != other_ops:
+            yield _other_reductions(report.value.span, ops, other_ops)
+            return
+
+
+def _other_reductions(span: Span, ops: Sequence[str], other_ops: Sequence[str]) -> Diagnostic:
+    got = f"{', '.join(ops) or 'none'} for matrices and {', '.join(other_ops) or 'none'} for others"
+    message = f"expected the same reductions over the group for every parameter, got {got}"
+    return Diagnostic(span, message, "choose inside of one reduction: norm(a if matrix else b, group)")
 
 
 def _another(name: str) -> str:

@@ -42,7 +42,7 @@ SMALLER = "make two rules, and a chain of them"
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
     "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "set_state", "load", "copy",
-    "rule", "spec", "bind", "parts", "parameters", "phase", "eval", "train",
+    "rule", "spec", "bind", "parts", "parameters", "phase", "eval", "train", "report",
 })  # fmt: skip
 #: What a step is called with already, by names that no input may take.
 STEP_ARGUMENTS = frozenset({"self", "params", "grads", "closure", "phase"})
@@ -92,6 +92,13 @@ _STREAM = State(STREAM, Ordinal(), GIVEN_TO_DRAWS[STREAM], Extent.TENSOR)
 _PHASE = State(PHASE, Const(0.0), GIVEN_TO_PHASES[PHASE], Extent.GROUP)
 
 
+def _no_name(name: str, what: str) -> tuple[str, str]:
+    """Message and hint for what cannot be a name."""
+    letters = "ASCII" if what == "rule" else "ASCII or Greek"
+    hint = f"a name is a letter, then letters, digits and underscores, in {letters}"
+    return f"{name!r} cannot be the name of a {what}", hint
+
+
 class _Checker(Scope):
     """The checks of one spec: its names, its variants, and at last whether every name is used."""
 
@@ -108,8 +115,9 @@ class _Checker(Scope):
     def find_shapes(self) -> None:
         """Find out whether matrices have a variant of their own."""
         spec = self.spec
-        terms = [formula.value for formula in spec.formulas]
-        terms += [state.when for state in spec.states if state.when is not None]
+        terms = [formula.value for formula in spec.formulas] + [report.value for report in spec.reports]
+        conditions = [state.when for state in spec.states] + [report.when for report in spec.reports]
+        terms += [when for when in conditions if when is not None]
         self.by_matrix = any(map(mentions_matrix, terms))
         extents = (state.extent for state in spec.states)
         self.tiled = any(mentions_tiles(term, self.given) for term in terms) or any(map(is_of_tiles, extents))
@@ -156,6 +164,9 @@ class _Checker(Scope):
                 elif what in ("hyperparameter", "flag") and part.name in ARGUMENTS:
                     self.fault(part.span, f"{part.name!r} is a name that every optimiser has for itself", RENAME)
                 seen.setdefault(part.name, what)
+        for report in spec.reports:
+            if not is_name(report.name):
+                self.fault(report.span, *_no_name(report.name, "report"))
         if len(spec.flags) > MOST_FLAGS:
             message = f"expected at most {MOST_FLAGS} flags, got {len(spec.flags)}"
             hint = "every choice of flags is a kernel of its own: make two rules"
@@ -176,9 +187,7 @@ class _Checker(Scope):
 
     def check_name(self, name: str, span: Span, what: str) -> None:
         if not is_name(name):
-            hint = "a name is a letter, then letters, digits and underscores, in ASCII"
-            hint += " or Greek" if what != "rule" else ""
-            self.fault(span, f"{name!r} cannot be the name of a {what}", hint)
+            self.fault(span, *_no_name(name, what))
         elif (name in self.given or name in (PROCEED, ACCEPT)) and what != "rule":
             meaning = self.given.get(name, "whether the step goes on" if name == PROCEED else "whether the step counts")
             self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {meaning}", RENAME)
@@ -278,7 +287,8 @@ class _Checker(Scope):
         read: list[set[str]] = [set() for _ in choices]  # in any phase
         rules: list[Rule | None] = []
         for phase in self.spec.phases:
-            demand = Demand(phase.formulas, self.spec.states, self.given)
+            reports = self.spec.reports if phase is self.spec.phases[-1] else []
+            demand = Demand(phase.formulas, self.spec.states, reports, self.given)
             needed = [demand.of(choice) for choice in choices]
             everywhere = frozenset[str]().union(*needed)
             for choice, own, names in zip(choices, needed, read, strict=True):
@@ -313,6 +323,8 @@ class _Checker(Scope):
         variant.begun = True
         for formula in phase.formulas:
             variant.assign(formula)
+        last = phase is spec.phases[-1]
+        reports = tuple(filter(None, map(variant.report, spec.reports))) if last else ()
         after = Evaluation(self, choice, active=variant.active, begun=True)
         for formula in spec.evaluation:
             after.assign(formula)
@@ -340,6 +352,7 @@ class _Checker(Scope):
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
             matrices=Matrices(spec.matrices),
             evaluation=tuple(after.body),
+            reports=reports,
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
             phase=phase.name,
             phases=phases,

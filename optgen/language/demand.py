@@ -11,7 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from ..ir.compose import ACCEPT, DELTA, PROCEED
 from ..ir.expr import PARAMETER, Extent
-from .syntax import Choice, FormulaAst, StateAst, Term
+from .syntax import Choice, FormulaAst, ReportAst, StateAst, Term
 from .terms import chosen_subterms, decided, names_in, reduced_over, subterms
 
 __all__ = ["Demand"]
@@ -20,13 +20,17 @@ _GROUP = Extent.GROUP.name.lower()
 
 
 class Demand:
-    """What formulas that run together read, asked of each variant.
+    """What formulas that run together read, and the reports of them, asked of each variant.
 
     `given`: the names that have a value without a formula; one that is assigned all the same is looked at, and refused.
     """
 
-    def __init__(self, formulas: Sequence[FormulaAst], states: Sequence[StateAst], given: Collection[str]) -> None:
+    def __init__(
+        self, formulas: Sequence[FormulaAst], states: Sequence[StateAst], reports: Sequence[ReportAst],
+        given: Collection[str],
+    ) -> None:  # fmt: skip
         self._states = states
+        self._reports = reports
         self._outputs = {DELTA, PARAMETER, PROCEED, ACCEPT, *given}
         self._values: dict[str, list[tuple[Term, frozenset[str] | None]]] = {}  # and what is read, whatever the flags
         for formula in formulas:
@@ -39,9 +43,16 @@ class Demand:
                 self._outputs.add(formula.target)
 
     def of(self, choice: Mapping[str, bool]) -> frozenset[str]:
-        """What the variant with these flags computes: its outputs, its states, all that they are made of."""
+        """What the variant with these flags computes: its outputs, states and reports, all that they are made of."""
         kept = {s.name for s in self._states if s.when is None or decided(s.when, choice) is not False}
-        found = self._values.keys() & (self._outputs | kept)
+        reported = frozenset[str]().union(
+            *(
+                names_in(chosen_subterms(report.value, choice))
+                for report in self._reports
+                if report.when is None or decided(report.when, choice) is not False
+            )
+        )
+        found = self._values.keys() & (self._outputs | kept | reported)
         pending = list(found)
         while pending:
             for value, always in self._values[pending.pop()]:

@@ -12,10 +12,10 @@ from dataclasses import dataclass, field
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
 from ..ir.expr import PARAMETER, Call, Const, Expr, Extent, Load, Local, Scalar, extent_of, type_of, walk
 from ..ir.primitives import Type
-from ..ir.rule import Assign, Part, State
-from ..names import is_name
+from ..ir.rule import Assign, Part, Report, State
+from ..names import is_name, numbered
 from .expressions import Expressions
-from .syntax import FormulaAst, StateAst
+from .syntax import FormulaAst, ReportAst, StateAst
 from .vocabulary import CALLABLE, COMPARE, INITIAL, MATRIX, NO_OUTPUT, OUTPUTS, RENAME
 
 __all__ = ["Variant"]
@@ -82,6 +82,25 @@ class Variant(Expressions):
     def outputs(self) -> tuple[str, ...]:
         """What may be assigned of delta and p: in phases, either moves the parameter."""
         return (DELTA, PARAMETER) if self.scope.phased else OUTPUTS[self.scope.spec.part]
+
+    def report(self, ast: ReportAst) -> Report | None:
+        """A report of this variant. A value that has a name already is reported by it."""
+        if ast.when is not None and self.decide(ast.when) is False:
+            return None
+        value = self.expr(ast.value)
+        if value is None:
+            return None
+        if type_of(value) is not Type.REAL:
+            self.fault(ast.value.span, f"{ast.name!r}: expected a number, got a condition", "write 1 if x > 0 else 0")
+            return None
+        if extent_of(value) == Extent.ELEMENT:
+            message = _wrong_extent(ast.name, Extent.TENSOR, Extent.ELEMENT, ", or of rows, columns or matrices")
+            self.fault(ast.value.span, message, "reduce it: mean(x), norm(x), max(x)")
+            return None
+        if not isinstance(value, Local) or value.name in self.active:
+            self.define(numbered(f"report_{ast.name}", self.known() | self.locals.keys()), value)
+            value = next(reversed(self.locals.values()))
+        return Report(ast.name, value.name, extent_of(value), ast.doc)
 
     def is_assigned(self, name: str) -> bool:
         """Whether an earlier formula has assigned this name, with or without a fault."""

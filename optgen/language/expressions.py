@@ -163,7 +163,9 @@ class Expressions(Resolver):
             self.fault(term.span, message, f"write: m = {name}() if t == 1 else m")
             return None
         if term.span not in self.scope.draws:
-            self.fault(term.span, f"{name}(): there are no random numbers in [evaluation]", "draw in [update]")
+            self.fault(
+                term.span, f"{name}(): there are no random numbers in [evaluation] and [report]", "draw in [update]"
+            )
             return None
         key = (Scalar(SEED, 0), Count(), Load(STREAM, Extent.TENSOR))
         return Draw(name, self.scope.draws[term.span], key)

@@ -30,6 +30,7 @@ from .syntax import (
     Name,
     Number,
     Operation,
+    ReportAst,
     SpecAst,
     StateAst,
     Term,
@@ -56,13 +57,14 @@ _SEVERAL = "expected a hyperparameter with several values, or range(...)"
 def write_out(
     spec: SpecAst, statements: Sequence[Sequence[FormulaAst | LoopAst]], evaluation: Sequence[FormulaAst | LoopAst]
 ) -> None:  # fmt: skip
-    """Give a spec its states and the formulas of each phase without loops, and the formulas of what it evaluates."""
+    """Give a spec its states, reports and the formulas of each phase without loops, and what it evaluates."""
     writer = _Writer(spec, [each for phase in statements for each in phase])
     spec.flags = [writer.flag(flag) for flag in spec.flags]
     spec.states = [member for state in spec.states for member in writer.members_of(state)]
     spec.phases = [
         replace(phase, formulas=writer.formulas(own)) for phase, own in zip(spec.phases, statements, strict=True)
     ]
+    spec.reports = [writer.report(report) for report in spec.reports]
     spec.evaluation = list(writer.formulas(evaluation))
 
 
@@ -98,6 +100,10 @@ class _Writer:
         default = self.term(flag.default, {}) if isinstance(flag.default, Term) else flag.default
         requires = self.term(flag.requires, {}) if flag.requires is not None else None
         return replace(flag, default=default, requires=requires)
+
+    def report(self, report: ReportAst) -> ReportAst:
+        when = self.term(report.when, {}) if report.when is not None else None
+        return ReportAst(report.name, report.span, self.term(report.value, {}), when, report.doc)
 
     def count(self, state: StateAst) -> int:
         """How many states a declaration of several makes."""

@@ -21,8 +21,21 @@ from .formula import read_expression, read_formulas, words
 from .limits import MOST_PHASES
 from .loops import write_out
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
-from .refusals import kind
-from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, LoopAst, Number, PhaseAst, SpecAst, StateAst, Term
+from .refusals import kind, malformed_toml
+from .syntax import (
+    Broken,
+    FlagAst,
+    FormulaAst,
+    HyperAst,
+    InputAst,
+    LoopAst,
+    Number,
+    PhaseAst,
+    ReportAst,
+    SpecAst,
+    StateAst,
+    Term,
+)  # fmt: skip
 
 __all__ = ["parse"]
 
@@ -64,26 +77,13 @@ def parse(text: str, file: str) -> SpecAst:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SpecError(file, text, [_toml_fault(text, str(error))]) from None
+        raise SpecError(file, text, [malformed_toml(text, str(error))]) from None
     except ValueError:  # a whole number with more digits than Python converts
         number = re.search(r"[0-9_]{4000,}", text)
         place = span_at(text, *number.span()) if number else Span(1, 1)
         raise SpecError(file, text, [Diagnostic(place, _TOO_LARGE)]) from None
     _Document(spec, locate(text)).read(document)
     return spec
-
-
-def _toml_fault(text: str, message: str) -> Diagnostic:
-    if place := re.search(r"\(at line (\d+), column (\d+)\)", message):
-        span = Span(int(place[1]), int(place[2]))
-    else:  # "(at end of document)"
-        span = span_at(text, len(text.rstrip("\n")), len(text))
-    reason = re.sub(r" \(at [^)]*\)", "", message)
-    letter = text.split("\n")[span.line - 1][span.column - 1 : span.column]
-    hint = None if letter.isascii() else f'TOML wants quotes around it, also in a key: "{letter}" = ...'
-    if "invalid value" in reason.lower() and letter.isascii() and letter.isalpha():
-        hint = 'TOML writes true and false, numbers, and text in quotes: "..."'
-    return Diagnostic(span, f"malformed TOML: {reason[:1].lower()}{reason[1:]}", hint)
 
 
 class _Document:
@@ -121,7 +121,7 @@ class _Document:
     def read(self, document: dict[str, Any]) -> None:
         known = (
             "name", "summary", "reference", "origin", "family", "notes", "part", "hyperparameters", "flags", "inputs",
-            "state", "update", "evaluation",
+            "state", "update", "report", "evaluation",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -144,6 +144,8 @@ class _Document:
         for name, path, table in self.entries(document, "state", 'm = { init = "0" }'):
             self.read_state(name, path, table)
         self.read_update(document)
+        for name, path, table in self.entries(document, "report", 'length = { value = "norm(g)" }'):
+            self.read_report(name, path, table)
         evaluation = self.read_evaluation(document)
         write_out(spec, self.statements, evaluation)
 
@@ -284,6 +286,17 @@ class _Document:
         self.spec.states.append(
             StateAst(name, span, init, when, extent, extent_span, doc, each, each_span, always is True)
         )
+
+    def read_report(self, name: str, path: Path, table: dict[str, Any]) -> None:
+        self.refuse_unknown(path, table, ("value", "when", "doc"))
+        span = self.key_span(path)
+        value: Term = Broken(span)
+        if "value" not in table:
+            self.fault(span, f"report {name!r} has no value", 'add: value = "norm(g)"')
+        else:
+            value = self.expression((*path, "value"), table) or value
+        when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
+        self.spec.reports.append(ReportAst(name, span, value, when, self.text(path, table, "doc")))
 
     def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
         """Read the text under `path` as one expression."""

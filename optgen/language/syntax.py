@@ -3,7 +3,7 @@
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
     spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*,
-                       states*, inputs*, phases+, evaluation*, faults*)
+                       states*, inputs*, reports*, phases+, evaluation*, faults*)
     phase    = PhaseAst(name, span, formulas*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
@@ -23,7 +23,7 @@ from ..frozen import frozen
 
 __all__ = [
     "Broken", "Choice", "FlagAst", "FormulaAst", "Gathered", "HyperAst", "Indexed", "InputAst", "Invoke", "Item",
-    "LoopAst", "Name", "Number", "Operation", "PhaseAst", "SpecAst", "StateAst", "Term",
+    "LoopAst", "Name", "Number", "Operation", "PhaseAst", "ReportAst", "SpecAst", "StateAst", "Term",
 ]  # fmt: skip
 
 
@@ -158,6 +158,15 @@ class InputAst:
 
 
 @frozen
+class ReportAst:
+    name: str
+    span: Span
+    value: Term
+    when: Term | None
+    doc: str
+
+
+@frozen
 class FormulaAst:
     """`index`: which of several values is assigned. `before`: the name of the value that a loop has given last.
     `spelled`: what the author calls the target, where a loop assigns it again and again."""
@@ -213,6 +222,7 @@ class SpecAst:
     flags: list[FlagAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)
     inputs: list[InputAst] = field(default_factory=list)
+    reports: list[ReportAst] = field(default_factory=list)
     phases: list[PhaseAst] = field(default_factory=lambda: [_NO_PHASE])
     evaluation: list[FormulaAst] = field(default_factory=list)
     evaluation_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)

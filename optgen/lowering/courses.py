@@ -57,7 +57,7 @@ class Needs:
         self.written: dict[str, frozenset[Condition]] = {}
         self.tested: dict[Condition, None] = {}  # in order: those that choices are made by
         self._conditions = _conditions((*rule.scalars, *rule.body))
-        arrays, kept = set(rule.arrays), {rule.accept, *(state.name for state in rule.small_states)}
+        arrays, kept = set(rule.arrays), {rule.accept, *rule.reported, *(state.name for state in rule.small_states)}
         for assign in reversed(rule.body):
             name, value = assign.target, assign.value
             path = self.used.get(name)

@@ -1,7 +1,7 @@
 """Dead code: assignments that nothing reads and no array takes are removed, in `body` and in `scalars`.
 
-Guarantees: what is left is needed by p or a state, by the test whether the step counts, or by the group, to which
-tensors in another variant give too; every value is the same to the bit.
+Guarantees: what is left is needed by p, a state or a report, by the test whether the step counts, or by the group, to
+which tensors in another variant give too; every value is the same to the bit.
 Does not: remove a state, even one that no longer needs to be kept (`check` refuses such a spec).
 """
 
@@ -18,7 +18,7 @@ __all__ = ["run"]
 
 def run(rule: Rule) -> Rule:
     live = {a.target for a in rule.body if isinstance(a.value, Reduce) and a.value.key >= 0}
-    live |= rule.stores | {rule.accept}
+    live |= rule.stores | rule.reported | {rule.accept}
     body = _living(rule.body, live)
     return replace(rule, body=body, scalars=_living(rule.scalars, live))
 

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..frozen import frozen
-from ..ir.expr import COUNTS, Count, Extent, Load, Matrices, Reduce, walk
-from ..ir.rule import PHASE, Assign, Input, Part, Rule, State
+from ..frozen import frozen, replace
+from ..ir.expr import COUNTS, Count, Expr, Extent, Load, Local, Matrices, Reduce, children, rebuilt, walk
+from ..ir.primitives import Type
+from ..ir.rule import PHASE, Assign, Input, Part, Report, Rule, State
 from ..lowering import dead_code as dead
 from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
@@ -19,7 +20,7 @@ from . import text
 
 __all__ = [
     "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words", "formulas",
-    "given", "kept", "matrices", "meanings", "only", "phases", "shown", "sweep_count",
+    "given", "kept", "matrices", "meanings", "only", "phases", "reports", "shown", "sweep_count",
 ]  # fmt: skip
 
 MATRICES = "parameters of two or more dimensions"
@@ -32,6 +33,7 @@ _KEPT = {
     Extent.TENSOR: "one number",
     Extent.GROUP: "one number for all parameters",
     Extent.STEP: "one number",
+    Extent.CONSTANT: "one number",
 }
 #: What a row or column is, where matrices are not those of the last two dimensions.
 _SEEN = {
@@ -96,7 +98,7 @@ def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
     For a part of chains, the formulas of its `opened` rule, which still names the gradient and the parameter of the
     other parts.
     """
-    living = dead.run(checked).body
+    living = dead.run(replace(checked, reports=())).body
     if checked.phases:
         living = tuple(assign for assign in living if assign.target != PHASE)
     if not checked.part or opened is None:
@@ -196,14 +198,31 @@ def matrices(rules: Iterable[Rule]) -> str:
     return "" if seen is None else f"{seen}: a parameter of shape (a, b, c, d) is {_OF_FOUR[seen]}"
 
 
+def reports(rule: Rule) -> list[tuple[Report, str, str]]:
+    """The reports of a variant; of each how many values it has, and its formula as plain text."""
+    values: dict[str, Expr] = {assign.target: assign.value for assign in rule.body}
+    named = {assign.target for assign in shown(rule)}
+
+    def written(expr: Expr) -> Expr:
+        """An expression without the names of values that are computed for a report alone."""
+        if isinstance(expr, Local) and expr.name not in named:
+            return written(values[expr.name])
+        return rebuilt(expr, tuple(map(written, children(expr))))
+
+    return [
+        (each, _KEPT[each.extent], text.expression(written(Local(each.value, each.extent, Type.REAL))))
+        for each in rule.reports
+    ]
+
+
 def given(each: Input) -> str:
     """How many values an input has, in words."""
     return _KEPT[each.extent]
 
 
-def only(state: str, rules: Sequence[Rule]) -> str:
-    """Which variants have a state, in words; empty if all have it."""
-    having = [any(each.name == state for each in rule.states) for rule in rules]
+def only(name: str, parts: Sequence[Sequence[State | Report]], rules: Sequence[Rule]) -> str:
+    """Which variants have a state or report, in words; empty if all have it. `parts`: those of each variant."""
+    having = [name in {each.name for each in own} for own in parts]
     if all(having):
         return ""
     for i, flag in enumerate(rules[0].flags):

@@ -21,7 +21,8 @@ from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import to_its_end
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
-from ..runtime.phases import expect_phase, expect_phase_number
+from ..runtime.phases import expect_phase, expect_phase_number, expect_whole_step
+from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states, small_shapes
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
@@ -48,6 +49,7 @@ class Engine(Protocol):
     @property
     def phase(self) -> str | None: ...
     def state(self, p: Any = None) -> dict[str, Any]: ...
+    def report(self, p: Any = None) -> dict[str, Any]: ...
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
@@ -113,8 +115,9 @@ class ArrayEngine:
         if not inputs and not self._takes_inputs:
             return self.engine.step(params, grads)
         rule = self.settings.rule
-        found = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
-        return self.engine.step(params, [*grads, *arrays_of(rule, found, len(params))], numbers_of(rule, found))
+        found, lacking = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
+        arrays = arrays_of(rule, found, grads, len(params))
+        return self.engine.step(params, [*grads, *arrays], numbers_of(rule, found), lacking)
 
     # ---- States ----
 
@@ -137,6 +140,18 @@ class ArrayEngine:
         """The states of all parameters together, or what they would start as."""
         rule, begun = self.settings.rule, self.states.group
         return first_group_states(rule, self._first) if rule.grouped and not begun else begun
+
+    def report(self, p: Any = None) -> dict[str, Any]:
+        array = None if p is None else as_parameter(p, 0, 1)
+        found = last_reports(self.engine.reports, self.settings.compilation.rules)
+        shared = {name: value for each in found for name, value in each.shared().items()}
+        if array is None or not found:
+            return shared
+        slot = self.states.of(array)
+        own = None if slot is None else found[0].of(slot)
+        if own is None:
+            raise StateError("expected a parameter of the last step, got another one", hint="step it, then ask")
+        return {**own, **shared}
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
         self.engine.expect_rest("set a state")
@@ -178,7 +193,8 @@ class ArrayEngine:
             raise StateError(f"{len(fitting)} loaded states of shape {p.shape} wait for their parameters", hint=hint)
         return fitting[0] if fitting else None
 
-    def _saved_settings(self) -> dict[str, Any]:
+    def saved_settings(self) -> dict[str, Any]:
+        """What a state dict has beside states."""
         settings = self.settings
         return {
             "format": FORMAT,
@@ -188,17 +204,21 @@ class ArrayEngine:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        saved = self._saved_settings() | {"parameters": self.states.saved()}
+        saved = self.saved_settings() | {"parameters": self.states.saved()}
         if self.states.group:
             saved["group"] = {name: array.copy() for name, array in self.states.group.items()}
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
+        self.expect_loadable()
+        to_its_end(self.loading(saved, params))
+
+    def expect_loadable(self) -> None:
+        """ArgumentError where no state can be loaded now."""
         self.engine.expect_rest("load a state")
         self.engine.expect_training("load a state")
-        to_its_end(self._loading(saved, params))
 
-    def _loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None) -> Callable[[], bool]:
+    def loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None) -> Callable[[], bool]:
         """What takes over a saved state, which is read and checked here: it may be begun anew at any point."""
         values, slots, group = self._read_state(saved)
         if params is not None:
@@ -252,7 +272,7 @@ class ArrayEngine:
         self, saved: Mapping[str, Any]
     ) -> tuple[dict[str, tuple[Given, ...]], list[Slot], dict[str, Array]]:
         settings = self.settings
-        expect_same(saved, settings.rule.name, settings.saved_flags(), settings.values)
+        expect_same(saved, settings.rule.name, settings.saved_flags(), settings.usual_flags(), settings.values)
         given = saved["hyperparameters"]
         values = {n: read_value(settings.spellings[n][0], given[n], own) for n, own in settings.values.items()}
         settings.refuse_other_variant(values)
@@ -273,7 +293,7 @@ class ArrayEngine:
         self.engine.expect_rest("evaluate")
         if self.engine.evaluating or not self.settings.rule.evaluation:
             return
-        self.engine.expect_whole_step("evaluate")
+        expect_whole_step("evaluate", self.engine.phases, self.engine.phase)
         if self.states.pending:
             raise self._waiting(_STEP_THEM)
         known = self.states.parameters()
@@ -308,7 +328,7 @@ class ArrayEngine:
             raise StateError(
                 message, hint="give the arrays themselves, not copies; let go of those that are not needed"
             )
-        write_checkpoint(path, self._saved_settings(), arrays, slots, self.states.group)
+        write_checkpoint(path, self.saved_settings(), arrays, slots, self.states.group)
 
     def load(self, path: FilePath, params: Parameters) -> None:
         self.engine.expect_rest("load a checkpoint")
@@ -319,7 +339,7 @@ class ArrayEngine:
         saved, values = read_checkpoint(path, arrays)
         begun = {name: entry for name, entry in saved["parameters"].items() if entry is not None}
         try:
-            load = self._loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
+            load = self.loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
         except (StateError, HyperparameterError, ArgumentError) as error:
             raise type(error)(f"{path}: {error.message}", hint=error.hint) from None
 

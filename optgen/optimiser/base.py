@@ -175,6 +175,18 @@ class Optimiser:
         with self._engine.lock:
             return self._engine.state(p)
 
+    def report(self, p: Any = None) -> dict[str, Any]:
+        """What the last step reports of parameter `p`, by the names of the spec: norms, ratios, and the like.
+
+        A number, or an array where there is one for each matrix, row or column. Without `p`, what is one for all
+        parameters; that is among those of each parameter too. A step that does not count reports nothing. Reports are
+        no states: nothing saves them.
+        StateError before the first step, and for a parameter that the last one was not given; ArrayError for what is no
+        parameter.
+        """
+        with self._engine.lock:
+            return self._engine.report(p)
+
     def set_state(self, p: Any, /, **values: Any) -> None:
         """Set states of parameter `p`, or its count `t`, by hand; those that are not named stay.
 

@@ -62,11 +62,17 @@ class Chain(Optimiser):
 
     def _link(self, parts: Sequence[Optimiser], backend: str) -> None:
         """Becomes the chain of these parts, which are its own."""
-        compilation, of, states = _compiled(parts)
+        compilation, made = _compiled(parts)
+        of = made[0]
+        # A state or a report may be in one of two variants only.
+        states, reports = (
+            [dict(pair for own in each for pair in own.items()) for each in zip(*named, strict=True)]
+            for named in ([each.states for each in made], [each.reports for each in made])
+        )
         self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
         hold(self, ChainSettings(compilation, [settings_of(part) for part in parts], of.hypers, of.counts, backend))
         for i, part in enumerate(parts):
-            hold(part, settings_of(part), PartEngine(i, self._engine, states[i], of.counts[i]))
+            hold(part, settings_of(part), PartEngine(i, self._engine, states[i], reports[i], of.counts[i]))
 
     @property
     def parts(self) -> tuple[Optimiser, ...]:
@@ -142,6 +148,9 @@ class ChainSettings(Settings):
 
     def saved_flags(self) -> dict[str, bool]:
         return flags_of_parts([part.flags for part in self.parts])
+
+    def usual_flags(self) -> dict[str, bool]:
+        return flags_of_parts([part.usual_flags() for part in self.parts])
 
     def replace(self, values: Mapping[str, tuple[Given, ...]]) -> None:
         for part, names in zip(self.parts, self.named, strict=True):
@@ -225,8 +234,8 @@ class PartEngine:
         Which part it is.
     chain
         The engine of the chain.
-    states
-        What the states of the part are called in the chain.
+    states, reports
+        What the states and reports of the part are called in the chain.
     count
         The state that counts the updates of the part; empty where that is the count of the chain, None where nothing
         goes by it.
@@ -234,10 +243,13 @@ class PartEngine:
 
     begun = False
 
-    def __init__(self, place: int, chain: Engine, states: Mapping[str, str], count: str | None) -> None:
+    def __init__(
+        self, place: int, chain: Engine, states: Mapping[str, str], reports: Mapping[str, str], count: str | None
+    ) -> None:
         self._place = place
         self._chain = chain
         self._states = states
+        self._reports = reports
         self._count = count
 
     @property
@@ -257,6 +269,10 @@ class PartEngine:
         whole = self._chain.state(p)
         own = {name: whole[called] for name, called in self._states.items() if called in whole}
         return own if p is None or self._count is None else own | {"t": int(whole[self._count or "t"])}
+
+    def report(self, p: Any = None) -> dict[str, Any]:
+        whole = self._chain.report(p)
+        return {name: whole[called] for name, called in self._reports.items() if called in whole}
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> NoReturn:
         raise self._refusal()
@@ -364,8 +380,8 @@ def _open(part: Optimiser, matrix: bool, phase: int = 0) -> Rule:
     return own.compilation.open[own.compilation.in_phase(variant, phase if own.compilation.phases else 0)]
 
 
-def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed, Sequence[Mapping[str, str]]]:
-    """The rule of the chain, in one variant or two; what belongs to which part in it; and the states of each part."""
+def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, list[Composed]]:
+    """The rule of the chain, in one variant or two, and what belongs to which part in each, in the last phase."""
     name = "_".join(type(part).__name__ for part in parts)
     shapes = [matrix for matrix in (True, False) if all(matrix in settings_of(part).variants for part in parts)]
     if not shapes:
@@ -380,6 +396,4 @@ def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, Composed, Sequen
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
         raise ArgumentError(f"{name}: expected at most {MOST_REDUCTIONS} reductions in a chain, got {count}")
-    # A state may be in one of the two variants only.
-    states = tuple({**one, **other} for one, other in zip(made[0].states, made[-1].states, strict=True))
-    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), next(iter(last.values())), states
+    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), list(last.values())

@@ -26,8 +26,13 @@ KEYS = ("format", "rule", "flags", "hyperparameters", "parameters")
 FUNCTION = "a function of the step"
 
 
-def expect_same(saved: Any, rule: str, flags: Mapping[str, bool], names: Iterable[str]) -> None:
-    """StateError unless `saved` is a state dict of this rule, with these flags and names of hyperparameters."""
+def expect_same(
+    saved: Any, rule: str, flags: Mapping[str, bool], usual: Mapping[str, bool], names: Iterable[str]
+) -> None:
+    """StateError unless `saved` is a state dict of this rule, with these flags and names of hyperparameters.
+
+    `usual`: what a flag is that the state dict is older than.
+    """
     if not isinstance(saved, Mapping) or not set(KEYS) <= set(saved):
         got = listed(saved) if isinstance(saved, Mapping) else type(saved).__name__
         raise StateError(f"expected what state_dict() gives, with {', '.join(KEYS)}, got {got}")
@@ -39,7 +44,7 @@ def expect_same(saved: Any, rule: str, flags: Mapping[str, bool], names: Iterabl
         got = excerpt(name) if isinstance(name, str) else shown(name)
         raise StateError(f"expected a state of {rule}, got one of {got}")
     if isinstance(chosen, Mapping):
-        chosen = {flag: scalar(value) for flag, value in chosen.items()}
+        chosen = {**usual, **{flag: scalar(value) for flag, value in chosen.items()}}
     if not isinstance(chosen, Mapping) or any(type(x) is not bool for x in chosen.values()) or chosen != flags:
         raise StateError(f"expected a state with the flags {flags}, got {shown(chosen)}")
     given, names = saved["hyperparameters"], tuple(names)

@@ -18,13 +18,20 @@ from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Input, Rule
 from ..names import canonical
+from ..runtime.lacking import Lacking
 from .hyperparameters import suggestion
 
 __all__ = ["arrays_of", "expect_inputs", "numbers_of"]
 
 
-def expect_inputs(rule: Rule, expected: Sequence[Input], given: Mapping[str, Any], call: str) -> dict[str, Any]:
-    """What was given, by the names of the rule.
+#: What is in the place of a number that was not given.
+UNREAD = 1.0
+
+
+def expect_inputs(
+    rule: Rule, expected: Sequence[Input], given: Mapping[str, Any], call: str
+) -> tuple[dict[str, Any], list[Lacking]]:
+    """What was given, by the names of the rule, and what was not.
 
     Parameters
     ----------
@@ -38,7 +45,7 @@ def expect_inputs(rule: Rule, expected: Sequence[Input], given: Mapping[str, Any
     Raises
     ------
     ArgumentError
-        For an input that is missing, or that the rule does not have.
+        For an input that the rule does not have. One that is missing is an error if its course reads it.
     """
     names = [each.name for each in expected]
     found = {canonical(spelled): value for spelled, value in given.items()}
@@ -46,17 +53,20 @@ def expect_inputs(rule: Rule, expected: Sequence[Input], given: Mapping[str, Any
         if canonical(spelled) not in names:
             meant = suggestion(spelled, names) if names else "; its steps take none"
             raise ArgumentError(f"{rule.name}: unknown input {spelled!r}{meant}")
-    for each in expected:
-        if each.name not in found:
-            meaning = f" ({each.doc})" if each.doc else ""
-            message = f"{rule.name}: expected the input {each.name!r}{meaning} in every step, got none"
-            raise ArgumentError(message, hint=f"{call}{', '.join(f'{name}={name}' for name in names)})")
-    return found
+    hint = f"{call}{', '.join(f'{name}={name}' for name in names)})"
+    lacking = [_lacking(rule, each, hint) for each in expected if each.name not in found]
+    return found, lacking
+
+
+def _lacking(rule: Rule, each: Input, hint: str) -> Lacking:
+    meaning = f" ({each.doc})" if each.doc else ""
+    message = f"{rule.name}: expected the input {each.name!r}{meaning} in this step, got none"
+    return Lacking(each.name, None, lambda _: ArgumentError(message, hint=hint))
 
 
 def numbers_of(rule: Rule, given: Mapping[str, Any]) -> HyperValues:
     """The inputs that are one number. ArgumentError for one that is none, or not finite."""
-    return {name: (_number(f"{rule.name}: {name}", given[name]),) for name in rule.given_numbers}
+    return {name: (_number(f"{rule.name}: {name}", given.get(name, UNREAD)),) for name in rule.given_numbers}
 
 
 def _number(what: str, value: Any) -> float:
@@ -73,13 +83,14 @@ def _number(what: str, value: Any) -> float:
     return real
 
 
-def arrays_of(rule: Rule, given: Mapping[str, Any], count: int) -> list[Any]:
-    """The inputs that are an array for each of `count` parameters: one input after the other. ArrayError for another
-    number of arrays."""
+def arrays_of(rule: Rule, given: Mapping[str, Any], grads: Sequence[Any], count: int) -> list[Any]:
+    """The inputs that are an array for each of `count` parameters: one input after the other. The gradients are in the
+    place of one that is missing. ArrayError for another number of arrays."""
     found: list[Any] = []
+    unread = [*grads[:count], *[None] * (count - len(grads))]
     for each in rule.inputs:
         if each.extent == Extent.ELEMENT:
-            value = given[each.name]
+            value = given.get(each.name, unread)
             listed = list(value) if isinstance(value, Iterable) and not isinstance(value, np.ndarray) else None
             if listed is None or len(listed) != count:
                 got = shown(value) if listed is None else f"{len(listed)}"

@@ -68,7 +68,7 @@ class Settings:
         self.compilation = compilation
         self.spellings = spellings
         self.values = values
-        self.flags = flags
+        self.flags = _usual(compilation) | flags  # a pickle may be older than a flag
         self.decided = decided
         self.backend = backend
         self.variants = compilation.variants(flags)
@@ -94,6 +94,10 @@ class Settings:
     def saved_flags(self) -> dict[str, bool]:
         """The flags as a state dict has them."""
         return dict(self.flags)
+
+    def usual_flags(self) -> dict[str, bool]:
+        """What those flags are by default that a state dict may be older than."""
+        return _usual(self.compilation)
 
     def suggestion(self, name: str, names: Sequence[str]) -> str:
         """The end of a message about the unknown `name`."""
@@ -253,6 +257,10 @@ def check_settings(
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
     return Settings(owner, compilation, spellings, given, chosen, decided, backend)
+
+
+def _usual(compilation: Compilation) -> dict[str, bool]:
+    return {flag.name: flag.default for flag in compilation.rules[0].flags}
 
 
 def _decide(compilation: Compilation, when: Expr, given: Mapping[str, tuple[Given, ...]]) -> bool:

@@ -53,6 +53,10 @@ class ParameterSlot(Protocol):
     plans: set[int]  # the numbers of those to forget together with it
 
     @property
+    def owner(self) -> object:
+        """What the parameter is known by, as long as it lives."""
+
+    @property
     def arrays(self) -> Mapping[str, Any]: ...
 
 

@@ -95,6 +95,11 @@ class TensorForm:
     numbers: tuple[int, ...]
 
     @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the dimensions of the parameter."""
+        return tuple(map(int, self.cells[: self.dimensions][::-1]))
+
+    @property
     def layout(self) -> int:
         """The address of the layout."""
         return address_of(self.cells) + 8 * (1 + self.dimensions)
@@ -217,9 +222,15 @@ class Binding:
         """
         ffi = self.kernel.runtime.ffi
         clocks = list(zip(sets or [0] * len(before), before, strict=True))
+        self._clocks = clocks
         self._scalars = {clock: ffi.new("double[]", max(1, len(self.kernel.program))) for clock in set(clocks)}
         addresses = {clock: int(ffi.cast("intptr_t", cells)) for clock, cells in self._scalars.items()}
         self.table["scalars"] = [addresses[clock] for clock in clocks]
+
+    def scalar(self, row: int, name: str) -> float:
+        """A scalar of the last step, as a tensor had it."""
+        number = next(i for i, assign in enumerate(self.kernel.sweeps.scalars) if assign.target == name)
+        return float(self._scalars[self._clocks[row]][number])
 
     def run(self, values: Sequence[ValuesByCount], step: int, threads: int, grain: int | None = None) -> None:
         """One step of a rule that computes nothing for the group, number `step` since `count_from`.

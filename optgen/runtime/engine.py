@@ -11,34 +11,31 @@ itself.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from itertools import chain
 from threading import RLock
 from typing import Any
-from weakref import WeakSet
 
-from .. import interpreter as interp
 from ..errors import ArgumentError, ArrayError
-from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
-from ..ir.expr import GRADIENT, PARAMETER
-from .array_library import ArrayLibrary
+from ..ir.expr import GRADIENT
+from .array_library import ArrayLibrary, ParameterSlot
 from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
+from .forks import in_children
+from .interpreted import computed
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
+from .lacking import Lacking, refuse_read
 from .overlaps import refuse_overlaps
-from .phases import another_list, next_phase, within_step
-from .plan import Member, StepPlan, StepPlans, in_phase, key_of_list
+from .phases import another_list, next_phase
+from .plan import Accepted, Member, StepPlan, StepPlans, in_phase, key_of_list
+from .reports import Reports
 from .shapes import first_group_states
 from .slots import Key
 
 __all__ = ["NO_NUMBERS", "StepEngine"]
 
-
-#: All engines, whose locks nobody holds in the child of a fork.
-_ENGINES: WeakSet[StepEngine] = WeakSet()
 
 #: What a step of a rule is given that takes no numbers.
 NO_NUMBERS: HyperValues = {}
@@ -68,19 +65,25 @@ class StepEngine:
         #: Held by whoever steps, reads or changes the optimiser.
         self.lock = RLock()
         self._stepping = False
+        self._lacking: Sequence[Lacking] = ()
+        self._new: list[Reports] = []
         #: Whether parameters have the values that they are evaluated with.
         self.evaluating = False
+        #: What is called once, by the next step, when that is checked and has not changed anything.
+        self.when_checked: Callable[[], None] | None = None
         self.begin_anew(hypers, states, ways)
-        _ENGINES.add(self)
+        in_children(self)
 
     def begin_anew(self, hypers: Hypers, states: StateStore, ways: Ways) -> None:
         """Go by these from now on, and look at every list anew."""
         self.hypers = hypers
         self.phases = hypers.compilation.phases
-        self._begun: Key | None = None  # of the step that is in a later phase, its parameters
+        self._begun: Key | None = None  # the parameters of the step that is in a later phase
         self.states = states
         self.ways = ways
         self.plans.clear()
+        #: What the last step reports: nothing, if it did not count. None before the first.
+        self.reports: list[Reports] | None = None
 
     def expect_rest(self, what: str) -> None:
         """ArgumentError in the middle of a step: what this thread runs within one, such as a schedule, may read the
@@ -100,24 +103,35 @@ class StepEngine:
         """The number of the phase of a step that comes next."""
         return next_phase(self.phases, self.states.group)
 
-    def expect_whole_step(self, what: str) -> None:
-        """ArgumentError between two phases of a step."""
-        if self.phase:
-            raise within_step(what, self.phases[self.phase])
+    def checked(self) -> None:
+        """Called where nothing is left to be checked, and nothing has changed: an error of another step that waits for
+        this refuses this one too."""
+        then, self.when_checked = self.when_checked, None
+        if then is not None:
+            then()
 
     def leave_step(self) -> None:
         """In the child of a fork: whatever other threads did is not done here."""
         self.lock = RLock()
         self._stepping = False
 
-    def step(self, params: list[Any], inputs: list[Any], numbers: HyperValues = NO_NUMBERS) -> bool:
-        """One step of a list; whether it counts. If not, nothing has changed but what always does."""
+    def step(
+        self,
+        params: list[Any],
+        inputs: list[Any],
+        numbers: HyperValues = NO_NUMBERS,
+        lacking: Sequence[Lacking] = (),
+    ) -> bool:
+        """One step of a list; whether it counts. If not, nothing has changed but what always does. `lacking`: inputs
+        with something else in their place."""
         with self.lock:
             if self._stepping:
                 self.expect_rest("step")
             if self.evaluating:
                 self.expect_training("step")
             self._stepping = True
+            self._lacking = lacking
+            self._new = []
             try:
                 plan = self.plans.last if not self.phases else None  # which is of the phase before
                 held = plan.rebind(params, inputs) if plan is not None else None
@@ -126,6 +140,8 @@ class StepEngine:
                     counts = self._step_by_another(params, inputs, numbers)
                 else:
                     counts = self._run(plan, params, inputs, numbers)
+                if not counts:
+                    self.reports = []
             finally:
                 self._stepping = False
         return counts
@@ -138,10 +154,9 @@ class StepEngine:
             inputs = [inputs[first + i] for first in range(0, len(inputs), len(params)) for i in places]
             params = [params[i] for i in places]
         key, number = key_of_list(params), self.phase
-        if not number:
-            self._begun = key
-        elif self.states.by_identity and self._begun not in (None, key):
+        if number and self.states.by_identity and self._begun not in (None, key):
             raise another_list(self.hypers.compilation.name, self.phases, number)
+        self._begun = key
         plan = self.plans.of(in_phase(key, number))
         if plan is not None:
             held = plan.rebind(params, inputs)
@@ -168,7 +183,24 @@ class StepEngine:
             hypers.refuse_vanishing(plan.dtypes, sets)
         if numbers:
             sets = with_numbers(sets, numbers)
-        return plan.run(sets, self.states.group, inputs) or self._refused(plan, inputs, sets)
+        if self._lacking:
+            places = range(len(params)) if plan.places is None else plan.places
+            at = [(id(params[i]), plan.standing[i]) for i in places]
+            self._refuse_lacking(at, plan.members, sets)
+        if self.when_checked is not None:
+            self.checked()
+        return self._run_plan(plan, sets, inputs) or self._refused(plan, inputs, sets)
+
+    def _run_plan(self, plan: StepPlan, sets: Sequence[ValuesByCount], inputs: list[Any]) -> bool:
+        """One step of the kernels of a plan; from now on it is theirs that is reported."""
+        self._report(plan.reports)
+        return plan.run(sets, self.states.group, inputs)
+
+    def _report(self, reports: Reports | None) -> None:
+        """Note what this step reports."""
+        if reports is not None:
+            self._new.append(reports)
+        self.reports = self._new
 
     def _refused(self, plan: StepPlan, inputs: Sequence[Any], sets: Sequence[ValuesByCount]) -> bool:
         """Leaves gradients as the rule does after a step that does not count; gives False."""
@@ -178,6 +210,19 @@ class StepEngine:
                 if assign.target == GRADIENT:
                     self.library.fill(g, float(evaluate(assign.value, values, 0, {})))
         return False
+
+    def _refuse_lacking(
+        self,
+        at: Sequence[tuple[int, int]],
+        members: Sequence[tuple[int, int, ParameterSlot]],
+        sets: Sequence[ValuesByCount],
+    ) -> None:
+        """An error if a step reads an input that it lacks. `at`: the identities and places of the parameters.
+        `members`: of each the variant, which set of hyperparameters it goes by, and its state."""
+        rules = self.hypers.compilation.rules
+        pairs = zip(at, members, strict=True)
+        steps = [(*who, rules[variant], sets[number][slot.t + 1], slot) for who, (variant, number, slot) in pairs]
+        refuse_read(self._lacking, steps)
 
     # ---- Lists that no plan knows ----
 
@@ -196,7 +241,7 @@ class StepEngine:
         slots = [member.slot for member in members]
         plan = StepPlan(
             self.library, members, kernels, others, places, params, inputs,
-            kernel=self._kernel_for([member.given for member in members]),
+            rules=self.hypers.compilation.rules, kernel=self._kernel_for([member.given for member in members]),
             states=self.plans.states(key, len(self.phases), slots) or self.states.bound(slots),
         )  # fmt: skip
         take_back = self._begin(own)
@@ -205,7 +250,7 @@ class StepEngine:
                 self.plans.keep(in_phase(key, self.phase), plan)
 
             def run() -> bool:
-                return not members or plan.run(own.sets, self.states.group, inputs)
+                return not members or self._run_plan(plan, own.sets, inputs)
 
             return self._others_too(plan, run, rest, params) or self._refused(plan, inputs, own.sets)
         except BaseException:
@@ -228,10 +273,8 @@ class StepEngine:
         count, names = len(chosen), hypers.compilation.rules[0].given_arrays if chosen else ()
         given, at = [params[i] for i in chosen], [places[i] for i in chosen]
         ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
-        phase = self.phase
-        variants = [
-            hypers.compilation.in_phase(hypers.variant(place, p.shape), phase) for place, p in zip(at, ps, strict=True)
-        ]
+        phase, numbered = self.phase, hypers.compilation.in_phase
+        variants = [numbered(hypers.variant(place, p.shape), phase) for place, p in zip(at, ps, strict=True)]
         rules = [hypers.compilation.rules[variant] for variant in variants]
         for place, p, rule in zip(at, given, rules, strict=True):
             library.expect_whole(rule, p, place, by_kernel=by_kernel)
@@ -249,7 +292,9 @@ class StepEngine:
         # Before memory is taken for new states: a refused step should not take it.
         kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
         overwrites = any([rule.overwrites for rule in rules])
-        gs, *others = [[x.memory for x in each] for each in arrays] or [[]]
+        lacking = {each.name for each in self._lacking}  # with gradients in their place
+        looked = [own for name, own in zip(names, arrays, strict=True) if name not in lacking]
+        gs, *others = [[x.memory for x in own] for own in looked] or [[]]
         refuse_overlaps(memory, gs, kept, list(chain.from_iterable(others)), overwrites=overwrites)
         seen = [x.seen for x in (*ps, *chain.from_iterable(arrays))] if hypers.fixed is None else []
         before = [(library.reader.mark(x), library.reader.address(x)) for x in seen]
@@ -267,6 +312,9 @@ class StepEngine:
             slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
             own = [each[i] for each in arrays]
             members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot))
+        if self._lacking:
+            of_members = [(member.variant, member.hypers, member.slot) for member in members]
+            self._refuse_lacking([(id(p), place) for p, place in zip(given, at, strict=True)], of_members, sets)
         return Accepted(members, sets)
 
     def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:
@@ -312,6 +360,8 @@ class StepEngine:
     def _others_too(self, plan: StepPlan, run: Callable[[], bool], rest: Accepted, params: list[Any]) -> bool:
         """The others of a plan first, since what the array library refuses is refused before anything has changed;
         then the kernels."""
+        if not rest.members:
+            self.checked()
         if plan.others and not rest.members:
             self.ways.step_foreign([params[i] for i, _ in plan.others])
         plan.settle()
@@ -323,71 +373,26 @@ class StepEngine:
         it counts."""
         if not accepted.members:
             return then is None or then()
-        write, take_back = self._computed(accepted)
+        take_back = self._begin(accepted)
+        try:
+            write, reports = computed(self.library, self.hypers.compilation.rules, accepted, self.states.group)
+        except BaseException:
+            take_back()
+            raise
         written = False
 
         def work() -> bool:
             nonlocal written
+            if not written:
+                self._report(reports)
             written = True
             counts = write()
             return counts if then is None else then()
 
         try:
+            self.checked()
             return to_its_end(work)
         except BaseException:
             if not written:
                 take_back()
             raise
-
-    def _computed(self, accepted: Accepted) -> tuple[Callable[[], bool], Callable[[], None]]:
-        """One step by the interpreter, computed and not yet written: what writes and counts it, as often as one likes,
-        and says whether it counts; and what takes back that it was begun."""
-        library, rules, sets = self.library, self.hypers.compilation.rules, accepted.sets
-        take_back = self._begin(accepted)
-        try:
-            tensors, restores = [], []
-            for member in accepted.members:
-                rule, t = rules[member.variant], member.slot.t + 1
-                looked = {PARAMETER: member.p, **dict(zip(rule.given_arrays, member.inputs, strict=True))}
-                small = {state.name for state in rule.small_states}
-                looked |= {name: library.state(x, small=name in small) for name, x in member.slot.arrays.items()}
-                stored = rule.stores | {PARAMETER}
-                restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
-                arrays = {name: x.memory for name, x in looked.items()}
-                tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays)))
-            t = max(tensor.t for _, _, tensor in tensors)
-            write_values = interp.computed_group(tensors, self.states.group, sets[0][t], t)
-        except BaseException:
-            take_back()
-            raise
-
-        def write() -> bool:
-            counts = write_values()
-            for restore in restores:
-                restore()
-            if counts:
-                for member, (rule, _, tensor) in zip(accepted.members, tensors, strict=True):
-                    if rule.ends_step:
-                        member.slot.t = tensor.t
-                if library.mark_changed is not None:
-                    library.mark_changed([member.given for member in accepted.members])
-            return counts
-
-        return write, take_back
-
-
-def _leave_steps() -> None:
-    for engine in list(_ENGINES):
-        engine.leave_step()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_steps)
-
-
-@frozen
-class Accepted:
-    """Parameters of a step after every check, and the sets of hyperparameters for their counts."""
-
-    members: Sequence[Member]
-    sets: Sequence[ValuesByCount]

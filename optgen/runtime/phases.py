@@ -12,7 +12,7 @@ from ..errors import ArgumentError, ArrayError, StateError, shown
 from ..ir.rule import PHASE
 from .arrays import Array
 
-__all__ = ["another_list", "expect_phase", "expect_phase_number", "next_phase", "within_step"]
+__all__ = ["another_list", "expect_one_phase", "expect_phase", "expect_phase_number", "expect_whole_step", "next_phase"]
 
 
 def next_phase(phases: Sequence[str], group: Mapping[str, Array]) -> int:
@@ -41,10 +41,20 @@ def expect_phase_number(phases: Sequence[str], group: Mapping[str, object]) -> N
             raise StateError(message, hint="it is damaged")
 
 
-def within_step(what: str, following: str) -> ArgumentError:
-    """The error for what must wait until a step is through."""
-    message = f"expected to {what} between two steps, got a call before the phase {following!r}"
-    return ArgumentError(message, hint="step until opt.phase is the first one again")
+def expect_one_phase(what: str, rule: str, phases: Sequence[str]) -> None:
+    """ArgumentError for a rule whose step has several phases."""
+    if phases:
+        message = (
+            f"{what}: expected a rule whose step takes one gradient, got {rule} with the phases {', '.join(phases)}"
+        )
+        raise ArgumentError(message, hint="step its parameters by an optimiser of their own")
+
+
+def expect_whole_step(what: str, phases: Sequence[str], number: int) -> None:
+    """ArgumentError between two phases of a step; `number`: that of the phase that comes next."""
+    if number:
+        message = f"expected to {what} between two steps, got a call before the phase {phases[number]!r}"
+        raise ArgumentError(message, hint="step until opt.phase is the first one again")
 
 
 def another_list(rule: str, phases: Sequence[str], number: int) -> ArrayError:

@@ -22,9 +22,10 @@ from .bound import BoundKernels
 from .clock import Clock
 from .guard import BoundGradients, Guard
 from .kernel import Kernel
+from .reports import of_kernels
 from .slots import Key
 
-__all__ = ["Member", "StepPlan", "StepPlans", "in_phase", "key_of_list"]
+__all__ = ["Accepted", "Member", "StepPlan", "StepPlans", "in_phase", "key_of_list"]
 
 #: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
 #: are stepped together, or one by one, however many they are.
@@ -62,6 +63,14 @@ class Member:
     slot: ParameterSlot
 
 
+@frozen
+class Accepted:
+    """Parameters of a step after every check, and the sets of hyperparameters for their counts."""
+
+    members: Sequence[Member]
+    sets: Sequence[ValuesByCount]
+
+
 class StepPlan:
     """One checked list.
 
@@ -79,6 +88,8 @@ class StepPlan:
         Where the whole list stands among all parameters of the optimiser.
     params, inputs
         The whole list: of the inputs, first the gradient of each parameter, then the next input of each.
+    rules
+        The rule, in all its variants.
     kernel
         Gives the kernel of a dtype and a variant; what it raises goes through.
     states
@@ -95,6 +106,7 @@ class StepPlan:
         params: Sequence[Any],
         inputs: Sequence[Any],
         *,
+        rules: Sequence[Rule],
         kernel: Callable[[str, int], Kernel],
         states: BoundStates,
     ) -> None:
@@ -103,7 +115,10 @@ class StepPlan:
         self.others = [(i, library.mark(params[i], inputs[i])) for i in others]
         self.standing = standing
         self._count, self._given = len(params), len(inputs)
-        self._places = list(places) if others else None
+        #: Where the members stand in the list; None if they are all of it.
+        self.places = list(places) if others else None
+        #: Of each member its variant, which set of hyperparameters it goes by, and its state.
+        self.members = [(member.variant, member.hypers, member.slot) for member in members]
         # Where the inputs of the members stand, those of one kind after the other.
         at = [first + i for first in range(0, len(inputs), max(1, len(params))) for i in places]
         self._input_places = at if others else None
@@ -120,6 +135,8 @@ class StepPlan:
             return members[i].p.memory, *own, *states.arrays(i, rule.tensor_states)
 
         self._bound = BoundKernels(kernel, keys, arrays, *library.threads())
+        #: What its kernels report; None if they report nothing.
+        self.reports = of_kernels(self._bound, [rules[member.variant] for member in members], self.slots)
         self.grouped = self._bound.grouped
         if library.in_shards(given):
             pairs = zip(self._bound.bindings, self._bound.order, strict=True)
@@ -184,8 +201,8 @@ class StepPlan:
         for i, mark in self.others:
             if library.mark(params[i], inputs[i]) != mark:
                 return None
-        if self._places is not None and self._input_places is not None:
-            params, inputs = [params[i] for i in self._places], [inputs[i] for i in self._input_places]
+        if self.places is not None and self._input_places is not None:
+            params, inputs = [params[i] for i in self.places], [inputs[i] for i in self._input_places]
         if self._through:
             params, inputs = list(map(library.parameter_seen, params)), list(map(library.gradient_seen, inputs))
         if any([library.is_deferred(inputs[i]) for i in self._deferrable]):
@@ -240,7 +257,7 @@ class StepPlan:
 
     def gradients(self, inputs: Sequence[Any]) -> list[tuple[Rule, Any]]:
         """Of the parameters that kernels step: the rule that steps each, and its gradient."""
-        chosen = inputs[: self._count] if self._places is None else [inputs[i] for i in self._places]
+        chosen = inputs[: self._count] if self.places is None else [inputs[i] for i in self.places]
         rules = {
             int(i): b.kernel.rule for b, own in zip(self._bound.bindings, self._bound.order, strict=True) for i in own
         }

@@ -68,6 +68,11 @@ class Slot:
         self._count: tuple[int, Clock | None] = t, None
 
     @property
+    def owner(self) -> Slot:
+        """What the parameter is known by."""
+        return self
+
+    @property
     def t(self) -> int:
         t, clock = self._count
         return t if clock is None else t + clock.n

@@ -5,7 +5,8 @@ In: parameters, and what `step` was called with. Out: lists for the step engine,
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,8 +14,9 @@ import torch
 from ..errors import ArgumentError, ArrayError, shown
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
-from ..ir.rule import Input, Rule
+from ..ir.rule import Rule
 from ..optimiser.inputs import expect_inputs, numbers_of
+from ..runtime.lacking import Lacking
 from .naming import Naming
 
 __all__ = ["expect_attributes", "expect_like", "numbers_given", "with_attributes"]
@@ -31,8 +33,8 @@ def expect_attributes(rule: Rule) -> None:
             raise ArgumentError(message, hint="give it another name in the spec")
 
 
-def numbers_given(naming: Naming, given: Mapping[str, Any], loss: Any) -> HyperValues:
-    """The numbers that a step is given. `loss`: what its closure returned, or None."""
+def numbers_given(naming: Naming, given: Mapping[str, Any], loss: Any) -> tuple[HyperValues, list[Lacking]]:
+    """The numbers that a step is given, and those that it lacks. `loss`: what its closure returned, or None."""
     rule = naming.rules[0]
     for spelled in given:
         if spelled in rule.given_arrays:
@@ -43,8 +45,8 @@ def numbers_given(naming: Naming, given: Mapping[str, Any], loss: Any) -> HyperV
     if closure and loss is not None:
         given = {LOSS: loss, **given}
     call = "return the loss from the closure, or write opt.step(" if closure else "opt.step("
-    found = expect_inputs(rule, expected, given, call)
-    return numbers_of(rule, {name: _number(value) for name, value in found.items()})
+    found, lacking = expect_inputs(rule, expected, given, call)
+    return numbers_of(rule, {name: _number(value) for name, value in found.items()}), lacking
 
 
 def _number(value: Any) -> Any:
@@ -53,14 +55,30 @@ def _number(value: Any) -> Any:
     return value
 
 
-def with_attributes(inputs: Sequence[Input], params: Sequence[Any], grads: list[Any]) -> list[Any]:
-    """The gradients, and behind them of each parameter that has one its other inputs; None for what is missing."""
-    found = grads
-    for each in inputs:
-        if each.extent == Extent.ELEMENT:
-            name = each.name
-            found = found + [None if g is None else getattr(p, name, None) for p, g in zip(params, grads, strict=True)]
-    return found
+def with_attributes(
+    rule: Rule, params: Sequence[Any], grads: list[Any], what: Callable[[int], str]
+) -> tuple[list[Any], list[Lacking]]:
+    """The gradients, and behind them of each parameter that has one its other inputs, or its gradient in the place of
+    one that is missing; and what is missing. `what`: gives what the parameter in a place is called in messages."""
+    found, lacking = grads, []
+    for name in rule.given_arrays[1:]:
+        own = [None if g is None else getattr(p, name, None) for p, g in zip(params, grads, strict=True)]
+        missing = [i for i, (x, g) in enumerate(zip(own, grads, strict=True)) if x is None and g is not None]
+        for i in missing:
+            own[i] = grads[i]
+        if missing:
+            lacking.append(Lacking(name, {id(params[i]) for i in missing}, partial(_missing, rule, name, what)))
+        found = found + own
+    return found, lacking
+
+
+def _missing(rule: Rule, name: str, what: Callable[[int], str], place: int) -> ArrayError:
+    return _no_tensor(rule, what(place), name, "none")
+
+
+def _no_tensor(rule: Rule, what: str, name: str, got: str) -> ArrayError:
+    hint = f"before the step, p.{name} = ... for each parameter p with a gradient"
+    return ArrayError(f"{what}: {rule.name} takes {name}: expected a tensor, got {got}", hint=hint)
 
 
 def expect_like(rule: Rule, what: str, p: torch.Tensor, inputs: Sequence[Any]) -> None:
@@ -68,9 +86,7 @@ def expect_like(rule: Rule, what: str, p: torch.Tensor, inputs: Sequence[Any]) -
     dtype."""
     for name, x in zip(rule.given_arrays[1:], inputs, strict=True):
         if not isinstance(x, torch.Tensor):
-            got = "none" if x is None else shown(x)
-            hint = f"before the step, p.{name} = ... for each parameter p with a gradient"
-            raise ArrayError(f"{what}: {rule.name} takes {name}: expected a tensor, got {got}", hint=hint)
+            raise _no_tensor(rule, what, name, shown(x))
         if x.shape != p.shape or x.dtype is not p.dtype or x.layout is not torch.strided:
             expected, got = f"{tuple(p.shape)}, {p.dtype}", f"{tuple(x.shape)}, {x.dtype}, {x.layout}"
             raise ArrayError(f"{what}: {name}: expected a dense tensor as the parameter, {expected}, got {got}")

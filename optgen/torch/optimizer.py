@@ -20,14 +20,17 @@ from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _glob
 
 from ..errors import ArgumentError, OverlapError
 from ..runtime.engine import NO_NUMBERS, StepEngine
-from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import undisturbed
-from ..runtime.phases import expect_phase
+from ..runtime.phases import expect_phase, expect_whole_step
+from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
-from .checkpoint import OF_ALL, copies_of_states, fitting
+from .checkpoint import OF_ALL, copied, copies_of_states, fitting, name_rule
+from .evaluation import evaluated_tensors
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
-from .param_groups import Groups, expect_group
+from .options import Options
+from .param_groups import Groups, expect_group, named_parameters
+from .phases import expect_closure, rest_of_step
 from .states import TensorStates
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
@@ -60,20 +63,23 @@ class Adapter(Optimizer):
     _ways: TensorWays
     _turns: Turns
 
+    @classmethod
+    def options(cls, *args: Any, **keywords: Any) -> Options:
+        """This rule with hyperparameters, given and checked as by the class, without parameters: a line of `split`."""
+        return Options(cls, args, keywords)
+
     # ---- Steps ----
 
     @torch._disable_dynamo  # torch.compile leaves it as it is
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Update every parameter that has a gradient.
 
-        A rule whose steps have several phases runs all of them with a closure, or one of them that is named. A step
-        that was broken off between two phases goes on with the next one.
+        Where steps have several phases, a closure runs all that are left, and a call may name the one to run.
 
         Parameters
         ----------
         closure
-            Called first, with autograd on, to compute the loss and the gradients anew; before each phase, at the point
-            where the parameters are then.
+            Called first, and before each phase, with autograd on, to compute the loss and the gradients anew.
         phase
             The name of the one phase to run, which must be the one that comes next.
         inputs
@@ -82,7 +88,7 @@ class Adapter(Optimizer):
 
         Returns
         -------
-        What `closure` returns, at the first of these points, or None.
+        What `closure` returns, the first time, or None.
         """
         watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         watched = watched or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
@@ -100,24 +106,11 @@ class Adapter(Optimizer):
         if phase is not None:
             expect_phase(self._naming.name, engine.phases, engine.phase, phase)
         elif engine.phases:
-            return self._step_whole(closure, inputs)
+            if closure is None:
+                params = [p for group in self.param_groups for p in group["params"]]
+                expect_closure(self._naming.name, engine, params, begun=bool(self.state))
+            return rest_of_step(engine, lambda: self._step_once(closure, inputs))
         return self._step_once(closure, inputs)
-
-    def _step_whole(self, closure: Callable[[], Any] | None, inputs: Mapping[str, Any]) -> Any:
-        """All phases of a step that are left; gives the first loss. Without a closure only a step that makes states, as
-        PyTorch's distributed checkpoints take one: the first, and all gradients are zero."""
-        engine = self._engine
-        params = [p for group in self.param_groups for p in group["params"]]
-        if closure is None and (self.state or any([p.grad is not None and p.grad.any() for p in params])):
-            message = f"{self._naming.name}: expected a closure, since a step has the phases {', '.join(engine.phases)}"
-            hint = "opt.step(closure) takes the gradient before each; or name the phase of this call: "
-            raise ArgumentError(message, hint=f"{hint}opt.step(phase={engine.phases[engine.phase]!r})")
-        losses: list[Any] = []
-        while True:
-            before = engine.phase
-            losses.append(self._step_once(closure, inputs))
-            if engine.phase in (0, before):  # through, or not accepted
-                return losses[0]
 
     def _step_once(self, closure: Callable[[], Any] | None, inputs: Mapping[str, Any]) -> Any:
         """One phase of a step; of most rules all of it."""
@@ -129,7 +122,7 @@ class Adapter(Optimizer):
         if found is not None and float(found):  # what a GradScaler has found
             return loss
         takes = self._naming.inputs
-        numbers = numbers_given(self._naming, inputs, loss) if takes or inputs else NO_NUMBERS
+        numbers, lacking = numbers_given(self._naming, inputs, loss) if takes or inputs else (NO_NUMBERS, [])
         params: list[torch.Tensor] = []
         for group in self.param_groups:
             params += group["params"]
@@ -137,7 +130,10 @@ class Adapter(Optimizer):
         if scale is not None:
             with torch.no_grad():
                 torch._foreach_div_([g for g in grads if g is not None], float(scale))
-        own = grads if not takes else with_attributes(takes, params, grads)
+        own = grads
+        if takes:
+            own, missing = with_attributes(self._naming.rules[0], params, grads, self._groups.what)
+            lacking += missing
         engine = self._engine
         with engine.lock:
             self._states.kept = self.state
@@ -151,11 +147,11 @@ class Adapter(Optimizer):
                 self._groups.changed = False
             if not self._turns.tied:
                 try:
-                    engine.step(params, own, numbers)
+                    engine.step(params, own, numbers, lacking)
                     return loss
                 except OverlapError:
                     pass
-            self._turns.step(params, own, numbers)
+            self._turns.step(params, own, numbers, lacking)
         return loss
 
     _watched = Optimizer.profile_hook_step(_step)
@@ -179,15 +175,11 @@ class Adapter(Optimizer):
             self._engine.expect_rest("evaluate")
             if self._engine.evaluating or not any([rule.evaluation for rule in self._naming.rules]):
                 return
-            self._engine.expect_whole_step("evaluate")
+            expect_whole_step("evaluate", self._engine.phases, self._engine.phase)
             self._states.kept = self.state
             self._groups.read(self.param_groups)
-            chosen = list(enumerate(p for group in self.param_groups for p in group["params"]))
-            chosen = [(i, p) for i, p in chosen if self.state.get(p)]
-            places, params = [i for i, _ in chosen], [p for _, p in chosen]
-            rules = [self._naming.rules[self._groups.variant(i, tuple(p.shape))] for i, p in chosen]
-            slots = self._states.find(params, [], rules, places)
-            write = evaluated(self._engine, params, places, slots)
+            every = [p for group in self.param_groups for p in group["params"]]
+            params, write = evaluated_tensors(self._engine, self._states, every)
             for p in params:
                 self.state[p][ASIDE] = p.detach().clone()
             self._engine.evaluating = True
@@ -200,10 +192,15 @@ class Adapter(Optimizer):
             if not self._engine.evaluating:
                 return
             with torch.no_grad():
-                for p, kept in list(self.state.items()):
-                    if isinstance(kept, dict) and ASIDE in kept:
+                for p, kept in self._kept():
+                    if ASIDE in kept:
                         p.copy_(kept.pop(ASIDE))
             self._engine.evaluating = False
+
+    def _kept(self) -> list[tuple[torch.Tensor, dict[str, Any]]]:
+        """The parameters with states; `state` may have those of other optimisers too, as in a split."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        return [(p, self.state[p]) for p in params if isinstance(self.state.get(p), dict)]
 
     # ---- States ----
 
@@ -246,10 +243,26 @@ class Adapter(Optimizer):
             states = begun or first_group_states(rule, self._groups.values.of(0))
             return {name: float(value) for name, value in states.items()}
 
+    def report(self) -> dict[str, Any]:
+        """What the last step reports, for loggers: `{"grad_norm": 1.2, "trust_ratio/layer.weight": 0.8}`.
+
+        What is one for all parameters goes by its name in the spec, in a chain behind that of its part. What each
+        parameter has is followed by the parameter's name, or its number where the optimiser was given no names. A
+        number is a float; what there is of each matrix, row or column is a tensor. A step that does not count reports
+        nothing. StateError before the first step.
+        """
+        with self._engine.lock:
+            found = last_reports(self._engine.reports, self._naming.rules)
+            names = {id(p): name for p, name in named_parameters(self.param_groups)}
+            values = {name: value for each in found for name, value in each.shared().items()}
+            for p, own in (pair for each in found for pair in each.each()):
+                values |= {f"{name}/{names.get(id(p), '')}": value for name, value in own.items()}
+            return {name: x if isinstance(x, float) else torch.from_numpy(x) for name, x in values.items()}
+
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
         with self._engine.lock:
-            handle = self.register_state_dict_post_hook(_name_rule, prepend=True)  # before those of the caller
+            handle = self.register_state_dict_post_hook(self._name_rule, prepend=True)  # before those of the caller
             try:
                 saved: dict[str, Any] = super().state_dict()
             finally:
@@ -267,7 +280,7 @@ class Adapter(Optimizer):
         def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
             saved = fitting(self._naming, self.param_groups, saved)
             taken.append(saved)
-            return {**saved, "state": {i: _copied(kept) for i, kept in saved["state"].items()}}
+            return {**saved, "state": {i: copied(kept) for i, kept in saved["state"].items()}}
 
         def keep(_: Any) -> None:
             self._keep_whole(taken[-1])
@@ -275,6 +288,10 @@ class Adapter(Optimizer):
         with self._engine.lock:
             self._engine.expect_rest("load a state")
             undisturbed(lambda: self._load_between(expect, keep, state_dict))
+
+    @staticmethod
+    def _name_rule(optimiser: Adapter, saved: dict[str, Any]) -> None:
+        name_rule(optimiser._naming, optimiser._states.group, saved)
 
     def _load_between(
         self, expect: Callable[..., Any], keep: Callable[..., None], state_dict: Mapping[str, Any]
@@ -321,7 +338,7 @@ class Adapter(Optimizer):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
             self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
-        self._engine.evaluating = any([isinstance(kept, dict) and ASIDE in kept for kept in self.state.values()])
+        self._engine.evaluating = any([ASIDE in kept for _, kept in self._kept()])
         self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -368,23 +385,16 @@ def engine_of(optimiser: Adapter) -> StepEngine:
     return optimiser._engine
 
 
+def step_of(optimiser: Adapter) -> Callable[..., Any]:
+    """The step of an optimiser without its hooks."""
+    return optimiser._step
+
+
+def revival_of(cls: type[Adapter]) -> tuple[Callable[..., Adapter], tuple[Any, ...]]:
+    """A call that makes an optimiser of a class that has not begun; pickles may hold it."""
+    return vars(cls).get("_revival") or (cls.__new__, (cls,))
+
+
 def revive_by(made: Adapter | type[Adapter], revive: Callable[..., Adapter], *given: Any) -> None:
     """Pickle an optimiser, or those of a class, as a call of `revive`, which makes one that has not begun."""
     made._revival = revive, given
-
-
-def _name_rule(optimiser: Any, saved: dict[str, Any]) -> None:
-    """Adds to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
-    saved["rule"] = optimiser._naming.name
-    group = optimiser._states.group
-    if group:
-        saved["group"] = {name: float(value) for name, value in group.items()}
-        for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
-            group[OF_ALL] = saved["group"]
-
-
-def _copied(kept: Any) -> Any:
-    """The states of a parameter in memory of their own, so that neither side of a load changes the other."""
-    if not isinstance(kept, Mapping):
-        return kept
-    return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}

@@ -6,7 +6,7 @@ In: `param_groups`, at every step. Out: `Groups.values` and `Groups.variants`, c
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence, Set
 from functools import cache
 from operator import itemgetter
 from types import UnionType
@@ -28,7 +28,9 @@ from .naming import Naming
 from .strategies import ANOTHER_RULE
 from .tensors import compute_dtype
 
-__all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group"]
+__all__ = [
+    "NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group", "expect_shapes",
+]  # fmt: skip
 
 NO_SCHEDULE = "expected a number, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
@@ -214,6 +216,15 @@ def called(groups: Sequence[Mapping[str, Any]], i: int) -> str:
     return f"parameter {i}"
 
 
+def named_parameters(groups: Sequence[Mapping[str, Any]]) -> Iterator[tuple[Any, str]]:
+    """All parameters with their names, or with their numbers, counted over all groups, where there are no names."""
+    first = 0
+    for group in groups:
+        params = group["params"]
+        yield from zip(params, group.get("param_names") or map(str, range(first, first + len(params))), strict=True)
+        first += len(params)
+
+
 def expect_absent(naming: Naming, given: Mapping[str, Any], where: str) -> None:
     """ArgumentError for a learning rate or a weight decay that a rule does not have, unless it changes nothing."""
     for key, nothing in naming.absent.items():
@@ -232,6 +243,17 @@ def expect_group(naming: Naming, group: Mapping[str, Any], i: int) -> None:
         key = naming.hypers[hyper.name]
         if key in group and not _has(torch.Tensor, [[group[key]]]):
             _expect_value(naming, hyper, group[key], i)
+
+
+def expect_shapes(naming: Naming, usual: Mapping[str, Any], group: Mapping[str, Any], i: int, where: str) -> None:
+    """ArrayError for a parameter of a shape that the rule has no variant for. `usual` has what the group, number `i`,
+    does not say."""
+    full = {**usual, **naming.spelled({**group, "params": ()}, usual)}
+    if naming.strategy.steps_group(full):
+        return
+    variants = Groups(naming).variants_of(full, i)
+    for p, name in zip(group["params"], group["param_names"], strict=True):
+        variant_for(variants, tuple(p.shape), naming.name, what=f"{where}: {name}", hint="give it to another line")
 
 
 def _expect_value(naming: Naming, hyper: Hyper, value: Any, i: int) -> None:

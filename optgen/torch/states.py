@@ -63,6 +63,11 @@ class TensorSlot:
         self._before = int(True in [kept.get(key) is not None for key in self.names.values()])
 
     @property
+    def owner(self) -> Any:
+        """What the parameter is known by."""
+        return self.p
+
+    @property
     def t(self) -> int:
         return int(self.kept.get(STEP, 0)) if self._counted else self._before
 

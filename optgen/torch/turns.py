@@ -16,7 +16,9 @@ from ..errors import OverlapError
 from ..ir.evaluate import HyperValues
 from ..runtime.arrays import Array
 from ..runtime.engine import StepEngine
+from ..runtime.lacking import Lacking
 from ..runtime.overlaps import first_overlap
+from ..runtime.reports import Reports
 from .naming import Naming
 from .param_groups import Groups
 from .tensors import has_memory, local
@@ -48,7 +50,9 @@ class Turns:
         self._engine = engine
         self.tied = False
 
-    def step(self, params: list[Any], inputs: list[Any], numbers: HyperValues) -> None:
+    def step(
+        self, params: list[Any], inputs: list[Any], numbers: HyperValues, lacking: Sequence[Lacking] = ()
+    ) -> None:  # fmt: skip
         """One step of the parameters that have a gradient, after a look at all of their memory."""
         count = len(params)
         found = turns(params, inputs[:count])
@@ -59,14 +63,17 @@ class Turns:
         # What nothing steps is refused before the first turn.
         own = [inputs[first + i] for first in range(0, len(inputs), max(1, count)) for i in given]
         self._ways.divided(given, [params[i] for i in given], own)
+        reports: list[Reports] = []
         for turn in found:
             of_turn = [x if i % count in turn.places else None for i, x in enumerate(inputs)]
             if turn.inside:
                 self._take_apart(params, of_turn, turn.inside)
             try:
-                self._engine.step(params, of_turn, numbers)
+                self._engine.step(params, of_turn, numbers, lacking)
             except OverlapError as error:  # of states, or of gradients that are overwritten
                 raise OverlapError(error.message, hint=_CLONE) from None
+            reports += self._engine.reports or ()
+            self._engine.reports = reports
 
     def _take_apart(self, params: list[Any], grads: list[Any], inside: Sequence[int]) -> None:
         """Leaves no gradient in the memory of its parameter. PyTorch's loop may write a parameter before it reads such
@@ -75,7 +82,9 @@ class Turns:
         if not interprets:
             self._ways.step_foreign([params[i] for i in inside])
         for i in inside:
-            grads[i] = grads[i].clone() if interprets else None
+            own, apart = grads[i], grads[i].clone() if interprets else None
+            for j in range(i, len(grads), len(params)):  # in the place of an input that is not read too
+                grads[j] = apart if grads[j] is own else grads[j]
 
     def _refuse(self, found: Sequence[Turn]) -> None:
         inside = next((i for turn in found for i in turn.inside), None)

@@ -56,14 +56,16 @@ def spec(
     inputs: str = "",
     states: str = "",
     evaluation: str = "",
+    reports: str = "",
 ) -> str:
     """A spec in which line 1 is the name, 3 the first hyperparameter; flags, inputs, states and formulas follow if
-    given."""
+    given, then reports."""
     parts = [name, "[hyperparameters]", hypers]
     parts += ["[flags]", flags] if flags else []
     parts += ["[inputs]", inputs] if inputs else []
     parts += ["[state]", states] if states else []
     after = ["[evaluation]", "formulas = '''", evaluation, "'''"] if evaluation else []
+    after += ["[report]", reports] if reports else []
     return "\n".join([*parts, "[update]", "formulas = '''", formulas, "'''", *after, ""])
 
 
@@ -134,6 +136,15 @@ FORM = [
     ("a word for whether a state always changes",
      spec(states="k = { init = 0, extent = 'group', always = 'yes' }"), 5, 44,
      "'always': expected true or false, got text", "true: it changes in every step"),
+    ("a report with no value", spec(reports="n = { doc = 'norm' }"), 9, 1, "report 'n' has no value",
+     'add: value = "norm(g)"'),
+    ("a report of no text", spec(reports="n = { value = 1 }"), 9, 15, "'value': expected text, got a number", "quotes"),
+    ("a report that is no table", spec(reports="n = 'norm(g)'"), 9, 5, "'n': expected a table in braces, got text",
+     'length = { value = "norm(g)" }'),
+    ("a key of no report", spec(reports="n = { value = 'norm(g)', extent = 'row' }"), 9, 26, "unknown key 'extent'",
+     "value, when, doc"),
+    ("a broken condition of a report", spec(reports="n = { value = 'norm(g)', when = 1 }"), 9, 33,
+     "'when': expected text, got a number", ""),
     ("a table twice", spec() + "[update]\n", 8, 8, "malformed TOML: cannot declare ('update',) twice", ""),
     ("a NUL", "name = 'a\0b'", 1, 10, "malformed TOML: found invalid character", ""),
     ("a control character", "name = 'R'\n\x07", 2, 1, "malformed TOML", ""),
@@ -144,7 +155,8 @@ FORM = [
     ("a key of quoted names", "'x.y'.\"z\\\".\"." * 8 + "x = 1", 1, 52, "nested at most 8 deep, got more", "one level"),
     ("a whole number of 5000 digits", f"x = {'1' * 5000}", 1, 5, "a number too large for float64", ""),
     ("an unknown key", spec(name="name = 'R'\nnane = 2"), 2, 1, "unknown key 'nane'", "one of: name, summary"),
-    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'", "flags, inputs, state, update, evaluation"),
+    ("an unknown table", spec() + "[extra]\n", 8, 2, "unknown key 'extra'",
+     "inputs, state, update, report, evaluation"),
     ("a key of no hyperparameter", spec(hypers=ETA[:-1] + ", max = 1 }"), 3, 59, "unknown key 'max'",
      "default, range, doc"),
     ("a key of no flag", spec(flags="f = { init = 0 }"), 5, 7, "unknown key 'init'",
@@ -657,6 +669,19 @@ NAMES = [
      spec("m = m + g\ndelta = eta*m", states="m = { init = 0, always = true }"), 5, 1,
      "'m': expected one value for all parameters (group), got one value for each element (element), of what changes in "
      "steps that do not count", 'extent = "group", always = true'),
+    ("a report of elements", spec(reports="n = { value = 'abs(g)' }"), 9, 16,
+     "'n': expected one value for each parameter (tensor), or of rows, columns or matrices, got one value for each",
+     "reduce it: mean(x), norm(x), max(x)"),
+    ("a report of a condition", spec(reports="n = { value = 'norm(g) > 1' }"), 9, 16,
+     "'n': expected a number, got a condition", "write 1 if x > 0 else 0"),
+    ("a report of an unknown name", spec(reports="n = { value = 'norm(h)' }"), 9, 21, "unknown name 'h'", ""),
+    ("a report of no name", spec(reports="'a b' = { value = 'norm(g)' }"), 9, 1, "'a b' cannot be the name of a report",
+     "a name is a letter"),
+    ("a report of a random number", spec(reports="n = { value = 'mean(normal())' }"), 9, 21,
+     "normal(): there are no random numbers in [evaluation] and [report]", "draw in [update]"),
+    ("a report over the group of matrices only",
+     spec(reports="n = { value = 'norm(g, group)', when = 'matrix' }"), 9, 16,
+     "expected the same reductions over the group for every parameter, got norm", "inside of one reduction"),
     ("an unused hyperparameter", spec(hypers=f"{ETA}\nrho = {{ default = 1, range = '[0, 1]' }}"), 4, 1,
      "the hyperparameter 'rho' is never used", "remove"),
     ("an unused flag", spec(flags="f = {}"), 5, 1, "the flag 'f' is never used", "remove"),

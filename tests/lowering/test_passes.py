@@ -231,7 +231,7 @@ def assert_lowered(rule: Rule) -> None:
         assert not any(isinstance(e, Reduce) for e in inner[:-1])
         assert all(e.op in ("sum", "dot", "max", "min") for e in inner if isinstance(e, Reduce))
     reads = {e.name for a in (*rule.scalars, *rule.body) for e in walk(a.value) if isinstance(e, Local)}
-    assert {a.target for a in (*rule.scalars, *rule.body)} <= reads | rule.stores | {rule.accept}
+    assert {a.target for a in (*rule.scalars, *rule.body)} <= reads | rule.stores | rule.reported | {rule.accept}
 
 
 def _extent(value: Expr) -> Extent:

@@ -188,7 +188,7 @@ def test_a_checkpoint_holds_no_inputs() -> None:
 
 G, H = [np.ones(3), np.ones(2)], [np.ones(3), np.ones(2)]
 BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
-    "nothing": ({}, ArgumentError, r"Both: expected the input 'hessian' \(curvature\) in every step, got none"),
+    "nothing": ({}, ArgumentError, r"Both: expected the input 'hessian' \(curvature\) in this step, got none"),
     "no number": ({"hessian": H, "other": H}, ArgumentError, r"expected the input 'loss' \(what falls\)"),
     "an unknown name": (
         {"hessian": H, "loss": 1.0, "other": H, "hesian": H}, ArgumentError,
@@ -270,3 +270,103 @@ def test_a_part_of_a_chain_has_no_steps_with_inputs_either() -> None:
     opt = optgen.chain(optgen.PolyakSGD())
     with pytest.raises(ArgumentError, match="part 0 of a chain"):
         opt[0].step([np.ones(3)], [np.ones(3)], loss=1.0)
+
+
+# ---- Inputs that not every step reads ----
+
+#: An array and a number that are read in every third step; an array that is read where a state of the tensor says so.
+SELDOM = """
+name = "Seldom"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+k   = { default = 3, range = "[1, inf), whole" }
+[inputs]
+hessian = {}
+loss    = { extent = "step" }
+other   = {}
+[state]
+h = { init = 1 }
+n = { init = 0, extent = "tensor" }
+s = { init = 0, extent = "group" }
+[update]
+formulas = '''
+due   = t % k == 1
+often = max(hessian) > 0
+h     = loss*hessian if due and often else h
+s     = norm(hessian*h, group) if due else s/2
+wild  = n >= 2
+n     = 0 if wild else n + 1
+delta = eta*g/(1 + abs(h)) + eta*(other if not (not wild) else g) + 1e-3*s
+'''
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_goes_without_an_input_that_its_course_does_not_read(backend: str) -> None:
+    ends = []
+    for always in (True, False):
+        opt, ps = made(SELDOM, backend=backend), [np.ones((3, 40)), np.ones(5)]
+        for t in range(1, 9):
+            own = [np.full_like(p, t) for p in ps]
+            inputs = {"hessian": own, "loss": 0.5 * t} if always or t % 3 == 1 else {}
+            inputs |= {"other": [-p for p in ps]} if always or t % 3 == 0 else {}
+            assert opt.step(ps, [p / 2 for p in ps], **inputs)
+        ends.append(bits(opt, ps))
+    assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["hessian", "loss", "other"])
+def test_a_step_that_reads_an_input_that_it_lacks_touches_nothing(name: str, backend: str) -> None:
+    opt, ps = made(SELDOM, backend=backend), [np.ones(3), np.ones(5)]
+    whole = {"hessian": ps, "loss": 1.0, "other": [-p for p in ps]}
+    for t in range(1, 8):
+        whole |= {"hessian": [p + 1 for p in ps], "other": [-p for p in ps]}
+        less, gs = {key: value for key, value in whole.items() if key != name}, [p / 2 for p in ps]
+        if t % 3 == (0 if name == "other" else 1):
+            before = bits(opt, ps)
+            with pytest.raises(ArgumentError, match=f"Seldom: expected the input '{name}' in this step, got none"):
+                opt.step(ps, gs, **less)
+            assert bits(opt, ps) == before
+            opt.step(ps, gs, **whole)
+        else:
+            opt.step(ps, gs, **less)
+    assert opt.state(ps[0])["t"] == 7
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_parts_behind_one_that_waits_need_no_input_while_they_wait(backend: str) -> None:
+    opt, W = optgen.chain(optgen.AccumGrad(2), optgen.Sophia(k=2), backend=backend), np.ones((2, 3))
+    for t in range(1, 10):
+        if t % 4 == 2:
+            with pytest.raises(ArgumentError, match="expected the input 'hessian'"):
+                opt.step([W], [W / 2])
+            opt.step([W], [W / 2], hessian=[W + 1])
+        else:
+            opt.step([W], [W / 2])
+    assert opt[1].state(W)["t"] == 4
+
+
+def test_a_schedule_is_called_once_in_a_step_that_lacks_an_input() -> None:
+    calls: list[int] = []
+    opt, W = optgen.Sophia(eta=lambda t: calls.append(t) or 0.1, k=2), np.ones(3)
+    for t in range(1, 6):
+        opt.step([W], [W / 2], **{"hessian": [W + 1]} if t % 2 else {})
+    assert calls == [1, 2, 3, 4, 5]
+
+
+def test_parameters_of_other_counts_need_it_apart() -> None:
+    opt, V, W = optgen.Sophia(k=3), np.ones(3), np.ones(3)
+    opt.step([V], [V / 2], hessian=[V + 1])
+    with pytest.raises(ArgumentError, match="expected the input 'hessian'"):
+        opt.step([V, W], [V / 2, W / 2])  # the first step of W
+    assert opt.state(V)["t"] == 1
+
+
+def test_the_gradient_in_the_place_of_an_input_may_be_overwritten() -> None:
+    for backend in BACKENDS:
+        opt, W = optgen.chain(optgen.Sophia(k=2), optgen.ZeroGrad(), backend=backend), np.ones(3)
+        for t in range(4):
+            g = W / 2
+            opt.step([W], [g], **{} if t % 2 else {"hessian": [W + 1]})
+            assert not g.any()

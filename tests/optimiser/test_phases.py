@@ -398,3 +398,11 @@ def test_train_ends_a_step_that_is_not_accepted() -> None:
     assert (len(calls), opt.phase) == (2, "descend")
     optgen.train(loss, w, [()], opt)
     assert (len(calls), opt.phase) == (3, "ascend")
+
+
+def test_a_split_takes_rules_of_one_phase() -> None:
+    message = (
+        "split: rest: expected a rule whose step takes one gradient, got ExtraGradient with the phases extrapolate,"
+    )
+    with pytest.raises(ArgumentError, match=message):
+        optgen.split({"W": np.ones((2, 2))}, rest=optgen.ExtraGradient())

@@ -205,7 +205,7 @@ BAD: dict[str, tuple[Callable[[Any], None], str]] = {
 def test_a_faulty_attribute_touches_nothing(what: str, begun: bool) -> None:
     change, message = BAD[what]
     ps = parameters()
-    opt = ot.Sophia(ps)
+    opt = ot.Sophia(ps, k=1)
     give(ps, 0)
     if begun:
         opt.step()
@@ -220,7 +220,7 @@ def test_a_faulty_attribute_touches_nothing(what: str, begun: bool) -> None:
 
 
 LOSSES: dict[str, tuple[Callable[[Any], Any], str]] = {
-    "none": (lambda opt: opt.step(), r"PolyakSGD: expected the input 'loss' .* in every step, got none"),
+    "none": (lambda opt: opt.step(), r"PolyakSGD: expected the input 'loss' .* in this step, got none"),
     "a closure that returns nothing": (lambda opt: opt.step(lambda: None), "expected the input 'loss'"),
     "NaN": (lambda opt: opt.step(lambda: torch.tensor(float("nan"))), "loss: expected a finite number, got nan"),
     "a vector": (lambda opt: opt.step(loss=torch.ones(2)), "PolyakSGD: loss: expected a number, got tensor"),
@@ -289,3 +289,35 @@ def test_a_grad_scaler_skips_or_unscales_as_ever(finite: bool) -> None:
     opt.step(loss=float("nan") if not finite else 0.5)
     plain.step(loss=0.5)
     assert torch.equal(p, q if finite else torch.ones(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.complex64], ids=str)
+def test_a_parameter_needs_a_tensor_where_its_step_reads_it(dtype: torch.dtype) -> None:
+    ends = []
+    for always in (True, False):
+        params = [torch.nn.Parameter(torch.ones(shape, dtype=dtype)) for shape in ((3, 4), (5,))]
+        optimiser = ot.Sophia(params, lr=0.1, k=2)
+        for t in range(5):
+            for p in params:
+                p.grad = p.detach() / 2
+                p.hessian = torch.full_like(p, t + 0.5) if always or t % 2 == 0 else None
+            optimiser.step()
+        ends.append([p.detach().clone() for p in params])
+    assert all(torch.equal(p, q) for p, q in zip(*ends, strict=True))
+    optimiser.step()
+    params[0].hessian, params[1].hessian = torch.ones_like(params[0]), None
+    before = [p.detach().clone() for p in params]
+    with pytest.raises(ArrayError, match="parameter 1: Sophia takes hessian: expected a tensor, got none"):
+        optimiser.step()
+    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+    assert optimiser.state[params[0]]["step"] == 6
+
+
+def test_a_tied_parameter_with_its_gradient_inside_goes_without_what_is_not_read() -> None:
+    p = torch.nn.Parameter(torch.ones(6))
+    optimiser = ot.Sophia([p], lr=0.1, k=2)
+    for t in range(4):
+        p.grad = p.detach()  # in the memory of the parameter
+        p.hessian = torch.full_like(p, 0.5) if t % 2 == 0 else None
+        optimiser.step()
+    assert optimiser.state[p]["step"] == 4

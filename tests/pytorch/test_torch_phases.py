@@ -196,7 +196,7 @@ def test_evaluation_waits_for_the_end_of_a_step() -> None:
     opt = MADE["BSAM"](model.parameters())
     closure_of(model, opt)()
     opt.step(phase="ascend")
-    with pytest.raises(ArgumentError, match="expected to evaluate between two steps, got a call before .* 'descend'"):
+    with pytest.raises(ArgumentError, match=r"expected to evaluate between two steps, got a call before .* 'descend'"):
         opt.eval()
     closure_of(model, opt)()
     opt.step(phase="descend")
@@ -279,3 +279,10 @@ def test_a_rule_without_phases_has_none() -> None:
     assert opt.phase is None
     with pytest.raises(ArgumentError, match="Lion: expected no phase, since its steps have but one"):
         opt.step(phase="ascend")
+
+
+@pytest.mark.parametrize("rule", ["options", "a chain"])
+def test_a_split_takes_rules_of_one_phase(rule: str) -> None:
+    line = ot.BSAM.options() if rule == "options" else optgen.chain(optgen.SAM(), optgen.SGD(0.1))
+    with pytest.raises(ArgumentError, match="split: rest: expected a rule whose step takes one gradient, got .*SAM"):
+        ot.split(model_of(), rest=line)

@@ -1,0 +1,96 @@
+"""Reading: which inputs a step reads, as far as that is known before it.
+
+In: a closed rule, and what is known before a step: hyperparameters, a count, states of one number. Out: the names of
+the inputs that the step depends on.
+
+A choice by a condition that is known reads one of its sides. What the other side is made of changes no value, whatever
+it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from .evaluate import HOST, HyperValues, Value, evaluate
+from .expr import Call, Const, Count, Expr, Extent, Given, Load, Local, Scalar, children, extent_of
+from .rule import Rule
+
+__all__ = ["inputs_read"]
+
+
+def inputs_read(
+    rule: Rule, values: HyperValues, t: int, states: Mapping[str, float], lacking: Collection[str]
+) -> frozenset[str]:
+    """Those of the inputs `lacking` that a step of one parameter reads.
+
+    Parameters
+    ----------
+    rule
+        The rule, in the variant that steps the parameter.
+    values, t
+        Its hyperparameters and its count of updates, this one included.
+    states
+        Its states of one number, as they are before the step.
+    """
+    reading = _Reading(rule, values, t, states, frozenset(lacking))
+    reading.follow(rule.stores | rule.reported | {rule.accept})
+    return frozenset(reading.found)
+
+
+class _Reading:
+    def __init__(
+        self, rule: Rule, values: HyperValues, t: int, states: Mapping[str, float], lacking: frozenset[str]
+    ) -> None:
+        self.formulas = {assign.target: assign.value for assign in rule.body}
+        self.values, self.t, self.states, self.lacking = values, t, states, lacking
+        self.found: set[str] = set()
+        self._known: dict[str, Value | None] = {}
+
+    def follow(self, names: Collection[str]) -> None:
+        """Note what these values depend on."""
+        pending, seen = list(names), set(names)
+        while pending:
+            for expr in self.read(self.formulas.get(pending.pop(), Const(0.0))):
+                if isinstance(expr, Local) and expr.name not in seen:
+                    seen.add(expr.name)
+                    pending.append(expr.name)
+                elif isinstance(expr, Load | Given) and (name := _name(expr)) in self.lacking:
+                    self.found.add(name)
+
+    def read(self, expr: Expr) -> list[Expr]:
+        """The names and arrays that a value depends on."""
+        if self.known(expr) is not None:
+            return []
+        if isinstance(expr, Call) and expr.op == "where" and (test := self.known(expr.args[0])) is not None:
+            return self.read(expr.args[1 if test else 2])
+        below = [each for child in children(expr) for each in self.read(child)]
+        return [expr] if isinstance(expr, Local | Load | Given) else below
+
+    def known(self, expr: Expr) -> Value | None:
+        """The value of an expression of one number; None if it is not known before the step."""
+        match expr:
+            case Const() | Scalar() | Count():
+                return evaluate(expr, self.values, self.t, {})
+            case Given():
+                return None if expr.name in self.lacking else evaluate(expr, self.values, self.t, {})
+            case Load():
+                return self.states.get(expr.array)
+            case Local() if extent_of(expr) <= Extent.TENSOR:
+                if expr.name not in self._known:
+                    self._known[expr.name] = self.known(self.formulas[expr.name])
+                return self._known[expr.name]
+            case Call() if extent_of(expr) <= Extent.TENSOR:
+                return self.called(expr.op, [self.known(arg) for arg in expr.args])
+        return None
+
+    def called(self, op: str, args: list[Value | None]) -> Value | None:
+        if op in ("and", "or") and (op == "or") in args:  # one false decides `and`, one true decides `or`
+            return op == "or"
+        if op == "where" and args[0] is not None:
+            return args[1 if args[0] else 2]
+        found = [arg for arg in args if arg is not None]
+        return HOST[op](*found) if len(found) == len(args) else None
+
+
+def _name(expr: Load | Given) -> str:
+    return expr.array if isinstance(expr, Load) else expr.name
