@@ -154,9 +154,10 @@ class StepEngine:
             inputs = [inputs[first + i] for first in range(0, len(inputs), len(params)) for i in places]
             params = [params[i] for i in places]
         key, number = key_of_list(params), self.phase
-        if number and self.states.by_identity and self._begun not in (None, key):
+        if not number:
+            self._begun = key
+        elif self.states.by_identity and self._begun not in (None, key):
             raise another_list(self.hypers.compilation.name, self.phases, number)
-        self._begun = key
         plan = self.plans.of(in_phase(key, number))
         if plan is not None:
             held = plan.rebind(params, inputs)

@@ -284,5 +284,5 @@ def test_a_rule_without_phases_has_none() -> None:
 @pytest.mark.parametrize("rule", ["options", "a chain"])
 def test_a_split_takes_rules_of_one_phase(rule: str) -> None:
     line = ot.BSAM.options() if rule == "options" else optgen.chain(optgen.SAM(), optgen.SGD(0.1))
-    with pytest.raises(ArgumentError, match="split: rest: expected a rule whose step takes one gradient, got .*SAM"):
+    with pytest.raises(ArgumentError, match=r"split: rest: expected a rule whose step takes one gradient, got .*SAM"):
         ot.split(model_of(), rest=line)
