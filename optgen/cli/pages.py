@@ -164,6 +164,7 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     yield Table([(line,) for line in _costs(compilation, variant)])
     sections = {
         "Matrices": summary.matrices([low]),
+        "Blocks": summary.blocks([low]),
         "Notes": _line(rule.notes),
         "Origin": rule.origin,
         "Reference": rule.reference,

@@ -110,6 +110,7 @@ def compose(
         accept=made.accept.name if made.accept is not None else "",
         evaluation=final.evaluation if final is not None else made.evaluation,
         inputs=tuple({each.name: each for part in parts for each in part.inputs}.values()),
+        block=next((made.renamed(p.block, names[i]) for i, p in enumerate(parts) if p.block is not None), None),
         reports=tuple(made.reports),
         phase=phased.phase,
         phases=phased.phases,

@@ -3,7 +3,7 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, phase, phases*)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
@@ -181,8 +181,8 @@ class Rule:
     matter. `matrices`: how a parameter is seen as matrices. `accept`: the local that tells whether a step counts, a
     value of the group; empty if every step counts. If it is false, nothing is written but the gradient and the states
     that `always` change. `sharded`: whether tensors may be shards of larger ones, over which this rule then reduces;
-    the pass `name_sizes` sets it. `phases`: the names of the phases of a step, of which this is `phase`; empty where a
-    step has but one.
+    the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
+    no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     """
 
     name: str
@@ -204,6 +204,7 @@ class Rule:
     inputs: tuple[Input, ...] = ()
     evaluation: tuple[Assign, ...] = ()
     reports: tuple[Report, ...] = ()
+    block: Expr | None = None
     phase: str = ""
     phases: tuple[str, ...] = ()
 
@@ -280,8 +281,8 @@ class Rule:
 
     @cached_property
     def tiled(self) -> bool:
-        """Whether a step goes over matrices, since it knows of rows and columns."""
-        tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
+        """Whether a step goes over matrices, since it knows of rows and columns; or over blocks, which are its rows."""
+        tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK)
         return any(getattr(e, "over", None) in tiles for a in self.body for e in walk(a.value)) or any(
             state.extent in tiles for state in self.states
         )

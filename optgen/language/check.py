@@ -22,7 +22,7 @@ from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
 from ..ir.expr import Const, Expr, Extent, Matrices, Ordinal, type_of
 from ..ir.primitives import Type
-from ..ir.rule import PHASE, Assign, Family, Flag, Hyper, Input, Interval, Part, Rule, State
+from ..ir.rule import PHASE, Family, Flag, Hyper, Input, Interval, Part, Rule, State
 from ..ir.verify import verify
 from ..names import is_name
 from .agreement import disagreements
@@ -32,7 +32,7 @@ from .evaluation import Evaluation
 from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .resolve import Scope
 from .syntax import FlagAst, HyperAst, InputAst, Item, Name, SpecAst, StateAst
-from .terms import is_of_tiles, mentions_matrix, mentions_tiles, subterms
+from .terms import is_of_tiles, mentions_matrix, mentions_tiles, names_in, reduced_over, subterms
 from .vocabulary import CALLABLE, GIVEN_TO_DRAWS, GIVEN_TO_PHASES, MATRIX, RENAME, SEED, STREAM
 
 __all__ = ["ARGUMENTS", "check", "check_open"]
@@ -118,12 +118,17 @@ class _Checker(Scope):
         terms = [formula.value for formula in spec.formulas] + [report.value for report in spec.reports]
         conditions = [state.when for state in spec.states] + [report.when for report in spec.reports]
         terms += [when for when in conditions if when is not None]
+        terms += [spec.block] if spec.block is not None else []
         self.by_matrix = any(map(mentions_matrix, terms))
         extents = (state.extent for state in spec.states)
         self.tiled = any(mentions_tiles(term, self.given) for term in terms) or any(map(is_of_tiles, extents))
         if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
             message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
             self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
+        over = {extent.name for term in terms for extent in reduced_over(term)}
+        if spec.block is not None and "block" not in over | {s.extent for s in spec.states} and not spec.faults:
+            message = "'block' says how many elements a block has, and nothing here has blocks"
+            self.fault(spec.block.span, message, "remove it, or reduce over blocks: mean(g**2, block)")
 
     def check_phases(self) -> None:
         """Check the names of phases, and what has them."""
@@ -131,14 +136,13 @@ class _Checker(Scope):
         seen: set[str] = set()
         for phase in spec.phases if self.phased else ():
             if not is_name(phase.name) or keyword.iskeyword(phase.name):
-                hint = "a name is a letter, then letters, digits and underscores, in ASCII or Greek"
-                self.fault(phase.span, f"{phase.name!r} cannot be the name of a phase", hint)
+                self.fault(phase.span, *_no_name(phase.name, "phase"))
             elif phase.name in seen:
                 self.fault(phase.span, f"two phases are called {phase.name!r}", RENAME)
             seen.add(phase.name)
         if self.phased and spec.part == Part.PARAMETER:
-            hint = 'phases belong to a rule, or to part = "gradient"'
-            self.fault(spec.phases[0].span, "a part 'parameter' has no phases: the rule before it has stepped", hint)
+            message = "a part 'parameter' has no phases: the rule before it has stepped"
+            self.fault(spec.phases[0].span, message, 'phases belong to a rule, or to part = "gradient"')
 
     def check_names(self) -> None:
         spec = self.spec
@@ -329,14 +333,11 @@ class _Checker(Scope):
         for formula in spec.evaluation:
             after.assign(formula)
         after.finish()
+        block = variant.block(hypers)
         variant.read |= after.read
         variant.finish()
         if len(self.faults) > before:
             return None
-        body, phases = tuple(variant.body), tuple(each.name for each in spec.phases) if self.phased else ()
-        if phases:
-            following = (phases.index(phase.name) + 1) % len(phases)
-            body += (Assign(PHASE, Const(float(following))),)
         return Rule(
             name=spec.name,
             summary=spec.summary,
@@ -344,7 +345,7 @@ class _Checker(Scope):
             hypers=hypers,
             flags=flags,
             states=states,
-            body=body,
+            body=tuple(variant.body),
             origin=spec.origin,
             family=Family(spec.family),
             notes=spec.notes,
@@ -354,8 +355,9 @@ class _Checker(Scope):
             evaluation=tuple(after.body),
             reports=reports,
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
+            block=block,
             phase=phase.name,
-            phases=phases,
+            phases=tuple(each.name for each in spec.phases) if self.phased else (),
         )
 
     def check_rules(self, rules: tuple[Rule, ...]) -> None:
@@ -370,6 +372,7 @@ class _Checker(Scope):
         if spec.faults and not spec.formulas:
             return  # otherwise every name would be reported
         self.used |= spec.unused | spec.unassigned
+        self.used |= names_in(subterms(spec.block)) if spec.block is not None else frozenset()
         self.written |= spec.unassigned
         for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags), ("input", spec.inputs)):
             for part in parts:

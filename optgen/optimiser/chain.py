@@ -15,12 +15,13 @@ from ..compiler.driver import Compilation
 from ..errors import ArgumentError, StateError
 from ..ir.compose import Composed, compose
 from ..ir.evaluate import Always, HyperValues, ValuesByCount
-from ..ir.expr import Extent, reduces
+from ..ir.expr import Extent, Matrices, reduces
 from ..ir.rule import Rule
 from ..ir.verify import verify
 from ..language.limits import MOST_REDUCTIONS
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
+from ..runtime.phases import expect_one_with_phases
 from .array_engine import Engine, Parameters
 from .base import Optimiser, engine_of, hold, loaded, settings_of
 from .checkpoint import flags_of_parts
@@ -257,7 +258,7 @@ class PartEngine:
         return self._chain.lock
 
     def step(
-        self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any], phase: str | None = None
+        self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any], phase: Any = None
     ) -> NoReturn:
         raise self._refusal()
 
@@ -349,16 +350,14 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
             if each.extent != extent:
                 message = f"part {i}, {type(part).__name__}, takes {each.name} for {each.extent.words}, and {other} not"
                 raise ArgumentError(message, hint="rename the input in one of the two specs")
-    seen = {part.rule.matrices: type(part).__name__ for part in parts if any(r.tiled for r in _used(part))}
-    if len(seen) > 1:
-        message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different matrices"
-        raise ArgumentError(message, hint="step them apart")
-    phased = [i for i, part in enumerate(parts) if part.rule.phases]
-    if len(phased) > 1:
-        found = " and ".join(f"part {i}, {type(parts[i]).__name__}" for i in phased)
-        message = f"expected one part with phases in a chain, got {found}"
-        raise ArgumentError(message, hint="each of them takes gradients at points of its own: use one of them")
-    last = [_open(part, True, max(0, len(part.rule.phases) - 1)) for part in parts]
+    for shape in (True, False):
+        seen = dict(_tiles(parts, shape))
+        if len(seen) > 1:
+            message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different"
+            blocks = any(isinstance(each, int) for each in seen)
+            raise ArgumentError(f"{message} {'blocks' if blocks else 'matrices'}", hint="step them apart")
+    expect_one_with_phases([f"part {i}, {type(part).__name__}" for i, part in enumerate(parts) if part.rule.phases])
+    last = [_open(part, True, len(part.rule.phases) - 1) for part in parts]
     held = [i for i, rule in enumerate(last) if any(assign.target == "proceed" for assign in rule.body)]
     for i, part in enumerate(parts):
         grouped = [state.name for state in part.rule.states if state.extent == Extent.GROUP]
@@ -368,9 +367,13 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
             raise ArgumentError(f"{message} ({', '.join(grouped)})", hint=f"put {names[0]} behind {names[1]}")
 
 
-def _used(part: Optimiser) -> list[Rule]:
-    own = settings_of(part)
-    return [own.compilation.rules[i] for i in set(own.variants.values())]
+def _tiles(parts: Sequence[Optimiser], matrix: bool) -> Iterator[tuple[Matrices | int, str]]:
+    """As which matrices, or as the blocks of which part, parts see a parameter; and what each part is called."""
+    for i, part in enumerate(parts):
+        own = settings_of(part)
+        rule = own.compilation.rules[own.variants[matrix]] if matrix in own.variants else None
+        if rule is not None and rule.tiled:
+            yield (rule.matrices if rule.block is None else i), type(part).__name__
 
 
 def _open(part: Optimiser, matrix: bool, phase: int = 0) -> Rule:

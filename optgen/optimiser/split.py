@@ -13,11 +13,11 @@ from operator import is_
 from threading import RLock
 from typing import Any
 
-from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError, shown
+from ..errors import ArgumentError, ArrayError, HyperparameterError, OverlapError, StateError, shown
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.interrupts import to_its_end
-from ..runtime.overlaps import refuse_overlaps
-from ..runtime.slots import Key, Slot, key_of, owner_of
+from ..runtime.overlaps import first_overlap
+from ..runtime.slots import Slot, key_of, owner_of
 from ..runtime.together import step_together
 from .base import Optimiser, engine_of
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
@@ -54,14 +54,14 @@ def split(params: Mapping[str, Any] | Iterable[tuple[str, Any]], /, **lines: Any
     Examples
     --------
     >>> import numpy as np
-    >>> from optgen import ADAM, Lion, split
+    >>> from optgen import ADAM, Descent, split
     >>> params = {"W": np.ones((3, 4)), "b": np.zeros(3)}
-    >>> opt = split(params, matrices=Lion(1e-3), rest=ADAM(1e-2))
+    >>> opt = split(params, matrices=Descent(1e-3), rest=ADAM(1e-2))
     >>> opt.step(params, {"W": np.ones((3, 4)), "b": np.ones(3)})
     True
     >>> opt
     ArraySplit(
-      matrices: Lion(eta=0.001, beta=(0.9, 0.99)), 1 parameter of 12 values: W
+      matrices: Descent(eta=0.001), 1 parameter of 12 values: W
       rest: ADAM(eta=0.01, beta=(0.9, 0.999), eps=1e-08), 1 parameter of 3 values: b
     )
     """
@@ -91,11 +91,12 @@ class ArraySplit:
     def _hold(self, params: Mapping[str, Any], lines: Mapping[str, Optimiser], of: Mapping[str, str]) -> None:
         """Have these parameters and lines. `of`: by the name of each parameter, that of its line."""
         self._params, self._lines, self._of = dict(params), dict(lines), dict(of)
-        self._keys: dict[Key, str] = {}
-        for name, p in self._arrays().items():
-            first = self._keys.setdefault(key_of(p, owner_of(p)), name)
-            if first != name:
-                raise ArrayError(f"split: expected each parameter once, got one array as {first!r} and {name!r}")
+        arrays = list(self._arrays().values())
+        self._keys = {key_of(p, owner_of(p)): name for name, p in zip(params, arrays, strict=True)}
+        if pair := first_overlap(arrays, len(arrays)):
+            one, other = (list(params)[i] for i in pair)
+            message = f"split: expected arrays apart in memory, got an overlap of {one!r} and {other!r}"
+            raise OverlapError(message, hint="give one of them memory of its own, .copy()")
         self._last: tuple[list[Any], list[str]] = [], []
 
     # ---- Lines ----
@@ -302,7 +303,6 @@ class ArraySplit:
         """
         with self._lock:
             arrays = self._arrays()
-            refuse_overlaps(list(arrays.values()), [], [])
             saved, values = read_checkpoint(path, arrays)
             try:
                 load = self._loading(saved)

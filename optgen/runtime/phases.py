@@ -12,7 +12,10 @@ from ..errors import ArgumentError, ArrayError, StateError, shown
 from ..ir.rule import PHASE
 from .arrays import Array
 
-__all__ = ["another_list", "expect_one_phase", "expect_phase", "expect_phase_number", "expect_whole_step", "next_phase"]
+__all__ = [
+    "another_list", "expect_one_phase", "expect_one_with_phases", "expect_phase", "expect_phase_number",
+    "expect_whole_step", "next_phase",
+]  # fmt: skip
 
 
 def next_phase(phases: Sequence[str], group: Mapping[str, Array]) -> int:
@@ -48,6 +51,13 @@ def expect_one_phase(what: str, rule: str, phases: Sequence[str]) -> None:
             f"{what}: expected a rule whose step takes one gradient, got {rule} with the phases {', '.join(phases)}"
         )
         raise ArgumentError(message, hint="step its parameters by an optimiser of their own")
+
+
+def expect_one_with_phases(found: Sequence[str]) -> None:
+    """ArgumentError for several parts of a chain whose steps have phases."""
+    if len(found) > 1:
+        message = f"expected one part with phases in a chain, got {' and '.join(found)}"
+        raise ArgumentError(message, hint="each of them takes gradients at points of its own: use one of them")
 
 
 def expect_whole_step(what: str, phases: Sequence[str], number: int) -> None:

@@ -105,7 +105,10 @@ def _from_kernel(binding: Binding, row: int, checked: Rule) -> dict[str, Any]:
     """
     kernel = binding.kernel
     extents = {a.target: extent_of(a.value) for a in (*kernel.rule.scalars, *kernel.rule.body)}
-    shape = binding.rows[row].form.shape
+    shape, block = binding.rows[row].form.shape, binding.rows[row].form.block
+
+    def shape_of(extent: Extent) -> tuple[int, ...]:
+        return interp.shape_of(extent, shape, checked.matrices, block)
 
     def value(name: str, declared: Extent) -> Any:
         extent = extents[name]
@@ -116,18 +119,18 @@ def _from_kernel(binding: Binding, row: int, checked: Rule) -> dict[str, Any]:
         elif extent == Extent.TENSOR:
             found = float(binding.cells[row, kernel.group.cells[name]])
         else:
-            found = _several(binding, row, name, extent).reshape(interp.shape_of(extent, shape, checked.matrices))
+            found = _several(binding, row, name, extent).reshape(shape_of(extent))
         if declared <= Extent.TENSOR:
             return found
-        return np.array(np.broadcast_to(found, interp.shape_of(declared, shape, checked.matrices)))
+        return np.array(np.broadcast_to(found, shape_of(declared)))
 
     return {report.name: value(report.value, report.extent) for report in checked.reports}
 
 
 def _several(binding: Binding, row: int, name: str, extent: Extent) -> Any:
-    """The values of matrices, rows or columns in the space of a tensor."""
+    """The values of matrices, rows, columns or blocks in the space of a tensor."""
     own = binding.rows[row]
     count, number = own.form.counts[extent], binding.kernel.sweeps.small(extent).index(name)
     begins = dict(zip(_SEVERAL, [*accumulate(own.form.numbers)][1:], strict=False))
-    begin = begins[extent] + number * count
+    begin = begins[Extent.ROW if extent == Extent.BLOCK else extent] + number * count
     return own.space[begin : begin + count]

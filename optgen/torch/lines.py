@@ -16,6 +16,7 @@ from ..optimiser.chain import Chain
 from ..optimiser.division import SplitLine, in_line
 from ..runtime.phases import expect_one_phase
 from .classes import chain
+from .inputs import LOSS
 from .optimizer import Adapter, naming_of, step_of
 from .options import ChainOptions, Options
 
@@ -68,7 +69,7 @@ def inputs_of_lines(members: Sequence[Adapter], given: Mapping[str, Any], loss: 
     for name in given:
         if not any(name in own for own in names):
             raise ArgumentError(f"step: expected inputs that a rule takes, got {name!r}, which none does")
-    given = given if loss is None else {"loss": loss, **given}
+    given = given if loss is None else {LOSS: loss, **given}
     return [{name: value for name, value in given.items() if name in own} for own in names]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -225,9 +226,11 @@ class Adapter(Optimizer):
         """
         with self._engine.lock:
             self._engine.expect_rest("set a state")
-            if not any([p is q for group in self.param_groups for q in group["params"]]):
+            owners = [i for i, group in enumerate(self.param_groups) if any([p is q for q in group["params"]])]
+            if not owners:
                 raise ArgumentError(f"expected a parameter of this {self._naming.name}, got another {type(p).__name__}")
-            copies = copies_of_states(self._naming, p, values)
+            hypers = Groups(self._naming).values_of(self.param_groups[owners[0]], owners[0])
+            copies = copies_of_states(self._naming, p, hypers, values)
             undisturbed(lambda: self.state[p].update(copies))
 
     def state_of_all(self) -> dict[str, float]:
@@ -262,7 +265,8 @@ class Adapter(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
         with self._engine.lock:
-            handle = self.register_state_dict_post_hook(self._name_rule, prepend=True)  # before those of the caller
+            name = partial(name_rule, self._naming, self._states.group)
+            handle = self.register_state_dict_post_hook(name, prepend=True)  # before those of the caller
             try:
                 saved: dict[str, Any] = super().state_dict()
             finally:
@@ -288,10 +292,6 @@ class Adapter(Optimizer):
         with self._engine.lock:
             self._engine.expect_rest("load a state")
             undisturbed(lambda: self._load_between(expect, keep, state_dict))
-
-    @staticmethod
-    def _name_rule(optimiser: Adapter, saved: dict[str, Any]) -> None:
-        name_rule(optimiser._naming, optimiser._states.group, saved)
 
     def _load_between(
         self, expect: Callable[..., Any], keep: Callable[..., None], state_dict: Mapping[str, Any]
@@ -331,7 +331,7 @@ class Adapter(Optimizer):
         """Look at everything anew in the next step. `together`: the states of all parameters."""
         naming, groups = self._naming, Groups(self._naming)
         self._groups = groups
-        self._states = TensorStates(naming, groups.what)
+        self._states = TensorStates(naming, groups)
         self._states.group = dict(together)
         self._ways = TensorWays(naming, groups, weakref.ref(self))
         if "_engine" in vars(self):

@@ -7,6 +7,7 @@ there are parameters. What the constructor refuses is refused at once.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from copy import copy
 from typing import Any
 
 import torch
@@ -66,13 +67,10 @@ class ChainOptions:
     """A chain of optgen, which has no parameters, as what makes one for tensors. It takes copies of the parts."""
 
     def __init__(self, core: Chain, chain: Callable[..., Any]) -> None:
-        self.core, self.chain = core, chain
+        self.core, self.chain = copy(core), chain
         self.made([torch.nn.Parameter(torch.zeros(1, 1, device="cpu"))])
         self.name = core.rule.name
 
     def made(self, params: Any) -> Any:
         """The optimiser of these parameters."""
         return self.chain(params, self.core)
-
-    def __repr__(self) -> str:
-        return repr(self.core)

@@ -289,11 +289,9 @@ class Split(Optimizer):
         expect_layout(self.param_groups, saved)
         parts: dict[str, dict[str, Any]] = {name: {"state": {}, "param_groups": []} for name in members}
         for i, (own, group) in enumerate(zip(self.param_groups, saved["param_groups"], strict=True)):
-            expected, got = (f"{g.get(RULE)} in the line {g.get(LINE)}" for g in (own, group))
-            if LINE not in group:
-                got = f"one of {saved.get('rule', 'no split')}"
-            if got != expected:
-                message = f"group {i}: expected a state of {expected}, got {excerpt(got)}"
+            expected = f"{own[RULE]} in the line {own[LINE]}"
+            if (got := _origin(saved, group)) != expected:
+                message = f"group {i}: expected a state of {expected}, got one of {excerpt(got)}"
                 raise StateError(message, hint="make the split with the lines that it was saved with")
             part = parts[own[LINE]]
             part["param_groups"].append(group)
@@ -341,6 +339,12 @@ class Split(Optimizer):
             if groups := self._groups_of(line.name):
                 member = self._members[line.name] = line.rule.made([{"params": list(groups[0]["params"])}])
                 member.__setstate__({"state": self.state, "param_groups": groups, **more.get(line.name, {})})
+
+
+def _origin(saved: Mapping[str, Any], group: Mapping[str, Any]) -> str:
+    """What a saved group is of."""
+    said = [group.get(RULE), group.get(LINE)] if LINE in group else [saved.get(RULE, "an optimiser that is no split")]
+    return " in the line ".join(x if isinstance(x, str) else shown(x) for x in said)
 
 
 def _name_rules(optimiser: Any, saved: dict[str, Any]) -> None:
