@@ -257,9 +257,7 @@ class PartEngine:
     def lock(self) -> RLock:
         return self._chain.lock
 
-    def step(
-        self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any], phase: Any = None
-    ) -> NoReturn:
+    def step(self, *_: Any) -> NoReturn:
         raise self._refusal()
 
     @property
