@@ -140,6 +140,7 @@ def kernel_source(
         "courses": [CourseText(name, each) for each, name in courses.items()],
         "targets": [target for target in TARGETS if isa in ("", target.isa)],
         "reduce": reductions() if small_loops else "",
+        "blocks": any(low.block is not None for low in lowered),
         "random": random_numbers() if draws else "",
     }
     opening = headers("kernel.h", reduces=bool(small_loops) or draws)
@@ -168,10 +169,9 @@ def _kernel(
     slabs: list[SlabText] = []
     work: list[SweepText | SmallLoopText] = []
     all_stages = [stage for stretch in stages(plan) for stage in stretch]
-    in_slabs = plan.rule.tiled and plan.rule.block is None
     for stage, crosses in zip(all_stages, crossing(all_stages), strict=True):
         local: list[SweepText | SmallLoopText] = []
-        begins = f"{name}_slab{len(slabs) + 1}" if in_slabs and stage.local else ""
+        begins = f"{name}_slab{len(slabs) + 1}" if plan.rule.tiled and stage.local else ""
         for each in stage.work:
             slab = "" if local else begins
             if isinstance(each, Sweep):
@@ -194,7 +194,8 @@ def _kernel(
         work += local
         if begins:
             kept = _shared(crosses | rule.reported, storage) | _left(stage, storage)
-            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype)))
+            blocks = plan.rule.block is not None
+            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype), blocks))
     if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
         slabs, work = [], [replace(each, slab="") for each in work]
     return KernelText(
@@ -238,7 +239,7 @@ def _left(stage: Stage, storage: Storage) -> set[KeptArray]:
 def _moved(plan: Sweeps, ctype: c.CType) -> list[str]:
     """Where the arrays and states begin for some matrices of a tensor."""
     kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
-    counted = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns"}
+    counted = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.BLOCK: "rows"}
     moves = [f"elements, {ctype.name}"] * len(plan.rule.arrays)
     moves += [f"{counted[e]}, double" if e in counted else "" for e in kept]
     return [f"OPTGEN_FROM({i}, {move})," if move else f"tensor->at[{i}]," for i, move in enumerate(moves)]
