@@ -7,7 +7,7 @@ instruction set. What the template must know of a rule comes to it as typed data
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from .. import __version__
@@ -132,7 +132,7 @@ def kernel_source(
         "version": __version__,
         "file": file or "a spec",
         "reference": rule.reference,
-        "formulas": [text.formula(assign) for assign in summary.shown(rule)],
+        "formulas": list(_formulas(checked)),
         "definitions": list(dict.fromkeys(definitions)),
         "kernels": kernels,
         "small_loops": [SmallLoopText(name, body, tiled) for (body, tiled), name in small_loops.items()],
@@ -145,6 +145,13 @@ def kernel_source(
     }
     opening = headers("kernel.h", reduces=bool(small_loops) or draws)
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
+
+
+def _formulas(checked: Sequence[Rule]) -> Iterator[str]:
+    """The lines of the first variant, phase by phase."""
+    for name, variants in summary.phases(checked) if len(checked) > 1 else [(checked[0].phase, slice(1))]:
+        yield from [f"{name}:"] if name else []
+        yield from (text.formula(assign) for assign in summary.shown(checked[variants][0]))
 
 
 def _kernel(
