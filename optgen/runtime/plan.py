@@ -25,7 +25,7 @@ from .members import BoundMember, Member, bind_members
 from .reports import of_kernels
 from .slots import Key
 
-__all__ = ["ListForm", "StepPlan", "StepPlans", "key_of_list", "plan_of_list"]
+__all__ = ["StepPlan", "StepPlans", "in_phase", "key_of_list", "plan_of_list", "plan_of_members"]
 
 #: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
 #: are stepped together, or one by one, however many they are.
@@ -71,7 +71,7 @@ class StepPlan:
     members
         The parameters that kernels step.
     states
-        The states of the members.
+        The states of the members, which the plans of several phases may share.
     form
         The list in which they stand.
     rules
@@ -93,7 +93,7 @@ class StepPlan:
         cut: Sequence[Any] = (),
         bound: bool,
     ) -> None:
-        self._library, self._form, self._states = library, form, states
+        self._library, self._form, self.states = library, form, states
         self.members = members
         self.slots = [member.slot for member in members]
         self.others, self.standing = form.others, form.standing
@@ -190,8 +190,8 @@ class StepPlan:
 
     @property
     def steps(self) -> int:
-        """How many steps its clock has counted."""
-        return 0 if self._clock is None else self._clock.n
+        """How many steps its clock has counted; of an earlier phase, how often it has run."""
+        return 0 if self._clock is None else self._bound.done
 
     @property
     def counts(self) -> set[int]:
@@ -202,9 +202,9 @@ class StepPlan:
     def settle(self) -> int:
         """Make the slots count together, if any of them was given another count. Gives how many steps their clock has
         counted."""
-        clock = self._states.clock
+        clock = self.states.clock
         if clock is None or not clock.whole:
-            clock = self._states.restart()
+            clock = self.states.restart()
         if clock is not self._clock:
             self._bound.follow(clock, self._sets)
             self._clock = clock
@@ -226,7 +226,7 @@ class StepPlan:
             The gradients of the whole list, and its other inputs, as they were given.
         """
         clock = self._clock
-        if clock is None or not clock.whole or clock is not self._states.clock:
+        if clock is None or not clock.whole or clock is not self.states.clock:
             self.settle()
         if self._mark_changed is not None:  # before, so that nothing comes between a change and its count
             self._mark_changed(self._changed)
@@ -271,6 +271,23 @@ def plan_of_list(
     return StepPlan(library, bound, states, form, rules=rules, cut=cut, bound=True)
 
 
+def plan_of_members(
+    library: ArrayLibrary,
+    members: Sequence[BoundMember],
+    states: BoundStates,
+    rules: Sequence[Rule],
+    standing: Sequence[int],
+    given: int,
+) -> StepPlan | None:
+    """The plan of a list of members that other lists have had; None unless all that a step writes is apart.
+
+    `given`: how many gradients and other inputs the list has. The rest is as in `StepPlan`.
+    """
+    form = ListForm(len(members), given, range(len(members)), range(given), (), standing)
+    plan = StepPlan(library, members, states, form, rules=rules, bound=False)
+    return plan if plan.apart else None
+
+
 class StepPlans:
     """The plans of an optimiser by the identities of their parameters; the oldest makes room for the newest. And the
     members of these plans, of each parameter the newest, for lists that no plan knows.
@@ -297,13 +314,22 @@ class StepPlans:
         found = [member for identity in key if (member := self._members.get(identity)) is not None]
         return found if len({id(member.slot) for member in found}) == len(key) else []
 
+    def states(self, key: Key, phases: int, slots: Sequence[ParameterSlot]) -> BoundStates | None:
+        """The states of these slots, if a plan for the list of this key has bound them in one of so many phases."""
+        plans = (self.of(in_phase(key, number)) for number in range(phases))
+        return next((plan.states for plan in plans if plan is not None and plan.states.are_of(slots)), None)
+
     def __len__(self) -> int:
         return len(self._plans)
 
-    def keep(self, key: Key, plan: StepPlan) -> None:
-        """Keep a plan, and its members if they are new. What breaks this off leaves nothing kept."""
+    def keep(self, key: Key, plan: StepPlan, phase: int = 0) -> None:
+        """Keep a plan for a phase, and its members if they are new. What breaks this off leaves nothing kept."""
         try:
-            self._keep(key, plan)
+            self._keep(in_phase(key, phase), plan)
+            for i, member in zip(plan.places, plan.members, strict=True) if plan.shared else ():
+                self._forget_member(member.slot)
+                self._members[key[i]] = member
+                member.slot.known_as = key[i]
         except BaseException:
             self.clear()
             raise
@@ -320,10 +346,6 @@ class StepPlans:
         while self._size > MOST_PLANS * self._slots:
             self._drop(self._oldest)
             self._oldest += 1
-        for i, member in zip(plan.places, plan.members, strict=True) if plan.shared else ():
-            self._forget_member(member.slot)
-            self._members[key[i]] = member
-            member.slot.known_as = key[i]
 
     def clear(self) -> None:
         for number in list(self._plans):
@@ -358,3 +380,8 @@ class StepPlans:
 
 def key_of_list(params: Sequence[Any]) -> Key:
     return tuple(map(id, params))
+
+
+def in_phase(key: Key, number: int) -> Key:
+    """What the plan of such a list is kept by, in the phase of this number."""
+    return (number, *key) if number else key

@@ -97,9 +97,9 @@ class SmallStates:
         """Whether there are tensors that PyTorch must write."""
         return bool(self._asked)
 
-    def prepare(self) -> None:
-        """Notes what the counts of tensors that PyTorch writes will be."""
-        self._then = [each.array + 1 if counts else each.array for each, counts in self._asked]
+    def prepare(self, counts: bool) -> None:
+        """Notes what the counts of tensors that PyTorch writes will be; `counts`: whether the step does."""
+        self._then = [each.array + counts if is_count else each.array for each, is_count in self._asked]
 
     def finish(self) -> None:
         """Writes the tensors that the runtime did not write. May be done again."""

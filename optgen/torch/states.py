@@ -53,6 +53,11 @@ class TensorStates:
         self.group: dict[str, Array] = {}
         self._plans: dict[Any, set[int]] = {}  # by parameter
 
+    by_identity = True
+
+    def has_begun(self, slot: TensorSlot) -> bool:
+        return bool(slot.kept)
+
     def find(
         self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
     ) -> list[TensorSlot]:
