@@ -68,7 +68,7 @@ def test_what_takes_long_is_worth_a_course():
     assert courses(planned("delta = eta*(sqrt(g) + g/3 if t % 10 == 0 else g)")) == [(0, "", "p g", "p", "")]
 
 
-@pytest.mark.parametrize("function, count", [("h**eta", 2), ("exp(h)", 1)])
+@pytest.mark.parametrize(("function", "count"), [("h**eta", 2), ("exp(h)", 1)])
 def test_a_power_is_worth_a_course_where_a_function_that_takes_less_is_not(function, count):
     plan = planned(f"m = 0.9*m + g\nh = 0.9*h + g*g\ndelta = m*({function} if eta > 1 else sqrt(h))", f"{M}\n{H}")
     assert len(plan.sweeps) == count
