@@ -92,6 +92,30 @@ def test_a_step_is_done_and_counted_or_neither(every: int, name: str, before: in
         assert set(counts) == {before, before + 1}
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("before", [0, 1, 2], ids=["the first phase", "the second phase", "a later step"])
+@pytest.mark.parametrize("every", [pytest.param(7, marks=pytest.mark.slow), 37])
+def test_a_phase_is_done_or_not(every: int, before: int, backend: str) -> None:
+    def begun(phases: int) -> tuple[Any, list[Any]]:
+        opt, ps = optgen.chain(optgen.SAM(0.5), optgen.ADAM(eta=0.1), backend=backend), arrays()
+        for number in range(phases):
+            opt.step(ps, gradients(number))
+        return opt, ps
+
+    expected = [seen(*begun(phases)) for phases in range(before + 3)]
+    done: list[int] = []
+    for opt, ps in each_point(lambda: begun(before), lambda made: made[0].step(made[1], gradients(before)), every):
+        (t,) = {opt.state(p)["t"] for p in ps}
+        done.append(2 * t + opt.rule.phases.index(opt.phase))
+        assert seen(opt, ps) == expected[done[-1]], f"point {len(done)}: at phase {done[-1]}"
+        for later in range(done[-1], before + 2):
+            opt.step(ps, gradients(later))
+        assert seen(opt, ps) == expected[-1], f"point {len(done)}: another phase than this"
+    assert done == sorted(done)
+    assert {*done} <= {before, before + 1}
+    assert done
+
+
 def test_work_goes_on_where_it_was_broken_off() -> None:
     done: list[int] = []
 
