@@ -227,9 +227,8 @@ class Binding:
         addresses = {clock: int(ffi.cast("intptr_t", cells)) for clock, cells in self._scalars.items()}
         self.table["scalars"] = [addresses[clock] for clock in clocks]
 
-    def scalar(self, row: int, name: str) -> float:
-        """A scalar of the last step, as a tensor had it."""
-        number = next(i for i, assign in enumerate(self.kernel.sweeps.scalars) if assign.target == name)
+    def scalar(self, row: int, number: int) -> float:
+        """A scalar of the last step, by its number, as a tensor had it."""
         return float(self._scalars[self._clocks[row]][number])
 
     def run(self, values: Sequence[ValuesByCount], step: int, threads: int, grain: int | None = None) -> None:

@@ -92,6 +92,25 @@ def test_a_step_is_done_and_counted_or_neither(every: int, name: str, before: in
         assert set(counts) == {before, before + 1}
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_that_does_not_count_changes_what_always_does_or_nothing(backend: str) -> None:
+    def begun() -> tuple[Any, list[Any]]:
+        opt, ps = optgen.chain(optgen.LossScale(8.0), optgen.ADAM(), backend=backend), arrays()
+        opt.step(ps, gradients(0))
+        return opt, ps
+
+    opt, ps = begun()
+    expected = seen(opt, ps)
+    found: list[tuple[float, float]] = []
+    for opt, ps in each_point(begun, lambda made: made[0].step(made[1], [np.nan * g for g in gradients(1)]), 23):
+        found.append((float(opt.state()["scale"]), float(opt.state()["good"])))
+        opt.set_state(ps[0], scale=8.0, good=1.0)
+        assert seen(opt, ps) == expected
+        assert {opt.state(p)["t"] for p in ps} == {1}
+    assert found == sorted(found, reverse=True)
+    assert set(found) == {(8.0, 1.0), (4.0, 0.0)}
+
+
 def test_work_goes_on_where_it_was_broken_off() -> None:
     done: list[int] = []
 
