@@ -60,13 +60,15 @@ def test_a_rule_is_one_class_with_a_signature_a_docstring_and_annotations(name):
         assert words in doc
     states = {state.name: state for rule in SPECS[name].rules for state in rule.states}
     for state in states.values():
-        assert f"{state.name}: {state.doc}; {kept(state.extent, spec.matrices)}; starts as " in doc
+        assert f"{state.name}: {state.doc}; {kept(state, spec.matrices)}; starts as " in doc
     said = doc[doc.index("State, for every parameter:") :].split("\n\n")[0]
     assert len(said.splitlines()) == 1 + max(1, len(states))
     assigned = {assign.target for assign in SPECS[name].open[0].body}
     shown = "p ← p − Δ" if "delta" in assigned and not spec.part else "Δ ← " if "delta" in assigned else "p ← "
     assert f"\n    {shown}" in doc
     assert ("A part of chains" in doc) == (name in PARTS)
+    for report in spec.reports:
+        assert f"{report.name}: {report.doc}; " in doc
     assert "backend=" in doc
 
 
