@@ -161,9 +161,13 @@ def test_a_chain_is_saved_as_a_whole(file):
     twin.load(file, params)
     assert twin[0].eta == 0.5
     assert bits(twin, list(params.values())) == bits(opt, list(params.values()))
-    with pytest.raises(ArgumentError, match="part 0 of a chain has hyperparameters and states, and no steps of its own"):
+    with pytest.raises(
+        ArgumentError, match="part 0 of a chain has hyperparameters and states, and no steps of its own"
+    ):
         opt[0].save(file, params)
-    with pytest.raises(ArgumentError, match="part 1 of a chain has hyperparameters and states, and no steps of its own"):
+    with pytest.raises(
+        ArgumentError, match="part 1 of a chain has hyperparameters and states, and no steps of its own"
+    ):
         opt[1].load(file, params)
 
 
