@@ -3,6 +3,7 @@
     from optgen import ADAM            a shipped rule; `optgen list` shows them
     optgen.load("my.toml")             a rule of one's own, compiled on first use
     from optgen import chain           several as one: chain(ClipNorm(1.0), WeightDecay(1e-4), ADAM())
+    from optgen import split           several for one model, chosen by name and shape
     from optgen import cosine, ...     hyperparameters that change with the step: ADAM(eta=cosine(0.1, steps=1000))
     from optgen import param, Params, gradient, update, train, stop, throttle, epochs
 
@@ -28,6 +29,7 @@ HOMES = {
     "Optimiser": "optimiser.chain",
     "chain": "optimiser.chain",
     "load": "optimiser.classes",
+    "split": "optimiser.split",
     "constant": "optimiser.schedules",
     "cosine": "optimiser.schedules",
     "exponential": "optimiser.schedules",

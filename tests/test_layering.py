@@ -32,7 +32,7 @@ WINGS: dict[str, tuple[str, str]] = {
     ),
     "runtime": ("frozen errors paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
     "optimiser": (
-        "errors names paths former ir language interpreter notation compiler runtime once optgen numpy",
+        "frozen errors names paths former ir language interpreter notation compiler runtime once optgen numpy",
         "safetensors",
     ),
     "training": ("errors former numpy autograd", "rich"),

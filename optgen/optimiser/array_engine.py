@@ -172,7 +172,8 @@ class ArrayEngine:
             raise StateError(f"{len(fitting)} loaded states of shape {p.shape} wait for their parameters", hint=hint)
         return fitting[0] if fitting else None
 
-    def _saved_settings(self) -> dict[str, Any]:
+    def saved_settings(self) -> dict[str, Any]:
+        """What a state dict has beside states."""
         settings = self.settings
         return {
             "format": FORMAT,
@@ -182,17 +183,21 @@ class ArrayEngine:
         }
 
     def state_dict(self) -> dict[str, Any]:
-        saved = self._saved_settings() | {"parameters": self.states.saved()}
+        saved = self.saved_settings() | {"parameters": self.states.saved()}
         if self.states.group:
             saved["group"] = {name: array.copy() for name, array in self.states.group.items()}
         return saved
 
     def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
+        self.expect_loadable()
+        to_its_end(self.loading(saved, params))
+
+    def expect_loadable(self) -> None:
+        """ArgumentError where no state can be loaded now."""
         self.engine.expect_rest("load a state")
         self.engine.expect_training("load a state")
-        to_its_end(self._loading(saved, params))
 
-    def _loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None) -> Callable[[], bool]:
+    def loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None) -> Callable[[], bool]:
         """What takes over a saved state, which is read and checked here: it may be begun anew at any point."""
         values, slots, group = self._read_state(saved)
         if params is not None:
@@ -299,7 +304,7 @@ class ArrayEngine:
             raise StateError(
                 message, hint="give the arrays themselves, not copies; let go of those that are not needed"
             )
-        write_checkpoint(path, self._saved_settings(), arrays, slots, self.states.group)
+        write_checkpoint(path, self.saved_settings(), arrays, slots, self.states.group)
 
     def load(self, path: FilePath, params: Parameters) -> None:
         self.engine.expect_rest("load a checkpoint")
@@ -310,7 +315,7 @@ class ArrayEngine:
         saved, values = read_checkpoint(path, arrays)
         begun = {name: entry for name, entry in saved["parameters"].items() if entry is not None}
         try:
-            load = self._loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
+            load = self.loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
         except (StateError, HyperparameterError, ArgumentError) as error:
             raise type(error)(f"{path}: {error.message}", hint=error.hint) from None
 

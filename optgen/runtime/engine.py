@@ -71,6 +71,8 @@ class StepEngine:
         self._new: list[Reports] = []
         #: Whether parameters have the values that they are evaluated with.
         self.evaluating = False
+        #: What is called once, by the next step, when that is checked and has not changed anything.
+        self.when_checked: Callable[[], None] | None = None
         self.begin_anew(hypers, states, ways)
         _ENGINES.add(self)
 
@@ -95,6 +97,13 @@ class StepEngine:
         if self.evaluating:
             message = f"expected to {what} in training mode, got evaluation mode"
             raise ArgumentError(message, hint="opt.train() first: it gives parameters their values of training back")
+
+    def checked(self) -> None:
+        """Called where nothing is left to be checked, and nothing has changed: an error of another step that waits for
+        this refuses this one too."""
+        then, self.when_checked = self.when_checked, None
+        if then is not None:
+            then()
 
     def leave_step(self) -> None:
         """In the child of a fork: whatever other threads did is not done here."""
@@ -173,6 +182,8 @@ class StepEngine:
             places = range(len(params)) if plan.places is None else plan.places
             at = [(id(params[i]), plan.standing[i]) for i in places]
             self._refuse_lacking(at, plan.members, sets)
+        if self.when_checked is not None:
+            self.checked()
         if plan.reports is not None:
             self._report(plan.reports)
         return plan.run(sets, self.states.group, inputs) or self._refused(plan, inputs, sets)
@@ -338,6 +349,8 @@ class StepEngine:
     def _others_too(self, plan: StepPlan, run: Callable[[], bool], rest: Accepted, params: list[Any]) -> bool:
         """The others of a plan first, since what the array library refuses is refused before anything has changed;
         then the kernels."""
+        if not rest.members:
+            self.checked()
         if plan.others and not rest.members:
             self.ways.step_foreign([params[i] for i, _ in plan.others])
         done = plan.settle() + 1
@@ -365,6 +378,7 @@ class StepEngine:
             return counts if then is None else then()
 
         try:
+            self.checked()
             return to_its_end(work)
         except BaseException:
             if not written:

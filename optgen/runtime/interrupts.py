@@ -8,7 +8,7 @@ signals wait.
 
 from __future__ import annotations
 
-import signal
+import _signal  # the functions of `signal` without enumerations, which take most of their time
 import threading
 from collections.abc import Callable
 from types import FrameType
@@ -18,6 +18,7 @@ __all__ = ["to_its_end", "undisturbed"]
 
 T = TypeVar("T")
 
+_NUMBERS = tuple(map(int, _signal.valid_signals()))
 #: How often work is begun anew. More interrupts than that come from the work itself.
 _MOST = 8
 
@@ -46,14 +47,14 @@ def undisturbed(work: Callable[[], T]) -> T:
     handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
     came: list[tuple[int, FrameType | None]] = []
     try:
-        for number in map(int, signal.valid_signals()):
-            handler = signal.getsignal(number)
+        for number in _NUMBERS:
+            handler = _signal.getsignal(number)
             if callable(handler):
                 handlers[number] = handler
-                signal.signal(number, lambda *signalled: came.append(signalled))
+                _signal.signal(number, lambda *signalled: came.append(signalled))
         return work()
     finally:
         for number, handler in handlers.items():
-            signal.signal(number, handler)
+            _signal.signal(number, handler)
         for number, frame in came:
             handlers[number](number, frame)

@@ -4,6 +4,7 @@
     optim.LAMB(model.parameters(), lr=1e-3)        every other rule that ships
     optim.load("my.toml")                          the class of a rule of one's own
     optim.chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())
+    optim.split(model, matrices=optim.Lion.options(), rest=optim.AdamW.options())       several rules as one optimiser
 
 All are subclasses of `torch.optim.Optimizer`. The rules that torch has too derive from torch's own classes. Anything
 else in torch.optim, such as LBFGS, is torch's own. PyTorch 2.5 or newer is required. A class is made when it is first
@@ -30,9 +31,15 @@ from ..optimiser.classes import shipped_class
 from .classes import adapted
 from .classes import chain as chain
 from .classes import load as load
+from .named import groups as groups
 from .optimizer import Adapter
+from .options import Options as Options
+from .split import Split as Split
+from .split import split as split
 
-_OWN = ("Adapter", "Optimizer", "chain", "load", "lr_scheduler", "swa_utils")
+_OWN = (
+    "Adapter", "Optimizer", "Options", "Split", "chain", "groups", "load", "lr_scheduler", "split", "swa_utils"
+)  # fmt: skip
 
 # As modules too: `from optgen.torch.lr_scheduler import StepLR`.
 sys.modules |= {f"{__name__}.lr_scheduler": lr_scheduler, f"{__name__}.swa_utils": swa_utils}

@@ -30,7 +30,7 @@ from .naming import STEP, Naming
 from .param_groups import Groups, called
 from .tensors import count_dtype, has_memory, local
 
-__all__ = ["OF_ALL", "copies_of_states", "expect_state", "fitting"]
+__all__ = ["OF_ALL", "copies_of_states", "expect_layout", "expect_state", "fitting", "unwrapped"]
 
 #: Where the states of all parameters together are kept in a saved group.
 OF_ALL = "of_all_parameters"
@@ -90,7 +90,7 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
     StateError
         Unless it is of this rule, and of the parameters in these groups.
     """
-    _expect_layout(own, saved)
+    expect_layout(own, saved)
     groups = [dict(group) for group in saved["param_groups"]]
     guess = not _says_its_rule(naming, saved)
     for i, other in enumerate(groups):
@@ -107,14 +107,14 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
         for j, (p, q) in enumerate(zip(group["params"], other["params"], strict=True)):
             what = called(own, number)
             number += 1
-            if names and saved_names and _unwrapped(names[j]) != _unwrapped(saved_names[j]):
+            if names and saved_names and unwrapped(names[j]) != unwrapped(saved_names[j]):
                 message = f"{what}: expected a state of that name, got one of {excerpt(saved_names[j])}"
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
             _expect_states(naming, what, p, saved["state"].get(q) or {}, needed[p.dim() >= 2], guess=guess)
     return {**saved, "param_groups": groups}
 
 
-def _expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> None:
+def expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> None:
     """StateError unless it is a state dict with as many groups and parameters."""
     if not (isinstance(saved, Mapping) and {"state", "param_groups"} <= saved.keys()):
         got = ", ".join(map(str, list(saved)[:3])) or "nothing" if isinstance(saved, Mapping) else type(saved).__name__
@@ -237,7 +237,7 @@ def _needed(naming: Naming, variants: Mapping[bool, int] | None) -> dict[bool, l
     return needed
 
 
-def _unwrapped(name: str) -> str:
+def unwrapped(name: str) -> str:
     """The name that a parameter has in the module itself."""
     return ".".join(part for part in name.split(".") if part not in _WRAPPERS)
 

@@ -19,7 +19,7 @@ from ..optimiser.inputs import expect_inputs, numbers_of
 from ..runtime.lacking import Lacking
 from .naming import Naming
 
-__all__ = ["expect_attributes", "expect_like", "numbers_given", "with_attributes"]
+__all__ = ["LOSS", "expect_attributes", "expect_like", "numbers_given", "with_attributes"]
 
 #: The number that a closure gives.
 LOSS = "loss"

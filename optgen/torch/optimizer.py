@@ -27,6 +27,7 @@ from ..runtime.shapes import first_group_states
 from .checkpoint import OF_ALL, copies_of_states, fitting
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
+from .options import Options
 from .param_groups import Groups, expect_group, named_parameters
 from .states import TensorStates
 from .tensor_library import TensorLibrary
@@ -59,6 +60,11 @@ class Adapter(Optimizer):
     _groups: Groups
     _ways: TensorWays
     _turns: Turns
+
+    @classmethod
+    def options(cls, *args: Any, **keywords: Any) -> Options:
+        """This rule with hyperparameters, given and checked as by the class, without parameters: a line of `split`."""
+        return Options(cls, args, keywords)
 
     # ---- Steps ----
 
@@ -166,10 +172,15 @@ class Adapter(Optimizer):
             if not self._engine.evaluating:
                 return
             with torch.no_grad():
-                for p, kept in list(self.state.items()):
-                    if isinstance(kept, dict) and ASIDE in kept:
+                for p, kept in self._kept():
+                    if ASIDE in kept:
                         p.copy_(kept.pop(ASIDE))
             self._engine.evaluating = False
+
+    def _kept(self) -> list[tuple[torch.Tensor, dict[str, Any]]]:
+        """The parameters with states; `state` may have those of other optimisers too, as in a split."""
+        params = [p for group in self.param_groups for p in group["params"]]
+        return [(p, self.state[p]) for p in params if isinstance(self.state.get(p), dict)]
 
     # ---- States ----
 
@@ -303,7 +314,7 @@ class Adapter(Optimizer):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
             self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
-        self._engine.evaluating = any([isinstance(kept, dict) and ASIDE in kept for kept in self.state.values()])
+        self._engine.evaluating = any([ASIDE in kept for _, kept in self._kept()])
         self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -348,6 +359,16 @@ def naming_of(optimiser: Adapter | type[Adapter]) -> Naming:
 def engine_of(optimiser: Adapter) -> StepEngine:
     """What steps the parameters of an optimiser and keeps their states."""
     return optimiser._engine
+
+
+def step_of(optimiser: Adapter) -> Callable[..., Any]:
+    """The step of an optimiser without its hooks."""
+    return optimiser._step
+
+
+def revival_of(cls: type[Adapter]) -> tuple[Callable[..., Adapter], tuple[Any, ...]]:
+    """A call that makes an optimiser of a class that has not begun; pickles may hold it."""
+    return vars(cls).get("_revival") or (cls.__new__, (cls,))
 
 
 def revive_by(made: Adapter | type[Adapter], revive: Callable[..., Adapter], *given: Any) -> None:

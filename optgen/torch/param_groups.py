@@ -28,7 +28,9 @@ from .naming import Naming
 from .strategies import ANOTHER_RULE
 from .tensors import compute_dtype
 
-__all__ = ["NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group"]
+__all__ = [
+    "NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group", "expect_shapes",
+]  # fmt: skip
 
 NO_SCHEDULE = "expected a number, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
@@ -241,6 +243,17 @@ def expect_group(naming: Naming, group: Mapping[str, Any], i: int) -> None:
         key = naming.hypers[hyper.name]
         if key in group and not _has(torch.Tensor, [[group[key]]]):
             _expect_value(naming, hyper, group[key], i)
+
+
+def expect_shapes(naming: Naming, usual: Mapping[str, Any], group: Mapping[str, Any], i: int, where: str) -> None:
+    """ArrayError for a parameter of a shape that the rule has no variant for. `usual` has what the group, number `i`,
+    does not say."""
+    full = {**usual, **naming.spelled({**group, "params": ()}, usual)}
+    if naming.strategy.steps_group(full):
+        return
+    variants = Groups(naming).variants_of(full, i)
+    for p, name in zip(group["params"], group["param_names"], strict=True):
+        variant_for(variants, tuple(p.shape), naming.name, what=f"{where}: {name}", hint="give it to another line")
 
 
 def _expect_value(naming: Naming, hyper: Hyper, value: Any, i: int) -> None:

@@ -157,7 +157,7 @@ def use_of(name: str) -> list[str]:
 
 RIGHT = """
 import numpy as np
-from optgen import ADAM, ClipNorm, Optimiser, chain, constant, cosine
+from optgen import ADAM, ClipNorm, Optimiser, chain, constant, cosine, split
 import optgen
 
 opt = ADAM(0.001, (0.9, 0.999), backend="interpreter")
@@ -171,6 +171,8 @@ opt.beta = 0.8, 0.9
 whole = chain(ClipNorm(1.0), opt)
 whole[1].eta = 0.25
 parts: Optimiser = Optimiser(ClipNorm(1.0), ADAM())
+several = split({"W": np.zeros((2, 2))}, matrices=opt, rest=ADAM(), rest_names="W")
+several["rest"].state_dict()
 """
 #: What is no call, and a word that says so.
 WRONG = {
@@ -187,6 +189,8 @@ WRONG = {
     "optgen.torch.LAMB([], lrr=1)": "lrr",
     "optgen.torch.LAMB()": "params",
     "optgen.torch.EMA([])": "EMA",
+    "optgen.torch.LAMB.options(lrr=1)": "lrr",
+    "optgen.torch.split()": "split",
 }
 
 

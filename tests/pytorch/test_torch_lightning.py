@@ -81,6 +81,26 @@ def test_averaged_weights_and_logged_rates_are_those_of_the_loop(name: str, tmp_
         torch.testing.assert_close(p.detach(), sum(weights) / len(weights))
 
 
+class TwoRules(example.Classifier):
+    """The example with a split, which is made of the module and not of its parameters."""
+
+    def configure_optimizers(self) -> Any:
+        return optim.split(self, matrices=optim.Lion.options(lr=1e-3), rest=optim.AdamW.options(lr=1e-2))
+
+
+def test_a_resumed_run_of_a_split_has_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(example, "Classifier", TwoRules)
+    monitor = LearningRateMonitor("step", log_momentum=True, log_weight_decay=True)
+    whole = example.train(None, {}, str(tmp_path / "whole"), 2, [monitor])
+    half = example.train(None, {}, str(tmp_path / "half"), 1, [])
+    half.save_checkpoint(tmp_path / "half-way", weights_only=False)
+    resumed = example.train(None, {}, str(tmp_path / "resumed"), 2, [], str(tmp_path / "half-way"))
+    assert all(map(torch.equal, whole.lightning_module.parameters(), resumed.lightning_module.parameters()))
+    with open(tmp_path / "whole" / "metrics.csv") as file:
+        rates = {key: float(row[key]) for row in csv.DictReader(file) for key in row if key.startswith("lr-")}
+    assert (rates["lr-Split/pg1"], rates["lr-Split/pg2"]) == (1e-3, 1e-2)
+
+
 def test_the_example_runs(capsys: pytest.CaptureFixture[str]) -> None:
     example.main()
     assert "epochs of LAMB" in capsys.readouterr().out

@@ -96,6 +96,40 @@ def test_a_chain_goes_through_the_trainer(tmp_path: Path) -> None:
     assert all(map(torch.equal, *(model.parameters() for model in models)))
 
 
+def test_a_split_goes_through_the_trainer_as_an_optimiser_and_as_what_makes_one(tmp_path: Path) -> None:
+    lines: dict[str, Any] = {
+        "matrices": optim.Lion.options(lr=1e-3),
+        "rest": optim.AdamW.options(lr=1e-3),
+        "rest_names": ("embed_tokens", "lm_head"),
+    }
+    models = [example.build() for _ in range(3)]
+    run = example.settings(str(tmp_path), STEPS)
+    for i, model in enumerate(models):
+        given: Any = {"optimizers": (optim.split(model, **lines), None)}
+        if i == 2:
+            given = {"optimizer_cls_and_kwargs": (optim.Split, {"params": model, **lines})}
+        trainer = Trainer(model, run, train_dataset=example.Counting(), **given)
+        trainer.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{STEPS // 2}") if i == 1 else None)
+        assert {group["rule"] for group in trainer.optimizer.param_groups} == {"Lion", "AdamW"}
+    assert all(map(torch.equal, *(model.parameters() for model in models[:2])))
+    assert all(map(torch.equal, *(model.parameters() for model in models[1:])))
+
+
+def test_a_split_goes_through_accelerate(tmp_path: Path) -> None:
+    def split(params: Any, **lines: Any) -> Any:
+        """Of a list without names: those of the example's two layers."""
+        return optim.split(zip(("0.weight", "0.bias", "2.weight", "2.bias"), params, strict=True), **lines)
+
+    lines = {"matrices": optim.Lion.options(lr=3e-3), "rest": optim.AdamW.options()}
+    run = with_accelerate.Run(split, lines)
+    run.train(0, 2)
+    run.accelerator.save_state(tmp_path)
+    expected = run.train(2, 4)
+    run = with_accelerate.Run(split, lines)
+    run.accelerator.load_state(tmp_path)
+    assert run.train(2, 4) == expected
+
+
 @pytest.mark.parametrize("module", [example, with_accelerate], ids=lambda module: module.__name__)
 def test_the_example_runs(module: Any, capsys: pytest.CaptureFixture[str]) -> None:
     module.main()

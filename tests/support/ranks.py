@@ -311,6 +311,28 @@ def a_step_counts_for_all_or_for_none() -> None:
     assert scaled.state_of_all() == {"scale": 4.0, "good": 0.0}
 
 
+def split_of(net: nn.Module) -> Any:
+    """Two rules, one of which needs norms over whole tensors and over all of its line."""
+    clipped = optgen.chain(optgen.ClipGlobalNorm(0.1), optgen.ADAMW())
+    return optim.split(net, matrices=optim.LAMB.options(lr=0.01), rest=clipped)
+
+
+def a_split_of_shards() -> None:
+    a = sharded()
+    b = twin(a)
+    opt, other = split_of(a), split_of(b)
+    train(a, opt, b, other)
+    expect_same_models(a, b, 1e-6)
+    weights, states = get_state_dict(a, opt)
+    saved = copy.deepcopy((weights, states))
+    again = sharded()
+    resumed = split_of(again)
+    set_state_dict(again, resumed, model_state_dict=saved[0], optim_state_dict=saved[1])
+    follow(a, opt, 3, 5)
+    follow(again, resumed, 3, 5)
+    expect_same_models(a, again)
+
+
 # ---- What is refused ----
 
 

@@ -1,0 +1,79 @@
+"""What a split of arrays is given: parameters by name, optimisers for its lines, gradients in the order of parameters.
+
+In: what a caller gave. Out: the same as plain dicts and lists, or an error that says what was expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from typing import Any
+
+import numpy as np
+
+from ..errors import ArgumentError, ArrayError, StateError, shown
+from .array_engine import ArrayEngine
+from .base import Optimiser, engine_of
+from .division import SplitLine, listed_names
+
+__all__ = ["array_engine", "in_order", "listed_values", "named_arrays", "optimiser_of"]
+
+_NAMED = 'such as {"W": W, "b": b}'
+
+
+def named_arrays(params: Any) -> dict[str, Any]:
+    """Parameters by name, from a mapping or from pairs."""
+    pairs = params.items() if isinstance(params, Mapping) else params
+    if isinstance(pairs, str | np.ndarray) or not isinstance(pairs, Iterable):
+        raise ArgumentError(f"split: expected parameters by name, got {type(params).__name__}", hint=_NAMED)
+    named: dict[str, Any] = {}
+    for i, pair in enumerate(pairs):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            message = f"split: expected pairs of a name and a parameter, got {type(pair).__name__} in place {i}"
+            raise ArgumentError(message, hint=_NAMED)
+        if pair[0] in named:
+            raise ArgumentError(f"split: expected one parameter of each name, got {pair[0]!r} twice")
+        named[pair[0]] = pair[1]
+    return named
+
+
+def optimiser_of(line: SplitLine) -> Optimiser:
+    """A copy of the optimiser that a line was given."""
+    given = line.rule
+    if isinstance(given, type) and issubclass(given, Optimiser):
+        message = f"split: {line.name}: expected an optimiser, got the class"
+        raise ArgumentError(message, hint=f"make one: {line.name}={given.__name__}()")
+    if not isinstance(given, Optimiser) or not isinstance(engine_of(given), ArrayEngine):
+        raise ArgumentError(f"split: {line.name}: expected an optimiser, got {shown(given)}", hint="such as ADAM(1e-3)")
+    if engine_of(given).begun:
+        message = (
+            f"split: {line.name}: expected an optimiser that has not stepped, got {type(given).__name__}, which has"
+        )
+        raise StateError(message, hint="make it anew: a split begins with states of its own")
+    return copy(given)
+
+
+def array_engine(opt: Optimiser) -> ArrayEngine:
+    engine = engine_of(opt)
+    assert isinstance(engine, ArrayEngine)
+    return engine
+
+
+def in_order(given: Any, names: Sequence[str], what: str) -> list[Any]:
+    """Something for each parameter, in their order."""
+    if isinstance(given, Mapping):
+        if given.keys() != set(names):
+            got = listed_names(map(str, given))
+            raise ArgumentError(f"expected {what} of {listed_names(names)}, got those of {got}")
+        return [given[name] for name in names]
+    return listed_values(given, what, len(names))
+
+
+def listed_values(given: Any, what: str, count: int | None = None) -> list[Any]:
+    if isinstance(given, np.ndarray) or not isinstance(given, Iterable):
+        hint = "opt.step({'W': W}, {'W': g}), or opt.step([W], [g])"
+        raise ArrayError(f"expected a sequence or mapping of {what}, got {type(given).__name__}", hint=hint)
+    values = list(given)
+    if count is not None and len(values) != count:
+        raise ArrayError(f"expected {what} of {count} parameters, got {len(values)}")
+    return values
