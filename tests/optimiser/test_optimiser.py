@@ -234,7 +234,7 @@ def test_a_step_of_nothing(backend):
 
 
 #: What is changed instead of the first hyperparameter, which is about how a state starts.
-LATER = {"Rprop": "etas2"}
+LATER = {"LossScale, ADAM": "interval", "Rprop": "etas2"}
 #: Each but AdaShift, which waits for ten gradients.
 AT_ONCE = [each for each in SUBJECTS if settings_of(part_of(make(each))).values and each != "AdaShift"]
 
