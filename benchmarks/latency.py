@@ -15,13 +15,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from optgen import ADAM, update
-from optgen.paths import BUILD
+from optgen.paths import BUILD, SPECS
 
 
 def process(*arguments: str, repeats: int = 1, **environment: str) -> float:
@@ -63,6 +64,29 @@ def slowest_rule() -> float:
     """
     done = [subprocess.run([sys.executable, "-c", program], check=True, capture_output=True) for _ in range(5)]
     return statistics.median(float(each.stdout) for each in done)
+
+
+def own_rule(name: str, repeats: int = 5) -> float:
+    """Seconds from `optgen.load` of a rule of one's own to the end of its first step, with an empty cache: the compiler
+    makes one kernel. What a process imports first, NumPy and optgen's own start, does not count."""
+    program = """if True:
+        import sys
+        import time
+        import numpy as np
+        import optgen
+        start = time.perf_counter()
+        optgen.load(sys.argv[1])().step([np.ones((16, 16), np.float32)], [np.ones((16, 16), np.float32)])
+        print(time.perf_counter() - start)
+    """
+    times = []
+    for _ in range(repeats):
+        with tempfile.TemporaryDirectory() as folder:
+            spec = Path(folder, f"{name}.toml")
+            spec.write_bytes((SPECS / spec.name).read_bytes())
+            done = subprocess.run([sys.executable, "-c", program, str(spec)], check=True, capture_output=True,
+                                  env=os.environ | {"OPTGEN_CACHE_DIR": f"{folder}/cache"})  # fmt: skip
+            times.append(float(done.stdout))
+    return statistics.median(times)
 
 
 def small_steps() -> dict[str, tuple[float, float]]:
@@ -153,6 +177,8 @@ def main() -> None:
     figures["import optgen, over import numpy"] = (max(0.0, both - numpy), 0.150)
     figures["the first ADAM() of a process, over import numpy and optgen"] = (rule - both, 0.150)
     figures["the slowest rule to load after that"] = (slowest_rule(), 0.020)
+    for name, most in (("lion", 0.3), ("adamp", 1), ("torch_adafactor", 1)):
+        figures[f"a spec of one's own, {name}, up to its first step"] = (own_rule(name), most)
     figures |= small_steps()
     ratios = growth()
     table = Table("what", "measured", "at most")

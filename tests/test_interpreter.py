@@ -18,6 +18,7 @@ import optgen
 from optgen import interpreter as interp
 from optgen.compiler import driver
 from optgen.ir import primitives as ops
+from optgen.ir.evaluate import block_size
 from optgen.ir.expr import Extent
 from optgen.ir.rule import Rule
 
@@ -194,7 +195,7 @@ def true_value(op: str, x: Sequence[float], y: Sequence[float]) -> tuple[float, 
 OPS = ("sum", "mean", "norm", "dot", "max", "min")
 
 
-def reducing(overs: Sequence[str], matrices: str = "", of: str = "g") -> Rule:
+def reducing(overs: Sequence[str], matrices: str = "", of: str = "g", block: int = 0) -> Rule:
     """A rule that keeps every reduction over each of `overs`, in a state of that extent."""
     states, formulas = [], []
     for over in overs:
@@ -204,6 +205,7 @@ def reducing(overs: Sequence[str], matrices: str = "", of: str = "g") -> Rule:
     # Every state has to be read by something.
     formulas.append(f"delta = g*({' + '.join(f'{op}_{over}' for over in overs for op in OPS)})")
     text = "\n".join(['name = "Reducing"', "[state]", *states, "[update]", f'matrices = "{matrices}"' * bool(matrices)])
+    text += f"\nblock = {block}" * bool(block)
     text += "\nformulas = '''\n" + "\n".join(formulas) + "\n'''\n"
     (rule,) = driver.compile_text(text, "reducing.toml").rules
     return rule
@@ -217,7 +219,8 @@ def reduced(rule: Rule, tensors: Sequence[tuple[Array, Array]]) -> tuple[list[di
         arrays = {"p": p.copy(), "g": g}
         for state in rule.states:
             if state.extent != Extent.GROUP:
-                arrays[state.name] = np.full(interp.shape_of(state.extent, p.shape, rule.matrices), 7.0)
+                block = int(block_size(rule, {}, p.shape))
+                arrays[state.name] = np.full(interp.shape_of(state.extent, p.shape, rule.matrices, block), 7.0)
         made.append((rule, {}, interp.Tensor(1, arrays)))
     interp.step_group(made, group, {}, 1)
     return [tensor.arrays for _, _, tensor in made], group  # type: ignore[misc]
@@ -254,6 +257,7 @@ OVER_TENSORS = reducing(["tensor"])
 OVER_ROWS = reducing(["tensor", "matrix", "row", "column"])
 OVER_SLICES = reducing(["tensor", "matrix", "row", "column"], matrices="first by rest")
 OVER_LINES = reducing(["tensor", "matrix", "row", "column"], matrices="all but last by last")
+OVER_BLOCKS = {block: reducing(["tensor", "block"], block=block) for block in (1, 3, 33, 1500)}
 OF_MATRICES = {"last": OVER_ROWS, "first": OVER_SLICES, "lines": OVER_LINES}
 
 
@@ -282,6 +286,27 @@ def test_rows_columns_and_matrices_are_reduced_in_their_order(
             assert bits(own) == bits(expected(op, g, p, over, rows)), f"{op} over {over}"
             assert own.dtype == np.float64
             assert np.broadcast_shapes(own.shape, shape) == shape
+
+
+@by_dtype
+@pytest.mark.parametrize("layout", ["C", "with gaps"])
+@pytest.mark.parametrize("block", OVER_BLOCKS)
+@pytest.mark.parametrize("shape", VECTORS, ids=str)
+def test_blocks_are_runs_of_their_own(shape: tuple[int, ...], block: int, layout: str, dtype: str) -> None:
+    """And a tensor with blocks is all of them in order."""
+    p, g = map(LAYOUTS[layout], pair_of(shape, dtype))
+    (states,), _ = reduced(OVER_BLOCKS[block], [(p, g)])
+    cuts = range(0, g.size, block)
+    for op in OPS:
+        parts = [(g.ravel()[i : i + block], p.ravel()[i : i + block]) for i in cuts]
+        assert states[f"{op}_block"].shape == (len(cuts),)
+        assert bits(states[f"{op}_block"]) == bits([expected(op, x, y, "tensor", None)[0] for x, y in parts]), op
+        take, start = FOLDS[op if op in FOLDS else "sum"]
+        of = {"norm": "dot", "mean": "sum"}.get(op, op)
+        pairs = [(x, x) if op == "norm" else (x, y) for x, y in parts]
+        total = in_order((expected(of, x, y, "tensor", None)[0] for x, y in pairs), take, start)
+        total = math.sqrt(total) if op == "norm" else divided(total, g.size) if op == "mean" else total
+        assert bits(states[f"{op}_tensor"]) == bits(total), op
 
 
 def blocks_of(values: Sequence[float]) -> list[float]:

@@ -84,6 +84,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
         "Reports": _table(("", "formula", "given", "meaning", ""), _reports(compilation, variant)),
         "Evaluation": _math(rule, rule.evaluation) if rule.evaluation else "",
         "Matrices": _plain(summary.matrices(compilation.rules)),
+        "Blocks": _plain(summary.blocks(compilation.rules)),
         "Cost": "\n\n".join(_costs(compilation, variant, changes)),
         "Notes": _plain(rule.notes),
         "Reference": _LINKED.sub(_linked, _plain(rule.reference)),

@@ -155,6 +155,7 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     yield Table([(line,) for line in _cost(low)])
     sections = {
         "Matrices": summary.matrices([low]),
+        "Blocks": summary.blocks([low]),
         "Notes": _line(rule.notes),
         "Origin": rule.origin,
         "Reference": rule.reference,

@@ -161,9 +161,10 @@ def _kernel(
     slabs: list[SlabText] = []
     work: list[SweepText | SmallLoopText] = []
     all_stages = [stage for stretch in stages(plan) for stage in stretch]
+    in_slabs = plan.rule.tiled and plan.rule.block is None
     for stage, crosses in zip(all_stages, crossing(all_stages), strict=True):
         local: list[SweepText | SmallLoopText] = []
-        begins = f"{name}_slab{len(slabs) + 1}" if plan.rule.tiled and stage.local else ""
+        begins = f"{name}_slab{len(slabs) + 1}" if in_slabs and stage.local else ""
         for each in stage.work:
             slab = "" if local else begins
             if isinstance(each, Sweep):

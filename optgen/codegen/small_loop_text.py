@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from ..frozen import frozen
-from ..ir.expr import Extent
 from .course import CourseTest
 from .declarations import Declared, arrays_of, declarations
 from .small_loops import SmallLoopBody
@@ -120,8 +119,7 @@ class SmallLoopText:
     @property
     def count(self) -> str:
         """How many times the statements run for a tensor."""
-        of = {Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN}
-        return _LENGTH[of[self.body.over]]
+        return _LENGTH[Kept(self.body.each)]
 
 
 @frozen

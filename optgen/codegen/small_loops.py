@@ -57,12 +57,15 @@ class SmallLoopBody:
     @property
     def each(self) -> str:
         """The field of a shape that counts the values of a matrix."""
-        return {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns"}[self.over]
+        return _EACH[self.over]
 
     @property
     def in_matrix(self) -> bool:
         """Whether a row or column must know the matrix that it is in."""
         return self.over != Extent.MATRIX and Base.MATRIX in self.needs
+
+
+_EACH = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.BLOCK: "rows"}
 
 
 def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -> SmallLoopBody:
@@ -145,7 +148,7 @@ def _of_sweep(assign: Assign, value: Reduce, plan: Sweeps, storage: Storage) -> 
         case Extent.COLUMN:
             call = f"optgen_line_{how}({array.name} + column_i, panels, width)"
             return call, {array, Base.COLUMN, Base.HIGH, Base.WIDTH}
-        case Extent.ROW:
+        case Extent.ROW | Extent.BLOCK:
             call = f"optgen_line_{how}({array.name} + row_i * blocks, blocks, 1)"
             return call, {array, Base.ROW, Base.BLOCKS}
         case Extent.MATRIX:
@@ -168,7 +171,7 @@ def _of_values(
     how = FOLD_OF[value.op]
     start = {"sum": "0.0", "max": "-(double)INFINITY", "min": "(double)INFINITY"}[how]
     index = INDEX[of].value
-    count = {Extent.MATRIX: "of.matrices", Extent.ROW: "of.rows", Extent.COLUMN: "of.columns"}[of]
+    count = f"of.{_EACH[of]}"
     in_matrix = any(place.counted_by == Extent.MATRIX for place in read)
     inner = {INDEX[of]}
     if value.over == Extent.MATRIX:

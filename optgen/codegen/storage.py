@@ -76,8 +76,9 @@ class KeptArray:
 Need: TypeAlias = Base | KeptArray
 
 #: The index of the values of an extent, and the field that keeps them.
-INDEX = {Extent.MATRIX: Base.MATRIX, Extent.ROW: Base.ROW, Extent.COLUMN: Base.COLUMN}
-_KEPT = {Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN}
+#: Kernels see blocks as rows.
+INDEX = {Extent.MATRIX: Base.MATRIX, Extent.ROW: Base.ROW, Extent.COLUMN: Base.COLUMN, Extent.BLOCK: Base.ROW}
+_KEPT = {Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN, Extent.BLOCK: Kept.ROW}
 
 
 class Memory(Enum):
@@ -135,15 +136,22 @@ class Ratio:
 
     of: Extent
     over: Extent
-    counted_by: Extent | None = None
+
+    @property
+    def counted_by(self) -> Extent | None:
+        """Of what there is one value each: blocks, of which the last may be short; None if it is a single value."""
+        return Extent.BLOCK if self.over == Extent.BLOCK else None
 
     @property
     def c(self) -> str:
+        if self.over == Extent.BLOCK:
+            of, i = Base.SHAPE.value, INDEX[self.over].value
+            return f"(double)({i} + 1 < {of}.rows ? {of}.columns : {of}.elements - {i} * {of}.columns)"
         return f"optgen_among({_COUNTS[self.of]}, {_COUNTS[self.over]})"
 
     @property
     def needs(self) -> frozenset[Need]:
-        return frozenset({Base.SHAPE})
+        return frozenset({Base.SHAPE, *([INDEX[self.over]] if self.over == Extent.BLOCK else [])})
 
 
 @frozen
@@ -235,5 +243,5 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
 
 _COUNTS = {
     Extent.TENSOR: "1", Extent.MATRIX: "of.matrices", Extent.ROW: "of.matrices * of.rows",
-    Extent.COLUMN: "of.matrices * of.columns", Extent.ELEMENT: "of.elements",
+    Extent.COLUMN: "of.matrices * of.columns", Extent.BLOCK: "of.rows", Extent.ELEMENT: "of.elements",
 }  # fmt: skip

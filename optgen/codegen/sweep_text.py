@@ -128,8 +128,12 @@ class SweepText:
     @property
     def of_row(self) -> list[str]:
         """Arguments: the columns and draws of a row of elements, and where it leaves what is to be reduced."""
-        reduced = [f"reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced))]
-        return [*(f"&{column.place.c}" for column in self.element.columns), *self.drawn, *reduced]
+        return [*(f"&{column.place.c}" for column in self.element.columns), *self.drawn, *self.reduced]
+
+    @property
+    def reduced(self) -> list[str]:
+        """Where a row of elements leaves what is to be reduced."""
+        return [f"reduced + {i} * OPTGEN_BLOCK" for i in range(len(self.element.reduced))]
 
     @property
     def drawn(self) -> list[str]:

@@ -12,8 +12,9 @@ import numpy as np
 
 from ..ir.expr import Matrices
 from ..ir.primitives import BLOCK, LANES, PANEL
+from .primitives import AT_ONCE
 
-__all__ = ["as_matrices", "fold_blocks", "fold_columns", "in_order"]
+__all__ = ["as_blocks", "as_matrices", "fold_blocks", "fold_columns", "in_order"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,12 +33,19 @@ def as_matrices(shape: tuple[int, ...], matrices: Matrices) -> tuple[int, int, i
             return 1, int(np.prod(shape[:-1])), shape[-1]
 
 
-def in_order(lines: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
-    """Each line folded from its first value to its last."""
-    total = np.full(lines.shape[0], start)
-    for column in lines.T:
-        total = take(total, column)
-    return total
+def as_blocks(x: Array, block: int, start: float) -> Array:
+    """One matrix with a row for every so many values of `x`. What a short row lacks is filled with `start`, which
+    changes nothing."""
+    rows = np.full((-(-x.size // block), block), start)
+    rows.reshape(-1)[: x.size] = x.reshape(-1)
+    return rows[None]
+
+
+def in_order(x: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
+    """`x` folded along its second axis, from the first value to the last."""
+    begin = np.full((x.shape[0], 1, *x.shape[2:]), start)
+    folded: Array = AT_ONCE[take](np.concatenate([begin, x], axis=1))
+    return folded
 
 
 def fold_blocks(runs: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
@@ -48,10 +56,7 @@ def fold_blocks(runs: Array, start: float, take: Callable[[Any, Any], Any]) -> A
     size = BLOCK if blocks > 1 else -(-length // LANES) * LANES
     padded = np.full((count, blocks * size), start)
     padded[:, :length] = runs
-    lanes = padded.reshape(count * blocks, size // LANES, LANES)
-    total = np.full((count * blocks, LANES), start)
-    for k in range(size // LANES):
-        total = take(total, lanes[:, k])
+    total = in_order(padded.reshape(count * blocks, size // LANES, LANES), start, take)
     width = LANES
     while width > 1:
         width //= 2
@@ -61,10 +66,5 @@ def fold_blocks(runs: Array, start: float, take: Callable[[Any, Any], Any]) -> A
 
 def fold_columns(x: Array, start: float, take: Callable[[Any, Any], Any]) -> Array:
     """Each column of each matrix folded, panel by panel."""
-    result = np.full((x.shape[0], x.shape[2]), start)
-    for top in range(0, x.shape[1], PANEL):
-        panel = np.full((x.shape[0], x.shape[2]), start)
-        for i in range(top, min(top + PANEL, x.shape[1])):
-            panel = take(panel, x[:, i])
-        result = take(result, panel)
-    return result
+    panels = [in_order(x[:, top : top + PANEL], start, take) for top in range(0, x.shape[1], PANEL)]
+    return in_order(np.stack(panels, axis=1) if panels else x, start, take)

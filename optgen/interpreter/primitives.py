@@ -16,7 +16,7 @@ from ..ir.functions.definition import compiled
 from ..ir.functions.lookup import function
 from ..ir.primitives import DEFINED, power_steps
 
-__all__ = ["FOLDS", "NUMPY"]
+__all__ = ["AT_ONCE", "FOLDS", "NUMPY"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load
@@ -113,4 +113,17 @@ FOLDS: dict[str, tuple[float, Callable[[Any, Any], Any]]] = {
     "sum": (0.0, NUMPY["add"]),
     "max": (-np.inf, NUMPY["max"]),
     "min": (np.inf, NUMPY["min"]),
+}
+
+
+def _first(place: Callable[..., Any]) -> Callable[[Any], Any]:
+    """The value at the first place that NumPy finds: where there is NaN, that of the first one."""
+    return lambda x: np.take_along_axis(x, place(x, axis=1, keepdims=True), axis=1)[:, 0]
+
+
+#: What comes of taking one value after the other along the second axis, found at once.
+AT_ONCE: dict[Callable[[Any, Any], Any], Callable[[Any], Any]] = {
+    NUMPY["add"]: lambda x: np.add.accumulate(x, axis=1)[:, -1],
+    NUMPY["max"]: _first(np.argmax),
+    NUMPY["min"]: _first(np.argmin),
 }

@@ -4,7 +4,7 @@ In: a checked rule, hyperparameters, and the arrays of one or more tensors. Out:
 
 One array for every operation, each rounded to the compute type. Values of lesser extent than an element are float64.
 For a step, a group or a tensor they are Python numbers. For rows, columns and matrices they are arrays with as many
-dimensions as the parameter, of length 1 along those that do not count.
+dimensions as the parameter, of length 1 along those that do not count; for blocks they are arrays of one dimension.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import numpy as np
 
 from ..frozen import frozen, replace
 from ..ir.draws import normal_of
-from ..ir.evaluate import HOST, HyperValues, evaluate
+from ..ir.evaluate import HOST, HyperValues, block_size, evaluate
 from ..ir.expr import (
     PARAMETER,
     Call,
@@ -42,7 +42,7 @@ from ..ir.expr import (
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Rule
 from .draws import drawn
-from .folds import as_matrices, fold_blocks, fold_columns, in_order
+from .folds import as_blocks, as_matrices, fold_blocks, fold_columns, in_order
 from .primitives import FOLDS, NUMPY
 
 __all__ = ["Tensor", "computed_group", "evaluated", "initial_state", "shape_of", "step", "step_group"]
@@ -81,17 +81,22 @@ def initial_state(rule: Rule, values: HyperValues, p: Array | None = None, ordin
     return initial
 
 
-def shape_of(extent: Extent, shape: tuple[int, ...], matrices: Matrices = Matrices.LAST_TWO) -> tuple[int, ...]:
-    """The shape of a state of an extent, for a parameter of this shape: as many dimensions, or none at all."""
+def shape_of(
+    extent: Extent, shape: tuple[int, ...], matrices: Matrices = Matrices.LAST_TWO, block: int = 0
+) -> tuple[int, ...]:
+    """The shape of a state of an extent, for a parameter of this shape: as many dimensions, or none at all; one for
+    blocks, of so many elements."""
     if extent <= Extent.TENSOR:
         return ()
+    if extent == Extent.BLOCK:
+        return (-(-int(np.prod(shape)) // block),)
     varying = varying_dimensions(extent, len(shape), matrices)
     return tuple(n if d in varying else 1 for d, n in enumerate(shape))
 
 
 def evaluated(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -> Array:
     """What a parameter is evaluated with after its update `t`, from the arrays that this has left."""
-    run = _Step(rule, values, t, arrays, {}, [])
+    run = _Step(rule, values, t, arrays, {}, [], block=_block(rule, values, arrays))
     with np.errstate(all="ignore"):
         for assign in rule.evaluation:
             run.names[assign.target] = run.value(assign.value)
@@ -133,7 +138,8 @@ def computed_group(
     while True:
         runs, parts = [], []
         for rule, own, tensor in tensors:
-            run = _Step(rule, own, tensor.t, tensor.arrays, {}, list(known), group, (values, t))
+            block = _block(rule, own, tensor.arrays)
+            run = _Step(rule, own, tensor.t, tensor.arrays, {}, list(known), group, (values, t), block)
             runs.append(run)
             try:
                 with np.errstate(all="ignore"):
@@ -180,6 +186,7 @@ class _Step:
     known: list[float]
     group: Mapping[str, Array] | None = None
     once: tuple[HyperValues, int] | None = None  # what a value of the group is computed with
+    block: int = 0  # how many elements a block has
 
     def run(self) -> None:
         for assign in self.rule.body:
@@ -194,8 +201,10 @@ class _Step:
         return not self.rule.accept or bool(self.names[self.rule.accept])
 
     def write(self, names: Iterable[str]) -> None:
+        extents = {assign.target: extent_of(assign.value) for assign in self.rule.body}
         for name in names:
-            self._array(name)[...] = self.names[name]
+            beside = extents[name] == Extent.BLOCK and name in self.rule.arrays
+            self._array(name)[...] = self._beside_elements(self.names[name]) if beside else self.names[name]
 
     def value(self, expr: Expr) -> Any:
         """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""
@@ -232,7 +241,7 @@ class _Step:
         if self.once is None or self.once == (self.values, self.t):
             return self
         values, t = self.once
-        again = _Step(self.rule, values, t, self.arrays, dict(self.names), self.known, self.group)
+        again = _Step(self.rule, values, t, self.arrays, dict(self.names), self.known, self.group, block=self.block)
         for assign in self.rule.body:
             if extent_of(assign.value) <= Extent.STEP and assign.target in self.names:
                 again.names[assign.target] = again.value(assign.value)
@@ -241,10 +250,16 @@ class _Step:
     def operand(self, expr: Expr) -> Any:
         """A value as an operand among elements, where a number of the host is rounded to the compute type, once."""
         value = self.value(expr)
+        if extent_of(expr) == Extent.BLOCK:
+            value = self._beside_elements(value)
         if extent_of(expr) == Extent.ELEMENT or type_of(expr) is Type.BOOL:
             return value
         dtype = self.arrays[PARAMETER].dtype
         return dtype.type(value) if isinstance(value, float) else value.astype(dtype)
+
+    def _beside_elements(self, blocks: Array) -> Array:
+        """The value of each block beside each of its elements."""
+        return np.repeat(blocks, self.block)[: int(np.prod(self.shape))].reshape(self.shape)
 
     def _array(self, name: str) -> Array:
         return self.group[name] if self.group is not None and name in self.group else self.arrays[name]
@@ -254,7 +269,9 @@ class _Step:
     def _draw(self, expr: Draw) -> Array:
         """The numbers of a draw, one for each element, in the compute type."""
         if expr.op == "normal":
-            return np.asarray(self.value(normal_of(replace(expr, op="tail"))))
+            tail = f"{expr.number}"  # no name of a formula
+            self.names[tail] = self._draw(replace(expr, op="tail"))
+            return np.asarray(self.value(normal_of(Local(tail, Extent.ELEMENT, Type.REAL))))
         seed, t, parameter = (int(self.value(key)) for key in expr.key)
         return drawn(expr.op, expr.number, (seed, t, parameter), self.shape, self.arrays[PARAMETER].dtype)
 
@@ -281,14 +298,20 @@ class _Step:
     def _widened(self, expr: Expr, of: Extent) -> Array:
         """A value as float64, one for each of extent `of`; an element is rounded to the compute type before."""
         value = self.operand(expr) if of == Extent.ELEMENT else self.value(expr)
-        return np.broadcast_to(np.asarray(value, np.float64), shape_of(of, self.shape, self.rule.matrices))
+        return np.broadcast_to(np.asarray(value, np.float64), self._shape_of(of))
 
-    def _count(self, of: Extent, over: Extent) -> float:
-        """How many values of extent `of` there are in each of extent `over`."""
-        each = int(np.prod(shape_of(of, self.shape, self.rule.matrices)))
+    def _shape_of(self, extent: Extent) -> tuple[int, ...]:
+        return shape_of(extent, self.shape, self.rule.matrices, self.block)
+
+    def _count(self, of: Extent, over: Extent) -> Any:
+        """How many values of extent `of` there are in each of extent `over`: a number, for blocks an array."""
+        each = int(np.prod(self._shape_of(of)))
         if over == Extent.GROUP:
             return self._over_group("sum", float(each))
-        among = int(np.prod(shape_of(over, self.shape, self.rule.matrices)))
+        if over == Extent.BLOCK:
+            begins = np.arange(0, each, max(1, self.block), dtype=np.float64)
+            return np.minimum(each - begins, self.block)
+        among = int(np.prod(self._shape_of(over)))
         return float(each // among) if among else 0.0
 
     def _over_group(self, fold: str, value: float) -> float:
@@ -301,16 +324,19 @@ class _Step:
         if over == Extent.GROUP:
             return self._over_group(fold, self._fold(fold, x, of, Extent.TENSOR) if of > Extent.TENSOR else float(x))
         start, take = FOLDS[fold]
-        target = shape_of(over, self.shape, self.rule.matrices)
+        target = self._shape_of(over)
         if not self.rule.tiled:
             return float(fold_blocks(x.reshape(1, -1), start, take)[0])
-        x = x.reshape(as_matrices(x.shape, self.rule.matrices))
+        if self.block:
+            x = as_blocks(x, self.block if of == Extent.ELEMENT else 1, start)
+        else:
+            x = x.reshape(as_matrices(x.shape, self.rule.matrices))
         if over == Extent.COLUMN:
             return fold_columns(x, start, take).reshape(target)
         rows: Array
         if of == Extent.ELEMENT:
             rows = fold_blocks(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), start, take).reshape(x.shape[:2])
-            if over == Extent.ROW:
+            if over in (Extent.ROW, Extent.BLOCK):
                 return rows.reshape(target)
         else:
             rows = x.reshape(x.shape[0], x.shape[1] * x.shape[2])
@@ -318,6 +344,10 @@ class _Step:
         count = int(np.prod(target))
         result = in_order(rows.reshape(count, rows.size // max(1, count)), start, take)
         return result.reshape(target) if over > Extent.TENSOR else float(result[0])
+
+
+def _block(rule: Rule, values: HyperValues, arrays: Mapping[str, Array]) -> int:
+    return int(block_size(rule, values, arrays[PARAMETER].shape))
 
 
 def _leaves(expr: Expr) -> list[Expr]:

@@ -103,6 +103,7 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         accept=made.accept.name if made.accept is not None else "",
         evaluation=made.evaluation,
         inputs=tuple({each.name: each for part in parts for each in part.inputs}.values()),
+        block=next((made.renamed(p.block, names[i]) for i, p in enumerate(parts) if p.block is not None), None),
         reports=tuple(made.reports),
     )
     return Composed(

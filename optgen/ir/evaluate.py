@@ -15,14 +15,16 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TypeAlias
 
-from .expr import Call, Const, Count, Expr, Given, Local, Scalar
+from .expr import COUNTS, Call, Const, Count, Expr, Given, Local, Scalar, Shape, replaced, walk
 from .functions.coefficients import NUMBERS
 from .functions.definition import compiled
 from .functions.lookup import function
 from .primitives import DEFINED, power_steps
-from .rule import Assign
+from .rule import Assign, Rule
 
-__all__ = ["HOST", "Always", "HyperValues", "Program", "Value", "ValuesByCount", "evaluate", "with_numbers"]
+__all__ = [
+    "HOST", "Always", "HyperValues", "Program", "Value", "ValuesByCount", "block_size", "evaluate", "with_numbers",
+]  # fmt: skip
 
 Value: TypeAlias = float | bool
 #: The values of the hyperparameters, by name; one number or several. In a step, the numbers that it is given too.
@@ -174,6 +176,17 @@ def evaluate(expr: Expr, values: HyperValues, t: int, names: Mapping[str, Value]
         case Call():
             return HOST[expr.op](*(evaluate(arg, values, t, names) for arg in expr.args))
     raise AssertionError(f"{expr} has no value on the host")
+
+
+def block_size(rule: Rule, values: HyperValues, shape: tuple[int, ...]) -> float:
+    """How many elements a block of a parameter of this shape has, no more than all of them; 0 if there are no blocks.
+    What is no whole number of 1 or more is the caller's to refuse."""
+    if rule.block is None:
+        return 0.0
+    size = float(math.prod(shape))
+    known: dict[Expr, Expr] = {COUNTS["size"]: Const(size)}
+    known |= {e: Const(float(e.of(shape))) for e in walk(rule.block) if isinstance(e, Shape)}
+    return min(float(evaluate(replaced(rule.block, known), values, 0, {})), max(1.0, size)) if size else 1.0
 
 
 def _taking(places: Sequence[int]) -> Callable[[list[Value]], Sequence[Value]]:

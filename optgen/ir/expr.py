@@ -15,7 +15,7 @@ In: nothing; `language` makes the values. Out: frozen values, to be compared, ha
              | Ordinal()                        which parameter of an optimiser this is, as it begins; in initial values
              | Reduce(op, args+, over, key)     op: a row of primitives.REDUCTIONS; one value for each of `over`
 
-    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT
+    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT; TENSOR < BLOCK < ELEMENT
 
 An extent is the set of what a value varies with; that of a `Call` is the union of its arguments' (`join`).
 """
@@ -69,11 +69,12 @@ PARAMETER, GRADIENT = "p", "g"
 
 
 class Extent(Enum):
-    """What a value varies with, as a set; `<` and `<=` are inclusion, so rows and columns are unordered.
+    """What a value varies with, as a set; `<` and `<=` are inclusion, so rows, columns and blocks are unordered.
 
     CONSTANT: nothing but the hyperparameters. STEP: one value a step. GROUP: one for all tensors of a step. TENSOR: one
     for each tensor. MATRIX: one for each matrix of the last two dimensions. ROW, COLUMN: one for each row or column of
-    such a matrix. ELEMENT: one for each element.
+    such a matrix. BLOCK: one for so many neighbouring elements of a tensor, in the order of their indices. ELEMENT: one
+    for each element.
     """
 
     CONSTANT = frozenset[str]()
@@ -83,7 +84,8 @@ class Extent(Enum):
     MATRIX = TENSOR | {"matrix"}
     ROW = MATRIX | {"row"}
     COLUMN = MATRIX | {"column"}
-    ELEMENT = ROW | COLUMN
+    BLOCK = TENSOR | {"block"}
+    ELEMENT = ROW | COLUMN | BLOCK
 
     def __repr__(self) -> str:
         return f"Extent.{self.name}"
@@ -118,6 +120,7 @@ _WORDS = {
     Extent.MATRIX: "one value for each matrix (matrix)",
     Extent.ROW: "one value for each row (row)",
     Extent.COLUMN: "one value for each column (column)",
+    Extent.BLOCK: "one value for each block (block)",
     Extent.ELEMENT: "one value for each element (element)",
 }
 
@@ -127,8 +130,8 @@ _UNIONS = {extent.value: extent for extent in Extent}
 
 
 def join(*extents: Extent) -> Extent:
-    """The union: the least extent that includes all of these; of none, CONSTANT."""
-    return _UNIONS[_NOTHING.union(*[extent._value_ for extent in extents])]
+    """The least extent that includes all of these; of none, CONSTANT."""
+    return _UNIONS.get(_NOTHING.union(*[extent._value_ for extent in extents]), Extent.ELEMENT)
 
 
 def joint_extent(exprs: Iterable[Expr]) -> Extent:
@@ -149,12 +152,13 @@ class Matrices(StrEnum):
 
 
 def varying_dimensions(extent: Extent, rank: int, matrices: Matrices = Matrices.LAST_TWO) -> frozenset[int]:
-    """The dimensions of a parameter along which values of an extent vary; along all others there is one value.
+    """The dimensions of a parameter along which values of an extent vary; along all others there is one value. Those of
+    blocks vary along none.
 
     The one source of how many rows, columns and matrices there are. `rank`: the number of dimensions, at least 2
     where the extent is one of these three.
     """
-    if extent <= Extent.TENSOR:
+    if extent <= Extent.TENSOR or extent == Extent.BLOCK:
         return frozenset()
     row, column = {
         Matrices.LAST_TWO: ({rank - 2}, {rank - 1}),
@@ -304,7 +308,7 @@ def extent_of(expr: Expr) -> Extent:
         case Count() | Given():
             return Extent.STEP
         case Size():
-            return Extent.GROUP if expr.over == Extent.GROUP else Extent.TENSOR
+            return expr.over if expr.over in (Extent.GROUP, Extent.BLOCK) else Extent.TENSOR
         case Shape() | Ordinal():
             return Extent.TENSOR
         case Draw():

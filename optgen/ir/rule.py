@@ -3,7 +3,7 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
@@ -175,6 +175,7 @@ class Rule:
     value of the group; empty if every step counts. If it is false, nothing is written but the gradient and the states
     that `always` change. `sharded`: whether tensors may be shards of larger ones, over which this rule then reduces;
     the pass `name_sizes` sets it.
+    `block`: how many elements a block of a tensor has, a value of it; None if there are no blocks.
     """
 
     name: str
@@ -196,6 +197,7 @@ class Rule:
     inputs: tuple[Input, ...] = ()
     evaluation: tuple[Assign, ...] = ()
     reports: tuple[Report, ...] = ()
+    block: Expr | None = None
 
     @cached_property
     def variant(self) -> str:
@@ -264,8 +266,8 @@ class Rule:
 
     @cached_property
     def tiled(self) -> bool:
-        """Whether a step goes over matrices, since it knows of rows and columns."""
-        tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
+        """Whether a step goes over matrices, since it knows of rows and columns; or over blocks, which are its rows."""
+        tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK)
         return any(getattr(e, "over", None) in tiles for a in self.body for e in walk(a.value)) or any(
             state.extent in tiles for state in self.states
         )

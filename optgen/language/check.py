@@ -31,7 +31,7 @@ from .evaluation import Evaluation
 from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .resolve import Scope
 from .syntax import FlagAst, HyperAst, InputAst, Item, Name, SpecAst, StateAst
-from .terms import is_of_tiles, mentions_matrix, mentions_tiles, subterms
+from .terms import is_of_tiles, mentions_matrix, mentions_tiles, names_in, reduced_over, subterms
 from .vocabulary import CALLABLE, GIVEN_TO_DRAWS, MATRIX, RENAME, SEED, STREAM
 
 __all__ = ["ARGUMENTS", "check", "check_open"]
@@ -114,12 +114,17 @@ class _Checker(Scope):
         terms = [formula.value for formula in spec.formulas] + [report.value for report in spec.reports]
         conditions = [state.when for state in spec.states] + [report.when for report in spec.reports]
         terms += [when for when in conditions if when is not None]
+        terms += [spec.block] if spec.block is not None else []
         self.by_matrix = any(map(mentions_matrix, terms))
         extents = (state.extent for state in spec.states)
         self.tiled = any(mentions_tiles(term, self.given) for term in terms) or any(map(is_of_tiles, extents))
         if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
             message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
             self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
+        over = {extent.name for term in terms for extent in reduced_over(term)}
+        if spec.block is not None and "block" not in over | {s.extent for s in spec.states} and not spec.faults:
+            message = "'block' says how many elements a block has, and nothing here has blocks"
+            self.fault(spec.block.span, message, "remove it, or reduce over blocks: mean(g**2, block)")
 
     def check_names(self) -> None:
         spec = self.spec
@@ -299,6 +304,7 @@ class _Checker(Scope):
         for formula in spec.evaluation:
             after.assign(formula)
         after.finish()
+        block = variant.block(hypers)
         variant.read |= after.read
         variant.finish()
         if len(self.faults) > before:
@@ -320,6 +326,7 @@ class _Checker(Scope):
             evaluation=tuple(after.body),
             reports=reports,
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
+            block=block,
         )
 
     def check_rules(self, rules: tuple[Rule, ...]) -> None:
@@ -334,6 +341,7 @@ class _Checker(Scope):
         if spec.faults and not spec.formulas:
             return  # otherwise every name would be reported
         self.used |= spec.unused | spec.unassigned
+        self.used |= names_in(subterms(spec.block)) if spec.block is not None else frozenset()
         self.written |= spec.unassigned
         for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags), ("input", spec.inputs)):
             for part in parts:

@@ -7,16 +7,18 @@ of which `check` makes a `Rule`. Faults and used names are recorded in the scope
 from __future__ import annotations
 
 import keyword
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
 from ..ir.expr import PARAMETER, Call, Const, Expr, Extent, Load, Local, Scalar, extent_of, type_of, walk
 from ..ir.primitives import Type
-from ..ir.rule import Assign, Report, State
+from ..ir.rule import Assign, Hyper, Report, State
 from ..names import is_name, numbered
 from .expressions import Expressions
-from .syntax import FormulaAst, ReportAst, StateAst
-from .vocabulary import CALLABLE, COMPARE, INITIAL, MATRIX, NO_OUTPUT, OUTPUTS, RENAME
+from .syntax import FormulaAst, Name, ReportAst, StateAst
+from .terms import subterms
+from .vocabulary import CALLABLE, COMPARE, INITIAL, MATRIX, NO_OUTPUT, OF_BLOCKS, OUTPUTS, RENAME, SIZE_OF_BLOCK
 
 __all__ = ["Variant"]
 
@@ -32,6 +34,7 @@ class Variant(Expressions):
         if ast.when is not None and self.decide(ast.when) is False:
             return None
         extent = Extent[ast.extent.upper()]
+        self.see_as(extent, ast.extent_span)
         init = self.expr(ast.init)
         if init is None:
             return State(
@@ -52,6 +55,30 @@ class Variant(Expressions):
         if leaves:
             self.scope.remembered.add(ast.name)
         return State(ast.name, init, ast.doc, extent, ast.always)
+
+    def block(self, hypers: Sequence[Hyper]) -> Expr | None:
+        """How many elements a block has; None where there are no blocks."""
+        term = self.scope.spec.block
+        if term is None or self.seen_as != Extent.BLOCK:
+            return None
+        for name in subterms(term):
+            known = {*self.scope.hypers, *self.choice, *OF_BLOCKS}
+            if isinstance(name, Name) and name.name not in known:
+                message = f"{name.spelled!r} says nothing of how many elements a block has"
+                self.fault(name.span, message, SIZE_OF_BLOCK)
+                return None
+        size = Expressions(self.scope, self.choice).expr(term)
+        wrong = size is not None and type_of(size) is not Type.REAL
+        match size:
+            case Const(value=value):
+                wrong = not (value >= 1 and value.is_integer())
+            case Scalar(hyper=called):
+                ranges = [each for hyper in hypers if hyper.name == called for each in hyper.ranges]
+                wrong = not all(each.whole and each.low >= 1 for each in ranges)
+        if wrong:
+            message = "expected a whole number of 1 or more as how many elements a block has"
+            self.fault(term.span, message, SIZE_OF_BLOCK)
+        return size
 
     def assign(self, formula: FormulaAst) -> None:
         if formula.target in self.unneeded:
@@ -84,7 +111,9 @@ class Variant(Expressions):
             self.fault(ast.value.span, f"{ast.name!r}: expected a number, got a condition", "write 1 if x > 0 else 0")
             return None
         if extent_of(value) == Extent.ELEMENT:
-            message = _wrong_extent(ast.name, Extent.TENSOR, Extent.ELEMENT, ", or of rows, columns or matrices")
+            message = _wrong_extent(
+                ast.name, Extent.TENSOR, Extent.ELEMENT, ", or of rows, columns, matrices or blocks"
+            )
             self.fault(ast.value.span, message, "reduce it: mean(x), norm(x), max(x)")
             return None
         for each in walk(value):

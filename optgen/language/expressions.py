@@ -214,6 +214,7 @@ class Expressions(Resolver):
             message = f"there is no {over.name.lower()} where the parameter is no matrix"
             self.fault(term.span, message, "choose with the given flag: a if matrix else b")
             return None
+        self.see_as(over, term.args[-1].span)
         of = joint_extent(found)
         if varies_within(of, over):
             return Reduce(name, tuple(found), over)

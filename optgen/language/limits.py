@@ -44,6 +44,7 @@ def excess_of_spec(spec: SpecAst) -> str | None:
 def _terms_of(spec: SpecAst) -> Iterator[Term]:
     yield from (formula.value for formula in spec.formulas)
     yield from (term for state in spec.states for term in (state.init, state.when) if term is not None)
+    yield from () if spec.block is None else (spec.block,)
     yield from (term for report in spec.reports for term in (report.value, report.when) if term is not None)
     yield from (term for flag in spec.flags for term in (flag.default, flag.requires) if isinstance(term, Term))
 

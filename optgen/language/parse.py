@@ -31,7 +31,7 @@ PARTS = tuple(part.value for part in Part)
 #: What rules have in common; none is named by default.
 FAMILIES = tuple(family.value for family in Family)
 #: How many values a state has, and an input.
-EXTENTS = ("element", "row", "column", "matrix", "tensor", "group")
+EXTENTS = ("element", "block", "row", "column", "matrix", "tensor", "group")
 EXTENTS_OF_INPUTS = ("element", "step")
 #: The range of a hyperparameter that names none, or one that cannot be read: every number.
 EVERY = "(-inf, inf)"
@@ -260,14 +260,8 @@ class _Document:
         init: Term = Broken(span)
         if "init" not in table:
             self.fault(span, f"state {name!r} has no initial value", 'add: init = "0"')
-        elif _is_number(table["init"]):
-            place, value = self.value_span((*path, "init")), _real(table["init"])
-            init = Number(place, value, isinstance(table["init"], int))
-            if not math.isfinite(value):
-                self.fault(place, f"expected a finite initial value, got {value}")
-                init = Broken(place)
         else:
-            init = self.expression((*path, "init"), table) or init
+            init = self.value((*path, "init"), table, "initial value")
         when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
         extent = self.choice(path, table, "extent", EXTENTS)
         extent_span = self.value_span((*path, "extent")) if "extent" in table else span
@@ -285,6 +279,17 @@ class _Document:
         self.spec.states.append(
             StateAst(name, span, init, when, extent, extent_span, doc, each, each_span, always is True)
         )
+
+    def value(self, path: Path, table: dict[str, Any], what: str) -> Term:
+        """Read a number, or the text of an expression, under `path`."""
+        place, given = self.value_span(path), table[str(path[-1])]
+        if not _is_number(given):
+            return self.expression(path, table) or Broken(place)
+        value = _real(given)
+        if math.isfinite(value):
+            return Number(place, value, isinstance(given, int))
+        self.fault(place, f"expected a finite {what}, got {value}")
+        return Broken(place)
 
     def read_report(self, name: str, path: Path, table: dict[str, Any]) -> None:
         self.refuse_unknown(path, table, ("value", "when", "doc"))
@@ -320,9 +325,11 @@ class _Document:
         if not isinstance(table, dict):
             self.fault(self.value_span(("update",)), f"'update': expected a table, got {kind(table)}", example)
             return
-        self.refuse_unknown(("update",), table, ("formulas", "matrices"))
+        self.refuse_unknown(("update",), table, ("formulas", "matrices", "block"))
         self.spec.matrices = self.choice(("update",), table, "matrices", MATRICES)
         self.spec.matrices_span = self.value_span(("update", "matrices"))
+        if "block" in table:
+            self.spec.block = self.value(("update", "block"), table, "number of elements")
         self.spec.formulas_span, self.statements = self.formulas("update", table)
 
     def read_evaluation(self, document: dict[str, Any]) -> Sequence[FormulaAst | LoopAst]:

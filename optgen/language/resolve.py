@@ -72,6 +72,7 @@ class Resolver:
     begun: bool = False  # whether the initial values are done
     uses: bool = True  # whether reading a name counts as a use
     assigned: str = ""  # whose formula is read
+    seen_as: Extent | None = None  # whether there are blocks in this variant, or rows, columns or matrices
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.scope.fault(span, message, hint)
@@ -108,6 +109,7 @@ class Resolver:
                 message = f"there are no {name} where the parameter is no matrix"
                 self.fault(term.span, message, "choose with the given flag: a if matrix else b")
                 return None
+            self.see_as(count.over, term.span)
             return count
         if hyper := self.scope.hypers.get(name):
             self.use(name)
@@ -122,6 +124,19 @@ class Resolver:
             return None
         self.unknown(term)
         return None
+
+    def see_as(self, extent: Extent, span: Span) -> None:
+        """Note that a parameter is seen as blocks or as matrices; record a fault if it is seen as both."""
+        if not Extent.TENSOR < extent < Extent.ELEMENT:
+            return
+        seen = Extent.BLOCK if extent == Extent.BLOCK else Extent.MATRIX
+        if self.seen_as not in (None, seen):
+            message = "blocks, and rows, columns or matrices, do not fit into one variant"
+            self.fault(span, message, "choose with a flag: a if matrix else b; or make two rules")
+        elif seen == Extent.BLOCK and self.scope.spec.block is None:
+            message = "nothing says how many elements a block has"
+            self.fault(span, message, 'add it to [update]: block = 64; or a hyperparameter: block = "k"')
+        self.seen_as = seen
 
     def unknown(self, term: Name) -> None:
         checker, name = self.scope, term.name

@@ -2,8 +2,8 @@
 
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
-    spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, hypers*, flags*,
-                       states*, inputs*, reports*, formulas*, evaluation*, faults*)
+    spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, block?, hypers*,
+                       flags*, states*, inputs*, reports*, formulas*, evaluation*, faults*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
     looped   = Indexed | Gathered
@@ -204,6 +204,7 @@ class SpecAst:
     part: str = ""
     matrices: str = "last two"
     matrices_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    block: Term | None = None  # how many elements a block has
     hypers: list[HyperAst] = field(default_factory=list)
     flags: list[FlagAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)

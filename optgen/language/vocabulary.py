@@ -25,10 +25,12 @@ __all__ = [
     "MATRIX",
     "MOST_SUGGESTIONS",
     "NOT_YET",
+    "OF_BLOCKS",
     "OVER",
     "RENAME",
     "SAID_AS",
     "SEED",
+    "SIZE_OF_BLOCK",
     "STREAM",
     "SUM_AS_PRODUCT",
     "WRITTEN_OUT",
@@ -52,7 +54,7 @@ SUM_AS_PRODUCT = {
 #: The same in words, for messages.
 OVER_WORDS = {
     Extent.GROUP: "all parameters", Extent.TENSOR: "a parameter", Extent.MATRIX: "a matrix", Extent.ROW: "a row",
-    Extent.COLUMN: "a column",
+    Extent.COLUMN: "a column", Extent.BLOCK: "a block",
 }  # fmt: skip
 #: What a part of a chain assigns, by its kind; a rule ("") may assign either.
 OUTPUTS: dict[str, tuple[str, ...]] = {
@@ -86,6 +88,8 @@ SEED, STREAM = "seed", "stream"
 GIVEN_TO_DRAWS = {SEED: "which random numbers are drawn", STREAM: "which parameter they are drawn for"}
 #: Given names that a spec may use for other things.
 FREE = frozenset({"ndim", "rows", "columns"})
+#: The given names that the size of a block may be made of.
+OF_BLOCKS = frozenset({"size", "ndim"})
 #: What other libraries have a function for, and is said by others here.
 SAID_AS = {
     **dict.fromkeys(("clip", "clamp"), "clip(x, low, high)"),
@@ -98,6 +102,10 @@ SAID_AS = {
 #: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"
+SIZE_OF_BLOCK = (
+    'for example: block = 64; or a hyperparameter of a range such as "[1, inf), whole": block = "k"; '
+    'or of the shape: block = "max(size // 8, 1)"'
+)
 COMPARE = "compare it: x > 0"
 INITIAL = (
     "expected an initial value made of numbers, hyperparameters and p",

@@ -19,14 +19,15 @@ from ..lowering.work import Sweeps
 from . import text
 
 __all__ = [
-    "MATRICES", "NO_MATRICES", "Change", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words", "formulas",
-    "given", "kept", "matrices", "meanings", "only", "reports", "shown", "sweep_count",
+    "MATRICES", "NO_MATRICES", "Change", "blocks", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words",
+    "formulas", "given", "kept", "matrices", "meanings", "only", "reports", "shown", "sweep_count",
 ]  # fmt: skip
 
 MATRICES = "parameters of two or more dimensions"
 NO_MATRICES = "parameters of fewer than two dimensions"
 _KEPT = {
     Extent.ELEMENT: "shaped as p",
+    Extent.BLOCK: "one for each block",
     Extent.ROW: "one for each row",
     Extent.COLUMN: "one for each column",
     Extent.MATRIX: "one for each matrix",
@@ -184,8 +185,14 @@ def kept(state: State, matrices: Matrices = Matrices.LAST_TWO) -> str:
 
 def matrices(rules: Iterable[Rule]) -> str:
     """How a parameter of more than two dimensions is seen as matrices, in words; empty if it does not matter."""
-    seen = next((rule.matrices for rule in rules if rule.tiled), None)
+    seen = next((rule.matrices for rule in rules if rule.tiled and rule.block is None), None)
     return "" if seen is None else f"{seen}: a parameter of shape (a, b, c, d) is {_OF_FOUR[seen]}"
+
+
+def blocks(rules: Iterable[Rule]) -> str:
+    """How many elements a block has, in words; empty if there are no blocks."""
+    size = next((rule.block for rule in rules if rule.block is not None), None)
+    return "" if size is None else f"{text.expression(size)} neighbouring elements each; the last one may have fewer"
 
 
 def reports(rule: Rule) -> list[tuple[Report, str, str]]:

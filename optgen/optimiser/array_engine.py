@@ -22,7 +22,7 @@ from ..runtime.interrupts import to_its_end
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
 from ..runtime.reports import last_reports
-from ..runtime.shapes import first_group_states, small_shapes
+from ..runtime.shapes import first_group_states
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
@@ -233,7 +233,7 @@ class ArrayEngine:
         for i, (slot, p) in enumerate(zip(slots, arrays, strict=True)):
             expect_fit(slot, p.shape, str(p.dtype), i)
         laid_out = [
-            Slot.of(p, slot.t, slot.arrays, small_shapes(self.settings.rule_of(p.shape), p.shape))
+            Slot.of(p, slot.t, slot.arrays, self.settings.small_shapes(p.shape))
             for slot, p in zip(slots, arrays, strict=True)
         ]
 
@@ -262,7 +262,8 @@ class ArrayEngine:
     def _saved_fields(self, shape: tuple[int, ...]) -> tuple[list[str], Shapes]:
         """The names of the states that a parameter of this shape has, and the shapes of the small ones."""
         rule = self.settings.rule_of(shape)
-        return [state.name for state in rule.states if state.extent > Extent.GROUP], small_shapes(rule, shape)
+        names = [state.name for state in rule.states if state.extent > Extent.GROUP]
+        return names, self.settings.small_shapes(shape)
 
     # ---- Evaluation ----
 

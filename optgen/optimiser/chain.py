@@ -15,7 +15,7 @@ from ..compiler.driver import Compilation
 from ..errors import ArgumentError, StateError
 from ..ir.compose import Composed, compose
 from ..ir.evaluate import Always, HyperValues, ValuesByCount
-from ..ir.expr import Extent, reduces
+from ..ir.expr import Extent, Matrices, reduces
 from ..ir.rule import Rule
 from ..ir.verify import verify
 from ..language.limits import MOST_REDUCTIONS
@@ -343,10 +343,12 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
             if each.extent != extent:
                 message = f"part {i}, {type(part).__name__}, takes {each.name} for {each.extent.words}, and {other} not"
                 raise ArgumentError(message, hint="rename the input in one of the two specs")
-    seen = {part.rule.matrices: type(part).__name__ for part in parts if any(r.tiled for r in _used(part))}
-    if len(seen) > 1:
-        message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different matrices"
-        raise ArgumentError(message, hint="step them apart")
+    for shape in (True, False):
+        seen = dict(_tiles(parts, shape))
+        if len(seen) > 1:
+            message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different"
+            blocks = any(isinstance(each, int) for each in seen)
+            raise ArgumentError(f"{message} {'blocks' if blocks else 'matrices'}", hint="step them apart")
     held = [i for i, part in enumerate(parts) if any(a.target == "proceed" for a in _open(part, True).body)]
     for i, part in enumerate(parts):
         grouped = [state.name for state in part.rule.states if state.extent == Extent.GROUP]
@@ -356,9 +358,13 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
             raise ArgumentError(f"{message} ({', '.join(grouped)})", hint=f"put {names[0]} behind {names[1]}")
 
 
-def _used(part: Optimiser) -> list[Rule]:
-    own = settings_of(part)
-    return [own.compilation.rules[i] for i in set(own.variants.values())]
+def _tiles(parts: Sequence[Optimiser], matrix: bool) -> Iterator[tuple[Matrices | int, str]]:
+    """As which matrices, or as the blocks of which part, parts see a parameter; and what each part is called."""
+    for i, part in enumerate(parts):
+        own = settings_of(part)
+        rule = own.compilation.rules[own.variants[matrix]] if matrix in own.variants else None
+        if rule is not None and rule.tiled:
+            yield (rule.matrices if rule.block is None else i), type(part).__name__
 
 
 def _open(part: Optimiser, matrix: bool) -> Rule:

@@ -11,13 +11,14 @@ from itertools import chain
 from typing import Any
 
 from ..compiler.driver import Compilation
-from ..errors import ArgumentError, HyperparameterError
+from ..errors import ArgumentError, HyperparameterError, shown
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
-from ..runtime.shapes import variant_for
+from ..runtime.shapes import block_of, hypers_of_blocks, small_shapes, variant_for
+from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
 
@@ -50,6 +51,8 @@ class Settings:
     ----------
     variants
         Positions in `compilation.rules`, by whether a parameter is a matrix.
+    sizing
+        The hyperparameters that say how many elements a block has: chosen when the optimiser is made.
     scheduled
         Whether a value is a function of the step.
     """
@@ -72,6 +75,8 @@ class Settings:
         self.decided = decided
         self.backend = backend
         self.variants = compilation.variants(flags)
+        rules = [compilation.rules[variant] for variant in self.variants.values()]
+        self.sizing = frozenset().union(*map(hypers_of_blocks, rules))
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -118,6 +123,18 @@ class Settings:
         """The rule in the variant for a parameter of this shape; ArrayError if there is none."""
         return self.compilation.rules[self.variant(0, shape)]
 
+    def small_shapes(self, shape: tuple[int, ...]) -> Shapes:
+        """The shapes of those states of a parameter of this shape that have less than a value for each element."""
+        return small_shapes(self.rule_of(shape), self._sizes, shape)
+
+    def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
+        return block_of(rule, self._sizes, shape)
+
+    @property
+    def _sizes(self) -> HyperValues:
+        """The values of those hyperparameters that say how large blocks are, which are no schedules."""
+        return {name: self.values[name] for name in self.sizing}  # type: ignore[misc]
+
     # ---- Values ----
 
     def value(self, name: str) -> Any:
@@ -163,7 +180,12 @@ class Settings:
         self._fixed = None if scheduled else (Always(self.values),)  # type: ignore[arg-type]  # now all are numbers
 
     def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        """HyperparameterError if these values would have decided another way about a flag."""
+        """HyperparameterError if these values would have decided another way about a flag, or about blocks."""
+        for name in sorted(self.sizing):
+            if values[name] != self.values[name]:
+                own, other = (shown(x if len(x) > 1 else x[0]) for x in (self.values[name], values[name]))
+                message = f"{self.owner} was made with {name}={own}, which says how large blocks are; got {other}"
+                raise HyperparameterError(message, hint="make a new one")
         for name, when in self.decided.items():
             chosen = self.flags[name]
             if _decide(self.compilation, when, values) is not chosen:
@@ -254,6 +276,11 @@ def check_settings(
         if not isinstance(value, bool):
             raise ArgumentError(f"the flag {flag.name}: expected True or False, got {value!r}")
         chosen[flag.name] = value
+    sizing = frozenset[str]().union(*map(hypers_of_blocks, compilation.rules))
+    for name in sorted(sizing):
+        if any(map(callable, given[name])):
+            message = f"{name}: expected a number, got a schedule: it says how large blocks are, in every step"
+            raise ArgumentError(message, hint="schedule another hyperparameter")
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
     return Settings(owner, compilation, spellings, given, chosen, decided, backend)

@@ -13,11 +13,11 @@ from operator import is_
 from threading import RLock
 from typing import Any
 
-from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError, shown
+from ..errors import ArgumentError, ArrayError, HyperparameterError, OverlapError, StateError, shown
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.interrupts import to_its_end
-from ..runtime.overlaps import refuse_overlaps
-from ..runtime.slots import Key, Slot, key_of, owner_of
+from ..runtime.overlaps import first_overlap
+from ..runtime.slots import Slot, key_of, owner_of
 from ..runtime.together import step_together
 from .base import Optimiser, engine_of
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
@@ -91,12 +91,12 @@ class ArraySplit:
     def _hold(self, params: Mapping[str, Any], lines: Mapping[str, Optimiser], of: Mapping[str, str]) -> None:
         """Have these parameters and lines. `of`: by the name of each parameter, that of its line."""
         self._params, self._lines, self._of = dict(params), dict(lines), dict(of)
-        self._keys: dict[Key, str] = {}
-        for name, p in self._arrays().items():
-            first = self._keys.setdefault(key_of(p, owner_of(p)), name)
-            if first != name:
-                raise ArrayError(f"split: expected each parameter once, got one array as {first!r} and {name!r}")
-        refuse_overlaps(list(self._arrays().values()), [], [])
+        arrays = list(self._arrays().values())
+        self._keys = {key_of(p, owner_of(p)): name for name, p in zip(params, arrays, strict=True)}
+        if pair := first_overlap(arrays, len(arrays)):
+            one, other = (list(params)[i] for i in pair)
+            message = f"split: expected arrays apart in memory, got an overlap of {one!r} and {other!r}"
+            raise OverlapError(message, hint="give one of them memory of its own, .copy()")
         self._last: tuple[list[Any], list[str]] = [], []
 
     # ---- Lines ----
@@ -303,7 +303,6 @@ class ArraySplit:
         """
         with self._lock:
             arrays = self._arrays()
-            refuse_overlaps(list(arrays.values()), [], [])
             saved, values = read_checkpoint(path, arrays)
             try:
                 load = self._loading(saved)

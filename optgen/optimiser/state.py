@@ -113,7 +113,8 @@ class States:
     def begin(self, slot: Slot | None, given: Any, p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Slot:
         if slot is None:
             return new_slot(p, rule, values, ordinal)
-        return self.of(p) or Slot.of(p, slot.t, slot.arrays, small_shapes(rule, p.shape))  # a pending one is laid out
+        # A pending one is laid out.
+        return self.of(p) or Slot.of(p, slot.t, slot.arrays, small_shapes(rule, values, p.shape))
 
     def register(self, members: Sequence[Member]) -> Callable[[], None]:
         new = [member for member in members if self.of(member.p.memory) is None]
@@ -189,7 +190,7 @@ def new_slot(p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Slot:
     """The slot of a parameter that was never stepped, with these hyperparameters in its first step."""
     initial = interp.initial_state(rule, values, p, ordinal)
     own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
-    return Slot.of(p, 0, own, small_shapes(rule, p.shape))
+    return Slot.of(p, 0, own, small_shapes(rule, values, p.shape))
 
 
 class _Dropper:

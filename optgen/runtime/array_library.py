@@ -20,6 +20,7 @@ from .clock import Clock
 from .group_step import Shards
 from .guard import Reader
 from .kernel import Kernel
+from .shapes import BlockOf
 
 __all__ = ["ArrayLibrary", "BoundStates", "Looked", "ParameterSlot"]
 
@@ -139,14 +140,14 @@ class ArrayLibrary(Protocol):
     def mark(self, p: Any, g: Any) -> object:
         """What decides how a parameter is stepped that kernels do not step."""
 
-    def expect_whole(self, rule: Rule, p: Any, place: int, *, by_kernel: bool) -> None:
+    def expect_whole(self, rule: Rule, p: Any, place: int, block: BlockOf, *, by_kernel: bool) -> None:
         """ArrayError if other processes have parts of a parameter that `rule` cannot do without."""
 
     def in_shards(self, params: Sequence[Any]) -> bool:
         """Whether other processes have parts of these."""
 
-    def shards(self, params: Sequence[Any], kernel: Kernel) -> Shards:
-        """These as wholes, where `in_shards`."""
+    def shards(self, params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
+        """These as wholes, where `in_shards`. `blocks`: how many elements a block of each has."""
 
     def threads(self) -> tuple[int, Team | None]:
         """How many threads a step may use, and whose they are, if not the runtime's own."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, repeat
 from struct import Struct
 from typing import Any
 
@@ -73,7 +73,8 @@ class TensorForm:
     Attributes
     ----------
     cells
-        The layout, as C reads it; before it, backwards, how many dimensions the parameter has, and their lengths.
+        The layout, as C reads it; before it, backwards, how many dimensions the parameter has, their lengths, and how
+        many elements a block has.
     dimensions
         How many dimensions the parameter has.
     offsets
@@ -97,12 +98,17 @@ class TensorForm:
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of the dimensions of the parameter."""
-        return tuple(map(int, self.cells[: self.dimensions][::-1]))
+        return tuple(map(int, self.cells[1 : 1 + self.dimensions][::-1]))
+
+    @property
+    def block(self) -> int:
+        """How many elements a block has; 0 if there are none."""
+        return int(self.cells[0])
 
     @property
     def layout(self) -> int:
         """The address of the layout."""
-        return address_of(self.cells) + 8 * (1 + self.dimensions)
+        return address_of(self.cells) + 8 * (2 + self.dimensions)
 
 
 @frozen
@@ -115,20 +121,21 @@ class TensorRow:
     space: Array
 
 
-def _form(kernel: Kernel, tensor: Sequence[Array]) -> TensorForm:
+def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
     rule, entry = kernel.rule, kernel.entry
     units = entry.units
     tiled = units == 0
     alike = tensor[: len(rule.arrays)]
-    layout = layout_of(alike, ordered=units != 1, matrices=rule.matrices if tiled else None)
+    block = block if tiled else 0
+    layout = layout_of(alike, ordered=units != 1, matrices=rule.matrices if tiled and not block else None)
     if layout.slabs and not kernel.takes_slabs:
         layout = replace(layout, slabs=False)
     shape = tensor[0].shape
-    counts = counts_of(shape, rule if tiled else None)
+    counts = counts_of(shape, rule if tiled else None, block)
     work = 0 if layout.slabs else _tiles(counts) if tiled else -(-tensor[0].size // units)
     keeps = entry.count > len(kernel.sweeps.sweeps)
     return TensorForm(
-        np.array((*reversed(shape), len(shape), *layout.cells()), np.int64), len(shape),
+        np.array((block, *reversed(shape), len(shape), *layout.cells()), np.int64), len(shape),
         (*layout.offsets, *(0,) * entry.states), counts, work,
         _slabs(counts) if layout.slabs else 0, _numbers(kernel, counts) if keeps else (),
     )  # fmt: skip
@@ -144,25 +151,27 @@ def _numbers(kernel: Kernel, counts: Mapping[Extent, int]) -> tuple[int, ...]:
         partials, panels = rows * -(-wide // BLOCK) * entry.partials, columns * high * entry.panels
     else:
         partials, panels = -(-counts[Extent.ELEMENT] // BLOCK) * entry.partials, 0
-    sizes = ((matrices, Extent.MATRIX), (rows, Extent.ROW), (columns, Extent.COLUMN))
+    of_rows = Extent.ROW if kernel.rule.block is None else Extent.BLOCK
+    sizes = ((matrices, Extent.MATRIX), (rows, of_rows), (columns, Extent.COLUMN))
     return partials, panels, *(number * len(small(extent)) for number, extent in sizes)
 
 
-def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]]) -> list[TensorRow]:
-    """The rows of tensors: of each the parameter, its gradient, inputs and states, those of elements first."""
+def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]], blocks: Iterable[int] = repeat(0)) -> list[TensorRow]:
+    """The rows of tensors: of each the parameter, its gradient, inputs and states, those of elements first. `blocks`:
+    how many elements a block of each has."""
     forms: dict[object, TensorForm] = {}
     alike = len(kernel.rule.arrays)
     pack = Struct(f"{1 + alike + kernel.entry.states}q").pack
 
-    def row(tensor: Sequence[Array]) -> TensorRow:
-        geometry = (tensor[0].shape, *((x.strides, x.itemsize, x.flags.aligned) for x in tensor[:alike]))
+    def row(tensor: Sequence[Array], block: int) -> TensorRow:
+        geometry = (block, tensor[0].shape, *((x.strides, x.itemsize, x.flags.aligned) for x in tensor[:alike]))
         form = forms.get(geometry)
         if form is None:
-            form = forms[geometry] = _form(kernel, tensor)
+            form = forms[geometry] = _form(kernel, tensor, block)
         arrays = [address_of(x) + offset for x, offset in zip(tensor, form.offsets, strict=True)]
         return TensorRow(form, pack(form.layout, *arrays), np.empty(sum(form.numbers)))
 
-    return list(map(row, tensors))
+    return list(map(row, tensors, blocks))
 
 
 class Binding:

@@ -32,6 +32,7 @@ class BoundKernels:
     kernel : gives the kernel for a compute type and a variant; its errors pass through.
     keys : compute type and variant of each tensor.
     arrays : `arrays(i, rule)` gives the arrays of tensor i in the order in which the kernel of `rule` takes them.
+    blocks : how many elements a block of each tensor has; 0 where the rule has none.
     threads : the most threads that a step may use.
     team : whose threads these are, if not the runtime's own.
 
@@ -46,6 +47,7 @@ class BoundKernels:
         kernel: Callable[[str, int], Kernel],
         keys: Sequence[tuple[str, int]],
         arrays: Callable[[int, Rule], Sequence[Array]],
+        blocks: Sequence[int],
         threads: int,
         team: Team | None = None,
     ) -> None:
@@ -54,7 +56,7 @@ class BoundKernels:
             members.setdefault(key, []).append(i)
         kernels = [kernel(*key) for key in members]
         self.bindings = [
-            Binding(each, rows_of(each, (arrays(i, each.rule) for i in own)), team)
+            Binding(each, rows_of(each, (arrays(i, each.rule) for i in own), [blocks[i] for i in own]), team)
             for each, own in zip(kernels, members.values(), strict=True)
         ]
         #: Those that need memory for a step: they take it before the first of them changes anything.

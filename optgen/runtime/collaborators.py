@@ -43,6 +43,10 @@ class Hypers(Protocol):
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position of the variant for a parameter of this shape; ArrayError if there is none."""
 
+    def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
+        """How many elements a block of the parameter in this place has, of this shape; 0 if the rule has none.
+        HyperparameterError if that is no such number."""
+
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         """Whether every constant of the rule is known to be representable in these dtypes."""
 

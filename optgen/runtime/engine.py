@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from threading import RLock
 from typing import Any
@@ -267,8 +268,9 @@ class StepEngine:
         ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
         variants = [hypers.variant(place, p.shape) for place, p in zip(at, ps, strict=True)]
         rules = [hypers.compilation.rules[variant] for variant in variants]
-        for place, p, rule in zip(at, given, rules, strict=True):
-            library.expect_whole(rule, p, place, by_kernel=by_kernel)
+        sizes = [partial(hypers.block, place, rule) for place, rule in zip(at, rules, strict=True)]
+        for place, p, rule, block in zip(at, given, rules, sizes, strict=True):
+            library.expect_whole(rule, p, place, block, by_kernel=by_kernel)
         arrays = [
             [
                 library.given(inputs[first + i], p, looked, number, count, rule=rule, name=name)
@@ -300,7 +302,9 @@ class StepEngine:
             first = sets[number][(slot.t if slot else 0) + 1]
             slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
             own = [each[i] for each in arrays]
-            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot))
+            members.append(
+                Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, sizes[i](memory[i].shape))
+            )
         if self._lacking:
             of_members = [(member.variant, member.hypers, member.slot) for member in members]
             self._refuse_lacking([(id(p), place) for p, place in zip(given, at, strict=True)], of_members, sets)

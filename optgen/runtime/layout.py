@@ -20,7 +20,7 @@ from .arrays import Array
 
 __all__ = ["SLAB", "Layout", "LayoutKind", "counts_of", "layout_of"]
 
-_COUNTED = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.ELEMENT)
+_COUNTED = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK, Extent.ELEMENT)
 
 #: The most elements of a small matrix; dense ones are taken several at a time.
 SLAB = constant("SLAB")
@@ -141,11 +141,18 @@ def _merged(x: Array, dimensions: range) -> tuple[int, int] | None:
     return math.prod(n for n, _ in kept), kept[-1][1] if kept else x.itemsize
 
 
-def counts_of(shape: tuple[int, ...], tiled: Rule | None) -> dict[Extent, int]:
+def counts_of(shape: tuple[int, ...], tiled: Rule | None, block: int = 0) -> dict[Extent, int]:
     """The number of values of each extent that a parameter has.
 
-    `tiled`: the rule, if it knows of rows and columns; for any other, the whole tensor is one row.
+    `tiled`: the rule, if it knows of rows and columns; for any other, the whole tensor is one row. `block`: how many
+    elements a block has, if it knows of blocks, which are its rows.
     """
+    if tiled is not None and block:
+        size = math.prod(shape)
+        rows = -(-size // block)
+        return dict.fromkeys(_COUNTED, 1) | {
+            Extent.ROW: rows, Extent.BLOCK: rows, Extent.COLUMN: block, Extent.ELEMENT: size
+        }  # fmt: skip
     matrices = Matrices.LAST_TWO if tiled is None else tiled.matrices
     lengths = shape if tiled is not None else (1, math.prod(shape))
     return {

@@ -20,6 +20,7 @@ from .binding import Team
 from .group_step import Shards
 from .guard import NUMPY
 from .kernel import Kernel
+from .shapes import BlockOf
 from .slots import owner_of
 
 __all__ = ["ArrayWays", "NumPyLibrary"]
@@ -78,13 +79,13 @@ class NumPyLibrary:
     def mark(self, p: Any, g: Any) -> object:
         return None  # whatever the interpreter steps is checked anew in every step
 
-    def expect_whole(self, rule: Rule, p: Any, place: int, *, by_kernel: bool) -> None:
+    def expect_whole(self, rule: Rule, p: Any, place: int, block: BlockOf, *, by_kernel: bool) -> None:
         """Every array is whole."""
 
     def in_shards(self, params: Sequence[Any]) -> bool:
         return False
 
-    def shards(self, params: Sequence[Any], kernel: Kernel) -> Shards:
+    def shards(self, params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
         raise AssertionError("arrays of NumPy are not in shards")
 
     def threads(self) -> tuple[int, Team | None]:

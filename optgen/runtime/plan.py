@@ -52,6 +52,8 @@ class Member:
         Which of the sets of hyperparameters it goes by.
     slot
         Its state.
+    block
+        How many elements a block of it has; 0 if the rule has none.
     """
 
     given: Any
@@ -61,6 +63,7 @@ class Member:
     dtype: str
     hypers: int
     slot: ParameterSlot
+    block: int
 
 
 @frozen
@@ -134,13 +137,16 @@ class StepPlan:
             own = (x.memory for x in members[i].inputs)
             return members[i].p.memory, *own, *states.arrays(i, rule.tensor_states)
 
-        self._bound = BoundKernels(kernel, keys, arrays, *library.threads())
+        self._bound = BoundKernels(kernel, keys, arrays, [member.block for member in members], *library.threads())
         #: What its kernels report; None if they report nothing.
         self.reports = of_kernels(self._bound, [rules[member.variant] for member in members], self.slots)
         self.grouped = self._bound.grouped
         if library.in_shards(given):
             pairs = zip(self._bound.bindings, self._bound.order, strict=True)
-            self._bound.shards = [library.shards([given[i] for i in own], b.kernel) for b, own in pairs]
+            blocks = [member.block for member in members]
+            self._bound.shards = [
+                library.shards([given[i] for i in own], b.kernel, [blocks[i] for i in own]) for b, own in pairs
+            ]
 
         # Memory that was made for this step, such as that of a gradient that lay in other shards, lives with the plan.
         bound = [x for kind in zip(*(member.inputs for member in members), strict=True) for x in kind]

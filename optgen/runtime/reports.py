@@ -145,13 +145,14 @@ def _spread(
 
 
 def _shape(binding: Binding, row: int, extent: Extent, matrices: Matrices) -> tuple[int, ...]:
-    return interp.shape_of(extent, binding.rows[row].form.shape, matrices)
+    form = binding.rows[row].form
+    return interp.shape_of(extent, form.shape, matrices, form.block)
 
 
 def _several(binding: Binding, row: int, name: str, extent: Extent) -> Any:
-    """The values of matrices, rows or columns in the space of a tensor."""
+    """The values of matrices, rows, columns or blocks in the space of a tensor."""
     own = binding.rows[row]
     count, number = own.form.counts[extent], binding.kernel.sweeps.small(extent).index(name)
     begins = dict(zip(_SEVERAL, [*accumulate(own.form.numbers)][1:], strict=False))
-    begin = begins[extent] + number * count
+    begin = begins[Extent.ROW if extent == Extent.BLOCK else extent] + number * count
     return own.space[begin : begin + count]

@@ -17,15 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from .. import interpreter as interp
 from ..compiler.catalogue import shipped_rules
 from ..errors import ArgumentError, StateError, excerpt, shown
+from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import State
 from ..ir.torch_names import torch_states
 from ..optimiser.base import compilation_of
 from ..optimiser.classes import shipped_class
 from ..optimiser.state import MOST_UPDATES
+from ..runtime.shapes import state_shape
 from .naming import STEP, Naming
 from .param_groups import Groups, called
 from .tensors import count_dtype, has_memory, local
@@ -56,7 +57,7 @@ def expect_state(
         raise StateError(f"{what}: expected {dtype}, as the parameter, got {given.dtype}", hint=hint)
 
 
-def copies_of_states(naming: Naming, p: torch.Tensor, values: Mapping[str, Any]) -> dict[str, Any]:
+def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, values: Mapping[str, Any]) -> dict[str, Any]:
     """Copies of states of parameter `p` by the names that PyTorch has; an error for one that does not fit."""
     rules = [rule for rule in naming.rules if rule.matrix in (None, p.dim() >= 2)]
     own = {key: (state, rule) for rule in rules for state, key in naming.own_states(rule)}
@@ -67,7 +68,7 @@ def copies_of_states(naming: Naming, p: torch.Tensor, values: Mapping[str, Any])
             raise ArgumentError(f"expected a state among {', '.join(known)}, got {key}")
         if key in own:
             state, rule = own[key]
-            shape = interp.shape_of(state.extent, tuple(p.shape), rule.matrices)
+            shape = state_shape(rule, state, hypers, tuple(p.shape))
             expect_state(f"the state {key}", state, given, shape, p.dtype, hint=f"see opt.state[p][{key!r}]")
             copies[key] = given.detach().clone()
         elif not _is_count(given):
@@ -100,7 +101,7 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
     _expect_group_states(naming, saved.get("group", groups[0].get(OF_ALL) if groups else None))
     reader, number = Groups(naming), 0
     for i, (group, other) in enumerate(zip(own, groups, strict=True)):
-        needed = _needed(naming, reader.variants_of(other, i))
+        needed, hypers = _needed(naming, reader.variants_of(other, i)), reader.values_of(other, i)
         names, saved_names = group.get("param_names"), other.get("param_names")
         if saved_names is not None and not _names(saved_names, len(other["params"])):
             raise StateError(f"group {i}: expected a name for each parameter, got {shown(saved_names)}")
@@ -110,7 +111,8 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
             if names and saved_names and unwrapped(names[j]) != unwrapped(saved_names[j]):
                 message = f"{what}: expected a state of that name, got one of {excerpt(saved_names[j])}"
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
-            _expect_states(naming, what, p, saved["state"].get(q) or {}, needed[p.dim() >= 2], guess=guess)
+            kept = saved["state"].get(q) or {}
+            _expect_states(naming, what, p, hypers, kept, needed[p.dim() >= 2], guess=guess)
     return {**saved, "param_groups": groups}
 
 
@@ -203,10 +205,17 @@ def _names(given: Any, count: int) -> bool:
 
 
 def _expect_states(
-    naming: Naming, what: str, p: torch.Tensor, kept: Mapping[str, Any], needed: Sequence[str], *, guess: bool
+    naming: Naming,
+    what: str,
+    p: torch.Tensor,
+    hypers: HyperValues,
+    kept: Mapping[str, Any],
+    needed: Sequence[str],
+    *,
+    guess: bool,
 ) -> None:
     """StateError unless a parameter may have these states."""
-    named = {key: state for rule in naming.rules for state, key in naming.own_states(rule)}
+    named = {key: (state, rule) for rule in naming.rules for state, key in naming.own_states(rule)}
     begun = any(key == STEP or key in named for key in kept) or (kept and naming.strategy.counts_whatever_is_kept)
     for key in needed if begun else ():
         if kept.get(key) is None:
@@ -215,9 +224,10 @@ def _expect_states(
     unseen = p.device.type == "meta" or not has_memory(local(p))  # PyTorch's own loop steps it
     for key, value in kept.items():
         if key in named and value is not None and not unseen:
-            shape = interp.shape_of(named[key].extent, tuple(p.shape), naming.rules[0].matrices)
+            state, rule = named[key]
+            shape = state_shape(rule, state, hypers, tuple(p.shape))
             given = value.cpu() if isinstance(value, torch.Tensor) and value.device.type != "meta" else value
-            expect_state(f"{what}: {key}", named[key], given, shape, p.dtype)
+            expect_state(f"{what}: {key}", state, given, shape, p.dtype)
         elif key == STEP and value is not None and not unseen and not _is_count(value):
             raise StateError(f"{what}: expected a count of updates as {STEP!r}, got {shown(value)}")
         elif guess and key not in named and key in _states_of_rules():

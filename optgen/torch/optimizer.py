@@ -205,9 +205,11 @@ class Adapter(Optimizer):
         """
         with self._engine.lock:
             self._engine.expect_rest("set a state")
-            if not any([p is q for group in self.param_groups for q in group["params"]]):
+            owners = [i for i, group in enumerate(self.param_groups) if any([p is q for q in group["params"]])]
+            if not owners:
                 raise ArgumentError(f"expected a parameter of this {self._naming.name}, got another {type(p).__name__}")
-            copies = copies_of_states(self._naming, p, values)
+            hypers = Groups(self._naming).values_of(self.param_groups[owners[0]], owners[0])
+            copies = copies_of_states(self._naming, p, hypers, values)
             undisturbed(lambda: self.state[p].update(copies))
 
     def state_of_all(self) -> dict[str, float]:
@@ -307,7 +309,7 @@ class Adapter(Optimizer):
         """Look at everything anew in the next step. `together`: the states of all parameters."""
         naming, groups = self._naming, Groups(self._naming)
         self._groups = groups
-        self._states = TensorStates(naming, groups.what)
+        self._states = TensorStates(naming, groups)
         self._states.group = dict(together)
         self._ways = TensorWays(naming, groups, weakref.ref(self))
         if "_engine" in vars(self):

@@ -74,6 +74,3 @@ class ChainOptions:
     def made(self, params: Any) -> Any:
         """The optimiser of these parameters."""
         return self.chain(params, self.core)
-
-    def __repr__(self) -> str:
-        return repr(self.core)

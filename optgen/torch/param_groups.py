@@ -22,7 +22,7 @@ from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Hyper, Rule
 from ..optimiser.hyperparameters import checked
-from ..runtime.shapes import variant_for
+from ..runtime.shapes import block_of, hypers_of_blocks, variant_for
 from ..runtime.underflow import refuse_vanishing
 from .naming import Naming
 from .strategies import ANOTHER_RULE
@@ -84,6 +84,8 @@ class Groups:
         #: Whether plans go by other variants or groups; who has forgotten them says so.
         self.changed = False
         self.variants: tuple[dict[bool, int] | None, ...] = ()
+        self._sizing = sorted(frozenset().union(*map(hypers_of_blocks, naming.rules)))
+        self._blocks: list[tuple[Any, ...]] = []  # of each group, what says how large blocks are
 
     def read(self, groups: Sequence[dict[str, Any]]) -> bool:
         """Looks at the groups, and gives what is in them in other spellings the keys that groups have; whether a
@@ -116,9 +118,10 @@ class Groups:
         values = GroupValues(sets)
         self._refuse_different(values, len(groups))
         # What is looked at first in the next step is noted last: this may be broken off at any point.
-        self.changed = self.changed or regrouped or tuple(variants) != self.variants
+        blocks = [tuple(own[1][name] for name in self._sizing) for own in sets]
+        self.changed = self.changed or regrouped or tuple(variants) != self.variants or blocks != self._blocks
         self._owners = [i for i, size in enumerate(sizes) for _ in range(size)]
-        self.values, self.variants = values, tuple(variants)
+        self.values, self.variants, self._blocks = values, tuple(variants), blocks
         self._moving = _has(torch.Tensor | np.ndarray, raw)
         self._raw, self._sizes = raw, sizes
         return self.changed
@@ -144,6 +147,13 @@ class Groups:
         variants = self.variants[self._owners[place]] or {}
         return variant_for(variants, shape, self._naming.name, what=self.what(place), hint=ANOTHER_RULE)
 
+    def values_at(self, place: int) -> HyperValues:
+        """The hyperparameters that the parameter in this place goes by."""
+        return self.values.of(self._owners[place])
+
+    def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
+        return block_of(rule, self.values_at(place), shape)
+
     def what(self, place: int) -> str:
         """What the parameter in this place is called in messages."""
         return called(self._groups, place)
@@ -167,6 +177,10 @@ class Groups:
     def variants_of(self, group: Mapping[str, Any], i: int) -> dict[bool, int]:
         """The variants of the rule that a saved group, number `i`, stepped with, by whether a parameter is a matrix."""
         return self._variants_of(group, self._values(group, torch.float64, i))
+
+    def values_of(self, group: Mapping[str, Any], i: int) -> HyperValues:
+        """The hyperparameters of a group, number `i`."""
+        return self._values(group, torch.float64, i)
 
     def _values(self, group: Mapping[str, Any], dtype: torch.dtype, i: int) -> HyperValues:
         """A None stands for the machine epsilon of the dtype where PyTorch's default is one, as in Adafactor."""

@@ -6,6 +6,7 @@ their parameters are, errors, and `shards_of`, with which a step reduces over wh
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..runtime.arrays import Array
 from ..runtime.group_step import Shards
 from ..runtime.kernel import Kernel
 from ..runtime.layout import counts_of
+from ..runtime.shapes import BlockOf
 
 __all__ = ["aligned", "cut", "expect_apart", "expect_whole", "shards_of", "small_like"]
 
@@ -71,7 +73,7 @@ def _where(mesh: Any) -> str:
 _DRAWS = "draws random numbers, which are those of whole parameters"
 
 
-def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
+def expect_whole(rule: Rule, p: Any, i: int, block: BlockOf, kernels: bool = True) -> None:
     """ArrayError if the shards of parameter i cut what the rule reduces. Norms over the tensor, and over all
     parameters, are put together by kernels alone; `kernels`: whether one steps the parameter."""
     dims = set(cut(p).values())
@@ -84,9 +86,14 @@ def expect_whole(rule: Rule, p: Any, i: int, kernels: bool = True) -> None:
     reduced = _reduced(rule)
     met = reduced | {state.extent for state in rule.states}
     for extent in Extent:
-        if extent in met and Extent.TENSOR < extent < Extent.ELEMENT and dims & _inner(extent, rule.matrices, p.dim()):
-            what = {Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices"}[extent]
-            message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} reduces over its {what}, which are cut: "
+        if extent not in met or not Extent.TENSOR < extent < Extent.ELEMENT:
+            continue
+        shape = tuple(p.shape)
+        if dims & _inner(extent, rule.matrices, p.dim()) and not (extent == Extent.BLOCK and _of_slices(p, block)):
+            what = {
+                Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices", Extent.BLOCK: "blocks"
+            }[extent]  # fmt: skip
+            message = f"parameter {i} of shape {shape}: {rule.name} reduces over its {what}, which are cut: "
             message += f"it is sharded along dimension {', '.join(map(str, sorted(dims)))}"
             hint = "keep that parameter whole (fully_shard(..., ignored_params={p}), or Replicate()), "
             raise ArrayError(message, hint=hint + "or step it with another rule")
@@ -126,8 +133,21 @@ def _reduced(rule: Rule) -> set[Extent]:
 
 
 def _inner(extent: Extent, matrices: Matrices, rank: int) -> frozenset[int]:
-    """The dimensions of a parameter that are within one row, column or matrix of it."""
+    """The dimensions of a parameter that are within one row, column or matrix of it; a block may be in any."""
     return frozenset(range(rank)) - varying_dimensions(extent, rank, matrices)
+
+
+def _of_slices(p: Any, block: BlockOf) -> bool:
+    """Whether each block of a parameter in shards is a slice of its first dimension, in whatever shard: then no block
+    is cut, and its value is where that shard has its share of all values."""
+    length, *rest = p.shape
+    lengths = {length}
+    for i, dimension in cut(p).items():
+        if dimension != 0:
+            return False
+        most = {-(-n // p.device_mesh.size(i)) for n in lengths if n}
+        lengths = most | {n % each for n in lengths for each in most}
+    return all([block((n, *rest)) == math.prod(rest) > 0 for n in {length, *lengths} - {0}])
 
 
 def small_like(p: Any, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> torch.Tensor:
@@ -143,10 +163,12 @@ def small_like(p: Any, shape: tuple[int, ...], value: float, dtype: torch.dtype)
 # ---- Reductions over whole tensors ----
 
 
-def shards_of(params: Sequence[Any], kernel: Kernel) -> Shards:
-    """What a step must know of the tensors of one binding, of which some are in shards."""
+def shards_of(params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
+    """What a step must know of the tensors of one binding, of which some are in shards. `blocks`: how many elements a
+    block of each has."""
     shapes = [(*p.shape, 2) if p.is_complex() else tuple(p.shape) for p in params]
-    counts = [counts_of(shape, kernel.rule if kernel.entry.units == 0 else None) for shape in shapes]
+    tiled = kernel.rule if kernel.entry.units == 0 else None
+    counts = [counts_of(shape, tiled, block) for shape, block in zip(shapes, blocks, strict=True)]
     rows: dict[tuple[Any, int], list[int]] = {}
     for i, p in enumerate(params):
         for along in cut(p):

@@ -24,8 +24,10 @@ from ..runtime.clock import Clock
 from ..runtime.guard import DictGuard, Guard
 from ..runtime.library import runtime
 from ..runtime.plan import Member
+from ..runtime.shapes import state_shape
 from .checkpoint import expect_state
 from .naming import STEP, Naming
+from .param_groups import Groups
 from .sharding import small_like
 from .small_states import SmallStates
 from .tensor_library import TensorLibrary
@@ -116,8 +118,8 @@ class TensorStates:
 
     Parameters
     ----------
-    what
-        What the parameter in some place is called in messages.
+    groups
+        The groups of the optimiser.
 
     Attributes
     ----------
@@ -125,9 +127,9 @@ class TensorStates:
         `optimizer.state`, set before every step.
     """
 
-    def __init__(self, naming: Naming, what: Callable[[int], str]) -> None:
+    def __init__(self, naming: Naming, groups: Groups) -> None:
         self._naming = naming
-        self._what = what
+        self._groups = groups
         self.kept: dict[Any, dict[str, Any]] = {}
         self.group: dict[str, Array] = {}
         self._plans: dict[Any, set[int]] = {}  # by parameter
@@ -141,8 +143,8 @@ class TensorStates:
             own = kept.get(p, {})
             for state, key in self._naming.own_states(rule):
                 if (x := own.get(key)) is not None:
-                    shape = interp.shape_of(state.extent, tuple(p.shape), rule.matrices)
-                    expect_state(f"{self._what(place)}: its state {key}", state, x, shape, p.dtype)
+                    shape = state_shape(rule, state, self._groups.values_at(place), tuple(p.shape))
+                    expect_state(f"{self._groups.what(place)}: its state {key}", state, x, shape, p.dtype)
             slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
         return slots
 
@@ -159,7 +161,7 @@ class TensorStates:
             x = slot.kept.get(key)
             if x is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)), ordinal)
-                shape = interp.shape_of(state.extent, tuple(given.shape), rule.matrices) if small else None
+                shape = state_shape(rule, state, values, tuple(given.shape)) if small else None
                 dtype = self._naming.strategy.small_dtype(state.extent, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot

@@ -19,6 +19,7 @@ from ..runtime.arrays import Array, as_gradient, as_parameter
 from ..runtime.binding import Team
 from ..runtime.group_step import Shards
 from ..runtime.kernel import Kernel
+from ..runtime.shapes import BlockOf
 from .sharding import aligned, cut, expect_whole, shards_of
 from .tensors import TENSORS, increment_version, local, memory, unresolved, wide
 from .threads import threads
@@ -89,14 +90,14 @@ class TensorLibrary:
     def mark(self, p: torch.Tensor, g: torch.Tensor | None) -> object:
         return None if g is None else (id(p), p.dtype, p.shape, p.device, type(g), g.dtype, g.layout, g.device)
 
-    def expect_whole(self, rule: Rule, p: torch.Tensor, place: int, *, by_kernel: bool) -> None:
-        expect_whole(rule, p, place, by_kernel)
+    def expect_whole(self, rule: Rule, p: torch.Tensor, place: int, block: BlockOf, *, by_kernel: bool) -> None:
+        expect_whole(rule, p, place, block, by_kernel)
 
     def in_shards(self, params: Sequence[torch.Tensor]) -> bool:
         return any(map(cut, params))
 
-    def shards(self, params: Sequence[torch.Tensor], kernel: Kernel) -> Shards:
-        return shards_of(params, kernel)
+    def shards(self, params: Sequence[torch.Tensor], kernel: Kernel, blocks: Sequence[int]) -> Shards:
+        return shards_of(params, kernel, blocks)
 
     def threads(self) -> tuple[int, Team | None]:
         return threads()

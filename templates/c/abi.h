@@ -12,7 +12,7 @@
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
 
-#define OPTGEN_ABI 9
+#define OPTGEN_ABI 11
 
 /* The one order of reductions. A tensor is one run of elements or, where rows matter, one run per
  * row. Runs are cut into blocks; value i of a block goes to lane i modulo the number of lanes. Down
@@ -46,7 +46,8 @@ typedef struct {
  * `first`, `slab`: how many units of work, and how many slabs, the rows before have; a tensor has
  * units or slabs, never both. `layout`: kind (OPTGEN_LAYOUT_*), rank, shape[rank],
  * by[rank][arrays], the strides in bytes. layout[-1] is how many dimensions the parameter itself
- * has, layout[-1 - k] the length of the k-th. */
+ * has, layout[-1 - k] the length of the k-th. Before these stands how many elements a block has: if
+ * it is not 0, a row is a block of the tensor, the last of which may be short. */
 typedef struct {
     int64_t first;
     const int64_t *layout;
@@ -78,10 +79,9 @@ typedef void optgen_row(char *const *at, const int64_t *by, int64_t n, const opt
 typedef void optgen_fold(const void *reduced, int64_t n, void *partials, int64_t apart,
                          void *panels, int64_t wide, int32_t first);
 
-/* Updates and folds one row of elements that lies in one block. */
-typedef void optgen_block(char *const *at, const int64_t *by, int64_t n,
-                          const optgen_values *values, void *partials, int64_t apart, void *panels,
-                          int64_t wide, int32_t first);
+/* Updates and folds one row of elements that lies in one block, dense and aligned. */
+typedef void optgen_block(char *const *at, int64_t n, const optgen_values *values, void *partials,
+                          int64_t apart, void *panels, int64_t wide, int32_t first);
 
 /* Small loops that run between two sweeps: share `part` of `parts` of one tensor. */
 typedef void optgen_small_loop(const optgen_tensor *tensor, const void *step, const void *group,

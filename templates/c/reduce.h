@@ -18,8 +18,6 @@
 #define OPTGEN_SHARED static inline __attribute__((always_inline, unused))
 #define OPTGEN_APART static __attribute__((noinline, unused))
 
-typedef double optgen_lanes __attribute__((vector_size(8 * OPTGEN_LANES), aligned(8)));
-
 OPTGEN_SHARED double optgen_take_sum(double total, double x) { return total + x; }
 OPTGEN_SHARED double optgen_take_max(double total, double x)
 {
@@ -66,21 +64,6 @@ OPTGEN_SHARED void optgen_pick_rows(const double *restrict x, double *restrict r
         for (int lane = 0; lane < OPTGEN_LANES; ++lane)                                         \
             lanes[lane] = START;                                                                \
     }                                                                                           \
-    /* What is left of a block in the end. */                                                   \
-    OPTGEN_SHARED double optgen_end_##NAME(double *lanes)                                       \
-    {                                                                                           \
-        for (int width = OPTGEN_LANES / 2; width > 0; width /= 2)                               \
-            for (int lane = 0; lane < width; ++lane)                                            \
-                lanes[lane] = optgen_take_##NAME(lanes[lane], lanes[lane + width]);             \
-        return lanes[0];                                                                        \
-    }                                                                                           \
-    /* The next row of a panel. */                                                              \
-    OPTGEN_SHARED void optgen_down_##NAME(const double *x, int64_t n, double *panel,            \
-                                          int32_t first)                                        \
-    {                                                                                           \
-        for (int64_t j = 0; j < n; ++j)                                                         \
-            panel[j] = optgen_take_##NAME(first ? START : panel[j], x[j]);                      \
-    }                                                                                           \
     /* `count` values that stand `stride` apart, in order. */                                   \
     OPTGEN_SHARED double optgen_line_##NAME(const double *x, int64_t count, int64_t stride)     \
     {                                                                                           \
@@ -109,68 +92,43 @@ OPTGEN_FOLDS(sum, 0.0)
 OPTGEN_FOLDS(max, -(double)INFINITY)
 OPTGEN_FOLDS(min, (double)INFINITY)
 
-/* Repeats each value of `x` once per element beside it; or the values of each matrix once per row.
- * Writes them to `room` unless they stand right already. Small filters have loops of their own. */
-#define OPTGEN_SPREADS(TYPE)                                                               \
-    OPTGEN_SHARED void optgen_repeat_##TYPE(const TYPE *restrict x, TYPE *restrict room,   \
-                                            int64_t count, int64_t times)                  \
-    {                                                                                      \
-        for (int64_t i = 0; i < count; ++i)                                                \
-            for (int64_t j = 0; j < times; ++j)                                            \
-                room[i * times + j] = x[i];                                                \
-    }                                                                                      \
-    OPTGEN_SHARED const TYPE *optgen_each_##TYPE(const TYPE *x, TYPE *room, int64_t count, \
-                                                 int64_t times)                            \
-    {                                                                                      \
-        if (times == 1)                                                                    \
-            return x;                                                                      \
-        if (times == 3)                                                                    \
-            optgen_repeat_##TYPE(x, room, count, 3);                                       \
-        else if (times == 9)                                                               \
-            optgen_repeat_##TYPE(x, room, count, 9);                                       \
-        else                                                                               \
-            optgen_repeat_##TYPE(x, room, count, times);                                   \
-        return room;                                                                       \
-    }
-OPTGEN_SPREADS(float)
-OPTGEN_SPREADS(double)
-
-OPTGEN_SHARED void optgen_stack(const double *restrict x, double *restrict room, int64_t matrices,
-                                int64_t rows, int64_t n)
-{
-    for (int64_t m = 0; m < matrices; ++m)
-        for (int64_t i = 0; i < rows; ++i)
-            for (int64_t j = 0; j < n; ++j)
-                room[(m * rows + i) * n + j] = x[m * n + j];
-}
-
-OPTGEN_SHARED const double *optgen_every(const double *x, double *room, int64_t matrices,
-                                         int64_t rows, int64_t n)
-{
-    if (rows == 1)
-        return x;
-    if (rows == 3 && n == 3)
-        optgen_stack(x, room, matrices, 3, 3);
-    else
-        optgen_stack(x, room, matrices, rows, n);
-    return room;
-}
-
-/* Takes the next n values of a block; those before were a multiple of the lanes. One function per
- * instruction set: each cuts the vector of all lanes into those that it may use. */
-#define OPTGEN_TAKE(NAME, ISA, ATTRIBUTE)                                               \
-    ATTRIBUTE OPTGEN_SHARED void optgen_take_##NAME##_##ISA(const double *x, int64_t n, \
-                                                            double *lanes)              \
-    {                                                                                   \
-        int64_t i = 0;                                                                  \
-        for (; i + OPTGEN_LANES <= n; i += OPTGEN_LANES)                                \
-            for (int lane = 0; lane < OPTGEN_LANES; ++lane)                             \
-                lanes[lane] = optgen_take_##NAME(lanes[lane], x[i + lane]);             \
-        for (int lane = 0; i < n; ++i, ++lane)                                          \
-            lanes[lane] = optgen_take_##NAME(lanes[lane], x[i]);                        \
-    }
-/* The reductions of a slab: one function per instruction set, for all sweeps. */
-#define OPTGEN_SLABS(NAME, START, ISA, ATTRIBUTE)                                                  \
+/* How blocks, panels and slabs are folded: one function of each per instruction set, for all
+ * sweeps. The loops over lanes have lengths that compilers know, so that vectors hold the lanes. */
+#define OPTGEN_HALVES(NAME, WIDTH)           \
+    for (int lane = 0; lane < WIDTH; ++lane) \
+        lanes[lane] = optgen_take_##NAME(lanes[lane], lanes[lane + WIDTH]);
+#define OPTGEN_FOLDS_ON(NAME, START, ISA, ATTRIBUTE)                                               \
+    /* Takes the next n values of a block: a multiple of the lanes, as those before. */            \
+    ATTRIBUTE OPTGEN_APART void optgen_take_##NAME##_##ISA(const double *restrict x, int64_t n,    \
+                                                           double *restrict lanes)                 \
+    {                                                                                              \
+        for (int64_t i = 0; i < n; i += OPTGEN_LANES)                                              \
+            for (int lane = 0; lane < OPTGEN_LANES; ++lane)                                        \
+                lanes[lane] = optgen_take_##NAME(lanes[lane], x[i + lane]);                        \
+    }                                                                                              \
+    /* Takes the last n values of a block: what the block comes to. */                             \
+    ATTRIBUTE OPTGEN_APART double optgen_end_##NAME##_##ISA(const double *restrict x, int64_t n,   \
+                                                            double *restrict lanes)                \
+    {                                                                                              \
+        const int64_t rest = n % OPTGEN_LANES;                                                     \
+        optgen_take_##NAME##_##ISA(x, n - rest, lanes);                                            \
+        for (int64_t i = 0; i < rest; ++i)                                                         \
+            lanes[i] = optgen_take_##NAME(lanes[i], x[n - rest + i]);                              \
+        OPTGEN_HALVES(NAME, OPTGEN_LANES / 2)                                                      \
+        OPTGEN_HALVES(NAME, OPTGEN_LANES / 4)                                                      \
+        OPTGEN_HALVES(NAME, OPTGEN_LANES / 8)                                                      \
+        OPTGEN_HALVES(NAME, OPTGEN_LANES / 16)                                                     \
+        return optgen_take_##NAME(lanes[0], lanes[1]);                                             \
+    }                                                                                              \
+    /* The next row of a panel. */                                                                 \
+    ATTRIBUTE OPTGEN_APART void optgen_down_##NAME##_##ISA(const double *restrict x, int64_t n,    \
+                                                           double *restrict panel, int32_t first)  \
+    {                                                                                              \
+        for (int64_t j = 0; first && j < n; ++j)                                                   \
+            panel[j] = START;                                                                      \
+        for (int64_t j = 0; j < n; ++j)                                                            \
+            panel[j] = optgen_take_##NAME(panel[j], x[j]);                                         \
+    }                                                                                              \
     /* Each of the rows of a slab folded as a block; all rows side by side, for they are short.    \
      * Lanes that a row has no value for hold what changes nothing, and are left out. */           \
     ATTRIBUTE OPTGEN_APART void optgen_rows_##NAME##_##ISA(const double *restrict x, int64_t rows, \
@@ -209,23 +167,84 @@ OPTGEN_SHARED const double *optgen_every(const double *x, double *room, int64_t 
             optgen_beside_##NAME(ends, panel, matrices *n);                                        \
         }                                                                                          \
     }
-#define OPTGEN_REDUCTIONS(ISA, ATTRIBUTE)                                                         \
-    OPTGEN_SLABS(sum, 0.0, ISA, ATTRIBUTE)                                                        \
-    OPTGEN_SLABS(max, -(double)INFINITY, ISA, ATTRIBUTE)                                          \
-    OPTGEN_SLABS(min, (double)INFINITY, ISA, ATTRIBUTE)                                           \
-    OPTGEN_TAKE(max, ISA, ATTRIBUTE)                                                              \
-    OPTGEN_TAKE(min, ISA, ATTRIBUTE)                                                              \
-    ATTRIBUTE OPTGEN_SHARED void optgen_take_sum_##ISA(const double *x, int64_t n, double *lanes) \
-    {                                                                                             \
-        optgen_lanes total;                                                                       \
-        int64_t i = 0;                                                                            \
-        memcpy(&total, lanes, sizeof total);                                                      \
-        for (; i + OPTGEN_LANES <= n; i += OPTGEN_LANES)                                          \
-            total += *(const optgen_lanes *)(x + i);                                              \
-        memcpy(lanes, &total, sizeof total);                                                      \
-        for (int lane = 0; i < n; ++i, ++lane)                                                    \
-            lanes[lane] += x[i];                                                                  \
+/* What spreads values in a slab. `each`: every value of `x` once per element beside it; `every`:
+ * the values of each matrix once per row. Written to `room` unless they stand right already. Small
+ * filters have loops of their own. */
+#define OPTGEN_REPEATS(TYPE, ISA, ATTRIBUTE)                                                    \
+    ATTRIBUTE OPTGEN_SHARED void optgen_repeat_##TYPE##_##ISA(                                  \
+        const TYPE *restrict x, TYPE *restrict room, int64_t count, int64_t times)              \
+    {                                                                                           \
+        for (int64_t i = 0; i < count; ++i)                                                     \
+            for (int64_t j = 0; j < times; ++j)                                                 \
+                room[i * times + j] = x[i];                                                     \
+    }                                                                                           \
+    ATTRIBUTE OPTGEN_APART const TYPE *optgen_each_##TYPE##_##ISA(const TYPE *x, TYPE *room,    \
+                                                                  int64_t count, int64_t times) \
+    {                                                                                           \
+        if (times == 1)                                                                         \
+            return x;                                                                           \
+        if (times == 3)                                                                         \
+            optgen_repeat_##TYPE##_##ISA(x, room, count, 3);                                    \
+        else if (times == 9)                                                                    \
+            optgen_repeat_##TYPE##_##ISA(x, room, count, 9);                                    \
+        else                                                                                    \
+            optgen_repeat_##TYPE##_##ISA(x, room, count, times);                                \
+        return room;                                                                            \
     }
+#define OPTGEN_STACKS(ISA, ATTRIBUTE)                                                        \
+    ATTRIBUTE OPTGEN_SHARED void optgen_stack_##ISA(const double *restrict x,                \
+                                                    double *restrict room, int64_t matrices, \
+                                                    int64_t rows, int64_t n)                 \
+    {                                                                                        \
+        for (int64_t m = 0; m < matrices; ++m)                                               \
+            for (int64_t i = 0; i < rows; ++i)                                               \
+                for (int64_t j = 0; j < n; ++j)                                              \
+                    room[(m * rows + i) * n + j] = x[m * n + j];                             \
+    }                                                                                        \
+    ATTRIBUTE OPTGEN_APART const double *optgen_every_##ISA(                                 \
+        const double *x, double *room, int64_t matrices, int64_t rows, int64_t n)            \
+    {                                                                                        \
+        if (rows == 1)                                                                       \
+            return x;                                                                        \
+        if (rows == 3 && n == 3)                                                             \
+            optgen_stack_##ISA(x, room, matrices, 3, 3);                                     \
+        else                                                                                 \
+            optgen_stack_##ISA(x, room, matrices, rows, n);                                  \
+        return room;                                                                         \
+    }
+
+/* The functions of one instruction set. */
+typedef struct {
+    void (*take)(const double *restrict x, int64_t n, double *restrict lanes);
+    double (*end)(const double *restrict x, int64_t n, double *restrict lanes);
+    void (*down)(const double *restrict x, int64_t n, double *restrict panel, int32_t first);
+    void (*rows)(const double *restrict x, int64_t rows, int64_t n, double *restrict ends);
+    void (*columns)(const double *restrict x, int64_t matrices, int64_t rows, int64_t n,
+                    double *restrict ends);
+} optgen_reducer;
+typedef struct {
+    optgen_reducer sum, max, min;
+    const float *(*each_float)(const float *x, float *room, int64_t count, int64_t times);
+    const double *(*each_double)(const double *x, double *room, int64_t count, int64_t times);
+    const double *(*every)(const double *x, double *room, int64_t matrices, int64_t rows,
+                           int64_t n);
+} optgen_reducers;
+#define OPTGEN_REDUCER(NAME, ISA)                                                          \
+    {                                                                                      \
+        optgen_take_##NAME##_##ISA, optgen_end_##NAME##_##ISA, optgen_down_##NAME##_##ISA, \
+            optgen_rows_##NAME##_##ISA, optgen_columns_##NAME##_##ISA                      \
+    }
+#define OPTGEN_REDUCTIONS(ISA, ATTRIBUTE)                                               \
+    OPTGEN_FOLDS_ON(sum, 0.0, ISA, ATTRIBUTE)                                           \
+    OPTGEN_FOLDS_ON(max, -(double)INFINITY, ISA, ATTRIBUTE)                             \
+    OPTGEN_FOLDS_ON(min, (double)INFINITY, ISA, ATTRIBUTE)                              \
+    OPTGEN_REPEATS(float, ISA, ATTRIBUTE)                                               \
+    OPTGEN_REPEATS(double, ISA, ATTRIBUTE)                                              \
+    OPTGEN_STACKS(ISA, ATTRIBUTE)                                                       \
+    static const optgen_reducers optgen_reducers_##ISA                                  \
+        __attribute__((unused)) = { OPTGEN_REDUCER(sum, ISA), OPTGEN_REDUCER(max, ISA), \
+                                    OPTGEN_REDUCER(min, ISA), optgen_each_float_##ISA,  \
+                                    optgen_each_double_##ISA, optgen_every_##ISA };
 
 #ifdef OPTGEN_PLAIN
 OPTGEN_REDUCTIONS(baseline, OPTGEN_PLAIN)
@@ -240,8 +259,13 @@ OPTGEN_REDUCTIONS(x86_64_v3, OPTGEN_V3)
 OPTGEN_REDUCTIONS(x86_64_v4, OPTGEN_V4)
 #endif
 
+OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)
+{
+    return (count + size - 1) / size;
+}
+
 /* The matrices of a tensor, and the rows and columns of each: its last two dimensions and all
- * before them, the slices of the first one, or the lines of the last one. */
+ * before them, the slices of the first one, the lines of the last one, or its blocks. */
 typedef struct {
     int64_t matrices, rows, columns, elements;
     const int64_t *layout;
@@ -249,31 +273,17 @@ typedef struct {
 
 OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
 {
-    const int64_t rank = layout[1], *const shape = layout + 2;
+    const int64_t rank = layout[1], *const shape = layout + 2, block = layout[-2 - layout[-1]];
+    const int slices = layout[0] == OPTGEN_LAYOUT_SLICES, lines = layout[0] == OPTGEN_LAYOUT_LINES;
+    const int64_t first_row = slices || lines ? 0 : rank - 2, first_column = slices ? 1 : rank - 1;
     optgen_shape of = { 1, 1, 1, 1, layout };
     for (int64_t d = 0; d < rank; ++d) {
         of.elements *= shape[d];
-        if (d + 2 < rank)
-            of.matrices *= shape[d];
+        *(d < first_row ? &of.matrices : d < first_column ? &of.rows : &of.columns) *= shape[d];
     }
-    of.rows = rank < 2 ? 1 : shape[rank - 2];
-    of.columns = shape[rank - 1];
-    if (layout[0] == OPTGEN_LAYOUT_SLICES) {
-        of.matrices = 1;
-        of.rows = shape[0];
-        of.columns = 1;
-        for (int64_t d = 1; d < rank; ++d)
-            of.columns *= shape[d];
-    } else if (layout[0] == OPTGEN_LAYOUT_LINES) {
-        of.rows *= of.matrices;
-        of.matrices = 1;
-    }
+    if (block > 0)
+        of = (optgen_shape){ 1, optgen_parts(of.elements, block), block, of.elements, layout };
     return of;
-}
-
-OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)
-{
-    return (count + size - 1) / size;
 }
 
 /* How many of `of` there are in each of `over`. */

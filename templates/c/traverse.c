@@ -126,11 +126,11 @@ static void run_blocks(const job *step, const optgen_work *work, const optgen_te
         const int64_t from = block * OPTGEN_BLOCK,
                       to = from + OPTGEN_BLOCK < stop ? from + OPTGEN_BLOCK : stop;
         char *const partial = partials + block * CELL;
-        if (rank == 1) {
+        if (dense && rank == 1) {
             for (int a = 0; a < arrays; ++a)
                 at[a] = tensor->at[a] + from * by[a];
             values.element = from;
-            work->block(at, dense ? NULL : by, to - from, &values, partial, blocks, NULL, 0, 0);
+            work->block(at, to - from, &values, partial, blocks, NULL, 0, 0);
         } else {
             run_tensor(step, work, values, from, to);
             work->fold(reduced, to - from, partial, blocks, NULL, 0, 0);
@@ -139,31 +139,40 @@ static void run_blocks(const job *step, const optgen_work *work, const optgen_te
 }
 
 /* The matrices of a tensor, and the rows and columns of each: its last two dimensions and all
- * before them, the slices of the first one, or the lines of the last one. */
+ * before them, the slices of the first one, the lines of the last one, or its blocks. Each row is
+ * as long as the others, but for the last block. */
 typedef struct {
-    int64_t matrices, rows, columns;
+    int64_t matrices, rows, columns, elements;
 } extents;
+
+/* How many elements a block has; 0 if a tensor is seen as matrices. */
+static int64_t block_of(const int64_t *layout) { return layout[-2 - layout[-1]]; }
 
 static extents extents_of(const int64_t *layout)
 {
-    const int64_t rank = layout[1], *const shape = layout + 2;
+    const int64_t rank = layout[1], *const shape = layout + 2, size = product(shape, rank);
+    if (block_of(layout) > 0)
+        return (extents){ 1, parts(size, block_of(layout)), block_of(layout), size };
     if (layout[0] == OPTGEN_LAYOUT_SLICES)
-        return (extents){ 1, shape[0], product(shape + 1, rank - 1) };
+        return (extents){ 1, shape[0], product(shape + 1, rank - 1), size };
     if (layout[0] == OPTGEN_LAYOUT_LINES)
-        return (extents){ 1, product(shape, rank - 1), shape[rank - 1] };
-    return (extents){ product(shape, rank - 2), shape[rank - 2], shape[rank - 1] };
+        return (extents){ 1, product(shape, rank - 1), shape[rank - 1], size };
+    return (extents){ product(shape, rank - 2), shape[rank - 2], shape[rank - 1], size };
 }
 
 /* Runs tiles begin to end of one tensor of matrices, each row after row. A tile is a block of
- * columns of a panel of rows. */
+ * columns of a panel of rows. What a short row has no elements for is folded as nothing. */
 static void run_tiles(const job *step, const optgen_work *work, const optgen_tensor *tensor,
                       int64_t begin, int64_t end, char *reduced)
 {
     const int arrays = step->kernel->arrays;
     const int64_t kind = tensor->layout[0], rank = tensor->layout[1];
-    const int pieces = kind == OPTGEN_LAYOUT_SLICES || kind == OPTGEN_LAYOUT_LINES;
+    const int64_t each = block_of(tensor->layout);
+    const int dense = kind == OPTGEN_LAYOUT_DENSE;
+    const int pieces =
+        kind == OPTGEN_LAYOUT_SLICES || kind == OPTGEN_LAYOUT_LINES || (each > 0 && rank > 1);
     const int64_t *const shape = tensor->layout + 2, *const by = shape + rank;
-    const int64_t *const down = by + (rank - 2) * arrays, *const along = by + (rank - 1) * arrays;
+    const int64_t *const along = by + (rank - 1) * arrays;
     const extents of = extents_of(tensor->layout);
     const int64_t panels = parts(of.rows, OPTGEN_PANEL), blocks = parts(of.columns, OPTGEN_BLOCK);
     const int64_t height = of.matrices * of.rows, width = of.matrices * of.columns;
@@ -176,12 +185,15 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
                              .columns = width,
                              .reduced = reduced };
     char *at[arrays];
+    int64_t down[arrays];
 
+    for (int a = 0; a < arrays; ++a)
+        down[a] = each > 0 ? each * along[a] : by[(rank - 2) * arrays + a];
     for (int64_t tile = begin; tile < end; ++tile) {
         const int64_t block = tile % blocks, panel = tile / blocks % panels,
                       matrix = tile / blocks / panels;
         const int64_t left = block * OPTGEN_BLOCK, top = panel * OPTGEN_PANEL;
-        const int64_t n = of.columns - left < OPTGEN_BLOCK ? of.columns - left : OPTGEN_BLOCK;
+        const int64_t wide = of.columns - left < OPTGEN_BLOCK ? of.columns - left : OPTGEN_BLOCK;
         const int64_t bottom = top + OPTGEN_PANEL < of.rows ? top + OPTGEN_PANEL : of.rows;
         int64_t rest = matrix;
         for (int a = 0; a < arrays; ++a)
@@ -197,16 +209,19 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
         for (int64_t i = top; i < bottom; ++i) {
             values.row = matrix * of.rows + i;
             values.element = values.row * of.columns + left;
+            const int64_t remain = of.elements - values.element;
+            const int64_t n = remain < 0 ? 0 : remain < wide ? remain : wide;
             char *const partial = partials + (values.row * blocks + block) * CELL;
-            if (pieces) {
-                run_tensor(step, work, values, i * of.columns + left, i * of.columns + left + n);
+            if (dense && work->block != NULL && n > 0) {
+                work->block(at, n, &values, partial, height * blocks, sum, panels * width,
+                            i == top);
+            } else {
+                if (pieces && n > 0)
+                    run_tensor(step, work, values, values.element, values.element + n);
+                else if (n > 0)
+                    work->row(at, dense ? NULL : along, n, &values);
                 if (work->fold != NULL)
                     work->fold(reduced, n, partial, height * blocks, sum, panels * width, i == top);
-            } else if (work->block == NULL) {
-                work->row(at, kind == OPTGEN_LAYOUT_DENSE ? NULL : along, n, &values);
-            } else {
-                work->block(at, kind == OPTGEN_LAYOUT_DENSE ? NULL : along, n, &values, partial,
-                            height * blocks, sum, panels * width, i == top);
             }
             for (int a = 0; a < arrays; ++a)
                 at[a] += down[a];
@@ -241,7 +256,8 @@ OPTGEN_EXPORT int64_t optgen_units(const optgen_kernel *kernel, const int64_t *l
 
 OPTGEN_EXPORT int64_t optgen_slabs(const int64_t *layout)
 {
-    const extents of = layout[0] == OPTGEN_LAYOUT_SLABS ? extents_of(layout) : (extents){ 0, 1, 1 };
+    const extents of =
+        layout[0] == OPTGEN_LAYOUT_SLABS ? extents_of(layout) : (extents){ 0, 1, 1, 0 };
     return parts(of.matrices, slab_of(of));
 }
 

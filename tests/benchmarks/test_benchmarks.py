@@ -463,6 +463,14 @@ def test_the_targets_ask_for_every_rule() -> None:
     assert [(each.rule, each.shape, each.peers) for each in only] == [("Lion", "1x25M", []), ("Lion", "resnet50", [])]
 
 
+def test_the_rules_of_powers_take_the_steps_that_they_are_timed_against() -> None:
+    pytest.importorskip("torch")
+    powers = benchmarks("powers")
+    assert set(powers.STATES) == set(powers.EAGER) >= set(powers.SPECS) | set(powers.ARGUMENTS)
+    apart = {rule: powers.agree(rule, SMALL) for rule in powers.EAGER}
+    assert {rule: distance for rule, distance in apart.items() if not distance < 1e-3} == {}
+
+
 def test_the_picture_is_drawn(small: None, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = benchmarks("picture")

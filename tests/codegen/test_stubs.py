@@ -145,7 +145,7 @@ def use_of(name: str) -> list[str]:
     for hyper in rule.hypers:
         for spelling in (hyper.name, *(each for each, _ in hyper.spellings)):
             lines.append(f"{variable}.{spelling} = {variable}.{spelling}")
-        if not hyper.count:
+        if not hyper.count and hyper.name not in {"subset", "width"}:  # which say how large blocks are
             lines += [
                 f"{variable} = optgen.{name}({hyper.name}=constant({hyper.default}))",
                 f"{variable} = optgen.{name}()",

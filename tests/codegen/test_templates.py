@@ -30,8 +30,8 @@ RULES = {compiled.name: compiled for compiled in map(driver.compile_file, catalo
 #: Words of C before a star that declares a pointer.
 TYPES = {
     "char", "const", "void", "float", "double", "int64_t", "optgen_kernel", "optgen_row", "optgen_tensor",
-    "optgen_fold", "optgen_small_loop", "optgen_values", "optgen_space", "optgen_work", "optgen_lanes",
-    "TYPE", "sizeof", "optgen_take", "optgen_rows", "optgen_columns", "optgen_reducers",
+    "optgen_fold", "optgen_small_loop", "optgen_values", "optgen_space", "optgen_work", "optgen_reducers",
+    "TYPE", "sizeof",
 }  # fmt: skip
 
 

@@ -251,16 +251,19 @@ def test_a_rule_knows_what_has_not_a_value_for_each_element(extent: Extent) -> N
     assert state.stores == {"p", "m", "k"}
     assert reduced.small_states == ()
     for rule in (state, reduced):
-        assert rule.tiled == (extent in (Extent.MATRIX, Extent.ROW, Extent.COLUMN))
+        assert rule.tiled == (extent in (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK))
         assert rule.grouped == (extent == Extent.GROUP)
 
 
-def test_extents_are_ordered_by_inclusion_and_rows_and_columns_are_not() -> None:
-    chain = [e for e in Extent if e not in (Extent.ROW, Extent.COLUMN)]
-    for between in (Extent.ROW, Extent.COLUMN):
-        line = [*chain[:-1], between, chain[-1]]
+def test_extents_are_ordered_by_inclusion_and_rows_columns_and_blocks_are_not() -> None:
+    chain = [e for e in Extent if e not in (Extent.ROW, Extent.COLUMN, Extent.BLOCK)]
+    assert chain[-2:] == [Extent.MATRIX, Extent.ELEMENT]
+    for between in (Extent.ROW, Extent.COLUMN, Extent.BLOCK):
+        line = [*chain[: -2 if between == Extent.BLOCK else -1], between, chain[-1]]
         assert all((a < b, a <= b, b > a, b >= a) == (i < j, i <= j, i < j, i <= j)
                    for i, a in enumerate(line) for j, b in enumerate(line))  # fmt: skip
+    for each in (Extent.MATRIX, Extent.ROW, Extent.COLUMN):
+        assert (each >= Extent.BLOCK, each <= Extent.BLOCK) == (False, False)
     row, column = Extent.ROW, Extent.COLUMN
     assert not any((row < column, row <= column, row > column, row >= column))
     assert not any((column < row, column <= row, column > row, column >= row))
@@ -293,7 +296,7 @@ def test_an_extent_has_a_name_and_one_object(extent: Extent) -> None:
 
 
 def test_extents_are_listed_from_few_values_to_many() -> None:
-    names = ["constant", "step", "group", "tensor", "matrix", "row", "column", "element"]
+    names = ["constant", "step", "group", "tensor", "matrix", "row", "column", "block", "element"]
     assert [extent.name.lower() for extent in Extent] == names
 
 

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from searching import search
+from test_spec_blocks import FAULTS as OF_BLOCKS
 
 from optgen import interpreter as interp
 from optgen.codegen.c_language import KEYWORDS
@@ -231,12 +232,12 @@ FORM = [
      "'family': expected one of momentum, adagrad, adam, sign,", "did you mean 'adam'?"),
     ("notes that are a list", spec(name="name = 'R'\nnotes = ['a']"), 2, 9, "'notes': expected text, got a list", ""),
     ("an unknown extent", spec(states="m = { init = 0, extent = 'rows' }"), 5, 26,
-     "'extent': expected one of element, row, column, matrix, tensor, group; got 'rows'", "did you mean 'row'?"),
+     "'extent': expected one of element, block, row, column, matrix, tensor, group; got 'rows'", "did you mean 'row'?"),
     ("a random start", spec("m = m + g\ndelta = m", states="m = { init = 'normal()' }"), 5, 15,
      "normal(): there are no random numbers before the first step", "if t == 1"),
     ("a random evaluation", spec() + "[evaluation]\nformulas = 'p = p + normal()'\n", 9, 21,
      "normal(): there are no random numbers in [evaluation]", "draw in [update]"),
-    ("an empty extent", spec(states="m = { init = 0, extent = '' }"), 5, 26, "'extent': expected one of element, row,",
+    ("an empty extent", spec(states="m = { init = 0, extent = '' }"), 5, 26, "'extent': expected one of element, block",
      ""),
     ("a bare input", spec(inputs="loss = 'step'"), 5, 8, "'loss': expected a table in braces, got text",
      'loss = { extent = "step" }'),
@@ -630,7 +631,7 @@ NAMES = [
      "'m': expected one value for all parameters (group), got one value for each element (element), of what changes in "
      "steps that do not count", 'extent = "group", always = true'),
     ("a report of elements", spec(reports="n = { value = 'abs(g)' }"), 9, 16,
-     "'n': expected one value for each parameter (tensor), or of rows, columns or matrices, got one value for each",
+     "'n': expected one value for each parameter (tensor), or of rows, columns, matrices or blocks, got",
      "reduce it: mean(x), norm(x), max(x)"),
     ("a report of a step that is one number",
      spec("delta = eta + 0*mean(g)", reports="n = { value = '2*delta' }"), 9, 16,
@@ -868,7 +869,11 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
                 sites += [(str(module.__file__), c) for c in calls if ast.unparse(c.func).split(".")[-1] in names]
     assert len(sites) > 60
 
-    for text in (*(row[1] for row in (*FORM, *NAMES)), *(formula_spec(row[1]) for row in FORMULAS), *DEEP.values()):
+    for text in (
+        *(row[1] for row in (*FORM, *NAMES, *OF_BLOCKS)),
+        *(formula_spec(row[1]) for row in FORMULAS),
+        *DEEP.values(),
+    ):
         faults(text)
     missed = [
         f"{file}:{call.lineno} {ast.unparse(call)}"
@@ -1438,7 +1443,7 @@ def test_no_name_that_a_spec_may_use_is_one_that_c_needs(first: str, tmp_path: P
         p_new m_new m_at x1 k1 eta_ n_ i_ complex imaginary I bool_ linux unix errno main stdin std this class_ new_
         EOF A AB a_t of_tensor of_group of_step of_rows of_matrices of_columns of_reduced of_width of_partials of_panels
         columns line lane lanes panel panels tile total cells partials layout rank shape run_tensor optgen_row row_i
-        optgen_take_sum optgen_layout optgen_tensor column_i matrix_i block blocks units space tensor_i names"""
+        optgen_take_sum optgen_layout optgen_tensor column_i matrix_i blocks units space tensor_i names"""
     names = [*words.split(), *(word for word in sorted(KEYWORDS) if not keyword.iskeyword(word)), "long_", "short__"]
     least = "-g*1e300" if first == "m*1.5" else "-1e300"
     chain = "\n".join(
@@ -1489,7 +1494,8 @@ def test_no_name_that_a_spec_may_use_is_one_that_the_python_module_needs(what: s
 # ---- No text whatsoever raises anything but SpecError ----
 
 VALID = [
-    (driver.SPECS / f"{stem}.toml").read_text("utf-8") for stem in ("adamw", "torch_sgd", "sm3", "lookahead", "aggmo")
+    (driver.SPECS / f"{stem}.toml").read_text("utf-8")
+    for stem in ("adamw", "torch_sgd", "sm3", "lookahead", "aggmo", "adammini")
 ]
 MARKS = (
     "= == + - * / ** ^ ( ) [ ] { } , . : := ; # ' ''' \" \"\"\" \\ \\n @ % ~ 0 1 2 1e400 1e-400 0x1 1_0 nan inf true"
@@ -1497,10 +1503,11 @@ MARKS = (
 WORDS = "β η Δ ε beta[1] beta[2] beta m v g p t delta step eta decay eps coupled if else not and or lambda in"
 GIVEN = "is a.b group tensor matrix row column size grad new proceed slow k buffered momentum acc_row acc mean first"
 KEYS = "where( max( sqrt( [state] [flags] [update] [hyperparameters] [[state]] init= when= default= range= formulas= {}"
-MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) extent= part= requires= matrices= 'p' 'tensor' length("
+MORE_KEYS = "norm( sum( dot( floor( , group) , row) , matrix) , block) extent= part= requires= matrices= block="
+YET_MORE = "'p' 'tensor' length("
 LOOPS = "for b in beta: range( len( each= m[1] [b] sum(m for"
 BLANKS = ("", " ", "\t", "\n", "\r\n", "\r", "\x85", "2020-01-01")
-TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS, LOOPS)).split(), *BLANKS)
+TOKENS = (*" ".join((MARKS, WORDS, GIVEN, KEYS, MORE_KEYS, YET_MORE, LOOPS)).split(), *BLANKS)
 PIECES = st.one_of(st.sampled_from(TOKENS), st.text(max_size=3))
 
 

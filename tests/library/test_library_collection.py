@@ -135,6 +135,9 @@ THEIRS: dict[str, Theirs] = {
     ),
     "PNM": Theirs({"lr": "eta", "betas": "beta"}, {"m": PN[0], "other": PN[1]}),
     "AdaPNM": Theirs(ADAM, {"m": ADAPN[0], "other": ADAPN[1], "v": "exp_avg_sq", "vmax": "max_exp_avg_sq"}),
+    "AdamWSN": Theirs(
+        ADAM | {"weight_decay": "decay", "subset_size": "subset"}, MOMENTS, other=("subset_size",)
+    ),
     "AdamC": Theirs(ADAM | {"weight_decay": "decay"}, MOMENTS),
     "AdamG": Theirs(ADAM | {"p": "coef", "q": "power"}, {"m": "m", "v": "v", "r": "r"}),
     "AdamS": Theirs(ADAM | {"weight_decay": "decay"}, MOMENTS),
@@ -257,6 +260,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("PNM", {"eta": 0.1, "beta": (0.5, 0.25)}),
     ("AdaPNM", {"eta": 0.1, "beta": (0.5, 0.75, 0.25), "eps": 1e-3}),
     ("AdamC", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "decay": 0.5, "peak": 0.1}),
+    ("AdamWSN", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "decay": 0.5}),
+    ("AdamWSN", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "subset": 1}),
     ("AdamG", {"eta": 0.25, "beta": (0.5, 0.75, 0.9), "coef": 0.5, "power": 0.5, "eps": 1e-3}),
     ("AdamS", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "decay": 0.25}),
     ("Ano", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3}),
@@ -350,6 +355,8 @@ def arguments(name: str, h: dict[str, Any]) -> dict[str, Any]:
             found[there] = tuple(found[there][: len(default)])
     if name == "AdEMAMix":
         found["t_alpha_beta3"] = h["warmup"] or None
+    if name == "AdamWSN":
+        found["subset_size"] = h["subset"] or -1  # by the root of their number
     if name == "A2Grad":
         found["variant"] = "inc" if h["incremental"] else "exp" if h["decaying"] else "uni"
     if "weight_decay" in parameters:
@@ -362,7 +369,7 @@ def theirs(
 ) -> tuple[list[Array], list[dict[str, Array]]]:
     """For each parameter: its values after each step, and those of its states."""
     params = [torch.nn.Parameter(torch.tensor(x)) for x in p]
-    opt = getattr(collection, name)([{"params": params, "normalized": True}], **arguments(name, h))
+    opt = getattr(collection, name)([{"params": params, "normalized": True, "sn": True}], **arguments(name, h))
     (group,) = opt.param_groups
     path: list[list[Array]] = [[] for _ in p]
     states: list[list[dict[str, Array]]] = [[] for _ in p]

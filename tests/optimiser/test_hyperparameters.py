@@ -243,6 +243,10 @@ def test_the_ends_of_a_range_are_as_the_spec_says():
 def test_each_may_be_changed_at_any_time(rule, hyper):
     opt = make_free(rule)
     value = other(hyper)
+    if hyper.name in settings_of(opt).sizing:  # but for how large blocks are
+        with pytest.raises(HyperparameterError, match="which says how large blocks are"):
+            setattr(opt, hyper.name, value)
+        return
     for i in range(len(hyper.default) if hyper.vector else 0):
         setattr(opt, f"{hyper.name}{i + 1}", value[i])
         assert getattr(opt, f"{greek(hyper.name)}{i + 1}") == getattr(opt, hyper.name)[i] == value[i]

@@ -14,6 +14,7 @@ torch = pytest.importorskip("torch")
 from torch import nn
 from torch.optim import lr_scheduler
 from torch.optim.optimizer import register_optimizer_step_post_hook
+from torch.utils.flop_counter import FlopCounterMode
 
 import optgen
 import optgen.torch as optim
@@ -143,6 +144,19 @@ def test_what_pytorchs_own_loop_refuses_leaves_the_rules_of_optgen_untouched() -
         opt.step()
     assert same(model, twin)
     assert not opt.state[model[1].weight]
+
+
+def test_under_a_dispatch_mode_all_lines_step_or_none() -> None:
+    model, twin = build(), build()
+    opt = optim.split(model, matrices=optim.AdamW.options(), rest=optim.Lion.options())
+    backward(model)
+    with FlopCounterMode(display=False), pytest.raises(ArrayError, match=r"the line rest: Lion: .* is active"):
+        opt.step()
+    assert same(model, twin)
+    opt = optim.split(model, matrices=optim.AdamW.options(), rest=optim.SGD.options())
+    with FlopCounterMode(display=False):
+        opt.step()
+    assert not any(map(torch.equal, model.parameters(), twin.parameters()))
 
 
 def test_a_closure_gives_the_loss_and_each_line_is_given_what_it_takes() -> None:
@@ -336,8 +350,10 @@ def test_hooks_of_states_are_called_once() -> None:
     opt.register_state_dict_post_hook(lambda o, saved: saved.update(mine=1))
     opt.register_load_state_dict_pre_hook(loading)
     opt.register_load_state_dict_post_hook(lambda o: seen.append("loaded"))
+    opt.state["theirs"] = {"kept": 1}
     saved = opt.state_dict()
     opt.load_state_dict(saved)
+    assert opt.state["theirs"] == {"kept": 1}
     assert seen == ["saving", "loading", "loaded"]
     assert saved["mine"] == 1
     assert {group["lr"] for group in opt.param_groups} == {0.5}
@@ -458,6 +474,22 @@ def test_evaluation_is_of_all_lines_and_is_saved() -> None:
     assert same(model, twin)
 
 
+def test_evaluation_that_fails_half_way_gives_parameters_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = build()
+    opt = optim.split(model, matrices=optim.ScheduleFreeSGD.options(lr=0.1), rest=optim.AdamW.options())
+    follow(model, [opt], 2)
+    trained = copy.deepcopy(model)
+
+    def fail(self: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(optim.AdamW, "eval", fail)
+    with pytest.raises(MemoryError):
+        opt.eval()
+    assert same(model, trained)
+    follow(model, [opt], 1)
+
+
 # ---- Groups ----
 
 
@@ -490,6 +522,12 @@ def test_a_line_that_took_nothing_may_be_given_a_group() -> None:
     opt.step()
     assert (p < 0).all()
     assert opt.param_groups[1]["rule"] == "AdamW"
+
+
+def test_a_group_that_no_line_takes_is_refused_with_what_to_say() -> None:
+    opt = optim.split(build(), matrices=optim.Lion.options(), biases=optim.AdamW.options(), biases_names=("bias", "0"))
+    with pytest.raises(ArgumentError, match=r"none for scale\n.*'line': 'matrices'"):
+        opt.add_param_group({"params": [("scale", torch.zeros(2))]})
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
     const int arrays = kernel->arrays, pointers = arrays + kernel->states, head = 5;
     const int rank = kind == SLABS ? 3 : kind == ROWS || kind == COLUMNS ? 2 : 1, tiled = kernel->units == 0;
     const int shift = kind == UNALIGNED || has("unaligned") ? 1 : 0;
-    int64_t layouts[COUNT][3 + 1 + 2 + 3 + 3 * MOST_ARRAYS], *cells[COUNT], table[COUNT * (5 + MOST_ARRAYS)], total = 0, slabs = 0;
+    int64_t layouts[COUNT][1 + 3 + 1 + 2 + 3 + 3 * MOST_ARRAYS], *cells[COUNT], table[COUNT * (5 + MOST_ARRAYS)], total = 0, slabs = 0;
     char *blocks[COUNT * MOST_ARRAYS];
     optgen_space spaces[COUNT];
     double scalars[64], group[64];
@@ -82,8 +82,9 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
         const int64_t kept = tiled ? rows * parts(columns / (matrices ? matrices : 1), OPTGEN_BLOCK) : parts(columns * rows, OPTGEN_BLOCK);
         const int64_t high = parts(rows / (matrices ? matrices : 1), OPTGEN_PANEL);
         int64_t *const row = table + k * (head + pointers);
-        cells[k] = layouts[k] + 3 + 1; /* behind the shape, which stands backwards */
+        cells[k] = layouts[k] + 1 + 3 + 1; /* behind the shape, which stands backwards */
         cells[k][-1] = rank;
+        cells[k][-2 - rank] = 0;
         for (int d = 0; d < rank; ++d)
             cells[k][-2 - d] = shape[d];
         spaces[k] = (optgen_space){ numbers(of->cells), numbers(kept * kernel->partials),

@@ -45,8 +45,8 @@ RULES = compilations()
 SHIPPED = {path.name for path in catalogue.shipped()}
 
 
-def bound(kernel: Kernel, tensors: Any) -> Binding:
-    return Binding(kernel, rows_of(kernel, tensors))
+def bound(kernel: Kernel, tensors: Any, block: int = 0) -> Binding:
+    return Binding(kernel, rows_of(kernel, tensors, [block] * len(tensors)))
 
 
 every_rule = pytest.mark.parametrize("name", RULES)
@@ -153,8 +153,8 @@ OF_ALL_KINDS = [name for name, (spec, variant) in RULES.items() if spec.rules[va
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OF_ALL_KINDS)
 def test_in_all_layouts_on_all_instruction_sets(name: str) -> None:
-    for kernel in all_kernels(*RULES[name]):
-        check_kernel(rule_of(name), kernel)
+    for kernels in all_kernels(*RULES[name]):
+        check_kernel(rule_of(name), *kernels)
 
 
 def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
@@ -220,14 +220,14 @@ def test_the_count_is_each_tensors_own_whatever_the_step_before_was(name: str) -
     sets = [[make_tensor(rule, values, places, "float64", "ordinary", rng, t) for _ in range(4)] for t in range(2)]
     # The same binding, with all counts alike, then not, then alike again.
     arrays = [tensor.all(rule) for tensor in sets[0]]
-    binding = bound(kernel, arrays)
+    binding = bound(kernel, arrays, sets[0][0].block)
     single = [[a.copy() for a in tensor] for tensor in arrays]
     if rule.grouped:
         return  # what a tensor gets depends on the others
     for counts in ([1, 1, 1, 1], [2, 7, 2, 900], [3, 3, 3, 3], [4, 3, 3, 3]):
         run(binding, values, counts, 2, 3)
         for tensor, t in zip(single, counts, strict=True):
-            run(bound(kernel, [tensor]), values, [t], 1)
+            run(bound(kernel, [tensor], sets[0][0].block), values, [t], 1)
         for tensor, expected in zip(arrays, single, strict=True):
             for array, a, b in zip((*rule.arrays, *rule.tensor_states), tensor, expected, strict=False):
                 same_bits(a, b, f"{array} at counts {counts}")

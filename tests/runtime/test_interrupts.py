@@ -207,7 +207,7 @@ class ManyProcesses(NumPyLibrary):
     def in_shards(self, params: Any) -> bool:
         return True
 
-    def shards(self, params: Any, kernel: Any) -> Shards:
+    def shards(self, params: Any, kernel: Any, blocks: Any) -> Shards:
         def joined(folds: Any, parts: Any) -> Any:
             self.exchange()
             return parts

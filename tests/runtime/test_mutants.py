@@ -134,15 +134,15 @@ MUTANTS = [
     _c(
         "lanes added in another order",
         rule="novograd",
-        old=r"lanes\[lane \+ width\]",
-        new="lanes[2 * width - 1 - lane]",
+        old=r"lanes\[lane \+ WIDTH\]",
+        new="lanes[2 * WIDTH - 1 - lane]",
     ),
-    _c("the rest of a block left out", rule="lamb", old=r"lanes\[lane\] \+= x\[i\];", new=";"),
+    _c("the rest of a block left out", rule="lamb", old=r"i < rest;", new="i < 0;"),
     _c("the norm of another array", rule="lamb", old=r"(sum\()partials1\b", new=r"\1partials0"),
     _c("the old moment read in the second sweep", rule="lamb", edit=with_stale_states),
     _c("NaN lost in a maximum", rule="sm3", old=r"\(\(x > total\) \| \(x != x\)\)", new="(x > total)"),
-    _c("a panel begun with every row", rule="sm3", old=r"first \? START", new="n ? START"),
-    _c("a panel never begun", rule="sm3", old=r"first \? START : panel", new="panel"),
+    _c("a panel begun with every row", rule="sm3", old=r"first && j < n", new="j < n"),
+    _c("a panel never begun", rule="sm3", old=r"first && j < n", new="j < 0"),
     _runtime(
         "a block folded in the place of the first", rule="lamb", old=r"partials \+ block \*", new="partials + 0 *"
     ),
@@ -246,6 +246,20 @@ MUTANTS = [
         old=r"each < left \? each : left",
         new="each < left ? each : left - 1",
     ),
+    # Of blocks.
+    _c(
+        "a mean of a short block as of a long one",
+        rule="adammini",
+        old=r"of\.columns : of\.elements - row_i \* of\.columns",
+        new="of.columns : of.columns",
+    ),
+    _runtime(
+        "the last element of a short block left out",
+        rule="adamwsn",
+        old=r"remain < wide \? remain :",
+        new="remain < wide ? remain - 1 :",
+    ),
+    _runtime("a block begun with the second element", rule="adamwsn", old=r"each \* along\[a\]", new="along[a]"),
     # Of stages.
     _runtime(
         "a piece of work left out",

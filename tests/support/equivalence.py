@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, cycle, product
+from itertools import cycle, product
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.group_step import GroupStep
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import Runtime, open_library
+from optgen.runtime.shapes import block_of, hypers_of_blocks, state_shape
 
 Array = NDArray[Any]
 Values = Mapping[str, tuple[float, ...]]
@@ -132,6 +133,31 @@ h     = m % 0.3 if not not due else h
 delta = eta*m*(h/(1 + r) + (s*c if matrix else 1)) if t > 1 else eta*g
 '''
 """
+#: Every reduction over blocks, and every combination of their values with others.
+BLOCKS = """
+name = "Blocks"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+k   = { default = 7, range = "[1, inf), whole" }
+[state]
+m = { init = "0" }
+v = { init = "1", extent = "block" }
+w = { init = "eta", extent = "block" }
+s = { init = "0", extent = "tensor" }
+d = { init = "1", extent = "group" }
+[update]
+block    = "k"
+formulas = '''
+v     = v/2 + mean(g*abs(m), block) + max(p, block) - min(g, block)/(1 + s)
+w     = norm(g - p, block) + w/3 + dot(p, g, block)*t
+y     = sum(w) + max(v*norm(p)) - mean(w)
+s     = max(s/2, min(v)) + y*1e-3
+d     = max(d, sum(v, group)/t) + norm(g, group) + mean(w, group)
+m     = eta*m + (g*v if w > 1 else sign(g)/w)/(1 + abs(s)) - sum(abs(p), block)*1e-3
+u     = g/(1 + norm(m, block)) + m*d/size
+delta = (u*mean(u) + where(v > w, v, w))/max(1, norm(u, group))
+'''
+"""
 #: Conditions of the step, the group and the tensor, one after the other.
 COURSES = """
 name = "Courses"
@@ -170,7 +196,7 @@ def chains() -> dict[str, driver.Compilation]:
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:
     """Every variant of the shipped rules, of the rules above and of `chains`: its compilation and its number."""
     specs = [driver.compile_file(path) for path in catalogue.shipped()]
-    own = EVERY, PLAIN, REDUCED, LATE, REFRESHED, COURSES
+    own = EVERY, PLAIN, REDUCED, LATE, REFRESHED, BLOCKS, COURSES
     specs += [driver.compile_text(text, "test.toml") for text in own]
     specs += chains().values()
     return {
@@ -208,7 +234,8 @@ def numbers(kind: str, rng: np.random.Generator, size: int, dtype: str) -> Array
 def busy(rule: Rule) -> dict[str, tuple[float, ...]]:
     """A value for every hyperparameter that changes the result: a kernel that ignores one is caught."""
     supply = cycle((0.37, 0.71, 0.59, 0.13, 0.83))
-    return {h.name: tuple(next(supply) for _ in h.default) for h in rule.hypers} | given_numbers(rule)
+    values = {h.name: tuple(next(supply) for _ in h.default) for h in rule.hypers} | given_numbers(rule)
+    return values | dict.fromkeys(hypers_of_blocks(rule), (3.0,))
 
 
 def defaults(rule: Rule) -> dict[str, tuple[float, ...]]:
@@ -321,6 +348,13 @@ class Tensor:
     arrays: dict[str, Placed]
     t: int
     small: dict[str, Array]
+    block: int = 0  # how many elements a block has
+
+    def copy(self) -> Tensor:
+        """Another one with the same numbers, laid out alike."""
+        arrays = {name: Placed(placed.array, placed.place) for name, placed in self.arrays.items()}
+        small = {name: array.copy() for name, array in self.small.items()}
+        return Tensor(arrays, self.t, small, self.block)
 
     def all(self, rule: Rule) -> list[Array]:
         """The arrays that a kernel takes."""
@@ -344,7 +378,7 @@ def make_tensor(
     small = {}
     for state in rule.small_states:
         if state.extent > Extent.GROUP:
-            small[state.name] = np.full(interp.shape_of(state.extent, shape, rule.matrices), initial[state.name])
+            small[state.name] = np.full(state_shape(rule, state, values, shape), initial[state.name])
     if kind == "ordinary":
         for name in initial.keys() & arrays.keys():  # an input has no initial value
             arrays[name][...] = initial[name]
@@ -353,12 +387,16 @@ def make_tensor(
             interp.step(rule, values, warm + 1, arrays | small | group_of(rule, values))
         arrays[GRADIENT] = numbers(kind, rng, size, dtype).reshape(shape)
     placed = {name: Placed(a, place) for (name, a), place in zip(arrays.items(), places, strict=True)}
-    return Tensor(placed, t, small)
+    return Tensor(placed, t, small, block_of(rule, values, shape))
+
+
+def bound(kernel: Kernel, rule: Rule, tensors: Sequence[Tensor]) -> Binding:
+    return Binding(kernel, rows_of(kernel, [x.all(rule) for x in tensors], [x.block for x in tensors]))
 
 
 def compare(
     rule: Rule,
-    kernel: Kernel,
+    kernels: Kernel | Sequence[Kernel],
     tensors: Sequence[Tensor],
     values: Values,
     *,
@@ -366,28 +404,55 @@ def compare(
     threads: int = 1,
     grain: int | None = None,
 ) -> None:
-    """Step all tensors in one call of the kernel, and with the interpreter; assert that both give the same bits.
+    """Step all tensors with the interpreter, and in one call of each kernel; assert that all give the same bits.
 
-    From step to step, the gradients change in place.
+    From step to step, the gradients change in place. `tensors` are left as the last kernel has them.
     """
-    binding = Binding(kernel, rows_of(kernel, [tensor.all(rule) for tensor in tensors]))
-    oracle = [
+    kernels = [kernels] if isinstance(kernels, Kernel) else kernels
+    expected = list(_interpreted(rule, tensors, values, steps))
+    for kernel in kernels:
+        own = tensors if kernel is kernels[-1] else [tensor.copy() for tensor in tensors]
+        _compare(kernel, own, values, expected, threads, grain)
+
+
+#: What a step leaves: the states of the group, and the arrays of each tensor.
+Left = tuple[dict[str, Array], list[dict[str, Array]]]
+
+
+def _interpreted(rule: Rule, tensors: Sequence[Tensor], values: Values, steps: int) -> Iterator[Left]:
+    """What the interpreter leaves after each step."""
+    arrays = [
         {name: placed.array.copy("C") for name, placed in tensor.arrays.items()}
         | {name: array.copy() for name, array in tensor.small.items()}
         for tensor in tensors
     ]
-    group, expected = group_of(rule, values), group_of(rule, values)
+    group = group_of(rule, values)
     for step in range(steps):
         counts = [tensor.t + step + 1 for tensor in tensors]
-        run(binding, values, counts, threads, grain, group)
-        before = [arrays[GRADIENT].copy() for arrays in oracle]
-        own = [(rule, values, interp.Tensor(t, arrays)) for t, arrays in zip(counts, oracle, strict=True)]
-        if own:
-            interp.step_group(own, expected, values, max(counts))
-        heading = " ".join(filter(None, (rule.name, rule.variant, kernel.dtype, kernel.isa)))
+        before = [own[GRADIENT].copy() for own in arrays]
+        stepped = [(rule, values, interp.Tensor(t, own)) for t, own in zip(counts, arrays, strict=True)]
+        if stepped:
+            interp.step_group(stepped, group, values, max(counts))
+        yield {name: x.copy() for name, x in group.items()}, [{n: x.copy() for n, x in own.items()} for own in arrays]
+        for tensor, own, gradient in zip(tensors, arrays, before, strict=True):
+            if 0 not in tensor.arrays[GRADIENT].place.strides:
+                own[GRADIENT] = np.array(-np.flip(gradient))
+
+
+def _compare(
+    kernel: Kernel, tensors: Sequence[Tensor], values: Values, expected: Sequence[Left], threads: int, grain: int | None
+) -> None:
+    """Step with a kernel, and assert that each step leaves what is expected."""
+    rule = kernel.rule
+    binding = bound(kernel, rule, tensors)
+    group = group_of(rule, values)
+    heading = " ".join(filter(None, (rule.name, rule.variant, kernel.dtype, kernel.isa)))
+    for step, (group_left, left) in enumerate(expected):
+        before = [tensor.arrays[GRADIENT].array.copy("C") for tensor in tensors]
+        run(binding, values, [tensor.t + step + 1 for tensor in tensors], threads, grain, group)
         for name, array in group.items():
-            same_bits(array, expected[name], f"{heading}, step {step}: {name} of the group, {threads} threads")
-        for i, (tensor, arrays) in enumerate(zip(tensors, oracle, strict=True)):
+            same_bits(array, group_left[name], f"{heading}, step {step}: {name} of the group, {threads} threads")
+        for i, (tensor, arrays) in enumerate(zip(tensors, left, strict=True)):
             for name, array in tensor.small.items():
                 same_bits(array, arrays[name], f"{heading}, step {step}: {name} of tensor {i}, {array.shape}")
             for name, placed in tensor.arrays.items():
@@ -396,8 +461,7 @@ def compare(
                 placed.expect(arrays[name], f"{heading}, step {step}: {where}, {threads} threads, grain {grain}")
             gradient = tensor.arrays[GRADIENT]
             if 0 not in gradient.place.strides:
-                arrays[GRADIENT] = np.array(-np.flip(before[i]))
-                gradient.set(arrays[GRADIENT])
+                gradient.set(np.array(-np.flip(before[i])))
 
 
 def run(
@@ -430,7 +494,7 @@ MATRICES = ((3, 5), (1, 1), (0, 4), (4, 0), (2, 3, 4), (2, 0, 3), (65, 3), (130,
 #: with about as many columns as there are lanes; with as many elements as a slab, and one more; with more rows than a
 #: panel; more matrices than a slab takes; empty.
 SLABS = (
-    (1100, 1, 1), (7, 1, 5), (9, 5, 1), (6, 20, 3, 3), (11, 2, 5), (300, 2, 2), (12, 7, 7), (2, 31, 33), (3, 16, 32),
+    (520, 1, 1), (7, 1, 5), (9, 5, 1), (6, 20, 3, 3), (11, 2, 5), (150, 2, 2), (12, 7, 7), (2, 31, 33), (3, 16, 32),
     (3, 7, 32), (2, 7, 33), (5, 9, 31), (2, 1, 512), (2, 512, 1), (2, 1, 513), (2, 130, 3), (3, 0, 3), (0, 3, 3),
     (3, 3, 0),
 )  # fmt: skip
@@ -499,8 +563,9 @@ def _layouts(arrays: int, item: int, matrix: bool, blocks: bool) -> Iterator[tup
     yield "gradient of stride 0", [others(shape, {"still": dimensions}) for shape, dimensions in still]
 
 
-def check_kernel(rule: Rule, kernel: Kernel) -> None:
-    """Compare on all layouts and kinds of numbers, up to the first difference."""
+def check_kernel(rule: Rule, *kernels: Kernel) -> None:
+    """Compare kernels of one compute type on all layouts and kinds of numbers, up to the first difference."""
+    kernel = kernels[0]
     rng = np.random.default_rng(7)
     item = np.dtype(kernel.dtype).itemsize
     hypers = (busy(rule), defaults(rule))
@@ -513,8 +578,9 @@ def check_kernel(rule: Rule, kernel: Kernel) -> None:
             made = [make_tensor(rule, values, places, kernel.dtype, kind, rng, t=3 * (i % 2) * k)
                     for k, places in enumerate(tensors)]  # fmt: skip
             threads, grain = ((1, None), (3, 5))[(i + j // 2) % 2]
-            compare(rule, kernel, made, values, steps=2, threads=threads, grain=grain)
-    check_positions(rule, kernel)
+            compare(rule, kernels, made, values, steps=2, threads=threads, grain=grain)
+    for kernel in kernels:
+        check_positions(rule, kernel)
 
 
 def check_all(rule: Rule, kernel: Kernel) -> None:
@@ -532,6 +598,7 @@ def check_positions(rule: Rule, kernel: Kernel) -> None:
     rng = np.random.default_rng(8)
     item = np.dtype(kernel.dtype).itemsize
     size = 3 * 64 // item + 1
+    size -= size % max(1, block_of(rule, busy(rule), (size,)))  # a short block is of other numbers
     shape = (3, size) if rule.matrix else (size,)
     for kind in KINDS * 2:
         places = [placement(shape, item)] * len(rule.arrays)
@@ -540,7 +607,7 @@ def check_positions(rule: Rule, kernel: Kernel) -> None:
             placed.array[...] = numbers(kind, rng, 1, kernel.dtype)
         for array in tensor.small.values():
             array[...] = array.flat[0]
-        run(Binding(kernel, rows_of(kernel, [tensor.all(rule)])), busy(rule), [3], 3, 7)
+        run(bound(kernel, rule, [tensor]), busy(rule), [3], 3, 7)
         for name, placed in tensor.arrays.items():
             first = np.full(shape, placed.array.flat[0])
             same_bits(placed.array, first, f"{name} by position, {kind} numbers")
@@ -603,7 +670,7 @@ def users_kernel(spec: driver.Compilation, variant: int, dtype: str, isa: str | 
     return kernel_of(spec, variant, dtype, str(BUILD / f"{spec.stem}.py"), isa)
 
 
-def all_kernels(spec: driver.Compilation, variant: int) -> Iterator[Kernel]:
-    """The kernels of a variant for all compute types and the instruction sets of this machine."""
-    for dtype, isa in chain.from_iterable([(d, i) for i in library.runtime().usable] for d in DTYPES):
-        yield users_kernel(spec, variant, dtype, isa)
+def all_kernels(spec: driver.Compilation, variant: int) -> Iterator[list[Kernel]]:
+    """The kernels of a variant for the instruction sets of this machine, by compute type."""
+    for dtype in DTYPES:
+        yield [users_kernel(spec, variant, dtype, isa) for isa in library.runtime().usable]

@@ -362,6 +362,8 @@ def cut_rows_and_columns_are_refused() -> None:
     assert message_of(optim.SM3, (8, 6), Shard(1)).count("which are cut")
     assert "parameter 0 of shape (3,): SGLD draws random numbers" in message_of(optim.SGLD, (8, 6), Replicate())
     assert not message_of(optim.Adafactor, (8, 6), Replicate())
+    text = message_of(optim.AdamMini, (8, 6), Replicate())
+    assert "parameter 0 of shape (3,): AdamMini reduces over its blocks, which are cut" in text, text
     assert not message_of(optim.Adafactor, (9, 4, 2), Shard(0))
 
 
@@ -373,6 +375,12 @@ def whole_matrices_are_stepped() -> None:
     rows = b.state[theirs[3]]["row_var"]
     assert rows.shape == (4, 2, 1)
     assert rows.placements == theirs[3].placements  # where a checkpoint looks for its shards
+    # A block that is a slice of the first dimension stays whole.
+    sliced = [(mesh, [each]) for each in (Shard(0), Replicate(), Replicate(), Shard(0), Shard(0))]
+    a, b, ours, theirs = both(lambda ps: optim.AdamMini(ps, lr=0.1), sliced, torch.float64)
+    expect_same(a, b, ours, theirs, 0)
+    assert b.state[theirs[4]]["v"].shape == (6,)
+    assert b.state[theirs[4]]["v"].placements == theirs[4].placements
     # A row that is a slice of the first dimension stays whole.
     parts = (optgen.GradientCentralisation(), optgen.Momentum())
     a, b, ours, theirs = both(lambda ps: optim.chain(ps, *parts), [(mesh, [Shard(0)])] * 5, torch.float64)

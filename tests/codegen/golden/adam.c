@@ -25,7 +25,7 @@
 #ifdef __FAST_MATH__
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
-#define OPTGEN_ABI 9
+#define OPTGEN_ABI 11
 typedef struct { void *cells, *partials, *panels, *matrices, *rows, *columns; } optgen_space;
 typedef struct {
     int64_t first; const int64_t *layout; const void *scalars; const optgen_space *space;
@@ -38,9 +38,8 @@ typedef struct {
 typedef void optgen_row(char *const *at, const int64_t *by, int64_t n, const optgen_values *values);
 typedef void optgen_fold(const void *reduced, int64_t n, void *partials, int64_t apart,
                          void *panels, int64_t wide, int32_t first);
-typedef void optgen_block(char *const *at, const int64_t *by, int64_t n,
-                          const optgen_values *values, void *partials, int64_t apart, void *panels,
-                          int64_t wide, int32_t first);
+typedef void optgen_block(char *const *at, int64_t n, const optgen_values *values, void *partials,
+                          int64_t apart, void *panels, int64_t wide, int32_t first);
 typedef void optgen_small_loop(const optgen_tensor *tensor, const void *step, const void *group,
                                int64_t part, int64_t parts);
 typedef void optgen_slab(const optgen_tensor *tensor, const void *step, const void *group,
