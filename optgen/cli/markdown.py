@@ -61,19 +61,23 @@ def _row(compilation: Compilation, family: Family) -> tuple[str, ...]:
 def page(compilation: Compilation, variant: int, level: int = 1) -> str:
     """The page of one variant. The page of the default variant also says what the flags change."""
     rule = compilation.rules[variant]
-    lines = summary.formulas(compilation.rules, compilation.open)
-    changes = list(summary.changes(compilation.rules, lines)) if variant == 0 else []
     bodies = summary.bodies(compilation.rules, compilation.open)
-    every = [assign for body in bodies for assign in body] if changes else bodies[variant]
+    phases = summary.phases(compilation.rules)
+    changes = _changes(compilation) if variant == 0 else [[] for _ in phases]
+    own = range(variant, len(compilation.rules), len(compilation.rules) // len(phases))
+    every = [assign for i in (range(len(bodies)) if any(changes) else own) for assign in bodies[i]]
+    all_changes = {each.variant: each for found in changes for each in found}.values()
     shapes = len({each.matrix for each in compilation.rules})
     head = "#" * level
     parts = [f"{head} {_plain(rule.name)}", _plain(rule.summary)]
     if shapes == 2:
         parts.append(f"For {summary.MATRICES if rule.matrix else summary.NO_MATRICES}:")
-    parts.append(_math(rule, bodies[variant]))
-    for each in changes:
-        new = [bodies[each.variant][i] for i in each.formulas]
-        parts += [f"{each.words[0].upper()}{each.words[1:]}:", _math(rule, new)]
+    for (name, of_phase), i, found in zip(phases, own, changes, strict=True):
+        parts += [f"The phase `{name}`:"] if name else []
+        parts.append(_math(rule, bodies[i]))
+        for each in found:
+            new = [bodies[of_phase][each.variant][i] for i in each.formulas]
+            parts += [f"{each.words[0].upper()}{each.words[1:]}:", _math(rule, new)]
     meanings = _plain(summary.meanings(rule, every))
     parts.append(f"A part of chains: {meanings}." if rule.part else f"Here {meanings}.")
     sections = {
@@ -85,13 +89,22 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
         "Evaluation": _math(rule, rule.evaluation) if rule.evaluation else "",
         "Matrices": _plain(summary.matrices(compilation.rules)),
         "Blocks": _plain(summary.blocks(compilation.rules)),
-        "Cost": "\n\n".join(_costs(compilation, variant, changes)),
+        "Cost": "\n\n".join(_costs(compilation, variant, all_changes)),
         "Notes": _plain(rule.notes),
         "Reference": _LINKED.sub(_linked, _plain(rule.reference)),
     }
     for title, content in sections.items():
         parts += [f"{head}# {title}", content] if content else []
     return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _changes(compilation: Compilation) -> list[list[summary.Change]]:
+    """What shapes and flags change in each phase."""
+    found = []
+    for _, own in summary.phases(compilation.rules):
+        rules = compilation.rules[own]
+        found.append(list(summary.changes(rules, summary.formulas(rules, compilation.open[own]))))
+    return found
 
 
 def _math(rule: Rule, body: Sequence[Assign]) -> str:

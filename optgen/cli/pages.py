@@ -96,12 +96,18 @@ def listing(compilations: Iterable[Compilation]) -> Iterator[Block]:
 def cells(compilation: Compilation, variant: int = 0) -> tuple[str, ...]:
     """The row of one variant of a rule."""
     rule, low = compilation.rules[variant], compilation.lowered[variant]
-    kept, moved = ("/".join(str(count(low, size)) for size in (4, 8)) for count in _COUNTS)
+    steps = [compilation.lowered[i] for _, i in _phases(compilation, variant)]
+    kept = "/".join(str(summary.bytes_kept(low, size)) for size in (4, 8))
+    moved = "/".join(str(sum(summary.bytes_moved(each, size) for each in steps)) for size in (4, 8))
+    sweeps = sum(map(summary.sweep_count, steps))
     states = ", ".join(map(_state, rule.states)) or "none"
-    return rule.name, states, kept, moved, str(summary.sweep_count(low)), rule.summary
+    return rule.name, states, kept, moved, str(sweeps), rule.summary
 
 
-_COUNTS = (summary.bytes_kept, summary.bytes_moved)
+def _phases(compilation: Compilation, variant: int) -> list[tuple[str, int]]:
+    """The phases of a step, by name, and the positions of a variant in each."""
+    names = compilation.phases or ("",)
+    return [(name, compilation.in_phase(variant, k)) for k, name in enumerate(names)]
 
 
 def _state(state: State) -> str:
@@ -118,10 +124,13 @@ def _word(extent: Extent) -> str:
 def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     """Everything about one variant of a rule."""
     rule, low = compilation.rules[variant], compilation.lowered[variant]
-    body = _shown(compilation, variant)
+    bodies = {name: _shown(compilation, i) for name, i in _phases(compilation, variant)}
     yield f"{rule.name}: {rule.summary}" if rule.summary else rule.name
     yield ""
-    yield Table([(text.formula(assign),) for assign in body])
+    for name, formulas in bodies.items():
+        rows = [(text.formula(assign),) for assign in formulas]
+        yield Table([(f"{name}:", *row) if i == 0 else ("", *row) for i, row in enumerate(rows)] if name else rows)
+    body = [assign for formulas in bodies.values() for assign in formulas]
     if rule.part:
         yield Table([(f"\nA part of chains: {summary.meanings(rule, body)}.",)])
     if rule.hypers:
@@ -152,7 +161,7 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
         yield "\nEvaluation"
         yield Table([(text.formula(assign),) for assign in rule.evaluation])
     yield "\nCost"
-    yield Table([(line,) for line in _cost(low)])
+    yield Table([(line,) for line in _costs(compilation, variant)])
     sections = {
         "Matrices": summary.matrices([low]),
         "Blocks": summary.blocks([low]),
@@ -190,15 +199,27 @@ def _shape(compilation: Compilation, rule: Rule) -> Iterator[tuple[str, ...]]:
         yield "matrix", "on" if rule.matrix else "off", "by the parameter", f"this is for {words}"
 
 
-def _cost(low: Rule) -> tuple[str, str]:
-    kept, moved = ((count(low, 4), count(low, 8)) for count in _COUNTS)
+def _costs(compilation: Compilation, variant: int) -> Iterator[str]:
+    """What a variant keeps; and of each phase, what it moves."""
+    yield _kept(compilation.lowered[variant])
+    for name, i in _phases(compilation, variant):
+        yield f"{name}: {_moved(compilation.lowered[i])}" if name else _moved(compilation.lowered[i])
+
+
+def _kept(low: Rule) -> str:
+    kept = [summary.bytes_kept(low, size) for size in (4, 8)]
     state = "no state per element"
     if kept[0]:
         state = f"{kept[0]} bytes of state per element in float32, {kept[1]} in float64"
     numbers = Counter(state.extent for state in low.small_states)
     if numbers:
         state += f"; numbers: {', '.join(f'{count} per {_word(extent)}' for extent, count in numbers.items())}"
-    return state, f"{moved[0]} bytes moved per element in float32, {moved[1]} in float64, in {_times(low)}"
+    return state
+
+
+def _moved(low: Rule) -> str:
+    moved = [summary.bytes_moved(low, size) for size in (4, 8)]
+    return f"{moved[0]} bytes moved per element in float32, {moved[1]} in float64, in {_times(low)}"
 
 
 def _times(low: Rule) -> str:
@@ -208,17 +229,32 @@ def _times(low: Rule) -> str:
 
 
 def source(compilation: Compilation, variant: int) -> str:
-    """One variant in LaTeX."""
-    return latex.rule(replace(compilation.rules[variant], body=_shown(compilation, variant))) + "\n"
+    """One variant in LaTeX, phase by phase."""
+    parts = []
+    for name, i in _phases(compilation, variant):
+        title = name.replace("_", r"\_")
+        parts.append(f"\\textit{{{title}}}:\n" if name else "")
+        parts.append(latex.rule(replace(compilation.rules[i], body=_shown(compilation, i))) + "\n")
+    return "".join(parts)
 
 
 def ir(compilation: Compilation, variant: int) -> Iterator[Block]:
     """The IR of one variant, checked and lowered."""
-    checked, low = compilation.rules[variant], compilation.lowered[variant]
+    for k, (_, i) in enumerate(_phases(compilation, variant)):
+        yield from [""] if k else []
+        yield from _ir(compilation.rules[i], compilation.lowered[i])
+
+
+def _called(rule: Rule) -> str:
+    return f"{rule.name}, {rule.phase}" if rule.phase else rule.name
+
+
+def _ir(checked: Rule, low: Rule) -> Iterator[Block]:
+    name = _called(checked)
     blocks = (
-        (f"{checked.name}, checked: as the interpreter runs it", checked.body),
-        (f"\n{low.name}, lowered: scalars, in float64 on the host, once a step", low.scalars),
-        (f"\n{low.name}, lowered: for every element, in the compute type; all else in float64", low.body),
+        (f"{name}, checked: as the interpreter runs it", checked.body),
+        (f"\n{name}, lowered: scalars, in float64 on the host, once a step", low.scalars),
+        (f"\n{name}, lowered: for every element, in the compute type; all else in float64", low.body),
     )
     for title, block in blocks:
         yield title
@@ -234,7 +270,12 @@ def ir(compilation: Compilation, variant: int) -> Iterator[Block]:
 
 def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
     """The sweeps of a step over memory, and the computations before, between and after them."""
-    low = compilation.lowered[variant]
+    for k, (_, i) in enumerate(_phases(compilation, variant)):
+        yield from [""] if k else []
+        yield from _sweeps(compilation.lowered[i])
+
+
+def _sweeps(low: Rule) -> Iterator[Block]:
     small = {state.name: state.extent for state in low.small_states}
     # Scalars that are just a hyperparameter, t or an input are written in place; computed ones get a line.
     plain: dict[Expr, Expr] = {
@@ -246,7 +287,7 @@ def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
     def line(assign: Assign) -> str:
         return text.formula(Assign(assign.target, replaced(assign.value, plain)))
 
-    yield f"{low.name}: a step in {_times(low)}"
+    yield f"{_called(low)}: a {'phase' if low.phase else 'step'} in {_times(low)}"
     if scalars := [(line(a),) for a in low.scalars if a.value not in plain.values()]:
         yield "\nOnce a step, on the host, in float64"
         yield Table(scalars)
@@ -286,7 +327,7 @@ def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
         yield "\nLast, in float64"
         yield _by_extent([(small[a.target], line(a)) for a in last])
     yield "\nAltogether"
-    yield Table([(_cost(low)[1],)])
+    yield Table([(_moved(low),)])
 
 
 def _for_each(extent: Extent) -> str:

@@ -52,8 +52,8 @@ class Argument:
 
 
 @frozen
-class Description:
-    """One rule in words.
+class Phase:
+    """One phase of a step, which has no name if there is but one.
 
     Attributes
     ----------
@@ -61,6 +61,21 @@ class Description:
         The lines of the default variant.
     changes
         The lines of other variants that differ, each run behind the words that say when.
+    """
+
+    name: str
+    formulas: Sequence[str]
+    changes: Sequence[tuple[str, Sequence[str]]]
+
+
+@frozen
+class Description:
+    """One rule in words.
+
+    Attributes
+    ----------
+    phases
+        What a step runs.
     meanings
         What the names in the formulas mean.
     """
@@ -72,8 +87,7 @@ class Description:
     origin: str
     reference: str
     shapes: str
-    formulas: Sequence[str]
-    changes: Sequence[tuple[str, Sequence[str]]]
+    phases: Sequence[Phase]
     meanings: str
     hypers: Sequence[Argument]
     flags: Sequence[Argument]
@@ -85,7 +99,6 @@ class Description:
 def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Description:
     """The description of a rule. `opened`: its variants as parts of chains, from which that of a part is written."""
     rule = checked[0]
-    lines = summary.formulas(checked, opened)
     states = {state.name: state for variant in checked for state in variant.states}
     names = torch_names(rule)
     return Description(
@@ -96,11 +109,7 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         origin=rule.origin,
         reference=rule.reference,
         shapes=f", for {summary.MATRICES}" if len({variant.matrix for variant in checked}) == 2 else "",
-        formulas=lines[0],
-        changes=[
-            (change.words, [lines[change.variant][i] for i in change.formulas])
-            for change in summary.changes(checked, lines)
-        ],
+        phases=[_phase(name, checked[own], opened[own]) for name, own in summary.phases(checked)],
         meanings=summary.meanings(rule, [assign for body in summary.bodies(checked, opened) for assign in body]),
         hypers=[_hyper(hyper, names[hyper.name]) for hyper in rule.hypers],
         flags=[_flag(flag, names[flag.name]) for flag in rule.flags],
@@ -108,6 +117,15 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         states=[_state(state, checked) for state in states.values()],
         reports=_reports(checked),
     )
+
+
+def _phase(name: str, checked: Sequence[Rule], opened: Sequence[Rule]) -> Phase:
+    lines = summary.formulas(checked, opened)
+    changes = [
+        (change.words, [lines[change.variant][i] for i in change.formulas])
+        for change in summary.changes(checked, lines)
+    ]
+    return Phase(name, lines[0], changes)
 
 
 def _state(state: State, checked: Sequence[Rule]) -> Argument:

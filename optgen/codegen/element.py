@@ -20,7 +20,7 @@ from .functions import c_functions
 from .storage import KeptArray, Need, Place, Storage, is_down
 from .telling_names import telling_names
 
-__all__ = ["ArrayPointer", "DrawField", "Element", "Fold", "Line", "ScalarField", "element"]
+__all__ = ["STARTS", "ArrayPointer", "DrawField", "Element", "Fold", "Line", "ScalarField", "element"]
 
 
 @frozen
@@ -66,6 +66,9 @@ class ArrayPointer:
     written: bool
 
 
+STARTS = {"sum": "0.0", "max": "-(double)INFINITY", "min": "(double)INFINITY"}
+
+
 @frozen
 class Fold:
     """How a reduction goes on from a block: "sum", "max" or "min"; along the run, or down the columns of its panel; and
@@ -74,6 +77,11 @@ class Fold:
     how: str
     down: bool
     into: KeptArray
+
+    @property
+    def start(self) -> str:
+        """What it starts from, which changes nothing."""
+        return STARTS[self.how]
 
 
 @frozen

@@ -7,7 +7,7 @@ instruction set. What the template must know of a rule comes to it as typed data
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from .. import __version__
@@ -132,7 +132,7 @@ def kernel_source(
         "version": __version__,
         "file": file or "a spec",
         "reference": rule.reference,
-        "formulas": [text.formula(assign) for assign in summary.shown(rule)],
+        "formulas": list(_formulas(checked)),
         "definitions": list(dict.fromkeys(definitions)),
         "kernels": kernels,
         "small_loops": [SmallLoopText(name, body, tiled) for (body, tiled), name in small_loops.items()],
@@ -140,10 +140,18 @@ def kernel_source(
         "courses": [CourseText(name, each) for each, name in courses.items()],
         "targets": [target for target in TARGETS if isa in ("", target.isa)],
         "reduce": reductions() if small_loops else "",
+        "blocks": any(low.block is not None for low in lowered),
         "random": random_numbers() if draws else "",
     }
     opening = headers("kernel.h", reduces=bool(small_loops) or draws)
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
+
+
+def _formulas(checked: Sequence[Rule]) -> Iterator[str]:
+    """The lines of the first variant, phase by phase."""
+    for name, variants in summary.phases(checked) if len(checked) > 1 else [(checked[0].phase, slice(1))]:
+        yield from [f"{name}:"] if name else []
+        yield from (text.formula(assign) for assign in summary.shown(checked[variants][0]))
 
 
 def _kernel(
@@ -161,10 +169,9 @@ def _kernel(
     slabs: list[SlabText] = []
     work: list[SweepText | SmallLoopText] = []
     all_stages = [stage for stretch in stages(plan) for stage in stretch]
-    in_slabs = plan.rule.tiled and plan.rule.block is None
     for stage, crosses in zip(all_stages, crossing(all_stages), strict=True):
         local: list[SweepText | SmallLoopText] = []
-        begins = f"{name}_slab{len(slabs) + 1}" if in_slabs and stage.local else ""
+        begins = f"{name}_slab{len(slabs) + 1}" if plan.rule.tiled and stage.local else ""
         for each in stage.work:
             slab = "" if local else begins
             if isinstance(each, Sweep):
@@ -187,7 +194,8 @@ def _kernel(
         work += local
         if begins:
             kept = _shared(crosses | rule.reported, storage) | _left(stage, storage)
-            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype)))
+            blocks = plan.rule.block is not None
+            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype), blocks))
     if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
         slabs, work = [], [replace(each, slab="") for each in work]
     return KernelText(
@@ -231,7 +239,7 @@ def _left(stage: Stage, storage: Storage) -> set[KeptArray]:
 def _moved(plan: Sweeps, ctype: c.CType) -> list[str]:
     """Where the arrays and states begin for some matrices of a tensor."""
     kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
-    counted = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns"}
+    counted = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.BLOCK: "rows"}
     moves = [f"elements, {ctype.name}"] * len(plan.rule.arrays)
     moves += [f"{counted[e]}, double" if e in counted else "" for e in kept]
     return [f"OPTGEN_FROM({i}, {move})," if move else f"tensor->at[{i}]," for i, move in enumerate(moves)]

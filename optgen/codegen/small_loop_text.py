@@ -125,12 +125,14 @@ class SmallLoopText:
 @frozen
 class SlabText:
     """A stage as matrices go through it that are dense behind each other, as the template sees it. `kept`: what it
-    leaves in memory, because another stage or the whole tensor needs it. `moved`: what `at` of a tensor becomes."""
+    leaves in memory, because another stage or the whole tensor needs it. `moved`: what `at` of a tensor becomes.
+    `blocks`: whether blocks go through it in the place of matrices."""
 
     name: str
     local: Sequence[SweepText | SmallLoopText]
     kept: Collection[KeptArray]
     moved: Sequence[str]
+    blocks: bool
 
     @property
     def needs(self) -> set[Need]:

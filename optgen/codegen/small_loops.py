@@ -30,7 +30,7 @@ from ..lowering.work import SmallLoop, Sweeps
 from ..notation.printer import Power, write
 from ..notation.text import expression, formula
 from .c_language import DOUBLE, FORMS, Names, literal, suffixed
-from .element import Line, ScalarField
+from .element import STARTS, Line, ScalarField
 from .functions import c_functions
 from .storage import INDEX, Base, Need, Place, Storage, StorageSlot
 from .telling_names import telling_names
@@ -169,7 +169,7 @@ def _of_values(
     if of <= Extent.TENSOR:  # what a tensor gives to the group
         return [f"{target} = {each};"], needs
     how = FOLD_OF[value.op]
-    start = {"sum": "0.0", "max": "-(double)INFINITY", "min": "(double)INFINITY"}[how]
+    start = STARTS[how]
     index = INDEX[of].value
     count = f"of.{_EACH[of]}"
     in_matrix = any(place.counted_by == Extent.MATRIX for place in read)

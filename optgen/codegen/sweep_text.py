@@ -222,9 +222,9 @@ class SpreadText:
 
     @property
     def count(self) -> str:
-        return "many.rows" if self.extent == Extent.ROW else "many.matrices"
+        return "many.matrices" if self.extent == Extent.MATRIX else "many.rows"
 
     @property
     def elements(self) -> str:
         """How many elements there are beside each."""
-        return "of.columns" if self.extent == Extent.ROW else "of.rows * of.columns"
+        return "of.rows * of.columns" if self.extent == Extent.MATRIX else "of.columns"

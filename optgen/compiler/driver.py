@@ -29,8 +29,8 @@ MOST_BYTES = 1 << 20
 @frozen
 class Compilation:
     """One spec on its way: its `open` rules and the closed `rules`, checked, a variant each, the default flags first;
-    then these `lowered`, and the texts. `stem` is what its files are called. `sharded`: whether it is for tensors that
-    lie in shards."""
+    then these `lowered`, and the texts. Where a step has several phases, there are all variants of the first one, then
+    those of the next. `stem` is what its files are called. `sharded`: whether it is for tensors that lie in shards."""
 
     file: str
     text: str
@@ -47,6 +47,15 @@ class Compilation:
     @property
     def name(self) -> str:
         return self.rules[0].name
+
+    @property
+    def phases(self) -> tuple[str, ...]:
+        """The names of the phases of a step, if it has several."""
+        return self.rules[0].phases
+
+    def in_phase(self, variant: int, phase: int) -> int:
+        """The position of a variant of the first phase in another one, by number."""
+        return variant + phase * (len(self.rules) // max(1, len(self.phases)))
 
     @cached_property
     def lowered(self) -> tuple[Rule, ...]:
@@ -97,10 +106,10 @@ class Compilation:
         return fingerprint(self.text)
 
     def variants(self, flags: Mapping[str, bool]) -> dict[bool, int]:
-        """The positions, among `rules` and `lowered`, of the variants with these flags: by whether a parameter is a
-        matrix. ArgumentError if the flags contradict each other, by what they require."""
+        """The positions, among `rules` and `lowered`, of the variants with these flags in the first phase: by whether a
+        parameter is a matrix. ArgumentError if the flags contradict each other, by what they require."""
         found: dict[bool, int] = {}
-        for i, rule in enumerate(self.rules):
+        for i, rule in enumerate(self.rules[: self.in_phase(0, 1)]):
             if {flag.name: flag.value for flag in rule.flags} == flags:
                 for matrix in (True, False) if rule.matrix is None else (rule.matrix,):
                     found[matrix] = i

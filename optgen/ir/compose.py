@@ -4,12 +4,14 @@ In: open rules, each in the variant that is wanted. Out: a closed `Rule`, of the
 the names of the parts' hyperparameters and states in it. A name that only one part has stays; others get the name of
 their part in front. Inputs of one name are one input.
 
+Where a step has several phases, one part has them, and there is a closed rule for each. The parts before that one run
+in every phase, those behind it in the last one.
+
 That `delta` is subtracted from the parameter stands here, and only here.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,15 +32,15 @@ from .expr import (
     Load,
     Local,
     Matrices,
-    Reduce,
     Scalar,
     children,
     extent_of,
     rebuilt,
     type_of,
 )
+from .keys import keyed
 from .primitives import Type
-from .rule import Assign, Family, Report, Rule, State
+from .rule import PHASE, Assign, Family, Report, Rule, State
 
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
@@ -68,10 +70,13 @@ def close(rule: Rule) -> Rule:
     return replace(compose([rule], rule.name).rule, flags=rule.flags, part=rule.part)
 
 
-def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = ()) -> Composed:
+def compose(
+    parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = (), final: Rule | None = None
+) -> Composed:
     """The closed rule `name` that runs the open rules `parts` one after the other.
 
-    `among`: for each part, all variants that one optimiser may use; they get the same names.
+    `among`: for each part, all variants that one optimiser may use; they get the same names. `final`: the rule of the
+    last phase, whose states and evaluation an earlier one has too.
 
     A part's output is the next part's gradient. A part that assigns "p" hands on how far p moved. Where `proceed` of a
     part is false, p stays as it is, and so does all that the parts behind it own. Where `accept` of a part is false,
@@ -80,9 +85,11 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
     taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
     prefixes = _prefixes(parts)
     names = _names(parts, prefixes, among or [[part] for part in parts], taken)
+    phased = next((part for part in parts if part.phases), parts[-1])
+    running = parts if phased.ends_step else parts[: parts.index(phased) + 1]
     made = _Chain(len(parts), taken)
-    for i, part in enumerate(parts):
-        made.append(part, names[i], prefixes[i], last=i + 1 == len(parts))
+    for i, part in enumerate(running):
+        made.append(part, names[i], prefixes[i], last=i + 1 == len(running))
     hypers = tuple(replace(hyper, name=names[i][hyper.name]) for i, part in enumerate(parts) for hyper in part.hypers)
     first = parts[0]
     alone = len(parts) == 1
@@ -93,18 +100,20 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         first.reference if alone else "; ".join(filter(None, (part.reference for part in parts))),
         hypers,
         (),
-        tuple(made.states),
-        tuple(made.body) if matrix is None else _keyed(made.body),
+        final.states if final is not None else tuple(made.states),
+        tuple(made.body) if matrix is None else keyed(made.body),
         origin=first.origin if alone else "",
         family=first.family if alone else Family.NONE,
         notes=first.notes if alone else "",
         matrix=matrix,
         matrices=next((part.matrices for part in parts if part.matrices != Matrices.LAST_TWO), Matrices.LAST_TWO),
         accept=made.accept.name if made.accept is not None else "",
-        evaluation=made.evaluation,
+        evaluation=final.evaluation if final is not None else made.evaluation,
         inputs=tuple({each.name: each for part in parts for each in part.inputs}.values()),
         block=next((made.renamed(p.block, names[i]) for i, p in enumerate(parts) if p.block is not None), None),
         reports=tuple(made.reports),
+        phase=phased.phase,
+        phases=phased.phases,
     )
     return Composed(
         rule,
@@ -115,22 +124,6 @@ def compose(parts: Sequence[Rule], name: str, among: Sequence[Sequence[Rule]] = 
         ),
         tuple(made.counts),
     )
-
-
-def _keyed(body: Sequence[Assign]) -> tuple[Assign, ...]:
-    """The body with a number for each reduction over the group, in the order in which a step meets them.
-
-    Tensors in other variants take part in these reductions, whatever becomes of them in this variant.
-    """
-    keys = itertools.count()
-
-    def keyed(expr: Expr) -> Expr:
-        expr = rebuilt(expr, tuple(map(keyed, children(expr))))
-        if isinstance(expr, Reduce) and expr.over == Extent.GROUP:
-            return replace(expr, key=next(keys))
-        return expr
-
-    return tuple(Assign(assign.target, keyed(assign.value)) for assign in body)
 
 
 def _prefixes(parts: Sequence[Rule]) -> list[str]:
@@ -156,6 +149,7 @@ def _names(
         own.append(list(dict.fromkeys([*defined, *(a.target for rule in rules for a in rule.body)])))
     owners, all_owners = Counter(chain.from_iterable(public)), Counter(chain.from_iterable(own))
     given = {each.name for rules in among for rule in rules for each in rule.inputs}  # which parts have in common
+    given |= {PHASE for rules in among for rule in rules if rule.phases}
     # `beta1` may be a value of `beta`.
     spelled = {f"{h.name}{i + 1}" for part in parts for h in part.hypers for i in range(len(h.default)) if h.vector}
     shared = len(parts) > 1
@@ -168,6 +162,9 @@ def _names(
             if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
                 continue
             new = name
+            if name == PHASE and part.phases:
+                found[name] = name
+                continue
             if (owners if name in mine else all_owners)[name] > 1 or (shared and name in spelled) or name in given:
                 new = f"{prefix}_{name}"
                 new = numbered(f"{new}_", taken) if new in taken else new
@@ -186,6 +183,7 @@ class _PartNames:
     is_part: bool  # none that stands by itself
     first_draw: int  # the number of its first draw among those of the chain
     known: dict[Expr, Expr] = field(default_factory=dict)  # what its assigned names are in the chain
+    moves: bool = False  # whether it gives both the parameter and what is subtracted from it
     output: Expr | None = None
     moved: bool = False  # whether the output is the parameter
     proceed: Expr | None = None
@@ -199,6 +197,7 @@ class _Chain:
         self.taken = taken
         self.body: list[Assign] = []
         self.states: list[State] = []
+        self.start: Expr = Load(PARAMETER)  # from where the step goes: another place where a phase has moved it
         self.reports: list[Report] = []
         self.gradient: Expr = Load(GRADIENT)
         self.given: Expr = Load(GRADIENT)  # the gradient before any part; behind one that waits, what it waited for
@@ -216,7 +215,8 @@ class _Chain:
         """Appends a part, whose names become `names`; `prefix`: what it is called. `last`: none follows it."""
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
         stored = {state.name: state.extent for state in part.states}
-        at = _PartNames(names, stored, is_part=bool(part.part), first_draw=self.draws)
+        moves = {DELTA, PARAMETER} <= {assign.target for assign in part.body}
+        at = _PartNames(names, stored, is_part=bool(part.part), first_draw=self.draws, moves=moves)
         self.draws += MOST_DRAWS
         for assign in part.body:
             own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
@@ -241,6 +241,8 @@ class _Chain:
         match expr:
             case Load() if expr.array in at.stored:
                 return Load(at.names[expr.array], expr.extent)
+            case Load(array="p"):
+                return self.start
             case Load(array="g"):
                 return self.gradient
             case Load(array="grad"):
@@ -276,6 +278,9 @@ class _Chain:
         if target == GIVEN_GRADIENT and at.is_part:
             self.left = value
             return value
+        if target == PARAMETER and at.moves:
+            self.start, self.moved = self.define(self.free("p"), self.whole(value)), None
+            return self.start
         if target in (DELTA, PARAMETER):
             at.moved, at.output = target == PARAMETER, self.output(target, value, last=last)
             return at.output
@@ -316,17 +321,23 @@ class _Chain:
 
     def output(self, target: str, value: Expr, *, last: bool) -> Expr:
         """What a part gives, for each element: the last one under the name that the author gave it."""
-        if extent_of(value) < Extent.ELEMENT and not last:
-            value = Call("where", (Call("eq", (Load(PARAMETER), Load(PARAMETER))), value, value))
+        value = value if last else self.whole(value)
         if target == PARAMETER:
             # Written where it stands if nothing changes it any more.
             return self.define(PARAMETER if last and self.holds is None else self.free("p"), value)
         return self.define(DELTA if last else self.free("g"), value)
 
+    @staticmethod
+    def whole(value: Expr) -> Expr:
+        """A value for each element."""
+        if extent_of(value) == Extent.ELEMENT:
+            return value
+        return Call("where", (Call("eq", (Load(PARAMETER), Load(PARAMETER))), value, value))
+
     def stepped(self) -> Expr:
         """The parameter as it stands after the parts so far."""
         if self.moved is None:
-            self.moved = self.define(self.free("p"), _difference(Load(PARAMETER), self.gradient))
+            self.moved = self.define(self.free("p"), _difference(self.start, self.gradient))
         return self.moved
 
     def pass_on(self, output: Expr, moved: bool) -> None:
@@ -334,7 +345,7 @@ class _Chain:
             self.gradient, self.moved = output, None
             return
         self.moved = output
-        self.gradient = _difference(Load(PARAMETER), output)
+        self.gradient = _difference(self.start, output)
 
     def hold(self, proceed: Expr, *, wait: bool) -> None:
         """Makes `proceed` a condition of the step. `wait`: the parts behind have a count of their own, and for the
@@ -371,9 +382,9 @@ class _Chain:
             self.define(GRADIENT, self.left)
         if any(a.target == PARAMETER for a in self.body):
             return
-        value = self.moved if self.moved is not None else _difference(Load(PARAMETER), self.gradient)
+        value = self.moved if self.moved is not None else _difference(self.start, self.gradient)
         if self.holds is not None:
-            value = Call("where", (self.holds, value, Load(PARAMETER)))
+            value = Call("where", (self.holds, value, self.start))
         self.define(PARAMETER, value)
 
 

@@ -3,7 +3,7 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
@@ -19,6 +19,9 @@ A rule is *open* as `check` first makes it: it assigns "delta" or "p", and may r
 arrays. Only a state that starts as the parameter need not be assigned. `compose` closes it, alone or behind others.
 Everything else knows closed rules only.
 
+Where a step has several phases, there is a rule for each: all have the same states, and each assigns those that it
+changes. One state of the group, `PHASE`, says which phase comes next.
+
 `evaluation` assigns "p" what is evaluated in its place, from "p" and the states as a step has left them; it is empty
 where that is "p" itself. No kernel runs it.
 """
@@ -33,6 +36,7 @@ from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
 
 __all__ = [
+    "PHASE",
     "Assign",
     "Family",
     "Flag",
@@ -46,6 +50,9 @@ __all__ = [
     "kernel_scalars",
     "loads",
 ]
+
+#: The state of the group that holds the number of the phase that comes next, from 0.
+PHASE = "phase"
 
 
 class Part(StrEnum):
@@ -174,8 +181,8 @@ class Rule:
     matter. `matrices`: how a parameter is seen as matrices. `accept`: the local that tells whether a step counts, a
     value of the group; empty if every step counts. If it is false, nothing is written but the gradient and the states
     that `always` change. `sharded`: whether tensors may be shards of larger ones, over which this rule then reduces;
-    the pass `name_sizes` sets it.
-    `block`: how many elements a block of a tensor has, a value of it; None if there are no blocks.
+    the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
+    no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     """
 
     name: str
@@ -198,11 +205,19 @@ class Rule:
     evaluation: tuple[Assign, ...] = ()
     reports: tuple[Report, ...] = ()
     block: Expr | None = None
+    phase: str = ""
+    phases: tuple[str, ...] = ()
 
     @cached_property
     def variant(self) -> str:
-        """The flags that are set, joined by underscores; empty for the variant without any."""
-        return "_".join([flag.name for flag in self.flags if flag.value] + ["matrix"] * bool(self.matrix))
+        """The phase and the flags that are set, joined by underscores; empty for the variant without any."""
+        flags = [flag.name for flag in self.flags if flag.value]
+        return "_".join([*filter(None, [self.phase]), *flags, *["matrix"] * bool(self.matrix)])
+
+    @property
+    def ends_step(self) -> bool:
+        """Whether a step is through with this phase, and counts."""
+        return self.phase == self.phases[-1] if self.phases else True
 
     @cached_property
     def arrays(self) -> tuple[str, ...]:

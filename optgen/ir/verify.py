@@ -116,6 +116,8 @@ def verify(rule: Rule) -> Rule:
     condition = (Extent.GROUP, Type.BOOL)
     known = not rule.accept or defined.get(rule.accept) == condition
     expect(known, "whether a step counts is no condition of the group")
-    kept = {GRADIENT} | {state.name for state in rule.states if {Load(PARAMETER), Ordinal()} & set(walk(state.init))}
+    kept = {GRADIENT} | {
+        state.name for state in rule.states if rule.phases or {Load(PARAMETER), Ordinal()} & set(walk(state.init))
+    }
     expect(stores - kept <= set(defined), "a state or the parameter is never assigned")
     return rule

@@ -11,29 +11,34 @@ from ..errors import Diagnostic, Span
 from ..ir.compose import ACCEPT
 from ..ir.expr import Call, Expr, Extent, Local, Reduce, children, reduces
 from ..ir.rule import Rule
-from .syntax import SpecAst
+from .syntax import PhaseAst, SpecAst
 
 __all__ = ["disagreements"]
 
 
 def disagreements(spec: SpecAst, rules: Sequence[Rule]) -> Iterator[Diagnostic]:
     """The faults of the variants for matrices, each beside the one with the same flags for others."""
-    others = {tuple(flag.value for flag in rule.flags): rule for rule in rules if rule.matrix is False}
+    others = {_choice(rule): rule for rule in rules if rule.matrix is False}
     for rule in rules:
-        other = others.get(tuple(flag.value for flag in rule.flags))
+        other = others.get(_choice(rule))
         if rule.matrix and other is not None:
-            yield from _between(spec, rule, other)
+            phase = next(each for each in spec.phases if each.name == rule.phase)
+            yield from _between(spec, phase, rule, other)
 
 
-def _between(spec: SpecAst, rule: Rule, other: Rule) -> Iterator[Diagnostic]:
+def _choice(rule: Rule) -> object:
+    return rule.phase, tuple(flag.value for flag in rule.flags)
+
+
+def _between(spec: SpecAst, phase: PhaseAst, rule: Rule, other: Rule) -> Iterator[Diagnostic]:
     """The states of the group, and the reductions over it, that differ between two variants."""
     apart = {s.name for s in set(rule.states) ^ set(other.states) if s.extent == Extent.GROUP}
-    for state in spec.states:
+    for state in spec.states if phase == spec.phases[0] else ():
         if state.name in apart:
             yield Diagnostic(state.span, _another(state.name), 'choose by no matrix in its "when" and "init"')
     known: dict[object, int] = {}
     work = [_group_work(each, known) for each in (rule, other)]
-    for formula in spec.formulas:
+    for formula in phase.formulas:
         (ops, value), (other_ops, other_value) = (each.get(formula.target, ([], None)) for each in work)
         if ops != other_ops:
             yield _other_reductions(formula.value.span, ops, other_ops)

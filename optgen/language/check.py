@@ -1,7 +1,8 @@
 """`SpecAst` to `Rule`s: checks names, types and extents.
 
 In: the syntax tree of a spec, with the faults of its form. Out: one checked `Rule`, open or closed, for each choice of
-flags, the defaults first; or one `SpecError` with every fault of all variants.
+flags, the defaults first; or one `SpecError` with every fault of all variants. Where a step has several phases, there
+are all variants of the first one, then those of the next.
 
 A rule that distinguishes matrices has two variants for each choice, the one for matrices first. Whether a rule
 converges, or divides by zero, is not checked.
@@ -19,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from ..errors import Span, SpecError, SpecWarning
 from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Expr, Extent, Matrices, Ordinal, type_of
+from ..ir.expr import Const, Expr, Extent, Matrices, Ordinal, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Family, Flag, Hyper, Input, Interval, Part, Rule, State
+from ..ir.rule import PHASE, Family, Flag, Hyper, Input, Interval, Part, Rule, State
 from ..ir.verify import verify
 from ..names import is_name
 from .agreement import disagreements
@@ -32,7 +33,7 @@ from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .resolve import Scope
 from .syntax import FlagAst, HyperAst, InputAst, Item, Name, SpecAst, StateAst
 from .terms import is_of_tiles, mentions_matrix, mentions_tiles, names_in, reduced_over, subterms
-from .vocabulary import CALLABLE, GIVEN_TO_DRAWS, MATRIX, RENAME, SEED, STREAM
+from .vocabulary import CALLABLE, GIVEN_TO_DRAWS, GIVEN_TO_PHASES, MATRIX, RENAME, SEED, STREAM
 
 __all__ = ["ARGUMENTS", "check", "check_open"]
 
@@ -41,10 +42,10 @@ SMALLER = "make two rules, and a chain of them"
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
     "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "set_state", "load", "copy",
-    "rule", "spec", "bind", "parts", "parameters", "eval", "train", "report",
+    "rule", "spec", "bind", "parts", "parameters", "phase", "eval", "train", "report",
 })  # fmt: skip
 #: What a step is called with already, by names that no input may take.
-STEP_ARGUMENTS = frozenset({"self", "params", "grads", "closure"})
+STEP_ARGUMENTS = frozenset({"self", "params", "grads", "closure", "phase"})
 _RANGE = re.compile(r"([\[(])\s*([^,\s]+)\s*,\s*([^,\s]+)\s*([\])])\s*(,\s*whole)?")
 
 
@@ -58,6 +59,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     checker = _Checker(spec)
     checker.check_size()
     checker.find_shapes()
+    checker.check_phases()
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     checker.decide_defaults(hypers)
@@ -86,6 +88,8 @@ def interval(text: str) -> Interval | None:
 #: What a spec that draws random numbers is given.
 _SEED = Hyper(SEED, (0.0,), False, (Interval(0.0, 1e9, True, True, True),), GIVEN_TO_DRAWS[SEED])
 _STREAM = State(STREAM, Ordinal(), GIVEN_TO_DRAWS[STREAM], Extent.TENSOR)
+#: What a spec with several phases is given.
+_PHASE = State(PHASE, Const(0.0), GIVEN_TO_PHASES[PHASE], Extent.GROUP)
 
 
 def _no_name(name: str, what: str) -> tuple[str, str]:
@@ -126,6 +130,20 @@ class _Checker(Scope):
             message = "'block' says how many elements a block has, and nothing here has blocks"
             self.fault(spec.block.span, message, "remove it, or reduce over blocks: mean(g**2, block)")
 
+    def check_phases(self) -> None:
+        """Check the names of phases, and what has them."""
+        spec = self.spec
+        seen: set[str] = set()
+        for phase in spec.phases if self.phased else ():
+            if not is_name(phase.name) or keyword.iskeyword(phase.name):
+                self.fault(phase.span, *_no_name(phase.name, "phase"))
+            elif phase.name in seen:
+                self.fault(phase.span, f"two phases are called {phase.name!r}", RENAME)
+            seen.add(phase.name)
+        if self.phased and spec.part == Part.PARAMETER:
+            message = "a part 'parameter' has no phases: the rule before it has stepped"
+            self.fault(spec.phases[0].span, message, 'phases belong to a rule, or to part = "gradient"')
+
     def check_names(self) -> None:
         spec = self.spec
         if spec.name:
@@ -159,10 +177,11 @@ class _Checker(Scope):
             self.fault(spec.flags[MOST_FLAGS].span, message, hint)
         called: dict[str, tuple[FlagAst, ...]] = {}
         flags = spec.flags[:MOST_FLAGS]
-        for count in range(1, len(flags) + 1):
+        phases = [phase.name for phase in spec.phases]
+        for count in range(not self.phased, len(flags) + 1):
             for chosen in itertools.combinations(flags, count):
-                for shape in ("", "_matrix") if self.by_matrix else ("",):
-                    name = "_".join(flag.name for flag in chosen) + shape
+                for phase, shape in itertools.product(phases, ("", "matrix") if self.by_matrix else ("",)):
+                    name = "_".join(filter(None, [phase, *(flag.name for flag in chosen), shape]))
                     other = called.setdefault(name, chosen)
                     if other is not chosen:
                         longest = max((*other, *chosen), key=lambda flag: len(flag.name))
@@ -267,21 +286,29 @@ class _Checker(Scope):
         return scope.decide(flag.requires) is not False or not choice[flag.name]
 
     def variants(self, hypers: tuple[Hyper, ...]) -> tuple[Rule, ...]:
-        """The variants of all choices of flags, but for those that have a fault."""
+        """The variants of all choices of flags, phase by phase, but for those that have a fault."""
         choices = self.choices()
-        demand = Demand(self.spec, self.given)
-        needed = [demand.of(choice) for choice in choices]
-        everywhere = frozenset[str]().union(*needed)
-        rules = (self.variant(hypers, choice, everywhere - own) for choice, own in zip(choices, needed, strict=True))
+        read: list[set[str]] = [set() for _ in choices]  # in any phase
+        rules: list[Rule | None] = []
+        for phase in self.spec.phases:
+            reports = self.spec.reports if phase is self.spec.phases[-1] else []
+            demand = Demand(phase.formulas, self.spec.states, reports, self.given)
+            needed = [demand.of(choice) for choice in choices]
+            everywhere = frozenset[str]().union(*needed)
+            for choice, own, names in zip(choices, needed, read, strict=True):
+                variant = Variant(self, choice, phase=phase, unneeded=everywhere - own)
+                rules.append(self.variant(hypers, variant))
+                names |= variant.read
+                if phase is self.spec.phases[-1]:
+                    for name in variant.active.keys() - names:
+                        self.idle.setdefault(name, variant.chosen())
         return tuple(filter(None, rules))
 
-    def variant(
-        self, hypers: tuple[Hyper, ...], choice: Mapping[str, bool], unneeded: frozenset[str]
-    ) -> Rule | None:  # fmt: skip
+    def variant(self, hypers: tuple[Hyper, ...], variant: Variant) -> Rule | None:
         """The variant with these flags, without the formulas that only others need. None if it has a fault."""
         before = len(self.faults)
-        spec = self.spec
-        variant = Variant(self, choice, unneeded=unneeded)
+        spec, choice, phase = self.spec, variant.choice, variant.phase
+        assert phase is not None
         flags = tuple(
             Flag(
                 name=f.name,
@@ -295,11 +322,13 @@ class _Checker(Scope):
         )
         states = tuple(filter(None, map(variant.state, spec.states)))
         states += (_STREAM,) if self.draws else ()
+        states += (_PHASE,) if self.phased else ()
         variant.active = {state.name: state.extent for state in states}
         variant.begun = True
-        for formula in spec.formulas:
+        for formula in phase.formulas:
             variant.assign(formula)
-        reports = tuple(filter(None, map(variant.report, spec.reports)))
+        last = phase is spec.phases[-1]
+        reports = tuple(filter(None, map(variant.report, spec.reports))) if last else ()
         after = Evaluation(self, choice, active=variant.active, begun=True)
         for formula in spec.evaluation:
             after.assign(formula)
@@ -327,6 +356,8 @@ class _Checker(Scope):
             reports=reports,
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
             block=block,
+            phase=phase.name,
+            phases=tuple(each.name for each in spec.phases) if self.phased else (),
         )
 
     def check_rules(self, rules: tuple[Rule, ...]) -> None:

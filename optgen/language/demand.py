@@ -1,17 +1,17 @@
 """Demand: which formulas a variant needs.
 
-In: the formulas of a spec, and a choice of flags. Out: the names that the variant computes.
+In: the formulas of a phase, and a choice of flags. Out: the names that the variant computes.
 
 A formula that only the other side of a choice needs is no part of a variant: it may have no meaning there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from ..ir.compose import ACCEPT, DELTA, PROCEED
 from ..ir.expr import PARAMETER, Extent
-from .syntax import Choice, SpecAst, Term
+from .syntax import Choice, FormulaAst, ReportAst, StateAst, Term
 from .terms import chosen_subterms, decided, names_in, reduced_over, subterms
 
 __all__ = ["Demand"]
@@ -20,17 +20,20 @@ _GROUP = Extent.GROUP.name.lower()
 
 
 class Demand:
-    """What the formulas and reports of a spec read, asked of each of its variants.
+    """What formulas that run together read, and the reports of them, asked of each variant.
 
     `given`: the names that have a value without a formula; one that is assigned all the same is looked at, and refused.
     """
 
-    def __init__(self, spec: SpecAst, given: Collection[str]) -> None:
-        self._states = spec.states
-        self._reports = spec.reports
+    def __init__(
+        self, formulas: Sequence[FormulaAst], states: Sequence[StateAst], reports: Sequence[ReportAst],
+        given: Collection[str],
+    ) -> None:  # fmt: skip
+        self._states = states
+        self._reports = reports
         self._outputs = {DELTA, PARAMETER, PROCEED, ACCEPT, *given}
         self._values: dict[str, list[tuple[Term, frozenset[str] | None]]] = {}  # and what is read, whatever the flags
-        for formula in spec.formulas:
+        for formula in formulas:
             terms = list(subterms(formula.value))
             chooses = any(isinstance(term, Choice) for term in terms)
             read = None if chooses else names_in(terms)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
 from ..ir.expr import PARAMETER, Call, Const, Expr, Extent, Load, Local, Scalar, extent_of, type_of, walk
 from ..ir.primitives import Type
-from ..ir.rule import Assign, Hyper, Report, State
+from ..ir.rule import PHASE, Assign, Hyper, Part, Report, State
 from ..names import is_name, numbered
 from .expressions import Expressions
 from .syntax import FormulaAst, Name, ReportAst, StateAst
@@ -100,6 +100,16 @@ class Variant(Expressions):
         else:
             self.define(target, value)
 
+    @property
+    def moves(self) -> bool:
+        """Whether p may be moved before delta is subtracted from it: in the last of several phases."""
+        return self.scope.phased and self.phase == self.scope.spec.phases[-1]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What may be assigned of delta and p: in phases, either moves the parameter."""
+        return (DELTA, PARAMETER) if self.scope.phased else OUTPUTS[self.scope.spec.part]
+
     def report(self, ast: ReportAst) -> Report | None:
         """A report of this variant. A value that has a name already is reported by it."""
         if ast.when is not None and self.decide(ast.when) is False:
@@ -138,11 +148,11 @@ class Variant(Expressions):
             hint = "each name is assigned once; give the second value its own name"
             self.fault(formula.span, f"{target!r} is assigned twice", hint)
         elif target in (DELTA, PARAMETER):
-            if target not in OUTPUTS[scope.spec.part]:
+            if target not in self.outputs:
                 message = f"a part {scope.spec.part!r} assigns {OUTPUTS[scope.spec.part][0]!r}, got {target!r}"
                 hint = "'delta' goes on in the gradient's place, 'p' is the new parameter"
                 self.fault(formula.span, message, hint)
-            elif self.is_assigned(DELTA) or self.is_assigned(PARAMETER):
+            elif (self.is_assigned(DELTA) or self.is_assigned(PARAMETER)) and not self.moves:
                 hint = "a rule gives either delta, what is subtracted from p, or p itself"
                 self.fault(formula.span, "both 'delta' and 'p' are assigned", hint)
         elif target in scope.states or target in (PROCEED, ACCEPT) or (target == GIVEN_GRADIENT and scope.spec.part):
@@ -199,13 +209,15 @@ class Variant(Expressions):
         self.locals[target] = Local(target, extent_of(value), type_of(value))
 
     def finish(self) -> None:
-        """Check that there is an output, and that every kept state is read."""
-        spec = self.scope.spec
-        outputs = {DELTA, PARAMETER}
-        if not outputs & (self.locals.keys() | self.failed | spec.unassigned) and (spec.formulas or not spec.faults):
-            self.fault(spec.formulas_span, *NO_OUTPUT[spec.part])
-        for name in self.active.keys() - self.read:
-            self.scope.idle.setdefault(name, self.chosen())
+        """Check that there is an output; say which phase comes next."""
+        spec, phase = self.scope.spec, self.phase or self.scope.spec.phases[0]
+        outputs = {*OUTPUTS[spec.part]} if self.moves else {DELTA, PARAMETER}
+        given = self.locals.keys() | self.failed | spec.unassigned
+        if not outputs & given and (phase.formulas or not spec.faults):
+            self.fault(phase.formulas_span, *NO_OUTPUT[spec.part if not self.scope.phased or self.moves else Part.RULE])
+        if self.scope.phased:
+            following = (spec.phases.index(phase) + 1) % len(spec.phases)
+            self.body.append(Assign(PHASE, Const(float(following))))
 
 
 def _wrong_extent(name: str, expected: Extent, got: Extent, least: str = "") -> str:

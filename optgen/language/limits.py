@@ -13,9 +13,11 @@ from ..ir.rule import Rule
 from .syntax import Choice, Invoke, Operation, SpecAst, Term
 from .terms import subterms
 
-__all__ = ["MOST_FLAGS", "MOST_OPERATIONS", "MOST_REDUCTIONS", "excess_of_rules", "excess_of_spec"]
+__all__ = ["MOST_FLAGS", "MOST_OPERATIONS", "MOST_PHASES", "MOST_REDUCTIONS", "excess_of_rules", "excess_of_spec"]
 
 MOST_FLAGS = 6
+#: How many phases a step may have, each of which is a kernel of its own.
+MOST_PHASES = 4
 #: How many reductions a variant may have, since a sweep keeps a block of each in reach.
 MOST_REDUCTIONS = 32
 #: How many operators, functions, choices and assignments a spec may have.

@@ -55,16 +55,17 @@ _SEVERAL = "expected a hyperparameter with several values, or range(...)"
 
 
 def write_out(
-    spec: SpecAst, statements: Sequence[FormulaAst | LoopAst], evaluation: Sequence[FormulaAst | LoopAst]
+    spec: SpecAst, statements: Sequence[Sequence[FormulaAst | LoopAst]], evaluation: Sequence[FormulaAst | LoopAst]
 ) -> None:  # fmt: skip
-    """Give a spec its formulas, states and reports without loops, and the formulas of what it evaluates."""
-    writer = _Writer(spec, statements)
+    """Give a spec its states, reports and the formulas of each phase without loops, and what it evaluates."""
+    writer = _Writer(spec, [each for phase in statements for each in phase])
     spec.flags = [writer.flag(flag) for flag in spec.flags]
     spec.states = [member for state in spec.states for member in writer.members_of(state)]
-    spec.formulas = writer.named(list(writer.turns_of(statements, {})))
+    spec.phases = [
+        replace(phase, formulas=writer.formulas(own)) for phase, own in zip(spec.phases, statements, strict=True)
+    ]
     spec.reports = [writer.report(report) for report in spec.reports]
-    writer.current.clear()
-    spec.evaluation = writer.named(list(writer.turns_of(evaluation, {})))
+    spec.evaluation = list(writer.formulas(evaluation))
 
 
 @frozen
@@ -132,6 +133,11 @@ class _Writer:
             yield replace(state, name=name, each=0)
 
     # ---- Turns ----
+
+    def formulas(self, statements: Sequence[FormulaAst | LoopAst]) -> tuple[FormulaAst, ...]:
+        """The formulas that run together, without loops."""
+        self.current.clear()
+        return tuple(self.named(list(self.turns_of(statements, {}))))
 
     def turns_of(self, statements: Sequence[FormulaAst | LoopAst], turn: Mapping[str, Turn]) -> Iterator[_Written]:
         """The formulas of all turns, in order."""

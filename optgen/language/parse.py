@@ -18,10 +18,24 @@ from ..ir.expr import Matrices
 from ..ir.rule import Family, Part
 from ..names import canonical, close_matches
 from .formula import read_expression, read_formulas, words
+from .limits import MOST_PHASES
 from .loops import write_out
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
-from .refusals import kind
-from .syntax import Broken, FlagAst, FormulaAst, HyperAst, InputAst, LoopAst, Number, ReportAst, SpecAst, StateAst, Term
+from .refusals import kind, malformed_toml
+from .syntax import (
+    Broken,
+    FlagAst,
+    FormulaAst,
+    HyperAst,
+    InputAst,
+    LoopAst,
+    Number,
+    PhaseAst,
+    ReportAst,
+    SpecAst,
+    StateAst,
+    Term,
+)  # fmt: skip
 
 __all__ = ["parse"]
 
@@ -63,7 +77,7 @@ def parse(text: str, file: str) -> SpecAst:
     try:
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise SpecError(file, text, [_toml_fault(text, str(error))]) from None
+        raise SpecError(file, text, [malformed_toml(text, str(error))]) from None
     except ValueError:  # a whole number with more digits than Python converts
         number = re.search(r"[0-9_]{4000,}", text)
         place = span_at(text, *number.span()) if number else Span(1, 1)
@@ -72,26 +86,13 @@ def parse(text: str, file: str) -> SpecAst:
     return spec
 
 
-def _toml_fault(text: str, message: str) -> Diagnostic:
-    if place := re.search(r"\(at line (\d+), column (\d+)\)", message):
-        span = Span(int(place[1]), int(place[2]))
-    else:  # "(at end of document)"
-        span = span_at(text, len(text.rstrip("\n")), len(text))
-    reason = re.sub(r" \(at [^)]*\)", "", message)
-    letter = text.split("\n")[span.line - 1][span.column - 1 : span.column]
-    hint = None if letter.isascii() else f'TOML wants quotes around it, also in a key: "{letter}" = ...'
-    if "invalid value" in reason.lower() and letter.isascii() and letter.isalpha():
-        hint = 'TOML writes true and false, numbers, and text in quotes: "..."'
-    return Diagnostic(span, f"malformed TOML: {reason[:1].lower()}{reason[1:]}", hint)
-
-
 class _Document:
     """Reads the tables of a document into `spec`, with one method `read_*` for each."""
 
     def __init__(self, spec: SpecAst, places: Mapping[Path, Positions]) -> None:
         self.spec = spec
         self.places = places
-        self.statements: list[FormulaAst | LoopAst] = []
+        self.statements: list[list[FormulaAst | LoopAst]] = [[]]  # of each phase
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.spec.faults.append(Diagnostic(span, message, hint))
@@ -325,12 +326,37 @@ class _Document:
         if not isinstance(table, dict):
             self.fault(self.value_span(("update",)), f"'update': expected a table, got {kind(table)}", example)
             return
-        self.refuse_unknown(("update",), table, ("formulas", "matrices", "block"))
+        phases = {key: own for key, own in table.items() if isinstance(own, dict)}
+        known = ("matrices", "block") if phases and "formulas" not in table else ("formulas", "matrices", "block")
+        self.refuse_unknown(("update",), {key: own for key, own in table.items() if key not in phases}, known)
         self.spec.matrices = self.choice(("update",), table, "matrices", MATRICES)
         self.spec.matrices_span = self.value_span(("update", "matrices"))
         if "block" in table:
             self.spec.block = self.value(("update", "block"), table, "number of elements")
-        self.spec.formulas_span, self.statements = self.formulas("update", table)
+        if phases:
+            self.read_phases(table, phases)
+        else:
+            span, statements = self.formulas(("update",), table)
+            self.spec.phases, self.statements = [PhaseAst("", span, span)], [statements]
+
+    def read_phases(self, table: dict[str, Any], phases: Mapping[str, dict[str, Any]]) -> None:
+        """The phases of a step, each with formulas of its own."""
+        at: Path = ("update",)
+        if "formulas" in table:
+            message = "expected formulas of one step, or of its phases, got both"
+            self.fault(self.key_span((*at, "formulas")), message, "move them into the phases that they belong to")
+        if not 2 <= len(phases) <= MOST_PHASES:
+            last = list(phases)[-1]
+            message = f"expected 2 to {MOST_PHASES} phases, got {len(phases)}"
+            hint = "a step with one gradient has its formulas in [update]" if len(phases) == 1 else None
+            self.fault(self.key_span((*at, last)), message, hint)
+        found, self.statements = [], []
+        for spelled, own in phases.items():
+            self.refuse_unknown((*at, spelled), own, ("formulas",))
+            span, statements = self.formulas((*at, spelled), own)
+            found.append(PhaseAst(canonical(spelled), self.key_span((*at, spelled)), span))
+            self.statements.append(statements)
+        self.spec.phases = found
 
     def read_evaluation(self, document: dict[str, Any]) -> Sequence[FormulaAst | LoopAst]:
         table = document.get("evaluation")
@@ -341,15 +367,15 @@ class _Document:
             self.fault(self.value_span(("evaluation",)), f"'evaluation': expected a table, got {kind(table)}", example)
             return ()
         self.refuse_unknown(("evaluation",), table, ("formulas",))
-        self.spec.evaluation_span, found = self.formulas("evaluation", table)
+        self.spec.evaluation_span, found = self.formulas(("evaluation",), table)
         return found
 
-    def formulas(self, key: str, table: Mapping[str, Any]) -> tuple[Span, list[FormulaAst | LoopAst]]:
+    def formulas(self, of: Path, table: Mapping[str, Any]) -> tuple[Span, list[FormulaAst | LoopAst]]:
         """The formulas of a table, and the place of their key."""
-        path: Path = (key, "formulas")
-        source = self.text((key,), table, "formulas", required=True)
+        path: Path = (*of, "formulas")
+        source = self.text(of, table, "formulas", required=True)
         if not source:
-            return self.key_span((key,)), []
+            return self.key_span(of), []
         start = self.spec.text.find(source, *self.places[path].value)
         if start < 0:
             self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)

@@ -1,6 +1,7 @@
-"""What Python's grammar has and the language of specs has not: what it is called, and what to write instead.
+"""What Python's grammar has and the language of specs has not: what it is called, and what to write instead. And what
+is no TOML.
 
-In: kinds of syntax, and values. Out: words for messages.
+In: kinds of syntax, and values; what is wrong with a document. Out: words for messages, and a fault.
 """
 
 from __future__ import annotations
@@ -8,9 +9,12 @@ from __future__ import annotations
 import ast
 import re
 
+from ..errors import Diagnostic, Span
+from .positions import span_at
+
 __all__ = [
     "ALLOWED", "INSTEAD", "OTHER_COMPARISONS", "STATEMENT", "WRONG_EXPRESSIONS", "WRONG_OPERATORS", "kind",
-    "statement_kind",
+    "malformed_toml", "statement_kind",
 ]  # fmt: skip
 
 #: A word that begins a statement of Python; what to write instead, where there is something.
@@ -71,3 +75,17 @@ def kind(value: object) -> str:
     names = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "a table"}
     names |= {bytes: "bytes", complex: "a complex number", type(None): "None", type(...): "`...`"}
     return names.get(type(value), f"a {type(value).__name__}")
+
+
+def malformed_toml(text: str, message: str) -> Diagnostic:
+    """The fault of a document that is no TOML; `message`: what the parser says of it."""
+    if place := re.search(r"\(at line (\d+), column (\d+)\)", message):
+        span = Span(int(place[1]), int(place[2]))
+    else:  # "(at end of document)"
+        span = span_at(text, len(text.rstrip("\n")), len(text))
+    reason = re.sub(r" \(at [^)]*\)", "", message)
+    letter = text.split("\n")[span.line - 1][span.column - 1 : span.column]
+    hint = None if letter.isascii() else f'TOML wants quotes around it, also in a key: "{letter}" = ...'
+    if "invalid value" in reason.lower() and letter.isascii() and letter.isalpha():
+        hint = 'TOML writes true and false, numbers, and text in quotes: "..."'
+    return Diagnostic(span, f"malformed TOML: {reason[:1].lower()}{reason[1:]}", hint)

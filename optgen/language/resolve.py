@@ -14,9 +14,20 @@ from ..ir.compose import DELTA
 from ..ir.draws import DRAWS
 from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Scalar, Shape
 from ..names import close_matches
-from .syntax import Invoke, Item, Name, SpecAst, Term
+from .syntax import Invoke, Item, Name, PhaseAst, SpecAst, Term
 from .terms import names_in, subterms
-from .vocabulary import CALLABLE, FREE, GIVEN, GIVEN_TO_DRAWS, GIVEN_TO_PARTS, INITIAL, MATRIX, MOST_SUGGESTIONS, OVER
+from .vocabulary import (
+    CALLABLE,
+    FREE,
+    GIVEN,
+    GIVEN_TO_DRAWS,
+    GIVEN_TO_PARTS,
+    GIVEN_TO_PHASES,
+    INITIAL,
+    MATRIX,
+    MOST_SUGGESTIONS,
+    OVER,
+)
 
 __all__ = ["Resolver", "Scope"]
 
@@ -39,6 +50,7 @@ class Scope:
         self.faults.extend(spec.faults)
         self.states = {state.name for state in spec.states}
         self.targets = {formula.target for formula in spec.formulas}
+        self.phased = len(spec.phases) > 1
         self.hypers = {hyper.name: hyper for hyper in reversed(spec.hypers)}
         self.flags = {flag.name for flag in spec.flags}
         self.inputs = {each.name: Extent[each.extent.upper()] for each in spec.inputs}
@@ -50,6 +62,7 @@ class Scope:
         drawn = (term.span for term in terms if isinstance(term, Invoke) and term.function in DRAWS)
         self.draws = {span: number for number, span in enumerate(dict.fromkeys(drawn))}
         self.given |= GIVEN_TO_DRAWS if self.draws else {}
+        self.given |= GIVEN_TO_PHASES if self.phased else {}
         self.by_matrix = False  # whether matrices have a variant of their own
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
@@ -72,6 +85,7 @@ class Resolver:
     begun: bool = False  # whether the initial values are done
     uses: bool = True  # whether reading a name counts as a use
     assigned: str = ""  # whose formula is read
+    phase: PhaseAst | None = None  # the one whose formulas these are
     seen_as: Extent | None = None  # whether there are blocks in this variant, or rows, columns or matrices
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
@@ -155,7 +169,9 @@ class Resolver:
             self.fault(term.span, f"{name!r} is an extent, which is written last in a reduction", hint)
         elif name in checker.targets:
             hint = f'declare it, if it is kept from step to step: [state] {name} = {{ init = "0" }}'
-            if name != self.assigned:
+            if self.phase is not None and name not in {formula.target for formula in self.phase.formulas}:
+                hint = f'another phase gives it: keep it as a state, [state] {name} = {{ init = "0" }}'
+            elif name != self.assigned:
                 hint = f"formulas run in order: move the one that gives it before this one; or {hint}"
             self.fault(term.span, f"{term.spelled!r} is used before it has a value", hint)
         elif name == DELTA:

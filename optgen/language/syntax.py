@@ -3,7 +3,8 @@
 In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
     spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, block?, hypers*,
-                       flags*, states*, inputs*, reports*, formulas*, evaluation*, faults*)
+                       flags*, states*, inputs*, reports*, phases+, evaluation*, faults*)
+    phase    = PhaseAst(name, span, formulas*)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
     looped   = Indexed | Gathered
@@ -22,7 +23,7 @@ from ..frozen import frozen
 
 __all__ = [
     "Broken", "Choice", "FlagAst", "FormulaAst", "Gathered", "HyperAst", "Indexed", "InputAst", "Invoke", "Item",
-    "LoopAst", "Name", "Number", "Operation", "ReportAst", "SpecAst", "StateAst", "Term",
+    "LoopAst", "Name", "Number", "Operation", "PhaseAst", "ReportAst", "SpecAst", "StateAst", "Term",
 ]  # fmt: skip
 
 
@@ -188,6 +189,19 @@ class LoopAst:
     body: tuple[FormulaAst | LoopAst, ...]
 
 
+@frozen
+class PhaseAst:
+    """One phase of a step. The only phase of a step that has no others has no name."""
+
+    name: str
+    span: Span
+    formulas_span: Span
+    formulas: tuple[FormulaAst, ...] = ()
+
+
+_NO_PHASE = PhaseAst("", Span(1, 1), Span(1, 1))
+
+
 @dataclass
 class SpecAst:
     """One spec as written. `faults` is empty for a well-formed one."""
@@ -210,11 +224,19 @@ class SpecAst:
     states: list[StateAst] = field(default_factory=list)
     inputs: list[InputAst] = field(default_factory=list)
     reports: list[ReportAst] = field(default_factory=list)
-    formulas: list[FormulaAst] = field(default_factory=list)
-    formulas_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    phases: list[PhaseAst] = field(default_factory=lambda: [_NO_PHASE])
     evaluation: list[FormulaAst] = field(default_factory=list)
     evaluation_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
     unassigned: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)
     faults: list[Diagnostic] = field(default_factory=list)
+
+    @property
+    def formulas(self) -> list[FormulaAst]:
+        """The formulas of all phases."""
+        return [formula for phase in self.phases for formula in phase.formulas]
+
+    @property
+    def formulas_span(self) -> Span:
+        return self.phases[0].formulas_span

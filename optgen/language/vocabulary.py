@@ -12,7 +12,7 @@ from ..ir.expr import (
     Extent,
 )
 from ..ir.primitives import FUNCTIONS, REDUCTIONS
-from ..ir.rule import Part
+from ..ir.rule import PHASE, Part
 
 __all__ = [
     "CALLABLE",
@@ -21,6 +21,7 @@ __all__ = [
     "GIVEN",
     "GIVEN_TO_DRAWS",
     "GIVEN_TO_PARTS",
+    "GIVEN_TO_PHASES",
     "INITIAL",
     "MATRIX",
     "MOST_SUGGESTIONS",
@@ -69,6 +70,8 @@ NO_OUTPUT: dict[str, tuple[str, str]] = {
 }
 #: Given to the parts of chains.
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}
+#: Given to specs with several phases.
+GIVEN_TO_PHASES = {PHASE: "which phase comes next"}
 CALLABLE = (*FUNCTIONS, *(name for name in REDUCTIONS if name not in FUNCTIONS))
 #: What people ask for, by the names that other libraries have for it.
 NOT_YET = {

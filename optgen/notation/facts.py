@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..frozen import frozen, replace
 from ..ir.expr import COUNTS, Count, Expr, Extent, Load, Local, Matrices, Reduce, children, rebuilt, walk
 from ..ir.primitives import Type
-from ..ir.rule import Assign, Input, Part, Report, Rule, State
+from ..ir.rule import PHASE, Assign, Input, Part, Report, Rule, State
 from ..lowering import dead_code as dead
 from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
@@ -20,7 +20,7 @@ from . import text
 
 __all__ = [
     "MATRICES", "NO_MATRICES", "Change", "blocks", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words",
-    "formulas", "given", "kept", "matrices", "meanings", "only", "reports", "shown", "sweep_count",
+    "formulas", "given", "kept", "matrices", "meanings", "only", "phases", "reports", "shown", "sweep_count",
 ]  # fmt: skip
 
 MATRICES = "parameters of two or more dimensions"
@@ -85,6 +85,14 @@ def course_words(course: Course, plan: Sweeps) -> str:
 # ---- Formulas ----
 
 
+def phases(rules: Sequence[Rule]) -> list[tuple[str, slice]]:
+    """The phases of a step: of each its name, and where its variants stand among the rules. The only phase of most
+    rules has no name."""
+    names = rules[0].phases or ("",)
+    many = len(rules) // len(names)
+    return [(name, slice(k * many, (k + 1) * many)) for k, name in enumerate(names)]
+
+
 def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
     """The formulas of a variant, without those whose value nothing reads.
 
@@ -92,6 +100,8 @@ def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
     other parts.
     """
     living = dead.run(replace(checked, reports=())).body
+    if checked.phases:
+        living = tuple(assign for assign in living if assign.target != PHASE)
     if not checked.part or opened is None:
         return living
     targets = {assign.target for assign in living} | {"delta", "p", "grad"}
@@ -152,7 +162,7 @@ class Change:
 
 
 def changes(rules: Sequence[Rule], lines: Sequence[Sequence[str]]) -> Iterator[Change]:
-    """What the shape of a parameter and each flag change. `lines`: the formulas of each variant.
+    """What the shape of a parameter and each flag change in one phase. `lines`: the formulas of each variant.
 
     A flag that others have to allow is turned together with those; its formulas are all that the default has not.
     """

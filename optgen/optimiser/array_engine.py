@@ -21,6 +21,7 @@ from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import to_its_end
 from ..runtime.numpy_library import ArrayWays, NumPyLibrary
 from ..runtime.overlaps import refuse_overlaps
+from ..runtime.phases import expect_phase, expect_phase_number, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
 from ..runtime.slots import Shapes, Slot, keys_of
@@ -42,7 +43,11 @@ Parameters: TypeAlias = Sequence[Any] | Mapping[str, Any]
 class Engine(Protocol):
     """What an optimiser leaves to its engine; the methods are those of `Optimiser`."""
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> bool: ...
+    def step(
+        self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any], phase: str | None = None
+    ) -> bool | str: ...
+    @property
+    def phase(self) -> str | None: ...
     def state(self, p: Any = None) -> dict[str, Any]: ...
     def report(self, p: Any = None) -> dict[str, Any]: ...
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None: ...
@@ -88,7 +93,22 @@ class ArrayEngine:
     def begun(self) -> bool:
         return bool(len(self.states) or self.states.pending)
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> bool:
+    @property
+    def phase(self) -> str | None:
+        phases = self.settings.compilation.phases
+        return phases[self.engine.phase] if phases else None
+
+    def step(
+        self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any], phase: str | None = None
+    ) -> bool | str:
+        if phase is None and not self.engine.phases:
+            return self._step(params, grads, inputs)
+        with self.engine.lock:
+            if phase is not None:
+                expect_phase(self.settings.rule.name, self.engine.phases, self.engine.phase, phase)
+            return self._step(params, grads, inputs) and (self.phase or True)
+
+    def _step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> bool:
         # Lists of our own: nobody else can change them, and they hold the arrays until the step is through.
         params = params.copy() if type(params) is list else _listed(params, "parameters")
         grads = grads.copy() if type(grads) is list else _listed(grads, "gradients")
@@ -149,6 +169,7 @@ class ArrayEngine:
                 raise ArgumentError(f"expected a state among {', '.join(known)}, got {name}")
         t = read_count("", values.get("t", own.t))
         copies = {name: read_state(name, values[name], kept[name]) for name in values.keys() & kept.keys()}
+        expect_phase_number(self.engine.phases, group | copies)
 
         def write() -> bool:
             if self.states.of(array) is None:
@@ -257,7 +278,9 @@ class ArrayEngine:
         settings.refuse_other_variant(values)
         slots = read_saved(saved["parameters"], self._saved_fields)
         names = [state.name for state in settings.rule.states if state.extent == Extent.GROUP]
-        return values, slots, read_group(saved.get("group", {}), names, begun=bool(slots))
+        group = read_group(saved.get("group", {}), names, begun=bool(slots))
+        expect_phase_number(self.engine.phases, group)
+        return values, slots, group
 
     def _saved_fields(self, shape: tuple[int, ...]) -> tuple[list[str], Shapes]:
         """The names of the states that a parameter of this shape has, and the shapes of the small ones."""
@@ -271,6 +294,7 @@ class ArrayEngine:
         self.engine.expect_rest("evaluate")
         if self.engine.evaluating or not self.settings.rule.evaluation:
             return
+        expect_whole_step("evaluate", self.engine.phases, self.engine.phase)
         if self.states.pending:
             raise self._waiting(_STEP_THEM)
         known = self.states.parameters()

@@ -114,8 +114,10 @@ class Optimiser:
 
     # ---- Steps and states ----
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any], **inputs: Any) -> bool:
-        """One update of every parameter in place, in one call of the kernel.
+    def step(
+        self, params: Sequence[Any], grads: Sequence[Any], *, phase: str | None = None, **inputs: Any
+    ) -> bool | str:
+        """One update of every parameter in place, in one call of the kernel; or one phase of it, if a step has several.
 
         Parameters
         ----------
@@ -124,21 +126,26 @@ class Optimiser:
             strides, each once.
         grads
             For each parameter an array of its shape and dtype, with any strides.
+        phase
+            The name of the phase, which must be the one that comes next. It need not be given.
         inputs
             What else the rule takes, by name: for each parameter an array like the gradient, or one number.
 
         Returns
         -------
-        bool
+        bool or str
             Whether the step counts. False if a rule like Unscale finds that these gradients are none to step with; then
             no parameter, state or count has changed, but for states that always change, such as those of LossScale.
+            Otherwise True; if a step has several phases, the name of the one that comes next. Its gradient is that at
+            the point where the parameters are then.
 
         Raises
         ------
         ArrayError
             For what cannot be stepped.
         ArgumentError
-            For an input that is missing, unknown, or no finite number where one is expected.
+            For an input that is missing, unknown, or no finite number where one is expected; for a phase that is not
+            next.
         StateError
             For a parameter that does not fit the saved state that it would take up.
         HyperparameterError
@@ -148,7 +155,12 @@ class Optimiser:
 
         After an error no parameter, state or count has changed.
         """
-        return self._engine.step(params, grads, inputs)
+        return self._engine.step(params, grads, inputs, phase)
+
+    @property
+    def phase(self) -> str | None:
+        """The name of the phase of a step that comes next; None for a rule whose steps have but one."""
+        return self._engine.phase
 
     def state(self, p: Any = None) -> dict[str, Any]:
         """The state of parameter `p`: an array for each name of the spec, live and read-only, and the count `t`.

@@ -21,6 +21,7 @@ from ..ir.verify import verify
 from ..language.limits import MOST_REDUCTIONS
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
+from ..runtime.phases import expect_one_with_phases
 from .array_engine import Engine, Parameters
 from .base import Optimiser, engine_of, hold, loaded, settings_of
 from .checkpoint import flags_of_parts
@@ -256,7 +257,11 @@ class PartEngine:
     def lock(self) -> RLock:
         return self._chain.lock
 
-    def step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> NoReturn:
+    def step(self, *_: Any) -> NoReturn:
+        raise self._refusal()
+
+    @property
+    def phase(self) -> NoReturn:
         raise self._refusal()
 
     def state(self, p: Any = None) -> dict[str, Any]:
@@ -349,7 +354,9 @@ def _refuse_misfits(parts: Sequence[Optimiser]) -> None:
             message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different"
             blocks = any(isinstance(each, int) for each in seen)
             raise ArgumentError(f"{message} {'blocks' if blocks else 'matrices'}", hint="step them apart")
-    held = [i for i, part in enumerate(parts) if any(a.target == "proceed" for a in _open(part, True).body)]
+    expect_one_with_phases([f"part {i}, {type(part).__name__}" for i, part in enumerate(parts) if part.rule.phases])
+    last = [_open(part, True, len(part.rule.phases) - 1) for part in parts]
+    held = [i for i, rule in enumerate(last) if any(assign.target == "proceed" for assign in rule.body)]
     for i, part in enumerate(parts):
         grouped = [state.name for state in part.rule.states if state.extent == Extent.GROUP]
         if grouped and held and held[0] < i:
@@ -367,23 +374,27 @@ def _tiles(parts: Sequence[Optimiser], matrix: bool) -> Iterator[tuple[Matrices 
             yield (rule.matrices if rule.block is None else i), type(part).__name__
 
 
-def _open(part: Optimiser, matrix: bool) -> Rule:
+def _open(part: Optimiser, matrix: bool, phase: int = 0) -> Rule:
+    """The rule of a part in one of the phases of a step, by number."""
     own = settings_of(part)
-    return own.compilation.open[own.variants.get(matrix, next(iter(own.variants.values())))]
+    variant = own.variants.get(matrix, next(iter(own.variants.values())))
+    return own.compilation.open[own.compilation.in_phase(variant, phase if own.compilation.phases else 0)]
 
 
 def _compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, list[Composed]]:
-    """The rule of the chain, in one variant or two, and what belongs to which part in each."""
+    """The rule of the chain, in one variant or two, and what belongs to which part in each, in the last phase."""
     name = "_".join(type(part).__name__ for part in parts)
     shapes = [matrix for matrix in (True, False) if all(matrix in settings_of(part).variants for part in parts)]
     if not shapes:
         raise ArgumentError(f"{name}: one part works on matrices only, another one on everything else")
-    chosen = {matrix: [_open(part, matrix) for part in parts] for matrix in shapes}
+    phases = range(max(1, *(len(part.rule.phases) for part in parts)))
+    chosen = {matrix: [[_open(part, matrix, k) for part in parts] for k in phases] for matrix in shapes}
     if len(shapes) == 2 and chosen[True] == chosen[False]:
         del chosen[False]
-    among = [[rules[i] for rules in chosen.values()] for i in range(len(parts))]
-    made = [compose(rules, name, among) for rules in chosen.values()]
+    among = [[rules[i] for each in chosen.values() for rules in each] for i in range(len(parts))]
+    last = {matrix: compose(each[-1], name, among) for matrix, each in chosen.items()}
+    made = [compose(each[k], name, among, last[matrix].rule) for k in phases for matrix, each in chosen.items()]
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
         raise ArgumentError(f"{name}: expected at most {MOST_REDUCTIONS} reductions in a chain, got {count}")
-    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), made
+    return Compilation.of_rules("chain", [verify(each.rule) for each in made]), list(last.values())

@@ -348,4 +348,4 @@ def _unpickled(
 
 def _step(line: str, opt: Optimiser, params: list[Any], grads: list[Any], inputs: Mapping[str, Any]) -> bool:
     with in_line(line):
-        return opt.step(params, grads, **inputs)
+        return bool(opt.step(params, grads, **inputs))

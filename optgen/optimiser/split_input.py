@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import ArgumentError, ArrayError, StateError, shown
+from ..runtime.phases import expect_one_phase
 from .array_engine import ArrayEngine
 from .base import Optimiser, engine_of
 from .division import SplitLine, listed_names
@@ -45,6 +46,7 @@ def optimiser_of(line: SplitLine) -> Optimiser:
         raise ArgumentError(message, hint=f"make one: {line.name}={given.__name__}()")
     if not isinstance(given, Optimiser) or not isinstance(engine_of(given), ArrayEngine):
         raise ArgumentError(f"split: {line.name}: expected an optimiser, got {shown(given)}", hint="such as ADAM(1e-3)")
+    expect_one_phase(f"split: {line.name}", given.rule.name, given.rule.phases)
     if engine_of(given).begun:
         message = (
             f"split: {line.name}: expected an optimiser that has not stepped, got {type(given).__name__}, which has"

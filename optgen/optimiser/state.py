@@ -73,6 +73,8 @@ class States:
 
     # ---- What the step engine asks for ----
 
+    by_identity = False  # views of one place are one parameter, which `find` knows
+
     def find(
         self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
     ) -> list[Slot | None]:
@@ -100,6 +102,9 @@ class States:
             count = len(self) + len(self.pending)
             message = f"{name} reduces over all parameters: expected the {count} of before, got all but {absent}"
             raise ArrayError(message, hint="step them together, with a gradient of zeros where there is none")
+
+    def has_begun(self, slot: Slot | None) -> bool:
+        return slot is not None
 
     def ordinals(self, found: Sequence[Slot | None]) -> list[int]:
         new = count(self.next_ordinal)

@@ -77,6 +77,9 @@ class BoundStates(Protocol):
     @property
     def fits(self) -> Callable[[], bool] | None: ...
 
+    def are_of(self, slots: Any) -> bool:
+        """Whether kernels still have the states of these slots here, in this order."""
+
     def arrays(self, i: int, names: Sequence[str]) -> Sequence[Array]:
         """The states of parameter i by these names: in the compute type, or in float64 where there are fewer values
         than elements."""

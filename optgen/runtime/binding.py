@@ -20,7 +20,7 @@ import numpy as np
 from ..frozen import frozen, replace
 from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent
-from ..ir.primitives import BLOCK, PANEL
+from ..ir.primitives import BLOCK, LANES, PANEL
 from .addresses import address_of
 from .arrays import Array
 from .kernel import Kernel
@@ -128,6 +128,8 @@ def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
     alike = tensor[: len(rule.arrays)]
     block = block if tiled else 0
     layout = layout_of(alike, ordered=units != 1, matrices=rule.matrices if tiled and not block else None)
+    if block:  # in a slab, blocks are folded side by side: that pays while they are no longer than the lanes
+        layout = replace(layout, slabs=layout.dense and block <= LANES and tensor[0].size > 0)
     if layout.slabs and not kernel.takes_slabs:
         layout = replace(layout, slabs=False)
     shape = tensor[0].shape
@@ -137,7 +139,7 @@ def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
     return TensorForm(
         np.array((block, *reversed(shape), len(shape), *layout.cells()), np.int64), len(shape),
         (*layout.offsets, *(0,) * entry.states), counts, work,
-        _slabs(counts) if layout.slabs else 0, _numbers(kernel, counts) if keeps else (),
+        _slabs(counts, block) if layout.slabs else 0, _numbers(kernel, counts) if keeps else (),
     )  # fmt: skip
 
 
@@ -304,7 +306,9 @@ def _tiles(counts: Mapping[Extent, int]) -> int:
     return matrices * -(-rows // PANEL) * -(-columns // BLOCK)
 
 
-def _slabs(counts: Mapping[Extent, int]) -> int:
-    """The number of slabs in a parameter of small matrices."""
+def _slabs(counts: Mapping[Extent, int], block: int) -> int:
+    """The number of slabs in a parameter of small matrices, or of small blocks."""
+    if block:
+        return -(-counts[Extent.BLOCK] // (SLAB // block))
     matrices = counts[Extent.MATRIX]
     return -(-matrices // (SLAB // (counts[Extent.ELEMENT] // matrices)))

@@ -70,6 +70,9 @@ class BoundKernels:
         # By `map`: an interrupt within a generator that is given up half-way would be lost.
         self.grouped = any(map(attrgetter("kernel.rule.grouped"), self.bindings))
         self.overwrites = any(map(attrgetter("kernel.rule.overwrites"), self.bindings))
+        #: Whether a step is through with this, and counts: not in an earlier phase.
+        self._ends = all(map(attrgetter("kernel.rule.ends_step"), self.bindings))
+        self._phases = 0  # how often this has run, where it is such a phase
         self.shards: Sequence[Shards] | None = None  # of each binding, where tensors lie in shards
         self._threads = threads
         self._team = team
@@ -88,6 +91,11 @@ class BoundKernels:
             self._counter, self._small = ffi.cast("int64_t *", clock.address), ffi.cast("void *", clock.small)
             self._no_calls = ffi.NULL
 
+    @property
+    def done(self) -> int:
+        """How often this has run by the clock; as an earlier phase of a step, at all."""
+        return self.clock.n if self._ends else self._phases
+
     def run(self, values: Sequence[ValuesByCount], group: Mapping[str, Array]) -> bool:
         """One more step by the clock; False if it does not count: then nothing has changed but what always does.
 
@@ -103,7 +111,7 @@ class BoundKernels:
         clock = self.clock
         step = clock.n + 1
         if clock.prepare is not None:
-            clock.prepare()
+            clock.prepare(self._ends)
         if self.grouped or self.shards is not None:
             return self._run_grouped(values, step, group)
         for binding in self.bindings:
@@ -125,6 +133,14 @@ class BoundKernels:
             self.clock.finish()
         return True
 
+    def _through(self, done: int) -> bool:
+        """Finishes a phase that is not the last of its step, and notes that as run number `done`."""
+        self._optgen_run(self._no_calls, 0, self._no_calls, self._small)
+        if self.clock.finish is not None:
+            self.clock.finish()
+        self._phases = done
+        return True
+
     def _run_grouped(self, values: Sequence[ValuesByCount], step: int, group: Mapping[str, Array]) -> bool:
         for binding in self._reducing:
             binding.reserve()
@@ -132,15 +148,18 @@ class BoundKernels:
             values, step, step + max(self.before), group
         )
 
+        done = self._phases + 1
+
         def work() -> bool:
-            return begun.advance() and self._counted(step, self._no_calls, 0)
+            return begun.advance() and (self._counted(step, self._no_calls, 0) if self._ends else self._through(done))
 
         return undisturbed(work) if self.shards is not None else to_its_end(work)
 
     def _filled(self) -> Any:
         """What the runtime is called with, for all bindings at once."""
-        self._gone = self._team is not None and self._team.gone
-        self._calls = self.bindings[0].kernel.runtime.ffi.new("optgen_call[]", len(self.bindings))
-        for call, binding in zip(self._calls, self.bindings, strict=True):
+        gone = self._team is not None and self._team.gone
+        calls = self.bindings[0].kernel.runtime.ffi.new("optgen_call[]", len(self.bindings))
+        for call, binding in zip(calls, self.bindings, strict=True):
             binding.fill(call, 0, self._threads)
-        return self._calls
+        self._gone, self._calls = gone, calls  # kept when it is whole: this may be broken off at any point
+        return calls

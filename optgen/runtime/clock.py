@@ -28,7 +28,8 @@ class Clock:
     whole
         Whether no parameter has been given another count since.
     prepare, finish
-        What Python does before a step, and after its count; `finish` may be done again. None if there is nothing.
+        What Python does before a step, given whether it counts, and after its count; `finish` may be done again. None
+        if there is nothing.
     """
 
     __slots__ = ("_steps", "address", "begun", "finish", "prepare", "small", "whole")
@@ -38,7 +39,7 @@ class Clock:
         begun: Sequence[int],
         small: int = 0,
         *,
-        prepare: Callable[[], None] | None = None,
+        prepare: Callable[[bool], None] | None = None,
         finish: Callable[[], None] | None = None,
     ) -> None:
         self.begun = begun

@@ -61,15 +61,21 @@ class StateStore(Protocol):
     ----------
     group
         The states of all parameters together; empty before the first step.
+    by_identity
+        Whether a parameter is the same object in every step.
     """
 
     group: dict[str, Array]
+    by_identity: bool
 
     def find(
         self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
     ) -> list[Any]:
         """The slot of each parameter, None for one that was never stepped; an error if one does not fit. Nothing is
         changed."""
+
+    def has_begun(self, slot: Any) -> bool:
+        """Whether the parameter was stepped before. `slot`: what `find` gave."""
 
     def ordinals(self, found: Sequence[Any]) -> list[int]:
         """Of each of these slots, as `find` gave them, which parameter of the optimiser it is of, from 0."""

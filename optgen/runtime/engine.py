@@ -11,13 +11,11 @@ itself.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import chain
 from threading import RLock
 from typing import Any
-from weakref import WeakSet
 
 from ..errors import ArgumentError, ArrayError
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
@@ -25,20 +23,20 @@ from ..ir.expr import GRADIENT
 from .array_library import ArrayLibrary, ParameterSlot
 from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
+from .forks import in_children
 from .interpreted import computed
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
 from .lacking import Lacking, refuse_read
 from .overlaps import refuse_overlaps
-from .plan import Accepted, Member, StepPlan, StepPlans, key_of_list
+from .phases import another_list, next_phase
+from .plan import Accepted, Member, StepPlan, StepPlans, in_phase, key_of_list
 from .reports import Reports
 from .shapes import first_group_states
+from .slots import Key
 
 __all__ = ["NO_NUMBERS", "StepEngine"]
 
-
-#: All engines, whose locks nobody holds in the child of a fork.
-_ENGINES: WeakSet[StepEngine] = WeakSet()
 
 #: What a step of a rule is given that takes no numbers.
 NO_NUMBERS: HyperValues = {}
@@ -75,11 +73,13 @@ class StepEngine:
         #: What is called once, by the next step, when that is checked and has not changed anything.
         self.when_checked: Callable[[], None] | None = None
         self.begin_anew(hypers, states, ways)
-        _ENGINES.add(self)
+        in_children(self)
 
     def begin_anew(self, hypers: Hypers, states: StateStore, ways: Ways) -> None:
         """Go by these from now on, and look at every list anew."""
         self.hypers = hypers
+        self.phases = hypers.compilation.phases
+        self._begun: Key | None = None  # the parameters of the step that is in a later phase
         self.states = states
         self.ways = ways
         self.plans.clear()
@@ -99,6 +99,11 @@ class StepEngine:
             message = f"expected to {what} in training mode, got evaluation mode"
             raise ArgumentError(message, hint="opt.train() first: it gives parameters their values of training back")
 
+    @property
+    def phase(self) -> int:
+        """The number of the phase of a step that comes next."""
+        return next_phase(self.phases, self.states.group)
+
     def checked(self) -> None:
         """Called where nothing is left to be checked, and nothing has changed: an error of another step that waits for
         this refuses this one too."""
@@ -112,11 +117,7 @@ class StepEngine:
         self._stepping = False
 
     def step(
-        self,
-        params: list[Any],
-        inputs: list[Any],
-        numbers: HyperValues = NO_NUMBERS,
-        lacking: Sequence[Lacking] = (),
+        self, params: list[Any], inputs: list[Any], numbers: HyperValues = NO_NUMBERS, lacking: Sequence[Lacking] = ()
     ) -> bool:
         """One step of a list; whether it counts. If not, nothing has changed but what always does. `lacking`: inputs
         with something else in their place."""
@@ -129,7 +130,7 @@ class StepEngine:
             if lacking:
                 self._lacking = lacking
             try:
-                plan = self.plans.last
+                plan = self.plans.last if not self.phases else None  # which is of the phase before
                 held = plan.rebind(params, inputs) if plan is not None else None
                 # A plan may date from a time when there were no parameters but its own.
                 if plan is None or held is None or (plan.grouped and self.states.has_others(plan.slots)):
@@ -153,7 +154,12 @@ class StepEngine:
         if len(places) < len(params):
             inputs = [inputs[first + i] for first in range(0, len(inputs), len(params)) for i in places]
             params = [params[i] for i in places]
-        plan = self.plans.of(key_of_list(params))
+        key, number = key_of_list(params), self.phase
+        if not number:
+            self._begun = key
+        elif self.states.by_identity and self._begun not in (None, key):
+            raise another_list(self.hypers.compilation.name, self.phases, number)
+        plan = self.plans.of(in_phase(key, number))
         if plan is not None:
             held = plan.rebind(params, inputs)
             if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
@@ -229,16 +235,17 @@ class StepEngine:
             rest = self._accepted(others, places, params, inputs, numbers, by_kernel=False)
             if not kernels:
                 return self._interpret(rest)
-        members = own.members
+        members, key = own.members, key_of_list(params)
+        slots = [member.slot for member in members]
         plan = StepPlan(
             self.library, members, kernels, others, places, params, inputs,
             rules=self.hypers.compilation.rules, kernel=self._kernel_for([member.given for member in members]),
-            states=self.states.bound([member.slot for member in members]),
+            states=self.plans.states(key, len(self.phases), slots) or self.states.bound(slots),
         )  # fmt: skip
         take_back = self._begin(own)
         try:
             if plan.lasting:
-                self.plans.keep(key_of_list(params), plan)
+                self.plans.keep(in_phase(key, self.phase), plan)
 
             def run() -> bool:
                 if plan.reports is not None:
@@ -266,7 +273,8 @@ class StepEngine:
         count, names = len(chosen), hypers.compilation.rules[0].given_arrays if chosen else ()
         given, at = [params[i] for i in chosen], [places[i] for i in chosen]
         ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
-        variants = [hypers.variant(place, p.shape) for place, p in zip(at, ps, strict=True)]
+        phase, numbered = self.phase, hypers.compilation.in_phase
+        variants = [numbered(hypers.variant(place, p.shape), phase) for place, p in zip(at, ps, strict=True)]
         rules = [hypers.compilation.rules[variant] for variant in variants]
         sizes = [partial(hypers.block, place, rule) for place, rule in zip(at, rules, strict=True)]
         for place, p, rule, block in zip(at, given, rules, sizes, strict=True):
@@ -280,6 +288,8 @@ class StepEngine:
         ]
         memory = [p.memory for p in ps]
         found = states.find(given, memory, rules, at)
+        if phase and not all([states.has_begun(slot) for slot in found]):
+            raise another_list(hypers.compilation.name, self.phases, phase)
         # Before memory is taken for new states: a refused step should not take it.
         kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
         overwrites = any([rule.overwrites for rule in rules])
@@ -357,7 +367,8 @@ class StepEngine:
             self.checked()
         if plan.others and not rest.members:
             self.ways.step_foreign([params[i] for i, _ in plan.others])
-        done = plan.settle() + 1
+        plan.settle()
+        done = plan.steps + 1
         return self._interpret(rest, lambda: plan.steps == done or run())
 
     def _interpret(self, accepted: Accepted, then: Callable[[], bool] | None = None) -> bool:
@@ -388,12 +399,3 @@ class StepEngine:
             if not written:
                 take_back()
             raise
-
-
-def _leave_steps() -> None:
-    for engine in list(_ENGINES):
-        engine.leave_step()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_leave_steps)

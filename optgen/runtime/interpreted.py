@@ -43,8 +43,9 @@ def computed(
         for restore in restores:
             restore()
         if counts:
-            for member, (_, _, tensor) in zip(accepted.members, tensors, strict=True):
-                member.slot.t = tensor.t
+            for member, (rule, _, tensor) in zip(accepted.members, tensors, strict=True):
+                if rule.ends_step:
+                    member.slot.t = tensor.t
             if library.mark_changed is not None:
                 library.mark_changed([member.given for member in accepted.members])
         return counts

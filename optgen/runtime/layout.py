@@ -35,7 +35,7 @@ class LayoutKind(IntEnum):
     DENSE = 1
     #: Each row is a slice of the first dimension, in several pieces.
     SLICES = 2
-    #: Small matrices, dense from the first to the last.
+    #: Small matrices or blocks, dense from the first to the last.
     SLABS = 3
     #: Each row is a line of the last dimension, and the lines do not follow each other evenly.
     LINES = 4

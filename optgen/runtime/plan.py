@@ -25,7 +25,7 @@ from .kernel import Kernel
 from .reports import of_kernels
 from .slots import Key
 
-__all__ = ["Accepted", "Member", "StepPlan", "StepPlans", "key_of_list"]
+__all__ = ["Accepted", "Member", "StepPlan", "StepPlans", "in_phase", "key_of_list"]
 
 #: How many times each parameter is in the plans that an optimiser remembers, on average. It is in one of them where all
 #: are stepped together, or one by one, however many they are.
@@ -96,7 +96,7 @@ class StepPlan:
     kernel
         Gives the kernel of a dtype and a variant; what it raises goes through.
     states
-        The states of the members.
+        The states of the members, which the plans of several phases may share.
     """
 
     def __init__(
@@ -168,7 +168,7 @@ class StepPlan:
         self._through = any([member.p.seen is not member.given for member in members])
         self._plain = not (self.others or self._deferrable or self._through)
         self._sets = [member.hypers for member in members]
-        self._states = states
+        self.states = states
         self._clock: Clock | None = None
         self._fits = states.fits
 
@@ -217,8 +217,8 @@ class StepPlan:
 
     @property
     def steps(self) -> int:
-        """How many steps its clock has counted."""
-        return 0 if self._clock is None else self._clock.n
+        """How many steps its clock has counted; of an earlier phase, how often it has run."""
+        return 0 if self._clock is None else self._bound.done
 
     @property
     def counts(self) -> set[int]:
@@ -229,9 +229,9 @@ class StepPlan:
     def settle(self) -> int:
         """Make the slots count together, if any of them was given another count. Gives how many steps their clock has
         counted."""
-        clock = self._states.clock
+        clock = self.states.clock
         if clock is None or not clock.whole:
-            clock = self._states.restart()
+            clock = self.states.restart()
         if clock is not self._clock:
             self._bound.follow(clock, self._sets)
             self._clock = clock
@@ -253,7 +253,7 @@ class StepPlan:
             The gradients of the whole list, and its other inputs, as they were given.
         """
         clock = self._clock
-        if clock is None or not clock.whole or clock is not self._states.clock:
+        if clock is None or not clock.whole or clock is not self.states.clock:
             self.settle()
         if self._mark_changed is not None:  # before, so that nothing comes between a change and its count
             self._mark_changed(self._changed)
@@ -288,6 +288,11 @@ class StepPlans:
         """The plan that is kept by this key."""
         _, plan = self._plans.get(self._numbers.get(key, 0), (key, None))
         return plan
+
+    def states(self, key: Key, phases: int, slots: Sequence[ParameterSlot]) -> BoundStates | None:
+        """The states of these slots, if a plan for the list of this key has bound them in one of so many phases."""
+        plans = (self.of(in_phase(key, number)) for number in range(phases))
+        return next((plan.states for plan in plans if plan is not None and plan.states.are_of(slots)), None)
 
     def __len__(self) -> int:
         return len(self._plans)
@@ -330,3 +335,8 @@ class StepPlans:
 
 def key_of_list(params: Sequence[Any]) -> Key:
     return tuple(map(id, params))
+
+
+def in_phase(key: Key, number: int) -> Key:
+    """What the plan of such a list is kept by, in the phase of this number."""
+    return (number, *key) if number else key

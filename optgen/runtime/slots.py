@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import weakref
 from collections.abc import Mapping, Sequence
+from operator import is_
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -36,6 +37,9 @@ class BoundSlots:
     def __init__(self, slots: Sequence[Slot]) -> None:
         self._slots = slots
         self.clock: Clock | None = None
+
+    def are_of(self, slots: Sequence[Slot]) -> bool:
+        return len(slots) == len(self._slots) and all(map(is_, slots, self._slots))
 
     def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
         return [self._slots[i].arrays[name] for name in names]

@@ -69,11 +69,12 @@ def refuse_vanishing(
     owner
         What the message begins with: the optimiser, and the group if it has several.
     variants
-        Positions in `compilation.lowered` of the variants that step.
+        Positions in `compilation.lowered` of the variants that step, in the first phase.
     given
         Sets of hyperparameters, each to be checked.
     """
-    constants = [constants_of(compilation)[i] for i in set(variants)]
+    phases = range(max(1, len(compilation.phases)))
+    constants = [constants_of(compilation)[compilation.in_phase(i, phase)] for i in set(variants) for phase in phases]
     for values, dtype in product(given, dtypes):
         if found := vanishing(constants, values, dtype):
             from ..notation.text import expression

@@ -26,12 +26,13 @@ from ..ir.torch_names import torch_states
 from ..optimiser.base import compilation_of
 from ..optimiser.classes import shipped_class
 from ..optimiser.state import MOST_UPDATES
+from ..runtime.phases import expect_phase_number
 from ..runtime.shapes import state_shape
 from .naming import STEP, Naming
 from .param_groups import Groups, called
 from .tensors import count_dtype, has_memory, local
 
-__all__ = ["OF_ALL", "copies_of_states", "expect_layout", "expect_state", "fitting", "unwrapped"]
+__all__ = ["OF_ALL", "copied", "copies_of_states", "expect_layout", "expect_state", "fitting", "name_rule", "unwrapped"]
 
 #: Where the states of all parameters together are kept in a saved group.
 OF_ALL = "of_all_parameters"
@@ -55,6 +56,22 @@ def expect_state(
     if state.extent == Extent.ELEMENT and given.dtype is not dtype:
         hint = "convert the state, or the model, first"
         raise StateError(f"{what}: expected {dtype}, as the parameter, got {given.dtype}", hint=hint)
+
+
+def name_rule(naming: Naming, group: Mapping[str, Any], _: Any, saved: dict[str, Any]) -> None:
+    """Add to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
+    saved["rule"] = naming.name
+    if group:
+        saved["group"] = {name: float(value) for name, value in group.items()}
+        for each in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
+            each[OF_ALL] = saved["group"]
+
+
+def copied(kept: Any) -> Any:
+    """The states of a parameter in memory of their own, so that neither side of a load changes the other."""
+    if not isinstance(kept, Mapping):
+        return kept
+    return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}
 
 
 def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -187,6 +204,7 @@ def _expect_group_states(naming: Naming, given: Any) -> None:
     if not isinstance(given, Mapping) or set(given) != names or not all(map(_is_number, given.values())):
         expected = ", ".join(sorted(names)) or "none"
         raise StateError(f"expected the states {expected} of the group, as numbers, got {shown(given)}")
+    expect_phase_number(naming.compilation.phases, given)
 
 
 def _is_number(x: Any) -> bool:

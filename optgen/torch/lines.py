@@ -14,6 +14,7 @@ from ..errors import ArgumentError, shown
 from ..optimiser.base import Optimiser
 from ..optimiser.chain import Chain
 from ..optimiser.division import SplitLine, in_line
+from ..runtime.phases import expect_one_phase
 from .classes import chain
 from .inputs import LOSS
 from .optimizer import Adapter, naming_of, step_of
@@ -28,10 +29,12 @@ LINE, RULE = "line", "rule"
 def options_of(line: SplitLine) -> Any:
     """What makes the optimiser of a line."""
     rule = line.rule
-    if isinstance(rule, Options | ChainOptions):
-        return rule
     if isinstance(rule, Chain):
-        return ChainOptions(rule, chain)
+        rule = ChainOptions(rule, chain)
+    if isinstance(rule, Options | ChainOptions):
+        phases = naming_of(rule.cls).rules[0].phases if isinstance(rule, Options) else rule.core.rule.phases
+        expect_one_phase(f"split: {line.name}", rule.name, phases)
+        return rule
     hint = f"{line.name}=optgen.torch.AdamW.options(lr=1e-3)"
     got = shown(rule)
     if isinstance(rule, type) and issubclass(rule, Adapter):

@@ -11,6 +11,7 @@ from __future__ import annotations
 import inspect
 import weakref
 from collections.abc import Callable, Mapping
+from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar
 
@@ -20,15 +21,17 @@ from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _glob
 
 from ..errors import ArgumentError, OverlapError
 from ..runtime.engine import NO_NUMBERS, StepEngine
-from ..runtime.evaluation import evaluated
 from ..runtime.interrupts import undisturbed
+from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
-from .checkpoint import OF_ALL, copies_of_states, fitting
+from .checkpoint import OF_ALL, copied, copies_of_states, fitting, name_rule
+from .evaluation import evaluated_tensors
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
 from .options import Options
 from .param_groups import Groups, expect_group, named_parameters
+from .phases import expect_closure, rest_of_step
 from .states import TensorStates
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
@@ -72,17 +75,21 @@ class Adapter(Optimizer):
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Update every parameter that has a gradient.
 
+        Where steps have several phases, a closure runs all that are left, and a call may name the one to run.
+
         Parameters
         ----------
         closure
-            Called first, with autograd on, to compute the loss and the gradients anew.
+            Called first, and before each phase, with autograd on, to compute the loss and the gradients anew.
+        phase
+            The name of the one phase to run, which must be the one that comes next.
         inputs
             The numbers that the rule takes beside gradients, by name. `loss` is what `closure` returns, if it is not
             given. What the rule takes for each parameter is an attribute of the parameter, as its gradient is.
 
         Returns
         -------
-        What `closure` returns, or None.
+        What `closure` returns, the first time, or None.
         """
         watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
         watched = watched or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
@@ -94,8 +101,20 @@ class Adapter(Optimizer):
 
     step.hooked = True  # PyTorch need not wrap it once more
 
-    def _step(self, closure: Callable[[], Any] | None = None, **inputs: Any) -> Any:
-        self._engine.expect_training("step")
+    def _step(self, closure: Callable[[], Any] | None = None, *, phase: str | None = None, **inputs: Any) -> Any:
+        engine = self._engine
+        engine.expect_training("step")
+        if phase is not None:
+            expect_phase(self._naming.name, engine.phases, engine.phase, phase)
+        elif engine.phases:
+            if closure is None:
+                params = [p for group in self.param_groups for p in group["params"]]
+                expect_closure(self._naming.name, engine, params, begun=bool(self.state))
+            return rest_of_step(engine, lambda: self._step_once(closure, inputs))
+        return self._step_once(closure, inputs)
+
+    def _step_once(self, closure: Callable[[], Any] | None, inputs: Mapping[str, Any]) -> Any:
+        """One phase of a step; of most rules all of it."""
         loss = None
         if closure is not None:
             with torch.enable_grad():
@@ -139,6 +158,11 @@ class Adapter(Optimizer):
     _watched = Optimizer.profile_hook_step(_step)
     step.__signature__ = inspect.signature(_step)
 
+    @property
+    def phase(self) -> str | None:
+        """The name of the phase of a step that comes next; None for a rule whose steps have but one."""
+        return self._engine.phases[self._engine.phase] if self._engine.phases else None
+
     # ---- Evaluation ----
 
     def eval(self) -> None:
@@ -152,14 +176,11 @@ class Adapter(Optimizer):
             self._engine.expect_rest("evaluate")
             if self._engine.evaluating or not any([rule.evaluation for rule in self._naming.rules]):
                 return
+            expect_whole_step("evaluate", self._engine.phases, self._engine.phase)
             self._states.kept = self.state
             self._groups.read(self.param_groups)
-            chosen = list(enumerate(p for group in self.param_groups for p in group["params"]))
-            chosen = [(i, p) for i, p in chosen if self.state.get(p)]
-            places, params = [i for i, _ in chosen], [p for _, p in chosen]
-            rules = [self._naming.rules[self._groups.variant(i, tuple(p.shape))] for i, p in chosen]
-            slots = self._states.find(params, [], rules, places)
-            write = evaluated(self._engine, params, places, slots)
+            every = [p for group in self.param_groups for p in group["params"]]
+            params, write = evaluated_tensors(self._engine, self._states, every)
             for p in params:
                 self.state[p][ASIDE] = p.detach().clone()
             self._engine.evaluating = True
@@ -244,7 +265,8 @@ class Adapter(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
         with self._engine.lock:
-            handle = self.register_state_dict_post_hook(_name_rule, prepend=True)  # before those of the caller
+            name = partial(name_rule, self._naming, self._states.group)
+            handle = self.register_state_dict_post_hook(name, prepend=True)  # before those of the caller
             try:
                 saved: dict[str, Any] = super().state_dict()
             finally:
@@ -262,7 +284,7 @@ class Adapter(Optimizer):
         def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
             saved = fitting(self._naming, self.param_groups, saved)
             taken.append(saved)
-            return {**saved, "state": {i: _copied(kept) for i, kept in saved["state"].items()}}
+            return {**saved, "state": {i: copied(kept) for i, kept in saved["state"].items()}}
 
         def keep(_: Any) -> None:
             self._keep_whole(taken[-1])
@@ -376,20 +398,3 @@ def revival_of(cls: type[Adapter]) -> tuple[Callable[..., Adapter], tuple[Any, .
 def revive_by(made: Adapter | type[Adapter], revive: Callable[..., Adapter], *given: Any) -> None:
     """Pickle an optimiser, or those of a class, as a call of `revive`, which makes one that has not begun."""
     made._revival = revive, given
-
-
-def _name_rule(optimiser: Any, saved: dict[str, Any]) -> None:
-    """Adds to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
-    saved["rule"] = optimiser._naming.name
-    group = optimiser._states.group
-    if group:
-        saved["group"] = {name: float(value) for name, value in group.items()}
-        for group in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
-            group[OF_ALL] = saved["group"]
-
-
-def _copied(kept: Any) -> Any:
-    """The states of a parameter in memory of their own, so that neither side of a load changes the other."""
-    if not isinstance(kept, Mapping):
-        return kept
-    return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}

@@ -111,9 +111,11 @@ def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: in
     alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
     if alone and not several:  # then nothing is in pieces
         return
-    reduced = {extent for variant in variants for extent in _reduced(rules[variant])}
+    apart = len(rules) // max(1, len(rules[0].phases))
+    stepping = [rule for variant in variants for rule in rules[variant::apart]]
+    reduced = {extent for rule in stepping for extent in _reduced(rule)}
     reduced -= {Extent.GROUP} if alone else set()
-    if any([rules[variant].draws for variant in variants]) and not alone:
+    if any([rule.draws for rule in stepping]) and not alone:
         does = _DRAWS
     elif reduced:
         does = "reduces over more than an element"

@@ -90,9 +90,9 @@ class SmallStates:
         """Whether there are tensors that PyTorch must write."""
         return bool(self._asked)
 
-    def prepare(self) -> None:
-        """Notes what the counts of tensors that PyTorch writes will be."""
-        self._then = {i: self._arrays[i] + 1 for i in self._asked if i < len(self._counts)}
+    def prepare(self, counts: bool) -> None:
+        """Notes what the counts of tensors that PyTorch writes will be; `counts`: whether the step does."""
+        self._then = {i: self._arrays[i] + counts for i in self._asked if i < len(self._counts)}
 
     def finish(self) -> None:
         """Writes the tensors that the runtime did not write. May be done again."""

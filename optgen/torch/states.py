@@ -134,6 +134,11 @@ class TensorStates:
         self.group: dict[str, Array] = {}
         self._plans: dict[Any, set[int]] = {}  # by parameter
 
+    by_identity = True
+
+    def has_begun(self, slot: TensorSlot) -> bool:
+        return bool(slot.kept)
+
     def find(
         self, given: Sequence[Any], ps: Sequence[Array], rules: Sequence[Rule], places: Sequence[int]
     ) -> list[TensorSlot]:
@@ -220,6 +225,13 @@ class BoundTensors:
         self._memory = [local(x) for slot in slots for name, x in slot.arrays.items() if name not in slot.small]
         self._guard = Guard(self._memory, [True] * len(self._memory), runtime().path, TensorLibrary.reader)
         self._seen: DictGuard | None = None
+
+    def are_of(self, slots: Sequence[TensorSlot]) -> bool:
+        found = [x for slot in slots for x in slot.arrays.values()]
+        entries = [slot.kept for slot in slots], [slot.kept for slot in self._slots]
+        same = [a is b for known, now in (entries, (found, self._tensors)) for a, b in zip(known, now, strict=False)]
+        alike = len(slots) == len(self._slots) and len(found) == len(self._tensors)
+        return alike and all(same) and self._guard.rebind(self._memory, None)
 
     def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
         return [self._arrays[i][name] for name in names]

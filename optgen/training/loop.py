@@ -125,7 +125,8 @@ def train(
 ) -> None:
     """For each `d` of `data`, take the gradient of `loss(*d)`, step all `params`, and run the callbacks.
 
-    A rule that takes the loss of each step, such as PolyakSGD, is given it.
+    Where a step has several phases, as SAM's has, the gradient is taken before each of them. A rule that takes the loss
+    of each step, such as PolyakSGD, is given it.
 
     `stop()` in a callback or in `loss` ends the training.
 
@@ -163,9 +164,13 @@ def train(
     with _progress(data, shown=progress) as report:
         try:
             for d in data:
-                grads = gradient(partial(loss, *d) if isinstance(d, (tuple, list)) else partial(loss, d), theta)
-                step(members, grads.values(), **dict.fromkeys(takes, grads.value))
-                report(grads.value)
+                of_one = partial(loss, *d) if isinstance(d, (tuple, list)) else partial(loss, d)
+                values = []
+                for _ in _phases(opt):
+                    grads = gradient(of_one, theta)
+                    step(members, grads.values(), **dict.fromkeys(takes, grads.value))
+                    values.append(grads.value)
+                report(values[0])
                 for call in callbacks:
                     call()
         except _StopTraining:
@@ -181,6 +186,17 @@ def _inputs(opt: Any) -> tuple[str, ...]:
         hint = f"write the loop: opt.step(params, grads, {', '.join(f'{name}=...' for name in names)})"
         raise ArgumentError(f"expected an optimiser whose steps take gradients and the loss, got {got}", hint=hint)
     return tuple(names)
+
+
+def _phases(opt: Any) -> Iterator[None]:
+    """Once before each phase of a step that is left, up to one that is not accepted; of most rules, once."""
+    names = getattr(getattr(opt, "rule", None), "phases", ())
+    before = None
+    while not names or opt.phase != before:
+        before = opt.phase if names else None
+        yield
+        if not names or opt.phase == names[0]:
+            return
 
 
 def _flat(cb: Callbacks) -> Iterator[Callable[[], object]]:

@@ -30,7 +30,7 @@ enum {
     OPTGEN_LAYOUT_STRIDED = 0, /* any strides, any alignment */
     OPTGEN_LAYOUT_DENSE = 1,   /* aligned and without gaps */
     OPTGEN_LAYOUT_SLICES = 2,  /* each row is a slice of the first dimension, in several pieces */
-    OPTGEN_LAYOUT_SLABS = 3,   /* small matrices, dense from the first to the last */
+    OPTGEN_LAYOUT_SLABS = 3,   /* small matrices or blocks, dense from the first to the last */
     OPTGEN_LAYOUT_LINES = 4    /* each row is a line of the last dimension, unevenly spaced */
 };
 
@@ -87,7 +87,7 @@ typedef void optgen_block(char *const *at, int64_t n, const optgen_values *value
 typedef void optgen_small_loop(const optgen_tensor *tensor, const void *step, const void *group,
                                int64_t part, int64_t parts);
 
-/* Takes `count` matrices of a tensor, from `first` on, through a whole stage. */
+/* Takes `count` matrices or blocks of a tensor, from `first` on, through a whole stage. */
 typedef void optgen_slab(const optgen_tensor *tensor, const void *step, const void *group,
                          int64_t first, int64_t count);
 

@@ -87,7 +87,7 @@ OPTGEN_PRIVATE void wake_sleepers(void);
 
 /* ---- guard.c and small_states.c ---- */
 
-OPTGEN_EXPORT void optgen_small_write(const void *known);
+OPTGEN_EXPORT void optgen_small_write(const void *known, int32_t counts);
 
 /* How to look at a tensor of PyTorch, through its stable C interface. `at`: where a Python object
  * holds its tensor. `layout`, `device`: what these must be; else nothing more is asked. Each

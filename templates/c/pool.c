@@ -279,6 +279,6 @@ OPTGEN_EXPORT int32_t optgen_run(const optgen_call *calls, int64_t number, int64
     if (count != NULL)
         ++*count;
     if (small != NULL)
-        optgen_small_write(small);
+        optgen_small_write(small, count != NULL);
     return 1;
 }

@@ -48,8 +48,9 @@ typedef struct {
 } optgen_call;
 
 /* Runs `number` calls one after the other, then counts: adds 1 to `count`, and writes the small
- * states `small`, unless these are NULL. Nothing of Python comes between, so what has moved has
- * been counted. Gives 0, and has done nothing, if there is no memory for values to be reduced. */
+ * states `small`, unless these are NULL. Without a `count`, those of the small states that count
+ * stay too. Nothing of Python comes between, so what has moved has been counted. Gives 0, and has
+ * done nothing, if there is no memory for values to be reduced. */
 int32_t optgen_run(const optgen_call *calls, int64_t number, int64_t *count, const void *small);
 
 /* The number of threads that the pool has started in this process. */

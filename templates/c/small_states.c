@@ -47,15 +47,15 @@ OPTGEN_EXPORT int32_t optgen_small_read(const void *known)
     return 1;
 }
 
-/* Writes all, each count one higher. */
-OPTGEN_EXPORT void optgen_small_write(const void *known)
+/* Writes all; each count one higher, if the step `counts`. */
+OPTGEN_EXPORT void optgen_small_write(const void *known, int32_t counts)
 {
     const small_states *const of = known;
     const control before = control_enter();
     for (int64_t k = 0; k < of->count; ++k) {
         const small_state *const state = &of->states[k];
         for (int64_t i = 0; i < state->count; ++i) {
-            const double value = state->values[i] + (k < of->counts);
+            const double value = state->values[i] + (counts && k < of->counts);
             if (state->wide)
                 ((double *)state->data)[i] = value;
             else

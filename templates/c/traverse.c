@@ -229,17 +229,28 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
     }
 }
 
-/* The number of matrices in a slab. */
-static int64_t slab_of(extents of) { return OPTGEN_SLAB / (of.rows * of.columns); }
+/* What goes through a stage in slabs: how many matrices or blocks, and how many of them a slab has.
+ */
+typedef struct {
+    int64_t count, each;
+} pack;
 
-/* Runs slabs begin to end of one tensor of small matrices, each through the whole stage. */
+static pack pack_of(const int64_t *layout)
+{
+    const extents of = extents_of(layout);
+    if (block_of(layout) > 0)
+        return (pack){ of.rows, OPTGEN_SLAB / of.columns };
+    return (pack){ of.matrices, OPTGEN_SLAB / (of.rows * of.columns) };
+}
+
+/* Runs slabs begin to end of one tensor, each through the whole stage. */
 static void run_slabs(const job *step, const optgen_work *work, const optgen_tensor *tensor,
                       int64_t begin, int64_t end)
 {
-    const extents of = extents_of(tensor->layout);
-    const int64_t each = slab_of(of);
+    const pack of = pack_of(tensor->layout);
+    const int64_t each = of.each;
     for (int64_t slab = begin; slab < end; ++slab) {
-        const int64_t first = slab * each, left = of.matrices - first;
+        const int64_t first = slab * each, left = of.count - first;
         work->slab(tensor, tensor->scalars, step->group, first, each < left ? each : left);
     }
 }
@@ -256,9 +267,8 @@ OPTGEN_EXPORT int64_t optgen_units(const optgen_kernel *kernel, const int64_t *l
 
 OPTGEN_EXPORT int64_t optgen_slabs(const int64_t *layout)
 {
-    const extents of =
-        layout[0] == OPTGEN_LAYOUT_SLABS ? extents_of(layout) : (extents){ 0, 1, 1, 0 };
-    return parts(of.matrices, slab_of(of));
+    const pack of = layout[0] == OPTGEN_LAYOUT_SLABS ? pack_of(layout) : (pack){ 0, 1 };
+    return parts(of.count, of.each);
 }
 
 /* The number of slabs, or of other units, before tensor k. */

@@ -46,7 +46,7 @@ def specs(page: str) -> dict[str, str]:
 def folder(tmp_path):
     """A folder of a new user, with the rules that the pages have them write."""
     (tmp_path / "lion.toml").write_text(specs(README)["Lion"], "utf-8")
-    for name in ("Scaled", "Curved", "Blockwise", "Seldom", "Clipped"):
+    for name in ("Scaled", "Curved", "Blockwise", "Seldom", "Clipped", "Sharp"):
         (tmp_path / f"{name.lower()}.toml").write_text(specs(LANGUAGE)[name], "utf-8")
     return tmp_path
 
@@ -256,6 +256,7 @@ def test_the_reference_of_the_language_has_every_key():
     source = (ROOT / "optgen" / "language" / "parse.py").read_text("utf-8")
     keys = re.findall(r"refuse_unknown\(\S+ table, \(([^)]*)\)", source)
     keys += re.findall(r'known = \(\s*("name"[^)]*)\)', source)
+    keys += re.findall(r'else \(("formulas"[^)]*)\)', source)
     assert len(keys) == 8
     for key in re.findall(r'"(\w+)"', ",".join(keys)):
         assert re.search(rf"`\[?{key}\]?`|`{key} = |`{key}`", LANGUAGE), key

@@ -41,6 +41,13 @@ BETA = 'beta = { default = [0.9, 0.999], range = "[0, 1)" }'
 M = 'm = { init = "0" }'
 
 
+def phased(first: str = "p = p + g", second: str = "delta = g", begin: str = "", names: str = "a b") -> str:
+    """A spec with two phases: without `begin`, line 4 is the formula of the first one, line 8 that of the second."""
+    named = zip(names.split(), (first, second), strict=True)
+    tables = [f"[update.{name}]\nformulas = '''\n{formulas}\n'''\n" for name, formulas in named]
+    return 'name = "Rule"\n' + begin + "".join(tables)
+
+
 def spec(
     formulas: str = "delta = eta*g",
     *,
@@ -248,6 +255,16 @@ FORM = [
      "[inputs]"),
     ("one input in two alphabets", spec(inputs="eps = {}\n'ε' = {}"), 6, 1, "'ε' is the name 'eps', which 'eps'",
      "one name"),
+    ("phases beside formulas", phased().replace("[update.a]", "[update]\nformulas = 'delta = g'\n[update.a]"), 3, 1,
+     "expected formulas of one step, or of its phases, got both", "move them into the phases"),
+    ("one phase", phased().split("[update.b]")[0], 2, 9, "expected 2 to 4 phases, got 1", "formulas in [update]"),
+    ("five phases", phased() + "".join(f"[update.{c}]\nformulas = 'delta = g'\n" for c in "cde"), 14, 9,
+     "expected 2 to 4 phases, got 5", ""),
+    ("a phase without formulas", phased() + "[update.c]\n", 10, 9, "'formulas' is missing", 'add: formulas = "..."'),
+    ("a key of no phase", phased() + "[update.c]\nformulas = 'delta = g'\nwhen = 't'\n", 12, 1, "unknown key 'when'",
+     "expected one of: formulas"),
+    ("a key of no update with phases", "[update]\nformula = 1\n" + phased(), 2, 1, "unknown key 'formula'",
+     "expected one of: matrices"),
     ("an evaluation of text", "evaluation = 'p'\n" + spec(), 1, 14, "'evaluation': expected a table, got text",
      "p = avg"),
     ("a key of no evaluation", spec() + "[evaluation]\nformula = 'p = p'\n", 9, 1, "unknown key 'formula'", "formulas"),
@@ -502,6 +519,29 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
 ]  # fmt: skip
 
 NAMES = [
+    ("a phase without a name", phased(names='"" b'), 2, 9, "'' cannot be the name of a phase", "a letter, then"),
+    ("a phase that is a keyword", phased(names="a for"), 6, 9, "'for' cannot be the name of a phase", ""),
+    ("two phases of one name", phased(names='"η" eta'), 6, 9, "two phases are called 'eta'",
+     "another name"),
+    ("phases of a part behind", phased("p = new", "p = new", 'part = "parameter"\n'), 3, 9,
+     "a part 'parameter' has no phases", "belong to a rule"),
+    ("a phase and a flag", phased(names="a a_b", begin="[flags]\nb = {}\n", second="delta = g if b else 2*g"), 3, 1,
+     "two variants would be called 'a_b'", "rename this one"),
+    ("a phase without an output", phased("q = p"), 3, 1, "no formula gives 'delta'", ""),
+    ("a last phase of a part without one", phased(second="p = 2*p", begin='part = "gradient"\n'), 8, 1,
+     "no formula gives 'delta', what goes on", ""),
+    ("both outputs in a phase that is not the last", phased("p = 2*p\ndelta = g"), 5, 1,
+     "both 'delta' and 'p' are assigned", ""),
+    ("a value of another phase", phased("q = 2*g\np = p + q", "delta = q"), 9, 9, "'q' is used before it has a value",
+     'another phase gives it: keep it as a state, [state] q = { init = "0" }'),
+    ("a phase that is assigned", phased("phase = 1\np = g"), 4, 1, "'phase' is which phase comes next", ""),
+    ("a state called phase", phased(begin="[state]\nphase = { init = 0 }\n"), 3, 1,
+     "the state 'phase' shadows the given name 'phase'", "another name"),
+    ("reductions of matrices in a phase",
+     phased(second="n = norm(g, group) if matrix else mean(g, group)\np = n*g"), 8, 5,
+     "got norm for matrices and mean for others", ""),
+    ("an input called phase", spec("delta = phase*g", inputs="phase = {}"), 5, 1,
+     "'phase' is what a step is called with already", ""),
     ("an evaluation with the gradient", spec(evaluation="p = p - g"), 10, 9, "'g' belongs to a step, and there is none",
      "write it with p and states"),
     ("an evaluation with a value of the step", spec("x = eta*g\ndelta = x", evaluation="p = p - x"), 11, 9,

@@ -15,6 +15,7 @@ from optgen.optimiser.base import settings_of
 
 #: Rules that move by definition, and by which of their hyperparameters.
 MOVES = {
+    "BSAM": ("", "BSAM leaves the parameter at a random point around its mean"),
     "ADAMW": ("decay", "Flux's ADAMW shrinks parameters by `decay` itself, which no learning rate multiplies"),
 }
 RATES = ("eta", "lr")
@@ -62,7 +63,7 @@ def test_a_step_of_zero_changes_nothing(subject: str, chosen: str, backend: str)
         opt.step(params, [np.zeros_like(p) for p in params])
     name = type(part_of(opt)).__name__
     moved = [p.tobytes() for p in params] != before
-    assert moved == (name in MOVES and given.get(MOVES[name][0], 0) != 0)
+    assert moved == (name in MOVES and given.get(MOVES[name][0], not MOVES[name][0]) != 0)
 
 
 @pytest.mark.parametrize("name", RULES)
@@ -82,4 +83,6 @@ def test_a_step_of_zero_changes_no_tensor(name: str) -> None:
         for p in params:
             p.grad, p.hessian = torch.zeros_like(p), torch.ones_like(p)
         opt.step(**numbers)
-    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True))
+        if SPECS[name].rules[0].phases:  # only such a step runs all phases without a closure, and the states are there
+            break
+    assert all(torch.equal(p, q) for p, q in zip(params, before, strict=True)) == (name not in MOVES or name == "ADAMW")

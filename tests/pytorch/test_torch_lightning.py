@@ -28,7 +28,10 @@ pytestmark = [
     pytest.mark.no_cover,
 ]
 #: What a trainer can step with no more than gradients.
-RULES = [name for name in catalogue.shipped_rules() if not getattr(optgen, name)().rule.inputs]
+RULES = [
+    name for name in catalogue.shipped_rules()
+    if not (getattr(optgen, name)().rule.inputs or getattr(optgen, name)().rule.phases)
+]  # fmt: skip
 
 
 def by_hand(name: str, rates: list[float]) -> list[list[Any]]:

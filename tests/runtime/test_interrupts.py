@@ -16,6 +16,7 @@ from interrupted import Interrupted, each_point, interrupted
 import optgen
 from optgen.optimiser.base import engine_of
 from optgen.paths import PACKAGE
+from optgen.runtime.binding import Binding
 from optgen.runtime.group_step import Shards
 from optgen.runtime.interrupts import to_its_end, undisturbed
 from optgen.runtime.layout import counts_of
@@ -109,6 +110,48 @@ def test_a_step_that_does_not_count_changes_what_always_does_or_nothing(backend:
         assert {opt.state(p)["t"] for p in ps} == {1}
     assert found == sorted(found, reverse=True)
     assert set(found) == {(8.0, 1.0), (4.0, 0.0)}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("before", [0, 1, 2], ids=["the first phase", "the second phase", "a later step"])
+@pytest.mark.parametrize("every", [pytest.param(7, marks=pytest.mark.slow), 37])
+def test_a_phase_is_done_or_not(every: int, before: int, backend: str) -> None:
+    def begun(phases: int) -> tuple[Any, list[Any]]:
+        opt, ps = optgen.chain(optgen.SAM(0.5), optgen.ADAM(eta=0.1), backend=backend), arrays()
+        for number in range(phases):
+            opt.step(ps, gradients(number))
+        return opt, ps
+
+    expected = [seen(*begun(phases)) for phases in range(before + 3)]
+    done: list[int] = []
+    for opt, ps in each_point(lambda: begun(before), lambda made: made[0].step(made[1], gradients(before)), every):
+        (t,) = {opt.state(p)["t"] for p in ps}
+        done.append(2 * t + opt.rule.phases.index(opt.phase))
+        assert seen(opt, ps) == expected[done[-1]], f"point {len(done)}: at phase {done[-1]}"
+        for later in range(done[-1], before + 2):
+            opt.step(ps, gradients(later))
+        assert seen(opt, ps) == expected[-1], f"point {len(done)}: another phase than this"
+    assert done == sorted(done)
+    assert {*done} <= {before, before + 1}
+    assert done
+
+
+def test_what_the_runtime_is_called_with_is_kept_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a step that is begun anew would run calls that were never filled."""
+    opt, ps = optgen.ADAM(), arrays()
+    opt.step(ps, gradients(0))
+    plan = engine_of(opt).engine.plans.last
+    plan._bound._calls = None
+
+    def broken_off(*_: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(Binding, "fill", broken_off)
+        plan._bound._filled()
+    assert plan._bound._calls is None
+    opt.step(ps, gradients(1))
+    assert opt.state(ps[0])["t"] == 2
 
 
 def test_work_goes_on_where_it_was_broken_off() -> None:

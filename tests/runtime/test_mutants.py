@@ -260,6 +260,12 @@ MUTANTS = [
         new="remain < wide ? remain - 1 :",
     ),
     _runtime("a block begun with the second element", rule="adamwsn", old=r"each \* along\[a\]", new="along[a]"),
+    _c(
+        "a short block as long as the others in a slab",
+        rule="adamwsn",
+        old=r"left < most \? left : most",
+        new="most",
+    ),
     # Of stages.
     _runtime(
         "a piece of work left out",

@@ -32,15 +32,19 @@ CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "ClipNorm": ("ClipNorm", "ADAM", {}),
     "EMA": ("ADAM", "EMA", {}),
     "ExpDecay": ("ADAM", "ExpDecay", {"eta": 1.0}),
+    "FriendlySAM": ("FriendlySAM", "ADAM", {}),
     "GradientCentralisation": ("GradientCentralisation", "ADAM", {}),
     "Grokfast": ("Grokfast", "ADAM", {}),
     "InvDecay": ("ADAM", "InvDecay", {}),
+    "LookSAM": ("LookSAM", "ADAM", {}),
     "Lookahead": ("ADAM", "Lookahead", {}),
     "LossScale": ("LossScale", "ADAM", {}),
     "MARS": ("MARS", "ADAM", {}),
     "OrthoGrad": ("OrthoGrad", "ADAM", {}),
+    "SAM": ("SAM", "ADAM", {}),
     "SignDecay": ("SignDecay", "ADAM", {}),
     "Unscale": ("Unscale", "ADAM", {}),
+    "WSAM": ("WSAM", "ADAM", {}),
     "WeightDecay": ("WeightDecay", "ADAM", {}),
     "ZeroGrad": ("ADAM", "ZeroGrad", {}),
 }
@@ -98,13 +102,49 @@ class Fed:
         return bool(super().step(params, grads, **inputs))  # type: ignore[misc]
 
 
+class Whole:
+    """What goes before the class of a rule with several phases: a step runs them all. The gradient is the one that is
+    given; at another point, that and the way to it."""
+
+    def step(self, params: Sequence[Any], grads: Sequence[Any], **inputs: Any) -> bool:
+        params, grads = list(params), list(grads)
+        arrays = [p if isinstance(p, np.ndarray) else getattr(p, "data", p) for p in params]
+        starts = [np.array(x) for x in arrays]
+        counts = super().step(params, grads, **inputs)  # type: ignore[misc]
+        for _ in self.rule.phases[1:]:  # type: ignore[attr-defined]
+            with np.errstate(all="ignore"):
+                there = [g + (x - start) for g, x, start in zip(grads, arrays, starts, strict=True)]
+            counts = counts and super().step(params, there, **inputs)  # type: ignore[misc]
+        return bool(counts)
+
+
 #: Those classes, found in this module by pickles.
 FED = {
-    name: type(name, (Fed, getattr(optgen, name)), {"__module__": __name__})
+    name: type(name, (before, getattr(optgen, name)), {"__module__": __name__})
     for name, spec in SPECS.items()
-    if spec.rules[0].inputs
+    for before, wanted in ((Fed, spec.rules[0].inputs), (Whole, spec.rules[0].phases and not spec.rules[0].part))
+    if wanted
 }
 globals().update(FED)
+
+
+class WholeChain(Whole, type(optgen.chain(optgen.Descent()))):  # type: ignore[misc]
+    """The same of a chain, whose copies are of this class too."""
+
+    def _twin(self) -> Any:
+        return _whole(super()._twin())
+
+    def __reduce__(self) -> Any:
+        return _revive_whole, super().__reduce__()
+
+
+def _whole(made: Any) -> Any:
+    object.__setattr__(made, "__class__", WholeChain)
+    return made
+
+
+def _revive_whole(revive: Any, given: Any) -> Any:
+    return _whole(revive(*given))
 
 
 def make(subject: str, backend: str = "kernel", **given: Any) -> Any:
@@ -116,7 +156,8 @@ def make(subject: str, backend: str = "kernel", **given: Any) -> Any:
     part = PART_OF[subject]
     *names, arguments = CHAINS[part]
     chosen = {"ADAM": arguments, part: given}
-    return optgen.chain(*(getattr(optgen, name)(**chosen[name]) for name in names), backend=backend)
+    made = optgen.chain(*(getattr(optgen, name)(**chosen[name]) for name in names), backend=backend)
+    return _whole(made) if made.rule.phases else made
 
 
 def part_of(opt: Any) -> Any:
