@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +38,13 @@ def process(*arguments: str, repeats: int = 1, **environment: str) -> float:
     return statistics.median(times)
 
 
-def call(f: Callable[[], object], repeats: int = 2000) -> float:
+def call(f: Callable[[], object], repeats: int = 2000, clock: Callable[[], float] = time.perf_counter) -> float:
     """Median seconds of a call."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         f()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return statistics.median(times)
 
 
@@ -153,14 +154,41 @@ def growth() -> dict[str, tuple[float, float]]:
             "one by one, an array of 2,000 ÷ one of 1,000": (ratio(one_by_one(2000), one_by_one(1000), 9) / 2, 2),
             "np.memmap ÷ an array": (ratio(mapped(f"{folder}/p"), mapped(None), 2000), 1.2),
             "a list that changes ÷ its first step": (ratio(lists(True), first(own(50)), 200), 1),
-            "a list that changes ÷ one that does not": (ratio(lists(True), lists(False), 200), 100),
-        }
+            "a list that changes ÷ one that does not": (ratio(lists(True), lists(False), 200), 40),
+        } | growth_in_torch()
+
+
+def growth_in_torch() -> dict[str, tuple[float, float]]:
+    """The same of tensors; nothing where PyTorch is absent."""
+    if find_spec("torch") is None:
+        return {}
+    import torch
+
+    from optgen.torch import Adam
+
+    def lists(changing: bool) -> Callable[[], object]:
+        params = [torch.nn.Parameter(torch.ones(16)) for _ in range(100)]
+        grads, opt, rng = [torch.ones(16) for _ in params], Adam(params), np.random.default_rng(0)
+        chosen = rng.permutation(100)[:50]
+
+        def step(own: np.ndarray) -> None:
+            for p in params:
+                p.grad = None
+            for i in own:
+                params[i].grad = grads[i]
+            opt.step()
+
+        step(np.arange(100))
+        return lambda: step(rng.permutation(100)[:50] if changing else chosen)
+
+    return {"gradients of other tensors each step ÷ of the same": (ratio(lists(True), lists(False), 200), 40)}
 
 
 def ratio(f: Callable[[], object], g: Callable[[], object], repeats: int) -> float:
-    """How many times as long `f` takes as `g`, of both the best of calls in turns; neither's first call counts."""
+    """How many times as long `f` takes this thread as `g`, of both the best of calls in turns; neither's first call
+    counts."""
     f(), g()
-    pairs = [(call(f, 1), call(g, 1)) for _ in range(repeats)]
+    pairs = [(call(f, 1, time.thread_time), call(g, 1, time.thread_time)) for _ in range(repeats)]
     return min(a for a, _ in pairs) / min(b for _, b in pairs)
 
 

@@ -40,9 +40,11 @@ n = { init = "0" }
 [update]
 formulas = '''
 new_n = n + g**2
-z     = z + g - (new_n**-power - n**-power)/eta*p
+old   = sqrt(n) if power == -0.5 else n**-power
+new   = sqrt(new_n) if power == -0.5 else new_n**-power
+z     = z + g - (new - old)/eta*p
 n     = new_n
-p     = 0 if abs(z) <= lam[1] else (sign(z)*lam[1] - z)/(n**-power/eta + 2*lam[2])
+p     = 0 if abs(z) <= lam[1] else (sign(z)*lam[1] - z)/(new/eta + 2*lam[2])
 '''
 """,
     "AdaI": """

@@ -40,6 +40,8 @@ _CHEAP = frozenset({
     "neg", "add", "sub", "mul", "div", "powi", "sqrt", "abs", "sign", "floor", "min", "max",
     "lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not", "where",
 })  # fmt: skip
+#: What takes as long as several others of those.
+_DEAR = {"pow": 3}
 _OPPOSITE = {"ne": "eq"}
 #: What a comparison of t with a number is for all t from some step on.
 _IN_THE_END = {"lt": False, "le": False, "eq": False, "ne": True, "gt": True, "ge": True}
@@ -137,8 +139,9 @@ def under(expr: Expr, course: Course, needs: Needs) -> Expr:
 
 
 def costly(exprs: Iterable[Expr]) -> int:
-    """How many of the operations in these expressions take long."""
-    return sum(isinstance(e, Call) and e.op not in _CHEAP for expr in exprs for e in walk(expr))
+    """How many of the operations in these expressions take long; a power counts as several."""
+    calls = (e for expr in exprs for e in walk(expr) if isinstance(e, Call) and e.op not in _CHEAP)
+    return sum(_DEAR.get(call.op, 1) for call in calls)
 
 
 def lasting(condition: Condition, values: Mapping[str, Expr]) -> Collection[bool]:

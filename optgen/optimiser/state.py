@@ -23,7 +23,7 @@ from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
-from ..runtime.plan import Member
+from ..runtime.members import Member
 from ..runtime.shapes import small_shapes
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, keys_of, owner_of
 from .checkpoint import listed, scalar

@@ -52,6 +52,7 @@ class ParameterSlot(Protocol):
 
     t: int
     plans: set[int]  # the numbers of those to forget together with it
+    known_as: int  # by what identity its parameter is known, which is forgotten then too; 0 if it is not
 
     @property
     def owner(self) -> object:

@@ -113,12 +113,22 @@ class TensorForm:
 
 @frozen
 class TensorRow:
-    """One tensor for a kernel, wherever it stands among others: its form, the `addresses` of the layout and of its
-    arrays as C reads them, and the `space` in which it keeps numbers between sweeps."""
+    """One tensor for a kernel, wherever it stands among others.
+
+    Attributes
+    ----------
+    form
+        How the kernel goes over it.
+    cells
+        How many units, slabs and elements it has, and the addresses of the layout and of its arrays, as C reads them.
+    space, places
+        The memory in which it keeps numbers between sweeps, and the addresses of these, as C reads them.
+    """
 
     form: TensorForm
-    addresses: bytes
+    cells: bytes
     space: Array
+    places: bytes
 
 
 def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
@@ -158,12 +168,17 @@ def _numbers(kernel: Kernel, counts: Mapping[Extent, int]) -> tuple[int, ...]:
     return partials, panels, *(number * len(small(extent)) for number, extent in sizes)
 
 
+_NO_SPACE: Array = np.empty(0)
+#: How many cells of a row come before the addresses of arrays.
+_HEAD = 4
+
+
 def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]], blocks: Iterable[int] = repeat(0)) -> list[TensorRow]:
     """The rows of tensors: of each the parameter, its gradient, inputs and states, those of elements first. `blocks`:
     how many elements a block of each has."""
     forms: dict[object, TensorForm] = {}
     alike = len(kernel.rule.arrays)
-    pack = Struct(f"{1 + alike + kernel.entry.states}q").pack
+    pack, places = Struct(f"{_HEAD + alike + kernel.entry.states}q").pack, Struct("5q").pack
 
     def row(tensor: Sequence[Array], block: int) -> TensorRow:
         geometry = (block, tensor[0].shape, *((x.strides, x.itemsize, x.flags.aligned) for x in tensor[:alike]))
@@ -171,7 +186,12 @@ def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]], blocks: Iterable
         if form is None:
             form = forms[geometry] = _form(kernel, tensor, block)
         arrays = [address_of(x) + offset for x, offset in zip(tensor, form.offsets, strict=True)]
-        return TensorRow(form, pack(form.layout, *arrays), np.empty(sum(form.numbers)))
+        cells = pack(form.units, form.slabs, form.counts[Extent.ELEMENT], form.layout, *arrays)
+        if not form.numbers:
+            return TensorRow(form, cells, _NO_SPACE, b"")
+        space = np.empty(sum(form.numbers))
+        at = address_of(space)
+        return TensorRow(form, cells, space, places(*[at + 8 * n for n in accumulate(form.numbers[:-1], initial=0)]))
 
     return list(map(row, tensors, blocks))
 
@@ -188,15 +208,13 @@ class Binding:
         self._lender, self._team = team, _team(kernel.runtime.ffi, team)
         ffi = kernel.runtime.ffi
         self.arrays = len(kernel.rule.arrays)
-        self.counts = [row.form.counts for row in rows]
-        self.elements = sum(counts[Extent.ELEMENT] for counts in self.counts)
         self.table = np.zeros(len(rows), _cells(self.arrays + kernel.entry.states))
-        addresses = np.frombuffer(b"".join([row.addresses for row in rows]), np.int64)
-        addresses = addresses.reshape(len(rows), 1 + self.table["arrays"].shape[1])
-        self.table["layout"], self.table["arrays"] = addresses[:, 0], addresses[:, 1:]
-        ends = np.cumsum([(row.form.units, row.form.slabs) for row in rows], axis=0, dtype=np.int64).reshape(-1, 2)
+        cells = np.frombuffer(b"".join([row.cells for row in rows]), np.int64)
+        cells = cells.reshape(-1, _HEAD + self.arrays + kernel.entry.states)
+        self.table["layout"], self.table["arrays"] = cells[:, _HEAD - 1], cells[:, _HEAD:]
+        ends = np.cumsum(cells[:, :2], axis=0)
         self.table["first"][1:], self.table["slab"][1:] = ends[:-1].T
-        self.total, self.slabs = map(int, ends[-1]) if rows else (0, 0)
+        self.total, self.slabs, self.elements = map(int, cells[:, :3].sum(axis=0))
         self.count_from([0] * len(rows))
         self._table = ffi.cast("void *", self.table.ctypes.data)
         # What is computed once for all tensors, as the kernel reads it.
@@ -210,21 +228,21 @@ class Binding:
         """Says where tensors keep values between the sweeps of a step."""
         spaces = np.zeros(len(self.rows), _SPACE)
         spaces["cells"] = self.cells.ctypes.data + np.arange(len(spaces)) * self.cells.strides[0]
-        spaces["small"] = np.array(
-            [
-                [address_of(row.space) + 8 * begin for begin in (0, *accumulate(row.form.numbers[:-1]))]
-                for row in self.rows
-            ],
-            np.int64,
-        ).reshape(-1, 5)
+        spaces["small"] = np.frombuffer(b"".join([row.places for row in self.rows]), np.int64).reshape(-1, 5)
         self._spaces = spaces
         self.table["space"] = spaces.ctypes.data + np.arange(len(spaces)) * spaces.strides[0]
 
-    def given_cell(self, row: int, number: int) -> tuple[int, int]:
-        """Where the kernel finds an array that a step is given for a row, the gradient as number 0: the address of that
-        pointer, and its offset in bytes from the first element of the array."""
+    @property
+    def counts(self) -> list[Mapping[Extent, int]]:
+        """How many values of each extent each tensor has."""
+        return [row.form.counts for row in self.rows]
+
+    def given_cells(self, number: int) -> Array:
+        """Where the kernel finds an array that a step is given for each row, the gradient as number 0: the addresses of
+        these pointers."""
         given = self.table["arrays"][:, 1 + number :]
-        return given.ctypes.data + row * given.strides[0], self.rows[row].form.offsets[1 + number]
+        cells: Array = given.ctypes.data + np.arange(len(given)) * given.strides[0]
+        return cells
 
     def count_from(self, before: Sequence[int], sets: Sequence[int] | None = None) -> None:
         """Counts the steps of tensor i from `before[i]`, the updates that it has had.
@@ -233,14 +251,15 @@ class Binding:
         """
         ffi = self.kernel.runtime.ffi
         clocks = list(zip(sets or [0] * len(before), before, strict=True))
-        self._clocks = clocks
-        self._scalars = {clock: ffi.new("double[]", max(1, len(self.kernel.program))) for clock in set(clocks)}
-        addresses = {clock: int(ffi.cast("intptr_t", cells)) for clock, cells in self._scalars.items()}
-        self.table["scalars"] = [addresses[clock] for clock in clocks]
+        self._clocks, width = clocks, max(1, len(self.kernel.program))
+        self._begins = {clock: i * width for i, clock in enumerate(dict.fromkeys(clocks))}
+        self._scalars = ffi.new("double[]", len(self._begins) * width)
+        first = int(ffi.cast("intptr_t", self._scalars))
+        self.table["scalars"] = [first + 8 * self._begins[clock] for clock in clocks]
 
     def scalar(self, row: int, number: int) -> float:
         """A scalar of the last step, by its number, as a tensor had it."""
-        return float(self._scalars[self._clocks[row]][number])
+        return float(self._scalars[self._begins[self._clocks[row]] + number])
 
     def run(self, values: Sequence[ValuesByCount], step: int, threads: int, grain: int | None = None) -> None:
         """One step of a rule that computes nothing for the group, number `step` since `count_from`.
@@ -253,10 +272,10 @@ class Binding:
 
     def begin(self, values: Sequence[ValuesByCount], step: int) -> None:
         """Computes the scalars of a step, for each count of updates, before its first stretch of work."""
-        program = self.kernel.program
-        for (own, before), cells in self._scalars.items():
+        program, cells = self.kernel.program, self._scalars
+        for (own, before), begin in self._begins.items():
             t = before + step
-            cells[0 : len(program)] = program.run(values[own][t], t)
+            cells[begin : begin + len(program)] = program.run(values[own][t], t)
 
     def work(self, stretch: int, threads: int, grain: int | None = None, progress: Any = None) -> None:
         """One stretch of the kernel's work, over all tensors. `progress`: where C counts it, in the same call."""

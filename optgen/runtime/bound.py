@@ -5,21 +5,21 @@ In: the arrays of each tensor, and which kernel it needs. Out: a `BoundKernels`,
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
 
 from ..ir.evaluate import ValuesByCount
-from ..ir.rule import Rule
 from .arrays import Array
-from .binding import Binding, Team, rows_of
+from .binding import Binding, Team, TensorRow
 from .clock import Clock
 from .float_state import kernel_state, rounds_to_nearest
 from .group_step import GroupStep, Shards
 from .interrupts import to_its_end, undisturbed
 from .kernel import Kernel
+from .members import by_kernel
 
 __all__ = ["BoundKernels"]
 
@@ -29,44 +29,28 @@ class BoundKernels:
 
     Parameters
     ----------
-    kernel : gives the kernel for a compute type and a variant; its errors pass through.
-    keys : compute type and variant of each tensor.
-    arrays : `arrays(i, rule)` gives the arrays of tensor i in the order in which the kernel of `rule` takes them.
-    blocks : how many elements a block of each tensor has; 0 where the rule has none.
+    kernels : what steps each tensor.
+    rows : the row of each tensor in the table of its kernel.
     threads : the most threads that a step may use.
     team : whose threads these are, if not the runtime's own.
 
     Attributes
     ----------
     order : `order[b]`, the places of the tensors of binding b among all.
-    cells : where kernels find what a step is given: the gradients of all tensors, then each further input of all.
     """
 
     def __init__(
         self,
-        kernel: Callable[[str, int], Kernel],
-        keys: Sequence[tuple[str, int]],
-        arrays: Callable[[int, Rule], Sequence[Array]],
-        blocks: Sequence[int],
+        kernels: Sequence[Kernel],
+        rows: Sequence[TensorRow],
         threads: int,
         team: Team | None = None,
     ) -> None:
-        members: dict[tuple[str, int], list[int]] = {}
-        for i, key in enumerate(keys):
-            members.setdefault(key, []).append(i)
-        kernels = [kernel(*key) for key in members]
-        self.bindings = [
-            Binding(each, rows_of(each, (arrays(i, each.rule) for i in own), [blocks[i] for i in own]), team)
-            for each, own in zip(kernels, members.values(), strict=True)
-        ]
+        places = by_kernel(kernels)
+        self.bindings = [Binding(kernel, [rows[i] for i in own], team) for kernel, own in places.items()]
+        self.order = [np.array(own) for own in places.values()]
         #: Those that need memory for a step: they take it before the first of them changes anything.
         self._reducing = [binding for binding in self.bindings if binding.kernel.entry.reduced]
-        self.order = [np.array(own) for own in members.values()]
-        pairs = zip(self.bindings, members.values(), strict=True)
-        found = {i: (binding, row) for binding, own in pairs for row, i in enumerate(own)}
-        rows = [found[i] for i in range(len(keys))]
-        given = len(kernels[0].rule.given_arrays) if kernels else 0
-        self.cells = [binding.given_cell(row, number) for number in range(given) for binding, row in rows]
         # By `map`: an interrupt within a generator that is given up half-way would be lost.
         self.grouped = any(map(attrgetter("kernel.rule.grouped"), self.bindings))
         self.overwrites = any(map(attrgetter("kernel.rule.overwrites"), self.bindings))
@@ -79,6 +63,15 @@ class BoundKernels:
         self.before: set[int] = set()
         self._calls: Any = None
         self._gone = False
+
+    def given_cells(self) -> Array:
+        """Where kernels find what a step is given: the gradients of all tensors, then each further input of all."""
+        given = len(self.bindings[0].kernel.rule.given_arrays)
+        cells = np.empty((given, sum(map(len, self.order))), np.int64)
+        for binding, own in zip(self.bindings, self.order, strict=True):
+            for number in range(given):
+                cells[number, own] = binding.given_cells(number)
+        return cells.ravel()
 
     def follow(self, clock: Clock, sets: Sequence[int] | None = None) -> None:
         """Count by this clock from now on. `sets[i]`: which of several sets of hyperparameters tensor i goes by."""

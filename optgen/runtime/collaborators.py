@@ -13,7 +13,7 @@ from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.rule import Rule
 from .array_library import ParameterSlot
 from .arrays import Array
-from .plan import Member
+from .members import Member
 
 __all__ = ["Hypers", "StateStore", "Ways"]
 

@@ -20,7 +20,7 @@ from typing import Any
 from ..errors import ArgumentError, ArrayError
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
 from ..ir.expr import GRADIENT
-from .array_library import ArrayLibrary, ParameterSlot
+from .array_library import ArrayLibrary
 from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
 from .forks import in_children
@@ -28,9 +28,10 @@ from .interpreted import computed
 from .interrupts import to_its_end
 from .kernel import Kernel, kernel_of
 from .lacking import Lacking, refuse_read
+from .members import Accepted, BoundMember, Member
 from .overlaps import refuse_overlaps
 from .phases import another_list, next_phase
-from .plan import Accepted, Member, StepPlan, StepPlans, in_phase, key_of_list
+from .plan import StepPlan, StepPlans, in_phase, key_of_list, plan_of_list, plan_of_members
 from .reports import Reports
 from .shapes import first_group_states
 from .slots import Key
@@ -141,10 +142,8 @@ class StepEngine:
                     self.reports = []
             finally:
                 self._stepping = False
-                if lacking:
-                    self._lacking = ()
-                if self._new:
-                    self._new = []
+                if lacking or self._new:
+                    self._lacking, self._new = (), []
         return counts
 
     def _step_by_another(self, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
@@ -159,13 +158,24 @@ class StepEngine:
             self._begun = key
         elif self.states.by_identity and self._begun not in (None, key):
             raise another_list(self.hypers.compilation.name, self.phases, number)
-        plan = self.plans.of(in_phase(key, number))
+        kept = self.plans.of(in_phase(key, number))
+        plan = kept or self._composed(key, places, len(inputs))
         if plan is not None:
             held = plan.rebind(params, inputs)
             if held is not None and not (plan.grouped and self.states.has_others(plan.slots)):
+                if kept is None:
+                    self.plans.keep(key, plan)
                 self.plans.last = plan
                 return self._run(plan, params, inputs, numbers)
         return self._step_anew(places, params, inputs, numbers)
+
+    def _composed(self, key: Key, places: Sequence[int], given: int) -> StepPlan | None:
+        """A plan for a list that has none; None unless its parameters are known, as they are set now, and apart."""
+        members, number = self.plans.members(key) if not self.phases else [], self.hypers.number
+        if any([number(i, m.kernel.dtype) != m.hypers for i, m in zip(places, members, strict=False)]) or not members:
+            return None
+        states, rules = self.states.bound([member.slot for member in members]), self.hypers.compilation.rules
+        return plan_of_members(self.library, members, states, rules, places, given)
 
     def _run(self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
@@ -186,8 +196,7 @@ class StepEngine:
         if numbers:
             sets = with_numbers(sets, numbers)
         if self._lacking:
-            places = range(len(params)) if plan.places is None else plan.places
-            at = [(id(params[i]), plan.standing[i]) for i in places]
+            at = [(id(params[i]), plan.standing[i]) for i in plan.places]
             self._refuse_lacking(at, plan.members, sets)
         if self.when_checked is not None:
             self.checked()
@@ -210,23 +219,16 @@ class StepEngine:
         return False
 
     def _refuse_lacking(
-        self,
-        at: Sequence[tuple[int, int]],
-        members: Sequence[tuple[int, int, ParameterSlot]],
-        sets: Sequence[ValuesByCount],
+        self, at: Sequence[tuple[int, int]], members: Sequence[Member | BoundMember], sets: Sequence[ValuesByCount]
     ) -> None:
-        """An error if a step reads an input that it lacks. `at`: the identities and places of the parameters.
-        `members`: of each the variant, which set of hyperparameters it goes by, and its state."""
-        rules = self.hypers.compilation.rules
-        pairs = zip(at, members, strict=True)
-        steps = [(*who, rules[variant], sets[number][slot.t + 1], slot) for who, (variant, number, slot) in pairs]
+        """An error if a step reads an input that it lacks. `at`: the identities and places of the parameters."""
+        rules, pairs = self.hypers.compilation.rules, zip(at, members, strict=True)
+        steps = [(*who, rules[m.variant], sets[m.hypers][m.slot.t + 1], m.slot) for who, m in pairs]
         refuse_read(self._lacking, steps)
 
     # ---- Lists that no plan knows ----
 
-    def _step_anew(
-        self, places: Sequence[int], params: list[Any], inputs: list[Any], numbers: HyperValues
-    ) -> bool:  # fmt: skip
+    def _step_anew(self, places: Sequence[int], params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         kernels, others = self.ways.divided(places, params, inputs)
         own = rest = Accepted((), ())
         if kernels or not others:
@@ -235,17 +237,16 @@ class StepEngine:
             rest = self._accepted(others, places, params, inputs, numbers, by_kernel=False)
             if not kernels:
                 return self._interpret(rest)
-        members, key = own.members, key_of_list(params)
-        slots = [member.slot for member in members]
-        plan = StepPlan(
+        members, key, slots = own.members, key_of_list(params), [member.slot for member in own.members]
+        plan = plan_of_list(
             self.library, members, kernels, others, places, params, inputs,
-            rules=self.hypers.compilation.rules, kernel=self._kernel_for([member.given for member in members]),
+            rules=self.hypers.compilation.rules, kernels=self._kernels(members),
             states=self.plans.states(key, len(self.phases), slots) or self.states.bound(slots),
         )  # fmt: skip
         take_back = self._begin(own)
         try:
             if plan.lasting:
-                self.plans.keep(in_phase(key, self.phase), plan)
+                self.plans.keep(key, plan, self.phase)
 
             def run() -> bool:
                 if plan.reports is not None:
@@ -311,21 +312,19 @@ class StepEngine:
             number = hypers.number(at[i], dtypes[i])
             first = sets[number][(slot.t if slot else 0) + 1]
             slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
-            own = [each[i] for each in arrays]
-            members.append(
-                Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, sizes[i](memory[i].shape))
-            )
+            own, in_block = [each[i] for each in arrays], sizes[i](memory[i].shape)
+            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, in_block))
         if self._lacking:
-            of_members = [(member.variant, member.hypers, member.slot) for member in members]
-            self._refuse_lacking([(id(p), place) for p, place in zip(given, at, strict=True)], of_members, sets)
+            self._refuse_lacking([(id(p), place) for p, place in zip(given, at, strict=True)], members, sets)
         return Accepted(members, sets)
 
-    def _kernel_for(self, params: Sequence[Any]) -> Callable[[str, int], Kernel]:
-        """Gives the kernel of a dtype and a variant for these parameters."""
-        compilation = self.hypers.compilation
-        if self.library.in_shards(params):
-            compilation = compilation.in_shards
-        return lambda dtype, variant: kernel_of(compilation, variant, dtype, self._module)
+    def _kernels(self, members: Sequence[Member]) -> list[Kernel]:
+        """What steps each of these."""
+        compilation, sharded = self.hypers.compilation, self.library.in_shards([member.given for member in members])
+        compilation = compilation.in_shards if sharded else compilation
+        keys = [(member.variant, member.dtype) for member in members]
+        found = {key: kernel_of(compilation, *key, self._module) for key in dict.fromkeys(keys)}
+        return [found[key] for key in keys]
 
     def _begin(self, accepted: Accepted) -> Callable[[], None]:
         """Keep the slots of parameters that are about to step, and the states of all of them together. Gives what takes

@@ -11,13 +11,12 @@ knows the arrays of one library; NumPy's is here.
 from __future__ import annotations
 
 import ctypes
-from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache
-from itertools import accumulate
+from functools import cache, lru_cache
 from operator import is_
 from pathlib import Path
-from typing import Any
+from struct import Struct
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,14 +24,25 @@ from ..frozen import frozen
 from .addresses import address_of, bounds, objects_readable
 from .arrays import Array
 
-__all__ = ["NUMPY", "BoundGradients", "DictGuard", "Guard", "Head", "Reader", "lists_readable"]
+__all__ = [
+    "NUMPY",
+    "BoundGradients",
+    "DictGuard",
+    "Guard",
+    "Head",
+    "Reader",
+    "Seen",
+    "SeenGradient",
+    "lists_readable",
+    "see",
+    "see_gradient",
+]
 
 _ALIGNED, _WRITEABLE = 0x0100, 0x0400  # as in NumPy's ndarraytypes.h
 _HEAD = 9  # cells of 8 bytes that an array of NumPy begins with
 
 
-@frozen
-class Head:
+class Head(NamedTuple):
     """What an array is, as the runtime sees it: `extents` are its shape, then its strides; `more` has whatever else
     must not change."""
 
@@ -56,78 +66,153 @@ class Reader:
     address: Callable[[Any], int]
 
 
+class Seen(NamedTuple):
+    """An array as it was seen, whatever list it stands in.
+
+    Attributes
+    ----------
+    identity
+        That of the object, if it is known by that; 0 if it is known by its memory, and another array in the same place
+        is the same parameter.
+    row
+        What the runtime knows it by, as its struct is laid out; empty if the runtime cannot look at arrays.
+    mark, base, address
+        What it is known by then: `base` is the identity of its base, `address` that of its first element.
+    kept
+        What `row` has the addresses of. It stays alive, so that nothing else is found at the same place.
+    """
+
+    identity: int
+    row: bytes
+    mark: object
+    base: int
+    address: int
+    kept: tuple[object, ...]
+
+
+class SeenGradient(NamedTuple):
+    """A gradient, or another input, as it was seen. Another one with its layout takes its place.
+
+    Attributes
+    ----------
+    row, mark, address, kept
+        As of any array that was seen; the row goes on with what follows.
+    low, high
+        Where its memory begins and ends, counted from its first element.
+    offset
+        What is to be added to the address of that, for the kernel.
+    """
+
+    row: bytes
+    mark: object
+    address: int
+    kept: tuple[object, ...]
+    low: int
+    high: int
+    offset: int
+
+
+_SEEN, _BEYOND = Struct("8q").pack, Struct("4q").pack
+#: The cells in the row of a gradient; that with its address, and that with where the kernel finds it.
+_CELLS, _ADDRESS, _CELL = 12, 2, 10
+
+
+def see(x: Any, reader: Reader, *, alone: bool = False) -> Seen:
+    """An array as it is. `alone`: its memory is told by this one object."""
+    identity = id(x) if alone else 0
+    if not reader.readable():
+        return Seen(identity, b"", reader.mark(x), id(getattr(x, "base", None)), reader.address(x), ())
+    head = reader.head(x)
+    extents = _kept_extents(head.extents)
+    known = id(type(x)), head.data, head.base, head.dtype, head.more, len(head.extents) // 2, address_of(extents)
+    return Seen(identity, _SEEN(identity, *known), None, head.base, head.data, (extents, x.dtype, type(x)))
+
+
+@lru_cache(4096)  # most arrays of a model have one of a few shapes
+def _kept_extents(extents: tuple[int, ...]) -> Array:
+    return np.array(extents, np.int64)
+
+
+def see_gradient(x: Any, memory: Array, offset: int, reader: Reader) -> SeenGradient:
+    """A gradient as it is, which lies in `memory`."""
+    seen, (low, high) = see(x, reader), bounds(memory)
+    at = seen.address
+    row = seen.row + _BEYOND(low - at, high - at, 0, offset)
+    return SeenGradient(row, seen.mark, at, seen.kept, low - at, high - at, offset)
+
+
 @frozen
 class BoundGradients:
-    """Gradients as they are given, then further inputs, and the `memory` of each as an array of NumPy. `written`: the
-    intervals of addresses that a step writes. `cells[i]`: the address where a kernel finds gradient i, and what is to
-    be added to that of its first element. `fixed`: others are not taken in their place, also if they are laid out as
-    these."""
+    """The gradients of a list, then its further inputs, and all that is written there.
 
-    given: Sequence[Any]
-    memory: Sequence[Array]
-    written: Sequence[tuple[int, int]]
-    cells: Sequence[tuple[int, int]]
+    Attributes
+    ----------
+    given
+        Each as it was seen.
+    cells
+        The address where a kernel finds each.
+    written
+        The intervals of addresses that a step writes, two numbers each.
+    fixed
+        Whether others are not taken in their place, also if they are laid out as these.
+    bound
+        Whether kernels have the addresses of these; else `rebind` must give some before the first step.
+    """
+
+    given: Sequence[SeenGradient]
+    cells: Array
+    written: bytes
     fixed: bool
+    bound: bool
+
+
+_NO_GRADIENTS = BoundGradients((), np.zeros(0, np.int64), b"", fixed=False, bound=True)
 
 
 class Guard:
     """The parameters of a step plan, and the layout of their gradients.
 
-    `own[i]`: parameter i is one object; else it is known by its memory, and another array in the same place is the
-    same parameter. `runtime`: the library of the runtime. Without `gradients`, `rebind` looks at the parameters alone.
+    `runtime`: the library of the runtime. Without `gradients`, `rebind` looks at the parameters alone.
     """
 
     def __init__(
-        self,
-        ps: Sequence[Any],
-        own: Sequence[bool],
-        runtime: Path,
-        reader: Reader,
-        gradients: BoundGradients | None = None,
+        self, ps: Sequence[Seen], runtime: Path, reader: Reader, gradients: BoundGradients = _NO_GRADIENTS
     ) -> None:
         self._reader = reader
-        self._objects = [id(p) if alone else 0 for p, alone in zip(ps, own, strict=True)]
-        gradients = gradients or BoundGradients((), (), (), (), fixed=False)
-        gs, self._cells, self._fixed = gradients.given, gradients.cells, gradients.fixed
-        # Of each gradient, where it begins and ends, seen from its first element; and all memory that a step writes:
-        # `lows` in order, and for each number of them how far the memory behind so many reaches.
-        self._spans = [
-            (low - at, high - at) for g in gradients.memory for at, (low, high) in [(address_of(g), bounds(g))]
-        ]
-        intervals = sorted(gradients.written)
-        self._lows = [low for low, _ in intervals]
-        self._reach = list(accumulate((high for _, high in intervals), max, initial=0))
+        self._params, self._grads, self._cells = ps, gradients.given, gradients.cells
+        self._fixed = gradients.fixed
+        # All memory that a step writes: `lows` in order, and for each number of them how far the memory behind so many
+        # reaches.
+        lows, highs = np.frombuffer(gradients.written, np.int64).reshape(-1, 2).T
+        order = np.argsort(lows, kind="stable")
+        self._lows = lows[order]
+        self._reach = np.concatenate(([0], np.maximum.accumulate(highs[order])))
         self.rebind: Callable[[list[Any], list[Any] | None], bool]
         if reader.readable():
             self._call = _function(runtime)
-            self._remember(ps, gs)
+            self._remember(bound=gradients.bound)
             self.rebind = self._rebind_in_place
         else:
-            self._params = [(reader.mark(p), reader.address(p), id(getattr(p, "base", None))) for p in ps]
-            self._grads = list(map(reader.mark, gs))
-            self._addresses = list(map(reader.address, gs))
+            self._addresses = [g.address if gradients.bound else 0 for g in self._grads]
             self.rebind = self._rebind_by_attribute
 
-    def _remember(self, ps: Sequence[Any], gs: Sequence[Any]) -> None:
+    def _remember(self, *, bound: bool) -> None:
         """The tables of the runtime, which are laid out as its structs are."""
-        self._extents: dict[tuple[int, ...], Array] = {}  # keeps their memory alive
-
-        def cells(x: Any) -> list[int]:
-            head = self._reader.head(x)
-            kept = self._extents.setdefault(head.extents, np.array(head.extents, np.int64))
-            known = [id(type(x)), head.data, head.base, head.dtype, head.more]
-            return [*known, len(head.extents) // 2, address_of(kept)]
-
-        params = [[object_, *cells(p)] for object_, p in zip(self._objects, ps, strict=True)]
-        grads = [[0, *cells(g), *span, *cell] for g, span, cell in zip(gs, self._spans, self._cells, strict=True)]
-        # What is known by its address stays alive, so that nothing else is found at the same place.
-        self._known = {kept for x in (*ps, *gs) for kept in (x.dtype, type(x))}
-        tables = [np.array(rows, np.int64) for rows in (params, grads, self._lows, self._reach)]
-        addresses = [table.ctypes.data for table in tables]
-        self._tables = tables
-        counts = len(ps), len(gs), len(self._lows)
+        params = np.frombuffer(b"".join([p.row for p in self._params]), np.int64)
+        grads = np.frombuffer(bytearray().join([g.row for g in self._grads]), np.int64).reshape(-1, _CELLS)
+        grads[:, _CELL] = self._cells
+        if not bound:
+            grads[:, _ADDRESS] = 0  # where no memory is: what comes is another one
+        tables = self._tables = (params, grads, self._lows, self._reach)
+        counts = len(self._params), len(self._grads), len(self._lows)
+        addresses = map(address_of, tables)
         self._roll = np.array([*counts, *addresses, self._fixed, self._reader.look], np.int64)
-        self._address = self._roll.ctypes.data
+        self._address = address_of(self._roll)
+
+    @property
+    def apart(self) -> bool:
+        """Whether no interval that a step writes reaches into another one."""
+        return bool((self._lows >= self._reach[:-1]).all())
 
     def _rebind_in_place(self, params: list[Any], grads: list[Any] | None) -> bool:
         """Binds these gradients; False, with nothing changed, unless parameters and layouts are those of the plan.
@@ -138,25 +223,28 @@ class Guard:
 
     def _rebind_by_attribute(self, params: list[Any], grads: list[Any] | None) -> bool:
         """As `_rebind_in_place`, for lists and arrays of unknown layout."""
-        mark, address = self._reader.mark, self._reader.address
+        given = grads or []
+        if len(params) != len(self._params) or len(given) != len(self._grads):
+            return False
         try:
-            if list(map(mark, grads or [])) != self._grads or len(params) != len(self._params):
-                return False
-            for known, was, p in zip(self._objects, self._params, params, strict=True):
-                if (known and known != id(p)) or (mark(p), address(p), id(getattr(p, "base", None))) != was:
+            for was, p in zip(self._params, params, strict=True):
+                if see(p, self._reader, alone=was.identity != 0) != was:
                     return False
+            found = [see(g, self._reader) for g in given]
         except AttributeError:  # something else than an array
             return False
-        addresses = list(map(address, grads or []))
+        if [g.mark for g in found] != [g.mark for g in self._grads]:
+            return False
+        addresses = [g.address for g in found]
         if addresses == self._addresses:
             return True
         if self._fixed:
             return False
-        for at, (low, high) in zip(addresses, self._spans, strict=True):
-            if self._reach[bisect_left(self._lows, at + high)] > at + low:
+        for at, g in zip(addresses, self._grads, strict=True):
+            if self._reach[np.searchsorted(self._lows, at + g.high)] > at + g.low:
                 return False
-        for at, (cell, offset) in zip(addresses, self._cells, strict=True):
-            ctypes.c_int64.from_address(cell).value = at + offset
+        for at, g, cell in zip(addresses, self._grads, self._cells.tolist(), strict=True):
+            ctypes.c_int64.from_address(cell).value = at + g.offset
         self._addresses = addresses
         return True
 

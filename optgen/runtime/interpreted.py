@@ -13,7 +13,7 @@ from ..ir.expr import PARAMETER
 from ..ir.rule import Rule
 from .array_library import ArrayLibrary
 from .arrays import Array
-from .plan import Accepted
+from .members import Accepted
 from .reports import Reports, of_interpreter
 
 __all__ = ["computed"]

@@ -56,7 +56,7 @@ class Slot:
     """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
     parameter, or of float64 where there is not a value for each element."""
 
-    __slots__ = ("__weakref__", "_count", "arrays", "aside", "dtype", "plans", "shape")
+    __slots__ = ("__weakref__", "_count", "arrays", "aside", "dtype", "known_as", "plans", "shape")
 
     def __init__(self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array]) -> None:
         self.shape = shape
@@ -65,6 +65,7 @@ class Slot:
         #: The parameter as it is trained, while it has other values to be evaluated with.
         self.aside: Array | None = None
         self.plans: set[int] = set()  # the numbers of plans to forget together with it
+        self.known_as = 0  # the identity by which its parameter is known
         self._count: tuple[int, Clock | None] = t, None
 
     @property
@@ -79,18 +80,18 @@ class Slot:
 
     @t.setter
     def t(self, t: int) -> None:
-        self._leave()
+        _, before = self._count
+        if before is not None:
+            before.whole = False
         self._count = t, None
 
     def join(self, clock: Clock) -> None:
         """From now on `t` grows with this clock, which has counted nothing yet."""
-        self._leave()
-        self._count = self.t, clock
-
-    def _leave(self) -> None:
-        _, clock = self._count
-        if clock is not None:
-            clock.whole = False
+        t, before = self._count
+        if before is not None:
+            before.whole = False
+            t += before.n
+        self._count = t, clock
 
     @classmethod
     def of(cls, p: Array, t: int, values: Mapping[str, Any], small: Shapes) -> Slot:

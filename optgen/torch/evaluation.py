@@ -21,7 +21,7 @@ def evaluated_tensors(
 ) -> tuple[list[torch.Tensor], Callable[[], object]]:
     """Those of all parameters that have states, and what writes to them what they are evaluated with."""
     hypers = engine.hypers
-    chosen = [(i, p) for i, p in enumerate(params) if states.kept.get(p)]
+    chosen = [(i, p) for i, p in enumerate(params) if states.entries.kept.get(p)]
     places, stepped = [i for i, _ in chosen], [p for _, p in chosen]
     rules = [hypers.compilation.rules[hypers.variant(i, tuple(p.shape))] for i, p in chosen]
     return stepped, evaluated(engine, stepped, places, states.find(stepped, [], rules, places))

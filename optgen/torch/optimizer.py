@@ -137,7 +137,7 @@ class Adapter(Optimizer):
             lacking += missing
         engine = self._engine
         with engine.lock:
-            self._states.kept = self.state
+            self._states.entries.kept = self.state
             if modes() or early_mode() or traced():
                 engine.plans.clear()
                 self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
@@ -177,7 +177,7 @@ class Adapter(Optimizer):
             if self._engine.evaluating or not any([rule.evaluation for rule in self._naming.rules]):
                 return
             expect_whole_step("evaluate", self._engine.phases, self._engine.phase)
-            self._states.kept = self.state
+            self._states.entries.kept = self.state
             self._groups.read(self.param_groups)
             every = [p for group in self.param_groups for p in group["params"]]
             params, write = evaluated_tensors(self._engine, self._states, every)

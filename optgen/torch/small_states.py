@@ -12,78 +12,85 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Sequence
 from functools import cache
-from itertools import accumulate
-from math import prod
 from pathlib import Path
+from struct import Struct
 from typing import Any
 
 import numpy as np
 import torch
 
+from ..runtime.addresses import address_of
 from ..runtime.arrays import Array
 from ..runtime.guard import Reader
 from .tensors import local
 
-__all__ = ["SmallStates"]
+__all__ = ["SmallState", "SmallStates"]
 
 #: A tensor as the runtime reads it: the object, its memory, where kernels have it, of how many values, and which.
-_ROW = np.dtype([(cell, np.int64) for cell in ("object", "data", "values", "count", "wide")])
+_ROW = Struct("5q").pack
+
+
+class SmallState:
+    """A small state, or a count: the tensor of the caller's, and what kernels have instead, whatever list it stands in.
+
+    Attributes
+    ----------
+    array
+        What kernels compute with.
+    tensor
+        What is read and written; None before `hold`.
+    row
+        The tensor as the runtime reads it; empty if PyTorch must read and write it.
+    """
+
+    __slots__ = ("array", "row", "tensor")
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.array: Array = np.zeros(shape)
+        self.tensor: Any = None
+        self.row = b""
+
+    def hold(self, x: torch.Tensor, *, readable: bool) -> None:
+        """Read a tensor, and from now on read and write it. `readable`: whether the runtime can look at tensors."""
+        x, array = local(x), self.array
+        plain = readable and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
+        wide = x.dtype is torch.float64
+        self.row = _ROW(id(x), x.data_ptr(), address_of(array), array.size, wide) if plain else b""
+        self.tensor = x
+        array[...] = _values(x)
 
 
 class SmallStates:
-    """Room for a number of `counts`, and for states of these `shapes`: `values` are what kernels compute with.
+    """The counts and the small states of some parameters, which hold tensors.
 
     `runtime`: the library of the runtime. `reader`: how that looks at tensors.
     """
 
-    def __init__(self, counts: int, shapes: Sequence[tuple[int, ...]], runtime: Path, reader: Reader) -> None:
-        every = [*[()] * counts, *shapes]
-        sizes = [prod(shape) for shape in every]
-        whole = np.zeros(sum(sizes))
-        begins = accumulate(sizes, initial=0)
-        self._arrays: list[Array] = [
-            whole[begin : begin + size].reshape(shape) for begin, size, shape in zip(begins, sizes, every, strict=False)
-        ]
-        self._counts, self.values = self._arrays[:counts], self._arrays[counts:]
-        self._look = reader.look if reader.readable() else 0
+    def __init__(
+        self, counts: Sequence[SmallState], states: Sequence[SmallState], runtime: Path, reader: Reader
+    ) -> None:
+        every = [*counts, *states]
+        rows = [each.row for each in every if each.row]
+        number = sum([bool(each.row) for each in counts])
+        self._rows = np.frombuffer(b"".join(rows), np.uint8)
+        look = reader.look if reader.readable() else 0
+        self._table = np.array([len(rows), number, address_of(self._rows), look], np.int64)
+        #: Where the runtime finds the tensors that it writes by itself.
+        self.address = address_of(self._table)
+        self._held = [each.tensor for each in every]  # keeps them alive
+        self._asked = [(each, i < len(counts)) for i, each in enumerate(every) if not each.row]
         self._read = _reading(runtime)
-
-    def hold(self, counts: Sequence[Any], states: Sequence[Any]) -> None:
-        """Reads these tensors, and from now on reads and writes them."""
-        tensors = [local(x) for x in (*counts, *states)]
-        in_place = [self._look and _plain(x) for x in tensors]
-        rows = [
-            (id(x), x.data_ptr(), array.ctypes.data, array.size, x.dtype is torch.float64)
-            for x, array, plain in zip(tensors, self._arrays, in_place, strict=True) if plain
-        ]  # fmt: skip
-        number = sum(map(bool, in_place[: len(counts)]))
-        self._rows = np.array(rows, _ROW)
-        self._table = np.array([len(rows), number, self._rows.ctypes.data, self._look], np.int64)
-        self._address = self._table.ctypes.data
-        self._tensors = tensors  # keeps them alive
-        self._asked = [i for i, plain in enumerate(in_place) if not plain]
-        for array, x in zip(self._arrays, tensors, strict=True):
-            array[...] = _values(x)
-
-    @property
-    def counts(self) -> list[int]:
-        return [int(count) for count in self._counts]
 
     def read(self) -> bool:
         """False if a tensor has other memory, or a count is not as it was left: then hold them anew."""
-        if not self._read(self._address):
+        if not self._read(self.address):
             return False
-        for i in self._asked:
-            found = _values(self._tensors[i])
-            if i < len(self._counts) and found != self._arrays[i]:
+        for each, counts in self._asked:
+            found = _values(each.tensor)
+            if counts and found != each.array:
                 return False
-            self._arrays[i][...] = found
+            each.array[...] = found
         return True
-
-    @property
-    def address(self) -> int:
-        """Where the runtime finds the tensors that it writes by itself."""
-        return self._address
 
     @property
     def asks(self) -> bool:
@@ -92,20 +99,14 @@ class SmallStates:
 
     def prepare(self, counts: bool) -> None:
         """Notes what the counts of tensors that PyTorch writes will be; `counts`: whether the step does."""
-        self._then = {i: self._arrays[i] + counts for i in self._asked if i < len(self._counts)}
+        self._then = [each.array + counts if is_count else each.array for each, is_count in self._asked]
 
     def finish(self) -> None:
         """Writes the tensors that the runtime did not write. May be done again."""
         with torch.no_grad():
-            for i in self._asked:
-                x, array = self._tensors[i], self._arrays[i]
-                x.copy_(torch.as_tensor(self._then.get(i, array)))
-                array[...] = _values(x)
-
-
-def _plain(x: torch.Tensor) -> bool:
-    """Whether the runtime can read and write it."""
-    return x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
+            for (each, _), then in zip(self._asked, self._then, strict=True):
+                each.tensor.copy_(torch.as_tensor(then))
+                each.array[...] = _values(each.tensor)
 
 
 def _values(x: torch.Tensor) -> Array:

@@ -68,6 +68,12 @@ def test_what_takes_long_is_worth_a_course():
     assert courses(planned("delta = eta*(sqrt(g) + g/3 if t % 10 == 0 else g)")) == [(0, "", "p g", "p", "")]
 
 
+@pytest.mark.parametrize(("function", "count"), [("h**eta", 2), ("exp(h)", 1)])
+def test_a_power_is_worth_a_course_where_a_function_that_takes_less_is_not(function, count):
+    plan = planned(f"m = 0.9*m + g\nh = 0.9*h + g*g\ndelta = m*({function} if eta > 1 else sqrt(h))", f"{M}\n{H}")
+    assert len(plan.sweeps) == count
+
+
 @pytest.mark.parametrize("test", ["t == 1", "t < 10", "1 >= t", "not t > 3", "t <= 3 and eta > 0"])
 def test_first_steps_that_cost_less_are_not_worth_a_course(test):
     assert len(planned(f"m = g if {test} else m + g\ndelta = eta*m", M).sweeps) == 1

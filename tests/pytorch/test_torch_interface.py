@@ -529,7 +529,7 @@ def test_hooks_see_the_arguments_as_they_were_given(name: str) -> None:
         each.step(closure)
         each.step(closure=closure)
     assert seen[id(optimiser)] == seen[id(there)]
-    assert list(inspect.signature(optimiser.step).parameters) == ["closure", "inputs"]
+    assert list(inspect.signature(optimiser.step).parameters) == ["closure", "phase", "inputs"]
 
 
 def test_hooks_of_a_subclass_that_steps_through_ours_are_called_once() -> None:

@@ -249,7 +249,7 @@ def test_a_gradient_of_the_same_layout_takes_the_place_of_another() -> None:
         binding = bound(kernel, [[p.array, g.array]])
         for gradient in (other, g, other):
             expected = p.array - np.float32(0.5) * gradient.array
-            cell, offset = binding.given_cell(0, 0)
+            (cell,), offset = binding.given_cells(0).tolist(), binding.rows[0].form.offsets[1]
             ctypes.c_int64.from_address(cell).value = gradient.array.ctypes.data + offset
             run(binding, {"eta": (0.5,)}, [1], 1)
             p.expect(expected, f"{rule.name} with gradients {how}")

@@ -431,6 +431,9 @@ class Worlds(RuleBasedStateMachine):
             assert plans._slots == sum(bool(slot.plans) for slot in engine_of(opt).states.slots())
             assert plans._size == sum(len(slot.plans) for slot in engine_of(opt).states.slots())
             assert plans._size <= plan.MOST_PLANS * plans._slots
+            known = [(key, id(member.slot)) for key, member in plans._members.items()]
+            slots = {id(slot): slot.known_as for slot in engine_of(opt).states.slots()}
+            assert all(slots.get(slot) == key for key, slot in known)
 
 
 class Small(Worlds):
@@ -620,7 +623,7 @@ class TestRoll:
         except OptgenError:
             assert what in ("shape", "strides", "dtype", "writeable", "gradient shape", "gradient dtype",
                             "gradient class", "no array", "no gradient")  # fmt: skip
-        assert len(calls) == 2
+        assert len(calls) == (1 if what == "length" else 2)  # a parameter that is known, in another list
 
     @pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
     @pytest.mark.parametrize("kind", SUBCLASSES)
@@ -721,7 +724,7 @@ def test_gradients_may_change_their_layout_at_every_step():
 def test_a_plan_that_takes_the_place_of_another_is_kept_for_its_own_slots():
     plans, old, new = plan.StepPlans(), Slot((), "float64", 0, {}), Slot((), "float64", 0, {})
     for slot in (old, new):
-        plans.keep((1,), SimpleNamespace(slots=[slot]))
+        plans.keep((1,), SimpleNamespace(slots=[slot], shared=False))
     assert (len(old.plans), len(new.plans), len(plans)) == (0, 1, 1)
     plans.forget(old)
     assert plans.of((1,)).slots == [new]
