@@ -126,6 +126,11 @@ class Variant(Expressions):
             )
             self.fault(ast.value.span, message, "reduce it: mean(x), norm(x), max(x)")
             return None
+        for each in walk(value):
+            if isinstance(each, Local) and each.name in (DELTA, PARAMETER) and each.extent < Extent.ELEMENT:
+                message = f"{ast.name!r}: {each.name!r} is given on as one value for each element"
+                self.fault(ast.value.span, message, "report what it is made of")
+                return None
         if not isinstance(value, Local) or value.name in self.active:
             self.define(numbered(f"report_{ast.name}", self.known() | self.locals.keys()), value)
             value = next(reversed(self.locals.values()))

@@ -257,9 +257,8 @@ class Binding:
         first = int(ffi.cast("intptr_t", self._scalars))
         self.table["scalars"] = [first + 8 * self._begins[clock] for clock in clocks]
 
-    def scalar(self, row: int, name: str) -> float:
-        """A scalar of the last step, as a tensor had it."""
-        number = next(i for i, assign in enumerate(self.kernel.sweeps.scalars) if assign.target == name)
+    def scalar(self, row: int, number: int) -> float:
+        """A scalar of the last step, by its number, as a tensor had it."""
         return float(self._scalars[self._begins[self._clocks[row]] + number])
 
     def run(self, values: Sequence[ValuesByCount], step: int, threads: int, grain: int | None = None) -> None:

@@ -150,9 +150,9 @@ class BoundKernels:
 
     def _filled(self) -> Any:
         """What the runtime is called with, for all bindings at once."""
-        self._gone = self._team is not None and self._team.gone
+        gone = self._team is not None and self._team.gone
         calls = self.bindings[0].kernel.runtime.ffi.new("optgen_call[]", len(self.bindings))
         for call, binding in zip(calls, self.bindings, strict=True):
             binding.fill(call, 0, self._threads)
-        self._calls = calls  # when all are filled: an interrupt may come between
+        self._gone, self._calls = gone, calls  # kept when it is whole: this may be broken off at any point
         return calls

@@ -128,8 +128,8 @@ class StepEngine:
             if self.evaluating:
                 self.expect_training("step")
             self._stepping = True
-            self._lacking = lacking
-            self._new = []
+            if lacking:
+                self._lacking = lacking
             try:
                 plan = self.plans.last if not self.phases else None  # which is of the phase before
                 held = plan.rebind(params, inputs) if plan is not None else None
@@ -142,6 +142,8 @@ class StepEngine:
                     self.reports = []
             finally:
                 self._stepping = False
+                if lacking or self._new:
+                    self._lacking, self._new = (), []
         return counts
 
     def _step_by_another(self, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
@@ -198,17 +200,13 @@ class StepEngine:
             self._refuse_lacking(at, plan.members, sets)
         if self.when_checked is not None:
             self.checked()
-        return self._run_plan(plan, sets, inputs) or self._refused(plan, inputs, sets)
+        if plan.reports is not None:
+            self._report(plan.reports)
+        return plan.run(sets, self.states.group, inputs) or self._refused(plan, inputs, sets)
 
-    def _run_plan(self, plan: StepPlan, sets: Sequence[ValuesByCount], inputs: list[Any]) -> bool:
-        """One step of the kernels of a plan; from now on it is theirs that is reported."""
-        self._report(plan.reports)
-        return plan.run(sets, self.states.group, inputs)
-
-    def _report(self, reports: Reports | None) -> None:
-        """Note what this step reports."""
-        if reports is not None:
-            self._new.append(reports)
+    def _report(self, reports: Reports) -> None:
+        """Note what this step reports, beside what it has reported already."""
+        self._new.append(reports)
         self.reports = self._new
 
     def _refused(self, plan: StepPlan, inputs: Sequence[Any], sets: Sequence[ValuesByCount]) -> bool:
@@ -252,7 +250,9 @@ class StepEngine:
                 self.plans.keep(key, plan, self.phase)
 
             def run() -> bool:
-                return not members or self._run_plan(plan, own.sets, inputs)
+                if plan.reports is not None:
+                    self._report(plan.reports)
+                return not members or plan.run(own.sets, self.states.group, inputs)
 
             return self._others_too(plan, run, rest, params) or self._refused(plan, inputs, own.sets)
         except BaseException:
@@ -385,7 +385,7 @@ class StepEngine:
 
         def work() -> bool:
             nonlocal written
-            if not written:
+            if not written and reports is not None:
                 self._report(reports)
             written = True
             counts = write()

@@ -16,7 +16,7 @@ import numpy as np
 from .. import interpreter as interp
 from ..errors import StateError
 from ..frozen import frozen
-from ..ir.expr import Extent, extent_of
+from ..ir.expr import Extent, Matrices, extent_of
 from ..ir.rule import Rule
 from .array_library import ParameterSlot
 from .binding import Binding
@@ -93,38 +93,60 @@ def of_kernels(bound: BoundKernels, rules: Sequence[Rule], slots: Sequence[Param
     """What kernels leave in the memory of their tensors; None if these rules report nothing."""
     if not any([rule.reports for rule in rules]):
         return None
-    pairs = zip(bound.bindings, bound.order, strict=True)
-    found = {int(i): (binding, row) for binding, own in pairs for row, i in enumerate(own)}
-    return Reports(rules, [ref(slot.owner) for slot in slots], lambda i: _from_kernel(*found[i], rules[i]))
+    found: dict[int, tuple[Mapping[str, Callable[[int], Any]], int]] = {}
+    for binding, own in zip(bound.bindings, bound.order, strict=True):
+        readers = _readers(binding, rules[int(own[0])])
+        found |= {int(i): (readers, row) for row, i in enumerate(own)}
+
+    def values(i: int) -> dict[str, Any]:
+        readers, row = found[i]
+        return {name: read(row) for name, read in readers.items()}
+
+    return Reports(rules, [ref(slot.owner) for slot in slots], values)
 
 
-def _from_kernel(binding: Binding, row: int, checked: Rule) -> dict[str, Any]:
-    """The reports of one tensor, where the last step of its binding has left them.
+def _readers(binding: Binding, checked: Rule) -> dict[str, Callable[[int], Any]]:
+    """What reads each report of a tensor, in a row of its binding, where the last step has left it.
 
     `checked`: its rule before the passes, after which a value may have lesser extent.
     """
+    if not checked.reports:
+        return {}
+    lowered = binding.kernel.rule
+    extents = {assign.target: extent_of(assign.value) for assign in (*lowered.scalars, *lowered.body)}
+    readers: dict[str, Callable[[int], Any]] = {}
+    for report in checked.reports:
+        read = _reader(binding, report.value, extents[report.value], checked.matrices)
+        several = report.extent > Extent.TENSOR
+        readers[report.name] = _spread(binding, read, report.extent, checked.matrices) if several else read
+    return readers
+
+
+def _reader(binding: Binding, name: str, extent: Extent, matrices: Matrices) -> Callable[[int], Any]:
+    """What reads a value of this extent in a row."""
     kernel = binding.kernel
-    extents = {a.target: extent_of(a.value) for a in (*kernel.rule.scalars, *kernel.rule.body)}
-    shape, block = binding.rows[row].form.shape, binding.rows[row].form.block
+    if extent <= Extent.STEP:
+        number = [assign.target for assign in kernel.sweeps.scalars].index(name)
+        return lambda row: binding.scalar(row, number)
+    if extent == Extent.GROUP:
+        place = kernel.group.places[name]
+        return lambda _: float(binding.group_values[place])
+    if extent == Extent.TENSOR:
+        cell = kernel.group.cells[name]
+        return lambda row: float(binding.cells[row, cell])
+    return lambda row: _several(binding, row, name, extent).reshape(_shape(binding, row, extent, matrices))
 
-    def shape_of(extent: Extent) -> tuple[int, ...]:
-        return interp.shape_of(extent, shape, checked.matrices, block)
 
-    def value(name: str, declared: Extent) -> Any:
-        extent = extents[name]
-        if extent <= Extent.STEP:
-            found: Any = binding.scalar(row, name)
-        elif extent == Extent.GROUP:
-            found = float(binding.group_values[kernel.group.places[name]])
-        elif extent == Extent.TENSOR:
-            found = float(binding.cells[row, kernel.group.cells[name]])
-        else:
-            found = _several(binding, row, name, extent).reshape(shape_of(extent))
-        if declared <= Extent.TENSOR:
-            return found
-        return np.array(np.broadcast_to(found, shape_of(declared)))
+def _spread(
+    binding: Binding, read: Callable[[int], Any], extent: Extent, matrices: Matrices
+) -> Callable[[int], Any]:  # fmt: skip
+    """What reads a copy with a value for each of this extent, of which there may be fewer."""
+    return lambda row: np.array(np.broadcast_to(read(row), _shape(binding, row, extent, matrices)))
 
-    return {report.name: value(report.value, report.extent) for report in checked.reports}
+
+def _shape(binding: Binding, row: int, extent: Extent, matrices: Matrices) -> tuple[int, ...]:
+    form = binding.rows[row].form
+    return interp.shape_of(extent, form.shape, matrices, form.block)
 
 
 def _several(binding: Binding, row: int, name: str, extent: Extent) -> Any:

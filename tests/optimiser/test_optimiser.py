@@ -67,6 +67,8 @@ def test_a_rule_is_one_class_with_a_signature_a_docstring_and_annotations(name):
     shown = "p ← p − Δ" if "delta" in assigned and not spec.part else "Δ ← " if "delta" in assigned else "p ← "
     assert f"\n    {shown}" in doc
     assert ("A part of chains" in doc) == (name in PARTS)
+    for report in spec.reports:
+        assert f"{report.name}: {report.doc}; " in doc
     assert "backend=" in doc
 
 
@@ -233,7 +235,7 @@ def test_a_step_of_nothing(backend):
 
 
 #: What is changed instead of the first hyperparameter, which says how a state starts, or what is next looked at.
-LATER = {"Rprop": "etas2", "LookSAM, ADAM": "alpha"}
+LATER = {"LossScale, ADAM": "interval", "Rprop": "etas2", "LookSAM, ADAM": "alpha"}
 #: Each but AdaShift, which waits for ten gradients.
 AT_ONCE = [each for each in SUBJECTS if settings_of(part_of(make(each))).values and each != "AdaShift"]
 

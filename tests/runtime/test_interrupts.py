@@ -16,6 +16,7 @@ from interrupted import Interrupted, each_point, interrupted
 import optgen
 from optgen.optimiser.base import engine_of
 from optgen.paths import PACKAGE
+from optgen.runtime.binding import Binding
 from optgen.runtime.group_step import Shards
 from optgen.runtime.interrupts import to_its_end, undisturbed
 from optgen.runtime.layout import counts_of
@@ -93,6 +94,25 @@ def test_a_step_is_done_and_counted_or_neither(every: int, name: str, before: in
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
+def test_a_step_that_does_not_count_changes_what_always_does_or_nothing(backend: str) -> None:
+    def begun() -> tuple[Any, list[Any]]:
+        opt, ps = optgen.chain(optgen.LossScale(8.0), optgen.ADAM(), backend=backend), arrays()
+        opt.step(ps, gradients(0))
+        return opt, ps
+
+    opt, ps = begun()
+    expected = seen(opt, ps)
+    found: list[tuple[float, float]] = []
+    for opt, ps in each_point(begun, lambda made: made[0].step(made[1], [np.nan * g for g in gradients(1)]), 23):
+        found.append((float(opt.state()["scale"]), float(opt.state()["good"])))
+        opt.set_state(ps[0], scale=8.0, good=1.0)
+        assert seen(opt, ps) == expected
+        assert {opt.state(p)["t"] for p in ps} == {1}
+    assert found == sorted(found, reverse=True)
+    assert {(8.0, 1.0)} <= set(found) <= {(8.0, 1.0), (4.0, 0.0)}
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("before", [0, 1, 2], ids=["the first phase", "the second phase", "a later step"])
 @pytest.mark.parametrize("every", [pytest.param(7, marks=pytest.mark.slow), 37])
 def test_a_phase_is_done_or_not(every: int, before: int, backend: str) -> None:
@@ -114,6 +134,25 @@ def test_a_phase_is_done_or_not(every: int, before: int, backend: str) -> None:
     assert done == sorted(done)
     assert {*done} <= {before, before + 1}
     assert done
+
+
+def test_what_the_runtime_is_called_with_is_kept_when_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a step that is begun anew would run calls that were never filled."""
+    opt, ps = optgen.ADAM(), arrays()
+    opt.step(ps, gradients(0))
+    plan = engine_of(opt).engine.plans.last
+    plan._bound._calls = None
+
+    def broken_off(*_: object) -> None:
+        raise Interrupted
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Binding, "fill", broken_off)
+        with pytest.raises(Interrupted):
+            plan._bound._filled()
+    assert plan._bound._calls is None
+    opt.step(ps, gradients(1))
+    assert opt.state(ps[0])["t"] == 2
 
 
 def test_work_goes_on_where_it_was_broken_off() -> None:

@@ -259,7 +259,7 @@ class Worlds(RuleBasedStateMachine):
             reasons += ["the step overwrites it"] * ("ZeroGrad" in self.story)
             assert any(reason in fault for reason in reasons)
             return
-        assert fault is None or "Unscale" in self.story
+        assert fault is None or "scale" in self.story.lower()
         for leaf in leaves:
             leaf.t += fault is None
             if leaf not in self.order:

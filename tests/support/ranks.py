@@ -274,11 +274,13 @@ def norms_over_whole_tensors() -> None:
             assert of_group.keys() == engine_of(b).states.group.keys(), name
             for key, value in of_group.items():
                 assert abs(float(engine_of(b).states.group[key]) - value) <= 1e-12 * abs(value)
+            reports = a.report(), b.report()
+            assert reports[0].keys() == reports[1].keys(), name
+            assert all(abs(reports[1][key] - value) <= 1e-12 * abs(value) for key, value in reports[0].items())
             every: list[Any] = [None] * dist.get_world_size()
             small = {key: float(value) for q in theirs for key, value in b.state[q].items() if value.dim() == 0}
-            dist.all_gather_object(
-                every, (small, {key: float(value) for key, value in engine_of(b).states.group.items()})
-            )
+            of_all = {key: float(value) for key, value in engine_of(b).states.group.items()}
+            dist.all_gather_object(every, (small, of_all, reports[1]))
             assert all(each == every[0] for each in every), "the processes do not agree"
 
 
@@ -302,6 +304,11 @@ def a_step_counts_for_all_or_for_none() -> None:
     p.grad = torch.ones_like(p)
     opt.step()
     assert (whole(p) < 1).all()
+    scaled = optim.chain([p], optgen.LossScale(8.0), optgen.ADAMW(0.1))
+    g[0] = float("nan")
+    p.grad = distribute_tensor(g, mesh, [Shard(0)])
+    scaled.step()
+    assert scaled.state_of_all() == {"scale": 4.0, "good": 0.0}
 
 
 def split_of(net: nn.Module) -> Any:
