@@ -121,24 +121,22 @@ class States:
         # A pending one is laid out.
         return self.of(p) or Slot.of(p, slot.t, slot.arrays, small_shapes(rule, values, p.shape))
 
-    def register(self, members: Sequence[Member]) -> Callable[[], None]:
+    def registration(self, members: Sequence[Member]) -> tuple[Callable[[], None], Callable[[], None]]:
         new = [member for member in members if self.of(member.p.memory) is None]
         pending = self.pending
+
+        def keep() -> None:
+            for member in new:
+                slot: Any = member.slot
+                self.add(member.p.memory, slot)
+            self.pending = pending[len(new) :]
 
         def take_back() -> None:
             for member in new:
                 self._remove(member.p.memory)
             self.pending = pending
 
-        try:
-            for member in new:
-                slot: Any = member.slot
-                self.add(member.p.memory, slot)
-            self.pending = pending[len(new) :]
-        except BaseException:
-            take_back()
-            raise
-        return take_back
+        return keep, take_back
 
     def bound(self, slots: Sequence[Slot]) -> BoundSlots:
         return BoundSlots(slots)

@@ -83,8 +83,9 @@ class StateStore(Protocol):
     def begin(self, slot: Any, given: Any, p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Any:
         """The slot of a parameter with all its states; `slot` is what `find` gave. It is not kept yet."""
 
-    def register(self, members: Sequence[Member]) -> Callable[[], None]:
-        """Keep the slots of these, which are about to step. Gives what takes that back."""
+    def registration(self, members: Sequence[Member]) -> tuple[Callable[[], None], Callable[[], None]]:
+        """What keeps the slots of these, which are about to step, and what undoes it, however far that has come: an
+        interrupt may break it off anywhere."""
 
     def bound(self, slots: Any) -> Any:
         """The states of these slots as `BoundStates`."""

@@ -26,7 +26,7 @@ from .collaborators import Hypers, StateStore, Ways
 from .forks import in_children
 from .interpreted import computed
 from .interrupts import to_its_end
-from .kernel import Kernel, kernel_of
+from .kernel import Kernel, kernels_of
 from .lacking import Lacking, refuse_read
 from .members import Accepted, BoundMember, Member
 from .overlaps import refuse_overlaps
@@ -243,8 +243,9 @@ class StepEngine:
             rules=self.hypers.compilation.rules, kernels=self._kernels(members),
             states=self.plans.states(key, len(self.phases), slots) or self.states.bound(slots),
         )  # fmt: skip
-        take_back = self._begin(own)
+        begin, take_back = self._beginning(own)
         try:
+            begin()
             if plan.lasting:
                 self.plans.keep(key, plan, self.phase)
 
@@ -320,30 +321,28 @@ class StepEngine:
 
     def _kernels(self, members: Sequence[Member]) -> list[Kernel]:
         """What steps each of these."""
-        compilation, sharded = self.hypers.compilation, self.library.in_shards([member.given for member in members])
-        compilation = compilation.in_shards if sharded else compilation
+        whole, sharded = self.hypers.compilation, self.library.in_shards([member.given for member in members])
         keys = [(member.variant, member.dtype) for member in members]
-        found = {key: kernel_of(compilation, *key, self._module) for key in dict.fromkeys(keys)}
-        return [found[key] for key in keys]
+        return kernels_of(whole.in_shards if sharded else whole, keys, self._module)
 
-    def _begin(self, accepted: Accepted) -> Callable[[], None]:
-        """Keep the slots of parameters that are about to step, and the states of all of them together. Gives what takes
-        that back."""
-        members, group = accepted.members, self.states.group
-        begun = group
+    def _beginning(self, accepted: Accepted) -> tuple[Callable[[], None], Callable[[], None]]:
+        """What keeps the slots of parameters that are about to step, and the states of all together; what undoes it."""
+        members, group, begun = accepted.members, self.states.group, self.states.group
         if members and not group:
             t = max(member.slot.t for member in members) + 1
-            rule = self.hypers.compilation.rules[members[0].variant]
-            begun = first_group_states(rule, accepted.sets[0][t])
-        forget = self.states.register(members)
-        self.states.group = begun
+            begun = first_group_states(self.hypers.compilation.rules[members[0].variant], accepted.sets[0][t])
+        keep, forget = self.states.registration(members)
+
+        def begin() -> None:
+            keep()
+            self.states.group = begun
 
         def take_back() -> None:
             self.plans.clear()
             forget()
             self.states.group = group
 
-        return take_back
+        return begin, take_back
 
     # ---- What kernels do not step ----
 
@@ -375,8 +374,9 @@ class StepEngine:
         it counts."""
         if not accepted.members:
             return then is None or then()
-        take_back = self._begin(accepted)
+        begin, take_back = self._beginning(accepted)
         try:
+            begin()
             write, reports = computed(self.library, self.hypers.compilation.rules, accepted, self.states.group)
         except BaseException:
             take_back()

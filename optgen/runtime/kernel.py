@@ -5,7 +5,7 @@ In: a compilation and a compute type. Out: the `Kernel`, from the built library 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from itertools import accumulate, pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from ..lowering.work import Exchange, Group, Sweeps, group_names
 from .library import Runtime, open_library, runtime
 from .machine import choose_isa
 
-__all__ = ["GroupProgram", "Kernel", "kernel_of"]
+__all__ = ["GroupProgram", "Kernel", "kernel_of", "kernels_of"]
 
 
 class Kernel:
@@ -103,3 +103,9 @@ def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | 
     from ..compiler.cache import open_cached
 
     return open_cached(compilation.c_source_for(variant, dtype, isa), compilation.stem, ABI, opened)
+
+
+def kernels_of(compilation: Compilation, keys: Sequence[tuple[int, str]], module: str | None) -> list[Kernel]:
+    """The kernel of each of these variants in its compute type."""
+    found = {key: kernel_of(compilation, *key, module) for key in dict.fromkeys(keys)}
+    return [found[key] for key in keys]

@@ -91,10 +91,14 @@ class TensorStates:
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
 
-    def register(self, members: Sequence[Member]) -> Callable[[], None]:
+    def registration(self, members: Sequence[Member]) -> tuple[Callable[[], None], Callable[[], None]]:
         kept = self.entries.kept
         slots: list[Any] = [member.slot for member in members]
         before = [(slot, slot.p in kept, set(kept.get(slot.p, ()))) for slot in slots]
+
+        def keep() -> None:
+            for slot in slots:
+                slot.keep(kept)
 
         def take_back() -> None:
             for slot, there, keys in before:
@@ -103,13 +107,7 @@ class TensorStates:
                 for key in kept.get(slot.p, {}).keys() - keys:
                     del kept[slot.p][key]
 
-        try:
-            for slot in slots:
-                slot.keep(kept)
-        except BaseException:
-            take_back()
-            raise
-        return take_back
+        return keep, take_back
 
     def bound(self, slots: Sequence[TensorSlot]) -> BoundTensors:
         return BoundTensors(self.entries, slots, counted=self._naming.counted)
