@@ -111,7 +111,8 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         "formulas": ["formula"],
     }
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
-    context |= {"blocks": reduced, "abi": "abi;", "library": "library;", "random": "", "reduce": "reduce;" if reduced else ""}
+    context |= {"abi": "abi;", "library": "library;", "random": "", "reduce": "reduce;" if reduced else ""}
+    context |= {"blocks": reduced}
     context |= {"courses": [CourseText("course", test)] if reduced else []}
     return context | {"folds": [FoldText("fold", element.folds)] if reduced else []}
 
