@@ -30,6 +30,7 @@ from optgen.language.check import check
 from optgen.language.parse import parse
 from optgen.language.vocabulary import CALLABLE, GIVEN
 from optgen.lowering.pipeline import lower
+from optgen.lowering.sweeps import sweeps_of
 from optgen.names import GREEK
 from optgen.notation import latex, text
 from optgen.notation.facts import bytes_moved, shown
@@ -551,10 +552,12 @@ def test_the_sweeps_of_every_variant_are_shown_with_all_that_is_computed() -> No
             assert named >= {text.formula(assign).split(" ← ")[0] for low in lows for assign in low.body}, path
             begin = max(k for k, block in enumerate(blocks) if re.search(": a (step|phase) in ", str(block)))
             titles = [str(block) for block in blocks[begin:] if str(block).startswith("\nSweep ")]
-            where = [title.partition(", where ")[2] for title in titles]
-            count = where.count("") + max([where.count(course) for course in set(where) if course], default=0)
+            numbers = [int(title.split()[1].removesuffix(",")) for title in titles]
+            parted, count = any(", where " in title for title in titles), sweeps_of(lows[-1]).count
+            assert sorted(set(numbers)) == list(range(1, max(numbers) + 1))
+            assert max(numbers) == count or (parted and max(numbers) > count)  # no course takes all of them
             assert f"in {count} sweep" in rows[-1]
-            assert ("at most" in rows[-1]) == any(", where " in title for title in titles)
+            assert ("at most" in rows[-1]) == parted
 
 
 def test_a_page_of_documentation(whole: Path) -> None:
