@@ -13,7 +13,7 @@ import operator
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from .expr import COUNTS, Call, Const, Count, Expr, Given, Local, Scalar, Shape, replaced, walk
 from .functions.coefficients import NUMBERS
@@ -31,8 +31,8 @@ Value: TypeAlias = float | bool
 HyperValues: TypeAlias = Mapping[str, tuple[float, ...]]
 #: The same by count of updates, since a schedule may change them.
 ValuesByCount: TypeAlias = Mapping[int, HyperValues]
-#: The cell of a value, the operation that computes it, and the selection of its arguments from the cells.
-Instruction: TypeAlias = tuple[int, Callable[..., Value], Callable[[list[Value]], Sequence[Value]]]
+#: The cell of a value, the operation that computes it, and the cells of its arguments.
+Instruction: TypeAlias = tuple[int, Callable[..., Value], tuple[int, ...]]
 
 #: How many sets of hyperparameters a program remembers.
 MOST_KNOWN = 64
@@ -189,15 +189,8 @@ def block_size(rule: Rule, values: HyperValues, shape: tuple[int, ...]) -> float
     return min(float(evaluate(replaced(rule.block, known), values, 0, {})), max(1.0, size)) if size else 1.0
 
 
-def _taking(places: Sequence[int]) -> Callable[[list[Value]], Sequence[Value]]:
-    """A function that selects the values in these places."""
-    if len(places) == 1:
-        return operator.itemgetter(slice(places[0], places[0] + 1))
-    return operator.itemgetter(*places) if places else lambda _: ()
-
-
 class Program:
-    """The `scalars` of a lowered rule as a straight line of instructions.
+    """The `scalars` of a lowered rule as a straight line of Python.
 
     `run(values, t)` gives the value of each name in `wanted`, in that order. What depends on nothing but
     hyperparameters is computed once for each set of them, to keep a step cheap. `table`: the primitives, `HOST` or the
@@ -218,10 +211,10 @@ class Program:
         names: dict[str, int] = {}
         for assign in scalars:
             names[assign.target] = self._place(assign.value, names)
-        self._wanted = _taking([names[name] for name in wanted])
-        self._count = len(wanted)
+        self._wanted = [names[name] for name in wanted]
         self._pack = struct.Struct(f"{len(self._inputs)}d").pack  # which tells zeros apart
         self._known: dict[bytes, list[Value]] = {}
+        self.run: Callable[[HyperValues, int], Sequence[Value]] = self._first_run
 
     def _place(self, expr: Expr, names: Mapping[str, int]) -> int:
         """The cell that will hold the value of `expr`."""
@@ -241,32 +234,43 @@ class Program:
             moves = not self._moved.isdisjoint(arguments)
             if moves:
                 self._moved.add(cell)
-            (self._moving if moves else self._steady).append((cell, self._table[expr.op], _taking(arguments)))
+            (self._moving if moves else self._steady).append((cell, self._table[expr.op], arguments))
         return cell
 
     def __len__(self) -> int:
         """How many values `run` gives."""
-        return self._count
+        return len(self._wanted)
 
-    def run(self, values: HyperValues, t: int) -> Sequence[Value]:
-        given = [values[hyper][index] for _, hyper, index in self._inputs]
-        known = self._known.get(self._pack(*given))
-        cells = self._begun(given) if known is None else known.copy()
-        cells[0] = float(t)
-        for cell, name in self._given:
-            cells[cell] = values[name][0]
-        for cell, operation, arguments in self._moving:
-            cells[cell] = operation(*arguments(cells))
-        return self._wanted(cells)
+    def _first_run(self, values: HyperValues, t: int) -> Sequence[Value]:
+        """Makes `run` of the instructions, and runs it."""
+        hypers = {name: f"h{i}" for i, name in enumerate(dict.fromkeys(name for _, name, _ in self._inputs))}
+        numbers = "".join(f"{hypers[name]}[{index}], " for _, name, index in self._inputs)
+        lines = [f"{local} = values[{name!r}]" for name, local in hypers.items()]
+        others = "".join(f" or {h} is not was[{i}]" for i, h in enumerate(hypers.values(), 1))
+        # What other threads do meanwhile changes nothing: `was` is looked at and taken as a whole.
+        lines += ["was = last[0]", f"if was[0] is None{others}:"]
+        lines += [f"    was = last[0] = begun(({numbers})), {', '.join(hypers.values())}"]
+        lines += ["c = was[0].copy()", "c[0] = float(t)"]
+        lines += [f"c[{cell}] = values[{name!r}][0]" for cell, name in self._given]
+        lines += [f"c[{cell}] = f{cell}({', '.join(f'c[{i}]' for i in places)})" for cell, _, places in self._moving]
+        lines += [f"return [{', '.join(f'c[{i}]' for i in self._wanted)}]"]
+        known: dict[str, Any] = {f"f{cell}": operation for cell, operation, _ in self._moving}
+        known |= {"begun": self._begun, "last": [(None,) * (len(hypers) + 1)]}
+        exec("\n    ".join(["def run(values, t):", *lines]), known)
+        self.run = known["run"]
+        return self.run(values, t)
 
     def _begun(self, given: Sequence[float]) -> list[Value]:
         """The cells as far as they do not depend on the step."""
-        cells = self._cells.copy()
-        for (cell, _, _), value in zip(self._inputs, given, strict=True):
-            cells[cell] = value
-        for cell, operation, arguments in self._steady:
-            cells[cell] = operation(*arguments(cells))
-        if len(self._known) >= MOST_KNOWN:  # schedules give other ones for each step
-            self._known = {}
-        self._known[self._pack(*given)] = cells.copy()
+        key = self._pack(*given)
+        cells = self._known.get(key)
+        if cells is None:
+            cells = self._cells.copy()
+            for (cell, _, _), value in zip(self._inputs, given, strict=True):
+                cells[cell] = value
+            for cell, operation, places in self._steady:
+                cells[cell] = operation(*[cells[i] for i in places])
+            if len(self._known) >= MOST_KNOWN:  # schedules give other ones for each step
+                self._known.clear()
+            self._known[key] = cells
         return cells

@@ -74,7 +74,8 @@ class ArrayEngine:
 
     def __init__(self, settings: Settings, module: str | None) -> None:
         self.settings = settings
-        self._takes_inputs = bool(settings.rule.inputs)
+        #: Whether a step is given gradients alone, and has one phase.
+        self._plain = not settings.rule.inputs and not settings.compilation.phases
         self.states = States(settings)
         ways = ArrayWays(interprets=settings.backend == "interpreter")
         self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
@@ -101,23 +102,19 @@ class ArrayEngine:
     def step(
         self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any], phase: str | None = None
     ) -> bool | str:
-        if phase is None and not self.engine.phases:
-            return self._step(params, grads, inputs)
-        with self.engine.lock:
-            if phase is not None:
-                expect_phase(self.settings.rule.name, self.engine.phases, self.engine.phase, phase)
-            return self._step(params, grads, inputs) and (self.phase or True)
-
-    def _step(self, params: Sequence[Any], grads: Sequence[Any], inputs: Mapping[str, Any]) -> bool:
         # Lists of our own: nobody else can change them, and they hold the arrays until the step is through.
         params = params.copy() if type(params) is list else _listed(params, "parameters")
         grads = grads.copy() if type(grads) is list else _listed(grads, "gradients")
-        if not inputs and not self._takes_inputs:
+        if self._plain and not inputs and phase is None:
             return self.engine.step(params, grads)
-        rule = self.settings.rule
-        found, lacking = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
-        arrays = arrays_of(rule, found, grads, len(params))
-        return self.engine.step(params, [*grads, *arrays], numbers_of(rule, found), lacking)
+        with self.engine.lock:
+            rule = self.settings.rule
+            if phase is not None:
+                expect_phase(rule.name, self.engine.phases, self.engine.phase, phase)
+            found, lacking = expect_inputs(rule, rule.inputs, inputs, "opt.step(params, grads, ")
+            arrays = arrays_of(rule, found, grads, len(params))
+            counts = self.engine.step(params, [*grads, *arrays], numbers_of(rule, found), lacking)
+            return counts and (self.phase or True)
 
     # ---- States ----
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import accumulate, repeat
 from struct import Struct
 from typing import Any
@@ -254,6 +254,7 @@ class Binding:
         self._clocks, width = clocks, max(1, len(self.kernel.program))
         self._begins = {clock: i * width for i, clock in enumerate(dict.fromkeys(clocks))}
         self._scalars = ffi.new("double[]", len(self._begins) * width)
+        self._put = partial(Struct(f"{len(self.kernel.program)}d").pack_into, ffi.buffer(self._scalars))
         first = int(ffi.cast("intptr_t", self._scalars))
         self.table["scalars"] = [first + 8 * self._begins[clock] for clock in clocks]
 
@@ -272,10 +273,10 @@ class Binding:
 
     def begin(self, values: Sequence[ValuesByCount], step: int) -> None:
         """Computes the scalars of a step, for each count of updates, before its first stretch of work."""
-        program, cells = self.kernel.program, self._scalars
+        run = self.kernel.program.run
         for (own, before), begin in self._begins.items():
             t = before + step
-            cells[begin : begin + len(program)] = program.run(values[own][t], t)
+            self._put(8 * begin, *run(values[own][t], t))
 
     def work(self, stretch: int, threads: int, grain: int | None = None, progress: Any = None) -> None:
         """One stretch of the kernel's work, over all tensors. `progress`: where C counts it, in the same call."""

@@ -137,7 +137,8 @@ class StepEngine:
                 if plan is None or held is None or (plan.grouped and self.states.has_others(plan.slots)):
                     counts = self._step_by_another(params, inputs, numbers)
                 else:
-                    counts = self._run(plan, params, inputs, numbers)
+                    run = self._run_with_others if plan.others else self._run_kernels
+                    counts = run(plan, params, inputs, numbers)
                 if not counts:
                     self.reports = []
             finally:
@@ -166,7 +167,8 @@ class StepEngine:
                 if kept is None:
                     self.plans.keep(key, plan)
                 self.plans.last = plan
-                return self._run(plan, params, inputs, numbers)
+                run = self._run_with_others if plan.others else self._run_kernels
+                return run(plan, params, inputs, numbers)
         return self._step_anew(places, params, inputs, numbers)
 
     def _composed(self, key: Key, places: Sequence[int], given: int) -> StepPlan | None:
@@ -177,13 +179,8 @@ class StepEngine:
         states, rules = self.states.bound([member.slot for member in members]), self.hypers.compilation.rules
         return plan_of_members(self.library, members, states, rules, places, given)
 
-    def _run(self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
-        """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
-        if plan.others:
-            return self._run_with_others(plan, params, inputs, numbers)
-        return self._run_kernels(plan, params, inputs, numbers)
-
     def _run_kernels(self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
+        """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
         hypers = self.hypers
         sets = hypers.fixed
         if sets is None:

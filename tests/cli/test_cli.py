@@ -30,6 +30,7 @@ from optgen.language.check import check
 from optgen.language.parse import parse
 from optgen.language.vocabulary import CALLABLE, GIVEN
 from optgen.lowering.pipeline import lower
+from optgen.lowering.sweeps import sweeps_of
 from optgen.names import GREEK
 from optgen.notation import latex, text
 from optgen.notation.facts import bytes_moved, shown
@@ -432,9 +433,11 @@ def test_latex_is_of_the_variant() -> None:
 def test_the_latex_of_every_variant_is_of_what_it_shows() -> None:
     for path in catalogue.shipped():
         compilation = driver.compile_file(path)
-        for variant, (rule, opened) in enumerate(zip(compilation.rules, compilation.open, strict=True)):
+        for variant in range(compilation.in_phase(0, 1)):
             source = pages.source(compilation, variant)
-            assert source.count(r"&\leftarrow") == len(shown(rule, opened))
+            phases = [compilation.in_phase(variant, i) for i in range(len(compilation.phases) or 1)]
+            formulas = [len(shown(compilation.rules[i], compilation.open[i])) for i in phases]
+            assert source.count(r"&\leftarrow") == sum(formulas)
             assert len(re.findall(r"\\left(?!arrow)", source)) == source.count(r"\right")
             assert source.count("{") == source.count("}")
             commands = set(re.findall(r"\\([A-Za-z]+)", source))
@@ -445,7 +448,7 @@ def test_the_latex_of_every_variant_is_of_what_it_shows() -> None:
 COMMANDS = (GREEK.keys() - {"eps", "lam"}) | {
     "Delta", "begin", "bmod", "cdot", "end", "epsilon", "exp", "frac", "ge", "hat", "lVert", "lambda", "land", "langle",
     "le", "left", "leftarrow", "lfloor", "lnot", "log", "lor", "mathrm", "max", "min", "ne", "operatorname", "rVert",
-    "rangle", "rfloor", "right", "sqrt", "text",
+    "rangle", "rfloor", "right", "sqrt", "text", "textit",
 }  # fmt: skip
 
 
@@ -541,15 +544,20 @@ def test_the_passes_show_what_the_host_computes_for_all_tensors_and_what_is_read
 def test_the_sweeps_of_every_variant_are_shown_with_all_that_is_computed() -> None:
     for path in catalogue.shipped():
         compilation = driver.compile_file(path)
-        for variant, low in enumerate(compilation.lowered):
+        for variant in range(compilation.in_phase(0, 1)):
             blocks = list(pages.sweeps(compilation, variant))
+            lows = [compilation.lowered[compilation.in_phase(variant, i)] for i in range(len(compilation.phases) or 1)]
             rows = [row[-1] for block in blocks if isinstance(block, pages.Table) for row in block.rows]
             named = {row.split(" ← ")[0] for row in rows}
-            assert named >= {text.formula(assign).split(" ← ")[0] for assign in low.body}, path
-            titles = [str(block) for block in blocks if str(block).startswith("\nSweep ")]
-            count = max(int(title.split()[1].removesuffix(",")) for title in titles)
+            assert named >= {text.formula(assign).split(" ← ")[0] for low in lows for assign in low.body}, path
+            begin = max(k for k, block in enumerate(blocks) if re.search(": a (step|phase) in ", str(block)))
+            titles = [str(block) for block in blocks[begin:] if str(block).startswith("\nSweep ")]
+            numbers = [int(title.split()[1].removesuffix(",")) for title in titles]
+            parted, count = any(", where " in title for title in titles), sweeps_of(lows[-1]).count
+            assert sorted(set(numbers)) == list(range(1, max(numbers) + 1))
+            assert max(numbers) == count or (parted and max(numbers) > count)  # no course takes all of them
             assert f"in {count} sweep" in rows[-1]
-            assert ("at most" in rows[-1]) == any(", where " in title for title in titles)
+            assert ("at most" in rows[-1]) == parted
 
 
 def test_a_page_of_documentation(whole: Path) -> None:

@@ -98,7 +98,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         if Extent.TENSOR <= over < Extent.ELEMENT
     ]
     small = [SmallLoopText("small", body, True, "slab") for body in bodies] if reduced else []
-    slabs = [SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2)] if reduced else []
+    slabs = [SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2, blocks=True)] if reduced else []
     kernel = render.KernelText(
         name="kernel", title="title", variant="variant", ctype=c.DTYPES[0], sweeps=[sweep], slabs=slabs,
         work=[sweep, *small], arrays=2, states=0, units="1", partials=1, panels=1, reduced=1,
@@ -112,6 +112,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     }
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
     context |= {"abi": "abi;", "library": "library;", "random": "", "reduce": "reduce;" if reduced else ""}
+    context |= {"blocks": reduced}
     context |= {"courses": [CourseText("course", test)] if reduced else []}
     return context | {"folds": [FoldText("fold", element.folds)] if reduced else []}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -124,8 +124,13 @@ TABLES = (
     ("test_library_collection", "PAPERS"),
     ("test_random", "PAPERS"),
 )
-#: The parts that are compared in functions of their own in test_parts, and not in its table.
+#: Tables of optimisers made of parts.
+CHAINS = (("test_chain", "CASES"), ("test_library_phases", "COLLECTED"))
+#: What is compared in a function of its own, and not in a table.
 APART = {
+    "AdamMini": ("test_library_blocks", "test_adam_mini_follows_the_paper"),
+    "BSAM": ("test_library_phases", "test_bsam_is_that_of_the_paper"),
+    "ExtraGradient": ("test_library_phases", "test_extragradient_is_that_of_the_paper"),
     "MARS": ("test_library_collection", "test_mars_before_descent_by_signs_is_the_collections_mars_lion"),
     "EMA": ("test_chain", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),
     "ClipGlobalNorm": ("test_chain", "test_a_global_norm_is_of_all_parameters"),
@@ -152,9 +157,9 @@ def assigned(tree: ast.Module, name: str) -> ast.expr:
     raise AssertionError(f"there is no {name}")
 
 
-def made_in(tree: ast.AST) -> set[str]:
-    """The parts that are written as `optgen.Name` in it."""
-    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in PARTS}
+def made_in(tree: ast.AST, among: Collection[str]) -> set[str]:
+    """What is written as `optgen.Name` in it, of these names."""
+    return {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and node.attr in among}
 
 
 def test_every_spec_is_compared_with_what_owes_it_nothing() -> None:
@@ -167,11 +172,12 @@ def test_every_spec_is_compared_with_what_owes_it_nothing() -> None:
             found = {name.id for name in ast.walk(value) if isinstance(name, ast.Name)} & set(SPECS)
         assert found
         known |= found
-    known |= made_in(assigned(parsed("test_chain"), "CASES"))
-    for part, (module, test) in APART.items():
+    for module, table in CHAINS:
+        known |= made_in(assigned(parsed(module), table), PARTS)
+    for name, (module, test) in APART.items():
         functions = {node.name: node for node in parsed(module).body if isinstance(node, ast.FunctionDef)}
-        assert part in made_in(functions[test])
-        known.add(part)
+        assert name in made_in(functions[test], SPECS)
+        known.add(name)
     assert known >= set(SPECS), f"no independent source: {set(SPECS) - known}"
     assert known <= set(SPECS), f"no specs any more: {known - set(SPECS)}"
 

@@ -268,13 +268,13 @@ def test_a_changed_hyperparameter_holds_from_the_next_step(subject):
 def test_setting_a_hyperparameter_compiles_nothing(monkeypatch):
     p, opt = np.ones(3), optgen.ADAM()
     opt.step([p], [np.ones(3)])
-    monkeypatch.setattr(engine, "kernel_of", None)
+    monkeypatch.setattr(engine, "kernels_of", None)
     opt.eta, opt.beta, opt.eps = 0.5, (0.1, 0.2), 0.25
     opt.step([p], [np.ones(3)])
 
 
 def test_the_interpreter_needs_no_kernel(monkeypatch):
-    monkeypatch.setattr(engine, "kernel_of", None)
+    monkeypatch.setattr(engine, "kernels_of", None)
     p, opt = np.ones(3), optgen.ADAM(backend="interpreter")
     opt.step([p], [np.ones(3)])
     assert opt.backend == "interpreter"

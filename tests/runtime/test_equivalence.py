@@ -310,6 +310,7 @@ def test_ordinary_tensors_move_and_their_states_are_not_zero() -> None:
         before: Array = tensor.arrays["p"].array.copy()
         for array, placed in tensor.arrays.items():
             late = name == "AdaShift"  # it keeps ten gradients, and has had two
-            assert np.count_nonzero(placed.array) > 200 or late, f"{array} of {name}"
+            other = array in rule.element_states and array not in rule.stores  # which another phase writes
+            assert np.count_nonzero(placed.array) > 200 or late or other, f"{array} of {name}"
         compare(rule, kernel_of(name, "float32"), [tensor], values, steps=12)
         assert np.count_nonzero(tensor.arrays["p"].array != before) > 250, name
