@@ -150,7 +150,7 @@ def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]
 
 def _reports(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]:
     """Rows for the reports of a variant. The default one also lists those of the others, and whose they are."""
-    rules = compilation.rules if variant == 0 else compilation.rules[variant : variant + 1]
+    rules = compilation.rules if variant == 0 else compilation.rules[variant :: compilation.in_phase(0, 1)]
     for each, kept, formula in {each[0].name: each for rule in rules for each in summary.reports(rule)}.values():
         only = summary.only(each.name, [rule.reports for rule in rules], rules)
         yield (

@@ -154,9 +154,9 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
          f"starts as {text.expression(state.init)}", state.doc)
         for state in rule.states
     ] or [("none",)])  # fmt: skip
-    if rule.reports:
+    if reports := summary.reports(compilation.rules[_phases(compilation, variant)[-1][1]]):
         yield "\nReports"
-        yield Table([(each.name, formula, kept, each.doc) for each, kept, formula in summary.reports(rule)])
+        yield Table([(each.name, formula, kept, each.doc) for each, kept, formula in reports])
     if rule.evaluation:
         yield "\nEvaluation"
         yield Table([(text.formula(assign),) for assign in rule.evaluation])

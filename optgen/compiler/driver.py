@@ -180,9 +180,9 @@ def compile_file(path: Path) -> Compilation:
         if len(data) <= MOST_BYTES:
             raise OptgenError(f"{called}: expected a spec in UTF-8, got another byte at {error.start}") from None
     except (OSError, ValueError) as error:  # the latter for a name that no file can have here
-        hint = "give the path of a .toml file"
-        fault = error.strerror if isinstance(error, OSError) else error
-        raise OptgenError(f"{called}: expected a spec, got {fault}", hint=hint) from None
+        fault = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+        message = f"{called}: expected a spec, got an error: {fault[:1].lower()}{fault[1:]}"
+        raise OptgenError(message, hint="give the path of a .toml file") from None
     if len(data) > MOST_BYTES:
         raise OptgenError(f"{called}: expected a spec, got a file of more than {MOST_BYTES} bytes")
     # Two shipped rules may differ in nothing but capitals; their files do not.

@@ -8,7 +8,7 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
     input    = Input(name, extent, doc)                         what a step is given beside the gradient
-    report   = Report(name, value, extent, doc)                 what a step gives, and nobody keeps
+    report   = Report(name, value, extent, doc)                 what a step computes, and does not store
     assign   = Assign(target, value)                            target: a state, "p", or a new local name
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
@@ -104,8 +104,17 @@ class Interval:
         return above and below and (not self.whole or math.isinf(x) or x == math.floor(x))
 
     def __str__(self) -> str:
+        return f"{self._ends}{', whole' * self.whole}"
+
+    @property
+    def words(self) -> str:
+        """What is expected, in words for a message."""
+        return f"a whole number in {self._ends}" if self.whole else f"a value in {self._ends}"
+
+    @property
+    def _ends(self) -> str:
         ends = ("[" if self.low_closed else "(", "]" if self.high_closed else ")")
-        return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}{', whole' * self.whole}"
+        return f"{ends[0]}{self.low:g}, {self.high:g}{ends[1]}"
 
 
 @frozen

@@ -20,7 +20,9 @@ from ..names import canonical
 from .positions import span_at
 from .refusals import (
     ALLOWED,
+    EXTENT_BY_NAME,
     INSTEAD,
+    LAMBDA,
     OTHER_COMPARISONS,
     STATEMENT,
     WRONG_EXPRESSIONS,
@@ -132,9 +134,20 @@ class _Formula:
         if re.match(r"for\b", self.source):
             message = "expected a loop, `for name in values:`, with its formulas indented alike below it"
             self.fault_at(at, at + 1, message, "for example: for b in beta:")
+        elif word := re.search(r"^[^#\n]*?\b(lambda)\b", self.source, re.MULTILINE):
+            self.fault_at(*word.span(1), f"expected {what}, got `lambda`, a keyword of Python", LAMBDA)
         else:
             reason = reason.removesuffix(". Perhaps you forgot a comma?")
-            self.fault_at(at, at + 1, f"expected {what}: {reason}")
+            self.fault_at(at, at + 1, f"expected {what}: {reason}", self.said_by_index(at))
+
+    def said_by_index(self, at: int) -> str | None:
+        """What to write instead of a name with a subscript there, as in `β₁`; None if there is none."""
+        digits = re.match(r"[₀-₉]+", self.source[at:])
+        name = re.search(r"[^\W\d]\w*$", self.source[:at])
+        if digits is None or name is None:
+            return None
+        self.spec.unused.add(canonical(name[0]))
+        return f"write {name[0]}[{canonical(digits[0])}]"
 
     def statement(self, body: list[ast.stmt]) -> FormulaAst | LoopAst | None:
         first = body[0]
@@ -222,7 +235,8 @@ class _Formula:
     def number(self, node: ast.Constant) -> Term:
         value = node.value
         if isinstance(value, bool) or not isinstance(value, int | float):
-            return self.fault(node, f"expected {ALLOWED}; got {kind(value)}")
+            hint = f"without quotes: {value}" if isinstance(value, str) and value.isidentifier() else None
+            return self.fault(node, f"expected {ALLOWED}; got {kind(value)}", hint)
         try:
             real = float(value)
         except OverflowError:
@@ -273,7 +287,10 @@ class _Formula:
         if len(node.args) == 1 and isinstance(node.args[0], ast.GeneratorExp):
             return self.gathered(node.func.id, node, node.args[0])
         if node.keywords:
-            return self.fault(node, "expected arguments by position, got one by keyword")
+            name = node.func.id
+            by_extent = any(each.arg in EXTENT_BY_NAME for each in node.keywords)
+            hint = f"an extent is written last: {name}(x, row), {name}(x, column)" if by_extent else None
+            return self.fault(node, "expected arguments by position, got one by keyword", hint)
         if any(isinstance(arg, ast.Starred) for arg in node.args):
             return self.fault(node, "expected arguments one by one, got a starred one")
         span, args = self.span(node), tuple(map(self.term, node.args))

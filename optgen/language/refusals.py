@@ -13,8 +13,8 @@ from ..errors import Diagnostic, Span
 from .positions import span_at
 
 __all__ = [
-    "ALLOWED", "INSTEAD", "OTHER_COMPARISONS", "STATEMENT", "WRONG_EXPRESSIONS", "WRONG_OPERATORS", "kind",
-    "malformed_toml", "statement_kind",
+    "ALLOWED", "EXTENT_BY_NAME", "INSTEAD", "LAMBDA", "OTHER_COMPARISONS", "STATEMENT", "WRONG_EXPRESSIONS",
+    "WRONG_OPERATORS", "kind", "malformed_toml", "statement_kind",
 ]  # fmt: skip
 
 #: A word that begins a statement of Python; what to write instead, where there is something.
@@ -30,6 +30,8 @@ INSTEAD = {
 
 OTHER_COMPARISONS: dict[type[ast.cmpop], str] = {ast.Is: "is", ast.IsNot: "is not", ast.In: "in", ast.NotIn: "not in"}
 ALLOWED = "numbers, names, operators and functions"
+#: What other libraries call the extent of a reduction.
+EXTENT_BY_NAME = {"axis", "dim"}
 _BITS = "formulas are about real numbers"
 #: For each operator that is refused: its symbol, what is wrong, and what to do.
 WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
@@ -44,9 +46,10 @@ WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
     ast.LShift: ("<<", "has no meaning in a formula", _BITS),
     ast.RShift: (">>", "has no meaning in a formula", _BITS),
 }
+LAMBDA = "for a value write lam, or λ"
 WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
     ast.Attribute: ("an attribute (a dot)", "functions and names are written plainly: sqrt(v), not np.sqrt(v)"),
-    ast.Lambda: ("a lambda", None),
+    ast.Lambda: ("a lambda", LAMBDA),
     ast.NamedExpr: ("`:=`", "give the part a formula of its own, on the line before"),
     ast.ListComp: ("a comprehension", None),
     ast.SetComp: ("a comprehension", None),

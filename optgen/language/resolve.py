@@ -18,6 +18,7 @@ from .syntax import Invoke, Item, Name, PhaseAst, SpecAst, Term
 from .terms import names_in, subterms
 from .vocabulary import (
     CALLABLE,
+    CONSTANTS,
     FREE,
     GIVEN,
     GIVEN_TO_DRAWS,
@@ -188,10 +189,23 @@ class Resolver:
                         *checker.hypers, *checker.flags, *checker.inputs, *checker.states, *checker.targets,
                         *checker.given, *CALLABLE,
                     })  # fmt: skip
-                    if close := close_matches(name, known):
+                    if name in CONSTANTS:
+                        hint = f"there are no named constants: write {CONSTANTS[name]!r}"
+                    elif one := self.one_of_several(name):
+                        hint = f"write {one}"
+                    elif close := close_matches(name, known):
                         hint = f"did you mean {close[0]!r}?"
                 checker.hints[name] = hint
             self.fault(term.span, f"unknown name {term.spelled!r}", checker.hints[name])
+
+    def one_of_several(self, name: str) -> str:
+        """`beta1` as `beta[1]`, if that is one of the values of a hyperparameter; else nothing."""
+        stem = name.rstrip("0123456789")
+        hyper, index = self.scope.hypers.get(stem), name[len(stem) :]
+        if hyper is None or not hyper.vector or not index or not 1 <= int(index) <= len(hyper.default or ()):
+            return ""
+        self.use(stem)
+        return f"{stem}[{int(index)}]"
 
     def item(self, term: Item) -> Expr | None:
         if hyper := self.scope.hypers.get(term.name):

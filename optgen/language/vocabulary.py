@@ -5,6 +5,8 @@ In: nothing. Out: tables, for the whole wing.
 
 from __future__ import annotations
 
+import math
+
 from ..ir.compose import DELTA, GIVEN_GRADIENT, NEW
 from ..ir.expr import (
     GRADIENT,
@@ -102,6 +104,8 @@ SAID_AS = {
     "randn": "normal()", "rand": "uniform()", "random": "uniform()", "bernoulli": "1 if uniform() < q else 0",
     "mod": "a % b", "fmod": "a % b", "fabs": "abs(x)", "select": "a if condition else b",
 }  # fmt: skip
+#: What other languages have a name for, and formulas write out.
+CONSTANTS = {"pi": math.pi, "e": math.e}
 #: How many unknown names get a suggestion: to look for one takes long where a spec is nothing but faults.
 MOST_SUGGESTIONS = 50
 RENAME = "choose another name"

@@ -230,6 +230,14 @@ def given(each: Input) -> str:
 def only(name: str, parts: Sequence[Sequence[State | Report]], rules: Sequence[Rule]) -> str:
     """Which variants have a state or report, in words; empty if all have it. `parts`: those of each variant."""
     having = [name in {each.name for each in own} for own in parts]
+    last = phases(rules)[-1][1].start
+    if last and not any(having[:last]):  # a report
+        return ", ".join(filter(None, ["in the last phase", _whose(having[last:], rules[last:])]))
+    return _whose(having, rules)
+
+
+def _whose(having: Sequence[bool], rules: Sequence[Rule]) -> str:
+    """What the variants that have something share with no other, in words; empty if all have it."""
     if all(having):
         return ""
     for i, flag in enumerate(rules[0].flags):

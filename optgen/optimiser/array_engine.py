@@ -28,7 +28,7 @@ from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
 from .hyperparameters import Given
-from .inputs import arrays_of, expect_inputs, numbers_of
+from .inputs import arrays_of, expect_inputs, kind_of, numbers_of
 from .settings import Settings
 from .state import States, expect_fit, expect_number, new_slot, read_count, read_saved, read_state
 
@@ -374,5 +374,5 @@ def _named(params: Parameters) -> dict[str, Array]:
 
 def _listed(given: Any, what: str) -> list[Any]:
     if isinstance(given, np.ndarray) or not isinstance(given, Iterable):
-        raise ArrayError(f"expected a sequence of {what}, got {type(given).__name__}", hint="opt.step([p], [g])")
+        raise ArrayError(f"expected a sequence of {what}, got {kind_of(given)}", hint="opt.step([p], [g])")
     return list(given)

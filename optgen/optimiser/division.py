@@ -126,7 +126,7 @@ def _expect_busy(
         known = dict.fromkeys(name for p in params for name in p.names)
         words = dict.fromkeys(word for name in known for word in name.split("."))
         stem = pattern.strip("*.?") if isinstance(pattern, str) else ""
-        close = close_matches(stem, [*words, *known], most=3) if stem else []
+        close = close_matches(stem, words | known, most=3) if stem else []
         names = f"names are {listed_names(p.name for p in params)}"
         raise ArgumentError(message, hint=f"did you mean {' or '.join(map(repr, close))}?" if close else names)
 

@@ -102,7 +102,7 @@ def _real(hyper: Hyper, value: Any, index: int, when: str) -> float:
     if real not in within:
         name += f"[{index + 1}]" if len(set(hyper.ranges)) > 1 else ""
         what = f"{name}, {hyper.doc}" if hyper.doc else name
-        raise HyperparameterError(f"{what}: expected a value in {within}, got {real!r}{when}")
+        raise HyperparameterError(f"{what}: expected {within.words}, got {real!r}{when}")
     return real
 
 

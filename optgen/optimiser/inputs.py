@@ -21,7 +21,7 @@ from ..names import canonical
 from ..runtime.lacking import Lacking
 from .hyperparameters import suggestion
 
-__all__ = ["arrays_of", "expect_inputs", "numbers_of"]
+__all__ = ["arrays_of", "expect_inputs", "kind_of", "numbers_of"]
 
 
 #: What is in the place of a number that was not given.
@@ -38,7 +38,7 @@ def expect_inputs(
     expected
         The inputs of the rule that come as keywords.
     given
-        The keywords of a call, in any spelling.
+        The keywords of a call, in any spelling. One that is None is left out.
     call
         How a step is called, for messages.
 
@@ -48,7 +48,7 @@ def expect_inputs(
         For an input that the rule does not have. One that is missing is an error if its course reads it.
     """
     names = [each.name for each in expected]
-    found = {canonical(spelled): value for spelled, value in given.items()}
+    found = {canonical(spelled): value for spelled, value in given.items() if value is not None}
     for spelled in given:
         if canonical(spelled) not in names:
             meant = suggestion(spelled, names) if names else "; its steps take none"
@@ -83,6 +83,11 @@ def _number(what: str, value: Any) -> float:
     return real
 
 
+def kind_of(given: Any) -> str:
+    """What was given in the place of a list, in words for a message."""
+    return f"an array of shape {given.shape}" if isinstance(given, np.ndarray) else type(given).__name__
+
+
 def arrays_of(rule: Rule, given: Mapping[str, Any], grads: Sequence[Any], count: int) -> list[Any]:
     """The inputs that are an array for each of `count` parameters: one input after the other. The gradients are in the
     place of one that is missing. ArrayError for another number of arrays."""
@@ -92,6 +97,9 @@ def arrays_of(rule: Rule, given: Mapping[str, Any], grads: Sequence[Any], count:
         if each.extent == Extent.ELEMENT:
             value = given.get(each.name, unread)
             listed = list(value) if isinstance(value, Iterable) and not isinstance(value, np.ndarray) else None
+            if isinstance(value, np.ndarray):
+                expected = f"expected a list of {count} array{'s' * (count != 1)}, got {kind_of(value)}"
+                raise ArrayError(f"{rule.name}: {each.name}: {expected}", hint=f"{each.name}=[{each.name}]")
             if listed is None or len(listed) != count:
                 got = shown(value) if listed is None else f"{len(listed)}"
                 expected = f"expected an array for each of {count} parameters"

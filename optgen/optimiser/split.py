@@ -159,13 +159,14 @@ class ArraySplit:
         with self._lock:
             names, ps = self._found(params)
             gs = in_order(grads, names, "gradients")
-            arrays = {name: in_order(x, names, name) for name, x in inputs.items() if self._takes_arrays(name)}
+            taken = {name: x for name, x in inputs.items() if self._takes_arrays(name) and x is not None}
+            arrays = {name: in_order(x, names, name) for name, x in taken.items()}
             steps = []
             for line, opt in self._lines.items():
                 own = [i for i, name in enumerate(names) if self._of[name] == line]
                 if not own:
                     continue
-                given = {each.name: inputs[each.name] for each in opt.rule.inputs if each.name in inputs}
+                given = {each.name: inputs[each.name] for each in opt.rule.inputs if inputs.get(each.name) is not None}
                 given |= {name: [arrays[name][i] for i in own] for name in given.keys() & arrays.keys()}
                 run = partial(_step, line, opt, [ps[i] for i in own], [gs[i] for i in own], given)
                 steps.append((array_engine(opt).engine, run))
@@ -201,10 +202,13 @@ class ArraySplit:
 
     # ---- States ----
 
-    def state(self, p: Any) -> dict[str, Any]:
-        """The state of parameter `p`, as the rule of its line shows it."""
+    def state(self, p: Any = None) -> dict[str, Any]:
+        """The state of parameter `p`, as the rule of its line shows it; without one, what all parameters of a line have
+        together, as LINE/STATE."""
         with self._lock:
-            return self._line_of(p).state(p)
+            if p is not None:
+                return self._line_of(p).state(p)
+            return {f"{line}/{name}": x for line, opt in self._lines.items() for name, x in opt.state().items()}
 
     def report(self, p: Any = None) -> dict[str, Any]:
         """What the last step reports of parameter `p`, as the rule of its line does; without one, what that is of all

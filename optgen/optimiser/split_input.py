@@ -16,6 +16,7 @@ from ..runtime.phases import expect_one_phase
 from .array_engine import ArrayEngine
 from .base import Optimiser, engine_of
 from .division import SplitLine, listed_names
+from .inputs import kind_of
 
 __all__ = ["array_engine", "in_order", "listed_values", "named_arrays", "optimiser_of"]
 
@@ -74,7 +75,7 @@ def in_order(given: Any, names: Sequence[str], what: str) -> list[Any]:
 def listed_values(given: Any, what: str, count: int | None = None) -> list[Any]:
     if isinstance(given, np.ndarray) or not isinstance(given, Iterable):
         hint = "opt.step({'W': W}, {'W': g}), or opt.step([W], [g])"
-        raise ArrayError(f"expected a sequence or mapping of {what}, got {type(given).__name__}", hint=hint)
+        raise ArrayError(f"expected a sequence or mapping of {what}, got {kind_of(given)}", hint=hint)
     values = list(given)
     if count is not None and len(values) != count:
         raise ArrayError(f"expected {what} of {count} parameters, got {len(values)}")

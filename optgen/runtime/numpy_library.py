@@ -25,7 +25,7 @@ from .slots import owner_of
 
 __all__ = ["ArrayWays", "NumPyLibrary"]
 
-OF_EACH = "a step needs this input of every parameter"
+OF_EACH = "give one for every parameter; in a step whose formulas do not read it, leave out the whole input"
 ALL_OF_THEM = "give zeros: what depends on all parameters would be another number without this one"
 
 

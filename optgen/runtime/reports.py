@@ -1,4 +1,4 @@
-"""Reports: what the last step has computed and nobody keeps, read where the step has left it.
+"""Reports: what the last step has computed and does not store, read where the step has left it.
 
 In: the kernels of a step, or what the interpreter computed. Out: numbers and arrays by their names. A step costs
 nothing for them but what it computes; the next step puts others in their place.
@@ -24,6 +24,7 @@ from .bound import BoundKernels
 
 __all__ = ["Reports", "is_shared", "last_reports", "of_interpreter", "of_kernels"]
 
+_STEP_FIRST = "step first: opt.step(...), then opt.report()"
 #: The extents of which a tensor keeps several values, in the order in which they lie.
 _SEVERAL = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
 
@@ -76,7 +77,8 @@ def last_reports(last: Sequence[Reports] | None, rules: Sequence[Rule]) -> Seque
     """What the last step reports; StateError if there was none, and the rule would report something."""
     if last is None and any([rule.reports for rule in rules]):
         message = f"{rules[0].name}: expected a report of the last step, and there was none yet"
-        raise StateError(message, hint="step first: opt.step(...), then opt.report()")
+        hint = "no whole step yet: a report comes with its last phase" if rules[0].phases else _STEP_FIRST
+        raise StateError(message, hint=hint)
     return last or ()
 
 

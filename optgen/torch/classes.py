@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,7 @@ def adapted(
         return _class_of(core, naming, Adapter, __init__=_constructor(core, naming))
     settled = [flag for flag in naming_of(parent).flags if flag not in names] if parent is not Adapter else []
     naming = _torch_naming(compilation, module, TorchRule(theirs, settled), names)
-    return _class_of(core, naming, parent, theirs)
+    return _class_of(core, naming, parent, theirs, __init__=_numbers_alone(theirs))
 
 
 def _class_of(core: type, naming: Naming, *bases: type[Optimizer], **attributes: Any) -> type[Adapter]:
@@ -119,6 +120,24 @@ def of_spec(text: str, file: str) -> type[Adapter]:
 def _of_spec(text: str, file: str) -> Adapter:
     cls = of_spec(text, file)
     return cls.__new__(cls)
+
+
+def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
+    """PyTorch's own constructor. ArgumentError for a schedule, at which it fails."""
+    init: Callable[..., None] = theirs.__init__
+
+    @wraps(init)
+    def __init__(self: Adapter, *args: Any, **kwargs: Any) -> None:
+        try:
+            init(self, *args, **kwargs)
+        except TypeError:
+            given = dict(zip(list(inspect.signature(theirs).parameters), args, strict=False)) | kwargs
+            for name, value in given.items():
+                if name != "params" and any(map(callable, value if isinstance(value, tuple | list) else [value])):
+                    raise ArgumentError(f"{theirs.__name__}, {name}: {NO_SCHEDULE}", hint=SCHEDULERS) from None
+            raise
+
+    return __init__
 
 
 def _constructor(core: Any, naming: Naming) -> Callable[..., None]:

@@ -88,5 +88,5 @@ def expect_like(rule: Rule, what: str, p: torch.Tensor, inputs: Sequence[Any]) -
         if not isinstance(x, torch.Tensor):
             raise _no_tensor(rule, what, name, shown(x))
         if x.shape != p.shape or x.dtype is not p.dtype or x.layout is not torch.strided:
-            expected, got = f"{tuple(p.shape)}, {p.dtype}", f"{tuple(x.shape)}, {x.dtype}, {x.layout}"
-            raise ArrayError(f"{what}: {name}: expected a dense tensor as the parameter, {expected}, got {got}")
+            expected, got = f"of shape {tuple(p.shape)} and {p.dtype}", f"{tuple(x.shape)}, {x.dtype}, {x.layout}"
+            raise ArrayError(f"{what}: {name}: expected a dense tensor like its parameter, {expected}, got {got}")

@@ -36,6 +36,11 @@ NO_SCHEDULE = "expected a number, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
 #: Parts of chains that do what a rule does not, by what groups call it: behind the rule, and before it.
 _PARTS = {"lr": "..., optgen.Descent({0})", "weight_decay": "optgen.WeightDecay({0}), ..."}
+#: What else helps, or what else there is to know.
+_BESIDES = {
+    "lr": "or, in a spec of your own, call the learning rate eta",
+    "weight_decay": "there it passes through the moments (L2); behind the rule it is decoupled, not multiplied by lr",
+}
 
 
 #: What each group has hyperparameters for: None stands for the machine epsilon of these.
@@ -247,7 +252,7 @@ def expect_absent(naming: Naming, given: Mapping[str, Any], where: str) -> None:
         if not isinstance(value, numbers.Real) or value != nothing:
             part = _PARTS[key].format(shown(value))
             message = f"{where}, {key}: expected {nothing:g}, since {naming.name} has none, got {shown(value)}"
-            raise ArgumentError(message, hint=f"give it one: optgen.torch.chain(params, {part})")
+            raise ArgumentError(message, hint=f"give it one: optgen.torch.chain(params, {part}); {_BESIDES[key]}")
 
 
 def expect_group(naming: Naming, group: Mapping[str, Any], i: int) -> None:

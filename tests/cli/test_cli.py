@@ -770,7 +770,8 @@ def test_a_rule_that_is_not_there_is_refused_with_close_names() -> None:
 
 
 def test_a_spec_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    assert "nowhere.toml: expected a spec, got No such file" in refused("show", tmp_path / "nowhere.toml")
+    path = tmp_path / "nowhere.toml"
+    assert f"{path}: expected a spec, got an error: no such file or directory" in refused("show", path)
 
 
 def test_a_spec_with_faults_is_shown_with_its_faults(mine: Path) -> None:
@@ -809,7 +810,7 @@ def test_check_prints_all_faults_of_all_specs_as_a_compiler_does(mine: Path, tmp
     ]  # fmt: skip
     assert lines[1:3] == ['  3 | sumary = "A rule of one\'s own."', "    | ^^^^^^"]
     assert f"{mine}: ok" in lines
-    assert f"{missing}: expected a spec, got No such file or directory" in lines
+    assert f"{missing}: expected a spec, got an error: no such file or directory" in lines
     assert result.stderr == "error: faults in 2 of 3 specs\n"
 
 

@@ -132,7 +132,7 @@ def test_an_unknown_rule_is_refused(name):
 
 
 def test_a_file_that_is_no_spec_is_refused_by_its_path(tmp_path):
-    with pytest.raises(errors.OptgenError, match=r"nothing\.toml: expected a spec, got No such file"):
+    with pytest.raises(errors.OptgenError, match=r"nothing\.toml: expected a spec, got an error: no such file"):
         driver.compile_file(tmp_path / "nothing.toml")
     (tmp_path / "latin.toml").write_bytes('name = "Café"'.encode("latin-1"))
     with pytest.raises(errors.OptgenError, match="expected a spec in UTF-8, got another byte at 11"):

@@ -158,7 +158,7 @@ def test_a_broken_spec_lists_its_faults(spec):
 
 
 def test_a_file_that_is_not_there(tmp_path):
-    with pytest.raises(optgen.OptgenError, match=r"nothing\.toml: expected a spec, got No such file"):
+    with pytest.raises(optgen.OptgenError, match=r"nothing\.toml: expected a spec, got an error: no such file"):
         optgen.load(tmp_path / "nothing.toml")
     with pytest.raises(optgen.OptgenError, match="expected a spec"):
         optgen.load(tmp_path)
@@ -242,7 +242,7 @@ def test_files_and_folders_may_have_any_name(name: bytes, locale: dict[str, str]
         capture_output=True,
     )
     assert done.returncode == 0, done.stderr
-    assert b"expected a spec, got No such file" in done.stdout
+    assert b"expected a spec, got an error: no such file" in done.stdout
     assert b"Unicode" not in done.stderr
 
 

@@ -77,7 +77,7 @@ def test_a_line_by_shape_may_take_nothing() -> None:
         ({"rest": 1, "rest_names": 3}, "rest_names: expected patterns of names, got 3", "a function"),
         ({"rest": 1, "rest_names": ("", "a")}, "expected patterns of names, got ''", "a function"),
         ({"rest": 1, "rest_names": "embde"}, "pattern 'embde', got none", "did you mean 'embed'"),
-        ({"rest": 1, "rest_names": "*.bais"}, "pattern '*.bais', got none", "did you mean 'bias'"),
+        ({"rest": 1, "rest_names": "*.bais"}, "pattern '*.bais', got none", "did you mean 'bias'?"),
         ({"rest": 1, "rest_names": lambda name, p: False}, "got none", "names are embed.weight"),
         (
             {"a": 1, "a_names": "*", "rest": 2, "rest_names": "embed"},

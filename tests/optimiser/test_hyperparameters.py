@@ -204,7 +204,8 @@ def test_a_value_out_of_range_is_refused_by_name_and_range(rule, hyper, bad):
         setattr(opt, hyper.name, given)
     for message in (str(made.value), str(assigned.value)):
         assert message.startswith(hyper.name)
-        assert str(hyper.ranges[-1]) in message
+        assert str(hyper.ranges[-1]).removesuffix(", whole") in message
+        assert ("a whole number in" in message) is hyper.ranges[-1].whole
         assert hyper.doc in message
     assert repr(opt) == before
 
@@ -509,7 +510,7 @@ def test_a_whole_number_is_asked_for_where_one_is_needed(name):
     cls = getattr(optgen, name)
     (name,) = [hyper.name for hyper in cls().rule.hypers if "whole" in hyper.range]
     assert getattr(cls(**{name: 3}), name) == getattr(cls(**{name: 3.0}), name) == 3
-    with pytest.raises(HyperparameterError, match=r"expected a value in \[1, inf\), whole, got 2\.5"):
+    with pytest.raises(HyperparameterError, match=r"expected a whole number in \[1, inf\), got 2\.5"):
         cls(**{name: 2.5})
 
 

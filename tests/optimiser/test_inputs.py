@@ -199,8 +199,12 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         "Both: hessian: expected an array for each of 2 parameters, got 1",
     ),
     "an array for a list": (
-        {"hessian": H[0], "loss": 1.0, "other": H}, ArrayError, "hessian: expected an array for each of 2 parameters",
+        {"hessian": H[0], "loss": 1.0, "other": H}, ArrayError,
+        r"hessian: expected a list of 2 arrays, got an array of shape \(3,\)\n  hint: hessian=\[hessian\]",
     ),
+    "None for a list": ({"hessian": None, "loss": 1.0, "other": H}, ArgumentError, "expected the input 'hessian'"),
+    "None for a number": ({"hessian": H, "loss": None, "other": H}, ArgumentError, "expected the input 'loss'"),
+    "None for what is unknown": ({"hessian": H, "loss": 1.0, "other": H, "x": None}, ArgumentError, "unknown input"),
     "a number for a list": ({"hessian": 3, "loss": 1.0, "other": H}, ArrayError, "an array for each of 2 .* got 3"),
     "another shape": (
         {"hessian": [np.ones(3), np.ones(3)], "loss": 1.0, "other": H}, ArrayError,
@@ -214,7 +218,8 @@ BAD: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         {"hessian": [[1, 2, 3], np.ones(2)], "loss": 1.0, "other": H}, ArrayError, "hessian 0: expected a NumPy array",
     ),
     "None for an array": (
-        {"hessian": [None, np.ones(2)], "loss": 1.0, "other": H}, ArrayError, "hessian 0: expected an array, got None",
+        {"hessian": [None, np.ones(2)], "loss": 1.0, "other": H}, ArrayError,
+        "hessian 0: expected an array, got None\n.*leave out the",
     ),
     "a number that is text": ({"hessian": H, "loss": "1", "other": H}, ArgumentError, "loss: expected a number, g"),
     "a truth": ({"hessian": H, "loss": True, "other": H}, ArgumentError, "loss: expected a number, got True"),

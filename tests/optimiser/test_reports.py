@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import optgen
+from optgen.cli import markdown, pages
 from optgen.compiler import driver
 from optgen.errors import StateError
 from optgen.frozen import replace
@@ -132,6 +133,49 @@ def test_there_is_no_report_before_a_step_none_of_others_and_none_of_a_step_that
     assert alone.report(W)["trust_ratio"] > 0
     with pytest.raises(StateError, match="expected a parameter of the last step"):
         alone.report(V)
+
+
+PHASES = """
+name = "Phases"
+[flags]
+more = { default = false }
+[update.first]
+formulas = "p = p + g"
+[update.second]
+formulas = "delta = g"
+[report]
+norm = { value = "norm(g)", doc = "of the second gradient" }
+most = { value = "max(g)", when = "more" }
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_report_of_phases_comes_with_the_last_one(backend: str) -> None:
+    opt, W = classes.module_class(driver.compile_text(PHASES, "phases.toml"))(backend=backend), np.ones(4)
+    for step in (1.0, 2.0):
+        if step == 1.0:
+            opt.step([W], [W / 2])
+            with pytest.raises(StateError, match="no whole step yet: a report comes with its last phase"):
+                opt.report(W)
+        else:
+            opt.step([W], [7 * W])
+            assert opt.report(W) == {"norm": 2.0}  # still that of the step before
+        opt.step([W], [np.full(4, step)])
+        assert opt.report(W) == {"norm": 2 * step}
+
+
+def test_the_words_about_a_report_of_phases() -> None:
+    compilation = driver.compile_text(PHASES, "phases.toml")
+    for variant, reports in enumerate((["norm"], ["norm", "most"])):
+        blocks = [*pages.show(compilation, variant)]
+        table = blocks[blocks.index("\nReports") + 1]
+        assert isinstance(table, pages.Table)
+        assert [row[0] for row in table.rows] == reports
+    assert "| in the last phase, only with more=True |" in markdown.page(compilation, 0)
+    assert markdown.page(compilation, 1).count("| in the last phase |") == 2
+    doc = classes.module_class(compilation).__doc__
+    assert doc is not None
+    assert "norm: of the second gradient; one number, ‖g‖; in the last phase\n" in doc
 
 
 def test_a_rule_without_reports_reports_nothing() -> None:

@@ -158,6 +158,13 @@ def test_each_line_is_given_the_inputs_that_it_takes() -> None:
         opt.step(params, gs, hessian=hessian)
     with pytest.raises(ArgumentError, match="got 'lss', which none does"):
         opt.step(params, gs, loss=1.0, hessian=hessian, lss=1.0)
+    assert opt.step(params, gs, loss=1.0, hessian=None)  # in its second step Sophia does not read it
+    with pytest.raises(ArgumentError, match=r"expected the input 'loss'"):
+        opt.step(params, gs, loss=None, hessian=hessian)
+    with pytest.raises(ArgumentError, match="got 'lss', which none does"):
+        opt.step(params, gs, loss=1.0, lss=None)
+    with pytest.raises(ArrayError, match=r"expected a sequence or mapping of hessian, got an array of shape \(3,\)"):
+        opt.step(params, gs, loss=1.0, hessian=np.ones(3))
 
 
 def test_a_line_may_be_a_chain_whose_norm_is_of_the_line() -> None:
@@ -166,6 +173,14 @@ def test_a_line_may_be_a_chain_whose_norm_is_of_the_line() -> None:
     opt.step(params, arrays(1))
     chain(ClipGlobalNorm(0.1), Descent(1.0)).step([twins["W"], twins["V"]], [arrays(1)["W"], arrays(1)["V"]])
     assert np.array_equal(params["W"], twins["W"])
+
+
+def test_states_of_all_parameters_go_by_their_line() -> None:
+    params = arrays()
+    opt = split(params, matrices=ADAM(), rest=chain(optgen.LossScale(), Descent(1.0)))
+    assert opt.state() == {"rest/scale": 65536, "rest/good": 0}
+    opt.step(params, arrays(1))
+    assert opt.state() == {"rest/scale": 65536, "rest/good": 1}
 
 
 def test_reports_go_by_their_line() -> None:
@@ -388,7 +403,7 @@ def test_a_shape_that_a_rule_does_not_step_is_refused_at_once(tmp_path: Path) ->
     [
         (lambda own: own | {"W": own["V"], "V": own["W"]}, None, ArgumentError, "the parameter 'W' under its name"),
         (lambda own: [np.zeros(3)], lambda own: [np.zeros(3)], ArrayError, "expected one of this split"),
-        (lambda own: own["W"], None, ArrayError, "expected a sequence or mapping of parameters, got ndarray"),
+        (lambda own: own["W"], None, ArrayError, "expected a sequence or mapping of parameters, got an array of shape"),
         (None, lambda own: {"W": own["W"]}, ArgumentError, "expected gradients of W, V, b, c, got those of W"),
         (None, lambda own: [own["W"]], ArrayError, "expected gradients of 4 parameters, got 1"),
     ],

@@ -14,6 +14,7 @@ import textwrap
 import threading
 import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -244,6 +245,31 @@ def test_a_schedule_of_optgen_is_refused_with_what_to_use() -> None:
         optim.ADAM(params, lr=optgen.cosine(0.1, steps=10))
     with pytest.raises(ArgumentError, match="lr_scheduler"):
         optim.chain(params, optgen.ClipNorm(1.0), optgen.ADAM(eta=optgen.cosine(0.1, steps=10)))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_schedule_of_optgen_is_refused_by_the_rules_of_pytorch_too(name: str) -> None:
+    params, schedule = parameters(shapes=SMALL), optgen.cosine(0.1, steps=10)
+    for args, keywords in (((), {"lr": schedule}), ((schedule,), {})):
+        with pytest.raises(ArgumentError, match=f"{name}, lr: expected a number, got a schedule.*\n.*lr_scheduler"):
+            getattr(optim, name)(params, *args, **keywords)
+    with pytest.raises(TypeError, match="bogus"):
+        getattr(optim, name)(params, bogus=1)
+
+
+def test_a_schedule_among_betas_is_refused_and_a_model_is_none() -> None:
+    with pytest.raises(ArgumentError, match="Adam, betas: expected a number, got a schedule"):
+        optim.Adam(parameters(shapes=SMALL), betas=(optgen.cosine(0.9, steps=10), 0.99))
+    with pytest.raises(TypeError, match="not iterable"):
+        optim.Adam(torch.nn.Linear(2, 2))
+
+
+@pytest.mark.parametrize(("key", "hint"), [("lr", "call the learning rate eta"), ("weight_decay", "it is decoupled")])
+def test_what_a_rule_has_not_comes_with_what_to_do(key: str, hint: str, tmp_path: Path) -> None:
+    spec = tmp_path / "own.toml"
+    spec.write_text('name = "Own"\n[hyperparameters]\nr = { default = 0.1 }\n[update]\nformulas = "delta = r*g"\n')
+    with pytest.raises(ArgumentError, match=f"Own, {key}: expected .*\n.*{hint}"):
+        optim.load(spec)(parameters(shapes=SMALL), **{key: 0.5})
 
 
 # ---- Groups and hyperparameters ----
