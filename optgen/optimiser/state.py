@@ -255,7 +255,9 @@ def read_count(where: str, given: object) -> int:
 def read_state(name: str, given: object, kept: Array) -> Array:
     """A copy of what takes the place of a state; StateError unless it is of the same shape and dtype, or a number for a
     single one."""
-    if kept.shape == () and isinstance(given, numbers.Real) and not isinstance(given, bool | np.generic):
+    if isinstance(given, np.generic):  # what comes of arithmetic with an array of one number
+        given = np.asarray(given)
+    elif kept.shape == () and isinstance(given, numbers.Real) and not isinstance(given, bool):
         given = np.array(float(given))
     _expect_array("", name, given, kept.shape, str(kept.dtype))
     return np.array(given)

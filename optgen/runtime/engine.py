@@ -139,7 +139,7 @@ class StepEngine:
                 else:
                     run = self._run_with_others if plan.others else self._run_kernels
                     counts = run(plan, params, inputs, numbers)
-                if not counts:
+                if not counts or not (self._new or self.phases or self.reports is None):
                     self.reports = []
             finally:
                 self._stepping = False

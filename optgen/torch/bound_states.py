@@ -69,10 +69,12 @@ class BoundTensors:
         return SmallStates(counts, states, runtime().path, TensorLibrary.reader) if counts or states else None
 
     def are_of(self, slots: Sequence[TensorSlot]) -> bool:
+        """Whether these are the states of those slots. If they are, and other lists have changed them, the clock is no
+        longer whole."""
         found = [x for slot in slots for x in slot.arrays.values()], [x for own in self._own for x in own.tensors]
         entries = [slot.kept for slot in slots], [slot.kept for slot in self._slots]
         alike = all([len(one) == len(other) and all(map(is_, one, other)) for one, other in (found, entries)])
-        return alike and self._guard.rebind(self._memory, None)
+        return alike and self.fits()
 
     def arrays(self, i: int, names: Sequence[str]) -> list[Array]:
         return [self._own[i].arrays[name] for name in names]

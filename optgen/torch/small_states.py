@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..errors import StateError
 from ..runtime.addresses import address_of
 from ..runtime.arrays import Array
 from ..runtime.guard import Reader
@@ -53,11 +54,15 @@ class SmallState:
     def hold(self, x: torch.Tensor, *, readable: bool) -> None:
         """Read a tensor, and from now on read and write it. `readable`: whether the runtime can look at tensors."""
         x, array = local(x), self.array
+        values = _values(x)
+        if values.shape != array.shape:
+            hint = "the states of an optimiser keep their shapes"
+            raise StateError(f"expected a state of shape {array.shape}, got {tuple(values.shape)}", hint=hint)
         plain = readable and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
         wide = x.dtype is torch.float64
         self.row = _ROW(id(x), x.data_ptr(), address_of(array), array.size, wide) if plain else b""
         self.tensor = x
-        array[...] = _values(x)
+        array[...] = values
 
 
 class SmallStates:

@@ -286,3 +286,45 @@ def test_a_split_takes_rules_of_one_phase(rule: str) -> None:
     line = ot.BSAM.options() if rule == "options" else optgen.chain(optgen.SAM(), optgen.SGD(0.1))
     with pytest.raises(ArgumentError, match=r"split: rest: expected a rule whose step takes one gradient, got .*SAM"):
         ot.split(model_of(), rest=line)
+
+
+@pytest.mark.parametrize("rule", [optgen.ADAM, optgen.AdamMini])
+def test_lists_that_change_count_and_keep_states_as_one_list_does(rule: Any) -> None:
+    """Also where the plan of a list is made anew: for gradients laid out otherwise, or since others took its room."""
+    params = [torch.nn.Parameter(torch.full((4, 3), 1.0 + i)) for i in range(6)]
+    alone = [torch.nn.Parameter(p.detach().clone()) for p in params]
+    opt = ot.chain(params, optgen.SAM(0.05), rule(0.01))
+    others = [ot.chain([p], optgen.SAM(0.05), rule(0.01)) for p in alone]
+    for i, p in enumerate(alone):  # the norm of SAM is of all gradients: of one only, whatever the list is
+        p.grad = torch.zeros(4, 3) if i else torch.ones(4, 3)
+    lists = [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4], [0, 1, 2, 3, 5], [0, 2, 4], [0, 1, 2, 3, 4], [0, 1], [0], [0], [0, 1]]
+    for n, chosen in enumerate(lists):
+        for phase in ("ascend", "descend"):
+            for i, p in enumerate(params):
+                value = torch.ones if i == 0 else torch.zeros
+                grad = value(3, 4).t() if n == len(lists) - 1 else value(4, 3)
+                p.grad = grad if i in chosen else None
+            opt.step(phase=phase)
+            for i in chosen:
+                others[i].step(phase=phase)
+    for p, own, other in zip(params, alone, others, strict=True):
+        assert torch.equal(p, own)
+        for name, value in other.state[own].items():
+            assert torch.equal(opt.state[p][name], value), name
+
+
+def test_a_small_state_of_another_shape_is_refused_in_every_list() -> None:
+    params = [torch.nn.Parameter(torch.ones(64, 2)) for _ in range(2)]
+    opt = ot.AdamMini(params, lr=0.1)
+    for p in params:
+        p.grad = torch.ones(64, 2)
+    opt.step()
+    memory = torch.zeros(256, dtype=torch.float64)
+    opt.state[params[0]]["v"].data = memory[:2]
+    before = params[0].detach().clone()
+    for left_out in (None, 1):
+        params[1].grad = None if left_out else torch.ones(64, 2)
+        with pytest.raises(StateError, match="expected a state of shape"):
+            opt.step()
+    assert not memory.any()
+    assert torch.equal(params[0], before)

@@ -63,9 +63,10 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
         (spec.stem, rule, sweeps_of(low)) for spec in specs for rule, low in zip(spec.rules, spec.lowered, strict=True)
     ]
     lines = [f"const optgen_kernel *{spec.stem}_kernels(void);" for spec in specs]
-    kept = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN)
+    # Blocks are rows to a kernel.
+    kept = (Extent.TENSOR,), (Extent.MATRIX,), (Extent.ROW, Extent.BLOCK), (Extent.COLUMN,)
     rows = [
-        f'{{ {stem}_kernels, "{rule.variant}", {", ".join(str(len(plan.small(extent))) for extent in kept)} }},'
+        f'{{ {stem}_kernels, "{rule.variant}", {", ".join(str(sum(len(plan.small(e)) for e in es)) for es in kept)} }},'
         for stem, rule, plan in names
     ]
     (folder / "rules.h").write_text("\n".join([*lines, "static const rule rules[] = {", *rows, "};", ""]))
