@@ -309,7 +309,7 @@ def readonly(a):
 FAULTS = [
     (lambda ps, gs, opt: (ps, gs[:-1]), "expected a gradient for each of 3 parameters, got 2"),
     (lambda ps, gs, opt: (ps[:-1], gs), "expected a gradient for each of 2 parameters, got 3"),
-    (lambda ps, gs, opt: (ps[0], gs), "expected a sequence of parameters, got ndarray"),
+    (lambda ps, gs, opt: (ps[0], gs), "expected a sequence of parameters, got an array of shape"),
     (lambda ps, gs, opt: (ps, 3), "expected a sequence of gradients, got int"),
     (lambda ps, gs, opt: (ps, [gs[0], None, gs[2]]), "gradient 1: expected an array, got None"),
     (lambda ps, gs, opt: (ps, [gs[0], [1.0], gs[2]]), "gradient 1: expected a NumPy array, got a list"),

@@ -945,7 +945,7 @@ def test_a_group_without_parameters_is_saved_and_loaded():
 @pytest.mark.parametrize(
     ("params", "error", "message"),
     [
-        (lambda ps: ps[0], ArrayError, "expected a sequence of parameters, got ndarray"),
+        (lambda ps: ps[0], ArrayError, "expected a sequence of parameters, got an array of shape"),
         (lambda ps: 3, ArrayError, "expected a sequence of parameters, got int"),
         (lambda ps: [ps[0], None], ArrayError, "parameter 1: expected a NumPy array or param"),
         (

@@ -117,7 +117,7 @@ REFUSED: dict[str, tuple[list[Any], list[Any], str, str]] = {
     "fewer gradients": ([ones(2), ones(2)], [ones(2)], "expected a gradient for each of 2 parameters, got 1", ""),
     "more gradients": ([ones(2)], [ones(2), ones(2)], "expected a gradient for each of 1 parameters, got 2", ""),
     "an array for the list of parameters": (
-        ones(2, 2), [ones(2)], "expected a sequence of parameters, got ndarray", "opt.step([p], [g])"),
+        ones(2, 2), [ones(2)], "expected a sequence of parameters, got an array of shape (2, 2)", "opt.step([p], [g])"),
     "the parameter as its gradient": ([_A], [_A], f"{_APART} the parameter and the gradient", _COPY),
     "a gradient that lies in part on the parameter": (
         [_A[:12]], [_A[8:]], f"{_APART} the parameter and the gradient", _COPY),
