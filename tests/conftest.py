@@ -31,6 +31,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         case = getattr(item, "callspec", None)
         if case and item.path.stem != "test_library_collection" and COLLECTED & set(re.findall(r"\w+", case.id)):
             item.add_marker(pytest.mark.slow)
+    # What takes longest goes first: at the end of a run, one process would do it alone.
+    items.sort(key=lambda item: item.path.stem != "test_sanitizers")
 
 
 @pytest.fixture(autouse=True, scope="module")
