@@ -22,7 +22,7 @@ from ..errors import ArgumentError, StateError, excerpt, shown
 from ..optimiser.division import Named, SplitLine, divided, in_line, line_of, lines_of, listed_names
 from ..runtime.interrupts import undisturbed
 from ..runtime.together import step_together
-from .checkpoint import OF_ALL, expect_layout, fitting
+from .checkpoint import OF_ALL, expect_layout, fitting, state_dict_with
 from .lines import LINE, RULE, inputs_of_lines, options_of, respell_momentum, shared_defaults, step_line
 from .named import group_of, parameters_by_name
 from .optimizer import Adapter, engine_of, naming_of
@@ -248,12 +248,7 @@ class Split(Optimizer):
         """As PyTorch's: the states of each parameter by its number, and the groups, which name line and rule."""
         with self._lock:
             self._current()
-            handle = self.register_state_dict_post_hook(_name_rules, prepend=True)  # before those of the caller
-            try:
-                saved: dict[str, Any] = super().state_dict()
-            finally:
-                handle.remove()
-        return saved
+            return state_dict_with(super().state_dict, self, _name_rules)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` of a split with these lines gave.
