@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Sequence
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
-from ..ir.reading import inputs_read
+from ..ir.reading import InputsRead, inputs_read
 from ..ir.rule import Rule
 from .array_library import ParameterSlot
 
@@ -44,14 +44,19 @@ def refuse_read(lacking: Sequence[Lacking], steps: Sequence[tuple[int, int, Rule
     """
     names = frozenset(each.name for each in lacking)
     numbers = {id(step[2]): _numbers(step[2]) for step in steps}
-    seen: dict[object, frozenset[str]] = {}  # what parameters that are alike read
-    for identity, place, rule, values, slot in steps:
+    seen: dict[object, InputsRead] = {}  # what parameters that are alike read
+    reads = []
+    for _, _, rule, values, slot in steps:
         states = {name: float(slot.arrays[name]) for name in numbers[id(rule)]}
         key = id(rule), id(values), slot.t, *states.values()
         if key not in seen:
             seen[key] = inputs_read(rule, values, slot.t + 1, states, names)
-        for each in lacking if seen[key] else ():
-            if each.name in seen[key] and (each.of is None or identity in each.of):
+        reads.append(seen[key])
+    shared = frozenset[str]().union(*(each.shared for each in seen.values()))
+    for (identity, place, *_), read in zip(steps, reads, strict=True):
+        needed = read.own | (shared & read.given)
+        for each in lacking if needed else ():
+            if each.name in needed and (each.of is None or identity in each.of):
                 raise each.error(place)
 
 
