@@ -228,21 +228,24 @@ class Split(Optimizer):
 
     def set_state(self, p: torch.Tensor, /, **values: Any) -> None:
         """Set states of parameter `p`, or its count `step`, by hand, as the rule of its line does."""
-        for member in self._current().values():
-            if any([p is q for group in member.param_groups for q in group["params"]]):
-                member.set_state(p, **values)
-                return
+        with self._lock:
+            for member in self._current().values():
+                if any([p is q for group in member.param_groups for q in group["params"]]):
+                    member.set_state(p, **values)
+                    return
         raise ArgumentError(f"expected a parameter of this split, got another {type(p).__name__}")
 
     def state_of_all(self) -> dict[str, float]:
         """The states that all parameters of a line have together, as LINE/STATE, in numbers."""
-        members = self._current().items()
-        return {f"{line}/{name}": value for line, m in members for name, value in m.state_of_all().items()}
+        with self._lock:
+            members = self._current().items()
+            return {f"{line}/{name}": value for line, m in members for name, value in m.state_of_all().items()}
 
     def report(self) -> dict[str, Any]:
         """What the last step reports, as each rule does, with the name of its line in front: `rest/grad_norm`."""
-        members = self._current().items()
-        return {f"{line}/{name}": value for line, m in members for name, value in m.report().items()}
+        with self._lock:
+            members = self._current().items()
+            return {f"{line}/{name}": value for line, m in members for name, value in m.report().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups, which name line and rule."""

@@ -352,3 +352,20 @@ def test_a_parameter_needs_a_tensor_that_goes_into_a_value_of_all(tmp_path: Path
     b.h = torch.zeros(2)
     opt.step()
     assert torch.equal(W, torch.full((2, 2), 1 - 2.0))
+
+
+def test_what_kernels_refuse_is_refused_before_the_interpreter_writes() -> None:
+    """A parameter of 16 bits is stepped by the interpreter, beside one that is not."""
+    ps = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))]
+    opt = ot.Sophia(ps, lr=0.1, k=2)
+    for _ in range(2):
+        for p in ps:
+            p.grad, p.hessian = torch.ones_like(p), torch.ones_like(p)
+        opt.step()
+    before = [p.detach().clone() for p in ps]
+    del ps[0].hessian
+    with pytest.raises(ArrayError, match="parameter 0: Sophia takes hessian"):
+        opt.step()
+    for p, was in zip(ps, before, strict=True):
+        assert torch.equal(p, was)
+        assert int(opt.state[p]["step"]) == 2
