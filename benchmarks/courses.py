@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,8 @@ from rich.table import Table
 import optgen
 from optgen.compiler.driver import compile_text
 from optgen.optimiser.classes import module_class
+
+from .measure import in_turns
 
 TURN = 10
 REPEATS = 15
@@ -105,15 +107,12 @@ def measure() -> Iterator[dict[str, Any]]:
     for title, shapes in SHAPES.items():
         grads = [rng.standard_normal(shape, dtype=np.float32) for shape in shapes]
         for name, make in CONTESTANTS.items():
-            opts = [make(1), make(TURN)]
-            worlds = [[rng.standard_normal(shape, dtype=np.float32) for shape in shapes] for _ in opts]
-            times: list[list[float]] = [[], []]
-            for _ in range(REPEATS + 1):  # the first turn binds
-                for opt, params, known in zip(opts, worlds, times, strict=True):
-                    known.append(turn(opt, params, grads))
-            always, seldom = (statistics.median(each[1:]) / TURN for each in times)
-            ratio = statistics.median(b / a for a, b in zip(*(each[1:] for each in times), strict=True))
-            yield {"name": name, "shapes": title, "always": always, "seldom": seldom, "ratio": ratio}
+            turns = [
+                partial(turn, make(every), [rng.standard_normal(shape, dtype=np.float32) for shape in shapes], grads)
+                for every in (1, TURN)
+            ]
+            always, seldom, ratio = in_turns(*turns, REPEATS)
+            yield {"name": name, "shapes": title, "always": always / TURN, "seldom": seldom / TURN, "ratio": ratio}
 
 
 def main() -> None:

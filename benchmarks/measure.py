@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["PAUSE", "ROUNDS", "interleaved", "ratio", "summary"]
+__all__ = ["PAUSE", "ROUNDS", "in_turns", "interleaved", "ratio", "summary"]
 
 #: Odd, so that the median is one of the values.
 ROUNDS = 11
@@ -60,6 +60,14 @@ def interleaved(
                 step()
             times[name].append((time.perf_counter() - start) / calls[name])
     return times
+
+
+def in_turns(first: Callable[[], float], second: Callable[[], float], rounds: int) -> tuple[float, float, float]:
+    """The median seconds that each of two calls says of itself, and the median of second ÷ first within a round. A
+    round before the others binds what is stepped, and is not counted."""
+    pairs = [(first(), second()) for _ in range(rounds + 1)][1:]
+    ours, others = (list(times) for times in zip(*pairs, strict=True))
+    return statistics.median(ours), statistics.median(others), ratio(others, ours)
 
 
 def _calls(step: Callable[[], object]) -> int:

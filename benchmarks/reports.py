@@ -13,9 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,8 @@ import optgen
 from optgen.compiler.catalogue import shipped_spec
 from optgen.compiler.driver import compile_text
 from optgen.optimiser.classes import module_class
+
+from .measure import in_turns
 
 TURN = 4
 REPEATS = 15
@@ -82,15 +84,9 @@ def measure() -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
     grads = [rng.standard_normal(SHAPE, dtype=np.float32)]
     for name, makes in CONTESTANTS.items():
-        opts = [make() for make in makes]
-        worlds = [[rng.standard_normal(SHAPE, dtype=np.float32)] for _ in opts]
-        times: list[list[float]] = [[], []]
-        for _ in range(REPEATS + 1):  # the first turn binds
-            for opt, params, known in zip(opts, worlds, times, strict=True):
-                known.append(turn(opt, params, grads))
-        without, with_report = (statistics.median(each[1:]) / TURN for each in times)
-        ratio = statistics.median(b / a for a, b in zip(*(each[1:] for each in times), strict=True))
-        yield {"name": name, "without": without, "with": with_report, "ratio": ratio}
+        turns = [partial(turn, make(), [rng.standard_normal(SHAPE, dtype=np.float32)], grads) for make in makes]
+        without, with_report, ratio = in_turns(*turns, REPEATS)
+        yield {"name": name, "without": without / TURN, "with": with_report / TURN, "ratio": ratio}
 
 
 def main() -> None:

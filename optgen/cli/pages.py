@@ -123,7 +123,7 @@ def _word(extent: Extent) -> str:
 
 def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     """Everything about one variant of a rule."""
-    rule, low = compilation.rules[variant], compilation.lowered[variant]
+    rule = compilation.rules[variant]
     bodies = {name: _shown(compilation, i) for name, i in _phases(compilation, variant)}
     yield f"{rule.name}: {rule.summary}" if rule.summary else rule.name
     yield ""
@@ -162,9 +162,10 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
         yield Table([(text.formula(assign),) for assign in rule.evaluation])
     yield "\nCost"
     yield Table([(line,) for line in _costs(compilation, variant)])
+    lows = [compilation.lowered[i] for _, i in _phases(compilation, variant)]
     sections = {
-        "Matrices": summary.matrices([low]),
-        "Blocks": summary.blocks([low]),
+        "Matrices": summary.matrices(lows),
+        "Blocks": summary.blocks(lows),
         "Notes": _line(rule.notes),
         "Origin": rule.origin,
         "Reference": rule.reference,

@@ -309,7 +309,7 @@ class _Step:
         if over == Extent.GROUP:
             return self._over_group("sum", float(each))
         if over == Extent.BLOCK:
-            begins = np.arange(0, each, max(1, self.block), dtype=np.float64)
+            begins = np.arange(0, each, self.block, dtype=np.float64)
             return np.minimum(each - begins, self.block)
         among = int(np.prod(self._shape_of(over)))
         return float(each // among) if among else 0.0

@@ -186,7 +186,7 @@ def block_size(rule: Rule, values: HyperValues, shape: tuple[int, ...]) -> float
     size = float(math.prod(shape))
     known: dict[Expr, Expr] = {COUNTS["size"]: Const(size)}
     known |= {e: Const(float(e.of(shape))) for e in walk(rule.block) if isinstance(e, Shape)}
-    return min(float(evaluate(replaced(rule.block, known), values, 0, {})), max(1.0, size)) if size else 1.0
+    return min(float(evaluate(replaced(rule.block, known), values, 0, {})), size) if size else 1.0
 
 
 class Program:

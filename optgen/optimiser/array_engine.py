@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
-from ..errors import ArgumentError, ArrayError, HyperparameterError, StateError
+from ..errors import ArgumentError, ArrayError, StateError
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..runtime.arrays import Array, as_parameter
@@ -26,7 +26,7 @@ from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
 from ..runtime.slots import Shapes, Slot, keys_of
 from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
-from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
+from .checkpoint_file import FilePath, load_checkpoint, write_checkpoint
 from .hyperparameters import Given
 from .inputs import arrays_of, expect_inputs, kind_of, numbers_of
 from .settings import Settings
@@ -334,19 +334,12 @@ class ArrayEngine:
         arrays = _named(params)
         keys_of(list(arrays.values()))
         refuse_overlaps(list(arrays.values()), [], [])
-        saved, values = read_checkpoint(path, arrays)
-        begun = {name: entry for name, entry in saved["parameters"].items() if entry is not None}
-        try:
-            load = self.loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
-        except (StateError, HyperparameterError, ArgumentError) as error:
-            raise type(error)(f"{path}: {error.message}", hint=error.hint) from None
 
-        def load_parameters_too() -> bool:
-            for name, array in arrays.items():
-                array[...] = values[name]
-            return load()
+        def loading(saved: dict[str, Any]) -> Callable[[], bool]:
+            begun = {name: entry for name, entry in saved["parameters"].items() if entry is not None}
+            return self.loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
 
-        to_its_end(load_parameters_too)
+        load_checkpoint(path, arrays, loading)
 
     def copy_to(self, other: Engine) -> None:
         assert isinstance(other, ArrayEngine)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -20,12 +20,13 @@ import numpy as np
 
 from .. import __version__
 from ..compiler.files import open_regular, whole_file
-from ..errors import OptgenError, StateError
+from ..errors import ArgumentError, HyperparameterError, OptgenError, StateError
 from ..runtime.arrays import Array
+from ..runtime.interrupts import to_its_end
 from ..runtime.slots import Slot
 from .checkpoint import FORMAT
 
-__all__ = ["FilePath", "read_checkpoint", "write_checkpoint"]
+__all__ = ["FilePath", "load_checkpoint", "write_checkpoint"]
 
 FilePath: TypeAlias = str | os.PathLike[str]
 
@@ -69,12 +70,33 @@ def write_checkpoint(
             raise OSError(f"expected to write {path}, got {error}") from None
 
 
-def read_checkpoint(path: FilePath, params: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
+def load_checkpoint(
+    path: FilePath, params: Mapping[str, Array], loading: Callable[[dict[str, Any]], Callable[[], bool]]
+) -> None:
+    """Take over the checkpoint at `path`, values of these parameters included, or nothing of it.
+
+    `loading` checks a state dict with entries by name, None for a parameter that was never stepped, and gives what
+    takes it over. Raises what that raises, with the path; `OSError` for a file that cannot be read, and StateError for
+    one that is damaged, is no checkpoint, or is one of other parameters.
+    """
+    saved, values = _read_checkpoint(path, params)
+    try:
+        load = loading(saved)
+    except (StateError, HyperparameterError, ArgumentError) as error:
+        raise type(error)(f"{path}: {error.message}", hint=error.hint) from None
+
+    def load_parameters_too() -> bool:
+        for name, array in params.items():
+            array[...] = values[name]
+        return load()
+
+    to_its_end(load_parameters_too)
+
+
+def _read_checkpoint(path: FilePath, params: Mapping[str, Array]) -> tuple[dict[str, Any], dict[str, Array]]:
     """The state dict of the checkpoint at `path`, and the values of these parameters.
 
-    The state dict has its entries by name: None for a parameter that was never stepped. What hyperparameters and states
-    must be is for those to check who load it. Raises `OSError` for a file that cannot be read, and StateError for one
-    that is damaged, is no checkpoint, or is one of other parameters.
+    What hyperparameters and states must be is for those to check who load it.
     """
     safetensors = _safetensors()
     os.close(open_regular(Path(path)))

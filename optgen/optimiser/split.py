@@ -13,14 +13,16 @@ from operator import is_
 from threading import RLock
 from typing import Any
 
-from ..errors import ArgumentError, ArrayError, HyperparameterError, OverlapError, StateError, shown
+import numpy as np
+
+from ..errors import ArgumentError, ArrayError, OverlapError, shown
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.interrupts import to_its_end
-from ..runtime.overlaps import first_overlap
+from ..runtime.overlaps import first_overlap, refuse_overlaps
 from ..runtime.slots import Slot, key_of, owner_of
 from ..runtime.together import step_together
 from .base import Optimiser, engine_of
-from .checkpoint_file import FilePath, read_checkpoint, write_checkpoint
+from .checkpoint_file import FilePath, load_checkpoint, write_checkpoint
 from .division import Named, SplitLine, divided, in_line, lines_of, listed_names
 from .split_input import array_engine, in_order, listed_values, named_arrays, optimiser_of
 from .split_state import divided_state, joined
@@ -170,6 +172,8 @@ class ArraySplit:
                 given |= {name: [arrays[name][i] for i in own] for name in given.keys() & arrays.keys()}
                 run = partial(_step, line, opt, [ps[i] for i in own], [gs[i] for i in own], given)
                 steps.append((array_engine(opt).engine, run))
+            if len(steps) > 1:
+                _expect_apart(ps, gs, [x for own in arrays.values() for x in own])
             return all(step_together(steps))
 
     def _takes_arrays(self, name: str) -> bool:
@@ -306,19 +310,7 @@ class ArraySplit:
         As `Optimiser.load` does, and raises; then no parameter, state, count or hyperparameter has changed.
         """
         with self._lock:
-            arrays = self._arrays()
-            saved, values = read_checkpoint(path, arrays)
-            try:
-                load = self._loading(saved)
-            except (StateError, HyperparameterError, ArgumentError) as error:
-                raise type(error)(f"{path}: {error.message}", hint=error.hint) from None
-
-            def load_parameters_too() -> bool:
-                for name, array in arrays.items():
-                    array[...] = values[name]
-                return load()
-
-            to_its_end(load_parameters_too)
+            load_checkpoint(path, self._arrays(), self._loading)
 
     def _arrays(self) -> dict[str, Array]:
         return {name: as_parameter(p, name, len(self._params)) for name, p in self._params.items()}
@@ -348,6 +340,16 @@ def _unpickled(
     for line, opt in lines.items():  # whose states wait for their parameters
         opt.load_state_dict(opt.state_dict(), [params[name] for name in begun[line]])
     return _revived(params, lines, of)
+
+
+def _expect_apart(params: Sequence[Any], grads: Sequence[Any], inputs: Sequence[Any]) -> None:
+    """OverlapError for a gradient or an input in the memory of a parameter, which another line may have: each line
+    looks at its own arrays. What is no array is left to these."""
+    ps = [as_parameter(p, i, len(params)) if p.__class__ is not np.ndarray else p for i, p in enumerate(params)]
+    if all([x.base is None for x in ps]) and all([getattr(x, "base", None) is None for x in (*grads, *inputs)]):
+        return  # each has memory of its own
+    gs, others = ([x for x in own if isinstance(x, np.ndarray)] for own in (grads, inputs))
+    refuse_overlaps(ps, gs, [], others)
 
 
 def _step(line: str, opt: Optimiser, params: list[Any], grads: list[Any], inputs: Mapping[str, Any]) -> bool:

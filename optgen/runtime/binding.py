@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from itertools import accumulate, repeat
 from struct import Struct
 from typing import Any
@@ -232,7 +232,7 @@ class Binding:
         self._spaces = spaces
         self.table["space"] = spaces.ctypes.data + np.arange(len(spaces)) * spaces.strides[0]
 
-    @property
+    @cached_property
     def counts(self) -> list[Mapping[Extent, int]]:
         """How many values of each extent each tensor has."""
         return [row.form.counts for row in self.rows]

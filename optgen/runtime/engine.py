@@ -28,7 +28,7 @@ from .interpreted import computed
 from .interrupts import to_its_end
 from .kernel import Kernel, kernels_of
 from .lacking import Lacking, refuse_read
-from .members import Accepted, BoundMember, Member
+from .members import Accepted, Member
 from .overlaps import refuse_overlaps
 from .phases import another_list, next_phase
 from .plan import StepPlan, StepPlans, in_phase, key_of_list, plan_of_list, plan_of_members
@@ -181,6 +181,15 @@ class StepEngine:
 
     def _run_kernels(self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         """One step by a plan to which these arrays are bound; they are alive as long as the caller has them."""
+        sets = self._sets(plan, params, inputs, numbers)
+        if self.when_checked is not None:
+            self.checked()
+        return self._run_checked(plan, inputs, sets)
+
+    def _sets(
+        self, plan: StepPlan, params: list[Any], inputs: list[Any], numbers: HyperValues
+    ) -> Sequence[ValuesByCount]:
+        """The sets of hyperparameters of a step by this plan, after every check that is left."""
         hypers = self.hypers
         sets = hypers.fixed
         if sets is None:
@@ -194,9 +203,10 @@ class StepEngine:
             sets = with_numbers(sets, numbers)
         if self._lacking:
             at = [(id(params[i]), plan.standing[i]) for i in plan.places]
-            self._refuse_lacking(at, plan.members, sets)
-        if self.when_checked is not None:
-            self.checked()
+            refuse_read(self._lacking, at, plan.members, hypers.compilation.rules, sets)
+        return sets
+
+    def _run_checked(self, plan: StepPlan, inputs: list[Any], sets: Sequence[ValuesByCount]) -> bool:
         if plan.reports is not None:
             self._report(plan.reports)
         return plan.run(sets, self.states.group, inputs) or self._refused(plan, inputs, sets)
@@ -214,14 +224,6 @@ class StepEngine:
                 if assign.target == GRADIENT:
                     self.library.fill(g, float(evaluate(assign.value, values, 0, {})))
         return False
-
-    def _refuse_lacking(
-        self, at: Sequence[tuple[int, int]], members: Sequence[Member | BoundMember], sets: Sequence[ValuesByCount]
-    ) -> None:
-        """An error if a step reads an input that it lacks. `at`: the identities and places of the parameters."""
-        rules, pairs = self.hypers.compilation.rules, zip(at, members, strict=True)
-        steps = [(*who, rules[m.variant], sets[m.hypers][m.slot.t + 1], m.slot) for who, m in pairs]
-        refuse_read(self._lacking, steps)
 
     # ---- Lists that no plan knows ----
 
@@ -247,11 +249,9 @@ class StepEngine:
                 self.plans.keep(key, plan, self.phase)
 
             def run() -> bool:
-                if plan.reports is not None:
-                    self._report(plan.reports)
-                return not members or plan.run(own.sets, self.states.group, inputs)
+                return not members or self._run_checked(plan, inputs, own.sets)
 
-            return self._others_too(plan, run, rest, params) or self._refused(plan, inputs, own.sets)
+            return self._others_too(plan, run, rest, params)
         except BaseException:
             if not plan.steps:  # it was refused, or broken off before it began
                 take_back()
@@ -313,7 +313,8 @@ class StepEngine:
             own, in_block = [each[i] for each in arrays], sizes[i](memory[i].shape)
             members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, in_block))
         if self._lacking:
-            self._refuse_lacking([(id(p), place) for p, place in zip(given, at, strict=True)], members, sets)
+            who = [(id(p), place) for p, place in zip(given, at, strict=True)]
+            refuse_read(self._lacking, who, members, hypers.compilation.rules, sets)
         return Accepted(members, sets)
 
     def _kernels(self, members: Sequence[Member]) -> list[Kernel]:
@@ -349,9 +350,11 @@ class StepEngine:
         if self.ways.interprets:
             others = [i for i, _ in plan.others]
             rest = self._accepted(others, plan.standing, params, inputs, numbers, by_kernel=False)
+        # Before the interpreter writes: what kernels refuse is refused for all.
+        sets = self._sets(plan, params, inputs, numbers) if plan.slots else ()
 
         def run() -> bool:
-            return not plan.slots or self._run_kernels(plan, params, inputs, numbers)
+            return not plan.slots or self._run_checked(plan, inputs, sets)
 
         return self._others_too(plan, run, rest, params)
 

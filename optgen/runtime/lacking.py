@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 
 from ..frozen import frozen
-from ..ir.evaluate import HyperValues
+from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent
-from ..ir.reading import inputs_read
+from ..ir.reading import InputsRead, inputs_read
 from ..ir.rule import Rule
-from .array_library import ParameterSlot
+from .members import BoundMember, Member
 
 __all__ = ["Lacking", "refuse_read"]
 
@@ -37,21 +37,34 @@ class Lacking:
     error: Callable[[int], Exception]
 
 
-def refuse_read(lacking: Sequence[Lacking], steps: Sequence[tuple[int, int, Rule, HyperValues, ParameterSlot]]) -> None:
+def refuse_read(
+    lacking: Sequence[Lacking],
+    at: Sequence[tuple[int, int]],
+    members: Sequence[Member | BoundMember],
+    rules: Sequence[Rule],
+    sets: Sequence[ValuesByCount],
+) -> None:
     """The error of the first parameter whose step reads an input that it lacks.
 
-    `steps`: of each parameter its identity and place, the rule and hyperparameters that it goes by, and its state.
+    `at`: of each member the identity of its parameter, and its place among all. `rules`: those of the variants.
     """
     names = frozenset(each.name for each in lacking)
-    numbers = {id(step[2]): _numbers(step[2]) for step in steps}
-    seen: dict[object, frozenset[str]] = {}  # what parameters that are alike read
-    for identity, place, rule, values, slot in steps:
-        states = {name: float(slot.arrays[name]) for name in numbers[id(rule)]}
-        key = id(rule), id(values), slot.t, *states.values()
+    numbers = [_numbers(rule) for rule in rules]
+    seen: dict[object, InputsRead] = {}  # what parameters that are alike read
+    reads = []
+    for member in members:
+        variant, slot = member.variant, member.slot
+        values = sets[member.hypers][slot.t + 1]
+        states = {name: float(slot.arrays[name]) for name in numbers[variant]}
+        key = variant, id(values), slot.t, *states.values()
         if key not in seen:
-            seen[key] = inputs_read(rule, values, slot.t + 1, states, names)
-        for each in lacking if seen[key] else ():
-            if each.name in seen[key] and (each.of is None or identity in each.of):
+            seen[key] = inputs_read(rules[variant], values, slot.t + 1, states, names)
+        reads.append(seen[key])
+    shared = frozenset[str]().union(*(each.shared for each in seen.values()))
+    for (identity, place), read in zip(at, reads, strict=True):
+        needed = read.own | (shared & read.given)
+        for each in lacking if needed else ():
+            if each.name in needed and (each.of is None or identity in each.of):
                 raise each.error(place)
 
 

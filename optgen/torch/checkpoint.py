@@ -10,7 +10,7 @@ it holds is compared with what other rules would hold. Keys and states that no r
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -32,7 +32,10 @@ from .naming import STEP, Naming
 from .param_groups import Groups, called
 from .tensors import count_dtype, has_memory, local
 
-__all__ = ["OF_ALL", "copied", "copies_of_states", "expect_layout", "expect_state", "fitting", "name_rule", "unwrapped"]
+__all__ = [
+    "OF_ALL", "copied", "copies_of_states", "expect_layout", "expect_state", "fitting", "name_rule", "state_dict_with",
+    "unwrapped",
+]  # fmt: skip
 
 #: Where the states of all parameters together are kept in a saved group.
 OF_ALL = "of_all_parameters"
@@ -65,6 +68,17 @@ def name_rule(naming: Naming, group: Mapping[str, Any], _: Any, saved: dict[str,
         saved["group"] = {name: float(value) for name, value in group.items()}
         for each in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
             each[OF_ALL] = saved["group"]
+
+
+def state_dict_with(
+    saving: Callable[[], dict[str, Any]], opt: torch.optim.Optimizer, name: Callable[[Any, dict[str, Any]], None]
+) -> dict[str, Any]:
+    """What `saving` gives, PyTorch's state dict of `opt`, with what `name` writes into it before the caller's hooks."""
+    handle = opt.register_state_dict_post_hook(name, prepend=True)
+    try:
+        return saving()
+    finally:
+        handle.remove()
 
 
 def copied(kept: Any) -> Any:

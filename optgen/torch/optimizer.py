@@ -25,7 +25,7 @@ from ..runtime.interrupts import undisturbed
 from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
-from .checkpoint import OF_ALL, copied, copies_of_states, fitting, name_rule
+from .checkpoint import OF_ALL, copied, copies_of_states, fitting, name_rule, state_dict_with
 from .evaluation import evaluated_tensors
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
@@ -266,12 +266,7 @@ class Adapter(Optimizer):
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
         with self._engine.lock:
             name = partial(name_rule, self._naming, self._states.group)
-            handle = self.register_state_dict_post_hook(name, prepend=True)  # before those of the caller
-            try:
-                saved: dict[str, Any] = super().state_dict()
-            finally:
-                handle.remove()
-        return saved
+            return state_dict_with(super().state_dict, self, name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave, here or by PyTorch's optimiser of the same rule.

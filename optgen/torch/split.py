@@ -22,7 +22,7 @@ from ..errors import ArgumentError, StateError, excerpt, shown
 from ..optimiser.division import Named, SplitLine, divided, in_line, line_of, lines_of, listed_names
 from ..runtime.interrupts import undisturbed
 from ..runtime.together import step_together
-from .checkpoint import OF_ALL, expect_layout, fitting
+from .checkpoint import OF_ALL, expect_layout, fitting, state_dict_with
 from .lines import LINE, RULE, inputs_of_lines, options_of, respell_momentum, shared_defaults, step_line
 from .named import group_of, parameters_by_name
 from .optimizer import Adapter, engine_of, naming_of
@@ -228,32 +228,30 @@ class Split(Optimizer):
 
     def set_state(self, p: torch.Tensor, /, **values: Any) -> None:
         """Set states of parameter `p`, or its count `step`, by hand, as the rule of its line does."""
-        for member in self._current().values():
-            if any([p is q for group in member.param_groups for q in group["params"]]):
-                member.set_state(p, **values)
-                return
+        with self._lock:
+            for member in self._current().values():
+                if any([p is q for group in member.param_groups for q in group["params"]]):
+                    member.set_state(p, **values)
+                    return
         raise ArgumentError(f"expected a parameter of this split, got another {type(p).__name__}")
 
     def state_of_all(self) -> dict[str, float]:
         """The states that all parameters of a line have together, as LINE/STATE, in numbers."""
-        members = self._current().items()
-        return {f"{line}/{name}": value for line, m in members for name, value in m.state_of_all().items()}
+        with self._lock:
+            members = self._current().items()
+            return {f"{line}/{name}": value for line, m in members for name, value in m.state_of_all().items()}
 
     def report(self) -> dict[str, Any]:
         """What the last step reports, as each rule does, with the name of its line in front: `rest/grad_norm`."""
-        members = self._current().items()
-        return {f"{line}/{name}": value for line, m in members for name, value in m.report().items()}
+        with self._lock:
+            members = self._current().items()
+            return {f"{line}/{name}": value for line, m in members for name, value in m.report().items()}
 
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups, which name line and rule."""
         with self._lock:
             self._current()
-            handle = self.register_state_dict_post_hook(_name_rules, prepend=True)  # before those of the caller
-            try:
-                saved: dict[str, Any] = super().state_dict()
-            finally:
-                handle.remove()
-        return saved
+            return state_dict_with(super().state_dict, self, _name_rules)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over what `state_dict` of a split with these lines gave.

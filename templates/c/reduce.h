@@ -88,6 +88,7 @@ OPTGEN_SHARED void optgen_pick_rows(const double *restrict x, double *restrict r
             totals[i] = optgen_take_##NAME(totals[i], x[i]);                                    \
     }
 
+_Static_assert(OPTGEN_LANES == 32, "the lanes of a block are folded in five halves");
 OPTGEN_FOLDS(sum, 0.0)
 OPTGEN_FOLDS(max, -(double)INFINITY)
 OPTGEN_FOLDS(min, (double)INFINITY)

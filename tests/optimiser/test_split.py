@@ -13,7 +13,7 @@ import pytest
 
 import optgen
 from optgen import ADAM, ClipGlobalNorm, Descent, Lion, Momentum, PolyakSGD, Prodigy, ScheduleFreeSGD, chain, split
-from optgen.errors import ArgumentError, ArrayError, HyperparameterError, StateError
+from optgen.errors import ArgumentError, ArrayError, HyperparameterError, OverlapError, StateError
 
 SHAPES = {"W": (3, 4), "V": (2, 3), "b": (3,), "c": (2,)}
 
@@ -412,3 +412,16 @@ def test_a_bad_step_is_refused(params: Any, grads: Any, kind: Any, message: str)
     opt, own = begun(0)
     with pytest.raises(kind, match=message):
         opt.step(params(own) if params else own, grads(own) if grads else arrays(1))
+
+
+@pytest.mark.parametrize("first", ["b", "W"])
+def test_a_gradient_in_a_parameter_of_another_line_is_refused(first: str) -> None:
+    params = {"W": np.ones((2, 2)), "b": np.ones(2)}
+    opt = split(params, first=Descent(0.1), first_names=first, rest=Descent(0.5))
+    before = {name: p.copy() for name, p in params.items()}
+    with pytest.raises(OverlapError, match="an overlap of parameter 0 and gradient 1"):
+        opt.step(params, {"W": np.ones((2, 2)), "b": params["W"].reshape(-1)[:2]})
+    for name, p in params.items():
+        assert np.array_equal(p, before[name])
+    arena = np.ones(6)  # views that are apart are stepped
+    assert opt.step(params, {"W": arena[:4].reshape(2, 2), "b": arena[4:]})

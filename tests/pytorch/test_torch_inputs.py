@@ -6,6 +6,7 @@ import copy
 import gc
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -321,3 +322,50 @@ def test_a_tied_parameter_with_its_gradient_inside_goes_without_what_is_not_read
         p.hessian = torch.full_like(p, 0.5) if t % 2 == 0 else None
         optimiser.step()
     assert optimiser.state[p]["step"] == 4
+
+
+OF_ALL = """
+name = "OfAll"
+
+[inputs]
+h = { extent = "element" }
+
+[update]
+formulas = '''
+n     = norm(h, group)
+delta = g*n if matrix else g
+'''
+"""
+
+
+def test_a_parameter_needs_a_tensor_that_goes_into_a_value_of_all(tmp_path: Path) -> None:
+    """Its own step does not read that value."""
+    (tmp_path / "ofall.toml").write_text(OF_ALL)
+    W, b = torch.nn.Parameter(torch.ones(2, 2)), torch.nn.Parameter(torch.ones(2))
+    opt = ot.load(tmp_path / "ofall.toml")([W, b])
+    W.grad, W.h, b.grad = torch.ones(2, 2), torch.ones(2, 2), torch.full((2,), 100.0)
+    for _ in range(2):
+        with pytest.raises(ArrayError, match="parameter 1: OfAll takes h: expected a tensor, got none"):
+            opt.step()
+        assert torch.equal(W, torch.ones(2, 2))
+        assert torch.equal(b, torch.ones(2))
+    b.h = torch.zeros(2)
+    opt.step()
+    assert torch.equal(W, torch.full((2, 2), 1 - 2.0))
+
+
+def test_what_kernels_refuse_is_refused_before_the_interpreter_writes() -> None:
+    """A parameter of 16 bits is stepped by the interpreter, beside one that is not."""
+    ps = [torch.nn.Parameter(torch.ones(3)), torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))]
+    opt = ot.Sophia(ps, lr=0.1, k=2)
+    for _ in range(2):
+        for p in ps:
+            p.grad, p.hessian = torch.ones_like(p), torch.ones_like(p)
+        opt.step()
+    before = [p.detach().clone() for p in ps]
+    del ps[0].hessian
+    with pytest.raises(ArrayError, match="parameter 0: Sophia takes hessian"):
+        opt.step()
+    for p, was in zip(ps, before, strict=True):
+        assert torch.equal(p, was)
+        assert int(opt.state[p]["step"]) == 2
