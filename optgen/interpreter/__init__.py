@@ -7,10 +7,11 @@ It shares with the kernels the names of the primitives, the definitions of funct
 """
 
 from .draws import philox
+from .folds import as_matrices
 from .primitives import FOLDS, NUMPY
 from .steps import Tensor, computed_group, evaluated, initial_state, shape_of, step, step_group
 
 __all__ = [
-    "FOLDS", "NUMPY", "Tensor", "computed_group", "evaluated", "initial_state", "philox", "shape_of", "step",
+    "FOLDS", "NUMPY", "Tensor", "as_matrices", "computed_group", "evaluated", "initial_state", "philox", "shape_of", "step",
     "step_group",
 ]  # fmt: skip

@@ -35,8 +35,8 @@ from .expr import (
     Scalar,
     children,
     extent_of,
+    local_of,
     rebuilt,
-    type_of,
 )
 from .keys import keyed
 from .primitives import Type
@@ -114,6 +114,11 @@ def compose(
         reports=tuple(made.reports),
         phase=phased.phase,
         phases=phased.phases,
+        tall=next((part.tall for part in parts if part.tall is not None), None),
+        wide=next((part.wide for part in parts if part.wide is not None), None),
+        dimensions=tuple(
+            replace(each, hyper=names[i][each.hyper]) for i, part in enumerate(parts) for each in part.dimensions
+        ),
     )
     return Composed(
         rule,
@@ -179,7 +184,7 @@ class _PartNames:
     """One part while it is appended: its names in the chain, and what it has given so far."""
 
     names: Mapping[str, str]
-    stored: Mapping[str, Extent]  # its states
+    stored: Mapping[str, Expr]  # its states, as the chain loads them
     is_part: bool  # none that stands by itself
     first_draw: int  # the number of its first draw among those of the chain
     known: dict[Expr, Expr] = field(default_factory=dict)  # what its assigned names are in the chain
@@ -214,12 +219,12 @@ class _Chain:
     def append(self, part: Rule, names: Mapping[str, str], prefix: str, *, last: bool) -> None:
         """Appends a part, whose names become `names`; `prefix`: what it is called. `last`: none follows it."""
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
-        stored = {state.name: state.extent for state in part.states}
+        stored = {s.name: Load(names[s.name], s.extent, s.dims) for s in part.states}
         moves = {DELTA, PARAMETER} <= {assign.target for assign in part.body}
         at = _PartNames(names, stored, is_part=bool(part.part), first_draw=self.draws, moves=moves)
         self.draws += MOST_DRAWS
         for assign in part.body:
-            own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
+            own = local_of(assign.target, assign.value)
             at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
         self.reports += [self.reported(report, at, prefix) for report in part.reports]
         if part.hypers:
@@ -240,7 +245,7 @@ class _Chain:
             return at.known[expr]
         match expr:
             case Load() if expr.array in at.stored:
-                return Load(at.names[expr.array], expr.extent)
+                return replace(expr, array=at.names[expr.array])
             case Load(array="p"):
                 return self.start
             case Load(array="g"):
@@ -260,7 +265,7 @@ class _Chain:
         """An expression of a part as one of the chain between two steps: states and p are what the last step left."""
         match expr:
             case Load() if expr.array in at.stored:
-                return Load(at.names[expr.array], expr.extent)
+                return replace(expr, array=at.names[expr.array])
             case Count():
                 count = self.counted()
                 return Load(count.name, Extent.TENSOR) if isinstance(count, Local) else count
@@ -285,7 +290,7 @@ class _Chain:
             at.moved, at.output = target == PARAMETER, self.output(target, value, last=last)
             return at.output
         if target in at.stored and self.holds is not None:
-            value = Call("where", (self.holds, value, Load(at.names[target], at.stored[target])))
+            value = Call("where", (self.holds, value, at.stored[target]))
         return self.define(at.names[target], value)
 
     def reported(self, report: Report, at: _PartNames, prefix: str) -> Report:
@@ -314,7 +319,7 @@ class _Chain:
 
     def define(self, name: str, value: Expr) -> Local:
         self.body.append(Assign(name, value))
-        return Local(name, extent_of(value), type_of(value))
+        return local_of(name, value)
 
     def free(self, name: str) -> str:
         return numbered(name, self.taken)

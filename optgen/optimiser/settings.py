@@ -50,7 +50,7 @@ class Settings:
     Attributes
     ----------
     variants
-        Positions in `compilation.rules`, by whether a parameter is a matrix.
+        Positions in `compilation.rules`, by what a parameter is.
     sizing
         The hyperparameters that say how many elements a block has: chosen when the optimiser is made.
     scheduled
@@ -231,8 +231,9 @@ class Settings:
             message = f"{self.rule.name} works on the parameter as a rule leaves it, and is none by itself"
             raise ArgumentError(message, hint=f"put it behind one: chain(ADAM(), {self.rule.name}())")
         return variant_for(
-            self.variants, shape, self.rule.name, hint="step it with another rule, one optimiser for each"
-        )
+            self.variants, shape, self.rule.matrices, self.rule.name,
+            hint="step it with another rule, one optimiser for each",
+        )  # fmt: skip
 
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         """Whether `refuse_vanishing` has accepted these dtypes since the last change."""

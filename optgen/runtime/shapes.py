@@ -15,8 +15,8 @@ import numpy as np
 from .. import interpreter as interp
 from ..errors import ArrayError, HyperparameterError
 from ..ir.evaluate import HyperValues, block_size
-from ..ir.expr import Extent, Scalar, walk
-from ..ir.rule import Rule, State
+from ..ir.expr import Extent, Matrices, Scalar, walk
+from ..ir.rule import Aspect, Rule, State
 from .arrays import Array
 
 __all__ = [
@@ -35,22 +35,37 @@ BlockOf: TypeAlias = Callable[[tuple[int, ...]], int]
 
 
 def variant_for(
-    variants: Mapping[bool, int], shape: tuple[int, ...], name: str, *, what: str = "a parameter", hint: str
+    variants: Mapping[Aspect, int],
+    shape: tuple[int, ...],
+    matrices: Matrices,
+    name: str,
+    *,
+    what: str = "a parameter",
+    hint: str,
 ) -> int:
     """The position of the variant that steps a parameter of this shape.
 
     Parameters
     ----------
     variants
-        Positions by whether a parameter is a matrix.
+        Positions by what a parameter is.
+    matrices
+        How a parameter of more than two dimensions is seen as matrices.
     name, what, hint
         The rule, the parameter, and what to do instead, for the ArrayError where the rule has no such variant.
     """
-    found = variants.get(len(shape) >= 2)
+    found = variants.get(_aspect(shape, matrices))
     if found is None:
         message = f"{name}: expected a matrix, of two or more dimensions, got {what} of shape {shape}"
         raise ArrayError(message, hint=hint)
     return found
+
+
+def _aspect(shape: tuple[int, ...], matrices: Matrices) -> Aspect:
+    if len(shape) < 2:
+        return Aspect.VECTOR
+    _, rows, columns = interp.as_matrices(shape, matrices)
+    return Aspect.TALL if rows > columns else Aspect.WIDE if rows < columns else Aspect.SQUARE
 
 
 def first_group_states(rule: Rule, values: HyperValues) -> dict[str, Array]:

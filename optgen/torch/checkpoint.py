@@ -21,7 +21,7 @@ from ..compiler.catalogue import shipped_rules
 from ..errors import ArgumentError, StateError, excerpt, shown
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
-from ..ir.rule import State
+from ..ir.rule import Aspect, State
 from ..ir.torch_names import torch_states
 from ..optimiser.base import compilation_of
 from ..optimiser.classes import shipped_class
@@ -270,12 +270,12 @@ def _is_count(x: Any) -> bool:
     return _is_number(x) and 0 <= float(x) <= MOST_UPDATES and float(x).is_integer()
 
 
-def _needed(naming: Naming, variants: Mapping[bool, int] | None) -> dict[bool, list[str]]:
+def _needed(naming: Naming, variants: Mapping[Aspect, int] | None) -> dict[bool, list[str]]:
     """What a state must have, by whether the parameter is a matrix. Momentum may come and go, so a rule that does not
     count may have begun without."""
     needed: dict[bool, list[str]] = {False: [], True: []}
-    for matrix, variant in (variants or {}).items() if naming.counted else ():
-        needed[matrix] = [STEP, *(key for _, key in naming.own_states(naming.rules[variant]))]
+    for aspect, variant in (variants or {}).items() if naming.counted else ():
+        needed[aspect != Aspect.VECTOR] = [STEP, *(key for _, key in naming.own_states(naming.rules[variant]))]
     return needed
 
 

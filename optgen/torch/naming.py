@@ -11,7 +11,7 @@ from typing import Any
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
 from ..frozen import frozen
-from ..ir.expr import Extent
+from ..ir.expr import Extent, Matrices
 from ..ir.rule import Input, Rule, State
 from .strategies import Strategy
 
@@ -72,6 +72,11 @@ class Naming:
     def grouped(self) -> bool:
         """Whether a value of a step depends on all parameters together."""
         return any(rule.grouped for rule in self.rules)
+
+    @property
+    def matrices(self) -> Matrices:
+        """How a parameter of more than two dimensions is seen as matrices."""
+        return self.rules[0].matrices
 
     @property
     def overwrites(self) -> bool:

@@ -20,7 +20,7 @@ from ..errors import ArgumentError, HyperparameterError, shown
 from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
-from ..ir.rule import Hyper, Rule
+from ..ir.rule import Aspect, Hyper, Rule
 from ..optimiser.hyperparameters import checked
 from ..runtime.shapes import block_of, hypers_of_blocks, variant_for
 from ..runtime.underflow import refuse_vanishing
@@ -72,7 +72,7 @@ class Groups:
     values
         The hyperparameters.
     variants
-        Of each group the variant of the rule, by whether a parameter is a matrix; None for a group that PyTorch's own
+        Of each group the variant of the rule, by what a parameter is; None for a group that PyTorch's own
         loop steps.
     """
 
@@ -88,7 +88,7 @@ class Groups:
         self.values = GroupValues()
         #: Whether plans go by other variants or groups; who has forgotten them says so.
         self.changed = False
-        self.variants: tuple[dict[bool, int] | None, ...] = ()
+        self.variants: tuple[dict[Aspect, int] | None, ...] = ()
         self._sizing = sorted(frozenset().union(*map(hypers_of_blocks, naming.rules)))
         self._blocks: list[tuple[Any, ...]] = []  # of each group, what says how large blocks are
 
@@ -109,7 +109,7 @@ class Groups:
             return self.changed
         raw = [tuple(tuple(x) if type(x) is list else x for x in each) for each in raw]
         sets: list[ValuesByCount] = []
-        variants: list[dict[bool, int] | None] = []
+        variants: list[dict[Aspect, int] | None] = []
         for i, group in enumerate(groups):
             expect_absent(naming, group, f"{naming.name}, group {i}")
             found = {name: self._values(group, dtype, i) for name, dtype in _COMPUTED.items()}
@@ -150,7 +150,8 @@ class Groups:
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape."""
         variants = self.variants[self._owners[place]] or {}
-        return variant_for(variants, shape, self._naming.name, what=self.what(place), hint=ANOTHER_RULE)
+        naming, what = self._naming, self.what(place)
+        return variant_for(variants, shape, naming.matrices, naming.name, what=what, hint=ANOTHER_RULE)
 
     def values_at(self, place: int) -> HyperValues:
         """The hyperparameters that the parameter in this place goes by."""
@@ -179,8 +180,8 @@ class Groups:
 
     # ---- Reading ----
 
-    def variants_of(self, group: Mapping[str, Any], i: int) -> dict[bool, int]:
-        """The variants of the rule that a saved group, number `i`, stepped with, by whether a parameter is a matrix."""
+    def variants_of(self, group: Mapping[str, Any], i: int) -> dict[Aspect, int]:
+        """The variants of the rule that a saved group, number `i`, stepped with, by what a parameter is."""
         return self._variants_of(group, self._values(group, torch.float64, i))
 
     def values_of(self, group: Mapping[str, Any], i: int) -> HyperValues:
@@ -203,7 +204,7 @@ class Groups:
             values[hyper.name] = found
         return values
 
-    def _variants_of(self, group: Mapping[str, Any], values: HyperValues) -> dict[bool, int]:
+    def _variants_of(self, group: Mapping[str, Any], values: HyperValues) -> dict[Aspect, int]:
         flags = {}
         for flag in self._naming.rules[0].flags:
             given = group.get(self._naming.flags[flag.name])
@@ -272,7 +273,8 @@ def expect_shapes(naming: Naming, usual: Mapping[str, Any], group: Mapping[str, 
         return
     variants = Groups(naming).variants_of(full, i)
     for p, name in zip(group["params"], group["param_names"], strict=True):
-        variant_for(variants, tuple(p.shape), naming.name, what=f"{where}: {name}", hint="give it to another line")
+        what, hint = f"{where}: {name}", "give it to another line"
+        variant_for(variants, tuple(p.shape), naming.matrices, naming.name, what=what, hint=hint)
 
 
 def _expect_value(naming: Naming, hyper: Hyper, value: Any, i: int) -> None:
