@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from ..errors import Diagnostic, Span
 from ..ir.compose import DELTA
 from ..ir.draws import DRAWS
-from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Scalar, Shape
+from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Product, Scalar, Shape
+from ..ir.extents import IDENTITY
 from ..names import close_matches
 from .syntax import Invoke, Item, Name, PhaseAst, SpecAst, Term
 from .terms import names_in, subterms
@@ -28,6 +29,9 @@ from .vocabulary import (
     MATRIX,
     MOST_SUGGESTIONS,
     OVER,
+    TALL,
+    UNIT,
+    WIDE,
 )
 
 __all__ = ["Resolver", "Scope"]
@@ -64,6 +68,7 @@ class Scope:
         self.draws = {span: number for number, span in enumerate(dict.fromkeys(drawn))}
         self.given |= GIVEN_TO_DRAWS if self.draws else {}
         self.given |= GIVEN_TO_PHASES if self.phased else {}
+        self.aspects = frozenset[str]()  # which of the given flags `tall` and `wide` it knows
         self.by_matrix = False  # whether matrices have a variant of their own
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
@@ -79,7 +84,7 @@ class Resolver:
 
     scope: Scope
     choice: Mapping[str, bool]
-    active: dict[str, Extent] = field(default_factory=dict)  # the states of this variant
+    active: dict[str, Load] = field(default_factory=dict)  # the states of this variant
     locals: dict[str, Local] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
@@ -109,7 +114,7 @@ class Resolver:
             return self.locals[name]
         if name in self.active:
             self.use(name)
-            return Load(name, self.active[name])
+            return self.active[name]
         if name in (PARAMETER, GRADIENT) or (name in GIVEN_TO_PARTS and self.scope.spec.part):
             return Load(name)
         if name == "t":
@@ -117,6 +122,12 @@ class Resolver:
         if name in self.scope.inputs and self.begun:
             self.use(name)
             return Load(name) if self.scope.inputs[name] == Extent.ELEMENT else Given(name)
+        if name == UNIT and name in self.scope.given:
+            if not self.choice[MATRIX]:
+                message = "there is no identity matrix where the parameter is no matrix"
+                self.fault(term.span, message, "choose with the given flag: a if matrix else b")
+                return None
+            return Product("identity", (), IDENTITY)
         if name == "ndim" and name in self.scope.given:
             return Shape()
         if (count := COUNTS.get(name)) and name in self.scope.given:
@@ -238,5 +249,6 @@ class Resolver:
 
     def chosen(self) -> str:
         """The flags of this variant in words."""
-        names = [name for name in self.choice if name != MATRIX or self.scope.by_matrix]
+        shapes = {MATRIX} if self.scope.by_matrix else set()
+        names = [name for name in self.choice if name not in (MATRIX, TALL, WIDE) or name in shapes | self.scope.aspects]
         return " and ".join(name if self.choice[name] else f"not {name}" for name in names)
