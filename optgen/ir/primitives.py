@@ -6,6 +6,8 @@ Each primitive means the same in NumPy, on the host, in C and in mathematics:
 
 - `max` and `min` give NaN if either argument is NaN, and the first argument if both are equal (so `max(0, -0)` is 0);
 - `sign` gives 0 for both zeros, and NaN for NaN;
+- `bfloat16` rounds to float32 and from there to the nearest bfloat16, of two equally near ones to the even one; of any
+  NaN it makes the same one;
 - `floor` gives the largest whole number that is not above its argument;
 - `mod(a, b)` and `floordiv(a, b)` are `a % b` and `a // b` of Python's floats: the remainder has the sign of `b`. A
   division by zero gives NaN, and what `a / b` gives;
@@ -67,6 +69,7 @@ OPS = {
         Op("abs", (_R,), _R),
         Op("sign", (_R,), _R),
         Op("floor", (_R,), _R),
+        Op("bfloat16", (_R,), _R),
         Op("mod", (_R, _R), _R),
         Op("floordiv", (_R, _R), _R),
         Op("min", (_R, _R), _R),
@@ -106,8 +109,8 @@ DEFINED = ("exp", "log", "pow", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", 
 
 #: The primitives that formulas call by name; the others are written with operators.
 FUNCTIONS = (
-    "sqrt", "exp", "log", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", "atan2", "abs", "sign", "floor", "min", "max",
-    "where",
+    "sqrt", "exp", "log", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", "atan2", "abs", "sign", "floor", "bfloat16",
+    "min", "max", "where",
 )  # fmt: skip
 
 #: The reductions, each with its number of arguments. All add up in float64, in the fixed order of the numerical

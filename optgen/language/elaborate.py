@@ -271,6 +271,10 @@ class Variant(Expressions):
         return len(self.scope.faults) > before
 
     def define(self, target: str, value: Expr) -> None:
+        if self.is_half(value) and not (isinstance(value, Call) and value.op == "bfloat16"):
+            value = Call("bfloat16", (value,))  # what is made of these alone is one of them
+        if self.is_half(value):
+            self.halves.add(target)
         self.body.append(Assign(target, value))
         self.locals[target] = local_of(target, value)
 

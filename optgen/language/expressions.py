@@ -244,7 +244,8 @@ class Expressions(Products):
             self.fault(term.span, f"{name}() was given values of {words}, which do not fit", "a transposed one is A.T")
             return None
         if varies_within(of, over):
-            return Reduce(name, tuple(found), over)
+            value = Reduce(name, tuple(found), over)
+            return Call("bfloat16", (value,)) if all(map(self.is_half, found)) else value
         words = f"{name}() over {OVER_WORDS[over]} was given {of.words}"
         wider = [extent.name.lower() for extent in OVER.values() if extent < over and varies_within(of, extent)]
         written = f"{name}({', '.join('xy'[: len(found)])}, {wider[-1]})" if wider else ""

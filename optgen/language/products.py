@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from ..errors import Span
-from ..ir.expr import Expr, Extent, Product, Scalar, children, dims_of, extent_of, rebuilt, type_of
+from ..ir.expr import Call, Expr, Extent, Local, Product, Scalar, children, dims_of, extent_of, rebuilt, type_of
 from ..ir.extents import IDENTITY, Dims
 from ..ir.primitives import Type
 from .resolve import Resolver
@@ -36,6 +36,20 @@ class Products(Resolver):
 
     #: What has to be symmetric, the function that asks for it, and where.
     symmetric: list[tuple[Expr, str, Span]] = field(default_factory=list)
+    #: The values that are rounded to bfloat16.
+    halves: set[str] = field(default_factory=set)
+
+    def is_half(self, expr: Expr) -> bool:
+        """Whether a value is rounded to bfloat16, or made of matrices that are: then it is rounded too, once."""
+        match expr:
+            case Local(name=name):
+                return name in self.halves
+            case Call(op="bfloat16"):
+                return True
+            case Call() | Product():
+                matrices = [arg for arg in expr.args if extent_of(arg) > Extent.MATRIX and type_of(arg) is Type.REAL]
+                return type_of(expr) is Type.REAL and bool(matrices) and all(map(self.is_half, matrices))
+        return False
 
     def product(self, op: str, term: Written, args: list[Expr | None]) -> Product | None:
         """Elaborate a product, or a function of whole matrices."""

@@ -39,6 +39,7 @@ FORMS: dict[str, Form] = {
     "sign": Form(r"\operatorname{{sign}}\left({0}\right)"),
     "floor": Form(r"\left\lfloor {0} \right\rfloor"),
     "mod": Form(r"{0} \bmod {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE)),
+    "bfloat16": Form(r"\operatorname{{bf16}}\left({0}\right)"),
     "floordiv": Form(r"\left\lfloor \frac{{{0}}}{{{1}}} \right\rfloor"),
     "min": Form(r"\min\left({0}, {1}\right)"),
     "max": Form(r"\max\left({0}, {1}\right)"),

@@ -52,6 +52,7 @@ FORMS: dict[str, Form] = {
     "abs": Form("|{0}|"),
     "sign": Form("sign({0})"),
     "floor": Form("⌊{0}⌋"),
+    "bfloat16": Form("bfloat16({0})"),
     "mod": Form("{0} % {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
     "floordiv": Form("⌊{0}/{1}⌋", _P.ATOM, (_P.MULTIPLY, _P.SIGN)),
     "min": Form("min({0}, {1})"),
