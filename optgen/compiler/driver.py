@@ -79,7 +79,8 @@ class Compilation:
         """The C of all kernels: every variant, compute type and instruction set."""
         from ..codegen.kernel_source import kernel_source
 
-        return kernel_source(self.rules, self.lowered, Path(self.file).name, compiled=built_templates())
+        pairs = [(rule, low) for rule, low in zip(self.rules, self.lowered, strict=True) if not rule.multiplies]
+        return kernel_source(*zip(*pairs, strict=True), Path(self.file).name, compiled=built_templates())
 
     def c_source_for(self, variant: int, dtype: str, isa: str) -> str:
         """The C of one kernel: no more than somebody waits for."""

@@ -17,7 +17,7 @@ from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
-from ..runtime.shapes import block_of, hypers_of_blocks, small_shapes, variant_for
+from ..runtime.shapes import block_of, hypers_of_blocks, own_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
@@ -123,9 +123,9 @@ class Settings:
         """The rule in the variant for a parameter of this shape; ArrayError if there is none."""
         return self.compilation.rules[self.variant(0, shape)]
 
-    def small_shapes(self, shape: tuple[int, ...]) -> Shapes:
+    def own_shapes(self, shape: tuple[int, ...]) -> Shapes:
         """The shapes of those states of a parameter of this shape that have less than a value for each element."""
-        return small_shapes(self.rule_of(shape), self._sizes, shape)
+        return own_shapes(self.rule_of(shape), self._sizes, shape)
 
     def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
         return block_of(rule, self._sizes, shape)
@@ -224,6 +224,11 @@ class Settings:
 
     def number(self, place: int, dtype: str) -> int:
         return 0
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether a step has products of whole matrices, which no kernel computes."""
+        return any(self.compilation.rules[variant].multiplies for variant in self.variants.values())
 
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape."""

@@ -24,7 +24,7 @@ from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..runtime.arrays import Array
 from ..runtime.members import Member
-from ..runtime.shapes import small_shapes
+from ..runtime.shapes import own_shapes
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, keys_of, owner_of
 from .checkpoint import listed, scalar
 from .settings import Settings
@@ -119,7 +119,7 @@ class States:
         if slot is None:
             return new_slot(p, rule, values, ordinal)
         # A pending one is laid out.
-        return self.of(p) or Slot.of(p, slot.t, slot.arrays, small_shapes(rule, values, p.shape))
+        return self.of(p) or Slot.of(p, slot.t, slot.arrays, own_shapes(rule, values, p.shape))
 
     def registration(self, members: Sequence[Member]) -> tuple[Callable[[], None], Callable[[], None]]:
         new = [member for member in members if self.of(member.p.memory) is None]
@@ -193,7 +193,7 @@ def new_slot(p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Slot:
     """The slot of a parameter that was never stepped, with these hyperparameters in its first step."""
     initial = interp.initial_state(rule, values, p, ordinal)
     own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
-    return Slot.of(p, 0, own, small_shapes(rule, values, p.shape))
+    return Slot.of(p, 0, own, own_shapes(rule, values, p.shape))
 
 
 class _Dropper:
@@ -285,10 +285,10 @@ def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
     if not all(0 <= size < MOST_ELEMENTS for size in shape):
         raise StateError(f"{which}: expected a tuple of numbers as shape, got {shown(entry['shape'])}")
     t = read_count(f"{which}: ", entry["t"])
-    names, small = fields(shape)
+    names, own = fields(shape)
     if not isinstance(state, Mapping) or set(state) != set(names):
         message = f"{which}: expected the states {listed(tuple(names))}, got {listed(state)}"
         raise StateError(message)
     for name, array in state.items():
-        _expect_array(f"{which}: ", name, array, *((small[name], "float64") if name in small else (shape, dtype)))
+        _expect_array(f"{which}: ", name, array, *((own[name].shape, own[name].dtype(dtype)) if name in own else (shape, dtype)))
     return Slot(shape, dtype, t, {name: np.array(state[name], order="K") for name in names})

@@ -19,12 +19,13 @@ from ..errors import ArrayError
 from .addresses import address_of
 from .arrays import Array, empty_beside
 from .clock import Clock
+from .shapes import OwnShape
 
 __all__ = ["BoundSlots", "Key", "Shapes", "Slot", "array_at", "key_of", "keys_of", "owner_of"]
 
 Key: TypeAlias = tuple[Any, ...]
-#: The states that have no value for each element, and the shapes that they have.
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+#: The states that are not like the parameter, and the shapes that they have.
+Shapes: TypeAlias = Mapping[str, OwnShape]
 
 
 class BoundSlots:
@@ -94,10 +95,13 @@ class Slot:
         self._count = t, clock
 
     @classmethod
-    def of(cls, p: Array, t: int, values: Mapping[str, Any], small: Shapes) -> Slot:
-        """A slot for `p`: for each name an array laid out as `p` is, or of float64 and the shape that `small` gives,
-        filled with a number or an array of its shape."""
-        arrays = {name: np.empty(small[name], np.float64) if name in small else empty_beside(p) for name in values}
+    def of(cls, p: Array, t: int, values: Mapping[str, Any], own: Shapes) -> Slot:
+        """A slot for `p`: for each name an array laid out as `p` is, or of the shape that `own` gives, filled with a
+        number or an array that fits."""
+        arrays = {
+            name: np.empty(own[name].shape, own[name].dtype(str(p.dtype))) if name in own else empty_beside(p)
+            for name in values
+        }
         slot = cls(p.shape, str(p.dtype), t, arrays)
         slot.fill(t, values)
         return slot

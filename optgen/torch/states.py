@@ -82,11 +82,11 @@ class TensorStates:
     ) -> TensorSlot:
         initial: dict[str, Any] = {}
         for state, key in self._naming.own_states(rule):
-            small = state.extent < Extent.ELEMENT
+            own = state.extent < Extent.ELEMENT or state.dims is not None
             x = slot.kept.get(key)
             if x is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)), ordinal)
-                shape = state_shape(rule, state, values, tuple(given.shape)) if small else None
+                shape = state_shape(rule, state, values, tuple(given.shape)) if own else None
                 dtype = self._naming.strategy.small_dtype(state.extent, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
@@ -117,9 +117,12 @@ class TensorStates:
 
 
 def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype: torch.dtype) -> torch.Tensor:
-    """A state filled with a number or an array: laid out as the parameter is, or small, of this shape and dtype."""
+    """A state filled with a number or an array: laid out as the parameter is, or of this shape and dtype."""
     if shape is not None:
-        return small_like(p, shape, float(value), dtype)
+        made = small_like(p, shape, value if isinstance(value, float) else 0.0, dtype)
+        if not isinstance(value, float):
+            made.copy_(torch.from_numpy(value))
+        return made
     with torch.no_grad():
         made = torch.zeros_like(p, memory_format=torch.preserve_format)
         parts = torch.view_as_real(made) if made.is_complex() else made  # of a complex number, either part
