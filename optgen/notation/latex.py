@@ -54,13 +54,26 @@ FORMS: dict[str, Form] = {
     "not": Form(r"\lnot {0}", _P.NOT, (_P.ATOM,)),
     "where": Form(r"\begin{{cases}} {1} & {0} \\ {2} & \text{{otherwise}} \end{{cases}}", _P.ATOM),
 }
+#: The products of whole matrices.
+PRODUCTS: dict[str, Form] = {
+    "matmul": Form(r"{0} \, {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE)),
+    "transpose": Form(r"{{{0}}}^\top", _P.RAISE, (_P.ATOM,)),
+    "identity": Form("I"),
+    "power": Form(r"{{{0}}}^{{{1}}}", _P.RAISE, (_P.ATOM, _P.CHOICE)),
+    "inverse": Form(r"{{{0}}}^{{-1}}", _P.RAISE, (_P.ATOM,)),
+    "leading": Form(r"\operatorname{{leading}}\left({0}, {1}\right)"),
+    **{
+        name: Form(rf"\operatorname{{{{{name}}}}}\left({{0}}\right)")
+        for name in ("eigenvectors", "eigenvalues", "orthonormal", "sorting", "upper", "diagonal", "diag", "trace")
+    },
+}
 #: Letters whose command in TeX is another than their name here.
 _COMMANDS = {"eps": "epsilon", "lam": "lambda"}
 _DOTTED = Form(r"{0} \cdot {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE))
 
 
 def expression(expr: Expr) -> str:
-    return write(expr, FORMS, _atom, r"\left({}\right)", _dotted, _reduced)[0]
+    return write(expr, FORMS, _atom, r"\left({}\right)", _dotted, _reduced, PRODUCTS)[0]
 
 
 def formula(assign: Assign) -> str:

@@ -28,7 +28,7 @@ from ..ir.rule import Assign
 from ..names import greek
 from .printer import Form, Power, write
 
-__all__ = ["FORMS", "count_name", "expression", "formula", "number", "shape_name"]
+__all__ = ["FORMS", "PRODUCTS", "count_name", "expression", "formula", "number", "shape_name"]
 
 _P = Power
 FORMS: dict[str, Form] = {
@@ -68,6 +68,15 @@ FORMS: dict[str, Form] = {
     "not": Form("not {0}", _P.NOT, (_P.COMPARE,)),
     "where": Form("({1} if {0} else {2})", _P.ATOM, (_P.OR, _P.OR, _P.CHOICE)),
 }
+#: The products of whole matrices.
+PRODUCTS: dict[str, Form] = {
+    "matmul": Form("{0} @ {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "transpose": Form("{0}ᵀ", _P.RAISE, (_P.ATOM,)),
+    "identity": Form("I"),
+    **{name: Form(f"{name}({{0}})") for name in ("eigenvectors", "eigenvalues", "orthonormal", "sorting", "upper")},
+    **{name: Form(f"{name}({{0}})") for name in ("inverse", "diagonal", "diag", "trace")},
+    **{name: Form(f"{name}({{0}}, {{1}})") for name in ("power", "leading")},
+}
 _COUNTED: dict[Expr, str] = {size: name for name, size in COUNTS.items()}
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -79,7 +88,7 @@ def number(value: float) -> str:
 
 
 def expression(expr: Expr) -> str:
-    return write(expr, FORMS, _atom, special=_superscript, reduced=_reduced)[0]
+    return write(expr, FORMS, _atom, special=_superscript, reduced=_reduced, products=PRODUCTS)[0]
 
 
 def formula(assign: Assign) -> str:
