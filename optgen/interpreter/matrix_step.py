@@ -55,11 +55,11 @@ class _Values(dict[str, Any]):
     """The values of names, each computed when it is first read."""
 
     def __init__(self, of: MatrixStep) -> None:
-        self._of = of
+        self.of = of
         self._formulas = {assign.target: assign.value for assign in of.rule.body}
 
     def __missing__(self, name: str) -> Any:
-        self[name] = found = self._of.value(self._formulas[name])
+        self[name] = found = self.of.value(self._formulas[name])
         return found
 
 
@@ -67,8 +67,8 @@ class MatrixStep(Step):
     """What the expressions of one step are evaluated with, where there are products in them."""
 
     def run(self) -> None:
-        run = replace(self, names=_Values(self))
-        run.names._of = run
+        values = _Values(self)
+        run = values.of = replace(self, names=values)
         needed = self.rule.stores | self.rule.reported | {self.rule.accept}
         for assign in self.rule.body:
             # All tensors meet the reductions over the group in one order.

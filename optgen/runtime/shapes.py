@@ -25,8 +25,8 @@ __all__ = [
     "BlockOf",
     "OwnShape",
     "block_of",
+    "chosen_once",
     "first_group_states",
-    "hypers_of_blocks",
     "own_shapes",
     "state_shape",
     "variant_for",
@@ -133,7 +133,9 @@ def _matrix_shape(rule: Rule, dims: Dims, values: HyperValues, shape: tuple[int,
     return (*batch, sides[dims.rows], sides[dims.columns])
 
 
-def hypers_of_blocks(rule: Rule) -> frozenset[str]:
-    """The hyperparameters that say how many elements a block has, or how long a dimension of a state is."""
+def chosen_once(rule: Rule) -> frozenset[str]:
+    """The hyperparameters that are chosen when an optimiser is made, since they say how many elements a block has, how
+    long a dimension of a state is, or how many turns a loop has."""
     made_of = () if rule.block is None else walk(rule.block)
-    return frozenset(e.hyper for e in made_of if isinstance(e, Scalar)) | {each.hyper for each in rule.dimensions}
+    sizes = {e.hyper for e in made_of if isinstance(e, Scalar)} | {each.hyper for each in rule.dimensions}
+    return frozenset(sizes.union(rule.turns))
