@@ -284,3 +284,113 @@ def test_soap_of_a_square_matrix_is_that_of_the_collection(given: dict[str, Any]
              "every": "precondition_frequency", "corrected": "correct_bias", "normalised": "normalize_gradient"}  # fmt: skip
     arguments = named({"shampoo": 0.95, **given}, names)
     assert_same(ours("SOAP", given, SQUARE), theirs(lambda p: collection.SOAP([p], **arguments), SQUARE))
+
+
+@pytest.mark.parametrize("given", [{}, {"every": 7, "beta": (0.5, 0.9), "decay": 0.5, "rate": 0.9}], ids=titled)
+@pytest.mark.parametrize("shape", [SQUARE, (7,)], ids=titled)
+def test_splus_is_that_of_the_collection(given: dict[str, Any], shape: Shape, collection: Any) -> None:
+    """Of matrices the square ones: off square the first bases are no function of the gradients."""
+    names = {"beta": "betas", "every": "inverse_steps", "decay": "weight_decay", "rate": "ema_rate"}
+    made: list[Any] = []
+
+    def make(p: Any) -> Any:
+        made.append(collection.SPlus([p], foreach=False, **named(given, names)))
+        return made[-1]
+
+    assert_same(ours("SPlus", given, shape), theirs(make, shape))
+    made[0].eval()
+    opt, p = optgen.SPlus(**given), start(shape)
+    for g in gradients(shape):
+        opt.step([p], [g])
+    opt.eval()
+    there = made[0].param_groups[0]["params"][0].detach().numpy()
+    assert np.abs(p - there).max() <= 1e-12 * np.abs(there).max()
+
+
+@pytest.mark.parametrize("given", [{}, {"every": 5, "momentum": 0.5, "decay": 0.1, "fit": 0.5, "clip": 1.1}], ids=titled)
+@pytest.mark.parametrize("shape", MATRICES, ids=titled)
+def test_kron_is_that_of_the_collection(
+    given: dict[str, Any], shape: Shape, draws: list[Array], collection: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same noise, in float64, and never balanced."""
+    torch = pytest.importorskip("torch")
+    path = ours("Kron", given, shape)
+    noise = iter(draws)
+    monkeypatch.setattr(torch, "randn_like", lambda x, **_: torch.tensor(next(noise)))
+    every = given.get("every", 1)
+    arguments = {
+        "precondition_dtype": torch.float64,
+        "balance_prob": 0.0,
+        "pre_conditioner_update_probability": 1 / every,
+    } | named(given, {"momentum": "momentum", "decay": "weight_decay"})
+
+    def make(p: Any) -> Any:
+        opt = collection.Kron([p], **arguments)
+        opt.param_groups[0]["precondition_lr"] = given.get("fit", 0.1)
+        opt.param_groups[0]["update_counter"] = every - 1  # it would begin with a step without a fit
+        return opt
+
+    assert_same(path, theirs(make, shape), 1e-10)
+
+
+@pytest.fixture
+def projections(collection: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The collection's projections with steps counted from 0, as the authors count them; with the signs that NumPy's
+    library gives singular vectors; and with what Fira subtracts in the authors' form."""
+    torch = pytest.importorskip("torch")
+    from pytorch_optimizer.optimizer.utils.galore import GaLoreProjector
+
+    project = GaLoreProjector.project
+
+    def from_zero(self: Any, grad: Any, count: int, *args: Any, **given: Any) -> Any:
+        return project(self, grad, count - 1, *args, **given)
+
+    def svd(x: Any, **_: Any) -> tuple[Any, ...]:
+        tall = x.shape[0] >= x.shape[1]
+        u, s, vh = np.linalg.svd(x.numpy().T if tall else x.numpy(), full_matrices=False)
+        return tuple(map(torch.tensor, (vh.T.copy(), s, u.T.copy()) if tall else (u, s, vh)))
+
+    monkeypatch.setattr(GaLoreProjector, "project", from_zero)
+    monkeypatch.setattr(torch.linalg, "svd", svd)
+    return collection
+
+
+ADAM = {"eta": "lr", "beta": "betas", "decay": "weight_decay", "eps": "eps"}
+PROJECTED: list[tuple[str, dict[str, Any]]] = [
+    ("GaLore", {"rank": 3, "every": 7}),
+    ("GaLore", {"rank": 12, "every": 20, "beta": (0.5, 0.9), "decay": 0.5, "scale": 1.0}),
+    ("Fira", {"rank": 3, "every": 7}),
+    ("Fira", {"rank": 11, "every": 20, "beta": (0.5, 0.9), "decay": 0.5, "scale": 1.0, "eta": 0.1}),
+    ("Conda", {"every": 7}),
+    ("Conda", {"every": 20, "beta": (0.5, 0.9), "decay": 0.5, "scale": 0.25, "eta": 0.1}),
+]
+
+
+@pytest.mark.parametrize(("name", "given"), PROJECTED, ids=titled)
+@pytest.mark.parametrize("shape", MATRICES, ids=titled)
+def test_projections_are_those_of_the_collection(
+    name: str, given: dict[str, Any], shape: Shape, projections: Any
+) -> None:
+    names = ADAM | {"scale": "scale", "every": "update_proj_gap"}
+    defaults = {"scale": 1.0 if name == "Conda" else 0.25, "eta": 0.001 if name == "Conda" else 0.01}
+    defaults |= {"eps": 1e-8 if name == "Conda" else 1e-6}
+    group = {"projection_type": "std"} | ({"rank": given["rank"]} if "rank" in given else {})
+
+    def make(p: Any) -> Any:
+        arguments = named(defaults | given, names)
+        return getattr(projections, name)([{"params": [p], **group, **arguments}], foreach=False)
+
+    assert_same(ours(name, given, shape), theirs(make, shape))
+
+
+@pytest.mark.parametrize("name", ["GaLore", "Fira", "Conda"])
+def test_bias_is_corrected_by_the_rate_alone(name: str) -> None:
+    """The collection always corrects it; without, a step is that of another rate."""
+    given = {"rank": 3} if name != "Conda" else {}
+    rates = [0.01 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) for t in range(1, STEPS + 1)]
+    opt, p, path = getattr(optgen, name)(corrected=False, **given), start(WIDE), []
+    for g, rate in zip(gradients(WIDE), rates, strict=True):
+        opt.eta = rate
+        opt.step([p], [g])
+        path.append(p.copy())
+    assert_same(np.array(path), ours(name, {"eta": 0.01, **given}, WIDE))
