@@ -175,8 +175,9 @@ def _expect_values(naming: Naming, saved: Mapping[str, Any], i: int) -> None:
     for key in naming.absent:
         if not _is_number(saved.get(key, 0)):
             raise StateError(f"group {i}: expected a number as {key!r}, got {shown(saved[key])}")
+    said = {naming.flags[flag] for flag in naming.meaning}  # in words
     for key in (*naming.flags.values(), *naming.strategy.flags):
-        if not isinstance(saved.get(key), bool | int | None):
+        if not isinstance(saved.get(key), str | None if key in said else bool | int | None):
             raise StateError(f"group {i}: expected True or False as {key!r}, got {shown(saved[key])}")
 
 

@@ -5,12 +5,12 @@ In: a compiled rule. Out: a `Naming`, which stays the same while its optimisers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
-from ..frozen import frozen
+from ..frozen import frozen, replace
 from ..ir.expr import Extent, Matrices
 from ..ir.rule import Input, Rule, State
 from .strategies import Strategy
@@ -20,7 +20,10 @@ __all__ = ["STEP", "Naming"]
 #: What PyTorch calls the count of updates among the states.
 STEP = "step"
 #: Rules whose states have no count in PyTorch: whether there has been a step shows in them.
-_UNCOUNTED = {"SGD"}
+_UNCOUNTED = {"Muon", "SGD"}
+
+
+_NO_MEANING: Mapping[str, str] = {}
 
 
 @frozen
@@ -43,6 +46,8 @@ class Naming:
         Of `ABSENT`, what the rule does not have.
     keys
         What of a group decides about a step.
+    meaning
+        Of a flag that a group says in words, the word that sets it.
     """
 
     compilation: Compilation
@@ -54,6 +59,7 @@ class Naming:
     spellings: Mapping[str, tuple[str, int | None]]
     absent: Mapping[str, float]
     keys: tuple[str, ...]
+    meaning: Mapping[str, str] = _NO_MEANING
 
     @property
     def name(self) -> str:
@@ -67,6 +73,18 @@ class Naming:
     def inputs(self) -> tuple[Input, ...]:
         """What a step is given beside gradients."""
         return self.rules[0].inputs
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether a step has products of whole matrices, which no kernel computes."""
+        return any(rule.multiplies for rule in self.rules)
+
+    def with_turns(self, groups: Sequence[Mapping[str, Any]]) -> Naming:
+        """The same for loops of as many turns as the first of these groups says."""
+        names = {name: self.hypers[name] for name in self.rules[0].turns}
+        given = {name: groups[0].get(key) for name, key in names.items()} if groups else {}
+        turns = {name: int(value) for name, value in given.items() if isinstance(value, int | float)}
+        return replace(self, compilation=self.compilation.with_turns(turns)) if len(turns) == len(names) > 0 else self
 
     @property
     def grouped(self) -> bool:
