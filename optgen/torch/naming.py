@@ -12,7 +12,8 @@ from ..compiler.driver import Compilation
 from ..errors import ArgumentError
 from ..frozen import frozen, replace
 from ..ir.expr import Extent, Matrices
-from ..ir.rule import Input, Rule, State
+from ..ir.rule import Aspect, Input, Rule, State
+from ..runtime.shapes import aspect_of
 from .strategies import Strategy
 
 __all__ = ["STEP", "Naming"]
@@ -73,6 +74,14 @@ class Naming:
     def inputs(self) -> tuple[Input, ...]:
         """What a step is given beside gradients."""
         return self.rules[0].inputs
+
+    def aspect_of(self, p: Any) -> Aspect:
+        """What a parameter is to the rule."""
+        return aspect_of(tuple(p.shape), self.matrices)
+
+    def rules_for(self, p: Any) -> list[Rule]:
+        """The variants that a parameter may be stepped in."""
+        return [rule for rule in self.rules if rule.takes(self.aspect_of(p))]
 
     @property
     def multiplies(self) -> bool:
