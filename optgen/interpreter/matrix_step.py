@@ -147,4 +147,4 @@ def initial_matrix(rule: Rule, state: State, values: HyperValues, p: Array | Non
     run = MatrixStep(rule, values, 0, {PARAMETER: np.asarray(p, np.float64)}, {}, [])
     with np.errstate(all="ignore"):
         (made,) = np.broadcast_to(run.value(state.init), (1, *run._shape_of(Extent.ELEMENT, state.dims)[1:]))
-    return made
+    return np.array(made)

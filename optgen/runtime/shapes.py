@@ -24,6 +24,7 @@ from .arrays import Array
 __all__ = [
     "BlockOf",
     "OwnShape",
+    "aspect_of",
     "block_of",
     "chosen_once",
     "first_group_states",
@@ -69,14 +70,15 @@ def variant_for(
     name, what, hint
         The rule, the parameter, and what to do instead, for the ArrayError where the rule has no such variant.
     """
-    found = variants.get(_aspect(shape, matrices))
+    found = variants.get(aspect_of(shape, matrices))
     if found is None:
         message = f"{name}: expected a matrix, of two or more dimensions, got {what} of shape {shape}"
         raise ArrayError(message, hint=hint)
     return found
 
 
-def _aspect(shape: tuple[int, ...], matrices: Matrices) -> Aspect:
+def aspect_of(shape: tuple[int, ...], matrices: Matrices) -> Aspect:
+    """What a parameter of this shape is to rules."""
     if len(shape) < 2:
         return Aspect.VECTOR
     _, rows, columns = interp.as_matrices(shape, matrices)

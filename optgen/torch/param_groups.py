@@ -210,7 +210,8 @@ class Groups:
             given = group.get(self._naming.flags[flag.name])
             if given is None:
                 given = flag.default if flag.when is None else evaluate(flag.when, values, 0, {})
-            flags[flag.name] = bool(given)
+            word = self._naming.meaning.get(flag.name)
+            flags[flag.name] = bool(given) if word is None else given == word
         return self._naming.compilation.variants(flags)
 
     def _refuse_different(self, values: GroupValues, groups: int) -> None:
