@@ -253,7 +253,7 @@ class Variant(Expressions):
             got = type_of(value).value
             message = f"{formula.spelled!r}: expected {self.locals[formula.before].type.value} in every turn, got {got}"
             self.fault(span, message, "give the second value its own name")
-        elif formula.before in self.locals and dims_of(self.locals[formula.before]) != dims_of(value):
+        elif formula.before in self.locals and join_dims(dims_of(self.locals[formula.before]), dims_of(value)) is None:
             begun, ended = dims_of(self.locals[formula.before]).words, dims_of(value).words
             message = f"{formula.spelled!r} is {begun} where a turn of the loop begins, and {ended} where it ends"
             self.fault(span, message, "give the second value its own name")
