@@ -30,6 +30,7 @@ from .tensors import compute_dtype
 
 __all__ = [
     "NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group", "expect_shapes",
+    "named_parameters",
 ]  # fmt: skip
 
 NO_SCHEDULE = "expected a number, got a schedule"
