@@ -171,9 +171,10 @@ class Step:
         if expr.op == "normal":
             tail = f"{expr.number}"  # no name of a formula
             self.names[tail] = self._draw(replace(expr, op="tail"))
-            return np.asarray(self.value(normal_of(Local(tail, Extent.ELEMENT, Type.REAL))))
+            return np.asarray(self.value(normal_of(Local(tail, Extent.ELEMENT, Type.REAL, expr.dims))))
         seed, t, parameter = (int(self.value(key)) for key in expr.key)
-        return drawn(expr.op, expr.number, (seed, t, parameter), self.shape, self.arrays[PARAMETER].dtype)
+        shape = self._shape_of(Extent.ELEMENT, expr.dims)
+        return drawn(expr.op, expr.number, (seed, t, parameter), shape, self.arrays[PARAMETER].dtype)
 
     # ---- Reductions ----
 

@@ -47,8 +47,6 @@ from .vocabulary import (
     OUTPUTS,
     RENAME,
     SIZE_OF_BLOCK,
-    TALL,
-    WIDE,
 )
 
 __all__ = ["Variant"]
@@ -97,11 +95,6 @@ class Variant(Expressions):
             return None
         found = Dims(*map(self.side, ast.dims))
         return None if found == default_dims(Extent.ELEMENT) else found
-
-    def side(self, name: str) -> str:
-        """A dimension by its symbol: the shorter and the longer side are rows or columns in this variant."""
-        short = "column" if self.choice.get(TALL, not self.choice.get(WIDE, True)) else "row"
-        return {"short": short, "long": "column" if short == "row" else "row"}.get(name, name)
 
     def unit(self, ast: StateAst, init: Expr, dims: Dims | None) -> Expr | None:
         """An initial value that is made of the identity, in the size of its state."""
