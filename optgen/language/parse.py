@@ -192,6 +192,10 @@ class _Tables(Document):
     def read_size(self, name: str, path: Path, table: dict[str, Any]) -> None:
         """A length: a hyperparameter that says it, and what it may not exceed."""
         self.refuse_unknown(path, table, ("default", "most", "doc"))
+        if isinstance(table.get("default"), list):
+            message = "expected one whole number as the default of a size, got a list"
+            self.fault(self.value_span((*path, "default")), message, f"for example: {name} = {{ default = 8 }}")
+            table = {**table, "default": 1}
         self.read_hyper(name, path, {**{key: own for key, own in table.items() if key != "most"}, "range": LENGTHS})
         most = self.choice(path, table, "most", ("", *SIDES))
         self.spec.sizes.append(SizeAst(name, self.key_span(path), most, self.value_span((*path, "most"))))
