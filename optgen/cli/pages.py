@@ -124,7 +124,10 @@ def _word(extent: Extent) -> str:
 def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     """Everything about one variant of a rule."""
     rule = compilation.rules[variant]
-    bodies = {name: _shown(compilation, i) for name, i in _phases(compilation, variant)}
+    bodies = {
+        " ".join(filter(None, [name, summary.condition(compilation.rules[i])])): _shown(compilation, i)
+        for name, i in _phases(compilation, variant)
+    }
     yield f"{rule.name}: {rule.summary}" if rule.summary else rule.name
     yield ""
     for name, formulas in bodies.items():

@@ -20,9 +20,9 @@ from collections.abc import Mapping, Sequence
 from ..errors import Span, SpecError, SpecWarning
 from ..ir.compose import ACCEPT, PROCEED, close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Const, Expr, Extent, Matrices, Ordinal, type_of
+from ..ir.expr import Expr, Extent, Matrices, Ordinal, type_of
 from ..ir.primitives import Type
-from ..ir.rule import PHASE, Family, Flag, Hyper, Input, Interval, Part, Rule, State
+from ..ir.rule import Family, Flag, Hyper, Input, Interval, Part, Rule, State
 from ..ir.verify import verify
 from ..names import is_name
 from .agreement import disagreements
@@ -30,10 +30,11 @@ from .demand import Demand
 from .elaborate import Variant
 from .evaluation import Evaluation
 from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
+from .phases import check_phases, states_of_phases
 from .resolve import Scope
 from .syntax import FlagAst, HyperAst, InputAst, Item, Name, SpecAst, StateAst
 from .terms import is_of_tiles, mentions_matrix, mentions_tiles, names_in, reduced_over, subterms
-from .vocabulary import CALLABLE, GIVEN_TO_DRAWS, GIVEN_TO_PHASES, MATRIX, RENAME, SEED, STREAM
+from .vocabulary import CALLABLE, GIVEN_TO_DRAWS, MATRIX, RENAME, SEED, STREAM, no_name
 
 __all__ = ["ARGUMENTS", "check", "check_open"]
 
@@ -59,7 +60,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     checker = _Checker(spec)
     checker.check_size()
     checker.find_shapes()
-    checker.check_phases()
+    checker.whens = check_phases(checker)
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     checker.decide_defaults(hypers)
@@ -88,15 +89,6 @@ def interval(text: str) -> Interval | None:
 #: What a spec that draws random numbers is given.
 _SEED = Hyper(SEED, (0.0,), False, (Interval(0.0, 1e9, True, True, True),), GIVEN_TO_DRAWS[SEED])
 _STREAM = State(STREAM, Ordinal(), GIVEN_TO_DRAWS[STREAM], Extent.TENSOR)
-#: What a spec with several phases is given.
-_PHASE = State(PHASE, Const(0.0), GIVEN_TO_PHASES[PHASE], Extent.GROUP)
-
-
-def _no_name(name: str, what: str) -> tuple[str, str]:
-    """Message and hint for what cannot be a name."""
-    letters = "ASCII" if what == "rule" else "ASCII or Greek"
-    hint = f"a name is a letter, then letters, digits and underscores, in {letters}"
-    return f"{name!r} cannot be the name of a {what}", hint
 
 
 class _Checker(Scope):
@@ -130,20 +122,6 @@ class _Checker(Scope):
             message = "'block' says how many elements a block has, and nothing here has blocks"
             self.fault(spec.block.span, message, "remove it, or reduce over blocks: mean(g**2, block)")
 
-    def check_phases(self) -> None:
-        """Check the names of phases, and what has them."""
-        spec = self.spec
-        seen: set[str] = set()
-        for phase in spec.phases if self.phased else ():
-            if not is_name(phase.name) or keyword.iskeyword(phase.name):
-                self.fault(phase.span, *_no_name(phase.name, "phase"))
-            elif phase.name in seen:
-                self.fault(phase.span, f"two phases are called {phase.name!r}", RENAME)
-            seen.add(phase.name)
-        if self.phased and spec.part == Part.PARAMETER:
-            message = "a part 'parameter' has no phases: the rule before it has stepped"
-            self.fault(spec.phases[0].span, message, 'phases belong to a rule, or to part = "gradient"')
-
     def check_names(self) -> None:
         spec = self.spec
         if spec.name:
@@ -170,7 +148,7 @@ class _Checker(Scope):
                 seen.setdefault(part.name, what)
         for report in spec.reports:
             if not is_name(report.name):
-                self.fault(report.span, *_no_name(report.name, "report"))
+                self.fault(report.span, *no_name(report.name, "report"))
         if len(spec.flags) > MOST_FLAGS:
             message = f"expected at most {MOST_FLAGS} flags, got {len(spec.flags)}"
             hint = "every choice of flags is a kernel of its own: make two rules"
@@ -191,7 +169,7 @@ class _Checker(Scope):
 
     def check_name(self, name: str, span: Span, what: str) -> None:
         if not is_name(name):
-            self.fault(span, *_no_name(name, what))
+            self.fault(span, *no_name(name, what))
         elif (name in self.given or name in (PROCEED, ACCEPT)) and what != "rule":
             meaning = self.given.get(name, "whether the step goes on" if name == PROCEED else "whether the step counts")
             self.fault(span, f"the {what} {name!r} shadows the given name {name!r}, {meaning}", RENAME)
@@ -322,7 +300,7 @@ class _Checker(Scope):
         )
         states = tuple(filter(None, map(variant.state, spec.states)))
         states += (_STREAM,) if self.draws else ()
-        states += (_PHASE,) if self.phased else ()
+        states += tuple(states_of_phases(self.whens)) if self.phased else ()
         variant.active = {state.name: state.extent for state in states}
         variant.begun = True
         for formula in phase.formulas:
@@ -358,6 +336,7 @@ class _Checker(Scope):
             block=block,
             phase=phase.name,
             phases=tuple(each.name for each in spec.phases) if self.phased else (),
+            when=self.whens[spec.phases.index(phase)],
         )
 
     def check_rules(self, rules: tuple[Rule, ...]) -> None:

@@ -146,14 +146,12 @@ class _Document:
         self.read_update(document)
         for name, path, table in self.entries(document, "report", 'length = { value = "norm(g)" }'):
             self.read_report(name, path, table)
-        evaluation = self.read_evaluation(document)
-        write_out(spec, self.statements, evaluation)
+        write_out(spec, self.statements, self.read_evaluation(document))
 
     def refuse_unknown(self, path: Path, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for key in table:
             if key not in known:
-                expected = ", ".join(known)
-                self.fault(self.key_span((*path, key)), f"unknown key {key!r}", f"expected one of: {expected}")
+                self.fault(self.key_span((*path, key)), f"unknown key {key!r}", f"expected one of: {', '.join(known)}")
 
     def text(self, path: Path, table: Mapping[str, Any], key: str, *, required: bool = False) -> str:
         value = table.get(key)
@@ -263,7 +261,7 @@ class _Document:
             self.fault(span, f"state {name!r} has no initial value", 'add: init = "0"')
         else:
             init = self.value((*path, "init"), table, "initial value")
-        when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
+        when = self.when(path, table)
         extent = self.choice(path, table, "extent", EXTENTS)
         extent_span = self.value_span((*path, "extent")) if "extent" in table else span
         doc, each, each_span = self.text(path, table, "doc"), table.get("each", 0), self.value_span((*path, "each"))
@@ -300,10 +298,13 @@ class _Document:
             self.fault(span, f"report {name!r} has no value", 'add: value = "norm(g)"')
         else:
             value = self.expression((*path, "value"), table) or value
-        when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
-        self.spec.reports.append(ReportAst(name, span, value, when, self.text(path, table, "doc")))
+        self.spec.reports.append(ReportAst(name, span, value, self.when(path, table), self.text(path, table, "doc")))
 
-    def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
+    def when(self, path: Path, table: Mapping[str, Any]) -> Term | None:
+        """The condition on which an entry is there."""
+        return self.expression((*path, "when"), table) or Broken(self.key_span(path)) if "when" in table else None
+
+    def expression(self, path: Path, table: Mapping[str, Any]) -> Term | None:
         """Read the text under `path` as one expression."""
         key = str(path[-1])
         source = self.text(path[:-1], table, key, required=True)
@@ -341,20 +342,19 @@ class _Document:
 
     def read_phases(self, table: dict[str, Any], phases: Mapping[str, dict[str, Any]]) -> None:
         """The phases of a step, each with formulas of its own."""
-        at: Path = ("update",)
         if "formulas" in table:
             message = "expected formulas of one step, or of its phases, got both"
-            self.fault(self.key_span((*at, "formulas")), message, "move them into the phases that they belong to")
+            self.fault(self.key_span(("update", "formulas")), message, "move them into the phases that they belong to")
         if not 2 <= len(phases) <= MOST_PHASES:
-            last = list(phases)[-1]
             message = f"expected 2 to {MOST_PHASES} phases, got {len(phases)}"
             hint = "a step with one gradient has its formulas in [update]" if len(phases) == 1 else None
-            self.fault(self.key_span((*at, last)), message, hint)
+            self.fault(self.key_span(("update", list(phases)[-1])), message, hint)
         found, self.statements = [], []
         for spelled, own in phases.items():
-            self.refuse_unknown((*at, spelled), own, ("formulas",))
-            span, statements = self.formulas((*at, spelled), own)
-            found.append(PhaseAst(canonical(spelled), self.key_span((*at, spelled)), span))
+            path: Path = ("update", spelled)
+            self.refuse_unknown(path, own, ("when", "formulas"))
+            span, statements = self.formulas(path, own)
+            found.append(PhaseAst(canonical(spelled), self.key_span(path), span, when=self.when(path, own)))
             self.statements.append(statements)
         self.spec.phases = found
 

@@ -14,7 +14,7 @@ from ..ir.expr import (
     Extent,
 )
 from ..ir.primitives import FUNCTIONS, REDUCTIONS
-from ..ir.rule import PHASE, Part
+from ..ir.rule import FIRST_PHASE, PHASE, Part
 
 __all__ = [
     "CALLABLE",
@@ -37,6 +37,7 @@ __all__ = [
     "STREAM",
     "SUM_AS_PRODUCT",
     "WRITTEN_OUT",
+    "no_name",
 ]
 
 
@@ -73,7 +74,7 @@ NO_OUTPUT: dict[str, tuple[str, str]] = {
 #: Given to the parts of chains.
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}
 #: Given to specs with several phases.
-GIVEN_TO_PHASES = {PHASE: "which phase comes next"}
+GIVEN_TO_PHASES = {PHASE: "which phase comes next", FIRST_PHASE: "which phase the next step begins with"}
 CALLABLE = (*FUNCTIONS, *(name for name in REDUCTIONS if name not in FUNCTIONS))
 #: What people ask for, by the names that other libraries have for it.
 NOT_YET = {
@@ -118,3 +119,10 @@ INITIAL = (
     "expected an initial value made of numbers, hyperparameters and p",
     "the gradient is not known before the first step; to start with it, write: m = g if t == 1 else rho*m + g",
 )
+
+
+def no_name(name: str, what: str) -> tuple[str, str]:
+    """Message and hint for what cannot be a name."""
+    letters = "ASCII" if what == "rule" else "ASCII or Greek"
+    hint = f"a name is a letter, then letters, digits and underscores, in {letters}"
+    return f"{name!r} cannot be the name of a {what}", hint

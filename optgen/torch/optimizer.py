@@ -25,13 +25,14 @@ from ..runtime.interrupts import undisturbed
 from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
-from .checkpoint import OF_ALL, copied, copies_of_states, fitting, name_rule, state_dict_with
+from ..runtime.slots import Key
+from .checkpoint import BEGUN, OF_ALL, copied, copies_of_states, fitting, keep_small_states, name_rule, state_dict_with
 from .evaluation import evaluated_tensors
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
 from .options import Options
 from .param_groups import Groups, expect_group, named_parameters
-from .phases import expect_closure, rest_of_step
+from .phases import expect_closure, key_of_numbers, numbers_of_begun, rest_of_step
 from .states import TensorStates
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
@@ -45,7 +46,6 @@ ASIDE = "in_training"
 #: Where the states of all parameters together are in a pickle, as 0.1.0 wrote them.
 _TOGETHER = "_together"
 
-
 _grad = attrgetter("grad")
 
 
@@ -53,7 +53,6 @@ class Adapter(Optimizer):
     """Base of all optimisers of `optgen.torch`, which are made from rules."""
 
     param_groups: list[dict[str, Any]]
-
     _naming: ClassVar[Naming]
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
@@ -91,9 +90,8 @@ class Adapter(Optimizer):
         -------
         What `closure` returns, the first time, or None.
         """
-        watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
-        watched = watched or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
-        watched = watched or torch.autograd._profiler_enabled()
+        watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or _global_optimizer_pre_hooks
+        watched = watched or _global_optimizer_post_hooks or torch.autograd._profiler_enabled()
         # A class that overrides `step` has been wrapped by PyTorch: there the hooks are called already.
         if watched and type(self).step is Adapter.step:
             return self._watched(*args, **kwargs)  # as they were given: hooks see them
@@ -104,12 +102,12 @@ class Adapter(Optimizer):
     def _step(self, closure: Callable[[], Any] | None = None, *, phase: str | None = None, **inputs: Any) -> Any:
         engine = self._engine
         engine.expect_training("step")
+        following = self._next() if engine.phases or phase is not None else 0
         if phase is not None:
-            expect_phase(self._naming.name, engine.phases, engine.phase, phase)
+            expect_phase(self._naming.name, engine.phases, following, phase)
         elif engine.phases:
             if closure is None:
-                params = [p for group in self.param_groups for p in group["params"]]
-                expect_closure(self._naming.name, engine, params, begun=bool(self.state))
+                expect_closure(self._naming.name, engine, self._all(), begun=bool(self.state))
             return rest_of_step(engine, lambda: self._step_once(closure, inputs))
         return self._step_once(closure, inputs)
 
@@ -124,9 +122,7 @@ class Adapter(Optimizer):
             return loss
         takes = self._naming.inputs
         numbers, lacking = numbers_given(self._naming, inputs, loss) if takes or inputs else (NO_NUMBERS, [])
-        params: list[torch.Tensor] = []
-        for group in self.param_groups:
-            params += group["params"]
+        params = self._all()
         grads = list(map(_grad, params))
         if scale is not None:
             with torch.no_grad():
@@ -161,7 +157,13 @@ class Adapter(Optimizer):
     @property
     def phase(self) -> str | None:
         """The name of the phase of a step that comes next; None for a rule whose steps have but one."""
-        return self._engine.phases[self._engine.phase] if self._engine.phases else None
+        return self._engine.phases[self._next()] if self._engine.phases else None
+
+    def _next(self) -> int:
+        """The number of the phase that comes next, which hyperparameters decide before the first step."""
+        with self._engine.lock:
+            self._groups.read(self.param_groups)
+            return self._engine.phase
 
     # ---- Evaluation ----
 
@@ -176,11 +178,10 @@ class Adapter(Optimizer):
             self._engine.expect_rest("evaluate")
             if self._engine.evaluating or not any([rule.evaluation for rule in self._naming.rules]):
                 return
-            expect_whole_step("evaluate", self._engine.phases, self._engine.phase)
+            expect_whole_step("evaluate", self._engine.phases, self._states.group)
             self._states.entries.kept = self.state
             self._groups.read(self.param_groups)
-            every = [p for group in self.param_groups for p in group["params"]]
-            params, write = evaluated_tensors(self._engine, self._states, every)
+            params, write = evaluated_tensors(self._engine, self._states, self._all())
             for p in params:
                 self.state[p][ASIDE] = p.detach().clone()
             self._engine.evaluating = True
@@ -200,8 +201,14 @@ class Adapter(Optimizer):
 
     def _kept(self) -> list[tuple[torch.Tensor, dict[str, Any]]]:
         """The parameters with states; `state` may have those of other optimisers too, as in a split."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        return [(p, self.state[p]) for p in params if isinstance(self.state.get(p), dict)]
+        return [(p, self.state[p]) for p in self._all() if isinstance(self.state.get(p), dict)]
+
+    def _all(self) -> list[torch.Tensor]:
+        """The parameters of all groups."""
+        params: list[torch.Tensor] = []
+        for group in self.param_groups:
+            params += group["params"]
+        return params
 
     # ---- States ----
 
@@ -265,7 +272,7 @@ class Adapter(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
         with self._engine.lock:
-            name = partial(name_rule, self._naming, self._states.group)
+            name = partial(name_rule, self._naming, self._states.group, numbers_of_begun(self._engine, self._all()))
             return state_dict_with(super().state_dict, self, name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -297,33 +304,29 @@ class Adapter(Optimizer):
             self.register_load_state_dict_post_hook(keep, prepend=True),
         ]
         before = {name: vars(self)[name] for name in ("state", "param_groups")}
-        together = self._states.group
+        together, begun = self._states.group, self._engine.begun
         try:
             super().load_state_dict(state_dict)
         except BaseException:  # PyTorch may have come half-way
             self.__dict__.update(before)
-            self._begin(together)
+            self._begin(together, begun)
             raise
         finally:
             for handle in handles:
                 handle.remove()
 
     def _keep_whole(self, saved: Mapping[str, Any]) -> None:
-        """After a load: the small states, which PyTorch rounds to the dtype of the parameter, and those of all
-        parameters."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        order = [i for group in saved["param_groups"] for i in group["params"]]
-        small = {self._naming.key(s.name) for rule in self._naming.rules for s in rule.small_states}
-        for p, i in zip(params, order, strict=True):
-            for name, value in saved["state"].get(i, {}).items():
-                if name in small and isinstance(value, torch.Tensor):
-                    self.state[p][name] = value.detach().to(self.state[p][name].device, copy=True)
+        """After a load: the small states, those of all parameters, and of which parameters a step has begun."""
+        params = self._all()
+        keep_small_states(self._naming, params, self.state, saved)
         kept = [group.pop(OF_ALL, None) for group in self.param_groups]
         group = saved.get("group", kept[0])
-        self._begin({name: np.array(value) for name, value in (group or {}).items()})
+        begun = key_of_numbers(saved.get(BEGUN, ()), params)
+        self._begin({name: np.array(value) for name, value in (group or {}).items()}, begun)
 
-    def _begin(self, together: Mapping[str, Any]) -> None:
-        """Look at everything anew in the next step. `together`: the states of all parameters."""
+    def _begin(self, together: Mapping[str, Any], begun: Key | None = None) -> None:
+        """Look at everything anew in the next step. `together`: the states of all parameters. `begun`: the parameters
+        of a step that has phases left."""
         naming, groups = self._naming, Groups(self._naming)
         self._groups = groups
         self._states = TensorStates(naming, groups)
@@ -333,19 +336,21 @@ class Adapter(Optimizer):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
             self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
+        self._engine.begun = begun
         self._engine.evaluating = any([ASIDE in kept for _, kept in self._kept()])
         self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return state | {_TOGETHER: self._states.group} if self._states.group else state
+        begun = numbers_of_begun(self._engine, self._all())
+        return state | {_TOGETHER: self._states.group, BEGUN: begun} if self._states.group else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         together = state.get(_TOGETHER) or {}
-        super().__setstate__({key: value for key, value in state.items() if key != _TOGETHER})
+        super().__setstate__({key: value for key, value in state.items() if key not in (_TOGETHER, BEGUN)})
         for group in (self.defaults, *self.param_groups):  # as former versions left them
             self._naming.respell(group)
-        self._begin(together)
+        self._begin(together, key_of_numbers(state.get(BEGUN, ()), self._all()))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As PyTorch's; a hyperparameter out of its range is a HyperparameterError."""
@@ -362,7 +367,7 @@ class Adapter(Optimizer):
         with self._engine.lock:
             self._engine.expect_rest("add a group")
             super().add_param_group(param_group)
-            self._begin(self._states.group)
+            self._begin(self._states.group, self._engine.begun)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Of its own, and not of a class that this one derives from.

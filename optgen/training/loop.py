@@ -191,12 +191,11 @@ def _inputs(opt: Any) -> tuple[str, ...]:
 def _phases(opt: Any) -> Iterator[None]:
     """Once before each phase of a step that is left, up to one that is not accepted; of most rules, once."""
     names = getattr(getattr(opt, "rule", None), "phases", ())
-    before = None
-    while not names or opt.phase != before:
-        before = opt.phase if names else None
+    before, after = -1, 0
+    while after > before:
+        before = names.index(opt.phase) if names else 0
         yield
-        if not names or opt.phase == names[0]:
-            return
+        after = names.index(opt.phase) if names else 0
 
 
 def _flat(cb: Callbacks) -> Iterator[Callable[[], object]]:
