@@ -15,9 +15,10 @@ from ..ir.rule import FIRST_PHASE, PHASE, Assign, Part, State
 from ..names import is_name
 from .expressions import Expressions
 from .resolve import Scope
+from .spec_names import no_name
 from .syntax import Item, Name, PhaseAst
 from .terms import subterms
-from .vocabulary import GIVEN_TO_PHASES, MATRIX, RENAME, no_name
+from .vocabulary import GIVEN_TO_PHASES, MATRIX, RENAME
 
 __all__ = ["Conditions", "assignments", "check_phases", "states_of_phases"]
 

@@ -37,7 +37,6 @@ __all__ = [
     "STREAM",
     "SUM_AS_PRODUCT",
     "WRITTEN_OUT",
-    "no_name",
 ]
 
 
@@ -119,10 +118,3 @@ INITIAL = (
     "expected an initial value made of numbers, hyperparameters and p",
     "the gradient is not known before the first step; to start with it, write: m = g if t == 1 else rho*m + g",
 )
-
-
-def no_name(name: str, what: str) -> tuple[str, str]:
-    """Message and hint for what cannot be a name."""
-    letters = "ASCII" if what == "rule" else "ASCII or Greek"
-    hint = f"a name is a letter, then letters, digits and underscores, in {letters}"
-    return f"{name!r} cannot be the name of a {what}", hint

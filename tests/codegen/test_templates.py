@@ -15,10 +15,10 @@ from optgen.codegen import jinja
 from optgen.codegen import kernel_source as render
 from optgen.codegen.course import CourseTest
 from optgen.codegen.element import ArrayPointer, Element, Fold, Line, ScalarField
+from optgen.codegen.places import Base, Kept, KeptArray, Memory, SlotPlace
 from optgen.codegen.runtime_source import FILES
 from optgen.codegen.small_loop_text import CourseText, SlabText, SmallLoopText
 from optgen.codegen.small_loops import SmallLoopBody
-from optgen.codegen.storage import Base, Kept, KeptArray, Memory, StorageSlot
 from optgen.codegen.sweep_text import FoldText, SweepText
 from optgen.compiler import catalogue, driver
 from optgen.ir.expr import Extent
@@ -73,9 +73,9 @@ def arithmetic(text: str) -> set[str]:
 def stub_context(reduced: bool = False) -> dict[str, Any]:
     """What the kernel template takes, for an element that has nothing in it but names; and for what one sweep leaves
     for the next, if something is reduced."""
-    step = ScalarField("scalar", StorageSlot(Memory.STEP, 0, Extent.STEP), "meaning")
-    row = ScalarField("row", StorageSlot(Memory.TENSOR, 0, Extent.ROW), "meaning")
-    column = ScalarField("column", StorageSlot(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
+    step = ScalarField("scalar", SlotPlace(Memory.STEP, 0, Extent.STEP), "meaning")
+    row = ScalarField("row", SlotPlace(Memory.TENSOR, 0, Extent.ROW), "meaning")
+    column = ScalarField("column", SlotPlace(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
     partial, panel = KeptArray(Kept.PARTIAL, 0), KeptArray(Kept.PANEL, 0)
     element = Element(
         ctype=c.DTYPES[0],

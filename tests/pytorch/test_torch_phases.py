@@ -382,7 +382,7 @@ def test_groups_may_not_differ_in_what_decides_of_phases() -> None:
     model = model_of()
     first, last = model[0], model[2]
     opt = look_sam([{"params": first.parameters()}, {"params": last.parameters(), "k": 4}])
-    with pytest.raises(ArgumentError, match="k is one for all parameters, got 3.0 in group 0 and 4.0 in group 1"):
+    with pytest.raises(ArgumentError, match=r"k is one for all parameters, got 3\.0 in group 0 and 4\.0 in group 1"):
         opt.step(closure_of(model, opt))
 
 
