@@ -10,7 +10,7 @@ it holds is compared with what other rules would hold. Keys and states that no r
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -31,17 +31,12 @@ from ..runtime.shapes import state_shape
 from .naming import STEP, Naming
 from .param_groups import Groups, called
 from .phases import expect_numbers
+from .state_dicts import BEGUN, OF_ALL
 from .tensors import count_dtype, has_memory, local
 
 __all__ = [
-    "BEGUN", "OF_ALL", "copied", "copies_of_states", "expect_layout", "expect_state", "fitting", "keep_small_states",
-    "name_rule", "state_dict_with", "unwrapped",
+    "copies_of_states", "expect_layout", "expect_state", "fitting", "unwrapped",
 ]  # fmt: skip
-
-#: Where the states of all parameters together are kept in a saved group.
-OF_ALL = "of_all_parameters"
-#: Where the numbers of the parameters of a step are kept that is between two of its phases.
-BEGUN = "begun"
 
 _IN_ORDER = "give the parameters in the order in which they were saved"
 
@@ -62,36 +57,6 @@ def expect_state(
     if state.extent == Extent.ELEMENT and given.dtype is not dtype:
         hint = "convert the state, or the model, first"
         raise StateError(f"{what}: expected {dtype}, as the parameter, got {given.dtype}", hint=hint)
-
-
-def name_rule(naming: Naming, group: Mapping[str, Any], begun: Sequence[int], _: Any, saved: dict[str, Any]) -> None:
-    """Add to a state dict what PyTorch's has not: the name of the rule, the states of all parameters together, and the
-    numbers of those parameters that a step has begun with which has phases left."""
-    saved["rule"] = naming.name
-    if begun:
-        saved[BEGUN] = list(begun)
-    if group:
-        saved["group"] = {name: float(value) for name, value in group.items()}
-        for each in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
-            each[OF_ALL] = saved["group"]
-
-
-def state_dict_with(
-    saving: Callable[[], dict[str, Any]], opt: torch.optim.Optimizer, name: Callable[[Any, dict[str, Any]], None]
-) -> dict[str, Any]:
-    """What `saving` gives, PyTorch's state dict of `opt`, with what `name` writes into it before the caller's hooks."""
-    handle = opt.register_state_dict_post_hook(name, prepend=True)
-    try:
-        return saving()
-    finally:
-        handle.remove()
-
-
-def copied(kept: Any) -> Any:
-    """The states of a parameter in memory of their own, so that neither side of a load changes the other."""
-    if not isinstance(kept, Mapping):
-        return kept
-    return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}
 
 
 def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,18 +117,6 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
             _expect_states(naming, what, p, hypers, kept, needed[p.dim() >= 2], guess=guess)
     expect_numbers(saved.get(BEGUN, ()), number)
     return {**saved, "param_groups": groups}
-
-
-def keep_small_states(
-    naming: Naming, params: Sequence[torch.Tensor], state: Mapping[Any, dict[str, Any]], saved: Mapping[str, Any]
-) -> None:
-    """Write small states over those that PyTorch has loaded, which it rounds to the dtype of the parameter."""
-    order = [i for group in saved["param_groups"] for i in group["params"]]
-    small = {naming.key(s.name) for rule in naming.rules for s in rule.small_states}
-    for p, i in zip(params, order, strict=True):
-        for name, value in saved["state"].get(i, {}).items():
-            if name in small and isinstance(value, torch.Tensor):
-                state[p][name] = value.detach().to(state[p][name].device, copy=True)
 
 
 def expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> None:

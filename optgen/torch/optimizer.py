@@ -15,7 +15,6 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -26,13 +25,14 @@ from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
 from ..runtime.slots import Key
-from .checkpoint import BEGUN, OF_ALL, copied, copies_of_states, fitting, keep_small_states, name_rule, state_dict_with
+from .checkpoint import copies_of_states, fitting
 from .evaluation import evaluated_tensors
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
 from .options import Options
 from .param_groups import Groups, expect_group, named_parameters
 from .phases import expect_closure, key_of_numbers, numbers_of_begun, rest_of_step
+from .state_dicts import BEGUN, copied, load_with, name_rule, state_dict_with, take_rest
 from .states import TensorStates
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
@@ -46,6 +46,7 @@ ASIDE = "in_training"
 #: Where the states of all parameters together are in a pickle, as 0.1.0 wrote them.
 _TOGETHER = "_together"
 
+
 _grad = attrgetter("grad")
 
 
@@ -53,6 +54,7 @@ class Adapter(Optimizer):
     """Base of all optimisers of `optgen.torch`, which are made from rules."""
 
     param_groups: list[dict[str, Any]]
+
     _naming: ClassVar[Naming]
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
@@ -90,8 +92,9 @@ class Adapter(Optimizer):
         -------
         What `closure` returns, the first time, or None.
         """
-        watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks or _global_optimizer_pre_hooks
-        watched = watched or _global_optimizer_post_hooks or torch.autograd._profiler_enabled()
+        watched = self._optimizer_step_pre_hooks or self._optimizer_step_post_hooks
+        watched = watched or _global_optimizer_pre_hooks or _global_optimizer_post_hooks
+        watched = watched or torch.autograd._profiler_enabled()
         # A class that overrides `step` has been wrapped by PyTorch: there the hooks are called already.
         if watched and type(self).step is Adapter.step:
             return self._watched(*args, **kwargs)  # as they were given: hooks see them
@@ -281,48 +284,30 @@ class Adapter(Optimizer):
         StateError if it is of another rule, or does not fit a parameter: its name, where both sides have names, its
         states, their shapes and dtypes. Then nothing has changed.
         """
+        with self._engine.lock:
+            self._engine.expect_rest("load a state")
+            undisturbed(lambda: self._load(state_dict, lambda saved: fitting(self._naming, self.param_groups, saved)))
+
+    def _load(self, state_dict: Mapping[str, Any], fit: Callable[[Any], dict[str, Any]]) -> None:
+        """What PyTorch does to load a state that is what `fit` makes of this one; or nothing."""
         taken: list[dict[str, Any]] = []
 
         def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
-            saved = fitting(self._naming, self.param_groups, saved)
-            taken.append(saved)
-            return {**saved, "state": {i: copied(kept) for i, kept in saved["state"].items()}}
+            taken.append(fit(saved))
+            return {**taken[-1], "state": {i: copied(kept) for i, kept in taken[-1]["state"].items()}}
 
-        def keep(_: Any) -> None:
-            self._keep_whole(taken[-1])
+        def take(_: Any) -> None:
+            begun = key_of_numbers(taken[-1].get(BEGUN, ()), self._all())
+            self._begin(take_rest(self._naming, self, taken[-1]), begun)
 
-        with self._engine.lock:
-            self._engine.expect_rest("load a state")
-            undisturbed(lambda: self._load_between(expect, keep, state_dict))
-
-    def _load_between(
-        self, expect: Callable[..., Any], keep: Callable[..., None], state_dict: Mapping[str, Any]
-    ) -> None:
-        """What PyTorch does to load a state, with these hooks; or nothing."""
-        handles = [
-            self.register_load_state_dict_pre_hook(expect),
-            self.register_load_state_dict_post_hook(keep, prepend=True),
-        ]
         before = {name: vars(self)[name] for name in ("state", "param_groups")}
         together, begun = self._states.group, self._engine.begun
         try:
-            super().load_state_dict(state_dict)
+            load_with(partial(super().load_state_dict, state_dict), self, expect, take)
         except BaseException:  # PyTorch may have come half-way
             self.__dict__.update(before)
             self._begin(together, begun)
             raise
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _keep_whole(self, saved: Mapping[str, Any]) -> None:
-        """After a load: the small states, those of all parameters, and of which parameters a step has begun."""
-        params = self._all()
-        keep_small_states(self._naming, params, self.state, saved)
-        kept = [group.pop(OF_ALL, None) for group in self.param_groups]
-        group = saved.get("group", kept[0])
-        begun = key_of_numbers(saved.get(BEGUN, ()), params)
-        self._begin({name: np.array(value) for name, value in (group or {}).items()}, begun)
 
     def _begin(self, together: Mapping[str, Any], begun: Key | None = None) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters. `begun`: the parameters
@@ -388,6 +373,12 @@ def engine_of(optimiser: Adapter) -> StepEngine:
 def step_of(optimiser: Adapter) -> Callable[..., Any]:
     """The step of an optimiser without its hooks."""
     return optimiser._step
+
+
+def load_fitting(optimiser: Adapter, saved: Mapping[str, Any]) -> None:
+    """Load a state that `fitting` has given for the optimiser, without another look at it."""
+    with optimiser._engine.lock:
+        optimiser._load(saved, dict)
 
 
 def revival_of(cls: type[Adapter]) -> tuple[Callable[..., Adapter], tuple[Any, ...]]:
