@@ -46,7 +46,7 @@ from .draws import drawn
 from .folds import as_blocks, as_matrices, fold_blocks, fold_columns, in_order
 from .primitives import FOLDS, NUMPY
 
-__all__ = ["Needs", "Step", "shape_of"]
+__all__ = ["GroupReduction", "Step", "shape_of"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load
@@ -67,7 +67,7 @@ def shape_of(
     return tuple(n if d in varying else 1 for d, n in enumerate(shape))
 
 
-class Needs(Exception):
+class GroupReduction(Exception):
     """What a tensor gives to the next reduction over the group, whose result a step needs to go on."""
 
     def __init__(self, fold: str, value: float) -> None:
@@ -222,7 +222,7 @@ class Step:
 
     def _over_group(self, fold: str, value: float) -> float:
         if not self.known:
-            raise Needs(fold, value)
+            raise GroupReduction(fold, value)
         return self.known.pop(0)
 
     def _fold(self, fold: str, x: Array, of: Extent, over: Extent, dims: Dims | None) -> Any:

@@ -30,9 +30,10 @@ from ..ir.expr import (
 from ..ir.extents import IDENTITY, Dims, default_dims, join_dims
 from ..ir.primitives import Type
 from ..ir.properties import Properties
-from ..ir.rule import PHASE, Assign, Hyper, Part, Report, State
+from ..ir.rule import Assign, Hyper, Part, Report, State
 from ..names import is_name, numbered
 from .expressions import Expressions
+from .phases import assignments
 from .products import sized
 from .syntax import FormulaAst, Name, ReportAst, StateAst
 from .terms import subterms
@@ -246,7 +247,7 @@ class Variant(Expressions):
             got = type_of(value).value
             message = f"{formula.spelled!r}: expected {self.locals[formula.before].type.value} in every turn, got {got}"
             self.fault(span, message, "give the second value its own name")
-        elif formula.before in self.locals and dims_of(self.locals[formula.before]) != dims_of(value):
+        elif formula.before in self.locals and join_dims(dims_of(self.locals[formula.before]), dims_of(value)) is None:
             begun, ended = dims_of(self.locals[formula.before]).words, dims_of(value).words
             message = f"{formula.spelled!r} is {begun} where a turn of the loop begins, and {ended} where it ends"
             self.fault(span, message, "give the second value its own name")
@@ -280,14 +281,14 @@ class Variant(Expressions):
 
     def finish(self) -> None:
         """Check that there is an output; say which phase comes next."""
-        spec, phase = self.scope.spec, self.phase or self.scope.spec.phases[0]
+        spec, phase = self.scope.spec, self.phase
+        assert phase is not None
         outputs = {*OUTPUTS[spec.part]} if self.moves else {DELTA, PARAMETER}
         given = self.locals.keys() | self.failed | spec.unassigned
         if not outputs & given and (phase.formulas or not spec.faults):
             self.fault(phase.formulas_span, *NO_OUTPUT[spec.part if not self.scope.phased or self.moves else Part.RULE])
         if self.scope.phased:
-            following = (spec.phases.index(phase) + 1) % len(spec.phases)
-            self.body.append(Assign(PHASE, Const(float(following))))
+            self.body += assignments(self.scope.whens, spec.phases.index(phase))
 
 
 def _is_rounded(expr: Expr) -> bool:

@@ -145,10 +145,10 @@ class ArrayEngine:
         if array is None or not found:
             return shared
         slot = self.states.of(array)
-        own = None if slot is None else found[0].of(slot)
-        if own is None:
+        own = [values for each in found if (values := each.of(slot)) is not None] if slot is not None else []
+        if not own:
             raise StateError("expected a parameter of the last step, got another one", hint="step it, then ask")
-        return {**own, **shared}
+        return {**own[0], **shared}
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
         self.engine.expect_rest("set a state")
@@ -291,7 +291,7 @@ class ArrayEngine:
         self.engine.expect_rest("evaluate")
         if self.engine.evaluating or not self.settings.rule.evaluation:
             return
-        expect_whole_step("evaluate", self.engine.phases, self.engine.phase)
+        expect_whole_step("evaluate", self.engine.phases, self.states.group)
         if self.states.pending:
             raise self._waiting(_STEP_THEM)
         known = self.states.parameters()

@@ -29,6 +29,7 @@ from .tensors import compute_dtype
 
 __all__ = [
     "NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group", "expect_shapes",
+    "named_parameters",
 ]  # fmt: skip
 
 NO_SCHEDULE = "expected a number, got a schedule"
@@ -90,7 +91,7 @@ class Groups:
         #: Whether plans go by other variants or groups; who has forgotten them says so.
         self.changed = False
         self.variants: tuple[dict[Aspect, int] | None, ...] = ()
-        self._sizing = sorted(frozenset().union(*map(chosen_once, naming.rules)))
+        self._sizing = sorted(chosen_once(naming.rules))
         self._blocks: list[tuple[Any, ...]] = []  # of each group, what says how large blocks are
 
     def read(self, groups: Sequence[dict[str, Any]]) -> bool:
@@ -326,7 +327,10 @@ def _of_all(rules: tuple[Rule, ...]) -> tuple[str, ...]:
                 elif isinstance(part, Local) and part.extent <= Extent.STEP and part.name in known:
                     gather(known[part.name])
 
+        of_all = {state.name for state in rule.states if state.extent == Extent.GROUP}
         for assign in rule.body:
+            if assign.target in of_all and extent_of(assign.value) <= Extent.STEP:
+                gather(assign.value)
             for part in walk(assign.value):
                 if extent_of(part) == Extent.GROUP and isinstance(part, Call):
                     for arg in part.args:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -433,10 +434,10 @@ def test_latex_is_of_the_variant() -> None:
 def test_the_latex_of_every_variant_is_of_what_it_shows() -> None:
     for path in catalogue.shipped():
         compilation = driver.compile_file(path)
-        for variant in range(compilation.in_phase(0, 1)):
+        for variant in range(compilation.in_phases(0).step):
             source = pages.source(compilation, variant)
-            phases = [compilation.in_phase(variant, i) for i in range(len(compilation.phases) or 1)]
-            formulas = [len(shown(compilation.rules[i], compilation.open[i])) for i in phases]
+            own = compilation.in_phases(variant)
+            formulas = [len(shown(compilation.rules[i], compilation.open[i])) for i in own]
             assert source.count(r"&\leftarrow") == sum(formulas)
             assert len(re.findall(r"\\left(?!arrow)", source)) == source.count(r"\right")
             assert source.count("{") == source.count("}")
@@ -448,7 +449,7 @@ def test_the_latex_of_every_variant_is_of_what_it_shows() -> None:
 COMMANDS = (GREEK.keys() - {"eps", "lam"}) | {
     "Delta", "begin", "bmod", "cdot", "end", "epsilon", "exp", "frac", "ge", "hat", "lVert", "lambda", "land", "langle",
     "le", "left", "leftarrow", "lfloor", "lnot", "log", "lor", "mathrm", "max", "min", "ne", "operatorname", "rVert",
-    "rangle", "rfloor", "right", "sqrt", "text", "textit",
+    "rangle", "rfloor", "right", "sqrt", "text", "textit", "top",
 }  # fmt: skip
 
 
@@ -544,9 +545,9 @@ def test_the_passes_show_what_the_host_computes_for_all_tensors_and_what_is_read
 def test_the_sweeps_of_every_variant_are_shown_with_all_that_is_computed() -> None:
     for path in catalogue.shipped():
         compilation = driver.compile_file(path)
-        for variant in range(compilation.in_phase(0, 1)):
+        for variant in range(compilation.in_phases(0).step):
             blocks = list(pages.sweeps(compilation, variant))
-            lows = [compilation.lowered[compilation.in_phase(variant, i)] for i in range(len(compilation.phases) or 1)]
+            lows = [compilation.lowered[i] for i in compilation.in_phases(variant)]
             rows = [row[-1] for block in blocks if isinstance(block, pages.Table) for row in block.rows]
             named = {row.split(" ← ")[0] for row in rows}
             assert named >= {text.formula(assign).split(" ← ")[0] for low in lows for assign in low.body}, path
@@ -854,7 +855,7 @@ def test_the_doctor_finds_all_well(built: Path, cache: Path) -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.stdout
     table = rows(result)
-    own = ["versions", "compiler", "instruction set", "threads", "cache folder", "built kernels", "torch"]
+    own = ["versions", "compiler", "instruction set", "threads", "products", "cache folder", "built kernels", "torch"]
     assert list(table) == own + ["torch: fast path", "torch: threads"] * (find_spec("torch") is not None)
     assert {state for state, _ in table.values()} == {"ok"}
     compiler = toolchain.find_compiler()
@@ -865,6 +866,21 @@ def test_the_doctor_finds_all_well(built: Path, cache: Path) -> None:
     usable = library.runtime().usable
     assert table["instruction set"][1] == f"{usable[0]}, the best of {', '.join(usable)}"
     assert table["cache folder"][1].startswith(f"{cache}: 1 libraries, 0.")
+
+
+@pytest.mark.parametrize(("processor", "usable", "advised"), [
+    ("Haswell", ["x86_64_v4", "x86_64_v3"], True), ("Haswell", ["x86_64_v3"], False),
+    ("SkylakeX", ["x86_64_v4"], False), ("", ["x86_64_v4"], False),
+])  # fmt: skip
+def test_the_doctor_says_when_products_are_for_an_older_processor(
+    processor: str, usable: list[str], advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blas = {"user_api": "blas", "internal_api": "openblas", "version": "0.3", "architecture": processor}
+    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [blas])
+    monkeypatch.setattr(library, "runtime", lambda: SimpleNamespace(usable=usable))
+    _, found, advice = doctor._products()
+    assert found == f"openblas 0.3{f' for {processor}' if processor else ''}"
+    assert ("OPENBLAS_CORETYPE" in advice) is advised
 
 
 def test_the_doctor_counts_what_is_built_and_current(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
