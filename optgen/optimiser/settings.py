@@ -75,8 +75,7 @@ class Settings:
         self.decided = decided
         self.backend = backend
         self.variants = compilation.variants(flags)
-        rules = [compilation.rules[variant] for variant in self.variants.values()]
-        self.sizing = frozenset().union(*map(hypers_of_blocks, rules))
+        self.sizing = hypers_of_blocks(compilation.rules[variant] for variant in self.variants.values())
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -276,8 +275,7 @@ def check_settings(
         if not isinstance(value, bool):
             raise ArgumentError(f"the flag {flag.name}: expected True or False, got {value!r}")
         chosen[flag.name] = value
-    sizing = frozenset[str]().union(*map(hypers_of_blocks, compilation.rules))
-    for name in sorted(sizing):
+    for name in sorted(hypers_of_blocks(compilation.rules)):
         if any(map(callable, given[name])):
             message = f"{name}: expected a number, got a schedule: it says how large blocks are, in every step"
             raise ArgumentError(message, hint="schedule another hyperparameter")
