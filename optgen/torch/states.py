@@ -20,7 +20,7 @@ from ..ir.expr import Extent
 from ..ir.rule import Rule, State
 from ..runtime.arrays import Array
 from ..runtime.members import Member
-from ..runtime.shapes import hypers_of_blocks, state_shape
+from ..runtime.shapes import chosen_once, state_shape
 from .bound_states import BoundTensors, Entries
 from .checkpoint import expect_state
 from .naming import Naming
@@ -75,9 +75,9 @@ class TensorStates:
 
     def _kept_as(self, rule: Rule, state: State) -> str:
         """What to say of a state that has another shape than it began with."""
-        sizing = hypers_of_blocks([rule]) if state.extent == Extent.BLOCK else ()
+        sizing = chosen_once([rule]) if state.extent == Extent.BLOCK or state.dims is not None else ()
         keys = " and ".join(sorted(self._naming.hypers[name] for name in sizing))
-        return f"leave {keys} as it was: it says how large blocks are" if keys else "states keep their shapes"
+        return f"leave {keys} as it was: it says how large they are" if keys else "states keep their shapes"
 
     def ordinals(self, found: Sequence[TensorSlot]) -> list[int]:
         kept = self.entries.kept
