@@ -245,7 +245,7 @@ def test_each_may_be_changed_at_any_time(rule, hyper):
     opt = make_free(rule)
     value = other(hyper)
     if hyper.name in settings_of(opt).sizing:  # but for how large blocks are
-        with pytest.raises(HyperparameterError, match="which says how large blocks are"):
+        with pytest.raises(HyperparameterError, match="which is chosen when it is made"):
             setattr(opt, hyper.name, value)
         return
     for i in range(len(hyper.default) if hyper.vector else 0):
