@@ -7,7 +7,7 @@ instruction set. What the template must know of a rule comes to it as typed data
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .. import __version__
@@ -24,7 +24,8 @@ from .course import CourseTest, course_test
 from .element import Fold
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
-from .runtime_source import headers, random_numbers, reductions
+from .memory_type import MemoryType, memory_types
+from .runtime_source import headers, random_numbers, reductions, storages
 from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
 from .storage import INDEX, KeptArray, Storage
@@ -65,6 +66,7 @@ class KernelText:
     slabs: Sequence[SlabText]
     work: Sequence[SweepText | SmallLoopText]
     arrays: int
+    types: Sequence[str]
     states: int
     units: str
     partials: int
@@ -78,6 +80,16 @@ class KernelText:
                   "panels": self.panels, "reduced": self.reduced, "count": len(self.work)}  # fmt: skip
         names = {"variant": f'"{self.variant}"', "dtype": f'"{self.ctype.dtype}"', "isa": "#ISA"}
         return [f".{name} = {value}," for name, value in (names | counts).items() if value not in (0, "0")]
+
+    @property
+    def mixed(self) -> list[str]:
+        """The bytes of an element of each array; nothing if they are all in the compute type."""
+        return [f"sizeof({each})," for each in self.types] if {*self.types} != {self.ctype.name} else []
+
+    @property
+    def size(self) -> str:
+        """The bytes of an element of array `a`."""
+        return "sizes[a]" if self.mixed else f"(int64_t)sizeof({self.ctype.name})"
 
     @property
     def initialiser(self) -> list[str]:
@@ -142,6 +154,7 @@ def kernel_source(
         "reduce": reductions() if small_loops else "",
         "blocks": any(low.block is not None for low in lowered),
         "random": random_numbers() if draws else "",
+        "storages": storages(draws=draws) if any(low.storages for low in lowered) else "",
     }
     opening = headers("kernel.h", reduces=bool(small_loops) or draws)
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
@@ -165,6 +178,7 @@ def _kernel(
     """The text of one kernel; `small_loops`, `folds` and `courses` gain those that no kernel before has had."""
     name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
     storage = Storage(plan)
+    memory = memory_types(plan.rule, ctype)
     sweeps: list[SweepText] = []
     slabs: list[SlabText] = []
     work: list[SweepText | SmallLoopText] = []
@@ -195,18 +209,20 @@ def _kernel(
         if begins:
             kept = _shared(crosses | rule.reported, storage) | _left(stage, storage)
             blocks = plan.rule.block is not None
-            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype), blocks))
+            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, memory), blocks))
     if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
         slabs, work = [], [replace(each, slab="") for each in work]
+    stored = [f"{array} in {kept}" for array, kept in plan.rule.storages]
     return KernelText(
         name=name,
-        title=", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),
+        title=", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype, *stored))),
         variant=rule.variant,
         ctype=ctype,
         sweeps=sweeps,
         slabs=slabs,
         work=work,
         arrays=len(rule.arrays),
+        types=[of.type for of in memory.values()],
         states=len(storage.states),
         units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces or plan.rule.draws else "1",
         partials=len(storage.along),
@@ -236,10 +252,10 @@ def _left(stage: Stage, storage: Storage) -> set[KeptArray]:
     return {storage.reduced(a.target, down=False) for a in reduced if extent_of(a.value) <= Extent.TENSOR}
 
 
-def _moved(plan: Sweeps, ctype: c.CType) -> list[str]:
+def _moved(plan: Sweeps, memory: Mapping[str, MemoryType]) -> list[str]:
     """Where the arrays and states begin for some matrices of a tensor."""
     kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
     counted = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.BLOCK: "rows"}
-    moves = [f"elements, {ctype.name}"] * len(plan.rule.arrays)
+    moves = [f"elements, {of.type}" for of in memory.values()]
     moves += [f"{counted[e]}, double" if e in counted else "" for e in kept]
     return [f"OPTGEN_FROM({i}, {move})," if move else f"tensor->at[{i}]," for i, move in enumerate(moves)]

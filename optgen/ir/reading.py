@@ -51,6 +51,7 @@ def inputs_read(
     states
         Its states of one number, as they are before the step.
     """
+
     def followed(*exprs: Expr) -> _Reading:
         reading = _Reading(rule, values, t, states, frozenset(lacking))
         reading.follow(exprs)

@@ -3,7 +3,8 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*,
+                    storages*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
@@ -31,6 +32,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 from functools import cached_property
+from typing import TypeAlias
 
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
@@ -47,9 +49,13 @@ __all__ = [
     "Report",
     "Rule",
     "State",
+    "Storages",
     "kernel_scalars",
     "loads",
 ]
+
+#: Arrays that are kept in another type than the compute type, each with its storage.
+Storages: TypeAlias = tuple[tuple[str, str], ...]
 
 #: The state of the group that holds the number of the phase that comes next, from 0.
 PHASE = "phase"
@@ -192,6 +198,7 @@ class Rule:
     that `always` change. `sharded`: whether tensors may be shards of larger ones, over which this rule then reduces;
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
+    `storages`: those of the arrays that a kernel is made for, in the order of `arrays`; other rules have none.
     """
 
     name: str
@@ -216,6 +223,7 @@ class Rule:
     block: Expr | None = None
     phase: str = ""
     phases: tuple[str, ...] = ()
+    storages: Storages = ()
 
     @cached_property
     def variant(self) -> str:

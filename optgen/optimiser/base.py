@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from ..compiler import driver
@@ -23,6 +24,7 @@ from .array_engine import ArrayEngine, Engine, Parameters
 from .checkpoint_file import FilePath
 from .hyperparameters import Given, Spellings, any_spelling, spellings
 from .settings import Settings, check_settings
+from .state_storages import Storage
 
 __all__ = ["Optimiser", "compilation_of", "engine_of", "loaded", "settings_of"]
 
@@ -80,10 +82,12 @@ class Optimiser:
         name = type(self).__name__
         raise ArgumentError(f"{name} is made of no spec, and is no rule itself", hint="from optgen import ADAM")
 
-    def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
+    def _begin(
+        self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str, storage: Storage = None
+    ) -> None:
         """The body of the constructors of generated classes: all hyperparameters and flags as given."""
         name = type(self).__name__
-        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend))
+        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend, storage))
 
     # ---- Hyperparameters and flags ----
 
@@ -168,7 +172,8 @@ class Optimiser:
         Without `p`, the states that all parameters have together. They are among those of each parameter too.
 
         The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
-        of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would
+        of a shape that goes with `p` by NumPy's rules. A state in another storage is given as the numbers that it
+        holds now, which are a copy. Of a parameter that was never stepped: what its state would
         start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits.
         StateError if more than one part fits, since their order will decide; ArrayError for what is no parameter.
         """
@@ -223,17 +228,20 @@ class Optimiser:
         with self._engine.lock:
             return self._engine.state_dict()
 
-    def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
+    def load_state_dict(
+        self, saved: Mapping[str, Any], params: Sequence[Any] | None = None, *, convert: bool = False
+    ) -> None:
         """Takes over what `state_dict` gave: hyperparameters, counts and states (copies).
 
         The saved parameters are, in order, `params` if given, and then no others; else the parameters that this
-        optimiser has; and if it has none, those that it will be given, each checked when it is first stepped.
+        optimiser has; and if it has none, those that it will be given, each checked when it is first stepped. A state
+        that was saved in another storage is refused, unless `convert` is true: then it is converted.
 
-        Raises StateError if `saved` is of another rule, flags, shapes, dtypes or number, HyperparameterError or
-        ArgumentError for its hyperparameters, ArrayError for `params`. Then nothing has changed.
+        Raises StateError if `saved` is of another rule, flags, shapes, dtypes, storages or number, HyperparameterError
+        or ArgumentError for its hyperparameters, ArrayError for `params`. Then nothing has changed.
         """
         with self._engine.lock:
-            self._engine.load_state_dict(saved, params)
+            self._engine.load_state_dict(saved, params, convert=convert)
 
     # ---- Evaluation ----
 
@@ -290,7 +298,7 @@ class Optimiser:
         with self._engine.lock:
             self._engine.save(path, params)
 
-    def load(self, path: FilePath, params: Parameters) -> None:
+    def load(self, path: FilePath, params: Parameters, *, convert: bool = False) -> None:
         """Take over what `save` wrote: values of `params`, in place, their states and counts, hyperparameters.
 
         A run goes on from there with the same bits.
@@ -302,11 +310,13 @@ class Optimiser:
         params
             The parameters under the names that they were saved with, in their shapes and dtypes. This optimiser has
             states of these and no others then.
+        convert
+            Whether states that were saved in another storage are converted; else they are refused.
 
         Raises
         ------
         StateError
-            If the file is damaged, or of another kind, rule, names, shapes or dtypes.
+            If the file is damaged, or of another kind, rule, names, shapes, dtypes or storages.
         HyperparameterError
             If it has a hyperparameter out of its range.
         ArrayError, OptgenError
@@ -317,7 +327,7 @@ class Optimiser:
         After an error no parameter, state, count or hyperparameter has changed.
         """
         with self._engine.lock:
-            self._engine.load(path, params)
+            self._engine.load(path, params, convert=convert)
 
     # ---- Copies ----
 
@@ -339,7 +349,7 @@ class Optimiser:
     def _made(self) -> tuple[Any, ...]:
         """What `_revive` needs besides the class."""
         own = self._settings
-        return dict(own.values), dict(own.flags), own.backend, dict(own.decided)
+        return dict(own.values), dict(own.flags), own.backend, dict(own.decided), dict(own.chosen_storages)
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls: Any = type(self)
@@ -374,12 +384,17 @@ def hold(optimiser: Optimiser, settings: Settings, engine: Engine | None = None)
 
 
 def _revive(
-    cls: Any, values: dict[str, tuple[Given, ...]], flags: dict[str, bool], backend: str, decided: dict[str, Expr]
+    cls: Any,
+    values: dict[str, tuple[Given, ...]],
+    flags: dict[str, bool],
+    backend: str,
+    decided: dict[str, Expr],
+    storages: Mapping[str, str] = MappingProxyType({}),  # a pickle may be older than these
 ) -> Optimiser:
     if isinstance(cls, tuple):
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
-    own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend)
+    own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend, storages)
     hold(optimiser, own)
     return optimiser
 

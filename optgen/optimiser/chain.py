@@ -71,7 +71,8 @@ class Chain(Optimiser):
             for named in ([each.states for each in made], [each.reports for each in made])
         )
         self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
-        hold(self, ChainSettings(compilation, [settings_of(part) for part in parts], of.hypers, of.counts, backend))
+        own = [settings_of(part) for part in parts]
+        hold(self, ChainSettings(compilation, own, of.hypers, of.counts, backend, _joined_storages(own, states)))
         for i, part in enumerate(parts):
             hold(part, settings_of(part), PartEngine(i, self._engine, states[i], reports[i], of.counts[i]))
 
@@ -122,11 +123,13 @@ class ChainSettings(Settings):
     counted
         For each part, the state that counts its updates; empty where that is the count of the chain, None where nothing
         goes by it.
+    storages
+        Those of the states of all parts.
     """
 
     def __init__(
         self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]],
-        counted: Sequence[str | None], backend: str,
+        counted: Sequence[str | None], backend: str, storages: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.parts = tuple(parts)
         self.named = named
@@ -134,7 +137,7 @@ class ChainSettings(Settings):
         known = spellings(compilation.rules[0].hypers)
         values = JoinedValues(parts, named)
         self._joined = (Always(values),)  # type: ignore[arg-type]  # read while all are numbers
-        super().__init__("Chain", compilation, known, values, {}, {}, backend)
+        super().__init__("Chain", compilation, known, values, {}, {}, backend, storages)
 
     @property
     def scheduled(self) -> bool:
@@ -208,6 +211,12 @@ class ChainSettings(Settings):
         return f" of its own: several parts have it; write {places}"
 
 
+def _joined_storages(parts: Sequence[Settings], states: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The storages that parts have chosen, by what the states are called in the chain."""
+    pairs = zip(parts, states, strict=True)
+    return {names[own]: kept for part, names in pairs for own, kept in part.chosen_storages.items() if own in names}
+
+
 class JoinedValues(Mapping[str, tuple[Given, ...]]):
     """The hyperparameters of all parts under their names in the chain, as they are now."""
 
@@ -279,13 +288,15 @@ class PartEngine:
     def state_dict(self) -> NoReturn:
         raise self._refusal()
 
-    def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> NoReturn:
+    def load_state_dict(
+        self, saved: Mapping[str, Any], params: Sequence[Any] | None = None, *, convert: bool = False
+    ) -> NoReturn:
         raise self._refusal()
 
     def save(self, path: FilePath, params: Parameters) -> NoReturn:
         raise self._refusal()
 
-    def load(self, path: FilePath, params: Parameters) -> NoReturn:
+    def load(self, path: FilePath, params: Parameters, *, convert: bool = False) -> NoReturn:
         raise self._refusal()
 
     def eval(self) -> NoReturn:

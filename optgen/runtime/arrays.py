@@ -132,11 +132,13 @@ def _dtype_hint(dtype: np.dtype[Any]) -> str:
     return "convert it and keep the result: x = x.astype(np.float32)"
 
 
-def empty_beside(x: Array) -> Array:
+def empty_beside(x: Array, dtype: np.dtype[Any] | None = None) -> Array:
     """An array laid out as `x`, whose elements stand in lines of the cache as those of `x` do: where a vector of one
-    lies within a line, so does that of the other. Its values are whatever was there."""
-    plain = np.empty_like(x, order="K", subok=False)
-    if plain.nbytes <= 16 * LINE or (address_of(plain) - address_of(x)) % LINE == 0:
+    lies within a line, so does that of the other. Its values are whatever was there. `dtype`: that of `x`, if it is not
+    given; elements of fewer bytes begin as far into a line as so many of them take."""
+    plain = np.empty_like(x, dtype, order="K", subok=False)
+    into = address_of(x) % LINE // x.itemsize * plain.itemsize
+    if plain.nbytes <= 16 * LINE or address_of(plain) % LINE == into:
         return plain
     room = np.empty(plain.nbytes + LINE, np.uint8)
-    return np.ndarray(x.shape, x.dtype, room, (address_of(x) - address_of(room)) % LINE, plain.strides)
+    return np.ndarray(x.shape, plain.dtype, room, (into - address_of(room)) % LINE, plain.strides)

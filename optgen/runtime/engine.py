@@ -311,7 +311,8 @@ class StepEngine:
             first = sets[number][(slot.t if slot else 0) + 1]
             slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
             own, in_block = [each[i] for each in arrays], sizes[i](memory[i].shape)
-            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, in_block))
+            stored = hypers.storages(at[i], rules[i])
+            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, in_block, stored))
         if self._lacking:
             who = [(id(p), place) for p, place in zip(given, at, strict=True)]
             refuse_read(self._lacking, who, members, hypers.compilation.rules, sets)
@@ -320,7 +321,7 @@ class StepEngine:
     def _kernels(self, members: Sequence[Member]) -> list[Kernel]:
         """What steps each of these."""
         whole, sharded = self.hypers.compilation, self.library.in_shards([member.given for member in members])
-        keys = [(member.variant, member.dtype) for member in members]
+        keys = [(member.variant, member.dtype, member.storages) for member in members]
         return kernels_of(whole.in_shards if sharded else whole, keys, self._module)
 
     def _beginning(self, accepted: Accepted) -> tuple[Callable[[], None], Callable[[], None]]:

@@ -36,8 +36,9 @@ def evaluated(
         small = {state.name for state in rule.small_states}
         arrays = {name: library.state(x, small=name in small).memory for name, x in slot.arrays.items()}
         arrays |= {PARAMETER: looked.memory} | engine.states.group
+        tensor = interp.Tensor(slot.t, arrays, hypers.storages(places[i], rule))
         values = sets[hypers.number(places[i], COMPUTE[looked.memory.dtype])][slot.t]
-        computed.append((looked, interp.evaluated(rule, values, slot.t, arrays).astype(looked.memory.dtype)))
+        computed.append((looked, interp.evaluated(rule, values, tensor).astype(looked.memory.dtype)))
 
     def work() -> bool:
         for looked, values in computed:

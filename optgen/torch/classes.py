@@ -143,7 +143,9 @@ def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
 def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
     """Of a rule of optgen's own: the parameters, then what its class takes, by the names that groups have."""
     names = {**naming.hypers, **naming.flags}
-    own = [p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend")]
+    own = [
+        p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend", "storage")
+    ]
     theirs = [p.replace(name=names.get(p.name, p.name)) for p in own]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.Signature([first, *theirs])
