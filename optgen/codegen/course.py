@@ -9,7 +9,7 @@ from ..frozen import frozen
 from ..lowering.courses import Course
 from ..lowering.work import Sweeps
 from ..notation.facts import course_words
-from .storage import Need, Storage
+from .places import Need, Places
 
 __all__ = ["CourseTest", "course_test"]
 
@@ -23,9 +23,9 @@ class CourseTest:
     meaning: str
 
 
-def course_test(course: Course, plan: Sweeps, storage: Storage) -> CourseTest:
+def course_test(course: Course, plan: Sweeps, places: Places) -> CourseTest:
     """The test of a course whose conditions have been computed."""
-    places = [storage.of(each.test) for each in course]
-    tests = [f"{place.c} {'!=' if each.holds else '=='} 0" for each, place in zip(course, places, strict=True)]
-    needs = frozenset[Need]().union(*(place.needs for place in places))
+    of_tests = [places.of(each.test) for each in course]
+    tests = [f"{place.c} {'!=' if each.holds else '=='} 0" for each, place in zip(course, of_tests, strict=True)]
+    needs = frozenset[Need]().union(*(place.needs for place in of_tests))
     return CourseTest(" && ".join(tests), needs, course_words(course, plan))

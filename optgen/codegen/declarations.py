@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable
 from itertools import groupby
 
 from ..frozen import frozen
-from .storage import KeptArray, Need
+from .places import KeptArray, Need
 
 __all__ = ["Declared", "arrays_of", "declarations"]
 

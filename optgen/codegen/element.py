@@ -18,7 +18,7 @@ from ..notation.text import expression, formula
 from .c_language import FORMS, CType, Names, literal, suffixed
 from .functions import c_functions
 from .memory_type import memory_types
-from .storage import KeptArray, Need, Place, Storage, is_down
+from .places import KeptArray, Need, Place, Places, is_down
 from .telling_names import telling_names
 
 __all__ = ["STARTS", "ArrayPointer", "DrawField", "Element", "Fold", "Line", "ScalarField", "element"]
@@ -119,7 +119,7 @@ class Element:
         return frozenset().union(*(each.place.needs for each in self.small), *of_draws)
 
 
-def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Storage) -> Element:
+def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, places: Places) -> Element:
     """The C of one sweep of `plan`; the formulas in its comments are those of the rule `checked`."""
     rule, names = plan.rule, Names()
     meanings = {a.target: expression(a.value) for a in (*plan.scalars, *checked.body)}
@@ -127,7 +127,7 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Sto
     small = list(dict.fromkeys(e for value in values for e in _outside_keys(value) if _is_small(e)))
     drawn = list(dict.fromkeys(e for value in values for e in walk(value) if isinstance(e, Draw)))
     # In the order in which the step knows them, then the rest as they come.
-    small.sort(key=lambda e: storage.step.get(getattr(e, "name", ""), len(storage.step)))
+    small.sort(key=lambda e: places.step.get(getattr(e, "name", ""), len(places.step)))
     old = {array: names.make(array) for array in rule.arrays if array in each.loads}
     telling = telling_names(plan.scalars, checked)
     fields = Names()
@@ -172,15 +172,15 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Sto
     used = [array for array in rule.arrays if array in each.loads or array in each.stores]
     return Element(
         ctype=ctype,
-        scalars=tuple(ScalarField(field[e], storage.of(e), _meaning(e, meanings)) for e in rows),
-        columns=tuple(ScalarField(column[e], storage.of(e), _meaning(e, meanings)) for e in small if e in column),
-        draws=tuple(_draw(at, e, storage) for e, at in draws.items()),
+        scalars=tuple(ScalarField(field[e], places.of(e), _meaning(e, meanings)) for e in rows),
+        columns=tuple(ScalarField(column[e], places.of(e), _meaning(e, meanings)) for e in small if e in column),
+        draws=tuple(_draw(at, e, places) for e, at in draws.items()),
         arrays=tuple(
             ArrayPointer(pointer[array], rule.arrays.index(array), array in each.stores, memory[array].type)
             for array in used
         ),
         reduced=tuple(reduced),
-        folds=tuple(_fold(a, storage) for a in each.reductions),
+        folds=tuple(_fold(a, places) for a in each.reductions),
         loads=(
             *(f"{old[array]} = {memory[array].load(f'*{pointer[array]}')}" for array in each.loads),
             *(f"{local[e]} = ({ctype.name})*{at}" for e, at in [*column.items(), *draws.items()]),
@@ -191,18 +191,18 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, storage: Sto
     )
 
 
-def _fold(reduction: Assign, storage: Storage) -> Fold:
+def _fold(reduction: Assign, places: Places) -> Fold:
     name, value = reduction.target, reduction.value
     assert isinstance(value, Reduce)
     down = is_down(value)
-    return Fold(FOLD_OF[value.op], down, storage.reduced(name, down=down))
+    return Fold(FOLD_OF[value.op], down, places.reduced(name, down=down))
 
 
-def _draw(name: str, draw: Draw, storage: Storage) -> DrawField:
-    places = [storage.of(value) for value in draw.key]
-    seed, t, parameter = (place.c for place in places)
+def _draw(name: str, draw: Draw, places: Places) -> DrawField:
+    of_key = [places.of(value) for value in draw.key]
+    seed, t, parameter = (place.c for place in of_key)
     key = f"(optgen_draw_key){{ {seed}, {t}, {parameter}, {draw.number} }}"
-    return DrawField(name, draw.op, key, DrawPlace(frozenset().union(*(place.needs for place in places))))
+    return DrawField(name, draw.op, key, DrawPlace(frozenset().union(*(place.needs for place in of_key))))
 
 
 def _outside_keys(expr: Expr) -> Iterator[Expr]:

@@ -25,10 +25,10 @@ from .element import Fold
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
 from .memory_type import MemoryType, memory_types
+from .places import INDEX, KeptArray, Places
 from .runtime_source import headers, random_numbers, reductions, storages
 from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
-from .storage import INDEX, KeptArray, Storage
 from .sweep_text import FoldText, SweepText
 
 __all__ = ["TARGETS", "KernelText", "Target", "kernel_source"]
@@ -177,7 +177,7 @@ def _kernel(
 ) -> KernelText:
     """The text of one kernel; `small_loops`, `folds` and `courses` gain those that no kernel before has had."""
     name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
-    storage = Storage(plan)
+    places = Places(plan)
     memory = memory_types(plan.rule, ctype)
     sweeps: list[SweepText] = []
     slabs: list[SlabText] = []
@@ -190,24 +190,24 @@ def _kernel(
             slab = "" if local else begins
             if isinstance(each, Sweep):
                 number = str(1 + len(sweeps)) if len(plan.sweeps) > 1 else ""
-                element = element_of(plan, each, rule, ctype, storage)
+                element = element_of(plan, each, rule, ctype, places)
                 new = f"{rule.name.lower()}_fold_f64_{1 + len(folds)}"
                 fold = folds.setdefault(element.folds, new) if element.folds else ""
                 course = ""
                 if each.course:
-                    test = course_test(each.course, plan, storage)
+                    test = course_test(each.course, plan, places)
                     course = courses.setdefault(test, f"{rule.name.lower()}_course_{1 + len(courses)}")
                 own = "_".join(filter(None, (name, number)))
                 sweeps.append(SweepText(own, _title(plan, each), element, slab, fold, course))
                 local.append(sweeps[-1])
             else:
-                body = small_loop(plan, each, rule, storage)
+                body = small_loop(plan, each, rule, places)
                 key = body, plan.rule.tiled
                 called = small_loops.setdefault(key, f"{rule.name.lower()}_small_f64_{1 + len(small_loops)}")
                 local.append(SmallLoopText(called, *key, slab))
         work += local
         if begins:
-            kept = _shared(crosses | rule.reported, storage) | _left(stage, storage)
+            kept = _shared(crosses | rule.reported, places) | _left(stage, places)
             blocks = plan.rule.block is not None
             slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, memory), blocks))
     if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
@@ -223,10 +223,10 @@ def _kernel(
         work=work,
         arrays=len(rule.arrays),
         types=[of.type for of in memory.values()],
-        states=len(storage.states),
+        states=len(places.states),
         units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces or plan.rule.draws else "1",
-        partials=len(storage.along),
-        panels=len(storage.down),
+        partials=len(places.along),
+        panels=len(places.down),
         reduced=max(len(each.element.folds) for each in sweeps),
     )
 
@@ -240,16 +240,16 @@ def _title(plan: Sweeps, sweep: Sweep) -> str:
     return f"Sweep {1 + numbers.index(sweep.number)} of {len(numbers)}{course}."
 
 
-def _shared(names: Collection[str], storage: Storage) -> set[KeptArray]:
+def _shared(names: Collection[str], places: Places) -> set[KeptArray]:
     """The arrays of values that a stage has in common with others."""
-    slots = (storage.cell(name, extent) for name in names for extent in INDEX if name in storage.small[extent])
+    slots = (places.cell(name, extent) for name in names for extent in INDEX if name in places.small[extent])
     return {slot.array for slot in slots if slot.array}
 
 
-def _left(stage: Stage, storage: Storage) -> set[KeptArray]:
+def _left(stage: Stage, places: Places) -> set[KeptArray]:
     """What the sweeps of a stage reduce for whole tensors."""
     reduced = [a for each in stage.local if isinstance(each, Sweep) for a in each.reductions]
-    return {storage.reduced(a.target, down=False) for a in reduced if extent_of(a.value) <= Extent.TENSOR}
+    return {places.reduced(a.target, down=False) for a in reduced if extent_of(a.value) <= Extent.TENSOR}
 
 
 def _moved(plan: Sweeps, memory: Mapping[str, MemoryType]) -> list[str]:

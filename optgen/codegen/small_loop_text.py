@@ -10,8 +10,8 @@ from collections.abc import Collection, Sequence
 from ..frozen import frozen
 from .course import CourseTest
 from .declarations import Declared, arrays_of, declarations
+from .places import Base, Kept, KeptArray, Need
 from .small_loops import SmallLoopBody
-from .storage import Base, Kept, KeptArray, Need
 from .sweep_text import SweepText
 
 __all__ = ["CourseText", "SlabText", "SmallLoopText"]

@@ -32,7 +32,7 @@ from ..notation.text import expression, formula
 from .c_language import DOUBLE, FORMS, Names, literal, suffixed
 from .element import STARTS, Line, ScalarField
 from .functions import c_functions
-from .storage import INDEX, Base, Need, Place, Storage, StorageSlot
+from .places import INDEX, Base, Need, Place, Places, SlotPlace
 from .telling_names import telling_names
 
 __all__ = ["SmallLoopBody", "small_loop"]
@@ -68,7 +68,7 @@ class SmallLoopBody:
 _EACH = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.BLOCK: "rows"}
 
 
-def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -> SmallLoopBody:
+def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, places: Places) -> SmallLoopBody:
     """The C of a small loop of `plan`; the formulas in its comments are those of the rule `checked`."""
     names = Names(small_loop=True)
     meanings = {a.target: expression(a.value) for a in plan.scalars}
@@ -85,7 +85,7 @@ def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -
         if isinstance(expr, Const):
             text = literal(expr.value, DOUBLE)
             return text, Power.SIGN if text.startswith("-") else Power.ATOM
-        text = local[expr] if isinstance(expr, Local) and expr in local else storage.of(expr).c
+        text = local[expr] if isinstance(expr, Local) and expr in local else places.of(expr).c
         return (f"({text} != 0)" if type_of(expr) is Type.BOOL else text), Power.ATOM
 
     def text_of(expr: Expr) -> str:
@@ -94,18 +94,18 @@ def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -
     lines: list[Line] = []
     needs: set[Need] = set()
     for assign in work.code:
-        target = _target(assign, work, storage)
+        target = _target(assign, work, places)
         needs |= target.needs
         if not isinstance(assign.value, Reduce):
             code = [f"{target.c} = {text_of(assign.value)};"]
-            needs |= _needs(_read([assign.value], local, storage))
+            needs |= _needs(_read([assign.value], local, places))
         elif reduces_elements(assign.value):
-            call, more = _of_sweep(assign, assign.value, plan, storage)
+            call, more = _of_sweep(assign, assign.value, plan, places)
             code = [f"{target.c} = {call};"]
             needs |= more
         else:
-            places = _read(assign.value.args, local, storage)
-            code, more = _of_values(assign.value, target.c, text_of, places)
+            taken = _read(assign.value.args, local, places)
+            code, more = _of_values(assign.value, target.c, text_of, taken)
             needs |= more
         if course := courses[assign.target]:
             tests = [f"{local[each.test]} {'!=' if each.holds else '=='} 0" for each in course]
@@ -116,34 +116,34 @@ def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, storage: Storage) -
         needs.add(Base.STEP)
     return SmallLoopBody(
         over=work.over,
-        scalars=tuple(ScalarField(local[e], storage.of(e), meanings[e.name]) for e in step),
+        scalars=tuple(ScalarField(local[e], places.of(e), meanings[e.name]) for e in step),
         lines=tuple(lines),
         needs=frozenset(needs),
         definitions=c_functions(values, DOUBLE),
     )
 
 
-def _target(assign: Assign, work: SmallLoop, storage: Storage) -> StorageSlot:
+def _target(assign: Assign, work: SmallLoop, places: Places) -> SlotPlace:
     extent = extent_of(assign.value)
     if work.keep:
-        return storage.state(assign.target, work.over)
-    return storage.contribution(assign.target) if extent == Extent.GROUP else storage.cell(assign.target, extent)
+        return places.state(assign.target, work.over)
+    return places.contribution(assign.target) if extent == Extent.GROUP else places.cell(assign.target, extent)
 
 
-def _read(values: Iterable[Expr], local: dict[Local, str], storage: Storage) -> list[Place]:
+def _read(values: Iterable[Expr], local: dict[Local, str], places: Places) -> list[Place]:
     """The places that the C of some values reads; the step's scalars have names of their own."""
     small = (e for value in values for e in walk(value) if isinstance(e, Local | Load | Shape | Size))
-    return [storage.of(e) for e in small if not (isinstance(e, Local) and e in local)]
+    return [places.of(e) for e in small if not (isinstance(e, Local) and e in local)]
 
 
 def _needs(places: Iterable[Place]) -> frozenset[Need]:
     return frozenset().union(*(place.needs for place in places))
 
 
-def _of_sweep(assign: Assign, value: Reduce, plan: Sweeps, storage: Storage) -> tuple[str, set[Need]]:
+def _of_sweep(assign: Assign, value: Reduce, plan: Sweeps, places: Places) -> tuple[str, set[Need]]:
     """A value from what a sweep has folded: the call, and what it needs."""
     how = FOLD_OF[value.op]
-    array = storage.reduced(assign.target, down=value.over == Extent.COLUMN)
+    array = places.reduced(assign.target, down=value.over == Extent.COLUMN)
     match value.over:
         case Extent.COLUMN:
             call = f"optgen_line_{how}({array.name} + column_i, panels, width)"

@@ -13,7 +13,7 @@ from . import c_language as c
 from .declarations import Declared, arrays_of, declarations
 from .element import DrawField, Element, Fold, ScalarField
 from .jinja import call
-from .storage import INDEX, Base, Need
+from .places import INDEX, Base, Need
 
 __all__ = ["FoldText", "SpreadText", "SweepText"]
 

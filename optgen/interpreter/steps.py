@@ -159,7 +159,7 @@ def computed_group(
         if not parts:
             break
         known.append(_over_group(parts))
-    counts = all(run.counts for run in runs)
+    counts = all([run.counts for run in runs])
 
     def write() -> bool:
         for run, (_, _, tensor) in zip(runs, tensors, strict=True):

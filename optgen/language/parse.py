@@ -9,15 +9,14 @@ from __future__ import annotations
 import math
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cached_property
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Matrices
 from ..ir.rule import Family, Part
-from ..names import canonical, close_matches
-from .formula import read_expression, read_formulas, words
+from ..names import canonical
+from .document import Document, is_number, real
 from .limits import MOST_PHASES
 from .loops import write_out
 from .positions import DEEPEST, Path, Positions, locate, nested_too_deeply, span_at
@@ -29,7 +28,6 @@ from .syntax import (
     HyperAst,
     InputAst,
     LoopAst,
-    Number,
     PhaseAst,
     ReportAst,
     SpecAst,
@@ -82,41 +80,16 @@ def parse(text: str, file: str) -> SpecAst:
         number = re.search(r"[0-9_]{4000,}", text)
         place = span_at(text, *number.span()) if number else Span(1, 1)
         raise SpecError(file, text, [Diagnostic(place, _TOO_LARGE)]) from None
-    _Document(spec, locate(text)).read(document)
+    _Tables(spec, locate(text)).read(document)
     return spec
 
 
-class _Document:
+class _Tables(Document):
     """Reads the tables of a document into `spec`, with one method `read_*` for each."""
 
     def __init__(self, spec: SpecAst, places: Mapping[Path, Positions]) -> None:
-        self.spec = spec
-        self.places = places
+        super().__init__(spec, places)
         self.statements: list[list[FormulaAst | LoopAst]] = [[]]  # of each phase
-
-    def fault(self, span: Span, message: str, hint: str | None = None) -> None:
-        self.spec.faults.append(Diagnostic(span, message, hint))
-
-    def key_span(self, path: Path) -> Span:
-        place = self.places.get(path)
-        if place is None:
-            inside = self.first_inside.get(path)
-            return span_at(self.spec.text, *inside) if inside else Span(1, 1)
-        return span_at(self.spec.text, *place.key)
-
-    @cached_property
-    def first_inside(self) -> dict[Path, tuple[int, int]]:
-        """The first key inside of each table: one that is made only by dotted keys has no other place."""
-        first: dict[Path, tuple[int, int]] = {}
-        for path, place in self.places.items():
-            for length in range(1, len(path)):
-                above = path[:length]
-                first[above] = min(first.get(above, place.key), place.key)
-        return first
-
-    def value_span(self, path: Path) -> Span:
-        place = self.places.get(path)
-        return span_at(self.spec.text, *place.value) if place else self.key_span(path)
 
     def read(self, document: dict[str, Any]) -> None:
         known = (
@@ -149,55 +122,6 @@ class _Document:
         evaluation = self.read_evaluation(document)
         write_out(spec, self.statements, evaluation)
 
-    def refuse_unknown(self, path: Path, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
-        for key in table:
-            if key not in known:
-                expected = ", ".join(known)
-                self.fault(self.key_span((*path, key)), f"unknown key {key!r}", f"expected one of: {expected}")
-
-    def text(self, path: Path, table: Mapping[str, Any], key: str, *, required: bool = False) -> str:
-        value = table.get(key)
-        if value is None:
-            if required:
-                self.fault(self.key_span(path) if path else Span(1, 1), f"{key!r} is missing", f'add: {key} = "..."')
-            return ""
-        if not isinstance(value, str):
-            self.fault(self.value_span((*path, key)), f"{key!r}: expected text, got {kind(value)}", "put it in quotes")
-            return ""
-        if required and not value.strip():
-            self.fault(self.value_span((*path, key)), f"{key!r}: expected text, got none")
-        return value.strip()
-
-    def choice(self, path: Path, table: Mapping[str, Any], key: str, choices: tuple[str, ...]) -> str:
-        """A text among `choices`. The first of them is the default."""
-        value = self.text(path, table, key)
-        if isinstance(table.get(key), str) and value not in choices:
-            close = close_matches(value, choices)
-            hint = f"did you mean {close[0]!r}?" if close else None
-            expected = ", ".join(filter(None, choices))
-            self.fault(self.value_span((*path, key)), f"{key!r}: expected one of {expected}; got {value!r}", hint)
-        return value if value in choices else choices[0]
-
-    def entries(self, document: dict[str, Any], key: str, example: str) -> Iterator[tuple[str, Path, dict[str, Any]]]:
-        """Yield the named entries of a table, each of which must be a table."""
-        table = document.get(key, {})
-        if not isinstance(table, dict):
-            self.fault(self.value_span((key,)), f"{key!r}: expected a table, got {kind(table)}", f"write: [{key}]")
-            return
-        seen: dict[str, str] = {}
-        for spelled, entry in table.items():
-            path: Path = (key, spelled)
-            name = canonical(spelled)
-            if name in seen:
-                message = f"{spelled!r} is the name {name!r}, which {seen[name]!r} already has"
-                self.fault(self.key_span(path), message, "one name, one entry: rename or remove one of them")
-            elif not isinstance(entry, dict):
-                message = f"{spelled!r}: expected a table in braces, got {kind(entry)}"
-                self.fault(self.value_span(path), message, f"for example: {example}")
-            else:
-                yield name, path, entry
-            seen.setdefault(name, spelled)
-
     def read_hyper(self, name: str, path: Path, table: dict[str, Any]) -> None:
         self.refuse_unknown(path, table, ("default", "range", "doc"))
         value = table.get("default")
@@ -205,10 +129,10 @@ class _Document:
         default: tuple[float, ...] | None = None
         if value is None:
             self.fault(self.key_span(path), f"hyperparameter {name!r} has no default", "add: default = ...")
-        elif _is_number(value):
-            default = (_real(value),)
-        elif isinstance(value, list) and len(value) >= 2 and all(map(_is_number, value)):
-            default = tuple(map(_real, value))
+        elif is_number(value):
+            default = (real(value),)
+        elif isinstance(value, list) and len(value) >= 2 and all(map(is_number, value)):
+            default = tuple(map(real, value))
         else:
             message = f"expected a number as the default, or a list of two or more; got {kind(value)}"
             hint = f"a choice is a flag: [flags] {name} = {{ default = {str(value).lower()} }}"
@@ -281,17 +205,6 @@ class _Document:
             StateAst(name, span, init, when, extent, extent_span, doc, each, each_span, always is True)
         )
 
-    def value(self, path: Path, table: dict[str, Any], what: str) -> Term:
-        """Read a number, or the text of an expression, under `path`."""
-        place, given = self.value_span(path), table[str(path[-1])]
-        if not _is_number(given):
-            return self.expression(path, table) or Broken(place)
-        value = _real(given)
-        if math.isfinite(value):
-            return Number(place, value, isinstance(given, int))
-        self.fault(place, f"expected a finite {what}, got {value}")
-        return Broken(place)
-
     def read_report(self, name: str, path: Path, table: dict[str, Any]) -> None:
         self.refuse_unknown(path, table, ("value", "when", "doc"))
         span = self.key_span(path)
@@ -302,20 +215,6 @@ class _Document:
             value = self.expression((*path, "value"), table) or value
         when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
         self.spec.reports.append(ReportAst(name, span, value, when, self.text(path, table, "doc")))
-
-    def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
-        """Read the text under `path` as one expression."""
-        key = str(path[-1])
-        source = self.text(path[:-1], table, key, required=True)
-        if not source:
-            return None
-        place = self.places[path].value
-        start = self.spec.text.find(source, *place)
-        if start < 0:
-            self.fault(self.value_span(path), "an expression with escapes in its text", _NO_ESCAPES)
-            self.spec.unused |= words(source)
-            return None
-        return read_expression(self.spec, source, start)
 
     def read_update(self, document: dict[str, Any]) -> None:
         table = document.get("update")
@@ -370,31 +269,5 @@ class _Document:
         self.spec.evaluation_span, found = self.formulas(("evaluation",), table)
         return found
 
-    def formulas(self, of: Path, table: Mapping[str, Any]) -> tuple[Span, list[FormulaAst | LoopAst]]:
-        """The formulas of a table, and the place of their key."""
-        path: Path = (*of, "formulas")
-        source = self.text(of, table, "formulas", required=True)
-        if not source:
-            return self.key_span(of), []
-        start = self.spec.text.find(source, *self.places[path].value)
-        if start < 0:
-            self.fault(self.value_span(path), "formulas with escapes in their text", _NO_ESCAPES)
-            self.spec.unassigned |= words(source)
-            return self.key_span(path), []
-        return self.key_span(path), list(read_formulas(self.spec, source, start))
-
 
 _TOO_LARGE = "a number too large for float64"
-_NO_ESCAPES = "write it between ''' and ''', where backslashes have no meaning"
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _real(value: int | float) -> float:
-    """Convert a number to float64. A number too large becomes NaN, which no range admits."""
-    try:
-        return float(value)
-    except OverflowError:
-        return math.nan

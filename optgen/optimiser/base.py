@@ -11,18 +11,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, ClassVar, Self
 
 from ..compiler import driver
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
-from ..ir.expr import Expr
 from ..ir.rule import Rule
 from . import classes
 from .array_engine import ArrayEngine, Engine, Parameters
 from .checkpoint_file import FilePath
-from .hyperparameters import Given, Spellings, any_spelling, spellings
+from .hyperparameters import Spellings, any_spelling, spellings
 from .settings import Settings, check_settings
 from .state_storages import Storage
 
@@ -383,18 +381,12 @@ def hold(optimiser: Optimiser, settings: Settings, engine: Engine | None = None)
     optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, optimiser._module))
 
 
-def _revive(
-    cls: Any,
-    values: dict[str, tuple[Given, ...]],
-    flags: dict[str, bool],
-    backend: str,
-    decided: dict[str, Expr],
-    storages: Mapping[str, str] = MappingProxyType({}),  # a pickle may be older than these
-) -> Optimiser:
+def _revive(cls: Any, values: Any, flags: Any, backend: str, decided: Any, *storages: Any) -> Optimiser:
+    """An optimiser that has not stepped, of what `_made` gives: a pickle may be older than storages."""
     if isinstance(cls, tuple):
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
-    own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend, storages)
+    own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend, *storages)
     hold(optimiser, own)
     return optimiser
 

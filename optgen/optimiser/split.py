@@ -179,9 +179,9 @@ class ArraySplit:
     def _takes_arrays(self, name: str) -> bool:
         """Whether an input is one for each parameter; ArgumentError if no rule takes it."""
         rules = [opt.rule for opt in self._lines.values()]
-        if not any(name == each.name for rule in rules for each in rule.inputs):
+        if not any([name == each.name for rule in rules for each in rule.inputs]):
             raise ArgumentError(f"step: expected inputs that a rule takes, got {name!r}, which none does")
-        return any(name in rule.given_arrays for rule in rules)
+        return any([name in rule.given_arrays for rule in rules])
 
     def _found(self, params: Any) -> tuple[list[str], list[Any]]:
         """The names of these parameters, and themselves."""

@@ -12,16 +12,14 @@ itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from itertools import chain
 from threading import RLock
 from typing import Any
 
-from ..errors import ArgumentError, ArrayError
+from ..errors import ArgumentError
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
 from ..ir.expr import GRADIENT
+from .acceptance import Acceptance, changed_by_schedule
 from .array_library import ArrayLibrary
-from .arrays import COMPUTE
 from .collaborators import Hypers, StateStore, Ways
 from .forks import in_children
 from .interpreted import computed
@@ -29,7 +27,6 @@ from .interrupts import to_its_end
 from .kernel import Kernel, kernels_of
 from .lacking import Lacking, refuse_read
 from .members import Accepted, Member
-from .overlaps import refuse_overlaps
 from .phases import another_list, next_phase
 from .plan import StepPlan, StepPlans, in_phase, key_of_list, plan_of_list, plan_of_members
 from .reports import Reports
@@ -41,8 +38,6 @@ __all__ = ["NO_NUMBERS", "StepEngine"]
 
 #: What a step of a rule is given that takes no numbers.
 NO_NUMBERS: HyperValues = {}
-
-_CHANGED = "expected arrays that stay what they are in a step, got one that changed while schedules were called"
 
 
 class StepEngine:
@@ -196,7 +191,7 @@ class StepEngine:
             sets = hypers.sets_at(plan.slots)
             held = plan.rebind(params, inputs)  # a schedule is anybody's code
             if held is None:
-                raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
+                raise changed_by_schedule()
         if not hypers.known_to_fit(plan.dtypes):
             hypers.refuse_vanishing(plan.dtypes, sets)
         if numbers:
@@ -229,11 +224,12 @@ class StepEngine:
 
     def _step_anew(self, places: Sequence[int], params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         kernels, others = self.ways.divided(places, params, inputs)
+        acceptance = self._acceptance(places, params, inputs, numbers)
         own = rest = Accepted((), ())
         if kernels or not others:
-            own = self._accepted(kernels, places, params, inputs, numbers, by_kernel=True)
+            own = acceptance.of(kernels, by_kernel=True)
         if others and self.ways.interprets:
-            rest = self._accepted(others, places, params, inputs, numbers, by_kernel=False)
+            rest = acceptance.of(others, by_kernel=False)
             if not kernels:
                 return self._interpret(rest)
         members, key, slots = own.members, key_of_list(params), [member.slot for member in own.members]
@@ -257,66 +253,13 @@ class StepEngine:
                 take_back()
             raise
 
-    def _accepted(
-        self,
-        chosen: Sequence[int],
-        places: Sequence[int],
-        params: list[Any],
-        inputs: list[Any],
-        numbers: HyperValues,
-        *,
-        by_kernel: bool,
-    ) -> Accepted:
-        """Those of a list at the positions `chosen`, after every check. Their slots are not kept yet."""
-        library, hypers, states = self.library, self.hypers, self.states
-        count, names = len(chosen), hypers.compilation.rules[0].given_arrays if chosen else ()
-        given, at = [params[i] for i in chosen], [places[i] for i in chosen]
-        ps = [library.parameter(p, i, count) for i, p in enumerate(given)]
-        phase, numbered = self.phase, hypers.compilation.in_phase
-        variants = [numbered(hypers.variant(place, p.shape), phase) for place, p in zip(at, ps, strict=True)]
-        rules = [hypers.compilation.rules[variant] for variant in variants]
-        sizes = [partial(hypers.block, place, rule) for place, rule in zip(at, rules, strict=True)]
-        for place, p, rule, block in zip(at, given, rules, sizes, strict=True):
-            library.expect_whole(rule, p, place, block, by_kernel=by_kernel)
-        arrays = [
-            [
-                library.given(inputs[first + i], p, looked, number, count, rule=rule, name=name)
-                for number, (i, p, looked, rule) in enumerate(zip(chosen, given, ps, rules, strict=True))
-            ]
-            for name, first in zip(names, range(0, len(inputs), max(1, len(params))), strict=True)
-        ]
-        memory = [p.memory for p in ps]
-        found = states.find(given, memory, rules, at)
-        if phase and not all([states.has_begun(slot) for slot in found]):
-            raise another_list(hypers.compilation.name, self.phases, phase)
-        # Before memory is taken for new states: a refused step should not take it.
-        kept = [library.memory(x) for slot in found if slot for x in slot.arrays.values()]
-        overwrites = any([rule.overwrites for rule in rules])
-        lacking = {each.name for each in self._lacking}  # with gradients in their place
-        looked = [own for name, own in zip(names, arrays, strict=True) if name not in lacking]
-        gs, *others = [[x.memory for x in own] for own in looked] or [[]]
-        refuse_overlaps(memory, gs, kept, list(chain.from_iterable(others)), overwrites=overwrites)
-        seen = [x.seen for x in (*ps, *chain.from_iterable(arrays))] if hypers.fixed is None else []
-        before = [(library.reader.mark(x), library.reader.address(x)) for x in seen]
-        sets = hypers.sets_at(found)
-        if before != [(library.reader.mark(x), library.reader.address(x)) for x in seen]:
-            raise ArrayError(_CHANGED, hint="leave the arrays of a step alone until it is through")
-        dtypes = [COMPUTE[p.dtype] for p in memory]
-        hypers.refuse_vanishing(set(dtypes), sets)
-        sets = with_numbers(sets, numbers) if numbers else sets
-        members = []
-        ordinals = states.ordinals(found)
-        for i, slot in enumerate(found):
-            number = hypers.number(at[i], dtypes[i])
-            first = sets[number][(slot.t if slot else 0) + 1]
-            slot = states.begin(slot, given[i], memory[i], rules[i], first, ordinals[i])
-            own, in_block = [each[i] for each in arrays], sizes[i](memory[i].shape)
-            stored = hypers.storages(at[i], rules[i])
-            members.append(Member(given[i], ps[i], own, variants[i], dtypes[i], number, slot, in_block, stored))
-        if self._lacking:
-            who = [(id(p), place) for p, place in zip(given, at, strict=True)]
-            refuse_read(self._lacking, who, members, hypers.compilation.rules, sets)
-        return Accepted(members, sets)
+    def _acceptance(
+        self, places: Sequence[int], params: list[Any], inputs: list[Any], numbers: HyperValues
+    ) -> Acceptance:
+        """The checks of a list, of which the parameters stand in these `places` among all."""
+        return Acceptance(
+            self.library, self.hypers, self.states, self.phase, self._lacking, places, params, inputs, numbers
+        )  # fmt: skip
 
     def _kernels(self, members: Sequence[Member]) -> list[Kernel]:
         """What steps each of these."""
@@ -350,7 +293,7 @@ class StepEngine:
         rest = Accepted((), ())
         if self.ways.interprets:
             others = [i for i, _ in plan.others]
-            rest = self._accepted(others, plan.standing, params, inputs, numbers, by_kernel=False)
+            rest = self._acceptance(plan.standing, params, inputs, numbers).of(others, by_kernel=False)
         # Before the interpreter writes: what kernels refuse is refused for all.
         sets = self._sets(plan, params, inputs, numbers) if plan.slots else ()
 

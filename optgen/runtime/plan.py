@@ -316,8 +316,11 @@ class StepPlans:
 
     def states(self, key: Key, phases: int, slots: Sequence[ParameterSlot]) -> BoundStates | None:
         """The states of these slots, if a plan for the list of this key has bound them in one of so many phases."""
-        plans = (self.of(in_phase(key, number)) for number in range(phases))
-        return next((plan.states for plan in plans if plan is not None and plan.states.are_of(slots)), None)
+        for number in range(phases):
+            plan = self.of(in_phase(key, number))
+            if plan is not None and plan.states.are_of(slots):
+                return plan.states
+        return None
 
     def __len__(self) -> int:
         return len(self._plans)

@@ -21,7 +21,8 @@ from ..ir.rule import Rule
 from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_spellings, torch_states
 from ..once import once
 from ..optimiser.base import compilation_of, module_of, settings_of
-from ..optimiser.chain import Chain, ChainSettings
+from ..optimiser.chain import Chain
+from ..optimiser.chain_settings import ChainSettings
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.classes import module_class
 from .inputs import expect_attributes

@@ -15,10 +15,10 @@ from optgen.codegen import jinja
 from optgen.codegen import kernel_source as render
 from optgen.codegen.course import CourseTest
 from optgen.codegen.element import ArrayPointer, Element, Fold, Line, ScalarField
+from optgen.codegen.places import Base, Kept, KeptArray, Memory, SlotPlace
 from optgen.codegen.runtime_source import FILES
 from optgen.codegen.small_loop_text import CourseText, SlabText, SmallLoopText
 from optgen.codegen.small_loops import SmallLoopBody
-from optgen.codegen.storage import Base, Kept, KeptArray, Memory, StorageSlot
 from optgen.codegen.sweep_text import FoldText, SweepText
 from optgen.compiler import catalogue, driver
 from optgen.ir.expr import Extent
@@ -73,16 +73,16 @@ def arithmetic(text: str) -> set[str]:
 def stub_context(reduced: bool = False) -> dict[str, Any]:
     """What the kernel template takes, for an element that has nothing in it but names; and for what one sweep leaves
     for the next, if something is reduced."""
-    step = ScalarField("scalar", StorageSlot(Memory.STEP, 0, Extent.STEP), "meaning")
-    row = ScalarField("row", StorageSlot(Memory.TENSOR, 0, Extent.ROW), "meaning")
-    column = ScalarField("column", StorageSlot(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
+    step = ScalarField("scalar", SlotPlace(Memory.STEP, 0, Extent.STEP), "meaning")
+    row = ScalarField("row", SlotPlace(Memory.TENSOR, 0, Extent.ROW), "meaning")
+    column = ScalarField("column", SlotPlace(Memory.TENSOR, 0, Extent.COLUMN), "meaning")
     partial, panel = KeptArray(Kept.PARTIAL, 0), KeptArray(Kept.PANEL, 0)
     element = Element(
         ctype=c.DTYPES[0],
         scalars=(step, row) if reduced else (step,),
         columns=(column,) if reduced else (),
         draws=(),
-        arrays=(ArrayPointer("pointer", 0, True), ArrayPointer("pointer_too", 1, False)),
+        arrays=(ArrayPointer("pointer", 0, True, "float"), ArrayPointer("pointer_too", 1, False, "float")),
         reduced=("reduced", "reduced_too") if reduced else (),
         folds=(Fold("sum", False, partial), Fold("max", True, panel)) if reduced else (),
         loads=("load",),
@@ -101,7 +101,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     slabs = [SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2, blocks=True)] if reduced else []
     kernel = render.KernelText(
         name="kernel", title="title", variant="variant", ctype=c.DTYPES[0], sweeps=[sweep], slabs=slabs,
-        work=[sweep, *small], arrays=2, states=0, units="1", partials=1, panels=1, reduced=1,
+        work=[sweep, *small], arrays=2, types=["float"] * 2, states=0, units="1", partials=1, panels=1, reduced=1,
     )  # fmt: skip
     context = {
         "title": "title",
@@ -111,7 +111,13 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         "formulas": ["formula"],
     }
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
-    context |= {"abi": "abi;", "library": "library;", "random": "", "reduce": "reduce;" if reduced else ""}
+    context |= {
+        "abi": "abi;",
+        "library": "library;",
+        "random": "",
+        "storages": "",
+        "reduce": "reduce;" if reduced else "",
+    }
     context |= {"blocks": reduced}
     context |= {"courses": [CourseText("course", test)] if reduced else []}
     return context | {"folds": [FoldText("fold", element.folds)] if reduced else []}

@@ -28,10 +28,12 @@ from optgen.errors import Diagnostic, Span, SpecError, SpecWarning
 from optgen.ir.expr import Call, Const, Extent, Load, Local, Reduce, Scalar, extent_of
 from optgen.ir.primitives import Type
 from optgen.ir.rule import Rule
-from optgen.language.check import ARGUMENTS, check, check_open
+from optgen.language.check import check, check_open
 from optgen.language.parse import parse
+from optgen.language.spec_names import ARGUMENTS
 from optgen.notation.text import expression
 from optgen.optimiser import classes
+from optgen.paths import PACKAGE
 
 #: What may follow the name of a hyperparameter, and of a state.
 ONE, GROUP = "{ default = 1, range = '[0, 1]' }", "{ init = 0, extent = 'group' }"
@@ -902,24 +904,14 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
                 reached.add((frame.f_code.co_filename, frame.f_lineno))
 
     sites: list[tuple[str, ast.Call]] = []
-    for name in (
-        "parse",
-        "formula",
-        "loops",
-        "resolve",
-        "expressions",
-        "elaborate",
-        "evaluation",
-        "agreement",
-        "check",
-    ):
-        module = sys.modules[f"optgen.language.{name}"]
+    for path in (PACKAGE / "language").glob("*.py"):
+        module = sys.modules["optgen.language" if path.stem == "__init__" else f"optgen.language.{path.stem}"]
         monkeypatch.setattr(module, "Diagnostic", Recorded, raising=False)  # others report through `resolve`
-        for function in ast.walk(ast.parse(Path(str(module.__file__)).read_text("utf-8"))):
+        for function in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(function, ast.FunctionDef) and function.name not in ("fault", "fault_at", "warn"):
                 calls = (node for node in ast.walk(function) if isinstance(node, ast.Call))
                 names = ("fault", "fault_at", "Diagnostic")
-                sites += [(str(module.__file__), c) for c in calls if ast.unparse(c.func).split(".")[-1] in names]
+                sites += [(str(path), c) for c in calls if ast.unparse(c.func).split(".")[-1] in names]
     assert len(sites) > 60
 
     for text in (

@@ -16,7 +16,7 @@ import pytest
 import optgen
 from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError, HyperparameterError, StateError
-from optgen.language.check import ARGUMENTS
+from optgen.language.spec_names import ARGUMENTS
 from optgen.names import greek
 from optgen.optimiser.base import Optimiser, settings_of
 from optgen.optimiser.schedules import cosine, linear, one_cycle, warmup

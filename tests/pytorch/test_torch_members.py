@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 
 import optgen.torch as ot
 from optgen.frozen import replace
-from optgen.runtime.engine import StepEngine
+from optgen.runtime.acceptance import Acceptance
+from optgen.runtime.collaborators import StateStore
 from optgen.torch.optimizer import engine_of
 from optgen.torch.tensor_library import TensorLibrary
 
@@ -40,16 +41,16 @@ def _reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.fixture
-def checked(monkeypatch: pytest.MonkeyPatch) -> list[StepEngine]:
-    """The engines that check a list anew, each time."""
-    found: list[StepEngine] = []
-    accept = StepEngine._accepted
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[StateStore]:
+    """The states of the optimisers that check a list anew, each time."""
+    found: list[StateStore] = []
+    accept = Acceptance.of
 
-    def noted(self: StepEngine, *given: Any, **more: Any) -> Any:
-        found.append(self)
-        return accept(self, *given, **more)
+    def noted(self: Acceptance, chosen: Any, *, by_kernel: bool) -> Any:
+        found.append(self.states)
+        return accept(self, chosen, by_kernel=by_kernel)
 
-    monkeypatch.setattr(StepEngine, "_accepted", noted)
+    monkeypatch.setattr(Acceptance, "of", noted)
     return found
 
 
@@ -96,11 +97,11 @@ class Pair:
 
 
 @pytest.mark.parametrize("name", RULES)
-def test_any_list_of_them_is_stepped_as_if_checked_anew(name: str, checked: list[StepEngine]) -> None:
+def test_any_list_of_them_is_stepped_as_if_checked_anew(name: str, checked: list[StateStore]) -> None:
     pair = Pair(RULES[name])
     for seed, chosen in enumerate(chosen_lists(8) * 2):
         pair.step(chosen, seed)
-    assert checked.count(engine_of(pair.opts[0])) == 1
+    assert checked.count(engine_of(pair.opts[0]).states) == 1
 
 
 def raise_count(opt: Any, p: Any) -> None:

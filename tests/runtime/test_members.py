@@ -16,7 +16,7 @@ import optgen
 from optgen.errors import ArrayError
 from optgen.optimiser.base import compilation_of, engine_of
 from optgen.runtime import guard, plan
-from optgen.runtime.engine import StepEngine
+from optgen.runtime.acceptance import Acceptance
 
 SHAPES = [(), (0,), (1,), (5,), (3, 4), (4, 3), (2, 3, 2), (70,), (0, 3), (1100,), (66, 3)]
 
@@ -30,13 +30,13 @@ def _reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many parameters each list has that is checked anew."""
     found: list[int] = []
-    accept = StepEngine._accepted
+    accept = Acceptance.of
 
-    def noted(self: StepEngine, chosen: Any, *given: Any, **more: Any) -> Any:
+    def noted(self: Acceptance, chosen: Any, *, by_kernel: bool) -> Any:
         found.append(len(chosen))
-        return accept(self, chosen, *given, **more)
+        return accept(self, chosen, by_kernel=by_kernel)
 
-    monkeypatch.setattr(StepEngine, "_accepted", noted)
+    monkeypatch.setattr(Acceptance, "of", noted)
     return found
 
 

@@ -25,7 +25,7 @@ from optgen.errors import ArrayError, OptgenError
 from optgen.ir.expr import Extent
 from optgen.optimiser.base import compilation_of, engine_of, settings_of
 from optgen.runtime import engine, guard, plan
-from optgen.runtime.engine import StepEngine
+from optgen.runtime.acceptance import Acceptance
 from optgen.runtime.slots import Slot
 
 BACKENDS = ("kernel", "interpreter")
@@ -475,8 +475,8 @@ def plan_of(opt, params):
 def checked(monkeypatch):
     """How many parameters each list has that is checked anew."""
     found = []
-    accept = StepEngine._accepted
-    monkeypatch.setattr(StepEngine, "_accepted", lambda self, *a, **k: found.append(len(a[0])) or accept(self, *a, **k))
+    accept = Acceptance.of
+    monkeypatch.setattr(Acceptance, "of", lambda self, *a, **k: found.append(len(a[0])) or accept(self, *a, **k))
     return found
 
 
@@ -570,8 +570,8 @@ class TestRoll:
     def calls(self, monkeypatch):
         """How often lists are checked anew."""
         found = []
-        accept = StepEngine._accepted
-        monkeypatch.setattr(StepEngine, "_accepted", lambda *a, **k: found.append(1) or accept(*a, **k))
+        accept = Acceptance.of
+        monkeypatch.setattr(Acceptance, "of", lambda *a, **k: found.append(1) or accept(*a, **k))
         return found
 
     def test_the_same_lists_and_other_gradients_of_the_same_layout_are_checked_once(self, calls):

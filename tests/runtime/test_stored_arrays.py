@@ -23,13 +23,13 @@ RULES = compilations()
 #: Rules of one sweep and of several, of elements, matrices, blocks and draws; the storages of their arrays; the compute
 #: type. Every instruction set is tried with the first one, the best with the others.
 CASES: dict[str, tuple[str, Storages, str]] = {
-    "Adam": ("ADAM", (("m", "bfloat16"), ("v", "bfloat16")), "float32"),
+    "Adam": ("ADAM", (("m", "bfloat16"), ("v", "float16")), "float32"),
     "Adam in float64": ("ADAM", (("m", "bfloat16"), ("v", "bfloat16")), "float64"),
     "one state of two": ("Every", (("u", "bfloat16"),), "float32"),
     "reductions": ("Reduced", (("m", "bfloat16"), ("w", "bfloat16")), "float32"),
     "reductions of matrices": ("Reduced matrix", (("m", "bfloat16"), ("w", "bfloat16")), "float32"),
     "courses": ("Courses", (("u", "bfloat16"), ("w", "bfloat16")), "float32"),
-    "blocks": ("Blocks", (("m", "bfloat16"),), "float32"),
+    "blocks": ("Blocks", (("m", "float16"),), "float32"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Storage: where the C of a step keeps each value of less than element extent.
+"""Places: where the C of a step keeps each value of less than element extent.
 
 In: the sweeps of a rule. Out: for each value its place as typed data, which knows its own expression of C and what that
 expression needs to have been declared.
@@ -22,10 +22,10 @@ __all__ = [
     "KeptArray",
     "Need",
     "Place",
+    "Places",
     "Ratio",
     "ShapeEntry",
-    "Storage",
-    "StorageSlot",
+    "SlotPlace",
     "is_down",
 ]
 
@@ -91,7 +91,7 @@ class Memory(Enum):
 
 
 @frozen
-class StorageSlot:
+class SlotPlace:
     """Where a float64 is kept: slot `number` of a memory. One of matrices, rows or columns is an array of values."""
 
     memory: Memory
@@ -175,10 +175,10 @@ class ShapeEntry:
         return frozenset({Base.SHAPE})
 
 
-Place: TypeAlias = StorageSlot | Ratio | ShapeEntry
+Place: TypeAlias = SlotPlace | Ratio | ShapeEntry
 
 
-class Storage:
+class Places:
     """Where the values of less than element extent are kept, for all the work of a step."""
 
     def __init__(self, plan: Sweeps) -> None:
@@ -204,28 +204,28 @@ class Storage:
                 return ShapeEntry(expr)
             case Load():
                 if expr.extent == Extent.GROUP:
-                    return StorageSlot(Memory.GROUP, self.group[load_name(expr.array)], expr.extent)
+                    return SlotPlace(Memory.GROUP, self.group[load_name(expr.array)], expr.extent)
                 return self.state(expr.array, expr.extent)
             case Local(extent=extent):
                 if extent <= Extent.STEP:
-                    return StorageSlot(Memory.STEP, self.step[expr.name], extent)
+                    return SlotPlace(Memory.STEP, self.step[expr.name], extent)
                 if extent == Extent.GROUP:
-                    return StorageSlot(Memory.GROUP, self.group[expr.name], extent)
+                    return SlotPlace(Memory.GROUP, self.group[expr.name], extent)
                 return self.cell(expr.name, extent)
         raise AssertionError(f"{expr} is no small value")
 
-    def state(self, name: str, extent: Extent) -> StorageSlot:
-        return StorageSlot(Memory.STATE, self.states[name], extent)
+    def state(self, name: str, extent: Extent) -> SlotPlace:
+        return SlotPlace(Memory.STATE, self.states[name], extent)
 
-    def cell(self, name: str, extent: Extent) -> StorageSlot:
+    def cell(self, name: str, extent: Extent) -> SlotPlace:
         """The place of a value of a tensor, or of its matrices, rows or columns."""
         if name in self.in_place:
             return self.state(name, extent)
-        return StorageSlot(Memory.TENSOR, self.small[extent][name], extent)
+        return SlotPlace(Memory.TENSOR, self.small[extent][name], extent)
 
-    def contribution(self, name: str) -> StorageSlot:
+    def contribution(self, name: str) -> SlotPlace:
         """What a tensor gives to a reduction over the group."""
-        return StorageSlot(Memory.TENSOR, self.small[Extent.TENSOR][name], Extent.TENSOR)
+        return SlotPlace(Memory.TENSOR, self.small[Extent.TENSOR][name], Extent.TENSOR)
 
     def reduced(self, name: str, *, down: bool) -> KeptArray:
         """What the blocks of a reduction over elements were folded to, or the panels of one down the columns."""

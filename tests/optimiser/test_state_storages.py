@@ -44,7 +44,11 @@ def codes(opt: Any, p: Array) -> dict[str, Array]:
 @pytest.mark.parametrize("backend", ["kernel", "interpreter"])
 def test_states_are_rounded_to_the_storage_and_nothing_else_is(backend: str) -> None:
     """Against Adam by hand, with the conversions of ml_dtypes."""
-    opt, p, g = ADAM(0.1, (0.9, 0.99), 1e-8, storage="bfloat16", backend=backend), np.ones(9, np.float32), gradients((9,))
+    opt, p, g = (
+        ADAM(0.1, (0.9, 0.99), 1e-8, storage="bfloat16", backend=backend),
+        np.ones(9, np.float32),
+        gradients((9,)),
+    )
     one = np.float32(1)
     m = v = np.zeros(9, ml_dtypes.bfloat16)
     expected = p.copy()
