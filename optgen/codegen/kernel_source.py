@@ -154,7 +154,7 @@ def kernel_source(
         "reduce": reductions() if small_loops else "",
         "blocks": any(low.block is not None for low in lowered),
         "random": random_numbers() if draws else "",
-        "storages": storages(draws=draws) if any(low.storages for low in lowered) else "",
+        "storages": storages(draws=draws, blocks=False) if any(low.storages for low in lowered) else "",
     }
     opening = headers("kernel.h", reduces=bool(small_loops) or draws)
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)

@@ -6,12 +6,13 @@ In: nothing but the files. Out: the source of the runtime, and the declarations 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from ..paths import C_FILES
 from .functions import host_source
 from .jinja import braced
 
-__all__ = ["FILES", "headers", "joined", "random_numbers", "reductions", "runtime_source"]
+__all__ = ["FILES", "headers", "joined", "random_numbers", "reductions", "runtime_source", "storages"]
 
 #: The files of the runtime, each after those that it builds on.
 FILES = ("fpu.c", "scratch.c", "traverse.c", "pool.c", "guard.c", "small_states.c")
@@ -31,19 +32,27 @@ def headers(library: str, *, reduces: bool = True) -> dict[str, str]:
     if not reduces:
         abi = re.sub(r"(?m)^(#define OPTGEN_(?!ABI)|enum ).*\n(    .*\n|};\n)*", "", abi)
     words = "/* The interface to the runtime, which `templates/c/abi.h` of optgen explains. */"
-    return {"abi": f"{words}\n{abi}".rstrip(), "library": _bare(joined(library, without="abi.h")).rstrip()}
+    return {"abi": f"{words}\n{abi}".rstrip(), "library": _bare(joined(library, without=("abi.h",))).rstrip()}
 
 
 def reductions() -> str:
     """The reductions, for a library that has any."""
     words = "/* Reductions in one order, which `templates/c/reduce.h` of optgen explains. */"
-    return f"{words}\n{_bare(joined('reduce.h', without='abi.h'))}"
+    return f"{words}\n{_bare(joined('reduce.h', without=('abi.h',)))}"
 
 
 def random_numbers() -> str:
     """What draws, for a library that does."""
     words = "/* Random numbers, which `templates/c/random.h` of optgen explains. */"
-    return f"{words}\n{_bare(joined('random.h', without='abi.h'))}"
+    return f"{words}\n{_bare(joined('random.h', without=('abi.h',)))}"
+
+
+def storages(*, blocks: bool, draws: bool) -> str:
+    """The storages, for a library that keeps arrays in them. `blocks`: in those with scales too. `draws`: it has
+    `random_numbers` too, before this."""
+    words = "/* Storages, which `templates/c/storage.h` of optgen explains. */"
+    file = "block_storage.h" if blocks else "storage.h"
+    return f"{words}\n{_bare(joined(file, without=('abi.h', 'philox.h') if draws else ('abi.h',)))}"
 
 
 def _bare(text: str) -> str:
@@ -67,10 +76,10 @@ def runtime_source() -> str:
     return "\n".join([_OPENING + joined(*FILES), host_source()])
 
 
-def joined(*names: str, without: str = "") -> str:
+def joined(*names: str, without: Iterable[str] = ()) -> str:
     """The text of these files of `templates/c`, one after the other. A file that one of them includes takes the place
-    of its first `#include`, unless it is `without`."""
-    seen = {without}
+    of its first `#include`, unless it is one of `without`."""
+    seen = set(without)
 
     def text(name: str) -> str:
         if name in seen:

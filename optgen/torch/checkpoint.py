@@ -10,7 +10,7 @@ it holds is compared with what other rules would hold. Keys and states that no r
 from __future__ import annotations
 
 import numbers
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -30,15 +30,12 @@ from ..runtime.phases import expect_phase_number
 from ..runtime.shapes import state_shape
 from .naming import STEP, Naming
 from .param_groups import Groups, called
+from .state_dicts import OF_ALL
 from .tensors import count_dtype, has_memory, local
 
 __all__ = [
-    "OF_ALL", "copied", "copies_of_states", "expect_layout", "expect_state", "fitting", "name_rule", "state_dict_with",
-    "unwrapped",
+    "copies_of_states", "expect_layout", "expect_state", "fitting", "unwrapped",
 ]  # fmt: skip
-
-#: Where the states of all parameters together are kept in a saved group.
-OF_ALL = "of_all_parameters"
 
 _IN_ORDER = "give the parameters in the order in which they were saved"
 
@@ -59,33 +56,6 @@ def expect_state(
     if state.extent == Extent.ELEMENT and given.dtype is not dtype:
         hint = "convert the state, or the model, first"
         raise StateError(f"{what}: expected {dtype}, as the parameter, got {given.dtype}", hint=hint)
-
-
-def name_rule(naming: Naming, group: Mapping[str, Any], _: Any, saved: dict[str, Any]) -> None:
-    """Add to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
-    saved["rule"] = naming.name
-    if group:
-        saved["group"] = {name: float(value) for name, value in group.items()}
-        for each in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
-            each[OF_ALL] = saved["group"]
-
-
-def state_dict_with(
-    saving: Callable[[], dict[str, Any]], opt: torch.optim.Optimizer, name: Callable[[Any, dict[str, Any]], None]
-) -> dict[str, Any]:
-    """What `saving` gives, PyTorch's state dict of `opt`, with what `name` writes into it before the caller's hooks."""
-    handle = opt.register_state_dict_post_hook(name, prepend=True)
-    try:
-        return saving()
-    finally:
-        handle.remove()
-
-
-def copied(kept: Any) -> Any:
-    """The states of a parameter in memory of their own, so that neither side of a load changes the other."""
-    if not isinstance(kept, Mapping):
-        return kept
-    return {key: x.detach().clone() if isinstance(x, torch.Tensor) else x for key, x in kept.items()}
 
 
 def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, values: Mapping[str, Any]) -> dict[str, Any]:

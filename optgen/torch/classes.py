@@ -22,8 +22,8 @@ from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_spellings, 
 from ..once import once
 from ..optimiser.base import compilation_of, module_of, settings_of
 from ..optimiser.chain import Chain
-from ..optimiser.chain_settings import ChainSettings
 from ..optimiser.chain import chain as core_chain
+from ..optimiser.chain_settings import ChainSettings
 from ..optimiser.classes import module_class
 from .inputs import expect_attributes
 from .naming import STEP, Naming

@@ -15,7 +15,6 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
@@ -25,13 +24,14 @@ from ..runtime.interrupts import undisturbed
 from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
-from .checkpoint import OF_ALL, copied, copies_of_states, fitting, name_rule, state_dict_with
+from .checkpoint import copies_of_states, fitting
 from .evaluation import evaluated_tensors
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
 from .options import Options
 from .param_groups import Groups, expect_group, named_parameters
 from .phases import expect_closure, rest_of_step
+from .state_dicts import copied, load_with, name_rule, state_dict_with, take_rest
 from .states import TensorStates
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
@@ -274,53 +274,29 @@ class Adapter(Optimizer):
         StateError if it is of another rule, or does not fit a parameter: its name, where both sides have names, its
         states, their shapes and dtypes. Then nothing has changed.
         """
+        with self._engine.lock:
+            self._engine.expect_rest("load a state")
+            undisturbed(lambda: self._load(state_dict, lambda saved: fitting(self._naming, self.param_groups, saved)))
+
+    def _load(self, state_dict: Mapping[str, Any], fit: Callable[[Any], dict[str, Any]]) -> None:
+        """What PyTorch does to load a state that is what `fit` makes of this one; or nothing."""
         taken: list[dict[str, Any]] = []
 
         def expect(_: Any, saved: dict[str, Any]) -> dict[str, Any]:  # what the caller's own hooks have made of it
-            saved = fitting(self._naming, self.param_groups, saved)
-            taken.append(saved)
-            return {**saved, "state": {i: copied(kept) for i, kept in saved["state"].items()}}
+            taken.append(fit(saved))
+            return {**taken[-1], "state": {i: copied(kept) for i, kept in taken[-1]["state"].items()}}
 
-        def keep(_: Any) -> None:
-            self._keep_whole(taken[-1])
+        def take(_: Any) -> None:
+            self._begin(take_rest(self._naming, self, taken[-1]))
 
-        with self._engine.lock:
-            self._engine.expect_rest("load a state")
-            undisturbed(lambda: self._load_between(expect, keep, state_dict))
-
-    def _load_between(
-        self, expect: Callable[..., Any], keep: Callable[..., None], state_dict: Mapping[str, Any]
-    ) -> None:
-        """What PyTorch does to load a state, with these hooks; or nothing."""
-        handles = [
-            self.register_load_state_dict_pre_hook(expect),
-            self.register_load_state_dict_post_hook(keep, prepend=True),
-        ]
         before = {name: vars(self)[name] for name in ("state", "param_groups")}
         together = self._states.group
         try:
-            super().load_state_dict(state_dict)
+            load_with(partial(super().load_state_dict, state_dict), self, expect, take)
         except BaseException:  # PyTorch may have come half-way
             self.__dict__.update(before)
             self._begin(together)
             raise
-        finally:
-            for handle in handles:
-                handle.remove()
-
-    def _keep_whole(self, saved: Mapping[str, Any]) -> None:
-        """After a load: the small states, which PyTorch rounds to the dtype of the parameter, and those of all
-        parameters."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        order = [i for group in saved["param_groups"] for i in group["params"]]
-        small = {self._naming.key(s.name) for rule in self._naming.rules for s in rule.small_states}
-        for p, i in zip(params, order, strict=True):
-            for name, value in saved["state"].get(i, {}).items():
-                if name in small and isinstance(value, torch.Tensor):
-                    self.state[p][name] = value.detach().to(self.state[p][name].device, copy=True)
-        kept = [group.pop(OF_ALL, None) for group in self.param_groups]
-        group = saved.get("group", kept[0])
-        self._begin({name: np.array(value) for name, value in (group or {}).items()})
 
     def _begin(self, together: Mapping[str, Any]) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters."""
@@ -383,6 +359,12 @@ def engine_of(optimiser: Adapter) -> StepEngine:
 def step_of(optimiser: Adapter) -> Callable[..., Any]:
     """The step of an optimiser without its hooks."""
     return optimiser._step
+
+
+def load_fitting(optimiser: Adapter, saved: Mapping[str, Any]) -> None:
+    """Load a state that `fitting` has given for the optimiser, without another look at it."""
+    with optimiser._engine.lock:
+        optimiser._load(saved, dict)
 
 
 def revival_of(cls: type[Adapter]) -> tuple[Callable[..., Adapter], tuple[Any, ...]]:

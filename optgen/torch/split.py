@@ -22,11 +22,12 @@ from ..errors import ArgumentError, StateError, excerpt, shown
 from ..optimiser.division import Named, SplitLine, divided, in_line, line_of, lines_of, listed_names
 from ..runtime.interrupts import undisturbed
 from ..runtime.together import step_together
-from .checkpoint import OF_ALL, expect_layout, fitting, state_dict_with
+from .checkpoint import expect_layout, fitting
 from .lines import LINE, RULE, inputs_of_lines, options_of, respell_momentum, shared_defaults, step_line
 from .named import group_of, parameters_by_name
-from .optimizer import Adapter, engine_of, naming_of
+from .optimizer import Adapter, engine_of, load_fitting, naming_of
 from .param_groups import expect_shapes
+from .state_dicts import OF_ALL, state_dict_with
 
 __all__ = ["Split", "split"]
 
@@ -273,7 +274,7 @@ class Split(Optimizer):
         before = {name: member.__getstate__() for name, member in members.items()}
         try:
             for name, member in members.items():
-                member.load_state_dict(parts[name])
+                load_fitting(member, parts[name])
         except BaseException:
             for name, member in members.items():
                 member.__setstate__(before[name])
@@ -297,7 +298,7 @@ class Split(Optimizer):
         for name, member in members.items():
             parts[name][RULE] = naming_of(member).name
             with in_line(name):
-                fitting(naming_of(member), member.param_groups, parts[name])
+                parts[name] = fitting(naming_of(member), member.param_groups, parts[name])
         return parts
 
     def _gather(self, saved: Mapping[str, Any], members: Mapping[str, Adapter]) -> None:

@@ -9,10 +9,7 @@
 #include <string.h>
 
 #include "abi.h"
-
-#ifndef OPTGEN_SHARED
-#define OPTGEN_SHARED static inline __attribute__((unused, always_inline))
-#endif
+#include "philox.h"
 
 /* What the words of a draw depend on, besides the element. */
 typedef struct {
@@ -23,19 +20,11 @@ typedef struct {
 OPTGEN_SHARED uint64_t optgen_word(optgen_draw_key key, uint64_t element)
 {
     const uint64_t t = (uint64_t)key.t;
-    uint32_t a = (uint32_t)element, b = (uint32_t)(element >> 32), c = (uint32_t)t,
-             d = key.number + ((uint32_t)(t >> 32) << 8);
-    uint32_t first = (uint32_t)key.seed, second = (uint32_t)key.parameter;
-    for (int round = 0; round < 10; ++round) {
-        const uint64_t left = (uint64_t)0xD2511F53 * a, right = (uint64_t)0xCD9E8D57 * c;
-        a = (uint32_t)(right >> 32) ^ b ^ first;
-        c = (uint32_t)(left >> 32) ^ d ^ second;
-        b = (uint32_t)right;
-        d = (uint32_t)left;
-        first += 0x9E3779B9;
-        second += 0xBB67AE85;
-    }
-    return (uint64_t)a << 32 | b;
+    const optgen_words words =
+        optgen_philox((optgen_words){ (uint32_t)element, (uint32_t)(element >> 32), (uint32_t)t,
+                                      key.number + ((uint32_t)(t >> 32) << 8) },
+                      (uint32_t)key.seed, (uint32_t)key.parameter);
+    return (uint64_t)words.a << 32 | words.b;
 }
 
 /* The upper bits of a word, 24 or 52, as a fraction below 1: they become those of a number from 1

@@ -11,7 +11,7 @@ import cffi
 import pytest
 
 from optgen.codegen.abi import ABI
-from optgen.codegen.runtime_source import headers, runtime_source
+from optgen.codegen.runtime_source import headers, random_numbers, runtime_source, storages
 from optgen.compiler import manifest, toolchain
 from optgen.ir.primitives import BLOCK, LANES, PANEL
 from optgen.paths import C_FILES, declarations
@@ -50,6 +50,16 @@ def test_a_file_compiles_by_itself_without_a_warning(path: Path, compiler: str) 
 @pytest.mark.parametrize("compiler", COMPILERS)
 def test_the_joined_runtime_compiles_without_a_warning(compiler: str) -> None:
     done = check(compiler, runtime_source(), "-Wshadow", "-Wunused")
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("draws", [False, True])
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_library_with_storages_compiles_with_and_without_draws(blocks: bool, draws: bool, compiler: str) -> None:
+    includes = "#include <stdint.h>\n#include <string.h>"
+    parts = [includes, *headers("kernel.h").values(), random_numbers() if draws else ""]
+    done = check(compiler, "\n".join([*parts, storages(blocks=blocks, draws=draws)]), "-Wshadow")
     assert done.returncode == 0, done.stderr
 
 

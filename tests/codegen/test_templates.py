@@ -137,9 +137,9 @@ def test_the_loops_around_an_element_compute_nothing_but_places() -> None:
         assert re.search(rf"\b{function}f?\b", code(stub())) is None
 
 
-#: The loops around elements, the reductions, random numbers, what converts small states from the dtypes of PyTorch and
-#: back, and the declaration of functions.
-FLOATING = ("kernel.c.jinja", "reduce.h", "random.h", "small_states.c", "functions.h")
+#: The loops around elements, the reductions, random numbers, storages, what converts small states from the dtypes of
+#: PyTorch and back, and the declaration of functions.
+FLOATING = ("kernel.c.jinja", "reduce.h", "random.h", "storage.h", "block_storage.h", "small_states.c", "functions.h")
 
 
 @pytest.mark.parametrize("path", [p for p in ALL if p.name not in FLOATING], ids=by_name)
@@ -195,5 +195,6 @@ def test_a_template_that_is_compiled_is_not_compiled_again(tmp_path: Path) -> No
 def test_every_file_of_the_templates_is_one_that_is_used() -> None:
     rendered = {"kernel.c.jinja", "module.py.jinja", "spec.toml.jinja", "package.pyi.jinja", "torch.pyi.jinja"}
     rendered.add("documentation.jinja")  # which two of these import
-    joined = {*FILES, "internal.h", "runtime.h", "abi.h", "kernel.h", "reduce.h", "random.h", "functions.h"}
+    joined = {*FILES, "internal.h", "runtime.h", "abi.h", "kernel.h", "functions.h"}
+    joined |= {"reduce.h", "philox.h", "random.h", "storage.h", "block_storage.h"}
     assert {path.relative_to(TEMPLATES).as_posix() for path in ALL} == rendered | {f"c/{name}" for name in joined}

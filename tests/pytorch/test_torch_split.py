@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from torch.utils.flop_counter import FlopCounterMode
 import optgen
 import optgen.torch as optim
 from optgen.errors import ArgumentError, ArrayError, HyperparameterError, OptgenError, StateError
+from optgen.torch.checkpoint import fitting
+from optgen.torch.optimizer import load_fitting
 
 torch.set_num_threads(1)  # the tensors are tiny, and tests run beside each other
 INPUTS = torch.arange(24).remainder(11)
@@ -442,15 +445,31 @@ def test_a_load_that_fails_half_way_changes_nothing(monkeypatch: pytest.MonkeyPa
     model, opt = begun()
     before, saved = pickle.dumps(opt.state_dict()), begun(1)[1].state_dict()
 
-    def fail(self: Any, state_dict: Any) -> None:
-        raise RuntimeError("no memory")
+    def fail(member: Any, saved: Any) -> None:
+        if isinstance(member, optim.AdamW):
+            raise RuntimeError("no memory")
+        load_fitting(member, saved)
 
-    monkeypatch.setattr(optim.AdamW, "load_state_dict", fail)
+    monkeypatch.setattr(sys.modules["optgen.torch.split"], "load_fitting", fail)
     with pytest.raises(RuntimeError, match="no memory"):
         opt.load_state_dict(saved)
     assert pickle.dumps(opt.state_dict()) == before
     follow(model, [opt], 3)
     assert same(model, expected(6))
+
+
+def test_a_saved_state_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    opt, saved = begun()[1], begun(1)[1].state_dict()
+    seen: list[str] = []
+
+    def noted(naming: Any, *given: Any) -> Any:
+        seen.append(naming.name)
+        return fitting(naming, *given)
+
+    for module in ("optgen.torch.split", "optgen.torch.optimizer"):
+        monkeypatch.setattr(sys.modules[module], "fitting", noted)
+    opt.load_state_dict(saved)
+    assert seen == [group["rule"] for group in opt.param_groups]
 
 
 def test_evaluation_is_of_all_lines_and_is_saved() -> None:
