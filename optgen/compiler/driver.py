@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, OptgenError
 from ..frozen import frozen, replace
-from ..ir.rule import Rule, Storages
+from ..ir.rule import Rule, Storages, in_phases
 from ..paths import SPECS
 from .files import printable
 from .manifest import built_library, built_templates, fingerprint, rules_of
@@ -55,7 +55,11 @@ class Compilation:
 
     def in_phase(self, variant: int, phase: int) -> int:
         """The position of a variant of the first phase in another one, by number."""
-        return variant + phase * (len(self.rules) // max(1, len(self.phases)))
+        return variant + phase * self.in_phases(variant).step
+
+    def in_phases(self, variant: int) -> range:
+        """The positions of a variant of the first phase in all phases of a step."""
+        return in_phases(self.rules, variant)
 
     @cached_property
     def lowered(self) -> tuple[Rule, ...]:
@@ -113,7 +117,7 @@ class Compilation:
         """The positions, among `rules` and `lowered`, of the variants with these flags in the first phase: by whether a
         parameter is a matrix. ArgumentError if the flags contradict each other, by what they require."""
         found: dict[bool, int] = {}
-        for i, rule in enumerate(self.rules[: self.in_phase(0, 1)]):
+        for i, rule in enumerate(self.rules[: self.in_phases(0).step]):
             if {flag.name: flag.value for flag in rule.flags} == flags:
                 for matrix in (True, False) if rule.matrix is None else (rule.matrix,):
                     found[matrix] = i

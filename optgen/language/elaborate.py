@@ -210,7 +210,8 @@ class Variant(Expressions):
 
     def finish(self) -> None:
         """Check that there is an output; say which phase comes next."""
-        spec, phase = self.scope.spec, self.phase or self.scope.spec.phases[0]
+        spec, phase = self.scope.spec, self.phase
+        assert phase is not None
         outputs = {*OUTPUTS[spec.part]} if self.moves else {DELTA, PARAMETER}
         given = self.locals.keys() | self.failed | spec.unassigned
         if not outputs & given and (phase.formulas or not spec.faults):

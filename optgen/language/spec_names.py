@@ -19,7 +19,7 @@ from .syntax import FlagAst, HyperAst, InputAst, StateAst
 from .terms import names_in, subterms
 from .vocabulary import CALLABLE, RENAME
 
-__all__ = ["ARGUMENTS", "SpecNames", "no_name"]
+__all__ = ["ARGUMENTS", "STEP_ARGUMENTS", "SpecNames", "no_name"]
 
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({

@@ -24,7 +24,7 @@ from .hyperparameters import Spellings, any_spelling, spellings
 from .settings import Settings, check_settings
 from .state_storages import Storage
 
-__all__ = ["Optimiser", "compilation_of", "engine_of", "loaded", "settings_of"]
+__all__ = ["Optimiser", "compilation_of", "engine_of", "hold", "loaded", "module_of", "settings_of"]
 
 
 class Optimiser:

@@ -19,7 +19,7 @@ from .checkpoint_file import FilePath
 from .parts import compiled, refuse_misfits
 from .settings import expect_backend
 
-__all__ = ["Chain", "Optimiser", "chain"]
+__all__ = ["Chain", "ChainSettings", "Optimiser", "chain"]
 
 
 def chain(*parts: Optimiser, backend: str = "kernel") -> Chain:

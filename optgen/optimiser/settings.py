@@ -82,7 +82,7 @@ class Settings:
         self.chosen_storages = storages
         self.variants = compilation.variants(flags)
         self._rules = [compilation.rules[variant] for variant in self.variants.values()]
-        self.sizing = frozenset().union(*map(hypers_of_blocks, self._rules))
+        self.sizing = hypers_of_blocks(self._rules)
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -287,8 +287,7 @@ def check_settings(
         if not isinstance(value, bool):
             raise ArgumentError(f"the flag {flag.name}: expected True or False, got {value!r}")
         chosen[flag.name] = value
-    sizing = frozenset[str]().union(*map(hypers_of_blocks, compilation.rules))
-    for name in sorted(sizing):
+    for name in sorted(hypers_of_blocks(compilation.rules)):
         if any(map(callable, given[name])):
             message = f"{name}: expected a number, got a schedule: it says how large blocks are, in every step"
             raise ArgumentError(message, hint="schedule another hyperparameter")

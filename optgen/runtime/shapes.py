@@ -7,7 +7,7 @@ states of the group.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -85,7 +85,7 @@ def state_shape(rule: Rule, state: State, values: HyperValues, shape: tuple[int,
     return interp.shape_of(state.extent, shape, rule.matrices, block)
 
 
-def hypers_of_blocks(rule: Rule) -> frozenset[str]:
-    """The hyperparameters that say how many elements a block has."""
-    made_of = () if rule.block is None else walk(rule.block)
-    return frozenset(e.hyper for e in made_of if isinstance(e, Scalar))
+def hypers_of_blocks(rules: Iterable[Rule]) -> frozenset[str]:
+    """The hyperparameters that say how many elements a block has in one of these variants."""
+    sizes = (rule.block for rule in rules if rule.block is not None)
+    return frozenset(e.hyper for size in sizes for e in walk(size) if isinstance(e, Scalar))

@@ -16,7 +16,7 @@ import torch
 from ..errors import ArrayError
 from ..interpreter import FOLDS
 from ..ir.expr import Extent, Matrices, Reduce, Shape, Size, varying_dimensions, walk
-from ..ir.rule import Rule
+from ..ir.rule import Rule, in_phases
 from ..runtime.arrays import Array
 from ..runtime.group_step import Shards
 from ..runtime.kernel import Kernel
@@ -111,8 +111,7 @@ def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: in
     alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
     if alone and not several:  # then nothing is in pieces
         return
-    apart = len(rules) // max(1, len(rules[0].phases))
-    stepping = [rule for variant in variants for rule in rules[variant::apart]]
+    stepping = [rules[i] for variant in variants for i in in_phases(rules, variant)]
     reduced = {extent for rule in stepping for extent in _reduced(rule)}
     reduced -= {Extent.GROUP} if alone else set()
     if any([rule.draws for rule in stepping]) and not alone:
