@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
 from ..ir.expr import PARAMETER, Call, Const, Expr, Extent, Load, Local, Scalar, extent_of, type_of, walk
 from ..ir.primitives import Type
-from ..ir.rule import PHASE, Assign, Hyper, Part, Report, State
+from ..ir.rule import Assign, Hyper, Part, Report, State
 from ..names import is_name, numbered
 from .expressions import Expressions
+from .phases import assignments
 from .syntax import FormulaAst, Name, ReportAst, StateAst
 from .terms import subterms
 from .vocabulary import CALLABLE, COMPARE, INITIAL, MATRIX, NO_OUTPUT, OF_BLOCKS, OUTPUTS, RENAME, SIZE_OF_BLOCK
@@ -217,8 +218,7 @@ class Variant(Expressions):
         if not outputs & given and (phase.formulas or not spec.faults):
             self.fault(phase.formulas_span, *NO_OUTPUT[spec.part if not self.scope.phased or self.moves else Part.RULE])
         if self.scope.phased:
-            following = (spec.phases.index(phase) + 1) % len(spec.phases)
-            self.body.append(Assign(PHASE, Const(float(following))))
+            self.body += assignments(self.scope.whens, spec.phases.index(phase))
 
 
 def _wrong_extent(name: str, expected: Extent, got: Extent, least: str = "") -> str:

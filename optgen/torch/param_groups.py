@@ -326,7 +326,10 @@ def _of_all(rules: tuple[Rule, ...]) -> tuple[str, ...]:
                 elif isinstance(part, Local) and part.extent <= Extent.STEP and part.name in known:
                     gather(known[part.name])
 
+        of_all = {state.name for state in rule.states if state.extent == Extent.GROUP}
         for assign in rule.body:
+            if assign.target in of_all and extent_of(assign.value) <= Extent.STEP:
+                gather(assign.value)
             for part in walk(assign.value):
                 if extent_of(part) == Extent.GROUP and isinstance(part, Call):
                     for arg in part.args:
