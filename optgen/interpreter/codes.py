@@ -27,7 +27,7 @@ def code_dtype(storage: str) -> np.dtype[Any]:
 
 def decoded(storage: str, codes: Array, dtype: Any) -> Array:
     """The numbers that codes stand for, in the compute type `dtype`."""
-    return np.asarray(load(STORAGES[storage], (codes,)), dtype)
+    return np.asarray(load(STORAGES[storage], (codes.view(code_dtype(storage)),)), dtype)
 
 
 def encoded(storage: str, numbers: Array) -> Array:

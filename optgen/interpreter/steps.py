@@ -217,7 +217,8 @@ class _Step:
             beside = extents[name] == Extent.BLOCK and name in self.rule.arrays
             value = self._beside_elements(self.names[name]) if beside else self.names[name]
             if name in storages:
-                to.arrays[name][...] = encoded(storages[name], np.broadcast_to(value, self.shape).astype(self.dtype))
+                codes = encoded(storages[name], np.broadcast_to(value, self.shape).astype(self.dtype))
+                to.arrays[name].view(codes.dtype)[...] = codes
             else:
                 self._array(name)[...] = value
 

@@ -124,10 +124,10 @@ class Optimiser:
         Parameters
         ----------
         params
-            Arrays of float32 or float64, or tracked parameters (whose `data` is such an array), of any shapes and
-            strides, each once.
+            Arrays of float32, float64, bfloat16 or float16, or tracked parameters (whose `data` is such an array), of
+            any shapes and strides, each once; those of 16 bits are computed in float32.
         grads
-            For each parameter an array of its shape and dtype, with any strides.
+            For each parameter an array of its shape, of any strides: of float64 if the parameter is, else of another.
         phase
             The name of the phase, which must be the one that comes next. It need not be given.
         inputs

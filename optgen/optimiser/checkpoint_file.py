@@ -38,9 +38,9 @@ PARAMETER, STATE, GROUP = "parameter", "state", "group"
 #: The metadata that are JSON.
 _FIELDS = ("format", "rule", "flags", "hyperparameters", "parameters")
 #: What safetensors calls the dtypes of parameters and states.
-_DTYPES = {"F32": "float32", "F64": "float64"}
-#: And those of codes.
-_CODES = {"U8", "U16"}
+_DTYPES = {"F32": "float32", "F64": "float64", "BF16": "bfloat16", "F16": "float16"}
+#: And those of states: of numbers, and of codes.
+_STATES, _CODES = ("F32", "F64"), ("U16",)
 _WRITTEN = "expected a checkpoint that opt.save(path, params) wrote"
 #: How many names a message lists.
 _MOST_NAMES = 8
@@ -185,7 +185,7 @@ def _expect_arrays(found: Mapping[str, Any], params: Mapping[str, Array], counts
             raise StateError(
                 f"expected nothing but parameters and their states, got an array {key:.80}", hint="it is damaged"
             )
-        if array.get_dtype() not in _DTYPES and not (kind == STATE and array.get_dtype() in _CODES):
+        if kind != PARAMETER and array.get_dtype() not in (*_STATES, *(_CODES if kind == STATE else ())):
             raise StateError(f"{key}: expected float32 or float64, got {array.get_dtype()}")
 
 

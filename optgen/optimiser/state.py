@@ -19,10 +19,11 @@ import numpy as np
 
 from .. import interpreter as interp
 from ..errors import ArrayError, StateError, shown
+from ..interpreter.codes import decoded
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule, Storages
-from ..runtime.arrays import Array
+from ..runtime.arrays import COMPUTE, Array, compute_type, storage_of
 from ..runtime.members import Member
 from ..runtime.shapes import small_shapes
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, keys_of, owner_of
@@ -195,7 +196,9 @@ class States:
 
 def new_slot(p: Array, rule: Rule, values: HyperValues, ordinal: int, storages: Storages) -> Slot:
     """The slot of a parameter that was never stepped, with these hyperparameters in its first step."""
-    initial = interp.initial_state(rule, values, p, ordinal)
+    kept = storage_of(p.dtype)
+    numbers = decoded(kept, p, compute_type(p.dtype)) if kept else p
+    initial = interp.initial_state(rule, values, numbers, ordinal)
     own = [state.name for state in rule.states if state.extent > Extent.GROUP]
     slot = Slot.of(p, own, small_shapes(rule, values, p.shape), storages)
     for name in own:
@@ -284,8 +287,8 @@ def _read_entry(entry: object, fields: Fields, which: str, *, convert: bool) -> 
         got = listed(entry) if isinstance(entry, Mapping) else shown(entry)
         raise StateError(f"{which}: expected shape, dtype, t and state, got {got}")
     state, dtype = entry["state"], scalar(entry["dtype"])
-    if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
-        raise StateError(f"{which}: expected float32 or float64 as dtype, got {shown(dtype)}")
+    if not isinstance(dtype, str) or dtype not in COMPUTE:
+        raise StateError(f"{which}: expected one of {', '.join(COMPUTE)} as dtype, got {shown(dtype)}")
     try:
         shape = tuple(map(operator.index, entry["shape"]))
     except TypeError:
@@ -298,12 +301,12 @@ def _read_entry(entry: object, fields: Fields, which: str, *, convert: bool) -> 
     if not isinstance(state, Mapping) or set(state) != set(names):
         message = f"{which}: expected the states {listed(tuple(names))}, got {listed(state)}"
         raise StateError(message)
-    arrays = {}
+    arrays, own = {}, COMPUTE[dtype]
     for name in names:
-        of = (small[name], "float64") if name in small else (shape, saved_dtype(kept.get(name), dtype))
+        of = (small[name], "float64") if name in small else (shape, saved_dtype(kept.get(name), own))
         _expect_array(f"{which}: ", name, state[name], *of)
         try:
-            arrays[name] = in_storage(name, state[name], kept.get(name), wanted.get(name), dtype, convert=convert)
+            arrays[name] = in_storage(name, state[name], kept.get(name), wanted.get(name), own, convert=convert)
         except StateError as error:
             raise StateError(f"{which}: {error.message}", hint=error.hint) from None
     return Slot(shape, dtype, t, arrays, storages)

@@ -19,7 +19,7 @@ from ..errors import ArrayError
 from ..interpreter.codes import code_dtype, decoded, encoded
 from ..ir.rule import Storages
 from .addresses import address_of
-from .arrays import Array, empty_beside
+from .arrays import COMPUTE, Array, compute_type, empty_beside
 from .clock import Clock
 
 __all__ = ["BoundSlots", "Key", "Shapes", "Slot", "array_at", "key_of", "keys_of", "owner_of"]
@@ -102,9 +102,9 @@ class Slot:
     def of(cls, p: Array, names: Iterable[str], small: Shapes, storages: Storages = ()) -> Slot:
         """A slot for `p` that has never been stepped, with anything as its states: for each name an array laid out as
         `p` is, or of float64 and the shape that `small` gives."""
-        codes = {name: code_dtype(storage) for name, storage in storages}
+        codes, own = {name: code_dtype(storage) for name, storage in storages}, np.dtype(compute_type(p.dtype))
         arrays = {
-            name: np.empty(small[name], np.float64) if name in small else empty_beside(p, codes.get(name, p.dtype))
+            name: np.empty(small[name], np.float64) if name in small else empty_beside(p, codes.get(name, own))
             for name in names
         }
         return cls(p.shape, str(p.dtype), 0, arrays, storages)
@@ -125,7 +125,14 @@ class Slot:
     @property
     def numbers(self) -> dict[str, Array]:
         """The states as numbers: the arrays themselves, or what their codes stand for."""
-        return self.arrays | {name: decoded(storage, self.arrays[name], self.dtype) for name, storage in self.storages}
+        return self.arrays | {
+            name: decoded(storage, self.arrays[name], self.compute) for name, storage in self.storages
+        }
+
+    @property
+    def compute(self) -> str:
+        """The compute type."""
+        return COMPUTE[self.dtype]
 
     def copy(self) -> Slot:
         arrays = {name: array.copy("K") for name, array in self.arrays.items()}
@@ -168,7 +175,7 @@ def owner_of(p: Array) -> Any:
 
 
 def key_of(p: Array, owner: object) -> Key:
-    return (id(owner), address_of(p), p.shape, p.strides, p.dtype.str)
+    return (id(owner), address_of(p), p.shape, p.strides, p.dtype)
 
 
 def array_at(key: Key) -> Array:
@@ -176,7 +183,7 @@ def array_at(key: Key) -> Array:
     _, address, shape, strides, dtype = key
     begin = sum(min(0, stride * (n - 1)) for n, stride in zip(shape, strides, strict=True) if n > 1)
     reach = sum(abs(stride) * (n - 1) for n, stride in zip(shape, strides, strict=True) if n > 1)
-    room = reach + np.dtype(dtype).itemsize if 0 not in shape else 0
+    room = reach + dtype.itemsize if 0 not in shape else 0
     memory: Any = (ctypes.c_char * room).from_address(address + begin)
     return np.ndarray(shape, dtype, memory, -begin, strides)
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import optgen
 from optgen import ADAM, SGD, Adafactor, AdamW, Optimiser, ScheduleFreeAdamW, chain
-from optgen.errors import ArgumentError, StateError
+from optgen.errors import ArgumentError, ArrayError, StateError
 from optgen.optimiser.array_engine import ArrayEngine
 from optgen.optimiser.base import engine_of
 
@@ -244,3 +244,76 @@ def test_a_storage_that_a_state_cannot_have(make: Callable[[], Any], message: st
     with pytest.raises(ArgumentError) as error:
         make()
     assert message in str(error.value)
+
+
+# ---- Parameters and gradients ----
+
+BF16 = ml_dtypes.bfloat16
+
+
+@pytest.mark.parametrize("kept", [BF16, np.float16, np.float32])
+@pytest.mark.parametrize("gradient", [BF16, np.float16, np.float32])
+def test_parameters_and_gradients_in_other_dtypes(kept: Any, gradient: Any) -> None:
+    rng = np.random.default_rng(3)
+    for layout in ("C", "strided"):
+        p = rng.standard_normal((7, 6)).astype(kept)
+        p = p[::2, 1:5] if layout == "strided" else p
+        q, plain = p.copy(), p.astype(np.float32)
+        opt, other, wide = ADAM(0.1), ADAM(0.1, backend="interpreter"), ADAM(0.1)
+        for _ in range(3):
+            g = rng.standard_normal(p.shape).astype(gradient)
+            opt.step([p], [g])
+            other.step([q], [g])
+            wide.step([plain], [g.astype(np.float32)])
+        assert p.tobytes() == q.tobytes()
+        assert p.dtype == kept
+        assert opt.state(p)["m"].dtype == np.float32
+        assert np.array_equal(opt.state(p)["m"], wide.state(plain)["m"])
+        assert p.astype(np.float32) == pytest.approx(plain, abs=0.05)
+
+
+def test_gradients_of_several_dtypes_in_one_step() -> None:
+    ps = [np.ones(5, np.float32), np.ones(5, BF16), np.ones(5, np.float64)]
+    gs = [np.ones(5, BF16), np.ones(5, np.float32), np.ones(5)]
+    opt = chain(optgen.ClipGlobalNorm(1.0), ADAM(0.1))
+    other, qs = chain(optgen.ClipGlobalNorm(1.0), ADAM(0.1), backend="interpreter"), [p.copy() for p in ps]
+    for _ in range(2):
+        opt.step(ps, gs)
+        other.step(qs, gs)
+    assert [p.tobytes() for p in ps] == [q.tobytes() for q in qs]
+    opt.step(ps, [np.ones(5, np.float16), gs[0], gs[2]])  # another dtype than the step before
+
+
+def test_a_parameter_of_16_bits_is_saved_and_resumed(tmp_path: Path) -> None:
+    opt, p, path = ADAM(0.1, storage="bfloat16"), np.ones(5, BF16), tmp_path / "run.safetensors"
+    opt.step([p], [np.ones(5, BF16)])
+    opt.save(path, [p])
+    q, other = np.zeros(5, BF16), ADAM(0.1, storage="bfloat16")
+    other.load(path, [q])
+    again, r = ADAM(0.1, storage="bfloat16"), p.copy()
+    again.load_state_dict(opt.state_dict(), [r])
+    for each, x in ((opt, p), (other, q), (again, r)):
+        each.step([x], [np.full(5, 0.5, BF16)])
+    assert p.tobytes() == q.tobytes() == r.tobytes()
+    with pytest.raises(StateError, match=r"parameter 0: expected \(5,\), float32; got \(5,\), bfloat16"):
+        other.load(path, [np.zeros(5, np.float32)])
+
+
+def test_rules_that_start_from_the_parameter_and_evaluate_it() -> None:
+    opt, p = ScheduleFreeAdamW(0.1), np.full(5, 3, BF16)
+    opt.step([p], [np.ones(5, BF16)])
+    assert np.all(np.abs(opt.state(p)["z"] - 3) < 0.2)
+    trained = p.copy()
+    opt.eval()
+    opt.train()
+    assert p.tobytes() == trained.tobytes()
+
+
+def test_a_gradient_of_another_compute_type_is_refused() -> None:
+    p, expected = np.ones(3, BF16), "the gradient: expected bfloat16, the dtype of its parameter, got float64"
+    with pytest.raises(ArrayError, match=expected) as error:
+        ADAM().step([p], [np.ones(3)])
+    assert "g.astype(p.dtype)" in str(error.value)
+    with pytest.raises(ArrayError, match="the gradient: expected float64, the dtype of its parameter, got bfloat16"):
+        ADAM().step([np.ones(3)], [p])
+    assert np.array_equal(p, np.ones(3, BF16))

@@ -454,7 +454,14 @@ def _interpreted(rule: Rule, tensors: Sequence[Tensor], values: Values, steps: i
         yield {name: x.copy() for name, x in group.items()}, [{n: x.copy() for n, x in own.items()} for own in arrays]
         for tensor, own, gradient in zip(tensors, arrays, before, strict=True):
             if 0 not in tensor.arrays[GRADIENT].place.strides:
-                own[GRADIENT] = np.array(-np.flip(gradient))
+                own[GRADIENT] = turned(gradient)
+
+
+def turned(gradient: Array) -> Array:
+    """Another gradient: the negative one in the other order, of numbers or of codes."""
+    other = np.array(np.flip(gradient))
+    sign = np.array(1 << 8 * other.itemsize - 1, np.uint64)
+    return np.array(-other) if other.dtype.kind == "f" else np.array(other ^ sign.astype(other.dtype))
 
 
 def _compare(
@@ -479,7 +486,7 @@ def _compare(
                 placed.expect(arrays[name], f"{heading}, step {step}: {where}, {threads} threads, grain {grain}")
             gradient = tensor.arrays[GRADIENT]
             if 0 not in gradient.place.strides:
-                gradient.set(np.array(-np.flip(before[i])))
+                gradient.set(turned(before[i]))
 
 
 def run(
