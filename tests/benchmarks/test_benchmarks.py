@@ -523,3 +523,14 @@ def test_a_document_says_what_it_was_measured_on() -> None:
     assert set(found["machine"]) == {"architecture", "isa", "processors", "python", "versions"}
     assert set(found["machine"]["versions"]) == set(bench.PACKAGES)
     assert SimpleNamespace(**found["machine"]).processors == processors()
+
+
+# ---- Storages ----
+
+
+def test_the_statistics_of_stochastic_rounding_are_those_of_chance() -> None:
+    measured = benchmarks("storages")
+    for storage in measured.COMPILED:
+        if storage.rounds:
+            assert abs(measured.bias(storage, 1 << 20)) < 4, storage.name
+    assert all(abs(off) < 4 for off in measured.correlations(1 << 20).values())
