@@ -5,7 +5,7 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
                     matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*,
                     when?, storages*)
-    hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
+    hyper    = Hyper(name, default+, vector, ranges+, doc, free) a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
     input    = Input(name, extent, doc)                         what a step is given beside the gradient
@@ -49,6 +49,7 @@ __all__ = [
     "Hyper",
     "Input",
     "Interval",
+    "Lengths",
     "Part",
     "Report",
     "Rule",
@@ -59,6 +60,8 @@ __all__ = [
     "loads",
 ]
 
+#: How many values some hyperparameters have, in the order of their names, if not as many as their defaults.
+Lengths: TypeAlias = tuple[tuple[str, int], ...]
 #: Arrays that are kept in another type than the compute type, each with its storage.
 Storages: TypeAlias = tuple[tuple[str, str], ...]
 
@@ -133,13 +136,15 @@ class Interval:
 
 @frozen
 class Hyper:
-    """A hyperparameter; `ranges`: the range of each of its values."""
+    """A hyperparameter; `ranges`: the range of each of its values. `free`: whether there may be another number of
+    values, for which the rule is compiled anew."""
 
     name: str
     default: tuple[float, ...]
     vector: bool
     ranges: tuple[Interval, ...]
     doc: str
+    free: bool = False
 
     @property
     def range(self) -> str:

@@ -21,7 +21,7 @@ from . import classes
 from .array_engine import ArrayEngine, Engine, Parameters
 from .checkpoint_file import FilePath
 from .hyperparameters import Spellings, any_spelling, spellings
-from .settings import Settings, check_settings
+from .settings import Settings, check_settings, of_lengths
 from .state_storages import Storage
 
 __all__ = ["Optimiser", "compilation_of", "engine_of", "hold", "loaded", "module_of", "settings_of"]
@@ -297,17 +297,14 @@ class Optimiser:
             self._engine.save(path, params)
 
     def load(self, path: FilePath, params: Parameters, *, convert: bool = False) -> None:
-        """Take over what `save` wrote: values of `params`, in place, their states and counts, hyperparameters.
-
-        A run goes on from there with the same bits.
+        """Take over what `save` wrote, to go on with the same bits: values of `params`, states, hyperparameters.
 
         Parameters
         ----------
         path
             A file that an optimiser of this rule, with these flags, wrote.
         params
-            The parameters under the names that they were saved with, in their shapes and dtypes. This optimiser has
-            states of these and no others then.
+            The parameters under the names that they were saved with, as they were. States of others are gone then.
         convert
             Whether states that were saved in another storage are converted; else they are refused.
 
@@ -378,7 +375,9 @@ def module_of(optimiser: Optimiser | type[Optimiser]) -> str | None:
 
 def hold(optimiser: Optimiser, settings: Settings, engine: Engine | None = None) -> None:
     """Make an optimiser one with these settings of its own, and with an engine of its own where none is given."""
-    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, optimiser._module))
+    built = settings.compilation is optimiser._compilation  # none is built for other lengths
+    module = optimiser._module if built else None
+    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, module))
 
 
 def _revive(cls: Any, values: Any, flags: Any, backend: str, decided: Any, *storages: Any) -> Optimiser:
@@ -386,7 +385,8 @@ def _revive(cls: Any, values: Any, flags: Any, backend: str, decided: Any, *stor
     if isinstance(cls, tuple):
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
-    own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend, *storages)
+    of = of_lengths(cls._compilation, cls._spellings, values)
+    own = Settings(cls.__name__, *of, values, flags, decided, backend, *storages)
     hold(optimiser, own)
     return optimiser
 

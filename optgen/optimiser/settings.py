@@ -21,10 +21,10 @@ from ..runtime.array_library import ParameterSlot
 from ..runtime.shapes import block_of, hypers_of_blocks, small_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
-from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
+from .hyperparameters import Given, Spellings, checked, number, other_lengths, resolved, spellings, suggestion
 from .state_storages import chosen_storages, storage_argument
 
-__all__ = ["Settings", "check_settings", "expect_backend"]
+__all__ = ["Settings", "check_settings", "expect_backend", "of_lengths"]
 
 BACKENDS = ("kernel", "interpreter")
 
@@ -266,7 +266,7 @@ class Settings:
 def check_settings(
     owner: str,
     compilation: Compilation,
-    spellings: Spellings,
+    known: Spellings,
     values: Mapping[str, Any],
     flags: Mapping[str, Any],
     backend: str,
@@ -274,11 +274,12 @@ def check_settings(
 ) -> Settings:
     """Settings from the arguments of a constructor.
 
-    `values` has all hyperparameters as given, `flags` all flags: True, False, or None for one that the hyperparameters
-    decide. Raises HyperparameterError or ArgumentError for what is not allowed.
+    `known` has every name of a hyperparameter, `values` all of them as given, `flags` all flags: True, False, or None
+    for one that the hyperparameters decide. Raises HyperparameterError or ArgumentError for what is not allowed.
     """
     expect_backend(backend)
-    given = {name: checked(spellings[name][0], value) for name, value in values.items()}
+    compilation, known = of_lengths(compilation, known, values)
+    given = {name: checked(known[name][0], value) for name, value in values.items()}
     chosen = {}
     for flag in compilation.rules[0].flags:
         value = flags[flag.name]
@@ -297,7 +298,14 @@ def check_settings(
         storages = chosen_storages(owner, own, storage)
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
-    return Settings(owner, compilation, spellings, given, chosen, decided, backend, storages)
+    return Settings(owner, compilation, known, given, chosen, decided, backend, storages)
+
+
+def of_lengths(compilation: Compilation, known: Spellings, values: Mapping[str, Any]) -> tuple[Compilation, Spellings]:
+    """The rule, and the names of its hyperparameters, where these have as many values as are given."""
+    lengths = other_lengths(compilation.rules[0].hypers, values)
+    made = compilation.of_lengths(lengths)
+    return made, spellings(made.rules[0].hypers) if lengths else known
 
 
 def _usual(compilation: Compilation) -> dict[str, bool]:
