@@ -170,7 +170,7 @@ def _hyper(hyper: Hyper, torch: str) -> Argument:
         hyper.name,
         hyper.doc or "a number",
         default=f"({', '.join(map(repr, hyper.default))})" if hyper.vector else repr(hyper.default[0]),
-        annotation=f"tuple[{', '.join(['float'] * count)}]" if hyper.vector else "float",
+        annotation=f"tuple[{'float, ...' if hyper.free else ', '.join(['float'] * count)}]" if count else "float",
         range=str(hyper.range),
         count=count,
         each=hyper.vector and len(set(hyper.ranges)) == 1,  # else the text names all of them

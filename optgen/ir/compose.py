@@ -90,9 +90,13 @@ def compose(
     made = _Chain(len(parts), taken)
     for i, part in enumerate(running):
         made.append(part, names[i], prefixes[i], last=i + 1 == len(running))
-    hypers = tuple(replace(hyper, name=names[i][hyper.name]) for i, part in enumerate(parts) for hyper in part.hypers)
     first = parts[0]
     alone = len(parts) == 1
+    hypers = tuple(
+        replace(hyper, name=names[i][hyper.name], free=hyper.free and alone)
+        for i, part in enumerate(parts)
+        for hyper in part.hypers
+    )
     matrix = next((part.matrix for part in parts if part.matrix is not None), None)
     rule = Rule(
         name,

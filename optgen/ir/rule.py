@@ -5,7 +5,7 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
                     matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*,
                     when?)
-    hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
+    hyper    = Hyper(name, default+, vector, ranges+, doc, free) a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
     input    = Input(name, extent, doc)                         what a step is given beside the gradient
@@ -34,6 +34,7 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cached_property
+from typing import TypeAlias
 
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
@@ -48,6 +49,7 @@ __all__ = [
     "Hyper",
     "Input",
     "Interval",
+    "Lengths",
     "Part",
     "Report",
     "Rule",
@@ -57,6 +59,8 @@ __all__ = [
     "loads",
 ]
 
+#: How many values some hyperparameters have, in the order of their names, if not as many as their defaults.
+Lengths: TypeAlias = tuple[tuple[str, int], ...]
 #: The state of the group that holds the number of the phase that comes next, from 0.
 PHASE = "phase"
 #: The state of the group that holds the number of the phase with which the next step begins, where it need not be 0.
@@ -128,13 +132,15 @@ class Interval:
 
 @frozen
 class Hyper:
-    """A hyperparameter; `ranges`: the range of each of its values."""
+    """A hyperparameter; `ranges`: the range of each of its values. `free`: whether there may be another number of
+    values, for which the rule is compiled anew."""
 
     name: str
     default: tuple[float, ...]
     vector: bool
     ranges: tuple[Interval, ...]
     doc: str
+    free: bool = False
 
     @property
     def range(self) -> str:

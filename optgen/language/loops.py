@@ -177,6 +177,7 @@ class _Writer:
         match over:
             case Name(span=span, name=name, spelled=spelled) if name in self.lists:
                 self.spec.unused.add(name)
+                self.spec.looped.add(name)
                 return [Item(span, name, spelled, i + 1) for i in range(self.lists[name])]
             case Invoke(span=span, function="range", args=args) if 1 <= len(args) <= 3:
                 ends = [end for arg in args if (end := self.whole(arg, turn)) is not None]

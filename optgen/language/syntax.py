@@ -15,6 +15,7 @@ out before anything has a meaning (`loops`): `check` never sees them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -228,6 +229,8 @@ class SpecAst:
     phases: list[PhaseAst] = field(default_factory=lambda: [_NO_PHASE])
     evaluation: list[FormulaAst] = field(default_factory=list)
     evaluation_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
+    lengths: Mapping[str, int] = field(default_factory=dict)  # how many values hyperparameters have, if not as written
+    looped: set[str] = field(default_factory=set)  # the hyperparameters that loops go over
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
     unassigned: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)

@@ -22,7 +22,7 @@ from . import classes
 from .array_engine import ArrayEngine, Engine, Parameters
 from .checkpoint_file import FilePath
 from .hyperparameters import Given, Spellings, any_spelling, spellings
-from .settings import Settings, check_settings
+from .settings import Settings, check_settings, of_lengths
 
 __all__ = ["Optimiser", "compilation_of", "engine_of", "hold", "loaded", "module_of", "settings_of"]
 
@@ -370,7 +370,10 @@ def module_of(optimiser: Optimiser | type[Optimiser]) -> str | None:
 
 def hold(optimiser: Optimiser, settings: Settings, engine: Engine | None = None) -> None:
     """Make an optimiser one with these settings of its own, and with an engine of its own where none is given."""
-    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, optimiser._module))
+    module = (
+        optimiser._module if settings.compilation is optimiser._compilation else None
+    )  # of other lengths: not built
+    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, module))
 
 
 def _revive(
@@ -379,7 +382,7 @@ def _revive(
     if isinstance(cls, tuple):
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
-    own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend)
+    own = Settings(cls.__name__, *of_lengths(cls._compilation, cls._spellings, values), values, flags, decided, backend)
     hold(optimiser, own)
     return optimiser
 

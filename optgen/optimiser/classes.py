@@ -95,7 +95,8 @@ def _constructor(rule: Rule) -> Callable[..., None]:
     positional, named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("self", positional)]
     for hyper in rule.hypers:
-        kind: Any = tuple[(float,) * len(hyper.default)] if hyper.vector else float  # type: ignore[misc]
+        several: Any = tuple[float, ...] if hyper.free else tuple[(float,) * len(hyper.default)]  # type: ignore[misc]
+        kind: Any = several if hyper.vector else float
         default: Any = hyper.default if hyper.vector else hyper.default[0]
         parameters.append(inspect.Parameter(hyper.name, positional, default=default, annotation=kind))
     for flag in rule.flags:

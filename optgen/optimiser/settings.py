@@ -20,9 +20,9 @@ from ..runtime.array_library import ParameterSlot
 from ..runtime.shapes import block_of, hypers_of_blocks, small_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
-from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
+from .hyperparameters import Given, Spellings, checked, number, other_lengths, resolved, spellings, suggestion
 
-__all__ = ["Settings", "check_settings", "expect_backend"]
+__all__ = ["Settings", "check_settings", "expect_backend", "of_lengths"]
 
 BACKENDS = ("kernel", "interpreter")
 
@@ -255,18 +255,19 @@ class Settings:
 def check_settings(
     owner: str,
     compilation: Compilation,
-    spellings: Spellings,
+    known: Spellings,
     values: Mapping[str, Any],
     flags: Mapping[str, Any],
     backend: str,
 ) -> Settings:
     """Settings from the arguments of a constructor.
 
-    `values` has all hyperparameters as given, `flags` all flags: True, False, or None for one that the hyperparameters
-    decide. Raises HyperparameterError or ArgumentError for what is not allowed.
+    `known` has every name of a hyperparameter, `values` all of them as given, `flags` all flags: True, False, or None
+    for one that the hyperparameters decide. Raises HyperparameterError or ArgumentError for what is not allowed.
     """
     expect_backend(backend)
-    given = {name: checked(spellings[name][0], value) for name, value in values.items()}
+    compilation, known = of_lengths(compilation, known, values)
+    given = {name: checked(known[name][0], value) for name, value in values.items()}
     chosen = {}
     for flag in compilation.rules[0].flags:
         value = flags[flag.name]
@@ -281,7 +282,14 @@ def check_settings(
             raise ArgumentError(message, hint="schedule another hyperparameter")
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
-    return Settings(owner, compilation, spellings, given, chosen, decided, backend)
+    return Settings(owner, compilation, known, given, chosen, decided, backend)
+
+
+def of_lengths(compilation: Compilation, known: Spellings, values: Mapping[str, Any]) -> tuple[Compilation, Spellings]:
+    """The rule, and the names of its hyperparameters, where these have as many values as are given."""
+    lengths = other_lengths(compilation.rules[0].hypers, values)
+    made = compilation.of_lengths(lengths)
+    return made, spellings(made.rules[0].hypers) if lengths else known
 
 
 def _usual(compilation: Compilation) -> dict[str, bool]:

@@ -159,7 +159,9 @@ def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
             raise ArgumentError(f"{type(self).__name__}: {error}", hint=f"{type(self).__name__}{signature}") from None
         given = dict(bound.arguments)
         params = given.pop("params")
-        Optimizer.__init__(self, params, defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), naming))
+        defaults = defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), naming)
+        self.__dict__.update(_naming=naming.fitted(defaults))
+        Optimizer.__init__(self, params, defaults)
 
     __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()]

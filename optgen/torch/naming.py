@@ -10,9 +10,11 @@ from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
-from ..frozen import frozen
+from ..frozen import frozen, replace
 from ..ir.expr import Extent
 from ..ir.rule import Input, Rule, State
+from ..ir.torch_names import torch_spellings
+from ..optimiser.hyperparameters import other_lengths
 from .strategies import Strategy
 
 __all__ = ["STEP", "Naming"]
@@ -82,6 +84,16 @@ class Naming:
     def counted(self) -> bool:
         """Whether the states have a count."""
         return self.name not in _UNCOUNTED
+
+    def fitted(self, given: Mapping[str, Any]) -> Naming:
+        """The same for a rule whose hyperparameters have as many values as are given, by the names that groups have."""
+        rule = self.rules[0]
+        values = {hyper.name: given[self.hypers[hyper.name]] for hyper in rule.hypers if hyper.free}
+        made = self.compilation.of_lengths(other_lengths(rule.hypers, values))
+        if made is self.compilation:
+            return self
+        spelled = torch_spellings(made.rules[0], {**self.hypers, **self.flags})
+        return replace(self, compilation=made, module=None, spellings=spelled)
 
     def key(self, state: str) -> str:
         """What a state of the spec is called."""

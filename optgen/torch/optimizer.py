@@ -335,6 +335,7 @@ class Adapter(Optimizer):
         super().__setstate__({key: value for key, value in state.items() if key not in (_TOGETHER, BEGUN)})
         for group in (self.defaults, *self.param_groups):  # as former versions left them
             self._naming.respell(group)
+        self.__dict__.update(_naming=self._naming.fitted(self.defaults))
         self._begin(together, key_of_numbers(state.get(BEGUN, ()), self._all()))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
