@@ -192,6 +192,6 @@ def test_a_template_that_is_compiled_is_not_compiled_again(tmp_path: Path) -> No
 def test_every_file_of_the_templates_is_one_that_is_used() -> None:
     rendered = {"kernel.c.jinja", "module.py.jinja", "spec.toml.jinja", "package.pyi.jinja", "torch.pyi.jinja"}
     rendered.add("documentation.jinja")  # which two of these import
-    joined = {*FILES, "internal.h", "runtime.h", "abi.h", "kernel.h", "functions.h"}
+    joined = {*FILES, "quantise.c", "internal.h", "runtime.h", "abi.h", "kernel.h", "functions.h"}
     joined |= {"reduce.h", "philox.h", "random.h", "storage.h", "block_storage.h", "quantise.h", "targets.h"}
     assert {path.relative_to(TEMPLATES).as_posix() for path in ALL} == rendered | {f"c/{name}" for name in joined}
