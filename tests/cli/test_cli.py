@@ -551,6 +551,8 @@ def test_the_sweeps_of_every_variant_are_shown_with_all_that_is_computed() -> No
             lows = [compilation.lowered[i] for i in compilation.in_phases(variant)]
             rows = [row[-1] for block in blocks if isinstance(block, pages.Table) for row in block.rows]
             named = {row.split(" ← ")[0] for row in rows}
+            if compilation.rules[variant].multiplies:
+                continue  # what nothing compiles has no sweeps
             assert named >= {text.formula(assign).split(" ← ")[0] for low in lows for assign in low.body}, path
             begin = max(k for k, block in enumerate(blocks) if re.search(": a (step|phase) in ", str(block)))
             titles = [str(block) for block in blocks[begin:] if str(block).startswith("\nSweep ")]
