@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..frozen import frozen
+from ..ir.expr import Extent
 from ..ir.rule import Flag, Hyper, Input, Rule, State
 from ..ir.torch_names import torch_names
 from ..names import greek
@@ -81,6 +82,8 @@ class Description:
         What a step runs.
     meanings
         What the names in the formulas mean.
+    stored
+        A state with a value for each element, if there is one.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Description:
     inputs: Sequence[Argument]
     states: Sequence[Argument]
     reports: Sequence[Argument]
+    stored: str
 
 
 def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Description:
@@ -119,6 +123,7 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         inputs=[_input(each, rule) for each in rule.inputs],
         states=[_state(state, checked) for state in states.values()],
         reports=_reports(checked),
+        stored=next((state.name for state in states.values() if state.extent == Extent.ELEMENT), ""),
     )
 
 

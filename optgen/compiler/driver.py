@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, OptgenError, SpecError
 from ..frozen import frozen, replace
-from ..ir.rule import Lengths, Rule, in_phases
+from ..ir.rule import Lengths, Rule, Storages, in_phases
 from ..paths import SPECS
 from .files import printable
 from .manifest import built_library, built_templates, fingerprint, rules_of
@@ -100,11 +100,15 @@ class Compilation:
 
         return kernel_source(self.rules, self.lowered, Path(self.file).name, compiled=built_templates())
 
-    def c_source_for(self, variant: int, dtype: str, isa: str) -> str:
+    def lowered_with(self, variant: int, storages: Storages) -> Rule:
+        """A lowered rule for arrays in these storages."""
+        return replace(self.lowered[variant], storages=storages) if storages else self.lowered[variant]
+
+    def c_source_for(self, variant: int, dtype: str, isa: str, storages: Storages = ()) -> str:
         """The C of one kernel: no more than somebody waits for."""
         from ..codegen.kernel_source import kernel_source
 
-        own, lowered = self.rules[variant], self.lowered[variant]
+        own, lowered = self.rules[variant], self.lowered_with(variant, storages)
         return kernel_source(
             [own], [lowered], Path(self.file).name, dtype=dtype, isa=isa, compiled=built_templates()
         )  # fmt: skip

@@ -2,7 +2,8 @@
 
 In: a checked rule, hyperparameters, and the arrays of one or more tensors. Out: the arrays after one step, in place.
 
-One array for every operation, each rounded to the compute type. Values of lesser extent than an element are float64.
+One array for every operation, each rounded to the compute type. Arrays in other storages are loaded before all
+formulas, and stored after them. Values of lesser extent than an element are float64.
 For a step, a group or a tensor they are Python numbers. For rows, columns and matrices they are arrays with as many
 dimensions as the parameter, of length 1 along those that do not count; for blocks they are arrays of one dimension.
 """
@@ -40,7 +41,8 @@ from ..ir.expr import (
     varying_dimensions,
 )
 from ..ir.primitives import FOLD_OF, Type
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
+from .codes import decoded, encoded
 from .draws import drawn
 from .folds import as_blocks, as_matrices, fold_blocks, fold_columns, in_order
 from .primitives import FOLDS, NUMPY
@@ -56,10 +58,17 @@ Array: TypeAlias = "NDArray[Any]"
 @frozen
 class Tensor:
     """One parameter of a step: its `t`, this update included; "p", "g", other inputs, and every state but those of the
-    group."""
+    group. `storages`: the arrays that are kept in another type than the compute type, each with its storage."""
 
     t: int
     arrays: Mapping[str, Array]
+    storages: Storages = ()
+
+    def loaded(self) -> dict[str, Array]:
+        """The arrays in the compute type."""
+        dtype = np.dtype(np.float32) if PARAMETER in dict(self.storages) else self.arrays[PARAMETER].dtype
+        made = {name: decoded(storage, self.arrays[name], dtype) for name, storage in self.storages}
+        return {**self.arrays, **made}
 
 
 def initial_state(rule: Rule, values: HyperValues, p: Array | None = None, ordinal: int = 0) -> dict[str, Any]:
@@ -94,9 +103,10 @@ def shape_of(
     return tuple(n if d in varying else 1 for d, n in enumerate(shape))
 
 
-def evaluated(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -> Array:
-    """What a parameter is evaluated with after its update `t`, from the arrays that this has left."""
-    run = _Step(rule, values, t, arrays, {}, [], block=_block(rule, values, arrays))
+def evaluated(rule: Rule, values: HyperValues, tensor: Tensor) -> Array:
+    """What a parameter is evaluated with after an update, from the arrays that this has left."""
+    arrays = tensor.loaded()
+    run = _Step(rule, values, tensor.t, arrays, {}, [], block=_block(rule, values, arrays))
     with np.errstate(all="ignore"):
         for assign in rule.evaluation:
             run.names[assign.target] = run.value(assign.value)
@@ -138,8 +148,8 @@ def computed_group(
     while True:
         runs, parts = [], []
         for rule, own, tensor in tensors:
-            block = _block(rule, own, tensor.arrays)
-            run = _Step(rule, own, tensor.t, tensor.arrays, {}, list(known), group, (values, t), block)
+            block, arrays = _block(rule, own, tensor.arrays), tensor.loaded()
+            run = _Step(rule, own, tensor.t, arrays, {}, list(known), group, (values, t), block)
             runs.append(run)
             try:
                 with np.errstate(all="ignore"):
@@ -152,9 +162,9 @@ def computed_group(
     counts = all([run.counts for run in runs])
 
     def write() -> bool:
-        for run in runs:
+        for run, (_, _, tensor) in zip(runs, tensors, strict=True):
             with np.errstate(all="ignore"):
-                run.write(run.rule.stores if counts else run.rule.always)
+                run.write(run.rule.stores if counts else run.rule.always, tensor)
         return counts
 
     return write, [{report.name: run.names[report.value] for report in run.rule.reports} for run in runs]
@@ -200,11 +210,17 @@ class _Step:
     def counts(self) -> bool:
         return not self.rule.accept or bool(self.names[self.rule.accept])
 
-    def write(self, names: Iterable[str]) -> None:
+    def write(self, names: Iterable[str], to: Tensor) -> None:
         extents = {assign.target: extent_of(assign.value) for assign in self.rule.body}
+        storages = dict(to.storages)
         for name in names:
             beside = extents[name] == Extent.BLOCK and name in self.rule.arrays
-            self._array(name)[...] = self._beside_elements(self.names[name]) if beside else self.names[name]
+            value = self._beside_elements(self.names[name]) if beside else self.names[name]
+            if name in storages:
+                codes = encoded(storages[name], np.broadcast_to(value, self.shape).astype(self.dtype))
+                to.arrays[name].view(codes.dtype)[...] = codes
+            else:
+                self._array(name)[...] = value
 
     def value(self, expr: Expr) -> Any:
         """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""
@@ -254,8 +270,7 @@ class _Step:
             value = self._beside_elements(value)
         if extent_of(expr) == Extent.ELEMENT or type_of(expr) is Type.BOOL:
             return value
-        dtype = self.arrays[PARAMETER].dtype
-        return dtype.type(value) if isinstance(value, float) else value.astype(dtype)
+        return self.dtype.type(value) if isinstance(value, float) else value.astype(self.dtype)
 
     def _beside_elements(self, blocks: Array) -> Array:
         """The value of each block beside each of its elements."""
@@ -273,13 +288,18 @@ class _Step:
             self.names[tail] = self._draw(replace(expr, op="tail"))
             return np.asarray(self.value(normal_of(Local(tail, Extent.ELEMENT, Type.REAL))))
         seed, t, parameter = (int(self.value(key)) for key in expr.key)
-        return drawn(expr.op, expr.number, (seed, t, parameter), self.shape, self.arrays[PARAMETER].dtype)
+        return drawn(expr.op, expr.number, (seed, t, parameter), self.shape, self.dtype)
 
     # ---- Reductions ----
 
     @property
     def shape(self) -> tuple[int, ...]:
         return self.arrays[PARAMETER].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The compute type."""
+        return self.arrays[PARAMETER].dtype
 
     def reduce(self, expr: Reduce) -> Any:
         of = reduced_extent(expr)

@@ -4,7 +4,7 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
                     matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*,
-                    when?)
+                    when?, storages*)
     hyper    = Hyper(name, default+, vector, ranges+, doc, free) a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
@@ -54,6 +54,7 @@ __all__ = [
     "Report",
     "Rule",
     "State",
+    "Storages",
     "in_phases",
     "kernel_scalars",
     "loads",
@@ -61,6 +62,9 @@ __all__ = [
 
 #: How many values some hyperparameters have, in the order of their names, if not as many as their defaults.
 Lengths: TypeAlias = tuple[tuple[str, int], ...]
+#: Arrays that are kept in another type than the compute type, each with its storage.
+Storages: TypeAlias = tuple[tuple[str, str], ...]
+
 #: The state of the group that holds the number of the phase that comes next, from 0.
 PHASE = "phase"
 #: The state of the group that holds the number of the phase with which the next step begins, where it need not be 0.
@@ -208,6 +212,7 @@ class Rule:
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     `when`: the condition, of t and hyperparameters, on which a step has this phase; None if each has.
+    `storages`: those of the arrays that a kernel is made for, in the order of `arrays`; other rules have none.
     """
 
     name: str
@@ -233,6 +238,7 @@ class Rule:
     phase: str = ""
     phases: tuple[str, ...] = ()
     when: Expr | None = None
+    storages: Storages = ()
 
     @cached_property
     def variant(self) -> str:

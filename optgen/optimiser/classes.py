@@ -23,6 +23,7 @@ from ..ir.rule import Rule
 from ..names import close_matches
 from ..once import once
 from ..paths import BUILD, module_at
+from .state_storages import Storage
 
 __all__ = ["load", "module_class", "shipped_class"]
 
@@ -103,6 +104,7 @@ def _constructor(rule: Rule) -> Callable[..., None]:
         kind, default = (bool, flag.default) if flag.when is None else (bool | None, None)
         parameters.append(inspect.Parameter(flag.name, named, default=default, annotation=kind))
     parameters.append(inspect.Parameter("backend", named, default="kernel", annotation=str))
+    parameters.append(inspect.Parameter("storage", named, default=None, annotation=Storage))
     signature = inspect.Signature(parameters, return_annotation=None)
     hypers, flags = [hyper.name for hyper in rule.hypers], [flag.name for flag in rule.flags]
 
@@ -110,7 +112,8 @@ def _constructor(rule: Rule) -> Callable[..., None]:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
-        self._begin({n: given[n] for n in hypers}, {n: given[n] for n in flags}, given["backend"])
+        own_flags = {n: given[n] for n in flags}
+        self._begin({n: given[n] for n in hypers}, own_flags, given["backend"], given["storage"])
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     __init__.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": None}

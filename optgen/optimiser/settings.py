@@ -8,19 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, HyperparameterError, shown
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Expr
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
 from ..runtime.shapes import block_of, hypers_of_blocks, small_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, other_lengths, resolved, spellings, suggestion
+from .state_storages import chosen_storages, storage_argument
 
 __all__ = ["Settings", "check_settings", "expect_backend", "of_lengths"]
 
@@ -46,6 +48,8 @@ class Settings:
         The conditions of those flags that hyperparameters decided.
     backend
         Either "kernel" or "interpreter".
+    storages
+        The states that are kept in another type than the compute type, each with its storage.
 
     Attributes
     ----------
@@ -66,6 +70,7 @@ class Settings:
         flags: dict[str, bool],
         decided: Mapping[str, Expr],
         backend: str,
+        storages: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.owner = owner
         self.compilation = compilation
@@ -74,8 +79,10 @@ class Settings:
         self.flags = _usual(compilation) | flags  # a pickle may be older than a flag
         self.decided = decided
         self.backend = backend
+        self.chosen_storages = storages
         self.variants = compilation.variants(flags)
-        self.sizing = hypers_of_blocks(compilation.rules[variant] for variant in self.variants.values())
+        self._rules = [compilation.rules[variant] for variant in self.variants.values()]
+        self.sizing = hypers_of_blocks(self._rules)
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -113,7 +120,7 @@ class Settings:
         for flag in self.rule.flags:
             usual = flag.default if flag.when is None else _decide(self.compilation, flag.when, self.values)
             given += [f"{flag.name}={flag.value}"] * (flag.value is not usual)
-        return given + self.backend_argument()
+        return [*given, *self.backend_argument(), *storage_argument(self._rules, self.chosen_storages)]
 
     def backend_argument(self) -> list[str]:
         return [f"backend={self.backend!r}"] if self.backend != BACKENDS[0] else []
@@ -224,6 +231,10 @@ class Settings:
     def number(self, place: int, dtype: str) -> int:
         return 0
 
+    def storages(self, place: int, rule: Rule) -> Storages:
+        chosen = self.chosen_storages
+        return tuple((name, chosen[name]) for name in rule.element_states if name in chosen) if chosen else ()
+
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape."""
         if self.rule.part == "parameter":
@@ -259,6 +270,7 @@ def check_settings(
     values: Mapping[str, Any],
     flags: Mapping[str, Any],
     backend: str,
+    storage: object = None,
 ) -> Settings:
     """Settings from the arguments of a constructor.
 
@@ -280,9 +292,13 @@ def check_settings(
         if any(map(callable, given[name])):
             message = f"{name}: expected a number, got a schedule: it says how large blocks are, in every step"
             raise ArgumentError(message, hint="schedule another hyperparameter")
+    storages: Mapping[str, str] = {}
+    if storage is not None:
+        own = [compilation.rules[variant] for variant in compilation.variants(chosen).values()]
+        storages = chosen_storages(owner, own, storage)
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
-    return Settings(owner, compilation, known, given, chosen, decided, backend)
+    return Settings(owner, compilation, known, given, chosen, decided, backend, storages)
 
 
 def of_lengths(compilation: Compilation, known: Spellings, values: Mapping[str, Any]) -> tuple[Compilation, Spellings]:

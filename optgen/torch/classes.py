@@ -21,8 +21,9 @@ from ..ir.rule import Rule
 from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_spellings, torch_states
 from ..once import once
 from ..optimiser.base import compilation_of, module_of, settings_of
-from ..optimiser.chain import Chain, ChainSettings
+from ..optimiser.chain import Chain
 from ..optimiser.chain import chain as core_chain
+from ..optimiser.chain_settings import ChainSettings
 from ..optimiser.classes import module_class
 from .inputs import expect_attributes
 from .naming import STEP, Naming
@@ -143,7 +144,9 @@ def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
 def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
     """Of a rule of optgen's own: the parameters, then what its class takes, by the names that groups have."""
     names = {**naming.hypers, **naming.flags}
-    own = [p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend")]
+    own = [
+        p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend", "storage")
+    ]
     theirs = [p.replace(name=names.get(p.name, p.name)) for p in own]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.Signature([first, *theirs])

@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "runtime.h"
+#include "quantise.h"
 
 static void convert(const optgen_storage *storage, int64_t n, size_t first, size_t second)
 {

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from optgen.codegen.runtime_source import runtime_source
+from optgen.codegen.runtime_source import storages_source
 from optgen.compiler.toolchain import FLAGS, find_compiler
 from optgen.ir.storages import STORAGES
 from optgen.paths import C_FILES
@@ -23,13 +23,13 @@ COUNTS = (*range(8), *range(61, 1400, 61), 128, 256, 1024, 1025)
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("storages")
-    (folder / "runtime.c").write_text(runtime_source())
+    (folder / "library.c").write_text(storages_source())
     flags = [flag for flag in FLAGS if flag != "-shared"]
     call = [*find_compiler().command, *flags, "-O1", "-g", *MEMORY, "-I", str(C_FILES), "-o", str(folder / "storages")]
     (folder / "nothing.c").write_text("int main(void) { return 0; }\n")
     if subprocess.run([*call, str(folder / "nothing.c")], capture_output=True).returncode:
         pytest.skip("the compiler has no such sanitizer")
-    files = [folder / "runtime.c", Path(__file__).with_name("storages.c")]
+    files = [folder / "library.c", Path(__file__).with_name("storages.c")]
     done = subprocess.run([*call, *map(str, files), "-lm"], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return folder / "storages"
