@@ -4,7 +4,7 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
                     matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*,
-                    when?, storages*)
+                    when?, storages*, rounding*)
     hyper    = Hyper(name, default+, vector, ranges+, doc, free) a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
@@ -37,7 +37,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from ..frozen import frozen
-from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, walk
+from .expr import GRADIENT, PARAMETER, Count, Draw, Expr, Extent, Load, Local, Matrices, Scalar, walk
 
 __all__ = [
     "FIRST_PHASE",
@@ -52,6 +52,7 @@ __all__ = [
     "Lengths",
     "Part",
     "Report",
+    "Rounding",
     "Rule",
     "State",
     "Storages",
@@ -64,6 +65,8 @@ __all__ = [
 Lengths: TypeAlias = tuple[tuple[str, int], ...]
 #: Arrays that are kept in another type than the compute type, each with its storage.
 Storages: TypeAlias = tuple[tuple[str, str], ...]
+#: Arrays that are rounded stochastically, each with the hyperparameter that is its seed.
+Rounding: TypeAlias = tuple[tuple[str, str], ...]
 
 #: The state of the group that holds the number of the phase that comes next, from 0.
 PHASE = "phase"
@@ -212,7 +215,8 @@ class Rule:
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     `when`: the condition, of t and hyperparameters, on which a step has this phase; None if each has.
-    `storages`: those of the arrays that a kernel is made for, in the order of `arrays`; other rules have none.
+    `storages`: those of the arrays that a kernel is made for, in the order of `arrays`; `rounding`: those of them that
+    are rounded stochastically. Rules that are not lowered have neither.
     """
 
     name: str
@@ -239,6 +243,7 @@ class Rule:
     phases: tuple[str, ...] = ()
     when: Expr | None = None
     storages: Storages = ()
+    rounding: Rounding = ()
 
     @cached_property
     def variant(self) -> str:
@@ -340,4 +345,7 @@ def loads(rule: Rule) -> frozenset[str]:
 def kernel_scalars(rule: Rule) -> tuple[Assign, ...]:
     """The scalars that `body` of a lowered rule reads, or a step reports: what a kernel takes, in this order."""
     read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)} | rule.reported
+    if rule.rounding:
+        key = {Count(), *(Scalar(seed, 0) for _, seed in rule.rounding)}
+        read |= {a.target for a in rule.scalars if a.value in key}
     return tuple(a for a in rule.scalars if a.target in read)
