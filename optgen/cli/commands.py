@@ -20,6 +20,7 @@ import click
 from .. import __version__
 from ..compiler import catalogue
 from ..errors import ArgumentError, OptgenError, SpecError, UnknownRule
+from ..ir.rule import Aspect
 from .benchmarking import bench
 from .building import build
 from .output import SPEC, print_blocks, print_raw
@@ -227,7 +228,7 @@ def _variant(compilation: Compilation, flags: Iterable[str]) -> int:
         found = compilation.variants(chosen)
     except ArgumentError as error:
         raise ArgumentError(error.message, hint="turn the others too: --flag NAME, --flag no-NAME") from None
-    return found[given["matrix"]] if given else next(iter(found.values()))
+    return next(i for aspect, i in found.items() if not given or (aspect != Aspect.VECTOR) is given["matrix"])
 
 
 @main.command()

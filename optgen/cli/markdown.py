@@ -67,11 +67,11 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
     own = compilation.in_phases(variant)
     every = [assign for i in (range(len(bodies)) if any(changes) else own) for assign in bodies[i]]
     all_changes = {each.variant: each for found in changes for each in found}.values()
-    shapes = len({each.matrix for each in compilation.rules})
+    shapes = len({summary.shape_words(each) for each in compilation.rules})
     head = "#" * level
     parts = [f"{head} {_plain(rule.name)}", _plain(rule.summary)]
-    if shapes == 2:
-        parts.append(f"For {summary.MATRICES if rule.matrix else summary.NO_MATRICES}:")
+    if shapes > 1:
+        parts.append(f"For {summary.shape_words(rule)}:")
     for (name, of_phase), i, found in zip(phases, own, changes, strict=True):
         when = f" `{summary.condition(compilation.rules[i])}`" if compilation.rules[i].when is not None else ""
         parts += [f"The phase `{name}`{when}:"] if name else []
@@ -167,7 +167,8 @@ def _reports(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]
 def _costs(compilation: Compilation, variant: int, changes: Iterable[summary.Change]) -> Iterator[str]:
     """The cost of a step, and the choices of flags that change it."""
     usual = pages.cells(compilation, variant)[2:5]
-    shape = f", for {summary.MATRICES}" if len({rule.matrix for rule in compilation.rules}) == 2 else ""
+    words = {summary.shape_words(rule): None for rule in compilation.rules}
+    shape = f", for {next(iter(words))}" if len(words) > 1 else ""
     rows = [(f"by default{shape}", *usual)]
     for each in changes:
         cost = pages.cells(compilation, each.variant)[2:5]

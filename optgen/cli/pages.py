@@ -47,6 +47,7 @@ FAMILIES = {
     Family.CURVATURE: "Estimates of curvature",
     Family.PARAMETER_FREE: "No learning rate to choose",
     Family.SCHEDULE_FREE: "No schedule to choose",
+    Family.MATRIX: "Products of matrices",
     Family.NONE: "Others",
     Family.PARTS: "Parts of chains",
 }
@@ -55,7 +56,7 @@ LEGEND = (
     ("states", "in brackets what they have a number for, if it is not every element; group: all parameters together"),
     ("kept", "bytes of state per element, float32/float64; states of fewer numbers than elements count as nothing"),
     ("moved", "bytes that a step reads and writes per element, float32/float64"),
-    ("sweeps", "how often a step goes over memory"),
+    ("sweeps", "how often a step goes over memory; of rules of matrices, how many products of matrices it has"),
     ("rule", "with flags, as it is by default and for matrices; a part of chains as if it were alone"),
 )
 
@@ -98,13 +99,18 @@ def cells(compilation: Compilation, variant: int = 0) -> tuple[str, ...]:
     rule, low = compilation.rules[variant], compilation.lowered[variant]
     steps = [compilation.lowered[i] for i in compilation.in_phases(variant)]
     kept = "/".join(str(summary.bytes_kept(low, size)) for size in (4, 8))
+    states = ", ".join(map(_state, rule.states)) or "none"
+    if any(each.multiplies for each in steps):
+        count = sum(map(summary.product_count, steps))
+        return rule.name, states, kept, "", f"{count} products", rule.summary
     moved = "/".join(str(sum(summary.bytes_moved(each, size) for each in steps)) for size in (4, 8))
     sweeps = sum(map(summary.sweep_count, steps))
-    states = ", ".join(map(_state, rule.states)) or "none"
     return rule.name, states, kept, moved, str(sweeps), rule.summary
 
 
 def _state(state: State) -> str:
+    if state.dims is not None and state.extent == Extent.ELEMENT:
+        return f"{state.name} ({state.dims.words})"
     return state.name if state.extent == Extent.ELEMENT else f"{state.name} ({_word(state.extent)})"
 
 
@@ -143,7 +149,7 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
         yield "\nInputs"
         yield Table([(each.name, summary.given(each), each.doc) for each in rule.inputs])
     yield "\nState"
-    small = any(state.extent < Extent.ELEMENT for state in rule.states)
+    small = any(state.extent < Extent.ELEMENT or state.dims is not None for state in rule.states)
     yield Table([
         (state.name, *[summary.kept(state, rule.matrices)] * small,
          f"starts as {text.expression(state.init)}", state.doc)
@@ -190,9 +196,10 @@ def _flag(flag: Flag) -> tuple[str, ...]:
 
 def _shape(compilation: Compilation, rule: Rule) -> Iterator[tuple[str, ...]]:
     """The row of the given flag `matrix`, if the rule has a variant for matrices and one for others."""
-    if len({each.matrix for each in compilation.rules}) == 2:
-        words = summary.MATRICES if rule.matrix else summary.NO_MATRICES
-        yield "matrix", "on" if rule.matrix else "off", "by the parameter", f"this is for {words}"
+    of = f"this is for {summary.shape_words(rule)}"
+    for name in ("matrix", "tall", "wide"):
+        if len({getattr(each, name) for each in compilation.rules} - {None}) == 2:
+            yield name, "on" if getattr(rule, name) else "off", "by the parameter", of
 
 
 def _costs(compilation: Compilation, variant: int) -> Iterator[str]:
@@ -214,6 +221,8 @@ def _kept(low: Rule) -> str:
 
 
 def _moved(low: Rule) -> str:
+    if low.multiplies:
+        return f"{summary.product_count(low)} products and functions of whole matrices"
     moved = [summary.bytes_moved(low, size) for size in (4, 8)]
     return f"{moved[0]} bytes moved per element in float32, {moved[1]} in float64, in {_times(low)}"
 
@@ -273,6 +282,9 @@ def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
 
 
 def _sweeps(low: Rule) -> Iterator[Block]:
+    if low.multiplies:
+        yield f"{_called(low)}: {_moved(low)}"
+        return
     small = {state.name: state.extent for state in low.small_states}
     # Scalars that are just a hyperparameter, t or an input are written in place; computed ones get a line.
     plain: dict[Expr, Expr] = {

@@ -73,6 +73,7 @@ FORMS: dict[str, Form] = {
     "sign": Form("optgen_sign{{f}}({0})"),
     "floor": Form("floor{{f}}({0})"),
     "mod": Form("optgen_mod{{f}}({0}, {1})"),
+    "bfloat16": Form("optgen_bfloat16{{f}}({0})"),
     "floordiv": Form("optgen_floordiv{{f}}({0}, {1})"),
     "min": Form("optgen_min{{f}}({0}, {1})"),
     "max": Form("optgen_max{{f}}({0}, {1})"),

@@ -119,7 +119,7 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         notes=rule.notes,
         origin=rule.origin,
         reference=rule.reference,
-        shapes=f", for {summary.MATRICES}" if len({variant.matrix for variant in checked}) == 2 else "",
+        shapes=f", for {summary.shape_words(rule)}" if len(set(map(summary.shape_words, checked))) > 1 else "",
         phases=[_phase(name, checked[own], opened[own]) for name, own in summary.phases(checked)],
         meanings=summary.meanings(rule, [assign for body in summary.bodies(checked, opened) for assign in body]),
         hypers=[_hyper(hyper, names[hyper.name]) for hyper in rule.hypers],

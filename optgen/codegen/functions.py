@@ -29,6 +29,16 @@ _WRITTEN = {
     if (rest == 0) { return copysign{f}(rest, b); }
     return (rest < 0) != (b < 0) ? rest + b : rest;
 """,
+    "bfloat16": """
+    const float x = (float)a;
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    bits += 0x7FFF + (bits >> 16 & 1);
+    bits = x != x ? 0x7FC00000 : bits & 0xFFFF0000;
+    float rounded;
+    memcpy(&rounded, &bits, sizeof rounded);
+    return rounded;
+""",
     "floordiv": """
     const {t} rest = fmod{f}(a, b);
     const {t} near = (a - rest) / b - ((rest != 0) & ((rest < 0) != (b < 0)) ? 1 : 0);

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, OptgenError, SpecError
 from ..frozen import frozen, replace
-from ..ir.rule import Lengths, Rounding, Rule, Storages, in_phases
+from ..ir.rule import Aspect, Lengths, Rounding, Rule, Storages, in_phases
 from ..paths import SPECS
 from .files import printable
 from .manifest import built_library, built_templates, fingerprint, rules_of
@@ -139,14 +139,15 @@ class Compilation:
     def fingerprint(self) -> str:
         return fingerprint(self.text)
 
-    def variants(self, flags: Mapping[str, bool]) -> dict[bool, int]:
-        """The positions, among `rules` and `lowered`, of the variants with these flags in the first phase: by whether a
-        parameter is a matrix. ArgumentError if the flags contradict each other, by what they require."""
-        found: dict[bool, int] = {}
-        for i, rule in enumerate(self.rules[: self.in_phases(0).step]):
-            if {flag.name: flag.value for flag in rule.flags} == flags:
-                for matrix in (True, False) if rule.matrix is None else (rule.matrix,):
-                    found[matrix] = i
+    def variants(self, flags: Mapping[str, bool]) -> dict[Aspect, int]:
+        """The positions, among `rules` and `lowered`, of the variants with these flags in the first phase: by what a
+        parameter is, matrices first. ArgumentError if the flags contradict each other, by what they require."""
+        found: dict[Aspect, int] = {}
+        rules = self.rules[: self.in_phases(0).step]
+        alike = [i for i, rule in enumerate(rules) if {flag.name: flag.value for flag in rule.flags} == flags]
+        for aspect in Aspect:
+            taking = [i for i in alike if rules[i].takes(aspect)]
+            found |= {aspect: taking[0]} if taking else {}
         if not found:
             from ..notation.text import expression
 
@@ -159,8 +160,7 @@ class Compilation:
 
     def variant(self, flags: Mapping[str, bool]) -> int:
         """The position of the variant with these flags; that for matrices, if there are two."""
-        found = self.variants(flags)
-        return found.get(True, found.get(False, 0))
+        return next(iter(self.variants(flags).values()))
 
 
 def compile_text(text: str, file: str, stem: str = "") -> Compilation:

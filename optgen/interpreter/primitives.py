@@ -31,6 +31,13 @@ def _powi(x: Array, n: Array) -> Array:
     return powers[int(n)]
 
 
+def _bfloat16(x: Array) -> Array:
+    x = np.asarray(x)
+    bits = x.astype(np.float32).view(np.uint32)
+    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)) & np.uint32(0xFFFF0000)
+    return np.where(np.isnan(x), np.uint32(0x7FC00000), rounded).view(np.float32).astype(x.dtype)
+
+
 def _mod(a: Array, b: Array) -> Array:
     rest = np.fmod(a, b)
     return np.where(rest == 0, np.copysign(rest, b), np.where((rest < 0) != (b < 0), rest + b, rest))
@@ -84,6 +91,7 @@ NUMPY: dict[str, Callable[..., Any]] = {
     "abs": np.absolute,
     "sign": np.sign,
     "floor": np.floor,
+    "bfloat16": _bfloat16,
     "mod": _mod,
     "floordiv": _floordiv,
     # np.minimum and np.maximum take either zero of two, by position and processor; these take the first.

@@ -1,89 +1,43 @@
 """One step of a checked rule, before any pass.
 
 In: a checked rule, hyperparameters, and the arrays of one or more tensors. Out: the arrays after one step, in place.
-
-One array for every operation, each rounded to the compute type. Arrays in other storages are loaded before all
-formulas, and stored after them. Values of lesser extent than an element are float64.
-For a step, a group or a tensor they are Python numbers. For rows, columns and matrices they are arrays with as many
-dimensions as the parameter, of length 1 along those that do not count; for blocks they are arrays of one dimension.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..frozen import frozen, replace
-from ..ir.draws import normal_of
-from ..ir.evaluate import HOST, HyperValues, block_size, evaluate
-from ..ir.expr import (
-    PARAMETER,
-    Call,
-    Const,
-    Count,
-    Draw,
-    Expr,
-    Extent,
-    Given,
-    Load,
-    Local,
-    Matrices,
-    Ordinal,
-    Reduce,
-    Scalar,
-    Shape,
-    Size,
-    extent_of,
-    reduced_extent,
-    type_of,
-    varying_dimensions,
-)
-from ..ir.primitives import FOLD_OF, Type
-from ..ir.rule import Rounding, Rule, Storages
-from .codes import decoded, encoded
-from .draws import drawn
-from .folds import as_blocks, as_matrices, fold_blocks, fold_columns, in_order
-from .primitives import FOLDS, NUMPY
-from .rounding import rounding_bits
+from ..ir.evaluate import HyperValues, block_size, evaluate
+from ..ir.expr import PARAMETER, Call, Expr, Extent, Load, Local, Ordinal, extent_of, multiplies, type_of
+from ..ir.rule import Rule
+from .matrix_step import MatrixStep, initial_matrix
+from .primitives import FOLDS
+from .tensor_step import GroupReduction, Step, Tensor
 
-__all__ = ["Tensor", "computed_group", "evaluated", "initial_state", "shape_of", "step", "step_group"]
+__all__ = ["Tensor", "computed_group", "evaluated", "initial_state", "step", "step_group"]
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray  # which takes a millisecond to load
+    from numpy.typing import NDArray
 
 Array: TypeAlias = "NDArray[Any]"
 
 
-@frozen
-class Tensor:
-    """One parameter of a step: its `t`, this update included; "p", "g", other inputs, and every state but those of the
-    group. `storages`: the arrays that are kept in another type than the compute type, each with its storage.
-    `rounding`: those of them that are rounded stochastically."""
-
-    t: int
-    arrays: Mapping[str, Array]
-    storages: Storages = ()
-    rounding: Rounding = ()
-
-    def loaded(self) -> dict[str, Array]:
-        """The arrays in the compute type."""
-        dtype = np.dtype(np.float32) if PARAMETER in dict(self.storages) else self.arrays[PARAMETER].dtype
-        made = {name: decoded(storage, self.arrays[name], dtype) for name, storage in self.storages}
-        return {**self.arrays, **made}
-
-
 def initial_state(rule: Rule, values: HyperValues, p: Array | None = None, ordinal: int = 0) -> dict[str, Any]:
-    """The initial value of each state, in float64: a number, or an array like `p` where it depends on the parameter.
+    """The initial value of each state, in float64: a number, or an array like `p` where it depends on the parameter. A
+    matrix of other dimensions is given as one, or as a number for all of it.
 
     `ordinal`: how many parameters the optimiser had before this one.
     """
     initial = {}
     for state in rule.states:
-        if any(e == Load(PARAMETER) for e in _leaves(state.init)):
+        if multiplies(state.init):
+            initial[state.name] = initial_matrix(rule, state, values, p)
+        elif any(e == Load(PARAMETER) for e in _leaves(state.init)):
             place = np.zeros(0) if p is None else p
-            run = _Step(rule, values, 0, {PARAMETER: place}, {}, [])
+            run = Step(rule, values, 0, {PARAMETER: place}, {}, [])
             with np.errstate(all="ignore"):
                 initial[state.name] = run.value(state.init)
         elif state.init == Ordinal():
@@ -93,23 +47,9 @@ def initial_state(rule: Rule, values: HyperValues, p: Array | None = None, ordin
     return initial
 
 
-def shape_of(
-    extent: Extent, shape: tuple[int, ...], matrices: Matrices = Matrices.LAST_TWO, block: int = 0
-) -> tuple[int, ...]:
-    """The shape of a state of an extent, for a parameter of this shape: as many dimensions, or none at all; one for
-    blocks, of so many elements."""
-    if extent <= Extent.TENSOR:
-        return ()
-    if extent == Extent.BLOCK:
-        return (-(-int(np.prod(shape)) // block),)
-    varying = varying_dimensions(extent, len(shape), matrices)
-    return tuple(n if d in varying else 1 for d, n in enumerate(shape))
-
-
 def evaluated(rule: Rule, values: HyperValues, tensor: Tensor) -> Array:
     """What a parameter is evaluated with after an update, from the arrays that this has left."""
-    arrays = tensor.loaded()
-    run = _Step(rule, values, tensor.t, arrays, {}, [], block=_block(rule, values, arrays))
+    run = _begun(rule, values, tensor.t, tensor.loaded())
     with np.errstate(all="ignore"):
         for assign in rule.evaluation:
             run.names[assign.target] = run.value(assign.value)
@@ -151,13 +91,12 @@ def computed_group(
     while True:
         runs, parts = [], []
         for rule, own, tensor in tensors:
-            block, arrays = _block(rule, own, tensor.arrays), tensor.loaded()
-            run = _Step(rule, own, tensor.t, arrays, {}, list(known), group, (values, t), block)
+            run = _begun(rule, own, tensor.t, tensor.loaded(), known, group, (values, t))
             runs.append(run)
             try:
                 with np.errstate(all="ignore"):
                     run.run()
-            except _Needs as needed:
+            except GroupReduction as needed:
                 parts.append(needed)
         if not parts:
             break
@@ -173,12 +112,7 @@ def computed_group(
     return write, [{report.name: run.names[report.value] for report in run.rule.reports} for run in runs]
 
 
-class _Needs(Exception):
-    def __init__(self, fold: str, value: float) -> None:
-        self.fold, self.value = fold, value
-
-
-def _over_group(parts: Sequence[_Needs]) -> float:
+def _over_group(parts: Sequence[GroupReduction]) -> float:
     start, take = FOLDS[parts[0].fold]
     total: Any = start
     with np.errstate(all="ignore"):
@@ -187,198 +121,19 @@ def _over_group(parts: Sequence[_Needs]) -> float:
     return float(total)
 
 
-@frozen
-class _Step:
-    """What the expressions of one step of one tensor are evaluated with."""
-
-    rule: Rule
-    values: HyperValues
-    t: int
-    arrays: Mapping[str, Array]
-    names: dict[str, Any]
-    known: list[float]
-    group: Mapping[str, Array] | None = None
-    once: tuple[HyperValues, int] | None = None  # what a value of the group is computed with
-    block: int = 0  # how many elements a block has
-
-    def run(self) -> None:
-        for assign in self.rule.body:
-            # What all tensors have together is computed once, from the group's own scalars.
-            shared = self.group is not None and assign.target in self.group
-            result = (self._once() if shared else self).value(assign.value)
-            # A copy, since writing the caller's arrays would otherwise change the values of later names.
-            self.names[assign.target] = np.copy(result) if isinstance(assign.value, Load) else result
-
-    @property
-    def counts(self) -> bool:
-        return not self.rule.accept or bool(self.names[self.rule.accept])
-
-    def write(self, names: Iterable[str], to: Tensor) -> None:
-        extents = {assign.target: extent_of(assign.value) for assign in self.rule.body}
-        storages, rounding = dict(to.storages), dict(to.rounding)
-        for name in names:
-            beside = extents[name] == Extent.BLOCK and name in self.rule.arrays
-            value = self._beside_elements(self.names[name]) if beside else self.names[name]
-            if name in storages:
-                random = self._rounding_bits(name, rounding[name]) if name in rounding else None
-                codes = encoded(storages[name], np.broadcast_to(value, self.shape).astype(self.dtype), random)
-                to.arrays[name].view(codes.dtype)[...] = codes
-            else:
-                self._array(name)[...] = value
-
-    def value(self, expr: Expr) -> Any:
-        """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""
-        match expr:
-            case Const() | Scalar() | Given():
-                return evaluate(expr, self.values, 0, {})
-            case Count():
-                return float(self.t)
-            case Size():
-                return self._count(expr.of, expr.over)
-            case Shape():
-                return float(expr.of(self.shape))
-            case Load():
-                array = self._array(expr.array)
-                return float(array) if expr.extent <= Extent.TENSOR else array
-            case Local():
-                return self.names[expr.name]
-            case Reduce():
-                return self.reduce(expr)
-            case Draw():
-                return self._draw(expr)
-            case Call():
-                if expr.extent <= Extent.TENSOR:
-                    run = self._once() if expr.extent == Extent.GROUP else self
-                    return HOST[expr.op](*map(run.value, expr.args))
-                if expr.extent < Extent.ELEMENT:
-                    gives = [bool if type_of(expr) is Type.BOOL else float]
-                    return np.vectorize(HOST[expr.op], otypes=gives)(*map(self.value, expr.args))
-                return NUMPY[expr.op](*map(self.operand, expr.args))
-        raise AssertionError(f"{expr} has no value")
-
-    def _once(self) -> _Step:
-        """The same step with the hyperparameters and the count of the group, for a value of the group."""
-        if self.once is None or self.once == (self.values, self.t):
-            return self
-        values, t = self.once
-        again = _Step(self.rule, values, t, self.arrays, dict(self.names), self.known, self.group, block=self.block)
-        for assign in self.rule.body:
-            if extent_of(assign.value) <= Extent.STEP and assign.target in self.names:
-                again.names[assign.target] = again.value(assign.value)
-        return again
-
-    def operand(self, expr: Expr) -> Any:
-        """A value as an operand among elements, where a number of the host is rounded to the compute type, once."""
-        value = self.value(expr)
-        if extent_of(expr) == Extent.BLOCK:
-            value = self._beside_elements(value)
-        if extent_of(expr) == Extent.ELEMENT or type_of(expr) is Type.BOOL:
-            return value
-        return self.dtype.type(value) if isinstance(value, float) else value.astype(self.dtype)
-
-    def _beside_elements(self, blocks: Array) -> Array:
-        """The value of each block beside each of its elements."""
-        return np.repeat(blocks, self.block)[: int(np.prod(self.shape))].reshape(self.shape)
-
-    def _array(self, name: str) -> Array:
-        return self.group[name] if self.group is not None and name in self.group else self.arrays[name]
-
-    # ---- Random numbers ----
-
-    def _draw(self, expr: Draw) -> Array:
-        """The numbers of a draw, one for each element, in the compute type."""
-        if expr.op == "normal":
-            tail = f"{expr.number}"  # no name of a formula
-            self.names[tail] = self._draw(replace(expr, op="tail"))
-            return np.asarray(self.value(normal_of(Local(tail, Extent.ELEMENT, Type.REAL))))
-        seed, t, parameter = (int(self.value(key)) for key in expr.key)
-        return drawn(expr.op, expr.number, (seed, t, parameter), self.shape, self.dtype)
-
-    def _rounding_bits(self, name: str, seed: str) -> Array:
-        """The random bits by which an array is rounded, for each element."""
-        stream = next(state.name for state in self.rule.states if state.init == Ordinal())
-        elements = np.arange(int(np.prod(self.shape)), dtype=np.uint64).reshape(self.shape)
-        parameter, number = int(self.arrays[stream]), self.rule.arrays.index(name)
-        return rounding_bits(int(self.values[seed][0]), self.t, parameter, number, elements)
-
-    # ---- Reductions ----
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.arrays[PARAMETER].shape
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """The compute type."""
-        return self.arrays[PARAMETER].dtype
-
-    def reduce(self, expr: Reduce) -> Any:
-        of = reduced_extent(expr)
-        args = [self._widened(arg, of) for arg in expr.args]
-        x = args[0]
-        if expr.op in ("dot", "norm"):
-            x = args[0] * args[-1]
-        total = self._fold(FOLD_OF[expr.op], x, of, expr.over)
-        if expr.op == "norm":
-            return HOST["sqrt"](total) if isinstance(total, float) else np.sqrt(total)
-        if expr.op == "mean":
-            count = self._count(of, expr.over)
-            return HOST["div"](total, count) if isinstance(total, float) else total / count
-        return total
-
-    def _widened(self, expr: Expr, of: Extent) -> Array:
-        """A value as float64, one for each of extent `of`; an element is rounded to the compute type before."""
-        value = self.operand(expr) if of == Extent.ELEMENT else self.value(expr)
-        return np.broadcast_to(np.asarray(value, np.float64), self._shape_of(of))
-
-    def _shape_of(self, extent: Extent) -> tuple[int, ...]:
-        return shape_of(extent, self.shape, self.rule.matrices, self.block)
-
-    def _count(self, of: Extent, over: Extent) -> Any:
-        """How many values of extent `of` there are in each of extent `over`: a number, for blocks an array."""
-        each = int(np.prod(self._shape_of(of)))
-        if over == Extent.GROUP:
-            return self._over_group("sum", float(each))
-        if over == Extent.BLOCK:
-            begins = np.arange(0, each, self.block, dtype=np.float64)
-            return np.minimum(each - begins, self.block)
-        among = int(np.prod(self._shape_of(over)))
-        return float(each // among) if among else 0.0
-
-    def _over_group(self, fold: str, value: float) -> float:
-        if not self.known:
-            raise _Needs(fold, value)
-        return self.known.pop(0)
-
-    def _fold(self, fold: str, x: Array, of: Extent, over: Extent) -> Any:
-        """`x`, of extent `of`, folded to one value for each of extent `over`."""
-        if over == Extent.GROUP:
-            return self._over_group(fold, self._fold(fold, x, of, Extent.TENSOR) if of > Extent.TENSOR else float(x))
-        start, take = FOLDS[fold]
-        target = self._shape_of(over)
-        if not self.rule.tiled:
-            return float(fold_blocks(x.reshape(1, -1), start, take)[0])
-        if self.block:
-            x = as_blocks(x, self.block if of == Extent.ELEMENT else 1, start)
-        else:
-            x = x.reshape(as_matrices(x.shape, self.rule.matrices))
-        if over == Extent.COLUMN:
-            return fold_columns(x, start, take).reshape(target)
-        rows: Array
-        if of == Extent.ELEMENT:
-            rows = fold_blocks(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), start, take).reshape(x.shape[:2])
-            if over in (Extent.ROW, Extent.BLOCK):
-                return rows.reshape(target)
-        else:
-            rows = x.reshape(x.shape[0], x.shape[1] * x.shape[2])
-        # Rows of a matrix in order, or of all matrices.
-        count = int(np.prod(target))
-        result = in_order(rows.reshape(count, rows.size // max(1, count)), start, take)
-        return result.reshape(target) if over > Extent.TENSOR else float(result[0])
-
-
-def _block(rule: Rule, values: HyperValues, arrays: Mapping[str, Array]) -> int:
-    return int(block_size(rule, values, arrays[PARAMETER].shape))
+def _begun(
+    rule: Rule,
+    values: HyperValues,
+    t: int,
+    arrays: Mapping[str, Array],
+    known: Sequence[float] = (),
+    group: Mapping[str, Array] | None = None,
+    once: tuple[HyperValues, int] | None = None,
+) -> Step:
+    """The step of one tensor, of which nothing is computed yet."""
+    block = int(block_size(rule, values, arrays[PARAMETER].shape))
+    kind = MatrixStep if rule.multiplies else Step
+    return kind(rule, values, t, arrays, {}, list(known), group, once, block)
 
 
 def _leaves(expr: Expr) -> list[Expr]:

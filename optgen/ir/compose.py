@@ -12,10 +12,8 @@ That `delta` is subtracted from the parameter stands here, and only here.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from ..frozen import frozen, replace
 from ..names import numbered
@@ -35,19 +33,15 @@ from .expr import (
     Scalar,
     children,
     extent_of,
+    local_of,
     rebuilt,
-    type_of,
 )
 from .keys import keyed
+from .part_names import ACCEPT, DELTA, GIVEN_GRADIENT, NEW, PROCEED, names_of, prefixes_of
 from .primitives import Type
-from .rule import OF_PHASES, Assign, Family, Report, Rule, State
+from .rule import Assign, Family, Report, Rule, State
 
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
-
-DELTA, PROCEED, ACCEPT = "delta", "proceed", "accept"
-#: What an open rule may also read: the gradient that the step was given, which it may overwrite too, and the parameter
-#: as it stands.
-GIVEN_GRADIENT, NEW = "grad", "new"
 
 
 @frozen
@@ -83,8 +77,8 @@ def compose(
     the step changes nothing but the gradient, if a part assigns `grad`.
     """
     taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
-    prefixes = _prefixes(parts)
-    names = _names(parts, prefixes, among or [[part] for part in parts], taken)
+    prefixes = prefixes_of(parts)
+    names = names_of(parts, prefixes, among or [[part] for part in parts], taken)
     phased = next((part for part in parts if part.phases), parts[-1])
     running = parts if phased.ends_step else parts[: parts.index(phased) + 1]
     made = _Chain(len(parts), taken)
@@ -118,6 +112,12 @@ def compose(
         reports=tuple(made.reports),
         phase=phased.phase,
         phases=phased.phases,
+        tall=next((part.tall for part in parts if part.tall is not None), None),
+        wide=next((part.wide for part in parts if part.wide is not None), None),
+        dimensions=tuple(
+            replace(each, hyper=names[i][each.hyper]) for i, part in enumerate(parts) for each in part.dimensions
+        ),
+        turns=tuple(names[i][each] for i, part in enumerate(parts) for each in part.turns),
         when=None if phased.when is None else made.renamed(phased.when, names[parts.index(phased)]),
     )
     return Composed(
@@ -131,60 +131,12 @@ def compose(
     )
 
 
-def _prefixes(parts: Sequence[Rule]) -> list[str]:
-    """What stands in front of the names of each part: its own, with a number where there are several of a kind."""
-    kinds = Counter(part.name for part in parts)
-    seen: Counter[str] = Counter()
-    prefixes = []
-    for part in parts:
-        seen[part.name] += 1
-        prefixes.append(part.name.lower() + (str(seen[part.name]) if kinds[part.name] > 1 else ""))
-    return prefixes
-
-
-def _names(
-    parts: Sequence[Rule], prefixes: Sequence[str], among: Sequence[Sequence[Rule]], taken: set[str]
-) -> list[dict[str, str]]:
-    """The names in the chain of each part's hyperparameters, states and locals."""
-    # Users see the names of hyperparameters and states; a local makes way for them.
-    public, own = [], []
-    for rules in among:
-        defined = [h.name for rule in rules for h in rule.hypers] + [s.name for rule in rules for s in rule.states]
-        public.append(list(dict.fromkeys(defined)))
-        own.append(list(dict.fromkeys([*defined, *(a.target for rule in rules for a in rule.body)])))
-    owners, all_owners = Counter(chain.from_iterable(public)), Counter(chain.from_iterable(own))
-    given = {each.name for rules in among for rule in rules for each in rule.inputs}  # which parts have in common
-    given |= {*OF_PHASES} if any(rule.phases for rules in among for rule in rules) else set()
-    # `beta1` may be a value of `beta`.
-    spelled = {f"{h.name}{i + 1}" for part in parts for h in part.hypers for i in range(len(h.default)) if h.vector}
-    shared = len(parts) > 1
-    taken |= {name for name, count in owners.items() if count == 1}
-    taken |= {name for name, count in all_owners.items() if count == 1} | spelled | given
-    names = []
-    for part, prefix, mine, every in zip(parts, prefixes, public, own, strict=True):
-        found = {}
-        for name in every:
-            if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
-                continue
-            new = name
-            if name in OF_PHASES and part.phases:
-                found[name] = name
-                continue
-            if (owners if name in mine else all_owners)[name] > 1 or (shared and name in spelled) or name in given:
-                new = f"{prefix}_{name}"
-                new = numbered(f"{new}_", taken) if new in taken else new
-                taken.add(new)
-            found[name] = new
-        names.append(found)
-    return names
-
-
 @dataclass
 class _PartNames:
     """One part while it is appended: its names in the chain, and what it has given so far."""
 
     names: Mapping[str, str]
-    stored: Mapping[str, Extent]  # its states
+    stored: Mapping[str, Expr]  # its states, as the chain loads them
     is_part: bool  # none that stands by itself
     first_draw: int  # the number of its first draw among those of the chain
     known: dict[Expr, Expr] = field(default_factory=dict)  # what its assigned names are in the chain
@@ -219,12 +171,12 @@ class _Chain:
     def append(self, part: Rule, names: Mapping[str, str], prefix: str, *, last: bool) -> None:
         """Appends a part, whose names become `names`; `prefix`: what it is called. `last`: none follows it."""
         self.states += [replace(s, name=names[s.name], init=self.renamed(s.init, names)) for s in part.states]
-        stored = {state.name: state.extent for state in part.states}
+        stored = {s.name: Load(names[s.name], s.extent, s.dims) for s in part.states}
         moves = {DELTA, PARAMETER} <= {assign.target for assign in part.body}
         at = _PartNames(names, stored, is_part=bool(part.part), first_draw=self.draws, moves=moves)
         self.draws += MOST_DRAWS
         for assign in part.body:
-            own = Local(assign.target, extent_of(assign.value), type_of(assign.value))
+            own = local_of(assign.target, assign.value)
             at.known[own] = self.assigned(assign.target, self.read(assign.value, at), at, last=last)
         self.reports += [self.reported(report, at, prefix) for report in part.reports]
         if part.hypers:
@@ -245,7 +197,7 @@ class _Chain:
             return at.known[expr]
         match expr:
             case Load() if expr.array in at.stored:
-                return Load(at.names[expr.array], expr.extent)
+                return replace(expr, array=at.names[expr.array])
             case Load(array="p"):
                 return self.start
             case Load(array="g"):
@@ -265,7 +217,7 @@ class _Chain:
         """An expression of a part as one of the chain between two steps: states and p are what the last step left."""
         match expr:
             case Load() if expr.array in at.stored:
-                return Load(at.names[expr.array], expr.extent)
+                return replace(expr, array=at.names[expr.array])
             case Count():
                 count = self.counted()
                 return Load(count.name, Extent.TENSOR) if isinstance(count, Local) else count
@@ -290,7 +242,7 @@ class _Chain:
             at.moved, at.output = target == PARAMETER, self.output(target, value, last=last)
             return at.output
         if target in at.stored and self.holds is not None:
-            value = Call("where", (self.holds, value, Load(at.names[target], at.stored[target])))
+            value = Call("where", (self.holds, value, at.stored[target]))
         return self.define(at.names[target], value)
 
     def reported(self, report: Report, at: _PartNames, prefix: str) -> Report:
@@ -319,7 +271,7 @@ class _Chain:
 
     def define(self, name: str, value: Expr) -> Local:
         self.body.append(Assign(name, value))
-        return Local(name, extent_of(value), type_of(value))
+        return local_of(name, value)
 
     def free(self, name: str) -> str:
         return numbered(name, self.taken)

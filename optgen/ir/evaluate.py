@@ -83,6 +83,21 @@ def _floor(a: float) -> float:
     return math.copysign(float(math.floor(a)), a) if math.isfinite(a) else a
 
 
+_FLOAT, _HALF = struct.Struct("<f"), struct.Struct("<I")
+
+
+def _bfloat16(a: float) -> float:
+    if math.isnan(a):
+        return math.nan
+    try:
+        (bits,) = _HALF.unpack(_FLOAT.pack(a))
+    except OverflowError:
+        return math.copysign(math.inf, a)
+    bits += 0x7FFF + (bits >> 16 & 1)
+    (rounded,) = _FLOAT.unpack(_HALF.pack(bits & 0xFFFF0000))
+    return float(rounded)
+
+
 def _mod(a: float, b: float) -> float:
     return a % b if b != 0 else math.nan
 
@@ -136,6 +151,7 @@ HOST: dict[str, Callable[..., Value]] = {
     "abs": abs,
     "sign": _sign,
     "floor": _floor,
+    "bfloat16": _bfloat16,
     "mod": _mod,
     "floordiv": _floordiv,
     "min": lambda a, b: b if b < a or b != b else a,

@@ -1,4 +1,4 @@
-"""The expressions of a rule, and the extents of their values.
+"""The expressions of a rule.
 
 In: nothing; `language` makes the values. Out: frozen values, to be compared, hashed, walked and rebuilt.
 
@@ -8,26 +8,26 @@ In: nothing; `language` makes the values. Out: frozen values, to be compared, ha
              | Given(name)                      a number that the step is given, such as the loss
              | Size(over, of)                   the number of values of extent `of` in each of `over`
              | Shape(dimension)                 how long a dimension of the parameter is, or how many there are
-             | Load(array, extent)              "p", "g", an input or a state, as it was before the step
-             | Local(name, extent, type)        the value of an earlier assignment, or of a scalar
+             | Load(array, extent, dims)        "p", "g", an input or a state, as it was before the step
+             | Local(name, extent, type, dims)  the value of an earlier assignment, or of a scalar
              | Call(op, args+)                  op: a row of primitives.OPS
              | Draw(op, number, key)            a random number for each element; op: "tail" or one of draws.DRAWS
              | Ordinal()                        which parameter of an optimiser this is, as it begins; in initial values
              | Reduce(op, args+, over, key)     op: a row of primitives.REDUCTIONS; one value for each of `over`
+             | Product(op, args*, dims)         op: a row of primitives.PRODUCTS, of whole matrices
 
-    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT; TENSOR < BLOCK < ELEMENT
-
-An extent is the set of what a value varies with; that of a `Call` is the union of its arguments' (`join`).
+`extents` has what a value varies with. Values of rows, columns and elements are those of the parameter, unless they say
+of which other `dims` they are.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from enum import Enum, StrEnum
 from typing import TypeAlias
 
 from ..frozen import derived, frozen
+from .extents import Dims, Extent, Matrices, default_dims, join, join_dims, varies_within, varying_dimensions
 from .primitives import OPS, REPRESENTATION, Type
 
 __all__ = [
@@ -45,14 +45,19 @@ __all__ = [
     "Local",
     "Matrices",
     "Ordinal",
+    "Product",
     "Reduce",
     "Scalar",
     "Shape",
     "Size",
     "children",
+    "dims_of",
     "extent_of",
     "join",
+    "joint_dims",
     "joint_extent",
+    "local_of",
+    "multiplies",
     "rebuilt",
     "reduced_extent",
     "reduces",
@@ -68,105 +73,9 @@ __all__ = [
 PARAMETER, GRADIENT = "p", "g"
 
 
-class Extent(Enum):
-    """What a value varies with, as a set; `<` and `<=` are inclusion, so rows, columns and blocks are unordered.
-
-    CONSTANT: nothing but the hyperparameters. STEP: one value a step. GROUP: one for all tensors of a step. TENSOR: one
-    for each tensor. MATRIX: one for each matrix of the last two dimensions. ROW, COLUMN: one for each row or column of
-    such a matrix. BLOCK: one for so many neighbouring elements of a tensor, in the order of their indices. ELEMENT: one
-    for each element.
-    """
-
-    CONSTANT = frozenset[str]()
-    STEP = CONSTANT | {"step"}
-    GROUP = STEP | {"group"}
-    TENSOR = GROUP | {"tensor"}
-    MATRIX = TENSOR | {"matrix"}
-    ROW = MATRIX | {"row"}
-    COLUMN = MATRIX | {"column"}
-    BLOCK = TENSOR | {"block"}
-    ELEMENT = ROW | COLUMN | BLOCK
-
-    def __repr__(self) -> str:
-        return f"Extent.{self.name}"
-
-    # By name: a set of text has another order in each process, and what is built must have the same bytes.
-    def __reduce_ex__(self, protocol: object) -> tuple[object, ...]:
-        return getattr, (Extent, self.name)
-
-    def __le__(self, other: Extent) -> bool:
-        return self._value_ <= other._value_
-
-    def __lt__(self, other: Extent) -> bool:
-        return self._value_ < other._value_
-
-    def __ge__(self, other: Extent) -> bool:
-        return self._value_ >= other._value_
-
-    def __gt__(self, other: Extent) -> bool:
-        return self._value_ > other._value_
-
-    @property
-    def words(self) -> str:
-        """What has one value of this extent, for messages."""
-        return _WORDS[self]
-
-
-_WORDS = {
-    Extent.CONSTANT: "a constant",
-    Extent.STEP: "one value a step",
-    Extent.GROUP: "one value for all parameters (group)",
-    Extent.TENSOR: "one value for each parameter (tensor)",
-    Extent.MATRIX: "one value for each matrix (matrix)",
-    Extent.ROW: "one value for each row (row)",
-    Extent.COLUMN: "one value for each column (column)",
-    Extent.BLOCK: "one value for each block (block)",
-    Extent.ELEMENT: "one value for each element (element)",
-}
-
-
-_NOTHING = Extent.CONSTANT.value
-_UNIONS = {extent.value: extent for extent in Extent}
-
-
-def join(*extents: Extent) -> Extent:
-    """The least extent that includes all of these; of none, CONSTANT."""
-    return _UNIONS.get(_NOTHING.union(*[extent._value_ for extent in extents]), Extent.ELEMENT)
-
-
 def joint_extent(exprs: Iterable[Expr]) -> Extent:
     """The extent of what is made of all these expressions."""
     return join(*map(extent_of, exprs))
-
-
-class Matrices(StrEnum):
-    """How a parameter of more than two dimensions is seen as matrices: which dimensions are rows "by" columns.
-
-    Of the shape `(a, b, c, d)`, LAST_TWO makes `a*b` matrices of `c` by `d`, FIRST_BY_REST one of `a` by `b*c*d`, and
-    ALL_BUT_LAST one of `a*b*c` by `d`.
-    """
-
-    LAST_TWO = "last two"
-    FIRST_BY_REST = "first by rest"
-    ALL_BUT_LAST = "all but last by last"
-
-
-def varying_dimensions(extent: Extent, rank: int, matrices: Matrices = Matrices.LAST_TWO) -> frozenset[int]:
-    """The dimensions of a parameter along which values of an extent vary; along all others there is one value. Those of
-    blocks vary along none.
-
-    The one source of how many rows, columns and matrices there are. `rank`: the number of dimensions, at least 2
-    where the extent is one of these three.
-    """
-    if extent <= Extent.TENSOR or extent == Extent.BLOCK:
-        return frozenset()
-    row, column = {
-        Matrices.LAST_TWO: ({rank - 2}, {rank - 1}),
-        Matrices.FIRST_BY_REST: ({0}, set(range(1, rank))),
-        Matrices.ALL_BUT_LAST: (set(range(rank - 1)), {rank - 1}),
-    }[matrices]
-    fixed = {Extent.MATRIX: row | column, Extent.ROW: column, Extent.COLUMN: row}.get(extent, set())
-    return frozenset(range(rank)) - fixed
 
 
 @frozen
@@ -232,6 +141,7 @@ COUNTS = {"size": Size(Extent.TENSOR), "rows": Size(Extent.COLUMN), "columns": S
 class Load:
     array: str
     extent: Extent = Extent.ELEMENT
+    dims: Dims | None = None  # those of the parameter
 
 
 @frozen
@@ -239,6 +149,7 @@ class Local:
     name: str
     extent: Extent
     type: Type
+    dims: Dims | None = None
 
 
 @frozen
@@ -246,10 +157,12 @@ class Call:
     op: str
     args: tuple[Expr, ...]
     extent: Extent = derived()
+    dims: Dims | None = derived()
     _hash: int = derived()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "extent", joint_extent(self.args))
+        object.__setattr__(self, "dims", _own_dims(self.args))
         object.__setattr__(self, "_hash", hash((self.op, self.args)))
 
     # Kept, since the hash of a deep expression would go through all of it each time.
@@ -269,9 +182,11 @@ class Reduce:
     args: tuple[Expr, ...]
     over: Extent
     key: int = -1
+    dims: Dims | None = derived()
     _hash: int = derived()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", _reduced_dims(_own_dims(self.args), self.over))
         object.__setattr__(self, "_hash", hash((self.op, self.args, self.over, self.key)))
 
     def __hash__(self) -> int:
@@ -285,12 +200,14 @@ class Reduce:
 class Draw:
     """A random number for each element, in float64; it is rounded once where it meets another element.
 
-    `number`: which draw of the rule it is. `key`: the seed, the count of updates, the number of the parameter.
+    `number`: which draw of the rule it is. `key`: the seed, the count of updates, the number of the parameter. `dims`:
+    those of a matrix that is not like the parameter.
     """
 
     op: str
     number: int
     key: tuple[Expr, Expr, Expr]
+    dims: Dims | None = None
 
 
 @frozen
@@ -298,7 +215,28 @@ class Ordinal:
     pass
 
 
-Expr: TypeAlias = Const | Scalar | Count | Given | Size | Shape | Load | Local | Call | Draw | Ordinal | Reduce
+@frozen
+class Product:
+    """What a library computes of whole matrices, in the compute type; `dims` are those of the result."""
+
+    op: str
+    args: tuple[Expr, ...]
+    dims: Dims
+    _hash: int = derived()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_hash", hash((self.op, self.args, self.dims)))
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Product, (self.op, self.args, self.dims)
+
+
+Expr: TypeAlias = (
+    Const | Scalar | Count | Given | Size | Shape | Load | Local | Call | Draw | Ordinal | Reduce | Product
+)
 
 
 def extent_of(expr: Expr) -> Extent:
@@ -317,6 +255,44 @@ def extent_of(expr: Expr) -> Extent:
             return expr.extent
         case Reduce():
             return expr.over
+        case Product():
+            return expr.dims.extent
+
+
+def dims_of(expr: Expr) -> Dims:
+    """The dimensions of a value as a matrix; of one that is the same all over a matrix, 1 by 1."""
+    own = expr.dims if isinstance(expr, Load | Local | Call | Reduce | Product | Draw) else None
+    return default_dims(extent_of(expr)) if own is None else own
+
+
+def joint_dims(exprs: Iterable[Expr]) -> Dims | None:
+    """The dimensions of what is made of these, element by element; None if they do not fit."""
+    found: Dims | None = Dims("", "")
+    for expr in exprs:
+        found = found if found is None else join_dims(found, dims_of(expr))
+    return found
+
+
+def _own_dims(args: tuple[Expr, ...]) -> Dims | None:
+    """The dimensions of what is made of `args`, where they are not those of the parameter."""
+    if all(isinstance(arg, Product) is False and getattr(arg, "dims", None) is None for arg in args):
+        return None
+    joint = joint_dims(args)
+    return None if joint in (None, default_dims(joint_extent(args))) else joint
+
+
+def _reduced_dims(dims: Dims | None, over: Extent) -> Dims | None:
+    """The dimensions of what is left of others in a reduction over rows or columns."""
+    if dims is None or over not in (Extent.ROW, Extent.COLUMN):
+        return None
+    left = Dims(dims.rows, "") if over == Extent.ROW else Dims("", dims.columns)
+    return None if left == default_dims(over) else left
+
+
+def local_of(name: str, value: Expr) -> Local:
+    """The name of a value that was assigned to it."""
+    dims = dims_of(value)
+    return Local(name, extent_of(value), type_of(value), None if dims == default_dims(extent_of(value)) else dims)
 
 
 def type_of(expr: Expr) -> Type:
@@ -332,7 +308,7 @@ def type_of(expr: Expr) -> Type:
 def children(expr: Expr) -> tuple[Expr, ...]:
     if isinstance(expr, Draw):
         return expr.key
-    return expr.args if isinstance(expr, Call | Reduce) else ()
+    return expr.args if isinstance(expr, Call | Reduce | Product) else ()
 
 
 def rebuilt(expr: Expr, args: tuple[Expr, ...]) -> Expr:
@@ -341,9 +317,11 @@ def rebuilt(expr: Expr, args: tuple[Expr, ...]) -> Expr:
         return Call(expr.op, args)
     if isinstance(expr, Reduce) and args != expr.args:
         return Reduce(expr.op, args, expr.over, expr.key)
+    if isinstance(expr, Product) and args != expr.args:
+        return Product(expr.op, args, expr.dims)
     if isinstance(expr, Draw) and args != expr.key:
         seed, count, parameter = args
-        return Draw(expr.op, expr.number, (seed, count, parameter))
+        return Draw(expr.op, expr.number, (seed, count, parameter), expr.dims)
     return expr
 
 
@@ -364,6 +342,11 @@ def reduces(exprs: Iterable[Expr]) -> list[Reduce]:
     return [e for expr in exprs for e in walk(expr) if isinstance(e, Reduce)]
 
 
+def multiplies(expr: Expr) -> bool:
+    """Whether an expression has a product of whole matrices, or a random matrix that is not like the parameter."""
+    return any(isinstance(e, Product) or (isinstance(e, Draw) and e.dims is not None) for e in walk(expr))
+
+
 def reduced_extent(expr: Reduce) -> Extent:
     """The extent of what is reduced."""
     return joint_extent(expr.args)
@@ -372,8 +355,3 @@ def reduced_extent(expr: Reduce) -> Extent:
 def reduces_elements(expr: Expr) -> bool:
     """Whether a value is reduced over elements, which takes a sweep."""
     return isinstance(expr, Reduce) and reduced_extent(expr) == Extent.ELEMENT
-
-
-def varies_within(extent: Extent, over: Extent) -> bool:
-    """Whether values of this extent, more than one of them, are what a reduction over `over` can take."""
-    return Extent.GROUP <= over < extent

@@ -6,6 +6,8 @@ Each primitive means the same in NumPy, on the host, in C and in mathematics:
 
 - `max` and `min` give NaN if either argument is NaN, and the first argument if both are equal (so `max(0, -0)` is 0);
 - `sign` gives 0 for both zeros, and NaN for NaN;
+- `bfloat16` rounds to float32 and from there to the nearest bfloat16, of two equally near ones to the even one; of any
+  NaN it makes the same one;
 - `floor` gives the largest whole number that is not above its argument;
 - `mod(a, b)` and `floordiv(a, b)` are `a % b` and `a // b` of Python's floats: the remainder has the sign of `b`. A
   division by zero gives NaN, and what `a / b` gives;
@@ -22,7 +24,7 @@ from ..frozen import frozen
 from ..paths import constant
 
 __all__ = [
-    "BLOCK", "DEFINED", "FOLD_OF", "FUNCTIONS", "LANES", "LARGEST_POWER", "OPS", "PANEL", "REDUCTIONS",
+    "BLOCK", "DEFINED", "FOLD_OF", "FUNCTIONS", "LANES", "LARGEST_POWER", "OPS", "PANEL", "PRODUCTS", "REDUCTIONS",
     "REPRESENTATION", "Op", "Type", "power_steps",
 ]  # fmt: skip
 
@@ -67,6 +69,7 @@ OPS = {
         Op("abs", (_R,), _R),
         Op("sign", (_R,), _R),
         Op("floor", (_R,), _R),
+        Op("bfloat16", (_R,), _R),
         Op("mod", (_R, _R), _R),
         Op("floordiv", (_R, _R), _R),
         Op("min", (_R, _R), _R),
@@ -106,13 +109,24 @@ DEFINED = ("exp", "log", "pow", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", 
 
 #: The primitives that formulas call by name; the others are written with operators.
 FUNCTIONS = (
-    "sqrt", "exp", "log", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", "atan2", "abs", "sign", "floor", "min", "max",
-    "where",
+    "sqrt", "exp", "log", "tanh", "sigmoid", "erf", "cbrt", "sin", "cos", "atan2", "abs", "sign", "floor", "bfloat16",
+    "min", "max", "where",
 )  # fmt: skip
 
 #: The reductions, each with its number of arguments. All add up in float64, in the fixed order of the numerical
 #: contract; `norm(x)` is the square root of `dot(x, x)`, `mean(x)` is `sum(x)` over how many they are.
 REDUCTIONS = {"sum": 1, "mean": 1, "norm": 1, "dot": 2, "max": 1, "min": 1}
+
+#: What is computed of whole matrices by a library, each with its number of arguments. `matmul` and `transpose` are
+#: written `A @ B` and `A.T`, `identity` is `I`; the others are called by name. Of a symmetric matrix, `eigenvectors`
+#: are the columns of the result, in the order of falling `eigenvalues`; `power(A, x)` has its eigenvalues to the power
+#: of x. `orthonormal(A)` is Q of A = QR with a positive diagonal of R; `leading(A, n)` has the n leading left singular
+#: vectors; `sorting(v)` is the permutation matrix P for which P.T @ v falls. `upper` is the triangle with the diagonal,
+#: `diagonal` a value for each row, and `diag` the matrix that has it.
+PRODUCTS = {
+    "matmul": 2, "transpose": 1, "identity": 0, "power": 2, "eigenvectors": 1, "eigenvalues": 1, "orthonormal": 1,
+    "leading": 2, "sorting": 1, "upper": 1, "inverse": 1, "diagonal": 1, "diag": 1, "trace": 1,
+}  # fmt: skip
 
 #: The one order in which values are reduced. A run of values (a tensor, or where rows matter a row) is cut into blocks;
 #: in a block, value i goes to lane i modulo LANES; lanes are folded in halves, blocks of a run in order, runs in order.

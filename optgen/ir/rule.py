@@ -3,13 +3,14 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*,
-                    when?, storages*, rounding*)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*, when?,
+                    storages*, rounding*, tall, wide, dimensions*, turns*)
     hyper    = Hyper(name, default+, vector, ranges+, doc, free) a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
-    state    = State(name, init, doc, extent, always)           values kept from step to step, as many as its extent has
+    state    = State(name, init, doc, extent, always, dims)     values kept from step to step, as many as its extent has
     input    = Input(name, extent, doc)                         what a step is given beside the gradient
     report   = Report(name, value, extent, doc)                 what a step computes, and does not store
+    dimension = Dimension(name, hyper, most)                        a length that a hyperparameter says, for states
     assign   = Assign(target, value)                            target: a state, "p", or a new local name
 
 `body` runs in order and assigns every name once; it assigns "p" and each state. A value of lesser extent than ELEMENT
@@ -37,13 +38,16 @@ from functools import cached_property
 from typing import TypeAlias
 
 from ..frozen import frozen
-from .expr import GRADIENT, PARAMETER, Count, Draw, Expr, Extent, Load, Local, Matrices, Scalar, walk
+from .expr import GRADIENT, PARAMETER, Count, Draw, Expr, Extent, Load, Local, Matrices, Scalar, multiplies, walk
+from .extents import Dims
 
 __all__ = [
     "FIRST_PHASE",
     "OF_PHASES",
     "PHASE",
+    "Aspect",
     "Assign",
+    "Dimension",
     "Family",
     "Flag",
     "Hyper",
@@ -96,7 +100,17 @@ class Family(StrEnum):
     CURVATURE = "curvature"
     PARAMETER_FREE = "parameter-free"
     SCHEDULE_FREE = "schedule-free"
+    MATRIX = "matrix"
     PARTS = "parts"
+
+
+class Aspect(StrEnum):
+    """What a parameter is to rules: a matrix with more columns than rows, or as many, or fewer; or no matrix."""
+
+    WIDE = "wide"
+    SQUARE = "square"
+    TALL = "tall"
+    VECTOR = "vector"
 
 
 @frozen
@@ -183,6 +197,17 @@ class State:
     doc: str
     extent: Extent = Extent.ELEMENT
     always: bool = False
+    dims: Dims | None = None  # those of the parameter
+
+
+@frozen
+class Dimension:
+    """A dimension of states that is as long as a hyperparameter says, and no longer than `most`: "row" or "column",
+    where there is such a limit."""
+
+    name: str
+    hyper: str
+    most: str = ""
 
 
 @frozen
@@ -215,8 +240,9 @@ class Rule:
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     `when`: the condition, of t and hyperparameters, on which a step has this phase; None if each has.
-    `storages`: those of the arrays that a kernel is made for, in the order of `arrays`; `rounding`: those of them that
-    are rounded stochastically. Rules that are not lowered have neither.
+    `storages`, `rounding`: those of the arrays that a kernel is made for; other rules have none. `tall`, `wide`:
+    whether this variant is for matrices with more rows than columns, or fewer; None if it does not matter. `turns`: the
+    hyperparameters that say how many turns a loop has; the body is that for one value of each.
     """
 
     name: str
@@ -244,12 +270,30 @@ class Rule:
     when: Expr | None = None
     storages: Storages = ()
     rounding: Rounding = ()
+    tall: bool | None = None
+    wide: bool | None = None
+    dimensions: tuple[Dimension, ...] = ()
+    turns: tuple[str, ...] = ()
 
     @cached_property
     def variant(self) -> str:
         """The phase and the flags that are set, joined by underscores; empty for the variant without any."""
         flags = [flag.name for flag in self.flags if flag.value]
-        return "_".join([*filter(None, [self.phase]), *flags, *["matrix"] * bool(self.matrix)])
+        shape = ["matrix"] * bool(self.matrix) + ["tall"] * bool(self.tall) + ["wide"] * bool(self.wide)
+        return "_".join([*filter(None, [self.phase]), *flags, *shape])
+
+    def takes(self, aspect: Aspect) -> bool:
+        """Whether this variant is for such parameters."""
+        return (
+            self.matrix in (None, aspect != Aspect.VECTOR)
+            and self.tall in (None, aspect == Aspect.TALL)
+            and self.wide in (None, aspect == Aspect.WIDE)
+        )
+
+    @cached_property
+    def multiplies(self) -> bool:
+        """Whether a step has products of whole matrices."""
+        return any(multiplies(assign.value) for assign in self.body)
 
     @property
     def ends_step(self) -> bool:
@@ -273,7 +317,12 @@ class Rule:
 
     @property
     def element_states(self) -> tuple[str, ...]:
-        return tuple(state.name for state in self.states if state.extent == Extent.ELEMENT)
+        return tuple(state.name for state in self.states if state.extent == Extent.ELEMENT and state.dims is None)
+
+    @property
+    def matrix_states(self) -> tuple[State, ...]:
+        """The states that are matrices of other dimensions than the parameter, in the compute type."""
+        return tuple(state for state in self.states if state.extent == Extent.ELEMENT and state.dims is not None)
 
     @cached_property
     def small_states(self) -> tuple[State, ...]:
@@ -319,6 +368,8 @@ class Rule:
     @cached_property
     def tiled(self) -> bool:
         """Whether a step goes over matrices, since it knows of rows and columns; or over blocks, which are its rows."""
+        if self.multiplies:
+            return True
         tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK)
         return any(getattr(e, "over", None) in tiles for a in self.body for e in walk(a.value)) or any(
             state.extent in tiles for state in self.states
@@ -345,7 +396,5 @@ def loads(rule: Rule) -> frozenset[str]:
 def kernel_scalars(rule: Rule) -> tuple[Assign, ...]:
     """The scalars that `body` of a lowered rule reads, or a step reports: what a kernel takes, in this order."""
     read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)} | rule.reported
-    if rule.rounding:
-        key = {Count(), *(Scalar(seed, 0) for _, seed in rule.rounding)}
-        read |= {a.target for a in rule.scalars if a.value in key}
-    return tuple(a for a in rule.scalars if a.target in read)
+    key = {Count(), *(Scalar(seed, 0) for _, seed in rule.rounding)} if rule.rounding else ()
+    return tuple(a for a in rule.scalars if a.target in read or a.value in key)

@@ -19,16 +19,19 @@ from .expr import (
     Load,
     Local,
     Ordinal,
+    Product,
     Reduce,
     Scalar,
     extent_of,
+    joint_dims,
     joint_extent,
+    local_of,
     reduced_extent,
     type_of,
     varies_within,
     walk,
 )
-from .primitives import LARGEST_POWER, OPS, REDUCTIONS, Type
+from .primitives import LARGEST_POWER, OPS, PRODUCTS, REDUCTIONS, Type
 from .rule import Rule
 
 __all__ = ["verify"]
@@ -43,9 +46,10 @@ def verify(rule: Rule) -> Rule:
     A fault found here is one of a pass: `check` has reported those of the spec to its author.
     """
     extents = dict.fromkeys(rule.arrays, Extent.ELEMENT) | {s.name: s.extent for s in rule.states}
+    dims = {state.name: state.dims for state in rule.states}
     stores = {PARAMETER, GRADIENT, *(state.name for state in rule.states)}
     sizes = {hyper.name: len(hyper.default) if hyper.vector else 0 for hyper in rule.hypers}
-    defined: dict[str, tuple[Extent, Type]] = {}
+    defined: dict[str, Local] = {}
 
     def expect(condition: bool, fault: str) -> None:
         if not condition:
@@ -64,8 +68,9 @@ def verify(rule: Rule) -> Rule:
             case Load():
                 expect(expr.array in extents, f"no array {expr.array}")
                 expect(expr.extent == extents[expr.array], f"{expr.array} is loaded as another extent than it has")
+                expect(expr.dims == dims.get(expr.array), f"{expr.array} is loaded with other dimensions than it has")
             case Local():
-                expect(defined.get(expr.name) == (expr.extent, expr.type), f"{expr.name} is not what it was defined as")
+                expect(defined.get(expr.name) == expr, f"{expr.name} is not what it was defined as")
             case Call():
                 expect(expr.op in OPS, f"no primitive {expr.op}")
                 for arg in expr.args:
@@ -73,6 +78,12 @@ def verify(rule: Rule) -> Rule:
                 types = tuple(map(type_of, expr.args))
                 expect(types == OPS[expr.op].takes, f"{expr.op} of wrong types or number of arguments")
                 expect(expr.op != "powi" or expr.args[1] in _POWERS, "powi with an exponent that is no literal")
+                expect(joint_dims(expr.args) is not None, f"{expr.op} of matrices that do not fit")
+            case Product():
+                for arg in expr.args:
+                    verify_expr(arg)
+                expect(PRODUCTS.get(expr.op) == len(expr.args), f"no product {expr.op} of {len(expr.args)}")
+                expect(all(type_of(arg) is Type.REAL for arg in expr.args), f"{expr.op} of conditions")
             case Draw():
                 for arg in expr.key:
                     verify_expr(arg)
@@ -92,8 +103,8 @@ def verify(rule: Rule) -> Rule:
     expect(len(set(names)) == len(names), "two parts of one name")
     for state in rule.states:
         verify_expr(state.init)
-        may_read: set[Expr] = {Load(PARAMETER)} if state.extent == Extent.ELEMENT else {Ordinal()}
-        leaves = [e for e in walk(state.init) if not isinstance(e, Const | Scalar | Call)]
+        may_read: set[Expr] = {Load(PARAMETER)} if state.name in rule.element_states else {Ordinal()}
+        leaves = [e for e in walk(state.init) if not isinstance(e, Const | Scalar | Call | Product)]
         expect(set(leaves) <= may_read, f"initial value of {state.name} is not constant")
         expect(state.extent >= Extent.GROUP, f"{state.name} has no extent of a state")
     for block in (rule.scalars, rule.body):
@@ -109,12 +120,12 @@ def verify(rule: Rule) -> Rule:
             if block is rule.scalars:
                 scalar = extent <= Extent.STEP and assign.target not in stores
                 expect(scalar, f"scalar {assign.target} is no scalar")
-            defined[assign.target] = (extent, type_of(assign.value))
+            defined[assign.target] = local_of(assign.target, assign.value)
     for report in rule.reports:
-        extent, kind = defined.get(report.value, (Extent.ELEMENT, Type.REAL))
-        expect(extent <= report.extent < Extent.ELEMENT and kind is Type.REAL, f"{report.name} reports no small number")
-    condition = (Extent.GROUP, Type.BOOL)
-    known = not rule.accept or defined.get(rule.accept) == condition
+        value = defined.get(report.value, Load(PARAMETER))
+        small = extent_of(value) <= report.extent < Extent.ELEMENT and type_of(value) is Type.REAL
+        expect(small, f"{report.name} reports no small number")
+    known = not rule.accept or defined.get(rule.accept) == Local(rule.accept, Extent.GROUP, Type.BOOL)
     expect(known, "whether a step counts is no condition of the group")
     kept = {GRADIENT} | {
         state.name for state in rule.states if rule.phases or {Load(PARAMETER), Ordinal()} & set(walk(state.init))

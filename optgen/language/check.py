@@ -20,9 +20,9 @@ from ..errors import SpecError, SpecWarning
 from ..ir import draws
 from ..ir.compose import close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Expr, Extent, Matrices, type_of
+from ..ir.expr import Expr, Extent, Load, Matrices, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Family, Flag, Hyper, Input, Interval, Part, Rule
+from ..ir.rule import Dimension, Family, Flag, Hyper, Input, Interval, Part, Rule
 from ..ir.verify import verify
 from .agreement import disagreements
 from .demand import Demand
@@ -32,8 +32,8 @@ from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .phases import check_phases, states_of_phases
 from .spec_names import SpecNames
 from .syntax import FlagAst, HyperAst, Item, Name, SpecAst
-from .terms import is_of_tiles, mentions_matrix, mentions_tiles, reduced_over, subterms
-from .vocabulary import MATRIX
+from .terms import aspects_in, is_of_tiles, mentions_matrix, mentions_tiles, reduced_over, subterms
+from .vocabulary import MATRIX, TALL, WIDE
 
 __all__ = ["check", "check_open"]
 
@@ -99,8 +99,16 @@ class _Checker(SpecNames):
         terms += [when for when in conditions if when is not None]
         terms += [spec.block] if spec.block is not None else []
         self.by_matrix = any(map(mentions_matrix, terms))
+        self.aspects = aspects_in(terms, self.given)
+        sides = {side for state in spec.states for side in state.dims or ()} | {size.most for size in spec.sizes}
+        if sides & {"short", "long"} and not self.aspects:
+            self.aspects = frozenset({TALL})
         extents = (state.extent for state in spec.states)
-        self.tiled = any(mentions_tiles(term, self.given) for term in terms) or any(map(is_of_tiles, extents))
+        self.tiled = (
+            any(mentions_tiles(term, self.given) for term in terms)
+            or any(map(is_of_tiles, extents))
+            or bool(sides - {""})
+        )
         if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
             message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
             self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
@@ -183,8 +191,11 @@ class _Checker(SpecNames):
             elif not self.allows(flag, self.defaults) and None not in self.conditions.values():
                 message = f"{flag.name!r} is set by default, and what it requires is not: {flag.requires_text}"
                 self.fault(flag.requires.span, message, "let the defaults agree with each other")
-        shapes = (True, False) if self.by_matrix else (self.tiled,)
-        return [{**choice, MATRIX: shape} for shape in shapes for choice in found]
+        none = dict.fromkeys(self.aspects, False)
+        matrices = [{MATRIX: True, **none}, *({MATRIX: True, **none, name: True} for name in sorted(self.aspects))]
+        shapes = matrices if self.by_matrix or self.tiled else []
+        shapes += [{MATRIX: False, **none}] if self.by_matrix or not self.tiled else []
+        return [{**choice, **shape} for shape in shapes for choice in found]
 
     def allows(self, flag: FlagAst, choice: Mapping[str, bool]) -> bool:
         """Whether the requirement of a flag holds, if the flag is set. True too after a fault in the requirement."""
@@ -232,10 +243,11 @@ class _Checker(SpecNames):
         states = tuple(filter(None, map(variant.state, spec.states)))
         states += (draws.STREAM,) if self.draws else ()
         states += tuple(states_of_phases(self.whens)) if self.phased else ()
-        variant.active = {state.name: state.extent for state in states}
+        variant.active = {state.name: Load(state.name, state.extent, state.dims) for state in states}
         variant.begun = True
         for formula in phase.formulas:
             variant.assign(formula)
+        variant.check_symmetric(states)
         last = phase is spec.phases[-1]
         reports = tuple(filter(None, map(variant.report, spec.reports))) if last else ()
         after = Evaluation(self, choice, active=variant.active, begun=True)
@@ -265,6 +277,10 @@ class _Checker(SpecNames):
             reports=reports,
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
             block=block,
+            tall=choice[TALL] if choice[MATRIX] and TALL in self.aspects else None,
+            wide=choice[WIDE] if choice[MATRIX] and WIDE in self.aspects else None,
+            dimensions=tuple(Dimension(each.name, each.name, variant.side(each.most)) for each in spec.sizes),
+            turns=tuple(sorted(spec.fixed)),
             phase=phase.name,
             phases=tuple(each.name for each in spec.phases) if self.phased else (),
             when=self.whens[spec.phases.index(phase)],

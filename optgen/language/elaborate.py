@@ -11,15 +11,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ..ir.compose import ACCEPT, DELTA, GIVEN_GRADIENT, PROCEED
-from ..ir.expr import PARAMETER, Call, Const, Expr, Extent, Load, Local, Scalar, extent_of, type_of, walk
+from ..ir.expr import (
+    PARAMETER,
+    Call,
+    Const,
+    Expr,
+    Extent,
+    Load,
+    Local,
+    Product,
+    Scalar,
+    dims_of,
+    extent_of,
+    local_of,
+    type_of,
+    walk,
+)
+from ..ir.extents import IDENTITY, Dims, default_dims, join_dims
 from ..ir.primitives import Type
+from ..ir.properties import Properties
 from ..ir.rule import Assign, Hyper, Part, Report, State
 from ..names import is_name, numbered
 from .expressions import Expressions
 from .phases import assignments
+from .products import sized
 from .syntax import FormulaAst, Name, ReportAst, StateAst
 from .terms import subterms
-from .vocabulary import CALLABLE, COMPARE, INITIAL, MATRIX, NO_OUTPUT, OF_BLOCKS, OUTPUTS, RENAME, SIZE_OF_BLOCK
+from .vocabulary import (
+    CALLABLE,
+    COMPARE,
+    INITIAL,
+    MATRIX,
+    NO_OUTPUT,
+    OF_BLOCKS,
+    OF_MATRICES,
+    OUTPUTS,
+    RENAME,
+    SIZE_OF_BLOCK,
+)
 
 __all__ = ["Variant"]
 
@@ -35,27 +64,46 @@ class Variant(Expressions):
         if ast.when is not None and self.decide(ast.when) is False:
             return None
         extent = Extent[ast.extent.upper()]
-        self.see_as(extent, ast.extent_span)
+        dims = self.dims(ast)
+        self.see_as(extent if dims is None else Extent.MATRIX, ast.extent_span)
         init = self.expr(ast.init)
+        if init is not None and dims_of(init) == IDENTITY:
+            init = self.unit(ast, init, dims)
         if init is None:
             return State(
-                ast.name, Const(0.0), ast.doc, extent
+                ast.name, Const(0.0), ast.doc, extent, dims=dims
             )  # the fault is recorded; formulas may still use the state
-        leaves = {e for e in walk(init) if not isinstance(e, Const | Scalar | Call)}
+        leaves = {e for e in walk(init) if not isinstance(e, Const | Scalar | Call | Product)}
         if type_of(init) is not Type.REAL or not leaves <= {Load(PARAMETER)}:
             self.fault(ast.init.span, *INITIAL)
-        elif leaves and extent < Extent.ELEMENT:
+        elif leaves and (extent < Extent.ELEMENT or dims is not None):
             message = _wrong_extent(ast.name, extent, Extent.ELEMENT)
             self.fault(ast.init.span, message, "only a state with a value for each element may start as p")
-        if Extent.MATRIX <= extent < Extent.ELEMENT and not self.choice[MATRIX]:
-            message = f"{ast.name!r} has {extent.words}, and there is none where the parameter is no matrix"
+        if (Extent.MATRIX <= extent < Extent.ELEMENT or dims is not None) and not self.choice[MATRIX]:
+            words = extent.words if dims is None else f"a matrix of {dims.words}"
+            message = f"{ast.name!r} has {words}, and there is none where the parameter is no matrix"
             self.fault(ast.extent_span, message, 'add: when = "matrix"')
         if ast.always and extent != Extent.GROUP:
             message = f"{_wrong_extent(ast.name, Extent.GROUP, extent)}, of what changes in steps that do not count"
             self.fault(ast.extent_span, message, 'write: extent = "group", always = true')
         if leaves:
             self.scope.remembered.add(ast.name)
-        return State(ast.name, init, ast.doc, extent, ast.always)
+        return State(ast.name, init, ast.doc, extent, ast.always, dims)
+
+    def dims(self, ast: StateAst) -> Dims | None:
+        """The dimensions of a state that is a matrix other than the parameter."""
+        if ast.dims is None:
+            return None
+        found = Dims(*map(self.side, ast.dims))
+        return None if found == default_dims(Extent.ELEMENT) else found
+
+    def unit(self, ast: StateAst, init: Expr, dims: Dims | None) -> Expr | None:
+        """An initial value that is made of the identity, in the size of its state."""
+        if dims is not None and dims.square:
+            return sized(init, dims)
+        words = "row by column" if dims is None else dims.words
+        self.fault(ast.init.span, f"{ast.name!r} starts as an identity, and is {words}", 'write: extent = "row, row"')
+        return None
 
     def block(self, hypers: Sequence[Hyper]) -> Expr | None:
         """How many elements a block has; None where there are no blocks."""
@@ -169,7 +217,7 @@ class Variant(Expressions):
         elif not is_name(target):
             hint = "a letter, then letters, digits and underscores, in ASCII or Greek"
             self.fault(formula.span, f"{target!r} cannot be a name", hint)
-        elif target in CALLABLE:
+        elif target in (*CALLABLE, *OF_MATRICES):
             self.fault(formula.span, f"{target!r} shadows the function {target}()", RENAME)
         elif keyword.iskeyword(target):
             self.fault(formula.span, f"{target!r} is a keyword of Python, no name for a value", RENAME)
@@ -179,7 +227,8 @@ class Variant(Expressions):
         """Record a fault if a value does not fit its target. Return whether there is one."""
         target, span = formula.target, formula.value.span
         extent, number = extent_of(value), type_of(value) is Type.REAL
-        own = self.active.get(target, Extent.ELEMENT)
+        stored = self.active.get(target, Load(target))
+        own, dims = stored.extent, join_dims(dims_of(value), dims_of(stored))
         before = len(self.scope.faults)
         if target in (PROCEED, ACCEPT) and number:
             self.fault(span, f"{target!r}: expected a condition, got a number", COMPARE)
@@ -198,6 +247,16 @@ class Variant(Expressions):
             got = type_of(value).value
             message = f"{formula.spelled!r}: expected {self.locals[formula.before].type.value} in every turn, got {got}"
             self.fault(span, message, "give the second value its own name")
+        elif formula.before in self.locals and join_dims(dims_of(self.locals[formula.before]), dims_of(value)) is None:
+            begun, ended = dims_of(self.locals[formula.before]).words, dims_of(value).words
+            message = f"{formula.spelled!r} is {begun} where a turn of the loop begins, and {ended} where it ends"
+            self.fault(span, message, "give the second value its own name")
+        elif dims_of(value) == IDENTITY:
+            message = f"{formula.spelled or target!r}: an identity takes its size from what it is added to"
+            self.fault(span, message, "for example: g @ g.T + eps*I")
+        elif (target in self.active or target in (DELTA, PARAMETER)) and extent == own and dims != dims_of(stored):
+            message = f"{target!r}: expected {dims_of(stored).words}, got {dims_of(value).words}"
+            self.fault(span, message, "a transposed matrix is A.T, a product A @ B")
         elif not extent <= own:
             over = "" if own == Extent.TENSOR else f", {own.name.lower()}"
             reduced = ", ".join(f"{name}(x{over})" for name in ("sum", "mean", "norm"))
@@ -206,8 +265,19 @@ class Variant(Expressions):
         return len(self.scope.faults) > before
 
     def define(self, target: str, value: Expr) -> None:
+        if self.is_half(value):
+            value = value if _is_rounded(value) else Call("bfloat16", (value,))
+            self.halves.add(target)
         self.body.append(Assign(target, value))
-        self.locals[target] = Local(target, extent_of(value), type_of(value))
+        self.locals[target] = local_of(target, value)
+
+    def check_symmetric(self, states: Sequence[State]) -> None:
+        """Check that what functions of symmetric matrices are given is known to be symmetric."""
+        known = Properties(self.body, states)
+        for value, name, span in self.symmetric:
+            if not known.symmetric(value):
+                message = f"{name}() is of symmetric matrices, and this is not known to be one"
+                self.fault(span, message, "known are A @ A.T, I, sums, multiples and powers of symmetric ones")
 
     def finish(self) -> None:
         """Check that there is an output; say which phase comes next."""
@@ -219,6 +289,11 @@ class Variant(Expressions):
             self.fault(phase.formulas_span, *NO_OUTPUT[spec.part if not self.scope.phased or self.moves else Part.RULE])
         if self.scope.phased:
             self.body += assignments(self.scope.whens, spec.phases.index(phase))
+
+
+def _is_rounded(expr: Expr) -> bool:
+    """Whether a value made of numbers of bfloat16 is one without being rounded."""
+    return isinstance(expr, Local) or (isinstance(expr, Call | Product) and expr.op in ("bfloat16", "transpose"))
 
 
 def _wrong_extent(name: str, expected: Extent, got: Extent, least: str = "") -> str:

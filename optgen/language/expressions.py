@@ -18,13 +18,16 @@ from ..ir.expr import (
     Reduce,
     Scalar,
     Shape,
+    dims_of,
+    joint_dims,
     joint_extent,
     type_of,
     varies_within,
 )
-from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, REDUCTIONS, Type
+from ..ir.extents import IDENTITY, Dims, default_dims
+from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, PRODUCTS, REDUCTIONS, Type
 from ..names import close_matches
-from .resolve import Resolver
+from .products import Products, sized
 from .syntax import Broken, Choice, Gathered, Indexed, Invoke, Item, Name, Number, Operation, Term
 from .terms import decided, leaves
 from .vocabulary import (
@@ -32,6 +35,7 @@ from .vocabulary import (
     COMPARE,
     MATRIX,
     NOT_YET,
+    OF_MATRICES,
     OVER,
     OVER_WORDS,
     SAID_AS,
@@ -47,7 +51,7 @@ __all__ = ["Expressions"]
 MOST_DIMENSIONS = 64
 
 
-class Expressions(Resolver):
+class Expressions(Products):
     """The expressions of one choice of flags. A method that finds a fault returns None."""
 
     def expr(self, term: Term) -> Expr | None:
@@ -114,6 +118,8 @@ class Expressions(Resolver):
 
     def operation(self, term: Operation) -> Expr | None:
         args = [self.expr(arg) for arg in term.args]
+        if term.op in PRODUCTS:
+            return self.product(term.op, term, args)
         exponent = term.args[-1]
         whole = isinstance(exponent, Number) and exponent.whole and 2 <= exponent.value <= LARGEST_POWER
         return self.call("powi" if term.op == "pow" and whole else term.op, term, args)
@@ -129,15 +135,17 @@ class Expressions(Resolver):
         if name in DRAWS:
             return self.draw(term)
         args = [self.expr(arg) for arg in term.args]
-        if name not in (*FUNCTIONS, *WRITTEN_OUT):
+        if name not in (*FUNCTIONS, *WRITTEN_OUT, *OF_MATRICES):
             self.unknown_function(term)
             return None
-        takes = len(OPS[name].takes) if name in FUNCTIONS else WRITTEN_OUT[name]
+        takes = len(OPS[name].takes) if name in FUNCTIONS else {**PRODUCTS, **WRITTEN_OUT}[name]
         if len(args) != takes:
             arguments = "1 argument" if takes == 1 else f"{takes} arguments"
             hint = f"write {SAID_AS[name]}" if name in SAID_AS else None
             self.fault(term.span, f"{name}(): expected {arguments}, got {len(args)}", hint)
             return None
+        if name in OF_MATRICES:
+            return self.product(name, term, args)
         return self.length(term) if name == "length" else self.call(name, term, args)
 
     def length(self, term: Invoke) -> Expr | None:
@@ -152,12 +160,18 @@ class Expressions(Resolver):
         return None
 
     def draw(self, term: Invoke) -> Expr | None:
-        """Elaborate a random number, `normal()`."""
+        """Elaborate a random number, `normal()`, or those of a matrix, `normal(row, row)`."""
         name = term.function
-        if term.args:
-            hint = f"write {name}(), which is {DRAWS[name]}, for each element"
-            self.fault(term.span, f"{name}(): expected no arguments, got {len(term.args)}", hint)
+        dims = self.sides(term.args) if term.args else default_dims(Extent.ELEMENT)
+        if dims is None:
+            hint = f"write {name}(), which is {DRAWS[name]}, for each element; of another matrix, {name}(row, row)"
+            self.fault(term.span, f"{name}(): expected no arguments, or two dimensions; got {len(term.args)}", hint)
             return None
+        if term.args and not self.choice[MATRIX]:
+            message = f"{name}() of rows and columns, where the parameter is no matrix"
+            self.fault(term.span, message, "choose with the given flag: a if matrix else b")
+            return None
+        self.see_as(Extent.MATRIX if term.args else Extent.CONSTANT, term.span)
         if not self.begun:
             message = f"{name}(): there are no random numbers before the first step"
             self.fault(term.span, message, f"write: m = {name}() if t == 1 else m")
@@ -168,7 +182,7 @@ class Expressions(Resolver):
             )
             return None
         key = (Scalar(SEED, 0), Count(), Load(STREAM, Extent.TENSOR))
-        return Draw(name, self.scope.draws[term.span], key)
+        return Draw(name, self.scope.draws[term.span], key, None if dims == default_dims(Extent.ELEMENT) else dims)
 
     def unknown_function(self, term: Invoke) -> None:
         """Record the fault of a call of what is no function."""
@@ -194,7 +208,19 @@ class Expressions(Resolver):
         if found and op == "div" and args[1] == Const(0.0):
             self.fault(term.span, "a division by zero", "write the condition that you mean: a/x if x > 0 else b")
             return None
-        return Call(op, tuple(arg for arg in args if arg is not None)) if found else None
+        return self.element_by_element(op, term, [arg for arg in args if arg is not None]) if found else None
+
+    def element_by_element(self, op: str, term: Operation | Invoke, args: list[Expr]) -> Expr | None:
+        """A primitive of values whose dimensions fit."""
+        dims = joint_dims(args)
+        if dims is None:
+            words = dict.fromkeys(dims_of(arg).words for arg in args if dims_of(arg) != Dims("", ""))
+            message = f"{' and '.join(words)} cannot be combined element by element"
+            self.fault(term.span, message, "a product of matrices is written A @ B, a transposed one A.T")
+            return None
+        if dims != IDENTITY and any(dims_of(arg) == IDENTITY for arg in args):
+            args = [sized(arg, dims) for arg in args]
+        return Call(op, tuple(args))
 
     def reduce(self, term: Invoke, given: tuple[Term, ...], named: Extent | None) -> Expr | None:
         """Elaborate a reduction over the `named` extent, or over the parameter if there is none."""
@@ -216,8 +242,16 @@ class Expressions(Resolver):
             return None
         self.see_as(over, term.args[-1].span)
         of = joint_extent(found)
+        if IDENTITY in map(dims_of, found):
+            self.fault(term.span, f"{name}() was given an identity without a size", "for example: trace(g @ g.T)")
+            return None
+        if joint_dims(found) is None:
+            words = " and ".join(dims_of(arg).words for arg in found)
+            self.fault(term.span, f"{name}() was given values of {words}, which do not fit", "a transposed one is A.T")
+            return None
         if varies_within(of, over):
-            return Reduce(name, tuple(found), over)
+            value = Reduce(name, tuple(found), over)
+            return Call("bfloat16", (value,)) if all(map(self.is_half, found)) else value
         words = f"{name}() over {OVER_WORDS[over]} was given {of.words}"
         wider = [extent.name.lower() for extent in OVER.values() if extent < over and varies_within(of, extent)]
         written = f"{name}({', '.join('xy'[: len(found)])}, {wider[-1]})" if wider else ""

@@ -208,6 +208,8 @@ class _Formula:
                 return Operation(self.span(node), _BINARY[type(operator)], (self.term(left), self.term(right)))
             case ast.BinOp():
                 return self.wrong_operator(node)
+            case ast.Attribute(value=value, attr="T"):
+                return Operation(self.span(node), "transpose", (self.term(value),))
             case ast.BoolOp(op=connective, values=values):
                 connected: Term = self.term(values[0])
                 for value in values[1:]:
@@ -320,7 +322,7 @@ GATHERING = ("sum", "mean", "max", "min")
 
 _BINARY: dict[type[ast.operator], str] = {
     ast.Add: "add", ast.Sub: "sub", ast.Mult: "mul", ast.Div: "div", ast.Pow: "pow",
-    ast.Mod: "mod", ast.FloorDiv: "floordiv",
+    ast.Mod: "mod", ast.FloorDiv: "floordiv", ast.MatMult: "matmul",
 }  # fmt: skip
 _COMPARISONS: dict[type[ast.cmpop], str] = {
     ast.Lt: "lt", ast.LtE: "le", ast.Gt: "gt", ast.GtE: "ge", ast.Eq: "eq", ast.NotEq: "ne",

@@ -81,6 +81,11 @@ class _Writer:
     def __init__(self, spec: SpecAst, statements: Sequence[FormulaAst | LoopAst]) -> None:
         self.spec = spec
         self.lists = {h.name: len(h.default or ()) for h in spec.hypers if h.vector}
+        self.wholes = {  # hyperparameters that are whole numbers, however they are set
+            h.name: int(h.default[0])
+            for h in spec.hypers
+            if h.default and not h.vector and h.default[0].is_integer() and "whole" in h.ranges[0][0]
+        }
         self.counts = {state.name: self.count(state) for state in spec.states if state.each}
         formulas = list(_formulas(statements))
         self.indexed = {formula.target for formula in formulas if formula.index is not None}
@@ -182,7 +187,7 @@ class _Writer:
             case Invoke(span=span, function="range", args=args) if 1 <= len(args) <= 3:
                 ends = [end for arg in args if (end := self.whole(arg, turn)) is not None]
                 if len(ends) < len(args):
-                    hint = "values of hyperparameters may change while training: for b in beta"
+                    hint = 'range(3), or range(steps) with steps = { default = 5, range = "[1, 99], whole" }'
                     self.fault(span, "expected range() of whole numbers that the spec states", hint)
                     return []
                 found = range(*ends) if ends[2:] != [0] else range(0)
@@ -204,6 +209,9 @@ class _Writer:
         match term:
             case Number(value=value, whole=True):
                 return int(value)
+            case Name(name=name) if name in self.wholes:
+                self.spec.fixed.add(name)
+                return self.spec.lengths.get(name, self.wholes[name])
             case Name(name=name) if isinstance(turn.get(name), Number):
                 return self.whole(turn[name], turn)
             case Invoke(function="len", args=(Name(name=name),)) if name in self.lists or name in self.counts:

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Matrices
 from ..ir.rule import Family, Lengths, Part
-from ..names import canonical
+from ..names import canonical, close_matches
 from .document import Document, is_number, real
 from .limits import MOST_PHASES
 from .loops import write_out
@@ -30,10 +30,12 @@ from .syntax import (
     LoopAst,
     PhaseAst,
     ReportAst,
+    SizeAst,
     SpecAst,
     StateAst,
     Term,
 )  # fmt: skip
+from .vocabulary import SIDES
 
 __all__ = ["parse"]
 
@@ -47,13 +49,15 @@ EXTENTS = ("element", "block", "row", "column", "matrix", "tensor", "group")
 EXTENTS_OF_INPUTS = ("element", "step")
 #: The range of a hyperparameter that names none, or one that cannot be read: every number.
 EVERY = "(-inf, inf)"
+#: That of one that says a length.
+LENGTHS = "[1, inf), whole"
 #: Which dimensions of a parameter make matrices.
 MATRICES = tuple(matrices.value for matrices in Matrices)
 
 
 def parse(text: str, file: str, lengths: Lengths = ()) -> SpecAst:
     """Read the spec `text` into its parts. `file` is the name used in messages. `lengths`: how many values some
-    hyperparameters have, instead of those of their defaults.
+    hyperparameters have, and how many turns others say that loops have, instead of their defaults.
 
     Raises `SpecError` at once for an empty or too large file and for malformed TOML. Other faults are collected.
     """
@@ -94,8 +98,8 @@ class _Tables(Document):
 
     def read(self, document: dict[str, Any]) -> None:
         known = (
-            "name", "summary", "reference", "origin", "family", "notes", "part", "hyperparameters", "flags", "inputs",
-            "state", "update", "report", "evaluation",
+            "name", "summary", "reference", "origin", "family", "notes", "part", "hyperparameters", "flags", "sizes",
+            "inputs", "state", "update", "report", "evaluation",
         )  # fmt: skip
         self.refuse_unknown((), document, known)
         spec = self.spec
@@ -111,6 +115,8 @@ class _Tables(Document):
             self.read_hyper(name, path, table)
         for name, path, table in self.entries(document, "flags", "nesterov = { default = false }"):
             self.read_flag(name, path, table)
+        for name, path, table in self.entries(document, "sizes", 'rank = { default = 8, most = "short" }'):
+            self.read_size(name, path, table)
         for name, path, table in self.entries(document, "inputs", 'loss = { extent = "step" }'):
             self.refuse_unknown(path, table, ("extent", "doc"))
             extent = self.choice(path, table, "extent", EXTENTS_OF_INPUTS)
@@ -143,7 +149,7 @@ class _Tables(Document):
             self.fault(default_span, "expected a number as the default, got NaN or one too large for float64")
             default = None
         ranges = self.ranges(path, table)
-        if default and (length := self.spec.lengths.get(name)):
+        if vector and default and (length := self.spec.lengths.get(name)):
             default = (*default, *default[-1:] * length)[:length]
         doc = self.text(path, table, "doc")
         self.spec.hypers.append(HyperAst(name, span, default, default_span, vector, ranges, doc))
@@ -181,6 +187,35 @@ class _Tables(Document):
         doc = self.text(path, table, "doc")
         self.spec.flags.append(FlagAst(name, self.key_span(path), default, requires, text, doc))
 
+    def read_size(self, name: str, path: Path, table: dict[str, Any]) -> None:
+        """A length: a hyperparameter that says it, and what it may not exceed."""
+        self.refuse_unknown(path, table, ("default", "most", "doc"))
+        if isinstance(table.get("default"), list):
+            message = "expected one whole number as the default of a size, got a list"
+            self.fault(self.value_span((*path, "default")), message, f"for example: {name} = {{ default = 8 }}")
+            table = {**table, "default": 1}
+        self.read_hyper(name, path, {**{key: own for key, own in table.items() if key != "most"}, "range": LENGTHS})
+        most = self.choice(path, table, "most", ("", *SIDES))
+        self.spec.sizes.append(SizeAst(name, self.key_span(path), most, self.value_span((*path, "most"))))
+
+    def read_extent(self, path: Path, table: dict[str, Any]) -> tuple[str, tuple[str, str] | None]:
+        """The extent of a state; of a matrix that is not like the parameter, its dimensions too: `row, row`."""
+        given = table.get("extent")
+        sides = [each.strip() for each in given.split(",")] if isinstance(given, str) else []
+        if len(sides) != 2:
+            return self.choice(path, table, "extent", EXTENTS), None
+        sizes = [size.name for size in self.spec.sizes]
+        for side in sides:
+            if side not in (*SIDES, *sizes):
+                close = close_matches(side, [*SIDES, *sizes])
+                hint = (
+                    f"did you mean {close[0]!r}?" if close else f"a length of its own is named in [sizes]: {side} = ..."
+                )
+                message = f"expected two of {', '.join((*SIDES, *sizes))}; got {side!r}"
+                self.fault(self.value_span((*path, "extent")), message, hint)
+                return EXTENTS[0], None
+        return EXTENTS[0], (sides[0], sides[1])
+
     def read_state(self, name: str, path: Path, table: dict[str, Any]) -> None:
         self.refuse_unknown(path, table, ("init", "extent", "when", "each", "always", "doc"))
         span = self.key_span(path)
@@ -190,7 +225,7 @@ class _Tables(Document):
         else:
             init = self.value((*path, "init"), table, "initial value")
         when = self.when(path, table)
-        extent = self.choice(path, table, "extent", EXTENTS)
+        extent, dims = self.read_extent(path, table)
         extent_span = self.value_span((*path, "extent")) if "extent" in table else span
         doc, each, each_span = self.text(path, table, "doc"), table.get("each", 0), self.value_span((*path, "each"))
         if ("each" in table and not (isinstance(each, str) or (isinstance(each, int) and each > 0))) or each is True:
@@ -204,7 +239,7 @@ class _Tables(Document):
             place, got = self.value_span((*path, "always")), kind(always)
             self.fault(place, f"'always': expected true or false, got {got}", "true: it changes in every step")
         self.spec.states.append(
-            StateAst(name, span, init, when, extent, extent_span, doc, each, each_span, always is True)
+            StateAst(name, span, init, when, extent, extent_span, doc, each, each_span, always is True, dims)
         )
 
     def read_report(self, name: str, path: Path, table: dict[str, Any]) -> None:

@@ -36,11 +36,6 @@ _BITS = "formulas are about real numbers"
 #: For each operator that is refused: its symbol, what is wrong, and what to do.
 WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
     ast.BitXor: ("^", "is not a power here", "write `**`"),
-    ast.MatMult: (
-        "@",
-        "has no meaning in a formula",
-        "formulas work element by element: write `*`; products of matrices cannot be said yet",
-    ),
     ast.BitAnd: ("&", "has no meaning in a formula", "write `and` for conditions"),
     ast.BitOr: ("|", "has no meaning in a formula", "write `or` for conditions, `abs(x)` for an absolute value"),
     ast.LShift: ("<<", "has no meaning in a formula", _BITS),
@@ -48,7 +43,10 @@ WRONG_OPERATORS: dict[type[ast.operator], tuple[str, str, str]] = {
 }
 LAMBDA = "for a value write lam, or λ"
 WRONG_EXPRESSIONS: dict[type[ast.expr], tuple[str, str | None]] = {
-    ast.Attribute: ("an attribute (a dot)", "functions and names are written plainly: sqrt(v), not np.sqrt(v)"),
+    ast.Attribute: (
+        "an attribute (a dot)",
+        "functions and names are written plainly: sqrt(v), not np.sqrt(v); a transposed matrix is A.T",
+    ),
     ast.Lambda: ("a lambda", LAMBDA),
     ast.NamedExpr: ("`:=`", "give the part a formula of its own, on the line before"),
     ast.ListComp: ("a comprehension", None),

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from ..errors import Diagnostic, Span
 from ..ir.compose import DELTA
 from ..ir.draws import DRAWS
-from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Scalar, Shape
+from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Product, Scalar, Shape
+from ..ir.extents import IDENTITY
 from ..ir.rule import PHASE
 from ..names import close_matches
 from .syntax import Invoke, Item, Name, PhaseAst, SpecAst, Term
@@ -29,6 +30,9 @@ from .vocabulary import (
     MATRIX,
     MOST_SUGGESTIONS,
     OVER,
+    TALL,
+    UNIT,
+    WIDE,
 )
 
 __all__ = ["Resolver", "Scope"]
@@ -66,6 +70,7 @@ class Scope:
         self.given |= GIVEN_TO_DRAWS if self.draws else {}
         self.given |= {PHASE: GIVEN_TO_PHASES[PHASE]} if self.phased else {}
         self.given |= GIVEN_TO_PHASES if spec.phases[0].when is not None else {}
+        self.aspects = frozenset[str]()  # which of the given flags `tall` and `wide` it knows
         self.by_matrix = False  # whether matrices have a variant of their own
         self.whens: Sequence[Expr | None] = [None]  # the condition of each phase, None for one that every step has
 
@@ -82,7 +87,7 @@ class Resolver:
 
     scope: Scope
     choice: Mapping[str, bool]
-    active: dict[str, Extent] = field(default_factory=dict)  # the states of this variant
+    active: dict[str, Load] = field(default_factory=dict)  # the states of this variant
     locals: dict[str, Local] = field(default_factory=dict)
     failed: set[str] = field(default_factory=set)
     read: set[str] = field(default_factory=set)
@@ -112,7 +117,7 @@ class Resolver:
             return self.locals[name]
         if name in self.active:
             self.use(name)
-            return Load(name, self.active[name])
+            return self.active[name]
         if name in (PARAMETER, GRADIENT) or (name in GIVEN_TO_PARTS and self.scope.spec.part):
             return Load(name)
         if name == "t":
@@ -120,6 +125,12 @@ class Resolver:
         if name in self.scope.inputs and self.begun:
             self.use(name)
             return Load(name) if self.scope.inputs[name] == Extent.ELEMENT else Given(name)
+        if name == UNIT and name in self.scope.given:
+            if not self.choice[MATRIX]:
+                message = "there is no identity matrix where the parameter is no matrix"
+                self.fault(term.span, message, "choose with the given flag: a if matrix else b")
+                return None
+            return Product("identity", (), IDENTITY)
         if name == "ndim" and name in self.scope.given:
             return Shape()
         if (count := COUNTS.get(name)) and name in self.scope.given:
@@ -241,5 +252,8 @@ class Resolver:
 
     def chosen(self) -> str:
         """The flags of this variant in words."""
-        names = [name for name in self.choice if name != MATRIX or self.scope.by_matrix]
+        shapes = {MATRIX} if self.scope.by_matrix else set()
+        names = [
+            name for name in self.choice if name not in (MATRIX, TALL, WIDE) or name in shapes | self.scope.aspects
+        ]
         return " and ".join(name if self.choice[name] else f"not {name}" for name in names)

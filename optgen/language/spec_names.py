@@ -95,7 +95,8 @@ class SpecNames(Scope):
         spec = self.spec
         if spec.faults and not spec.formulas:
             return  # otherwise every name would be reported
-        self.used |= spec.unused | spec.unassigned
+        self.used |= spec.unused | spec.unassigned | spec.fixed
+        self.used |= {side for state in spec.states for side in state.dims or ()}
         self.used |= names_in(subterms(spec.block)) if spec.block is not None else frozenset()
         self.written |= spec.unassigned
         for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags), ("input", spec.inputs)):

@@ -24,7 +24,8 @@ from ..frozen import frozen
 
 __all__ = [
     "Broken", "Choice", "FlagAst", "FormulaAst", "Gathered", "HyperAst", "Indexed", "InputAst", "Invoke", "Item",
-    "LoopAst", "Name", "Number", "Operation", "PhaseAst", "ReportAst", "SpecAst", "StateAst", "Term",
+    "LoopAst", "Name", "Number", "Operation", "PhaseAst", "ReportAst", "SizeAst", "SpecAst", "StateAst",
+    "Term",
 ]  # fmt: skip
 
 
@@ -148,6 +149,7 @@ class StateAst:
     each: int | str  # how many there are: a number, or one for each value of a hyperparameter; 0 for a single one
     each_span: Span
     always: bool  # whether it changes in steps that do not count too
+    dims: tuple[str, str] | None = None  # of a matrix that is not like the parameter
 
 
 @frozen
@@ -156,6 +158,16 @@ class InputAst:
     span: Span
     extent: str
     doc: str
+
+
+@frozen
+class SizeAst:
+    """A length that a rule names. A hyperparameter of that name says it."""
+
+    name: str
+    span: Span
+    most: str  # a side of the parameter that it may not exceed
+    most_span: Span
 
 
 @frozen
@@ -223,14 +235,17 @@ class SpecAst:
     block: Term | None = None  # how many elements a block has
     hypers: list[HyperAst] = field(default_factory=list)
     flags: list[FlagAst] = field(default_factory=list)
+    sizes: list[SizeAst] = field(default_factory=list)
     states: list[StateAst] = field(default_factory=list)
     inputs: list[InputAst] = field(default_factory=list)
     reports: list[ReportAst] = field(default_factory=list)
     phases: list[PhaseAst] = field(default_factory=lambda: [_NO_PHASE])
     evaluation: list[FormulaAst] = field(default_factory=list)
     evaluation_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
-    lengths: Mapping[str, int] = field(default_factory=dict)  # how many values hyperparameters have, if not as written
+    #: How many values hyperparameters have, and how many turns others say that loops have, if not as written.
+    lengths: Mapping[str, int] = field(default_factory=dict)
     looped: set[str] = field(default_factory=set)  # the hyperparameters that loops go over
+    fixed: set[str] = field(default_factory=set)  # those that say how many turns a loop has
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
     unassigned: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)

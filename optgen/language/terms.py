@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from ..ir.draws import DRAWS
 from ..ir.expr import COUNTS, Extent
 from .syntax import Choice, Invoke, Item, Name, Operation, Term
-from .vocabulary import MATRIX, OVER
+from .vocabulary import MATRIX, OF_MATRICES, OVER, TALL, UNIT, WIDE
 
 __all__ = [
-    "chosen_subterms", "decided", "is_of_tiles", "leaves", "mentions_matrix", "mentions_tiles", "names_in",
-    "reduced_over", "subterms",
+    "aspects_in", "chosen_subterms", "decided", "is_of_tiles", "leaves", "mentions_matrix", "mentions_tiles",
+    "names_in", "reduced_over", "subterms",
 ]  # fmt: skip
 
 
@@ -99,5 +100,21 @@ def mentions_tiles(term: Term, given: Collection[str]) -> bool:
     """Whether something is reduced over matrices, rows or columns, or these are counted by a `given` name."""
     if any(is_of_tiles(extent.name) for extent in reduced_over(term)):
         return True
-    counts = {name for name, count in COUNTS.items() if name in given and count.over > Extent.TENSOR}
-    return not counts.isdisjoint(names_in(subterms(term)))
+    if any(_is_product(part) for part in subterms(term)):
+        return True
+    known = {name for name, count in COUNTS.items() if count.over > Extent.TENSOR} | {UNIT, TALL, WIDE}
+    return not (known & set(given)).isdisjoint(names_in(subterms(term)))
+
+
+def _is_product(term: Term) -> bool:
+    match term:
+        case Operation(op=op):
+            return op in ("matmul", "transpose")
+        case Invoke(function=name):
+            return name in OF_MATRICES or (name in DRAWS and bool(term.args))
+    return False
+
+
+def aspects_in(terms: Iterable[Term], given: Collection[str]) -> frozenset[str]:
+    """Which of the `given` flags `tall` and `wide` these terms mention."""
+    return names_in(part for term in terms for part in subterms(term)) & {TALL, WIDE} & set(given)

@@ -14,7 +14,7 @@ from ..ir.expr import (
     PARAMETER,
     Extent,
 )
-from ..ir.primitives import FUNCTIONS, REDUCTIONS
+from ..ir.primitives import FUNCTIONS, PRODUCTS, REDUCTIONS
 from ..ir.rule import FIRST_PHASE, PHASE, Part
 
 __all__ = [
@@ -32,27 +32,40 @@ __all__ = [
     "NOT_YET",
     "NO_OUTPUT",
     "OF_BLOCKS",
+    "OF_MATRICES",
     "OUTPUTS",
     "OVER",
     "OVER_WORDS",
     "RENAME",
     "SAID_AS",
     "SEED",
+    "SIDES",
     "SIZE_OF_BLOCK",
     "STREAM",
     "SUM_AS_PRODUCT",
+    "TALL",
+    "UNIT",
+    "WIDE",
     "WRITTEN_OUT",
 ]
 
 
 #: The flag that every spec has: whether the parameter has two dimensions or more.
 MATRIX = "matrix"
+#: The flags that a spec may ask for too: whether a matrix has more rows than columns, or fewer.
+TALL, WIDE = "tall", "wide"
+#: The identity, of the size that it needs where it stands.
+UNIT = "I"
+#: The dimensions of a parameter, by what they are in any matrix.
+SIDES = ("row", "column", "short", "long")
 #: The words that tell a reduction over what it goes.
 OVER = {extent.name.lower(): extent for extent in Extent if Extent.GROUP <= extent < Extent.ELEMENT}
 GIVEN = {
     PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
     "size": "the number of elements",
-    "ndim": "the number of dimensions", "rows": "the number of rows", "columns": "the number of columns",
+    UNIT: "the identity matrix", TALL: "whether there are more rows than columns",
+    WIDE: "whether there are more columns than rows", "ndim": "the number of dimensions",
+    "rows": "the number of rows", "columns": "the number of columns",
     **dict.fromkeys(OVER, "an extent"),
 }  # fmt: skip
 #: How a sum of equal values is written as a product.
@@ -79,12 +92,14 @@ NO_OUTPUT: dict[str, tuple[str, str]] = {
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}
 #: Given to specs with several phases.
 GIVEN_TO_PHASES = {PHASE: "which phase comes next", FIRST_PHASE: "which phase the next step begins with"}
+#: The functions of whole matrices, which are called by name.
+OF_MATRICES = tuple(name for name in PRODUCTS if name not in ("matmul", "transpose", "identity"))
 CALLABLE = (*FUNCTIONS, *(name for name in REDUCTIONS if name not in FUNCTIONS))
 #: What people ask for, by the names that other libraries have for it.
 NOT_YET = {
     name: what
     for what, names in (
-        ("products and decompositions of matrices", "matmul transpose svd qr inv det trace eigh cholesky"),
+        ("decompositions of this kind", "svd det cholesky solve"),
         ("what depends on the place of an element", "sort argsort argmax argmin median quantile topk cumsum roll"),
         ("a function of this kind", "tan asin acos atan sinh cosh softmax round ceil"),
         ("another look at the loss", "loss value gradient grad hessian"),
@@ -97,7 +112,7 @@ WRITTEN_OUT = {"clip": 3, "length": 1}
 SEED, STREAM = draws.SEED.name, draws.STREAM.name
 GIVEN_TO_DRAWS = {SEED: draws.SEED.doc, STREAM: draws.STREAM.doc}
 #: Given names that a spec may use for other things.
-FREE = frozenset({"ndim", "rows", "columns"})
+FREE = frozenset({"ndim", "rows", "columns", UNIT, TALL, WIDE})
 #: The given names that the size of a block may be made of.
 OF_BLOCKS = frozenset({"size", "ndim"})
 #: What other libraries have a function for, and is said by others here.
@@ -107,6 +122,7 @@ SAID_AS = {
     "maximum": "max(a, b)", "minimum": "min(a, b)", "relu": "max(x, 0)",
     "square": "x**2", "rsqrt": "1/sqrt(x)", "var": "mean((x - mean(x))**2)", "std": "sqrt(mean((x - mean(x))**2))",
     "randn": "normal()", "rand": "uniform()", "random": "uniform()", "bernoulli": "1 if uniform() < q else 0",
+    "matmul": "A @ B", "transpose": "A.T", "qr": "orthonormal(A)", "inv": "inverse(A)", "eigh": "eigenvectors(A)",
     "mod": "a % b", "fmod": "a % b", "fabs": "abs(x)", "select": "a if condition else b",
 }  # fmt: skip
 #: What other languages have a name for, and formulas write out.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from ..frozen import frozen, replace
-from ..ir.expr import COUNTS, Count, Expr, Extent, Load, Local, Matrices, Reduce, children, rebuilt, walk
+from ..ir.expr import COUNTS, Count, Expr, Extent, Load, Local, Matrices, Product, Reduce, children, rebuilt, walk
 from ..ir.primitives import Type
 from ..ir.rule import OF_PHASES, Assign, Input, Part, Report, Rule, State, in_phases
 from ..lowering import dead_code as dead
@@ -20,12 +20,15 @@ from . import text
 
 __all__ = [
     "MATRICES", "NO_MATRICES", "Change", "blocks", "bodies", "bytes_kept", "bytes_moved", "changes", "condition",
-    "course_words", "formulas", "given", "kept", "matrices", "meanings", "only", "phases", "reports", "shown",
-    "sweep_count",
+    "course_words", "formulas", "given", "kept", "matrices", "meanings", "only", "phases", "product_count", "reports",
+    "shape_words", "shown", "sweep_count",
 ]  # fmt: skip
 
 MATRICES = "parameters of two or more dimensions"
 NO_MATRICES = "parameters of fewer than two dimensions"
+TALL, NOT_TALL = "matrices with more rows than columns", "matrices with no more rows than columns"
+WIDE, NOT_WIDE = "matrices with more columns than rows", "matrices with no more columns than rows"
+SQUARE = "square matrices"
 _KEPT = {
     Extent.ELEMENT: "shaped as p",
     Extent.BLOCK: "one for each block",
@@ -64,7 +67,13 @@ def bytes_moved(lowered: Rule, itemsize: int) -> int:
 
 def bytes_kept(rule: Rule, itemsize: int) -> int:
     """Bytes of state for every element. A state of lesser extent, a number for each row or tensor, counts as none."""
-    return sum(state.extent == Extent.ELEMENT for state in rule.states) * itemsize
+    return len(rule.element_states) * itemsize
+
+
+def product_count(rule: Rule) -> int:
+    """The number of products and functions of whole matrices in a step, at most."""
+    found = {e for assign in rule.body for e in walk(assign.value) if isinstance(e, Product)}
+    return sum(e.op not in ("transpose", "identity") for e in found)
 
 
 def sweep_count(lowered: Rule) -> int:
@@ -151,19 +160,19 @@ def meanings(rule: Rule, body: Iterable[Assign]) -> str:
 class Change:
     """What one choice changes in the formulas of the default variant.
 
-    `flags`: those turned to make the choice. `no_matrix`: whether it is for parameters that are no matrices. `variant`:
-    the position of the variant. `formulas`: those that the default variant has not.
+    `flags`: those turned to make the choice. `shape`: for which parameters it is, in words; empty for those of the
+    default. `variant`: the position of the variant. `formulas`: those that the default variant has not.
     """
 
     flags: tuple[tuple[str, bool], ...]
-    no_matrix: bool
+    shape: str
     variant: int
     formulas: tuple[int, ...]
 
     @property
     def words(self) -> str:
         choice = ", ".join(f"{name}={value}" for name, value in self.flags)
-        return ", ".join(filter(None, (f"with {choice}" if choice else "", f"for {NO_MATRICES}" * self.no_matrix)))
+        return ", ".join(filter(None, (f"with {choice}" if choice else "", self.shape and f"for {self.shape}")))
 
 
 def changes(rules: Sequence[Rule], lines: Sequence[Sequence[str]]) -> Iterator[Change]:
@@ -171,7 +180,8 @@ def changes(rules: Sequence[Rule], lines: Sequence[Sequence[str]]) -> Iterator[C
 
     A flag that others have to allow is turned together with those; its formulas are all that the default has not.
     """
-    usual = {rule.matrix: set(lines[i]) for i, rule in enumerate(rules) if not _turned(rule)}
+    usual = {shape_words(rule): set(lines[i]) for i, rule in enumerate(rules) if not _turned(rule)}
+    own = shape_words(rules[0])
     choices: list[tuple[tuple[str, bool], ...]] = [()]
     for flag in rules[0].flags:
         turning = [choice for choice in map(_turned, rules) if flag.name in dict(choice)]
@@ -180,11 +190,23 @@ def changes(rules: Sequence[Rule], lines: Sequence[Sequence[str]]) -> Iterator[C
         seen = set(lines[0])
         for i, rule in enumerate(rules):
             if _turned(rule) == choice:
-                seen |= usual[rule.matrix] if choice else set()
+                shape = shape_words(rule)
+                seen |= usual[shape] if choice else set()
                 new = tuple(k for k, line in enumerate(lines[i]) if line not in seen)
                 seen |= set(lines[i])
                 if new:
-                    yield Change(choice, rule.matrix != rules[0].matrix, i, new)
+                    yield Change(choice, shape if shape != own else "", i, new)
+
+
+def shape_words(rule: Rule) -> str:
+    """What parameters a variant is for."""
+    if rule.matrix is False:
+        return NO_MATRICES
+    if rule.tall or rule.wide:
+        return TALL if rule.tall else WIDE
+    if rule.tall is rule.wide is None:
+        return MATRICES
+    return SQUARE if rule.tall is rule.wide else NOT_TALL if rule.wide is None else NOT_WIDE
 
 
 def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
@@ -194,6 +216,8 @@ def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
 
 def kept(state: State, matrices: Matrices = Matrices.LAST_TWO) -> str:
     """How many values a state has, and whether it changes in every step, in words."""
+    if state.dims is not None and state.extent == Extent.ELEMENT:
+        return f"{state.dims.words}"
     words = _KEPT[state.extent] + _SEEN.get((state.extent, matrices), "")
     return words + ", also changed by steps that do not count" * state.always
 
@@ -249,6 +273,9 @@ def _whose(having: Sequence[bool], rules: Sequence[Rule]) -> str:
         for value in (True, False):
             if having == [rule.flags[i].value is value for rule in rules]:
                 return f"only with {flag.name}={value}"
+    for words in (MATRICES, NO_MATRICES, TALL, NOT_TALL, WIDE, NOT_WIDE, SQUARE):
+        if having == [shape_words(rule) == words for rule in rules]:
+            return f"only for {words}"
     for matrix, words in ((True, MATRICES), (False, NO_MATRICES)):
         if having == [rule.matrix is matrix for rule in rules]:
             return f"only for {words}"

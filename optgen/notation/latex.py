@@ -11,7 +11,7 @@ from ..ir.expr import Call, Const, Count, Draw, Expr, Extent, Given, Load, Local
 from ..ir.rule import Assign, Rule
 from ..names import GREEK
 from .printer import Form, Power, write
-from .text import count_name, number, shape_name
+from .text import count_name, draw_dims, number, shape_name
 
 __all__ = ["FORMS", "expression", "formula", "rule"]
 
@@ -39,6 +39,7 @@ FORMS: dict[str, Form] = {
     "sign": Form(r"\operatorname{{sign}}\left({0}\right)"),
     "floor": Form(r"\left\lfloor {0} \right\rfloor"),
     "mod": Form(r"{0} \bmod {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE)),
+    "bfloat16": Form(r"\operatorname{{bf16}}\left({0}\right)"),
     "floordiv": Form(r"\left\lfloor \frac{{{0}}}{{{1}}} \right\rfloor"),
     "min": Form(r"\min\left({0}, {1}\right)"),
     "max": Form(r"\max\left({0}, {1}\right)"),
@@ -53,13 +54,26 @@ FORMS: dict[str, Form] = {
     "not": Form(r"\lnot {0}", _P.NOT, (_P.ATOM,)),
     "where": Form(r"\begin{{cases}} {1} & {0} \\ {2} & \text{{otherwise}} \end{{cases}}", _P.ATOM),
 }
+#: The products of whole matrices.
+PRODUCTS: dict[str, Form] = {
+    "matmul": Form(r"{0} \, {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE)),
+    "transpose": Form(r"{{{0}}}^\top", _P.RAISE, (_P.ATOM,)),
+    "identity": Form("I"),
+    "power": Form(r"{{{0}}}^{{{1}}}", _P.RAISE, (_P.ATOM, _P.CHOICE)),
+    "inverse": Form(r"{{{0}}}^{{-1}}", _P.RAISE, (_P.ATOM,)),
+    "leading": Form(r"\operatorname{{leading}}\left({0}, {1}\right)"),
+    **{
+        name: Form(rf"\operatorname{{{{{name}}}}}\left({{0}}\right)")
+        for name in ("eigenvectors", "eigenvalues", "orthonormal", "sorting", "upper", "diagonal", "diag", "trace")
+    },
+}
 #: Letters whose command in TeX is another than their name here.
 _COMMANDS = {"eps": "epsilon", "lam": "lambda"}
 _DOTTED = Form(r"{0} \cdot {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.RAISE))
 
 
 def expression(expr: Expr) -> str:
-    return write(expr, FORMS, _atom, r"\left({}\right)", _dotted, _reduced)[0]
+    return write(expr, FORMS, _atom, r"\left({}\right)", _dotted, _reduced, PRODUCTS)[0]
 
 
 def formula(assign: Assign) -> str:
@@ -89,7 +103,7 @@ def _atom(expr: Expr) -> tuple[str, Power]:
         case Shape():
             return rf"\text{{{shape_name(expr)}}}", Power.ATOM
         case Draw():
-            return rf"\text{{{expr.op}}}()", Power.ATOM
+            return rf"\text{{{expr.op}}}({draw_dims(expr)})", Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from enum import IntEnum
 
 from ..frozen import frozen
-from ..ir.expr import Call, Expr, Reduce
+from ..ir.expr import Call, Expr, Product, Reduce
 
 __all__ = ["Form", "Power", "write"]
 
@@ -43,6 +43,9 @@ class Form:
     needs: tuple[Power, ...] = (Power.CHOICE, Power.CHOICE, Power.CHOICE)
 
 
+_NO_FORMS: Mapping[str, Form] = {}
+
+
 def write(
     expr: Expr,
     forms: Mapping[str, Form],
@@ -50,20 +53,23 @@ def write(
     brackets: str = "({})",
     special: Callable[[Call], Form | None] = lambda call: None,
     reduced: Callable[[Reduce], Form] | None = None,
+    products: Mapping[str, Form] = _NO_FORMS,
 ) -> tuple[str, Power]:
     """The text of `expr`, and how tightly it binds.
 
     `atom` writes what is no call. `special` may replace a form. `reduced` gives the form of a reduction, in languages
-    that have them.
+    that have them, and `products` those of products of matrices.
     """
     if isinstance(expr, Reduce) and reduced is not None:
         form = reduced(expr)
     elif isinstance(expr, Call):
         form = special(expr) or forms[expr.op]
+    elif isinstance(expr, Product):
+        form = products[expr.op]
     else:
         return atom(expr)
     arguments = []
     for arg, needs in zip(expr.args, form.needs, strict=False):
-        text, binds = write(arg, forms, atom, brackets, special, reduced)
+        text, binds = write(arg, forms, atom, brackets, special, reduced, products)
         arguments.append(text if binds >= needs else brackets.format(text))
     return form.template.format(*arguments), form.binds

@@ -28,7 +28,7 @@ from ..ir.rule import Assign
 from ..names import greek
 from .printer import Form, Power, write
 
-__all__ = ["FORMS", "count_name", "expression", "formula", "number", "shape_name"]
+__all__ = ["FORMS", "PRODUCTS", "count_name", "draw_dims", "expression", "formula", "number", "shape_name"]
 
 _P = Power
 FORMS: dict[str, Form] = {
@@ -52,6 +52,7 @@ FORMS: dict[str, Form] = {
     "abs": Form("|{0}|"),
     "sign": Form("sign({0})"),
     "floor": Form("⌊{0}⌋"),
+    "bfloat16": Form("bfloat16({0})"),
     "mod": Form("{0} % {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
     "floordiv": Form("⌊{0}/{1}⌋", _P.ATOM, (_P.MULTIPLY, _P.SIGN)),
     "min": Form("min({0}, {1})"),
@@ -67,6 +68,15 @@ FORMS: dict[str, Form] = {
     "not": Form("not {0}", _P.NOT, (_P.COMPARE,)),
     "where": Form("({1} if {0} else {2})", _P.ATOM, (_P.OR, _P.OR, _P.CHOICE)),
 }
+#: The products of whole matrices.
+PRODUCTS: dict[str, Form] = {
+    "matmul": Form("{0} @ {1}", _P.MULTIPLY, (_P.MULTIPLY, _P.SIGN)),
+    "transpose": Form("{0}ᵀ", _P.RAISE, (_P.ATOM,)),
+    "identity": Form("I"),
+    **{name: Form(f"{name}({{0}})") for name in ("eigenvectors", "eigenvalues", "orthonormal", "sorting", "upper")},
+    **{name: Form(f"{name}({{0}})") for name in ("inverse", "diagonal", "diag", "trace")},
+    **{name: Form(f"{name}({{0}}, {{1}})") for name in ("power", "leading")},
+}
 _COUNTED: dict[Expr, str] = {size: name for name, size in COUNTS.items()}
 _SUBSCRIPTS = str.maketrans("0123456789", "₀₁₂₃₄₅₆₇₈₉")
 _SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -78,7 +88,7 @@ def number(value: float) -> str:
 
 
 def expression(expr: Expr) -> str:
-    return write(expr, FORMS, _atom, special=_superscript, reduced=_reduced)[0]
+    return write(expr, FORMS, _atom, special=_superscript, reduced=_reduced, products=PRODUCTS)[0]
 
 
 def formula(assign: Assign) -> str:
@@ -107,7 +117,7 @@ def _atom(expr: Expr) -> tuple[str, Power]:
         case Shape():
             return shape_name(expr), Power.ATOM
         case Draw():
-            return f"{expr.op}()", Power.ATOM
+            return f"{expr.op}({draw_dims(expr)})", Power.ATOM
         case Ordinal():
             return "the number of the parameter", Power.ATOM
         case Local():
@@ -118,6 +128,11 @@ def _atom(expr: Expr) -> tuple[str, Power]:
 def count_name(size: Size) -> str | None:
     """The name that formulas have for a count: size, rows, columns."""
     return _COUNTED.get(size)
+
+
+def draw_dims(draw: Draw) -> str:
+    """What a draw is called with: the dimensions of a matrix that is not like the parameter."""
+    return "" if draw.dims is None else f"{draw.dims.rows}, {draw.dims.columns}"
 
 
 def shape_name(shape: Shape) -> str:

@@ -81,7 +81,7 @@ class ArrayEngine:
         #: Whether a step is given gradients alone, and has one phase.
         self._plain = not settings.rule.inputs and not settings.compilation.phases
         self.states = States(settings)
-        ways = ArrayWays(interprets=settings.backend == "interpreter")
+        ways = ArrayWays(interprets=settings.backend == "interpreter" or settings.multiplies)
         self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
         self.states.forget = self.engine.plans.forget
 
@@ -263,7 +263,7 @@ class ArrayEngine:
         for i, (slot, p) in enumerate(zip(slots, arrays, strict=True)):
             expect_fit(slot, p.shape, str(p.dtype), i)
         laid_out = [
-            Slot.of(p, slot.arrays, self.settings.small_shapes(p.shape), slot.storages).take(slot)
+            Slot.of(p, slot.arrays, self.settings.own_shapes(p.shape), slot.storages).take(slot)
             for slot, p in zip(slots, arrays, strict=True)
         ]
 
@@ -297,7 +297,7 @@ class ArrayEngine:
         of others."""
         rule = self.settings.rule_of(shape)
         names = [state.name for state in rule.states if state.extent > Extent.GROUP]
-        return names, self.settings.small_shapes(shape), self.settings.storages(0, rule)
+        return names, self.settings.own_shapes(shape), self.settings.storages(0, rule)
 
     # ---- Evaluation ----
 

@@ -14,7 +14,7 @@ from functools import wraps
 from typing import Any, TypeAlias
 
 from ..errors import ArgumentError, HyperparameterError, shown
-from ..ir.rule import Hyper
+from ..ir.rule import Hyper, Rule
 from ..names import canonical, close_matches, greek
 
 __all__ = [
@@ -88,11 +88,17 @@ def _several(value: Any) -> tuple[Any, ...]:
     return tuple(value) if ordered and getattr(value, "shape", None) != () else ()
 
 
-def other_lengths(hypers: Iterable[Hyper], given: Mapping[str, Any]) -> dict[str, int]:
-    """How many values are given of those hyperparameters of which there may be another number, where there is.
-    ArgumentError for none, and for more than are allowed."""
+def other_lengths(rule: Rule, given: Mapping[str, Any]) -> dict[str, int]:
+    """How many values are given of those hyperparameters of which there may be another number, where there is; and how
+    many turns loops have, where others say so. ArgumentError for no values, and for more than are allowed."""
     found = {}
-    for hyper in hypers:
+    for hyper in rule.hypers:
+        if hyper.name in rule.turns:
+            value = next(iter(_several(given[hyper.name])), given[hyper.name])
+            # What is no such number is refused where values are checked.
+            turns = float(value) if isinstance(value, numbers.Real) else hyper.default[0]
+            if turns in hyper.ranges[0] and turns != hyper.default[0]:
+                found[hyper.name] = int(turns)
         if hyper.free and (length := len(_several(given[hyper.name]))) != len(hyper.default):
             if not 1 <= length <= MOST_VALUES:
                 got = f"{length} of them" if length > MOST_VALUES else shown(given[hyper.name])

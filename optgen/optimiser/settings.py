@@ -19,7 +19,7 @@ from ..ir.expr import Expr
 from ..ir.rule import Rounding, Rule, Storages
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
-from ..runtime.shapes import block_of, hypers_of_blocks, small_shapes, variant_for
+from ..runtime.shapes import block_of, chosen_once, own_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, other_lengths, resolved, spellings, suggestion
@@ -57,7 +57,7 @@ class Settings:
     Attributes
     ----------
     variants
-        Positions in `compilation.rules`, by whether a parameter is a matrix.
+        Positions in `compilation.rules`, by what a parameter is.
     sizing
         The hyperparameters that say how many elements a block has: chosen when the optimiser is made.
     scheduled
@@ -88,7 +88,7 @@ class Settings:
         self.chosen_storages, self.chosen_rounding = storages, rounding
         self.variants = compilation.variants(flags)
         self._rules = _in_all_phases(compilation, self.variants.values())
-        self.sizing = hypers_of_blocks(self._rules)
+        self.sizing = chosen_once(self._rules)
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -137,11 +137,11 @@ class Settings:
 
     def rule_of(self, shape: tuple[int, ...]) -> Rule:
         """The rule in the variant for a parameter of this shape; ArrayError if there is none."""
-        return self.compilation.rules[self.variant(0, shape)]
+        return self.compilation.rules[self.variant(None, shape)]
 
-    def small_shapes(self, shape: tuple[int, ...]) -> Shapes:
+    def own_shapes(self, shape: tuple[int, ...]) -> Shapes:
         """The shapes of those states of a parameter of this shape that have less than a value for each element."""
-        return small_shapes(self.rule_of(shape), self._sizes, shape)
+        return own_shapes(self.rule_of(shape), self._sizes, shape)
 
     def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
         return block_of(rule, self._sizes, shape)
@@ -196,11 +196,12 @@ class Settings:
         self._fixed = None if scheduled else (Always(self.values),)  # type: ignore[arg-type]  # now all are numbers
 
     def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        """HyperparameterError if these values would have decided another way about a flag, or about blocks."""
+        """HyperparameterError if these values would have decided another way about a flag, or are others of those that
+        are chosen once."""
         for name in sorted(self.sizing):
             if values[name] != self.values[name]:
                 own, other = (shown(x if len(x) > 1 else x[0]) for x in (self.values[name], values[name]))
-                message = f"{self.owner} was made with {name}={own}, which says how large blocks are; got {other}"
+                message = f"{self.owner} was made with {name}={own}, which is chosen when it is made; got {other}"
                 raise HyperparameterError(message, hint="make a new one")
         for name, when in self.decided.items():
             chosen = self.flags[name]
@@ -249,14 +250,20 @@ class Settings:
         chosen = self.chosen_rounding
         return tuple((name, chosen[name]) for name in rule.arrays if name in chosen) if chosen else ()
 
-    def variant(self, place: int, shape: tuple[int, ...]) -> int:
-        """The position in `compilation.rules` of the variant for a parameter of this shape."""
+    @property
+    def multiplies(self) -> bool:
+        """Whether a step has products of whole matrices, which no kernel computes."""
+        return any(self.compilation.rules[variant].multiplies for variant in self.variants.values())
+
+    def variant(self, place: int | None, shape: tuple[int, ...]) -> int:
+        """The position in `compilation.rules` of the variant for a parameter of this shape. `place`: where it stands
+        among several, for messages; None if they name it otherwise."""
         if self.rule.part == "parameter":
             message = f"{self.rule.name} works on the parameter as a rule leaves it, and is none by itself"
             raise ArgumentError(message, hint=f"put it behind one: chain(ADAM(), {self.rule.name}())")
-        return variant_for(
-            self.variants, shape, self.rule.name, hint="step it with another rule, one optimiser for each"
-        )
+        what = "a parameter" if place is None else f"parameter {place}"
+        hint = "step it with another rule, both as one optimiser: optgen.split(...)"
+        return variant_for(self.variants, shape, self.rule.matrices, self.rule.name, what=what, hint=hint)
 
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         """Whether `refuse_vanishing` has accepted these dtypes since the last change."""
@@ -304,9 +311,9 @@ def check_settings(
         if not isinstance(value, bool):
             raise ArgumentError(f"the flag {flag.name}: expected True or False, got {value!r}")
         chosen[flag.name] = value
-    for name in sorted(hypers_of_blocks(compilation.rules)):
+    for name in sorted(chosen_once(compilation.rules)):
         if any(map(callable, given[name])):
-            message = f"{name}: expected a number, got a schedule: it says how large blocks are, in every step"
+            message = f"{name}: expected a number, got a schedule: it is chosen when an optimiser is made"
             raise ArgumentError(message, hint="schedule another hyperparameter")
     storages: Mapping[str, str] = {}
     stochastic: Mapping[str, str] = {}
@@ -338,7 +345,7 @@ def rounded(compilation: Compilation) -> tuple[Compilation, Spellings]:
 
 def of_lengths(compilation: Compilation, known: Spellings, values: Mapping[str, Any]) -> tuple[Compilation, Spellings]:
     """The rule, and the names of its hyperparameters, where these have as many values as are given."""
-    lengths = other_lengths(compilation.rules[0].hypers, values)
+    lengths = other_lengths(compilation.rules[0], values)
     made = compilation.of_lengths(lengths)
     return made, spellings(made.rules[0].hypers) if lengths else known
 

@@ -25,7 +25,7 @@ from ..ir.expr import Extent
 from ..ir.rule import Rule, Storages
 from ..runtime.arrays import COMPUTE, Array, compute_type, storage_of
 from ..runtime.members import Member
-from ..runtime.shapes import small_shapes
+from ..runtime.shapes import own_shapes
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, keys_of, owner_of
 from .checkpoint import listed, scalar
 from .saved_storages import STORAGES_KEY, entry_storages, in_storage, read_storages, saved_dtype
@@ -124,7 +124,7 @@ class States:
         if slot is None:
             return new_slot(p, rule, values, ordinal, storages)
         # A pending one is laid out.
-        return self.of(p) or Slot.of(p, slot.arrays, small_shapes(rule, values, p.shape), storages).take(slot)
+        return self.of(p) or Slot.of(p, slot.arrays, own_shapes(rule, values, p.shape), storages).take(slot)
 
     def registration(self, members: Sequence[Member]) -> tuple[Callable[[], None], Callable[[], None]]:
         new = [member for member in members if self.of(member.p.memory) is None]
@@ -200,7 +200,7 @@ def new_slot(p: Array, rule: Rule, values: HyperValues, ordinal: int, storages: 
     numbers = decoded(kept, p, compute_type(p.dtype)) if kept else p
     initial = interp.initial_state(rule, values, numbers, ordinal)
     own = [state.name for state in rule.states if state.extent > Extent.GROUP]
-    slot = Slot.of(p, own, small_shapes(rule, values, p.shape), storages)
+    slot = Slot.of(p, own, own_shapes(rule, values, p.shape), storages)
     for name in own:
         slot.put(name, initial[name])
     return slot
@@ -296,14 +296,16 @@ def _read_entry(entry: object, fields: Fields, which: str, *, convert: bool) -> 
     if not all(0 <= size < MOST_ELEMENTS for size in shape):
         raise StateError(f"{which}: expected a tuple of numbers as shape, got {shown(entry['shape'])}")
     t = read_count(f"{which}: ", entry["t"])
-    names, small, storages = fields(shape)
+    names, shapes, storages = fields(shape)
     kept, wanted = read_storages(which, entry.get(STORAGES_KEY, {})), dict(storages)
     if not isinstance(state, Mapping) or set(state) != set(names):
         message = f"{which}: expected the states {listed(tuple(names))}, got {listed(state)}"
         raise StateError(message)
     arrays, own = {}, COMPUTE[dtype]
     for name in names:
-        of = (small[name], "float64") if name in small else (shape, saved_dtype(kept.get(name), own))
+        of = shape, saved_dtype(kept.get(name), own)
+        if name in shapes:
+            of = shapes[name].shape, shapes[name].dtype(own)
         _expect_array(f"{which}: ", name, state[name], *of)
         try:
             arrays[name] = in_storage(name, state[name], kept.get(name), wanted.get(name), own, convert=convert)

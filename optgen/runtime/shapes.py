@@ -14,20 +14,36 @@ import numpy as np
 
 from .. import interpreter as interp
 from ..errors import ArrayError, HyperparameterError
+from ..frozen import frozen
 from ..ir.evaluate import HyperValues, block_size
-from ..ir.expr import Extent, Scalar, walk
-from ..ir.rule import Rule, State
+from ..ir.expr import Extent, Matrices, Scalar, walk
+from ..ir.extents import Dims
+from ..ir.rule import Aspect, Rule, State
 from .arrays import Array
 
 __all__ = [
     "BlockOf",
+    "OwnShape",
+    "aspect_of",
     "block_of",
+    "chosen_once",
     "first_group_states",
-    "hypers_of_blocks",
-    "small_shapes",
+    "own_shapes",
     "state_shape",
     "variant_for",
 ]
+
+
+@frozen
+class OwnShape:
+    """The shape of a state that is not like its parameter; `small`: it has less than a value for each element, and they
+    are float64. Others are of the compute type."""
+
+    shape: tuple[int, ...]
+    small: bool
+
+    def dtype(self, compute: str) -> str:
+        return "float64" if self.small else compute
 
 
 #: How many elements a block of a parameter has, by its shape; 0 if there are none.
@@ -35,22 +51,38 @@ BlockOf: TypeAlias = Callable[[tuple[int, ...]], int]
 
 
 def variant_for(
-    variants: Mapping[bool, int], shape: tuple[int, ...], name: str, *, what: str = "a parameter", hint: str
+    variants: Mapping[Aspect, int],
+    shape: tuple[int, ...],
+    matrices: Matrices,
+    name: str,
+    *,
+    what: str = "a parameter",
+    hint: str,
 ) -> int:
     """The position of the variant that steps a parameter of this shape.
 
     Parameters
     ----------
     variants
-        Positions by whether a parameter is a matrix.
+        Positions by what a parameter is.
+    matrices
+        How a parameter of more than two dimensions is seen as matrices.
     name, what, hint
         The rule, the parameter, and what to do instead, for the ArrayError where the rule has no such variant.
     """
-    found = variants.get(len(shape) >= 2)
+    found = variants.get(aspect_of(shape, matrices))
     if found is None:
-        message = f"{name}: expected a matrix, of two or more dimensions, got {what} of shape {shape}"
+        message = f"{name}: expected a matrix, of two or more dimensions, got {what}, of shape {shape}"
         raise ArrayError(message, hint=hint)
     return found
+
+
+def aspect_of(shape: tuple[int, ...], matrices: Matrices) -> Aspect:
+    """What a parameter of this shape is to rules."""
+    if len(shape) < 2:
+        return Aspect.VECTOR
+    _, rows, columns = interp.as_matrices(shape, matrices)
+    return Aspect.TALL if rows > columns else Aspect.WIDE if rows < columns else Aspect.SQUARE
 
 
 def first_group_states(rule: Rule, values: HyperValues) -> dict[str, Array]:
@@ -73,19 +105,42 @@ def block_of(rule: Rule, values: HyperValues, shape: tuple[int, ...]) -> int:
     return int(size)
 
 
-def small_shapes(rule: Rule, values: HyperValues, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-    """The shapes of those states of a parameter that have less than a value for each element."""
-    small = (state for state in rule.small_states if state.extent > Extent.GROUP)
-    return {state.name: state_shape(rule, state, values, shape) for state in small}
+def own_shapes(rule: Rule, values: HyperValues, shape: tuple[int, ...]) -> dict[str, OwnShape]:
+    """The shapes of those states of a parameter that are not like it."""
+    small = [state for state in rule.small_states if state.extent > Extent.GROUP]
+    found = {state.name: OwnShape(state_shape(rule, state, values, shape), small=True) for state in small}
+    for state in rule.matrix_states:
+        found[state.name] = OwnShape(state_shape(rule, state, values, shape), small=False)
+    return found
 
 
 def state_shape(rule: Rule, state: State, values: HyperValues, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of a state of a parameter of this shape."""
+    if state.dims is not None and state.extent == Extent.ELEMENT:
+        return _matrix_shape(rule, state.dims, values, shape)
     block = block_of(rule, values, shape) if state.extent == Extent.BLOCK else 0
     return interp.shape_of(state.extent, shape, rule.matrices, block)
 
 
-def hypers_of_blocks(rules: Iterable[Rule]) -> frozenset[str]:
-    """The hyperparameters that say how many elements a block has in one of these variants."""
-    sizes = (rule.block for rule in rules if rule.block is not None)
-    return frozenset(e.hyper for size in sizes for e in walk(size) if isinstance(e, Scalar))
+def _matrix_shape(rule: Rule, dims: Dims, values: HyperValues, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of matrices of these dimensions: one for each matrix of the parameter. HyperparameterError if one of
+    them is longer than it may be."""
+    sides = interp.side_lengths(rule, values, shape)
+    for each in rule.dimensions:
+        if each.most and sides[each.name] > sides[each.most]:
+            what = f"the {sides[each.most]} {each.most}s of a matrix of {sides['row']} by {sides['column']}"
+            message = f"{rule.name}: expected {each.hyper} to be no more than {what}, got {sides[each.name]}"
+            raise HyperparameterError(message, hint="give it less, or step this parameter with another rule")
+    batch = shape[:-2] if rule.matrices == Matrices.LAST_TWO else ()
+    return (*batch, sides[dims.rows], sides[dims.columns])
+
+
+def chosen_once(rules: Iterable[Rule]) -> frozenset[str]:
+    """The hyperparameters of these variants that are chosen when an optimiser is made, since they say how many elements
+    a block has, how long a dimension of a state is, or how many turns a loop has."""
+    found: set[str] = set()
+    for rule in rules:
+        made_of = () if rule.block is None else walk(rule.block)
+        found |= {e.hyper for e in made_of if isinstance(e, Scalar)}
+        found |= {*(each.hyper for each in rule.dimensions), *rule.turns}
+    return frozenset(found)

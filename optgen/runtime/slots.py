@@ -21,12 +21,13 @@ from ..ir.rule import Storages
 from .addresses import address_of
 from .arrays import COMPUTE, Array, compute_type, empty_beside
 from .clock import Clock
+from .shapes import OwnShape
 
 __all__ = ["BoundSlots", "Key", "Shapes", "Slot", "array_at", "key_of", "keys_of", "owner_of"]
 
 Key: TypeAlias = tuple[Any, ...]
-#: The states that have no value for each element, and the shapes that they have.
-Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+#: The states that are not like the parameter, and the shapes that they have.
+Shapes: TypeAlias = Mapping[str, OwnShape]
 
 
 class BoundSlots:
@@ -99,12 +100,14 @@ class Slot:
         self._count = t, clock
 
     @classmethod
-    def of(cls, p: Array, names: Iterable[str], small: Shapes, storages: Storages = ()) -> Slot:
+    def of(cls, p: Array, names: Iterable[str], shapes: Shapes, storages: Storages = ()) -> Slot:
         """A slot for `p` that has never been stepped, with anything as its states: for each name an array laid out as
-        `p` is, or of float64 and the shape that `small` gives."""
+        `p` is, or of the shape and type that `shapes` gives."""
         codes, own = {name: code_dtype(storage) for name, storage in storages}, np.dtype(compute_type(p.dtype))
         arrays = {
-            name: np.empty(small[name], np.float64) if name in small else empty_beside(p, codes.get(name, own))
+            name: np.empty(shapes[name].shape, shapes[name].dtype(str(own)))
+            if name in shapes
+            else empty_beside(p, codes.get(name, own))
             for name in names
         }
         return cls(p.shape, str(p.dtype), 0, arrays, storages)

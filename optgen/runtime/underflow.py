@@ -13,7 +13,7 @@ from itertools import product
 from ..compiler.driver import Compilation
 from ..errors import HyperparameterError
 from ..ir.evaluate import HyperValues, Program, evaluate
-from ..ir.expr import PARAMETER, Const, Expr, Extent, Load, extent_of, walk
+from ..ir.expr import PARAMETER, Const, Expr, Extent, Load, Product, extent_of, replaced, walk
 from ..ir.rule import Rule, kernel_scalars
 
 __all__ = ["Constants", "constants_of", "refuse_vanishing", "vanishing"]
@@ -30,7 +30,8 @@ class Constants:
         names = {getattr(e, "name", "") for e in met}
         self._literals = [(e, e.value) for e in met if isinstance(e, Const)]
         elements = [state.init for state in rule.states if state.extent == Extent.ELEMENT]
-        self._starts = [init for init in elements if Load(PARAMETER) not in set(walk(init))]
+        starts = [init for init in elements if Load(PARAMETER) not in set(walk(init))]
+        self._starts = [replaced(x, {e: Const(1.0) for e in walk(x) if isinstance(e, Product)}) for x in starts]
         scalars = [a for a in kernel_scalars(rule) if extent_of(a.value) == Extent.CONSTANT and a.target in names]
         self._formulas = [a.value for a in scalars]
         steady = [a for a in rule.scalars if extent_of(a.value) == Extent.CONSTANT]

@@ -11,10 +11,11 @@ from typing import Any
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
 from ..frozen import frozen, replace
-from ..ir.expr import Extent
-from ..ir.rule import Input, Rule, State
+from ..ir.expr import Extent, Matrices
+from ..ir.rule import Aspect, Input, Rule, State
 from ..ir.torch_names import torch_spellings
 from ..optimiser.hyperparameters import other_lengths
+from ..runtime.shapes import aspect_of
 from .strategies import Strategy
 
 __all__ = ["STEP", "Naming"]
@@ -22,7 +23,10 @@ __all__ = ["STEP", "Naming"]
 #: What PyTorch calls the count of updates among the states.
 STEP = "step"
 #: Rules whose states have no count in PyTorch: whether there has been a step shows in them.
-_UNCOUNTED = {"SGD"}
+_UNCOUNTED = {"Muon", "SGD"}
+
+
+_NO_MEANING: Mapping[str, str] = {}
 
 
 @frozen
@@ -45,6 +49,8 @@ class Naming:
         Of `ABSENT`, what the rule does not have.
     keys
         What of a group decides about a step.
+    meaning
+        Of a flag that a group says in words, the word that sets it.
     """
 
     compilation: Compilation
@@ -56,6 +62,7 @@ class Naming:
     spellings: Mapping[str, tuple[str, int | None]]
     absent: Mapping[str, float]
     keys: tuple[str, ...]
+    meaning: Mapping[str, str] = _NO_MEANING
 
     @property
     def name(self) -> str:
@@ -70,10 +77,28 @@ class Naming:
         """What a step is given beside gradients."""
         return self.rules[0].inputs
 
+    def aspect_of(self, p: Any) -> Aspect:
+        """What a parameter is to the rule."""
+        return aspect_of(tuple(p.shape), self.matrices)
+
+    def rules_for(self, p: Any) -> list[Rule]:
+        """The variants that a parameter may be stepped in."""
+        return [rule for rule in self.rules if rule.takes(self.aspect_of(p))]
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether a step has products of whole matrices, which no kernel computes."""
+        return any(rule.multiplies for rule in self.rules)
+
     @property
     def grouped(self) -> bool:
         """Whether a value of a step depends on all parameters together."""
         return any(rule.grouped for rule in self.rules)
+
+    @property
+    def matrices(self) -> Matrices:
+        """How a parameter of more than two dimensions is seen as matrices."""
+        return self.rules[0].matrices
 
     @property
     def overwrites(self) -> bool:
@@ -88,8 +113,8 @@ class Naming:
     def fitted(self, given: Mapping[str, Any]) -> Naming:
         """The same for a rule whose hyperparameters have as many values as are given, by the names that groups have."""
         rule = self.rules[0]
-        values = {hyper.name: given[self.hypers[hyper.name]] for hyper in rule.hypers if hyper.free}
-        made = self.compilation.of_lengths(other_lengths(rule.hypers, values))
+        values = {hyper.name: given[self.hypers[hyper.name]] for hyper in rule.hypers}
+        made = self.compilation.of_lengths(other_lengths(rule, values))
         if made is self.compilation:
             return self
         spelled = torch_spellings(made.rules[0], {**self.hypers, **self.flags})

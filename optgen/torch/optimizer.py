@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
@@ -55,7 +55,7 @@ class Adapter(Optimizer):
 
     param_groups: list[dict[str, Any]]
 
-    _naming: ClassVar[Naming]
+    _naming: Naming
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
 
@@ -312,7 +312,9 @@ class Adapter(Optimizer):
     def _begin(self, together: Mapping[str, Any], begun: Key | None = None) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters. `begun`: the parameters
         of a step that has phases left."""
-        naming, groups = self._naming, Groups(self._naming)
+        naming = type(self)._naming.fitted({**self.defaults, **(self.param_groups or [{}])[0]})
+        self.__dict__.update(_naming=naming)  # of this optimiser, not of its class
+        groups = Groups(naming)
         self._groups = groups
         self._states = TensorStates(naming, groups)
         self._states.group = dict(together)

@@ -20,12 +20,11 @@ from ..errors import ArgumentError, HyperparameterError, shown
 from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
-from ..ir.rule import Hyper, Rounding, Rule, Storages
+from ..ir.rule import Aspect, Hyper, Rounding, Rule, Storages
 from ..optimiser.hyperparameters import checked
-from ..runtime.shapes import block_of, hypers_of_blocks, variant_for
+from ..runtime.shapes import block_of, chosen_once, variant_for
 from ..runtime.underflow import refuse_vanishing
 from .naming import Naming
-from .strategies import ANOTHER_RULE
 from .tensors import compute_dtype
 
 __all__ = [
@@ -37,6 +36,8 @@ NO_SCHEDULE = "expected a number, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
 #: Parts of chains that do what a rule does not, by what groups call it: behind the rule, and before it.
 _PARTS = {"lr": "..., optgen.Descent({0})", "weight_decay": "optgen.WeightDecay({0}), ..."}
+#: What to do with a parameter that a rule has no variant for.
+BOTH = "step it with another rule, both as one optimiser: optim.split(...)"
 #: What else helps, or what else there is to know.
 _BESIDES = {
     "lr": "or, in a spec of your own, call the learning rate eta",
@@ -73,7 +74,7 @@ class Groups:
     values
         The hyperparameters.
     variants
-        Of each group the variant of the rule, by whether a parameter is a matrix; None for a group that PyTorch's own
+        Of each group the variant of the rule, by what a parameter is; None for a group that PyTorch's own
         loop steps.
     """
 
@@ -89,8 +90,8 @@ class Groups:
         self.values = GroupValues()
         #: Whether plans go by other variants or groups; who has forgotten them says so.
         self.changed = False
-        self.variants: tuple[dict[bool, int] | None, ...] = ()
-        self._sizing = sorted(hypers_of_blocks(naming.rules))
+        self.variants: tuple[dict[Aspect, int] | None, ...] = ()
+        self._sizing = sorted(chosen_once(naming.rules))
         self._blocks: list[tuple[Any, ...]] = []  # of each group, what says how large blocks are
 
     def read(self, groups: Sequence[dict[str, Any]]) -> bool:
@@ -110,7 +111,7 @@ class Groups:
             return self.changed
         raw = [tuple(tuple(x) if type(x) is list else x for x in each) for each in raw]
         sets: list[ValuesByCount] = []
-        variants: list[dict[bool, int] | None] = []
+        variants: list[dict[Aspect, int] | None] = []
         for i, group in enumerate(groups):
             expect_absent(naming, group, f"{naming.name}, group {i}")
             found = {name: self._values(group, dtype, i) for name, dtype in _COMPUTED.items()}
@@ -157,7 +158,8 @@ class Groups:
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape."""
         variants = self.variants[self._owners[place]] or {}
-        return variant_for(variants, shape, self._naming.name, what=self.what(place), hint=ANOTHER_RULE)
+        naming, what = self._naming, self.what(place)
+        return variant_for(variants, shape, naming.matrices, naming.name, what=what, hint=BOTH)
 
     def values_at(self, place: int) -> HyperValues:
         """The hyperparameters that the parameter in this place goes by."""
@@ -186,8 +188,8 @@ class Groups:
 
     # ---- Reading ----
 
-    def variants_of(self, group: Mapping[str, Any], i: int) -> dict[bool, int]:
-        """The variants of the rule that a saved group, number `i`, stepped with, by whether a parameter is a matrix."""
+    def variants_of(self, group: Mapping[str, Any], i: int) -> dict[Aspect, int]:
+        """The variants of the rule that a saved group, number `i`, stepped with, by what a parameter is."""
         return self._variants_of(group, self._values(group, torch.float64, i))
 
     def values_of(self, group: Mapping[str, Any], i: int) -> HyperValues:
@@ -210,17 +212,28 @@ class Groups:
             values[hyper.name] = found
         return values
 
-    def _variants_of(self, group: Mapping[str, Any], values: HyperValues) -> dict[bool, int]:
+    def _variants_of(self, group: Mapping[str, Any], values: HyperValues) -> dict[Aspect, int]:
         flags = {}
         for flag in self._naming.rules[0].flags:
             given = group.get(self._naming.flags[flag.name])
             if given is None:
                 given = flag.default if flag.when is None else evaluate(flag.when, values, 0, {})
-            flags[flag.name] = bool(given)
+            word = self._naming.meaning.get(flag.name)
+            flags[flag.name] = bool(given) if word is None else given == word
         return self._naming.compilation.variants(flags)
 
     def _refuse_different(self, values: GroupValues, groups: int) -> None:
-        """ArgumentError if groups differ in a value that a rule needs once for all parameters."""
+        """ArgumentError if groups differ in a value that a rule needs once for all parameters, or say that loops have
+        other turns than they were compiled for."""
+        rule, lengths = self._naming.rules[0], dict(self._naming.compilation.lengths)
+        for hyper in rule.hypers if rule.turns else ():
+            turns = lengths.get(hyper.name, hyper.default[0])
+            for i in range(groups) if hyper.name in rule.turns else ():
+                (got,) = values.of(i)[hyper.name]
+                if got != turns:
+                    key = self._naming.hypers[hyper.name]
+                    message = f"{self._naming.name}, group {i}: expected {key}={turns:g}, as this was made, got {got:g}"
+                    raise ArgumentError(message, hint=f"{key} is one for all groups: make an optimiser for each")
         for name in _of_all(self._naming.rules) if groups > 1 else ():
             first = values.of(0)[name]
             for i in range(1, groups):
@@ -279,7 +292,8 @@ def expect_shapes(naming: Naming, usual: Mapping[str, Any], group: Mapping[str, 
         return
     variants = Groups(naming).variants_of(full, i)
     for p, name in zip(group["params"], group["param_names"], strict=True):
-        variant_for(variants, tuple(p.shape), naming.name, what=f"{where}: {name}", hint="give it to another line")
+        what, hint = f"{where}: {name}", "give it to another line"
+        variant_for(variants, tuple(p.shape), naming.matrices, naming.name, what=what, hint=hint)
 
 
 def _expect_value(naming: Naming, hyper: Hyper, value: Any, i: int) -> None:

@@ -127,10 +127,12 @@ def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: in
 
 
 def _reduced(rule: Rule) -> set[Extent]:
-    """Over what the rule reduces or counts; over the tensor, if it looks at the shape."""
+    """Over what the rule reduces or counts; over the tensor, if it looks at the shape, and matrices, if it has products
+    of them."""
     values = [e for assign in rule.body for e in walk(assign.value)]
     shaped = {Extent.TENSOR for e in values if isinstance(e, Shape)}
-    return shaped | {e.over for e in values if isinstance(e, Reduce | Size)}
+    multiplied = {Extent.MATRIX} if rule.multiplies else set()
+    return shaped | multiplied | {e.over for e in values if isinstance(e, Reduce | Size)}
 
 
 def _inner(extent: Extent, matrices: Matrices, rank: int) -> frozenset[int]:

@@ -20,7 +20,7 @@ from ..ir.expr import Extent
 from ..ir.rule import Rule, State
 from ..runtime.arrays import Array
 from ..runtime.members import Member
-from ..runtime.shapes import hypers_of_blocks, state_shape
+from ..runtime.shapes import chosen_once, state_shape
 from .bound_states import BoundTensors, Entries
 from .checkpoint import expect_state
 from .naming import Naming
@@ -75,9 +75,9 @@ class TensorStates:
 
     def _kept_as(self, rule: Rule, state: State) -> str:
         """What to say of a state that has another shape than it began with."""
-        sizing = hypers_of_blocks([rule]) if state.extent == Extent.BLOCK else ()
+        sizing = chosen_once([rule]) if state.extent == Extent.BLOCK or state.dims is not None else ()
         keys = " and ".join(sorted(self._naming.hypers[name] for name in sizing))
-        return f"leave {keys} as it was: it says how large blocks are" if keys else "states keep their shapes"
+        return f"leave {keys} as it was: it says how large they are" if keys else "states keep their shapes"
 
     def ordinals(self, found: Sequence[TensorSlot]) -> list[int]:
         kept = self.entries.kept
@@ -89,12 +89,13 @@ class TensorStates:
     ) -> TensorSlot:
         initial: dict[str, Any] = {}
         for state, key in self._naming.own_states(rule):
-            small = state.extent < Extent.ELEMENT
+            own = state.extent < Extent.ELEMENT or state.dims is not None
             x = slot.kept.get(key)
             if x is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)), ordinal)
-                shape = state_shape(rule, state, values, tuple(given.shape)) if small else None
-                dtype = self._naming.strategy.small_dtype(state.extent, given)
+                shape = state_shape(rule, state, values, tuple(given.shape)) if own else None
+                small = state.extent < Extent.ELEMENT
+                dtype = self._naming.strategy.small_dtype(state.extent, given) if small else given.dtype
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
 
@@ -124,9 +125,12 @@ class TensorStates:
 
 
 def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype: torch.dtype) -> torch.Tensor:
-    """A state filled with a number or an array: laid out as the parameter is, or small, of this shape and dtype."""
+    """A state filled with a number or an array: laid out as the parameter is, or of this shape and dtype."""
     if shape is not None:
-        return small_like(p, shape, float(value), dtype)
+        made = small_like(p, shape, value if isinstance(value, float) else 0.0, dtype)
+        if not isinstance(value, float):
+            made.copy_(torch.from_numpy(value))
+        return made
     with torch.no_grad():
         made = torch.zeros_like(p, memory_format=torch.preserve_format)
         parts = torch.view_as_real(made) if made.is_complex() else made  # of a complex number, either part

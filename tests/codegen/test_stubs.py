@@ -21,9 +21,11 @@ from optgen.codegen.description import describe
 from optgen.codegen.stub_source import package_stub, torch_stub
 from optgen.compiler import build, catalogue
 from optgen.paths import BUILD, PACKAGE
+from optgen.runtime.shapes import chosen_once
 
 JOBS = [job for job in build.jobs(list(catalogue.shipped())) if job.compilation]
 RULES = {job.compilation.name: describe(job.compilation.rules, job.compilation.open) for job in JOBS}
+CHOSEN_ONCE = {job.compilation.name: chosen_once(job.compilation.rules) for job in JOBS}
 STUB = ast.parse(package_stub(list(RULES.values())))
 CLASSES = {node.name: node for node in STUB.body if isinstance(node, ast.ClassDef) and not node.name.startswith("_")}
 #: What a rule takes by name only besides its flags.
@@ -145,7 +147,7 @@ def use_of(name: str) -> list[str]:
     for hyper in rule.hypers:
         for spelling in (hyper.name, *(each for each, _ in hyper.spellings)):
             lines.append(f"{variable}.{spelling} = {variable}.{spelling}")
-        if not hyper.count and hyper.name not in {"subset", "width"}:  # which say how large blocks are
+        if not hyper.count and hyper.name not in CHOSEN_ONCE[name]:
             lines += [
                 f"{variable} = optgen.{name}({hyper.name}=constant({hyper.default}))",
                 f"{variable} = optgen.{name}()",
