@@ -25,14 +25,18 @@ from .measure import interleaved, ratio
 
 __all__ = ["CASES", "steps"]
 
-#: The dtypes of parameter and gradient, the storage of both states, and the bytes that a step moves for each element.
-CASES: dict[str, tuple[Any, Any, str | None, int]] = {
-    "all float32": (np.float32, np.float32, None, 28),
-    "bfloat16 gradients": (np.float32, ml_dtypes.bfloat16, None, 26),
-    "bfloat16 states": (np.float32, np.float32, "bfloat16", 20),
-    "float16 states": (np.float32, np.float32, "float16", 20),
-    "bfloat16 parameters and gradients": (ml_dtypes.bfloat16, ml_dtypes.bfloat16, None, 22),
-    "all bfloat16": (ml_dtypes.bfloat16, ml_dtypes.bfloat16, "bfloat16", 14),
+#: Numbers of 16 bits, and what is rounded how.
+BF16, NEAREST, P = ml_dtypes.bfloat16, {"rounding": "nearest"}, {"rounding": {"p": "stochastic"}}
+#: The dtypes of parameter and gradient, how arrays are stored, and the bytes that a step moves for each element.
+CASES: dict[str, tuple[Any, Any, dict[str, Any], int]] = {
+    "all float32": (np.float32, np.float32, {}, 28),
+    "bfloat16 gradients": (np.float32, BF16, {}, 26),
+    "bfloat16 states, nearest": (np.float32, np.float32, {"storage": "bfloat16"} | NEAREST, 20),
+    "bfloat16 states, v stochastic": (np.float32, np.float32, {"storage": "bfloat16"}, 20),
+    "float16 states, nearest": (np.float32, np.float32, {"storage": "float16"} | NEAREST, 20),
+    "bfloat16 p and g": (BF16, BF16, {}, 22),
+    "all bfloat16, nearest": (BF16, BF16, {"storage": "bfloat16"} | NEAREST, 14),
+    "all bfloat16, p and v stochastic": (BF16, BF16, {"storage": "bfloat16"} | P, 14),
 }
 
 
@@ -41,8 +45,8 @@ def steps(size: int) -> dict[str, Callable[[], object]]:
     rng = np.random.default_rng(0)
     numbers = rng.standard_normal(size, np.float32)
 
-    def step(kept: Any, given: Any, storage: str | None) -> Callable[[], object]:
-        opt, p, g = optgen.ADAM(1e-3, storage=storage), numbers.astype(kept), (numbers / 8).astype(given)
+    def step(kept: Any, given: Any, how: dict[str, Any]) -> Callable[[], object]:
+        opt, p, g = optgen.ADAM(1e-3, **how), numbers.astype(kept), (numbers / 8).astype(given)
         return lambda: opt.step([p], [g])
 
     return {name: step(*case[:3]) for name, case in CASES.items()}

@@ -14,6 +14,7 @@ import numpy as np
 from ..errors import StateError
 from ..ir.draws import SEED, STREAM
 from ..ir.expr import Ordinal
+from .checkpoint import scalar
 from .settings import Settings
 
 __all__ = ["with_seeds"]
@@ -23,7 +24,7 @@ def with_seeds(saved: Any, settings: Settings, *, convert: bool) -> Any:
     """The same with seeds where these settings have some: their own where there was none. StateError if it differs in
     these, unless it may be converted."""
     hypers = saved.get("hyperparameters") if isinstance(saved, Mapping) else None
-    if not isinstance(hypers, Mapping):
+    if not isinstance(hypers, Mapping) or scalar(saved.get("rule")) != settings.rule.name:
         return saved
     lacking, extra = settings.values.keys() - hypers.keys(), hypers.keys() - settings.values.keys()
     seeds = set(settings.chosen_rounding.values())

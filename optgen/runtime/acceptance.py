@@ -142,7 +142,7 @@ def _rounding(chosen: Rounding, storages: Storages, p: Array, number: int) -> Ro
     stored = dict(storages)
     found = tuple(each for each in chosen if each[0] in stored)
     if found and p.size > MOST_ROUNDED:
-        message = f"parameter {number}: expected at most 2**32 elements to round stochastically, got {p.size}"
+        message = f"parameter {number}: expected at most {MOST_ROUNDED} elements to round stochastically, got {p.size}"
         raise ArrayError(message, hint='step it in parts, or give rounding="nearest"')
     return found
 

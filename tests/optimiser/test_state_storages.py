@@ -18,6 +18,7 @@ from optgen import ADAM, SGD, Adafactor, AdamW, Optimiser, ScheduleFreeAdamW, ch
 from optgen.errors import ArgumentError, ArrayError, OptgenError, StateError
 from optgen.optimiser.array_engine import ArrayEngine
 from optgen.optimiser.base import engine_of
+from optgen.runtime import acceptance
 
 Array = NDArray[Any]
 
@@ -397,3 +398,12 @@ def test_a_rounding_that_nothing_has(make: Callable[[], Any], message: str) -> N
     with pytest.raises(OptgenError) as error:
         make()
     assert message in str(error.value)
+
+
+def test_a_parameter_with_too_many_elements_to_round_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acceptance, "MOST_ROUNDED", 8)
+    opt, p = ADAM(storage="bfloat16"), np.ones(9, np.float32)
+    with pytest.raises(ArrayError, match=r"parameter 0: expected at most 8 elements to round stochastically, got 9"):
+        opt.step([p], [p.copy()])
+    assert np.array_equal(p, np.ones(9))
+    ADAM(storage="bfloat16", rounding="nearest").step([p], [p.copy()])
