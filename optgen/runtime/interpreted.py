@@ -34,7 +34,7 @@ def computed(
         stored = rule.stores | {PARAMETER}
         restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
         arrays = {name: x.memory for name, x in looked.items()}
-        tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages)))
+        tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages, member.rounding)))
     t = max(tensor.t for _, _, tensor in tensors)
     write_values, reported = interp.computed_group(tensors, group, sets[0][t], t)
 
