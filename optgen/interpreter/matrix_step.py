@@ -59,7 +59,8 @@ class _Values(dict[str, Any]):
         self._formulas = {assign.target: assign.value for assign in of.rule.body}
 
     def __missing__(self, name: str) -> Any:
-        self[name] = found = self._of.value(self._formulas[name])
+        given = self._of.results
+        self[name] = found = given[name] if name in given else self._of.value(self._formulas[name])
         return found
 
 

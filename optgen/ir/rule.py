@@ -219,7 +219,7 @@ class Rule:
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     `tall`, `wide`: whether this variant is for matrices with more rows than columns, or fewer; None if it does not
-    matter.
+    matter. `of_matrices`: whether reductions over a tensor go by its rows, as in a step of which this is a part.
     """
 
     name: str
@@ -247,6 +247,7 @@ class Rule:
     tall: bool | None = None
     wide: bool | None = None
     dimensions: tuple[Dimension, ...] = ()
+    of_matrices: bool = False
 
     @cached_property
     def variant(self) -> str:
@@ -344,7 +345,8 @@ class Rule:
         if self.multiplies:
             return True
         tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK)
-        return any(getattr(e, "over", None) in tiles for a in self.body for e in walk(a.value)) or any(
+        reduced = (*tiles, Extent.TENSOR) if self.of_matrices else tiles
+        return any(getattr(e, "over", None) in reduced for a in self.body for e in walk(a.value)) or any(
             state.extent in tiles for state in self.states
         )
 
