@@ -122,7 +122,7 @@ def kernel_source(
         _kernel(variant, sweeps_of(low), ctype, small_loops, folds, courses)
         for variant, low in zip(checked, lowered, strict=True)
         for ctype in c.DTYPES
-        if dtype in ("", ctype.dtype)
+        if dtype in ("", ctype.dtype) and not variant.multiplies
     ]
     definitions = [d for kernel in kernels for each in kernel.sweeps for d in each.element.definitions]
     definitions += [d for body, _ in small_loops for d in body.definitions]

@@ -47,10 +47,12 @@ def random_numbers() -> str:
     return f"{words}\n{_bare(joined('random.h', without=('abi.h',)))}"
 
 
-def storages(*, draws: bool) -> str:
-    """The storages, for a library that keeps arrays in them. `draws`: it has `random_numbers` too, before this."""
+def storages(*, blocks: bool, draws: bool) -> str:
+    """The storages, for a library that keeps arrays in them. `blocks`: in those with scales too. `draws`: it has
+    `random_numbers` too, before this."""
     words = "/* Storages, which `templates/c/storage.h` of optgen explains. */"
-    return f"{words}\n{_bare(joined('storage.h', without=('abi.h', 'philox.h') if draws else ('abi.h',)))}"
+    file = "block_storage.h" if blocks else "storage.h"
+    return f"{words}\n{_bare(joined(file, without=('abi.h', 'philox.h') if draws else ('abi.h',)))}"
 
 
 def _bare(text: str) -> str:

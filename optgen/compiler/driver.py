@@ -38,6 +38,7 @@ class Compilation:
     open: tuple[Rule, ...]
     rules: tuple[Rule, ...]
     sharded: bool = False
+    turns: tuple[tuple[str, int], ...] = ()  # of loops, where these are no defaults
 
     @classmethod
     def of_rules(cls, stem: str, rules: Iterable[Rule]) -> Compilation:
@@ -79,8 +80,7 @@ class Compilation:
         """The C of all kernels: every variant, compute type and instruction set."""
         from ..codegen.kernel_source import kernel_source
 
-        pairs = [(rule, low) for rule, low in zip(self.rules, self.lowered, strict=True) if not rule.multiplies]
-        return kernel_source(*zip(*pairs, strict=True), Path(self.file).name, compiled=built_templates())
+        return kernel_source(self.rules, self.lowered, Path(self.file).name, compiled=built_templates())
 
     def c_source_for(self, variant: int, dtype: str, isa: str) -> str:
         """The C of one kernel: no more than somebody waits for."""
@@ -104,7 +104,15 @@ class Compilation:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(self.text)
+        return fingerprint(f"{self.text}{self.turns or ''}")
+
+    def with_turns(self, turns: Mapping[str, int]) -> Compilation:
+        """The same spec for loops of so many turns, by the hyperparameters that say so."""
+        usual = {hyper.name: hyper.default[0] for hyper in self.rules[0].hypers}
+        others = tuple(sorted((name, turn) for name, turn in turns.items() if turn != usual[name]))
+        if others == self.turns or not self.text:
+            return self
+        return _compilation(self.text, self.file, self.stem, others)
 
     def variants(self, flags: Mapping[str, bool]) -> dict[Aspect, int]:
         """The positions, among `rules` and `lowered`, of the variants with these flags in the first phase: by what a
@@ -113,7 +121,8 @@ class Compilation:
         rules = self.rules[: self.in_phase(0, 1)]
         alike = [i for i, rule in enumerate(rules) if {flag.name: flag.value for flag in rule.flags} == flags]
         for aspect in Aspect:
-            found |= {aspect: i for i in alike if rules[i].takes(aspect)}
+            taking = [i for i in alike if rules[i].takes(aspect)]
+            found |= {aspect: taking[0]} if taking else {}
         if not found:
             from ..notation.text import expression
 
@@ -137,19 +146,21 @@ def compile_text(text: str, file: str, stem: str = "") -> Compilation:
 
 
 @cache
-def _checked(text: str, file: str) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+def _checked(
+    text: str, file: str, turns: tuple[tuple[str, int], ...] = ()
+) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     from ..ir.compose import close
     from ..ir.verify import verify
     from ..language.check import check_open
     from ..language.parse import parse
 
-    opened = check_open(parse(text, file))
+    opened = check_open(parse(text, file, dict(turns)))
     return opened, tuple(verify(close(rule)) for rule in opened)
 
 
 @cache
-def _compilation(text: str, file: str, stem: str) -> Compilation:
-    return Compilation(file, text, stem, *_checked(text, file))
+def _compilation(text: str, file: str, stem: str, turns: tuple[tuple[str, int], ...] = ()) -> Compilation:
+    return Compilation(file, text, stem, *_checked(text, file, turns), turns=turns)
 
 
 def compile_built(text: str, file: str, module: Path) -> Compilation:

@@ -55,12 +55,12 @@ class _Values(dict[str, Any]):
     """The values of names, each computed when it is first read."""
 
     def __init__(self, of: MatrixStep) -> None:
-        self._of = of
+        self.of = of
         self._formulas = {assign.target: assign.value for assign in of.rule.body}
 
     def __missing__(self, name: str) -> Any:
-        given = self._of.results
-        self[name] = found = given[name] if name in given else self._of.value(self._formulas[name])
+        given = self.of.results
+        self[name] = found = given[name] if name in given else self.of.value(self._formulas[name])
         return found
 
 
@@ -68,8 +68,8 @@ class MatrixStep(Step):
     """What the expressions of one step are evaluated with, where there are products in them."""
 
     def run(self) -> None:
-        run = replace(self, names=_Values(self))
-        run.names._of = run
+        values = _Values(self)
+        run = values.of = replace(self, names=values)
         needed = self.rule.stores | self.rule.reported | {self.rule.accept}
         for assign in self.rule.body:
             # All tensors meet the reductions over the group in one order.
@@ -148,4 +148,4 @@ def initial_matrix(rule: Rule, state: State, values: HyperValues, p: Array | Non
     run = MatrixStep(rule, values, 0, {PARAMETER: np.asarray(p, np.float64)}, {}, [])
     with np.errstate(all="ignore"):
         (made,) = np.broadcast_to(run.value(state.init), (1, *run._shape_of(Extent.ELEMENT, state.dims)[1:]))
-    return made
+    return np.array(made)

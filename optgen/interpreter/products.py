@@ -26,11 +26,15 @@ def _of_finite(function: Callable[..., Array]) -> Callable[..., Array]:
     """The function of the matrices that are finite; what it gives for the others is NaN."""
 
     def of(a: Array, *more: Any) -> Array:
-        finite = np.isfinite(a).all(axis=(1, 2))
-        found = function(np.where(finite[:, None, None], a, 0), *more)
-        return np.where(finite[:, None, None], found, np.nan).astype(a.dtype)
+        finite = np.all(np.isfinite(a), axis=(1, 2), keepdims=True)
+        found: Array = np.where(finite, function(np.where(finite, a, 0), *more), np.nan).astype(a.dtype)
+        return found
 
     return of
+
+
+def _transpose(a: Array) -> Array:
+    return a.swapaxes(1, 2)
 
 
 def _eigenvalues(a: Array) -> Array:
@@ -38,23 +42,24 @@ def _eigenvalues(a: Array) -> Array:
 
 
 def _eigenvectors(a: Array) -> Array:
-    return np.linalg.eigh(a).eigenvectors[:, :, ::-1]
+    return np.linalg.eigh(a)[1][:, :, ::-1]
 
 
 def _power(a: Array, exponent: float) -> Array:
     values, vectors = np.linalg.eigh(a)
-    result: Array = vectors * (values**exponent)[:, None, :] @ vectors.mT
+    result: Array = vectors * (values**exponent)[:, None, :] @ _transpose(vectors)
     return result
 
 
 def _orthonormal(a: Array) -> Array:
     q, r = np.linalg.qr(a)
     diagonal = np.diagonal(r, axis1=1, axis2=2)[:, None, :]
-    return q * np.where(diagonal < 0, -1, 1).astype(a.dtype)
+    result: Array = q * np.where(diagonal < 0, -1, 1).astype(a.dtype)
+    return result
 
 
 def _leading(a: Array, count: float) -> Array:
-    return np.linalg.svd(a, full_matrices=False).U[:, :, : int(count)]
+    return np.linalg.svd(a, full_matrices=False)[0][:, :, : int(count)]
 
 
 def _inverse(a: Array) -> Array:
@@ -68,7 +73,8 @@ def _inverse(a: Array) -> Array:
 def _sorting(v: Array) -> Array:
     values = v.reshape(len(v), -1)
     order = np.argsort(-values, axis=1, kind="stable")
-    return (np.arange(values.shape[1])[None, :, None] == order[:, None, :]).astype(v.dtype)
+    result: Array = (np.arange(values.shape[1])[None, :, None] == order[:, None, :]).astype(v.dtype)
+    return result
 
 
 def _diag(v: Array) -> Array:
@@ -78,7 +84,7 @@ def _diag(v: Array) -> Array:
 
 MATRICES: dict[str, Callable[..., Array]] = {
     "matmul": np.matmul,
-    "transpose": lambda a: a.mT,
+    "transpose": _transpose,
     "power": _of_finite(_power),
     "eigenvectors": _of_finite(_eigenvectors),
     "eigenvalues": _of_finite(_eigenvalues),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from ..ir.storages import Storage
+from .block_storages import load_blocks, store_blocks
 
 __all__ = ["load", "store"]
 
@@ -28,14 +29,20 @@ _INFINITY, _NAN = np.uint32(0x7F800000), np.uint32(0x7FC00000)
 _8, _10, _13, _16 = (np.uint32(bits) for bits in (8, 10, 13, 16))
 
 
-def load(storage: Storage, arrays: Sequence[Array]) -> Array:
-    """The values that these arrays keep; of the shape of the first array."""
+def load(storage: Storage, arrays: Sequence[Array], count: int | None = None, *, signed: bool = True) -> Array:
+    """The values that these arrays keep, in the shape of the first one. Of a block storage there are `count`, in one
+    dimension, and they are `signed` or not."""
+    if storage.block:
+        codes, scales = arrays
+        return load_blocks(storage, codes, scales, codes.size * storage.packed if count is None else count, signed)
     return _LOADS[storage.name](*arrays)
 
 
-def store(storage: Storage, x: Array, random: Array | None = None) -> tuple[Array, ...]:
-    """The arrays that keep `x`, float32, each value rounded to the nearest; or stochastically, by `random`, for each
-    value 16 random bits as uint32."""
+def store(storage: Storage, x: Array, random: Array | None = None, *, signed: bool = True) -> tuple[Array, ...]:
+    """The arrays that keep `x`, each value rounded to the nearest; or stochastically, by `random`, which has 16 random
+    bits as uint32 for each value. A block storage takes one dimension, and values that are `signed` or not."""
+    if storage.block:
+        return store_blocks(storage, x, random, signed)
     found = _STORES[storage.name](x, random)
     return found if isinstance(found, tuple) else (found,)
 

@@ -119,6 +119,7 @@ def compose(
         dimensions=tuple(
             replace(each, hyper=names[i][each.hyper]) for i, part in enumerate(parts) for each in part.dimensions
         ),
+        turns=tuple(names[i][each] for i, part in enumerate(parts) for each in part.turns),
     )
     return Composed(
         rule,

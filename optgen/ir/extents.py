@@ -15,7 +15,8 @@ from enum import Enum, StrEnum
 from ..frozen import frozen
 
 __all__ = [
-    "IDENTITY", "Dims", "Extent", "Matrices", "default_dims", "join", "join_dims", "varies_within", "varying_dimensions",
+    "IDENTITY", "Dims", "Extent", "Matrices", "default_dims", "join", "join_dims", "varies_within",
+    "varying_dimensions",
 ]  # fmt: skip
 
 
@@ -122,8 +123,8 @@ def varying_dimensions(extent: Extent, rank: int, matrices: Matrices = Matrices.
 
 @frozen
 class Dims:
-    """The dimensions of a matrix by their symbols: "row" and "column" of the parameter, or a name that the rule gives to
-    a size. An empty one has length 1.
+    """The dimensions of a matrix by their symbols: "row" and "column" of the parameter, or a name that the rule gives
+    to a size. An empty one has length 1.
 
     Equal symbols are equal lengths, and equal lengths alone mean nothing: a square matrix hides no fault.
     """

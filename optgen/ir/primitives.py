@@ -118,11 +118,11 @@ FUNCTIONS = (
 REDUCTIONS = {"sum": 1, "mean": 1, "norm": 1, "dot": 2, "max": 1, "min": 1}
 
 #: What is computed of whole matrices by a library, each with its number of arguments. `matmul` and `transpose` are
-#: written `A @ B` and `A.T`, `identity` is `I`; the others are called by name. Of a symmetric matrix `eigenvectors` are
-#: the columns of the result, in the order of falling `eigenvalues`; `power(A, x)` has the eigenvalues to the power of x.
-#: `orthonormal(A)` is Q of A = QR with a positive diagonal of R; `leading(A, n)` the n leading left singular vectors;
-#: `sorting(v)` the permutation matrix P for which P.T @ v falls. `upper` is the triangle with the diagonal, `diagonal` a
-#: value for each row, and `diag` the matrix that has it.
+#: written `A @ B` and `A.T`, `identity` is `I`; the others are called by name. Of a symmetric matrix, `eigenvectors`
+#: are the columns of the result, in the order of falling `eigenvalues`; `power(A, x)` has its eigenvalues to the power
+#: of x. `orthonormal(A)` is Q of A = QR with a positive diagonal of R; `leading(A, n)` has the n leading left singular
+#: vectors; `sorting(v)` is the permutation matrix P for which P.T @ v falls. `upper` is the triangle with the diagonal,
+#: `diagonal` a value for each row, and `diag` the matrix that has it.
 PRODUCTS = {
     "matmul": 2, "transpose": 1, "identity": 0, "power": 2, "eigenvectors": 1, "eigenvalues": 1, "orthonormal": 1,
     "leading": 2, "sorting": 1, "upper": 1, "inverse": 1, "diagonal": 1, "diag": 1, "trace": 1,

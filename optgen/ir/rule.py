@@ -4,7 +4,7 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
                     matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*, tall,
-                    wide, dimensions*)
+                    wide, dimensions*, turns*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always, dims)     values kept from step to step, as many as its extent has
@@ -219,7 +219,8 @@ class Rule:
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     `tall`, `wide`: whether this variant is for matrices with more rows than columns, or fewer; None if it does not
-    matter. `of_matrices`: whether reductions over a tensor go by its rows, as in a step of which this is a part.
+    matter. `turns`: the hyperparameters that say how many turns a loop has; the body is that for one value of each.
+    `of_matrices`: whether reductions over a tensor go by its rows, as in a step of which this is a part.
     """
 
     name: str
@@ -247,6 +248,7 @@ class Rule:
     tall: bool | None = None
     wide: bool | None = None
     dimensions: tuple[Dimension, ...] = ()
+    turns: tuple[str, ...] = ()
     of_matrices: bool = False
 
     @cached_property

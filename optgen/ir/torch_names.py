@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from ..names import greek
 from .rule import Part, Rule
 
-__all__ = ["ABSENT", "PARENTS", "chain_names", "torch_names", "torch_spellings", "torch_states"]
+__all__ = ["ABSENT", "MEANING", "PARENTS", "chain_names", "torch_names", "torch_spellings", "torch_states"]
 
 #: What trainers set and loggers read in every group: the value that changes nothing, where a rule has no such
 #: hyperparameter.
@@ -33,9 +33,12 @@ _OF_RULE = {
     "RMSProp": {"rho": "alpha", "centred": "centered"},
     "ScheduleFreeSGD": {"beta": "momentum"},  # as its authors' optimiser for PyTorch
     "SignSGD": {"rho": "momentum", "momentum": "keep_momentum"},
+    "Muon": {"match_rms": "adjust_lr_fn"},
     "SM3": {"rho": "momentum", "momentum": "keep_momentum"},
     "WeightDecay": {"lam": "weight_decay"},
 }
+#: By the name of a rule: of a flag that PyTorch's class says in words, the word that sets it.
+MEANING = {"Muon": {"match_rms": "match_rms_adamw"}}
 #: By the name of a rule: what PyTorch calls a state that the spec calls otherwise.
 _STATES = {"Adagrad": {"state_sum": "sum"}}
 

@@ -22,7 +22,6 @@ from .expr import (
     Product,
     Reduce,
     Scalar,
-    dims_of,
     extent_of,
     joint_dims,
     joint_extent,

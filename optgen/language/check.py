@@ -111,7 +111,11 @@ class _Checker(SpecNames):
         if sides & {"short", "long"} and not self.aspects:
             self.aspects = frozenset({TALL})
         extents = (state.extent for state in spec.states)
-        self.tiled = any(mentions_tiles(term, self.given) for term in terms) or any(map(is_of_tiles, extents)) or bool(sides - {""})
+        self.tiled = (
+            any(mentions_tiles(term, self.given) for term in terms)
+            or any(map(is_of_tiles, extents))
+            or bool(sides - {""})
+        )
         if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
             message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
             self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
@@ -296,6 +300,7 @@ class _Checker(SpecNames):
             tall=choice[TALL] if choice[MATRIX] and TALL in self.aspects else None,
             wide=choice[WIDE] if choice[MATRIX] and WIDE in self.aspects else None,
             dimensions=tuple(Dimension(each.name, each.name, variant.side(each.most)) for each in spec.sizes),
+            turns=tuple(sorted(spec.fixed)),
             phase=phase.name,
             phases=tuple(each.name for each in spec.phases) if self.phased else (),
         )

@@ -271,9 +271,8 @@ class Variant(Expressions):
         return len(self.scope.faults) > before
 
     def define(self, target: str, value: Expr) -> None:
-        if self.is_half(value) and not (isinstance(value, Call) and value.op == "bfloat16"):
-            value = Call("bfloat16", (value,))  # what is made of these alone is one of them
         if self.is_half(value):
+            value = value if _is_rounded(value) else Call("bfloat16", (value,))
             self.halves.add(target)
         self.body.append(Assign(target, value))
         self.locals[target] = local_of(target, value)
@@ -296,6 +295,11 @@ class Variant(Expressions):
         if self.scope.phased:
             following = (spec.phases.index(phase) + 1) % len(spec.phases)
             self.body.append(Assign(PHASE, Const(float(following))))
+
+
+def _is_rounded(expr: Expr) -> bool:
+    """Whether a value made of numbers of bfloat16 is one without being rounded."""
+    return isinstance(expr, Local) or (isinstance(expr, Call | Product) and expr.op in ("bfloat16", "transpose"))
 
 
 def _wrong_extent(name: str, expected: Extent, got: Extent, least: str = "") -> str:

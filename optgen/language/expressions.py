@@ -239,7 +239,7 @@ class Expressions(Products):
         if IDENTITY in map(dims_of, found):
             self.fault(term.span, f"{name}() was given an identity without a size", "for example: trace(g @ g.T)")
             return None
-        if (dims := joint_dims(found)) is None:
+        if joint_dims(found) is None:
             words = " and ".join(dims_of(arg).words for arg in found)
             self.fault(term.span, f"{name}() was given values of {words}, which do not fit", "a transposed one is A.T")
             return None

@@ -184,7 +184,7 @@ class _Writer:
             case Invoke(span=span, function="range", args=args) if 1 <= len(args) <= 3:
                 ends = [end for arg in args if (end := self.whole(arg, turn)) is not None]
                 if len(ends) < len(args):
-                    hint = "for example: range(3), or range(steps) where the range of steps has whole numbers: \"[1, 99], whole\""
+                    hint = 'range(3), or range(steps) with steps = { default = 5, range = "[1, 99], whole" }'
                     self.fault(span, "expected range() of whole numbers that the spec states", hint)
                     return []
                 found = range(*ends) if ends[2:] != [0] else range(0)
@@ -208,7 +208,7 @@ class _Writer:
                 return int(value)
             case Name(name=name) if name in self.wholes:
                 self.spec.fixed.add(name)
-                return self.wholes[name]
+                return self.spec.turns.get(name, self.wholes[name])
             case Name(name=name) if isinstance(turn.get(name), Number):
                 return self.whole(turn[name], turn)
             case Invoke(function="len", args=(Name(name=name),)) if name in self.lists or name in self.counts:

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Matrices
 from ..ir.rule import Family, Part
-from ..names import canonical
+from ..names import canonical, close_matches
 from .document import Document, is_number, real
 from .limits import MOST_PHASES
 from .loops import write_out
@@ -55,8 +55,12 @@ LENGTHS = "[1, inf), whole"
 MATRICES = tuple(matrices.value for matrices in Matrices)
 
 
-def parse(text: str, file: str) -> SpecAst:
-    """Read the spec `text` into its parts. `file` is the name used in messages.
+_DEFAULTS: Mapping[str, int] = {}
+
+
+def parse(text: str, file: str, turns: Mapping[str, int] = _DEFAULTS) -> SpecAst:
+    """Read the spec `text` into its parts. `file` is the name used in messages. `turns`: of hyperparameters that say
+    how many turns a loop has, the values that are no defaults.
 
     Raises `SpecError` at once for an empty or too large file and for malformed TOML. Other faults are collected.
     """
@@ -64,7 +68,7 @@ def parse(text: str, file: str) -> SpecAst:
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         fault = Diagnostic(Span(1, 1), "expected a spec in UTF-8, got half a character")
         raise SpecError(file, "", [fault])
-    spec = SpecAst(file, text)
+    spec = SpecAst(file, text, turns=turns)
     if len(text) > LARGEST_SPEC:
         size = f"expected a spec of at most {LARGEST_SPEC // 1024} KiB, got {len(text) / 1024:.0f} KiB"
         raise SpecError(file, text[:200], [Diagnostic(Span(1, 1), size, "a rule is a page of text; split it in two")])
@@ -202,7 +206,9 @@ class _Tables(Document):
         for side in sides:
             if side not in (*SIDES, *sizes):
                 close = close_matches(side, [*SIDES, *sizes])
-                hint = f"did you mean {close[0]!r}?" if close else f"a length of its own is named in [sizes]: {side} = ..."
+                hint = (
+                    f"did you mean {close[0]!r}?" if close else f"a length of its own is named in [sizes]: {side} = ..."
+                )
                 message = f"expected two of {', '.join((*SIDES, *sizes))}; got {side!r}"
                 self.fault(self.value_span((*path, "extent")), message, hint)
                 return EXTENTS[0], None

@@ -250,5 +250,7 @@ class Resolver:
     def chosen(self) -> str:
         """The flags of this variant in words."""
         shapes = {MATRIX} if self.scope.by_matrix else set()
-        names = [name for name in self.choice if name not in (MATRIX, TALL, WIDE) or name in shapes | self.scope.aspects]
+        names = [
+            name for name in self.choice if name not in (MATRIX, TALL, WIDE) or name in shapes | self.scope.aspects
+        ]
         return " and ".join(name if self.choice[name] else f"not {name}" for name in names)

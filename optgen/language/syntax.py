@@ -15,6 +15,7 @@ out before anything has a meaning (`loops`): `check` never sees them.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -240,8 +241,10 @@ class SpecAst:
     phases: list[PhaseAst] = field(default_factory=lambda: [_NO_PHASE])
     evaluation: list[FormulaAst] = field(default_factory=list)
     evaluation_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
-    #: The hyperparameters that say how many turns a loop has: a spec is read for one value of each.
+    #: The hyperparameters that say how many turns a loop has, and the values for which the spec is read, if these are
+    #: not the defaults.
     fixed: set[str] = field(default_factory=set)
+    turns: Mapping[str, int] = field(default_factory=dict)
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
     unassigned: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)

@@ -12,8 +12,8 @@ from .syntax import Choice, Invoke, Item, Name, Operation, Term
 from .vocabulary import MATRIX, OF_MATRICES, OVER, TALL, UNIT, WIDE
 
 __all__ = [
-    "aspects_in", "chosen_subterms", "decided", "is_of_tiles", "leaves", "mentions_matrix", "mentions_tiles", "names_in",
-    "reduced_over", "subterms",
+    "aspects_in", "chosen_subterms", "decided", "is_of_tiles", "leaves", "mentions_matrix", "mentions_tiles",
+    "names_in", "reduced_over", "subterms",
 ]  # fmt: skip
 
 

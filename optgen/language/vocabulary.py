@@ -59,7 +59,8 @@ GIVEN = {
     PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
     "size": "the number of elements",
     UNIT: "the identity matrix", TALL: "whether there are more rows than columns",
-    WIDE: "whether there are more columns than rows", "ndim": "the number of dimensions", "rows": "the number of rows", "columns": "the number of columns",
+    WIDE: "whether there are more columns than rows", "ndim": "the number of dimensions",
+    "rows": "the number of rows", "columns": "the number of columns",
     **dict.fromkeys(OVER, "an extent"),
 }  # fmt: skip
 #: How a sum of equal values is written as a product.

@@ -20,13 +20,15 @@ from . import text
 
 __all__ = [
     "MATRICES", "NO_MATRICES", "Change", "blocks", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words",
-    "formulas", "given", "kept", "matrices", "meanings", "only", "phases", "product_count", "reports", "shape_words", "shown",
-    "sweep_count",
+    "formulas", "given", "kept", "matrices", "meanings", "only", "phases", "product_count", "reports", "shape_words",
+    "shown",    "sweep_count",
 ]  # fmt: skip
 
 MATRICES = "parameters of two or more dimensions"
 NO_MATRICES = "parameters of fewer than two dimensions"
-TALL, WIDE = "matrices with more rows than columns", "matrices with more columns than rows"
+TALL, NOT_TALL = "matrices with more rows than columns", "matrices with no more rows than columns"
+WIDE, NOT_WIDE = "matrices with more columns than rows", "matrices with no more columns than rows"
+SQUARE = "square matrices"
 _KEPT = {
     Extent.ELEMENT: "shaped as p",
     Extent.BLOCK: "one for each block",
@@ -196,7 +198,11 @@ def shape_words(rule: Rule) -> str:
     """What parameters a variant is for."""
     if rule.matrix is False:
         return NO_MATRICES
-    return TALL if rule.tall else WIDE if rule.wide else MATRICES
+    if rule.tall or rule.wide:
+        return TALL if rule.tall else WIDE
+    if rule.tall is rule.wide is None:
+        return MATRICES
+    return SQUARE if rule.tall is rule.wide else NOT_TALL if rule.wide is None else NOT_WIDE
 
 
 def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
@@ -263,7 +269,7 @@ def _whose(having: Sequence[bool], rules: Sequence[Rule]) -> str:
         for value in (True, False):
             if having == [rule.flags[i].value is value for rule in rules]:
                 return f"only with {flag.name}={value}"
-    for words in (MATRICES, NO_MATRICES, TALL, WIDE):
+    for words in (MATRICES, NO_MATRICES, TALL, NOT_TALL, WIDE, NOT_WIDE, SQUARE):
         if having == [shape_words(rule) == words for rule in rules]:
             return f"only for {words}"
     for matrix, words in ((True, MATRICES), (False, NO_MATRICES)):

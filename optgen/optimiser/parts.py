@@ -12,7 +12,7 @@ from ..compiler.driver import Compilation
 from ..errors import ArgumentError
 from ..ir.compose import Composed, compose
 from ..ir.expr import Extent, Matrices, reduces
-from ..ir.rule import Rule
+from ..ir.rule import Aspect, Rule
 from ..ir.verify import verify
 from ..language.limits import MOST_REDUCTIONS
 from ..runtime.phases import expect_one_with_phases
@@ -42,14 +42,14 @@ def refuse_misfits(parts: Sequence[Optimiser]) -> None:
             if each.extent != extent:
                 message = f"part {i}, {type(part).__name__}, takes {each.name} for {each.extent.words}, and {other} not"
                 raise ArgumentError(message, hint="rename the input in one of the two specs")
-    for shape in (True, False):
+    for shape in Aspect:
         seen = dict(_tiles(parts, shape))
         if len(seen) > 1:
             message = f"{' and '.join(seen.values())} do not fit into one chain: they see a parameter as different"
             blocks = any(isinstance(each, int) for each in seen)
             raise ArgumentError(f"{message} {'blocks' if blocks else 'matrices'}", hint="step them apart")
     expect_one_with_phases([f"part {i}, {type(part).__name__}" for i, part in enumerate(parts) if part.rule.phases])
-    last = [_open(part, True, len(part.rule.phases) - 1) for part in parts]
+    last = [_open(part, next(iter(Aspect)), len(part.rule.phases) - 1) for part in parts]
     held = [i for i, rule in enumerate(last) if any(assign.target == "proceed" for assign in rule.body)]
     for i, part in enumerate(parts):
         grouped = [state.name for state in part.rule.states if state.extent == Extent.GROUP]
@@ -60,35 +60,38 @@ def refuse_misfits(parts: Sequence[Optimiser]) -> None:
 
 
 def compiled(parts: Sequence[Optimiser]) -> tuple[Compilation, list[Composed]]:
-    """The rule of the chain, in one variant or two, and what belongs to which part in each, in the last phase."""
+    """The rule of the chain, in a variant for each kind of parameters that it tells apart; and what belongs to which
+    part in each, in the last phase."""
     name = "_".join(type(part).__name__ for part in parts)
-    shapes = [matrix for matrix in (True, False) if all(matrix in settings_of(part).variants for part in parts)]
+    shapes = [aspect for aspect in Aspect if all(aspect in settings_of(part).variants for part in parts)]
     if not shapes:
         raise ArgumentError(f"{name}: one part works on matrices only, another one on everything else")
     phases = range(max(1, *(len(part.rule.phases) for part in parts)))
-    chosen = {matrix: [[_open(part, matrix, k) for part in parts] for k in phases] for matrix in shapes}
-    if len(shapes) == 2 and chosen[True] == chosen[False]:
-        del chosen[False]
+    chosen: dict[Aspect, list[list[Rule]]] = {}
+    for aspect in shapes:
+        rules = [[_open(part, aspect, k) for part in parts] for k in phases]
+        if rules not in chosen.values():
+            chosen[aspect] = rules
     among = [[rules[i] for each in chosen.values() for rules in each] for i in range(len(parts))]
-    last = {matrix: compose(each[-1], name, among) for matrix, each in chosen.items()}
-    made = [compose(each[k], name, among, last[matrix].rule) for k in phases for matrix, each in chosen.items()]
+    last = {aspect: compose(each[-1], name, among) for aspect, each in chosen.items()}
+    made = [compose(each[k], name, among, last[aspect].rule) for k in phases for aspect, each in chosen.items()]
     count = max(len(reduces(a.value for a in each.rule.body)) for each in made)
     if count > MOST_REDUCTIONS:
         raise ArgumentError(f"{name}: expected at most {MOST_REDUCTIONS} reductions in a chain, got {count}")
     return Compilation.of_rules("chain", [verify(each.rule) for each in made]), list(last.values())
 
 
-def _tiles(parts: Sequence[Optimiser], matrix: bool) -> Iterator[tuple[Matrices | int, str]]:
+def _tiles(parts: Sequence[Optimiser], aspect: Aspect) -> Iterator[tuple[Matrices | int, str]]:
     """As which matrices, or as the blocks of which part, parts see a parameter; and what each part is called."""
     for i, part in enumerate(parts):
         own = settings_of(part)
-        rule = own.compilation.rules[own.variants[matrix]] if matrix in own.variants else None
+        rule = own.compilation.rules[own.variants[aspect]] if aspect in own.variants else None
         if rule is not None and rule.tiled:
             yield (rule.matrices if rule.block is None else i), type(part).__name__
 
 
-def _open(part: Optimiser, matrix: bool, phase: int = 0) -> Rule:
+def _open(part: Optimiser, aspect: Aspect, phase: int = 0) -> Rule:
     """The rule of a part in one of the phases of a step, by number."""
     own = settings_of(part)
-    variant = own.variants.get(matrix, next(iter(own.variants.values())))
+    variant = own.variants.get(aspect, next(iter(own.variants.values())))
     return own.compilation.open[own.compilation.in_phase(variant, phase if own.compilation.phases else 0)]

@@ -17,7 +17,7 @@ from ..ir.expr import Expr
 from ..ir.rule import Rule
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
-from ..runtime.shapes import block_of, hypers_of_blocks, own_shapes, variant_for
+from ..runtime.shapes import block_of, chosen_once, own_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
@@ -68,7 +68,7 @@ class Settings:
         backend: str,
     ) -> None:
         self.owner = owner
-        self.compilation = compilation
+        self.compilation = compilation = compilation.with_turns(_turns(compilation.rules[0], values))
         self.spellings = spellings
         self.values = values
         self.flags = _usual(compilation) | flags  # a pickle may be older than a flag
@@ -76,7 +76,7 @@ class Settings:
         self.backend = backend
         self.variants = compilation.variants(flags)
         rules = [compilation.rules[variant] for variant in self.variants.values()]
-        self.sizing = frozenset().union(*map(hypers_of_blocks, rules))
+        self.sizing = frozenset().union(*map(chosen_once, rules))
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -180,11 +180,12 @@ class Settings:
         self._fixed = None if scheduled else (Always(self.values),)  # type: ignore[arg-type]  # now all are numbers
 
     def refuse_other_variant(self, values: Mapping[str, tuple[Given, ...]]) -> None:
-        """HyperparameterError if these values would have decided another way about a flag, or about blocks."""
+        """HyperparameterError if these values would have decided another way about a flag, or are others of those that
+        are chosen once."""
         for name in sorted(self.sizing):
             if values[name] != self.values[name]:
                 own, other = (shown(x if len(x) > 1 else x[0]) for x in (self.values[name], values[name]))
-                message = f"{self.owner} was made with {name}={own}, which says how large blocks are; got {other}"
+                message = f"{self.owner} was made with {name}={own}, which is chosen when it is made; got {other}"
                 raise HyperparameterError(message, hint="make a new one")
         for name, when in self.decided.items():
             chosen = self.flags[name]
@@ -282,14 +283,19 @@ def check_settings(
         if not isinstance(value, bool):
             raise ArgumentError(f"the flag {flag.name}: expected True or False, got {value!r}")
         chosen[flag.name] = value
-    sizing = frozenset[str]().union(*map(hypers_of_blocks, compilation.rules))
+    sizing = frozenset[str]().union(*map(chosen_once, compilation.rules))
     for name in sorted(sizing):
         if any(map(callable, given[name])):
-            message = f"{name}: expected a number, got a schedule: it says how large blocks are, in every step"
+            message = f"{name}: expected a number, got a schedule: it is chosen when an optimiser is made"
             raise ArgumentError(message, hint="schedule another hyperparameter")
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
     return Settings(owner, compilation, spellings, given, chosen, decided, backend)
+
+
+def _turns(rule: Rule, values: Mapping[str, tuple[Given, ...]]) -> dict[str, int]:
+    """How many turns loops have, by the hyperparameters that say so."""
+    return {name: int(values[name][0]) for name in rule.turns}  # type: ignore[arg-type]  # which are no schedules
 
 
 def _usual(compilation: Compilation) -> dict[str, bool]:

@@ -290,5 +290,7 @@ def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
         message = f"{which}: expected the states {listed(tuple(names))}, got {listed(state)}"
         raise StateError(message)
     for name, array in state.items():
-        _expect_array(f"{which}: ", name, array, *((own[name].shape, own[name].dtype(dtype)) if name in own else (shape, dtype)))
+        _expect_array(
+            f"{which}: ", name, array, *((own[name].shape, own[name].dtype(dtype)) if name in own else (shape, dtype))
+        )
     return Slot(shape, dtype, t, {name: np.array(state[name], order="K") for name in names})

@@ -24,9 +24,10 @@ from .arrays import Array
 __all__ = [
     "BlockOf",
     "OwnShape",
+    "aspect_of",
     "block_of",
+    "chosen_once",
     "first_group_states",
-    "hypers_of_blocks",
     "own_shapes",
     "state_shape",
     "variant_for",
@@ -69,14 +70,15 @@ def variant_for(
     name, what, hint
         The rule, the parameter, and what to do instead, for the ArrayError where the rule has no such variant.
     """
-    found = variants.get(_aspect(shape, matrices))
+    found = variants.get(aspect_of(shape, matrices))
     if found is None:
         message = f"{name}: expected a matrix, of two or more dimensions, got {what} of shape {shape}"
         raise ArrayError(message, hint=hint)
     return found
 
 
-def _aspect(shape: tuple[int, ...], matrices: Matrices) -> Aspect:
+def aspect_of(shape: tuple[int, ...], matrices: Matrices) -> Aspect:
+    """What a parameter of this shape is to rules."""
     if len(shape) < 2:
         return Aspect.VECTOR
     _, rows, columns = interp.as_matrices(shape, matrices)
@@ -133,7 +135,9 @@ def _matrix_shape(rule: Rule, dims: Dims, values: HyperValues, shape: tuple[int,
     return (*batch, sides[dims.rows], sides[dims.columns])
 
 
-def hypers_of_blocks(rule: Rule) -> frozenset[str]:
-    """The hyperparameters that say how many elements a block has, or how long a dimension of a state is."""
+def chosen_once(rule: Rule) -> frozenset[str]:
+    """The hyperparameters that are chosen when an optimiser is made, since they say how many elements a block has, how
+    long a dimension of a state is, or how many turns a loop has."""
     made_of = () if rule.block is None else walk(rule.block)
-    return frozenset(e.hyper for e in made_of if isinstance(e, Scalar)) | {each.hyper for each in rule.dimensions}
+    sizes = {e.hyper for e in made_of if isinstance(e, Scalar)} | {each.hyper for each in rule.dimensions}
+    return frozenset(sizes.union(rule.turns))

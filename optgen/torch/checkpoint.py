@@ -60,8 +60,7 @@ def expect_state(
 
 def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, values: Mapping[str, Any]) -> dict[str, Any]:
     """Copies of states of parameter `p` by the names that PyTorch has; an error for one that does not fit."""
-    rules = [rule for rule in naming.rules if rule.matrix in (None, p.dim() >= 2)]
-    own = {key: (state, rule) for rule in rules for state, key in naming.own_states(rule)}
+    own = {key: (state, rule) for rule in naming.rules_for(p) for state, key in naming.own_states(rule)}
     known = [*own, *[STEP] * naming.counted]
     copies: dict[str, Any] = {}
     for key, given in values.items():
@@ -113,7 +112,7 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
                 message = f"{what}: expected a state of that name, got one of {excerpt(saved_names[j])}"
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
             kept = saved["state"].get(q) or {}
-            _expect_states(naming, what, p, hypers, kept, needed[p.dim() >= 2], guess=guess)
+            _expect_states(naming, what, p, hypers, kept, needed.get(naming.aspect_of(p), ()), guess=guess)
     return {**saved, "param_groups": groups}
 
 
@@ -175,8 +174,9 @@ def _expect_values(naming: Naming, saved: Mapping[str, Any], i: int) -> None:
     for key in naming.absent:
         if not _is_number(saved.get(key, 0)):
             raise StateError(f"group {i}: expected a number as {key!r}, got {shown(saved[key])}")
+    said = {naming.flags[flag] for flag in naming.meaning}  # in words
     for key in (*naming.flags.values(), *naming.strategy.flags):
-        if not isinstance(saved.get(key), bool | int | None):
+        if not isinstance(saved.get(key), str | None if key in said else bool | int | None):
             raise StateError(f"group {i}: expected True or False as {key!r}, got {shown(saved[key])}")
 
 
@@ -217,7 +217,8 @@ def _expect_states(
     guess: bool,
 ) -> None:
     """StateError unless a parameter may have these states."""
-    named = {key: (state, rule) for rule in naming.rules for state, key in naming.own_states(rule)}
+    rules = [*naming.rules, *naming.rules_for(p)]  # the own ones last
+    named = {key: (state, rule) for rule in rules for state, key in naming.own_states(rule)}
     begun = any(key == STEP or key in named for key in kept) or (kept and naming.strategy.counts_whatever_is_kept)
     for key in needed if begun else ():
         if kept.get(key) is None:
@@ -240,13 +241,13 @@ def _is_count(x: Any) -> bool:
     return _is_number(x) and 0 <= float(x) <= MOST_UPDATES and float(x).is_integer()
 
 
-def _needed(naming: Naming, variants: Mapping[Aspect, int] | None) -> dict[bool, list[str]]:
-    """What a state must have, by whether the parameter is a matrix. Momentum may come and go, so a rule that does not
-    count may have begun without."""
-    needed: dict[bool, list[str]] = {False: [], True: []}
-    for aspect, variant in (variants or {}).items() if naming.counted else ():
-        needed[aspect != Aspect.VECTOR] = [STEP, *(key for _, key in naming.own_states(naming.rules[variant]))]
-    return needed
+def _needed(naming: Naming, variants: Mapping[Aspect, int] | None) -> dict[Aspect, list[str]]:
+    """What a state must have, by what the parameter is. Momentum may come and go, so a rule that does not count may
+    have begun without."""
+    return {
+        aspect: [STEP, *(key for _, key in naming.own_states(naming.rules[variant]))]
+        for aspect, variant in ((variants or {}).items() if naming.counted else ())
+    }
 
 
 def unwrapped(name: str) -> str:

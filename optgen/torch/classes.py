@@ -18,7 +18,7 @@ from torch.optim import Optimizer
 from ..compiler.driver import Compilation, compile_file, compile_text
 from ..errors import ArgumentError
 from ..ir.rule import Rule
-from ..ir.torch_names import ABSENT, chain_names, torch_names, torch_spellings, torch_states
+from ..ir.torch_names import ABSENT, MEANING, chain_names, torch_names, torch_spellings, torch_states
 from ..once import once
 from ..optimiser.base import compilation_of, module_of, settings_of
 from ..optimiser.chain import Chain, ChainSettings
@@ -28,7 +28,7 @@ from .inputs import expect_attributes
 from .naming import STEP, Naming
 from .optimizer import Adapter, naming_of, revive_by
 from .param_groups import NO_SCHEDULE, SCHEDULERS, expect_absent
-from .strategies import OwnRule, TorchRule
+from .strategies import OwnRule, TorchMatrixRule, TorchRule
 
 __all__ = ["adapted", "chain", "load"]
 
@@ -72,7 +72,8 @@ def adapted(
         naming = _own_naming(compilation, module, names)
         return _class_of(core, naming, Adapter, __init__=_constructor(core, naming))
     settled = [flag for flag in naming_of(parent).flags if flag not in names] if parent is not Adapter else []
-    naming = _torch_naming(compilation, module, TorchRule(theirs, settled), names)
+    strategy = TorchMatrixRule if compilation.rules[0].multiplies else TorchRule
+    naming = _torch_naming(compilation, module, strategy(theirs, settled), names)
     return _class_of(core, naming, parent, theirs, __init__=_numbers_alone(theirs))
 
 
@@ -87,7 +88,11 @@ def _torch_naming(
     """A group has PyTorch's keys, and others mean nothing."""
     rule = compilation.rules[0]
     hypers, flags, keys = _keys_of(rule, names)
-    return Naming(compilation, module, strategy, hypers, flags, torch_states(rule), {}, {}, (*keys, *strategy.flags))
+    keys = [key for key in keys if key in strategy.arguments]
+    states, meaning = torch_states(rule), MEANING.get(rule.name, {})
+    return Naming(
+        compilation, module, strategy, hypers, flags, states, {}, {}, (*keys, *strategy.flags), meaning
+    )  # fmt: skip
 
 
 def _own_naming(compilation: Compilation, module: str | None, names: Mapping[str, str]) -> Naming:

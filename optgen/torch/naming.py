@@ -5,14 +5,15 @@ In: a compiled rule. Out: a `Naming`, which stays the same while its optimisers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
-from ..frozen import frozen
+from ..frozen import frozen, replace
 from ..ir.expr import Extent, Matrices
-from ..ir.rule import Input, Rule, State
+from ..ir.rule import Aspect, Input, Rule, State
+from ..runtime.shapes import aspect_of
 from .strategies import Strategy
 
 __all__ = ["STEP", "Naming"]
@@ -20,7 +21,10 @@ __all__ = ["STEP", "Naming"]
 #: What PyTorch calls the count of updates among the states.
 STEP = "step"
 #: Rules whose states have no count in PyTorch: whether there has been a step shows in them.
-_UNCOUNTED = {"SGD"}
+_UNCOUNTED = {"Muon", "SGD"}
+
+
+_NO_MEANING: Mapping[str, str] = {}
 
 
 @frozen
@@ -43,6 +47,8 @@ class Naming:
         Of `ABSENT`, what the rule does not have.
     keys
         What of a group decides about a step.
+    meaning
+        Of a flag that a group says in words, the word that sets it.
     """
 
     compilation: Compilation
@@ -54,6 +60,7 @@ class Naming:
     spellings: Mapping[str, tuple[str, int | None]]
     absent: Mapping[str, float]
     keys: tuple[str, ...]
+    meaning: Mapping[str, str] = _NO_MEANING
 
     @property
     def name(self) -> str:
@@ -67,6 +74,26 @@ class Naming:
     def inputs(self) -> tuple[Input, ...]:
         """What a step is given beside gradients."""
         return self.rules[0].inputs
+
+    def aspect_of(self, p: Any) -> Aspect:
+        """What a parameter is to the rule."""
+        return aspect_of(tuple(p.shape), self.matrices)
+
+    def rules_for(self, p: Any) -> list[Rule]:
+        """The variants that a parameter may be stepped in."""
+        return [rule for rule in self.rules if rule.takes(self.aspect_of(p))]
+
+    @property
+    def multiplies(self) -> bool:
+        """Whether a step has products of whole matrices, which no kernel computes."""
+        return any(rule.multiplies for rule in self.rules)
+
+    def with_turns(self, groups: Sequence[Mapping[str, Any]]) -> Naming:
+        """The same for loops of as many turns as the first of these groups says."""
+        names = {name: self.hypers[name] for name in self.rules[0].turns}
+        given = {name: groups[0].get(key) for name, key in names.items()} if groups else {}
+        turns = {name: int(value) for name, value in given.items() if isinstance(value, int | float)}
+        return replace(self, compilation=self.compilation.with_turns(turns)) if len(turns) == len(names) > 0 else self
 
     @property
     def grouped(self) -> bool:

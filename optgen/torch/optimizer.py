@@ -54,7 +54,7 @@ class Adapter(Optimizer):
 
     param_groups: list[dict[str, Any]]
 
-    _naming: ClassVar[Naming]
+    _naming: Naming
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
 
@@ -300,7 +300,10 @@ class Adapter(Optimizer):
 
     def _begin(self, together: Mapping[str, Any]) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters."""
-        naming, groups = self._naming, Groups(self._naming)
+        naming = self._naming.with_turns(self.param_groups)
+        if naming is not self._naming:
+            self._naming = naming  # of this optimiser, not of its class
+        groups = Groups(naming)
         self._groups = groups
         self._states = TensorStates(naming, groups)
         self._states.group = dict(together)

@@ -22,7 +22,7 @@ from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
 from ..ir.rule import Aspect, Hyper, Rule
 from ..optimiser.hyperparameters import checked
-from ..runtime.shapes import block_of, hypers_of_blocks, variant_for
+from ..runtime.shapes import block_of, chosen_once, variant_for
 from ..runtime.underflow import refuse_vanishing
 from .naming import Naming
 from .strategies import ANOTHER_RULE
@@ -89,7 +89,7 @@ class Groups:
         #: Whether plans go by other variants or groups; who has forgotten them says so.
         self.changed = False
         self.variants: tuple[dict[Aspect, int] | None, ...] = ()
-        self._sizing = sorted(frozenset().union(*map(hypers_of_blocks, naming.rules)))
+        self._sizing = sorted(frozenset().union(*map(chosen_once, naming.rules)))
         self._blocks: list[tuple[Any, ...]] = []  # of each group, what says how large blocks are
 
     def read(self, groups: Sequence[dict[str, Any]]) -> bool:
@@ -210,7 +210,8 @@ class Groups:
             given = group.get(self._naming.flags[flag.name])
             if given is None:
                 given = flag.default if flag.when is None else evaluate(flag.when, values, 0, {})
-            flags[flag.name] = bool(given)
+            word = self._naming.meaning.get(flag.name)
+            flags[flag.name] = bool(given) if word is None else given == word
         return self._naming.compilation.variants(flags)
 
     def _refuse_different(self, values: GroupValues, groups: int) -> None:

@@ -87,7 +87,8 @@ class TensorStates:
             if x is None:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)), ordinal)
                 shape = state_shape(rule, state, values, tuple(given.shape)) if own else None
-                dtype = self._naming.strategy.small_dtype(state.extent, given)
+                small = state.extent < Extent.ELEMENT
+                dtype = self._naming.strategy.small_dtype(state.extent, given) if small else given.dtype
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
 

@@ -22,7 +22,7 @@ from ..errors import ArrayError, StateError
 from ..ir.expr import Extent
 from .tensors import count_dtype
 
-__all__ = ["ANOTHER_RULE", "OwnRule", "Strategy", "TorchRule"]
+__all__ = ["ANOTHER_RULE", "OwnRule", "Strategy", "TorchMatrixRule", "TorchRule"]
 
 #: What to do with a parameter that a rule does not take.
 ANOTHER_RULE = "step it with another optimiser"
@@ -106,6 +106,8 @@ class TorchRule(Strategy):
         """`settled`: flags of a group that PyTorch's class sets, and that kernels take for set."""
         self._theirs = theirs
         known = inspect.signature(theirs).parameters
+        #: What the class takes.
+        self.arguments = frozenset(known)
         self._ways = tuple(flag for flag in _OWN_WAYS if flag in known)
         self._settled = tuple(settled)
         self.flags = (*self._ways, *self._settled)
@@ -231,6 +233,17 @@ class OwnRule(Strategy):
     def divided(self, kernels: list[int], others: list[int], *, grouped: bool) -> tuple[list[int], list[int]]:
         # The interpreter computes at once what depends on all parameters.
         return ([], sorted([*kernels, *others])) if others and grouped else (kernels, others)
+
+
+class TorchMatrixRule(TorchRule):
+    """A rule of matrices that PyTorch has too: its class checks the arguments, and its loop is never asked."""
+
+    interprets = True
+    expect_not_traced = OwnRule.expect_not_traced
+    expect_memory = OwnRule.expect_memory
+    expect_real = OwnRule.expect_real
+    expect_gradient = OwnRule.expect_gradient
+    divided = OwnRule.divided
 
 
 @cache

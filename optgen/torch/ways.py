@@ -66,6 +66,8 @@ class TensorWays:
         by_kernel = (
             all([steppable(p, x) for x in inputs]) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
         )
+        if by_kernel and naming.multiplies:
+            by_kernel = not naming.rules[self._groups.variant(place, tuple(p.shape))].multiplies
         if p.is_complex() and any([rule.tiled for rule in naming.rules]):  # which would take two parts for a dimension
             naming.strategy.expect_real(what, naming.name)
             by_kernel = False

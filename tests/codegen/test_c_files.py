@@ -55,13 +55,11 @@ def test_the_joined_runtime_compiles_without_a_warning(compiler: str) -> None:
 
 @pytest.mark.parametrize("compiler", COMPILERS)
 @pytest.mark.parametrize("draws", [False, True])
-def test_a_library_with_storages_compiles_with_and_without_draws(draws: bool, compiler: str) -> None:
-    parts = [
-        "#include <stdint.h>\n#include <string.h>",
-        *headers("kernel.h").values(),
-        random_numbers() if draws else "",
-    ]
-    done = check(compiler, "\n".join([*parts, storages(draws=draws)]), "-Wshadow")
+@pytest.mark.parametrize("blocks", [False, True])
+def test_a_library_with_storages_compiles_with_and_without_draws(blocks: bool, draws: bool, compiler: str) -> None:
+    includes = "#include <stdint.h>\n#include <string.h>"
+    parts = [includes, *headers("kernel.h").values(), random_numbers() if draws else ""]
+    done = check(compiler, "\n".join([*parts, storages(blocks=blocks, draws=draws)]), "-Wshadow")
     assert done.returncode == 0, done.stderr
 
 

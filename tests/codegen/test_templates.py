@@ -133,7 +133,7 @@ def test_the_loops_around_an_element_compute_nothing_but_places() -> None:
 
 #: The loops around elements, the reductions, random numbers, storages, what converts small states from the dtypes of
 #: PyTorch and back, and the declaration of functions.
-FLOATING = ("kernel.c.jinja", "reduce.h", "random.h", "storage.h", "small_states.c", "functions.h")
+FLOATING = ("kernel.c.jinja", "reduce.h", "random.h", "storage.h", "block_storage.h", "small_states.c", "functions.h")
 
 
 @pytest.mark.parametrize("path", [p for p in ALL if p.name not in FLOATING], ids=by_name)
@@ -190,5 +190,5 @@ def test_every_file_of_the_templates_is_one_that_is_used() -> None:
     rendered = {"kernel.c.jinja", "module.py.jinja", "spec.toml.jinja", "package.pyi.jinja", "torch.pyi.jinja"}
     rendered.add("documentation.jinja")  # which two of these import
     joined = {*FILES, "internal.h", "runtime.h", "abi.h", "kernel.h", "functions.h"}
-    joined |= {"reduce.h", "philox.h", "random.h", "storage.h"}
+    joined |= {"reduce.h", "philox.h", "random.h", "storage.h", "block_storage.h"}
     assert {path.relative_to(TEMPLATES).as_posix() for path in ALL} == rendered | {f"c/{name}" for name in joined}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from compiled_storages import Array, compiled, instruction_sets
+from compiled_storages import Array, Key, compiled, instruction_sets
 
 from optgen.interpreter import philox
 from optgen.interpreter.rounding import rounding_bits
@@ -38,10 +38,10 @@ def test_the_bits_are_what_their_definition_says() -> None:
 
 @pytest.mark.parametrize("isa", instruction_sets())
 @pytest.mark.parametrize("key", KEYS)
-def test_c_has_the_same_bits(key: tuple[int, int, int, int], isa: str) -> None:
+def test_c_has_the_same_bits(key: Key, isa: str) -> None:
     for first in (0, 2**32 - 500):
         expected = rounding_bits(*key, ELEMENTS[:1000] + np.uint64(first))
-        np.testing.assert_array_equal(compiled(isa).rounding_bits(*key, first, 1000), expected)
+        np.testing.assert_array_equal(compiled(isa).rounding_bits(key, first, 1000), expected)
 
 
 # ---- Statistics ----
@@ -50,7 +50,7 @@ SAMPLES = {key: rounding_bits(*key, ELEMENTS) for key in KEYS}
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_every_value_of_the_bits_comes_as_often(key: tuple[int, int, int, int]) -> None:
+def test_every_value_of_the_bits_comes_as_often(key: Key) -> None:
     """Within 4 standard deviations: the number of ones in each place, and how evenly 4,096 cells are filled."""
     sample = SAMPLES[key]
     for place in range(16):
@@ -67,7 +67,7 @@ def correlation(a: Array, b: Array) -> float:
 
 
 @pytest.mark.parametrize("key", KEYS[1:])
-def test_another_step_parameter_seed_or_stream_has_bits_of_its_own(key: tuple[int, int, int, int]) -> None:
+def test_another_step_parameter_seed_or_stream_has_bits_of_its_own(key: Key) -> None:
     one, other = (SAMPLES[each].astype(np.float64) for each in (KEYS[0], key))
     for apart in (0, 1, 256):
         assert abs(correlation(one[: COUNT - apart], other[apart:])) < 4

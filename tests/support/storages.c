@@ -1,5 +1,5 @@
-/* The loads and stores of `storage.h` as loops over arrays, for tests that call them. */
-#include "storage.h"
+/* The loads and stores of the storages as loops over arrays, for tests that call them. */
+#include "block_storage.h"
 
 #define EXPORT __attribute__((visibility("default"))) void
 #define EACH for (int64_t i = 0; i < n; ++i)
@@ -60,3 +60,37 @@ EXPORT store_bf16_8_stochastic(int64_t n, const float *x, uint16_t *high, uint8_
         low[i] = both.low;
     }
 }
+
+/* Blocks of SIZE elements, in CODES codes each. */
+#define BLOCKS(NAME, SIZE, CODES)                                                                  \
+    EXPORT load_##NAME(int64_t n, float *x, const uint8_t *codes, const float *scales)             \
+    {                                                                                              \
+        for (int64_t i = 0, k = 0; i < n; i += SIZE, ++k)                                          \
+            optgen_load_block_##NAME(n - i < SIZE ? n - i : SIZE, x + i, codes + k * CODES,        \
+                                     scales[k]);                                                   \
+    }                                                                                              \
+    EXPORT store_##NAME(int64_t n, const float *x, uint8_t *codes, float *scales)                  \
+    {                                                                                              \
+        for (int64_t i = 0, k = 0; i < n; i += SIZE, ++k)                                          \
+            scales[k] =                                                                            \
+                optgen_store_block_##NAME(n - i < SIZE ? n - i : SIZE, x + i, codes + k * CODES);  \
+    }                                                                                              \
+    EXPORT store_##NAME##_drawing(int64_t n, const float *x, uint8_t *codes, float *scales,        \
+                                  uint64_t seed, uint64_t t, uint32_t parameter, uint32_t stream,  \
+                                  uint64_t element)                                                \
+    {                                                                                              \
+        for (int64_t i = 0, k = 0; i < n; i += SIZE, ++k) {                                        \
+            const uint64_t first = element + (uint64_t)i;                                          \
+            const optgen_rounding_key key =                                                        \
+                optgen_rounding_key_of(seed, t, parameter, (uint32_t)(first >> 32), stream);       \
+            scales[k] = optgen_store_block_##NAME##_stochastic(n - i < SIZE ? n - i : SIZE, x + i, \
+                                                               codes + k * CODES, key, stream,     \
+                                                               (uint32_t)first);                   \
+        }                                                                                          \
+    }
+BLOCKS(log8_signed, 256, 256)
+BLOCKS(log8_unsigned, 256, 256)
+BLOCKS(linear8_signed, 256, 256)
+BLOCKS(linear8_unsigned, 256, 256)
+BLOCKS(log4_signed, 128, 64)
+BLOCKS(log4_unsigned, 128, 64)
