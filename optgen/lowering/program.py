@@ -27,12 +27,14 @@ __all__ = ["Multiplication", "Operand", "Place", "Program", "Segment", "Step"]
 
 @frozen
 class Operand:
-    """A matrix by its array, of these dimensions as it lies in memory; `turned`: its transpose."""
+    """A matrix by its array, of these dimensions as it lies in memory. `turned`: its transpose. `half`: it is kept as
+    bfloat16."""
 
     array: str
     dims: Dims
     extent: Extent = Extent.ELEMENT
     turned: bool = False
+    half: bool = False
 
 
 @frozen
@@ -48,11 +50,20 @@ class Segment:
 
 @frozen
 class Multiplication:
-    """A product or a function of whole matrices; `target`: the place of the result."""
+    """A product or a function of whole matrices; `target`: the place of the result. `symmetric`: it is known to be.
+
+    `op` is one of `primitives.PRODUCTS`, or "multiply": `a*(A @ B) + b*C` of A, B, a, C and b, or without C and b; or
+    "convert": the same matrix, as bfloat16 or from that.
+    """
 
     op: str
     args: tuple[Operand | Const | Local, ...]
     target: Operand
+    symmetric: bool = False
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        return tuple(arg for arg in self.args if isinstance(arg, Operand))
 
 
 Step: TypeAlias = Segment | Multiplication
@@ -60,11 +71,12 @@ Step: TypeAlias = Segment | Multiplication
 
 @frozen
 class Place:
-    """Memory for a value of such matrices. `slot`: places of one slot are never used at once."""
+    """Memory for a value of such matrices. `slot`: places of one slot are never used at once. `half`: of bfloat16."""
 
     dims: Dims
     extent: Extent
     slot: int
+    half: bool = False
 
 
 @frozen
@@ -78,7 +90,7 @@ class Program:
     turned
         The names of those that are kept as transposes.
     steps
-        The work, in order.
+        The work, in order; none of it writes what it reads, but for arrays that a segment goes over.
     places
         The memory that it takes, by the names of arrays.
     scalars
@@ -93,6 +105,16 @@ class Program:
 
     __eq__ = object.__eq__
     __hash__ = object.__hash__
+
+    @property
+    def stacks(self) -> bool:
+        """Whether products are of places only, so that many parameters can go through them together."""
+        return all(
+            operand.array in self.places
+            for step in self.steps
+            if isinstance(step, Multiplication)
+            for operand in step.operands
+        )
 
     @property
     def segments(self) -> tuple[Segment, ...]:

@@ -9,7 +9,7 @@ product needs gets a place in memory. The old value of a state is kept until not
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 
 from ..frozen import replace
@@ -31,10 +31,13 @@ from ..ir.expr import (
     walk,
 )
 from ..ir.extents import Dims
+from ..ir.primitives import Type
+from ..ir.properties import Properties
 from ..ir.rule import Assign, Rule
 from . import dead_code as dead
 from . import name_products as naming
 from .courses import Condition, Course, Needs, under
+from .fusion import Fused, fused
 from .name_products import core_of
 from .orientation import PARAMETER_DIMS, oriented
 from .program import Multiplication, Operand, Place, Program, Segment, Step
@@ -50,8 +53,8 @@ _ONE = Dims("", "")
 class Programs:
     """The programs of a rule, one for each course. `tests`: the conditions that part it, which are scalars."""
 
-    def __init__(self, rule: Rule) -> None:
-        self.rule = naming.run(rule)
+    def __init__(self, rule: Rule, *, fuses: bool) -> None:
+        self.rule, self.fuses = naming.run(rule), fuses
         self.scalars = tuple(a for a in self.rule.body if _is_scalar(a.value) and a.target not in self.rule.stores)
         self.needs = Needs(self.rule)
         self.tests = self._tests()
@@ -72,18 +75,23 @@ class Programs:
         if outcome not in self._known:
             # A condition holds as its name does, or as the opposite of that.
             course = tuple(Condition(test, holds) for test, holds in zip(self.tests, outcome, strict=True))
-            self._known[outcome] = _Planner(self.rule, course, self.needs).program()
+            self._known[outcome] = _Planner(self.rule, course, self.needs, fuses=self.fuses).program()
         return self._known[outcome]
 
 
 @lru_cache(maxsize=128)
-def programs_of(rule: Rule) -> Programs | None:
-    """The programs of a closed rule; None for a rule that only the interpreter can do."""
-    return Programs(rule) if rule.multiplies and not (rule.grouped or rule.block or rule.phases) else None
+def programs_of(rule: Rule, *, fuses: bool = False) -> Programs | None:
+    """The programs of a closed rule; None for a rule that only the interpreter can do. `fuses`: for a library that
+    computes `b*C + a*(A @ B)` in one call, and products of bfloat16."""
+    return Programs(rule, fuses=fuses) if rule.multiplies and not (rule.grouped or rule.block or rule.phases) else None
 
 
 def _is_scalar(value: Expr) -> bool:
     return extent_of(value) <= Extent.STEP
+
+
+def _is_number(value: Expr) -> bool:
+    return extent_of(value) < Extent.MATRIX
 
 
 def _on_course(rule: Rule, course: Course, needs: Needs) -> Rule:
@@ -104,10 +112,14 @@ class _Planner:
     state or the parameter is written.
     """
 
-    def __init__(self, rule: Rule, course: Course, needs: Needs) -> None:
+    def __init__(self, rule: Rule, course: Course, needs: Needs, *, fuses: bool) -> None:
         self.named = rule
-        found = oriented(_on_course(rule, course, needs))
-        self.rule, self.turned = found.rule, found.turned
+        chosen = _on_course(rule, course, needs)
+        self.properties = Properties(chosen.body, chosen.states)
+        found = oriented(chosen)
+        self.turned = found.turned
+        joined = fused(found.rule) if fuses else Fused(found.rule, frozenset())
+        self.rule, self.halves = joined.rule, joined.halves
         self.values = {a.target: a.value for a in self.rule.body}
         self.stores = {name: value for name, value in self.values.items() if name in rule.stores}
         self.frames: dict[str, Dims | None] = {}
@@ -119,6 +131,9 @@ class _Planner:
         self.written = {name: self._write_level(name) for name in self.stores}
         self._put_off()
         self.places: dict[str, Operand] = {}
+        #: The same matrix as bfloat16 where its place has another type, and the other way round.
+        self.converted: dict[str, Operand] = {}
+        self.numbers: dict[Expr, Local] = {}
         self.taken = set(self.values) | set(rule.arrays) | {s.name for s in rule.states}
 
     # ---- Frames and levels ----
@@ -227,9 +242,16 @@ class _Planner:
         self._find_places()
         for level in range(1 + max([*self.level.values(), *self.written.values()])):
             steps += self._segments(level)
-            steps += [self._multiplication(n) for n in self.values if self._is_product(n) and self.level[n] == level]
-        scalars = tuple(Assign(n, v) for n, v in self.values.items() if _is_scalar(v) and n not in self.stores)
-        return Program(self.named, self.turned, tuple(steps), _slots(steps, self.places), scalars)
+            made = [n for n in self.values if self.level[n] == level]
+            steps += [self._conversion(n) for n in made if n in self.converted and not self._is_product(n)]
+            for name in filter(self._is_product, made):
+                steps.append(self._multiplication(name))
+                if name in self.converted:
+                    steps.append(self._conversion(name))
+        scalars = [Assign(n, v) for n, v in self.values.items() if _is_scalar(v) and n not in self.stores]
+        places = (*self.places.values(), *self.converted.values())
+        scalars += [Assign(local.name, value) for value, local in self.numbers.items()]
+        return Program(self.named, self.turned, tuple(steps), _slots(steps, places), tuple(scalars))
 
     def _find_places(self) -> None:
         """Gives a place to each value that another segment needs, or a product."""
@@ -269,29 +291,48 @@ class _Planner:
     def _place(self, name: str) -> None:
         value = self.values[name]
         array = name if name not in self.stores else _fresh(f"{name}_new", self.taken)
-        dims, extent = dims_of(value), extent_of(value)
-        self.places[name] = Operand(array, dims, extent)
+        half = name in self.halves and self._is_product(name)
+        place = self.places[name] = Operand(array, dims_of(value), extent_of(value), half=half)
+        readers = self.readers.get(name, ())
+        if any(half != self._is_half_product(reader) for reader in readers if name in self.halves):
+            other = "wide" if half else "half"
+            self.converted[name] = replace(place, array=_fresh(f"{name}_{other}", self.taken), half=not half)
 
-    def operand(self, expr: Expr) -> Operand:
+    def _is_half_product(self, name: str) -> bool:
+        return name in self.halves and self._is_product(name)
+
+    def operand(self, expr: Expr, *, half: bool = False) -> Operand:
         """Where a segment or a product finds a matrix."""
-        core, is_turned = core_of(expr), core_of(expr) is not expr
+        core = core_of(expr)
+        is_turned = core is not expr and not self.properties.symmetric(core)
         if isinstance(core, Load):
             return replace(self.array(core.array), turned=is_turned)
         assert isinstance(core, Local)
         if core.name in self.places:
-            return replace(self.places[core.name], turned=is_turned)
+            place = self.places[core.name]
+            place = place if place.half == half else self.converted[core.name]
+            return replace(place, turned=is_turned)
         return replace(self.array(core.name), turned=is_turned)
 
     # ---- Steps ----
 
     def _multiplication(self, name: str) -> Multiplication:
-        value = self.values[name]
+        value, half = self.values[name], name in self.halves
         assert isinstance(value, Product)
-        args = tuple(
-            arg if isinstance(arg, Const) or (isinstance(arg, Local) and _is_scalar(arg)) else self.operand(arg)
-            for arg in value.args
-        )
-        return Multiplication(value.op, args, replace(self.places[name], dims=value.dims))
+        args = tuple(self._number(x) if _is_number(x) else self.operand(x, half=half) for x in value.args)
+        target = replace(self.places[name], dims=value.dims)
+        symmetric = self.properties.symmetric(Local(name, extent_of(value), Type.REAL))
+        return Multiplication(value.op, args, target, symmetric)
+
+    def _number(self, value: Expr) -> Const | Local:
+        """A number by its name."""
+        if isinstance(value, Const | Local):
+            return value
+        name = self.numbers.get(value) or Local(_fresh("number", self.taken), extent_of(value), Type.REAL)
+        return self.numbers.setdefault(value, name)
+
+    def _conversion(self, name: str) -> Multiplication:
+        return Multiplication("convert", (self.places[name],), self.converted[name])
 
     def _segments(self, level: int) -> list[Segment]:
         """The formulas of a level, a segment for each frame."""
@@ -342,28 +383,28 @@ def _fresh(name: str, taken: set[str]) -> str:
     return name
 
 
-def _slots(steps: list[Step], places: Mapping[str, Operand]) -> dict[str, Place]:
+def _slots(steps: list[Step], places: Iterable[Operand]) -> dict[str, Place]:
     """Memory for the places: those that are not needed at once may share it, if they have the same dimensions."""
     first: dict[str, int] = {}
     last: dict[str, int] = {}
-    own = {place.array: place for place in places.values()}
+    own = {place.array: place for place in places}
     for i, step in enumerate(steps):
-        arrays = step.arrays.values() if isinstance(step, Segment) else (*step.args, step.target)
+        arrays = step.arrays.values() if isinstance(step, Segment) else (*step.operands, step.target)
         for operand in arrays:
-            if isinstance(operand, Operand) and operand.array in own:
+            if operand.array in own:
                 first.setdefault(operand.array, i)
                 last[operand.array] = i
     found: dict[str, Place] = {}
     free: list[tuple[int, int, object]] = []  # until which step a slot is taken, its number, and of what it is
     for name in sorted(first, key=first.__getitem__):
         place = own[name]
-        kind = (place.dims, place.extent)
+        kind = (place.dims, place.extent, place.half)
         reusable = next((each for each in free if each[0] < first[name] and each[2] == kind), None)
         if reusable is not None:
             free.remove(reusable)
         number = reusable[1] if reusable is not None else _next_number(found)
         free.append((last[name], number, kind))
-        found[name] = Place(place.dims, place.extent, number)
+        found[name] = Place(place.dims, place.extent, number, place.half)
     return found
 
 

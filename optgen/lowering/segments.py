@@ -30,6 +30,7 @@ from ..ir.expr import (
     walk,
 )
 from ..ir.extents import Dims
+from ..ir.primitives import Type
 from ..ir.rule import Assign, Rule, State
 from .orientation import PARAMETER_DIMS
 from .program import Operand, Segment
@@ -90,8 +91,7 @@ class _Segment:
         if self.plan.is_computed_in(name, self.level, self.frame):
             value = self.local(name)
         else:
-            place = self.plan.places[name]
-            value = Load(self.array(place), place.extent)
+            value = self._load(self.plan.operand(Local(name, Extent.ELEMENT, Type.REAL)))
         self.body.append(Assign(array, value))
 
     def array(self, operand: Operand) -> str:
