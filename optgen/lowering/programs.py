@@ -83,7 +83,8 @@ class Programs:
 def programs_of(rule: Rule, *, fuses: bool = False) -> Programs | None:
     """The programs of a closed rule; None for a rule that only the interpreter can do. `fuses`: for a library that
     computes `b*C + a*(A @ B)` in one call, and products of bfloat16."""
-    return Programs(rule, fuses=fuses) if rule.multiplies and not (rule.grouped or rule.block or rule.phases) else None
+    refused = rule.grouped or rule.block or rule.phases or rule.accept or rule.reports
+    return Programs(rule, fuses=fuses) if rule.multiplies and not refused else None
 
 
 def _is_scalar(value: Expr) -> bool:
@@ -115,7 +116,7 @@ class _Planner:
     def __init__(self, rule: Rule, course: Course, needs: Needs, *, fuses: bool) -> None:
         self.named = rule
         chosen = _on_course(rule, course, needs)
-        self.properties = Properties(chosen.body, chosen.states)
+        self.properties = Properties(rule.body, rule.states)  # of every course: a state keeps them from step to step
         found = oriented(chosen)
         self.turned = found.turned
         joined = fused(found.rule) if fuses else Fused(found.rule, frozenset())

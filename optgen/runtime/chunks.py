@@ -110,6 +110,10 @@ class Chunk:
             if isinstance(step, _Sweeps):
                 step.begin(members, sets)
 
+    def let_go(self) -> None:
+        """Keep no array alive from step to step."""
+        self.members = ()
+
     def matrices_of(self, operand: Operand, member: int) -> Array:
         """An array of one parameter, three dimensions of it."""
         if operand.array in self.places:
@@ -139,16 +143,12 @@ class _Sweeps:
         rule = kernel.rule
         arrays = [self._arrays(chunk, rule, i) for i in range(chunk.count)]
         self._binding = Binding(kernel, rows_of(kernel, arrays), team)
-        own = segment.frame == PARAMETER_DIMS
         names = [PARAMETER, GRADIENT, *rule.element_states, *(state.name for state in rule.small_states)]
-        #: The columns of the kernel's table that parameters fill, and with what.
-        self._filled = [
-            (column, operand.array)
-            for column, name in enumerate(names)
-            if (operand := segment.arrays.get(name)) is not None and operand.array not in chunk.places
-        ]
-        self._filled += [(column, name) for column, name in enumerate((PARAMETER, GRADIENT)) if own]
-        self._addresses = [[address_of(x) for x in each] for each in arrays]
+        filled = {name: operand.array for name, operand in segment.arrays.items() if operand.array not in chunk.places}
+        if segment.frame == PARAMETER_DIMS:
+            filled |= {PARAMETER: PARAMETER, GRADIENT: GRADIENT}
+        #: The columns of the kernel's table that arrays of the parameters fill, and by what names.
+        self._filled = [(names.index(name), array) for name, array in filled.items()]
         self._seen = [[address_of(m.arrays[name]) for _, name in self._filled] for m in chunk.members]
         self._clocks: list[tuple[int, int]] = []
 

@@ -95,6 +95,7 @@ class _Step:
     """One step of chunks, as far as it is done."""
 
     def __init__(self, chunks: Sequence[Chunk]) -> None:
+        self._chunks = chunks
         self._steps = [step for chunk in chunks for step in chunk.steps]
         self._progress: Array = np.zeros(1, np.int64)
 
@@ -102,6 +103,8 @@ class _Step:
         progress = self._progress
         while (done := int(progress[0])) < len(self._steps):
             self._steps[done](progress)
+        for chunk in self._chunks:
+            chunk.let_go()
 
 
 def _outcome(programs: Programs, values: HyperValues, t: int) -> tuple[bool, ...]:
