@@ -189,6 +189,31 @@ def test_no_module_uses_the_private_names_of_another() -> None:
     assert not {path: found for path, found in used.items() if found}
 
 
+def listed(tree: ast.Module) -> set[str] | None:
+    """What a module says in `__all__` that it is for others; None if it says nothing, or makes it up when it runs."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return set(ast.literal_eval(node.value)) if isinstance(node.value, ast.List) else None
+    return None
+
+
+def test_what_modules_take_of_each_other_is_listed() -> None:
+    """But for `errors`, which lists what users catch."""
+    trees = {path: ast.parse(path.read_text("utf-8")) for path in FILES if path != PACKAGE / "errors.py"}
+    lists = {path.with_suffix(""): names for path, tree in trees.items() if (names := listed(tree)) is not None}
+    assert len(lists) > 120
+    unlisted = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}: {alias.name} of {source.relative_to(PACKAGE)}"
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.level and node.module
+        for source in [path.parents[node.level - 1].joinpath(*node.module.split("."))]
+        for alias in node.names
+        if alias.name not in lists.get(source, {alias.name})
+    ]
+    assert not unlisted
+
+
 def test_private_names_are_found_however_they_are_used() -> None:
     tree = ast.parse("from optgen.names import _NAME\nother._held = 1\nself._held = 2\nprint(other._kept)")
     assert own_names(ast.parse("class A:\n  _kept: int\n  def f(self):\n    self._held = 1")) == {"_kept", "_held"}

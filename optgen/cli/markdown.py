@@ -64,7 +64,7 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
     bodies = summary.bodies(compilation.rules, compilation.open)
     phases = summary.phases(compilation.rules)
     changes = _changes(compilation) if variant == 0 else [[] for _ in phases]
-    own = range(variant, len(compilation.rules), len(compilation.rules) // len(phases))
+    own = compilation.in_phases(variant)
     every = [assign for i in (range(len(bodies)) if any(changes) else own) for assign in bodies[i]]
     all_changes = {each.variant: each for found in changes for each in found}.values()
     shapes = len({summary.shape_words(each) for each in compilation.rules})
@@ -150,7 +150,8 @@ def _states(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]
 
 def _reports(compilation: Compilation, variant: int) -> Iterator[tuple[str, ...]]:
     """Rows for the reports of a variant. The default one also lists those of the others, and whose they are."""
-    rules = compilation.rules if variant == 0 else compilation.rules[variant :: compilation.in_phase(0, 1)]
+    own = range(len(compilation.rules)) if variant == 0 else compilation.in_phases(variant)
+    rules = [compilation.rules[i] for i in own]
     for each, kept, formula in {each[0].name: each for rule in rules for each in summary.reports(rule)}.values():
         only = summary.only(each.name, [rule.reports for rule in rules], rules)
         yield (

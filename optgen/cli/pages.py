@@ -97,7 +97,7 @@ def listing(compilations: Iterable[Compilation]) -> Iterator[Block]:
 def cells(compilation: Compilation, variant: int = 0) -> tuple[str, ...]:
     """The row of one variant of a rule."""
     rule, low = compilation.rules[variant], compilation.lowered[variant]
-    steps = [compilation.lowered[i] for _, i in _phases(compilation, variant)]
+    steps = [compilation.lowered[i] for i in compilation.in_phases(variant)]
     kept = "/".join(str(summary.bytes_kept(low, size)) for size in (4, 8))
     states = ", ".join(map(_state, rule.states)) or "none"
     if any(each.multiplies for each in steps):
@@ -106,12 +106,6 @@ def cells(compilation: Compilation, variant: int = 0) -> tuple[str, ...]:
     moved = "/".join(str(sum(summary.bytes_moved(each, size) for each in steps)) for size in (4, 8))
     sweeps = sum(map(summary.sweep_count, steps))
     return rule.name, states, kept, moved, str(sweeps), rule.summary
-
-
-def _phases(compilation: Compilation, variant: int) -> list[tuple[str, int]]:
-    """The phases of a step, by name, and the positions of a variant in each."""
-    names = compilation.phases or ("",)
-    return [(name, compilation.in_phase(variant, k)) for k, name in enumerate(names)]
 
 
 def _state(state: State) -> str:
@@ -130,7 +124,7 @@ def _word(extent: Extent) -> str:
 def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     """Everything about one variant of a rule."""
     rule = compilation.rules[variant]
-    bodies = {name: _shown(compilation, i) for name, i in _phases(compilation, variant)}
+    bodies = {compilation.rules[i].phase: _shown(compilation, i) for i in compilation.in_phases(variant)}
     yield f"{rule.name}: {rule.summary}" if rule.summary else rule.name
     yield ""
     for name, formulas in bodies.items():
@@ -160,7 +154,7 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
          f"starts as {text.expression(state.init)}", state.doc)
         for state in rule.states
     ] or [("none",)])  # fmt: skip
-    if reports := summary.reports(compilation.rules[_phases(compilation, variant)[-1][1]]):
+    if reports := summary.reports(compilation.rules[compilation.in_phases(variant)[-1]]):
         yield "\nReports"
         yield Table([(each.name, formula, kept, each.doc) for each, kept, formula in reports])
     if rule.evaluation:
@@ -168,7 +162,7 @@ def show(compilation: Compilation, variant: int) -> Iterator[Block]:
         yield Table([(text.formula(assign),) for assign in rule.evaluation])
     yield "\nCost"
     yield Table([(line,) for line in _costs(compilation, variant)])
-    lows = [compilation.lowered[i] for _, i in _phases(compilation, variant)]
+    lows = [compilation.lowered[i] for i in compilation.in_phases(variant)]
     sections = {
         "Matrices": summary.matrices(lows),
         "Blocks": summary.blocks(lows),
@@ -210,8 +204,8 @@ def _shape(compilation: Compilation, rule: Rule) -> Iterator[tuple[str, ...]]:
 def _costs(compilation: Compilation, variant: int) -> Iterator[str]:
     """What a variant keeps; and of each phase, what it moves."""
     yield _kept(compilation.lowered[variant])
-    for name, i in _phases(compilation, variant):
-        yield f"{name}: {_moved(compilation.lowered[i])}" if name else _moved(compilation.lowered[i])
+    for low in (compilation.lowered[i] for i in compilation.in_phases(variant)):
+        yield f"{low.phase}: {_moved(low)}" if low.phase else _moved(low)
 
 
 def _kept(low: Rule) -> str:
@@ -241,16 +235,17 @@ def _times(low: Rule) -> str:
 def source(compilation: Compilation, variant: int) -> str:
     """One variant in LaTeX, phase by phase."""
     parts = []
-    for name, i in _phases(compilation, variant):
-        title = name.replace("_", r"\_")
-        parts.append(f"\\textit{{{title}}}:\n" if name else "")
-        parts.append(latex.rule(replace(compilation.rules[i], body=_shown(compilation, i))) + "\n")
+    for i in compilation.in_phases(variant):
+        rule = compilation.rules[i]
+        title = rule.phase.replace("_", r"\_")
+        parts.append(f"\\textit{{{title}}}:\n" if title else "")
+        parts.append(latex.rule(replace(rule, body=_shown(compilation, i))) + "\n")
     return "".join(parts)
 
 
 def ir(compilation: Compilation, variant: int) -> Iterator[Block]:
     """The IR of one variant, checked and lowered."""
-    for k, (_, i) in enumerate(_phases(compilation, variant)):
+    for k, i in enumerate(compilation.in_phases(variant)):
         yield from [""] if k else []
         yield from _ir(compilation.rules[i], compilation.lowered[i])
 
@@ -280,7 +275,7 @@ def _ir(checked: Rule, low: Rule) -> Iterator[Block]:
 
 def sweeps(compilation: Compilation, variant: int) -> Iterator[Block]:
     """The sweeps of a step over memory, and the computations before, between and after them."""
-    for k, (_, i) in enumerate(_phases(compilation, variant)):
+    for k, i in enumerate(compilation.in_phases(variant)):
         yield from [""] if k else []
         yield from _sweeps(compilation.lowered[i])
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from .. import __version__
 from ..frozen import frozen, replace
 from ..ir.expr import Extent, extent_of
-from ..ir.rule import Rule
+from ..ir.rule import Rule, in_phases
 from ..lowering.stages import Stage, crossing, stages
 from ..lowering.sweeps import sweeps_of
 from ..lowering.work import SmallLoop, Sweep, Sweeps
@@ -24,7 +24,7 @@ from .course import CourseTest, course_test
 from .element import Fold
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
-from .places import INDEX, KeptArray, Places
+from .places import INDEX, KEPT, KeptArray, Places
 from .runtime_source import headers, random_numbers, reductions
 from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
@@ -149,9 +149,9 @@ def kernel_source(
 
 def _formulas(checked: Sequence[Rule]) -> Iterator[str]:
     """The lines of the first variant, phase by phase."""
-    for name, variants in summary.phases(checked) if len(checked) > 1 else [(checked[0].phase, slice(1))]:
-        yield from [f"{name}:"] if name else []
-        yield from (text.formula(assign) for assign in summary.shown(checked[variants][0]))
+    for rule in (checked[i] for i in in_phases(checked, 0)):
+        yield from [f"{rule.phase}:"] if rule.phase else []
+        yield from (text.formula(assign) for assign in summary.shown(rule))
 
 
 def _kernel(
@@ -241,7 +241,6 @@ def _left(stage: Stage, places: Places) -> set[KeptArray]:
 def _moved(plan: Sweeps, ctype: c.CType) -> list[str]:
     """Where the arrays and states begin for some matrices of a tensor."""
     kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
-    counted = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.BLOCK: "rows"}
     moves = [f"elements, {ctype.name}"] * len(plan.rule.arrays)
-    moves += [f"{counted[e]}, double" if e in counted else "" for e in kept]
+    moves += [f"{KEPT[extent].value}, double" if extent in KEPT else "" for extent in kept]
     return [f"OPTGEN_FROM({i}, {move})," if move else f"tensor->at[{i}]," for i, move in enumerate(moves)]

@@ -17,6 +17,7 @@ from ..lowering.work import Sweeps, group_names, load_name
 
 __all__ = [
     "INDEX",
+    "KEPT",
     "Base",
     "Kept",
     "KeptArray",
@@ -75,10 +76,10 @@ class KeptArray:
 
 Need: TypeAlias = Base | KeptArray
 
-#: The index of the values of an extent, and the field that keeps them.
-#: Kernels see blocks as rows.
+#: The index of the values of an extent; and the field that keeps them, whose name the field of a shape has too that
+#: counts them. Kernels see blocks as rows.
 INDEX = {Extent.MATRIX: Base.MATRIX, Extent.ROW: Base.ROW, Extent.COLUMN: Base.COLUMN, Extent.BLOCK: Base.ROW}
-_KEPT = {Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN, Extent.BLOCK: Kept.ROW}
+KEPT = {Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN, Extent.BLOCK: Kept.ROW}
 
 
 class Memory(Enum):
@@ -106,7 +107,7 @@ class SlotPlace:
     @property
     def array(self) -> KeptArray | None:
         """The array of `optgen_space` that this is a value of."""
-        return KeptArray(_KEPT[self.extent], self.number) if self.memory is Memory.TENSOR and self.counted_by else None
+        return KeptArray(KEPT[self.extent], self.number) if self.memory is Memory.TENSOR and self.counted_by else None
 
     @property
     def c(self) -> str:

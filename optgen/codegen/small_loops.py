@@ -32,7 +32,7 @@ from ..notation.text import expression, formula
 from .c_language import DOUBLE, FORMS, Names, literal, suffixed
 from .element import STARTS, Line, ScalarField
 from .functions import c_functions
-from .places import INDEX, Base, Need, Place, Places, SlotPlace
+from .places import INDEX, KEPT, Base, Need, Place, Places, SlotPlace
 from .telling_names import telling_names
 
 __all__ = ["SmallLoopBody", "small_loop"]
@@ -57,15 +57,12 @@ class SmallLoopBody:
     @property
     def each(self) -> str:
         """The field of a shape that counts the values of a matrix."""
-        return _EACH[self.over]
+        return KEPT[self.over].value
 
     @property
     def in_matrix(self) -> bool:
         """Whether a row or column must know the matrix that it is in."""
         return self.over != Extent.MATRIX and Base.MATRIX in self.needs
-
-
-_EACH = {Extent.MATRIX: "matrices", Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.BLOCK: "rows"}
 
 
 def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, places: Places) -> SmallLoopBody:
@@ -171,7 +168,7 @@ def _of_values(
     how = FOLD_OF[value.op]
     start = STARTS[how]
     index = INDEX[of].value
-    count = f"of.{_EACH[of]}"
+    count = f"of.{KEPT[of].value}"
     in_matrix = any(place.counted_by == Extent.MATRIX for place in read)
     inner = {INDEX[of]}
     if value.over == Extent.MATRIX:

@@ -21,7 +21,7 @@ from . import toolchain
 from .declarations import write_declarations
 from .driver import Compilation, compile_file
 from .files import digest, read_regular, write_atomically
-from .manifest import Product, fingerprint, library_of
+from .manifest import Manifest, fingerprint, library_of
 
 __all__ = ["Job", "build", "is_current", "jobs", "write_stubs"]
 
@@ -78,10 +78,10 @@ def jobs(paths: list[Path]) -> Iterator[Job]:
 
 def is_current(job: Job, folder: Path, compiler: toolchain.Compiler | None) -> bool:
     """Whether the files of `job` are in `folder` as `compiler` would make them; as any made them, if it is None."""
-    product = Product.read(folder / f"{job.stem}.json")
-    if product is None or product.fingerprint != job.fingerprint:
+    manifest = Manifest.read(folder / f"{job.stem}.json")
+    if manifest is None or manifest.fingerprint != job.fingerprint:
         return False
-    return (compiler is None or product.compiler == _identity(compiler)) and product.intact(folder)
+    return (compiler is None or manifest.compiler == _identity(compiler)) and manifest.intact(folder)
 
 
 def _identity(compiler: toolchain.Compiler) -> str:
@@ -117,7 +117,7 @@ def build(job: Job, folder: Path, compiler: toolchain.Compiler) -> bool:
         write_declarations(declarations(), folder / "declarations.py")
         names.append("declarations.py")
     digests = {name: digest(folder / name) for name in names}
-    Product(job.fingerprint, _identity(compiler), digests).write(record)
+    Manifest(job.fingerprint, _identity(compiler), digests).write(record)
     return True
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, OptgenError
 from ..frozen import frozen, replace
-from ..ir.rule import Aspect, Rule
+from ..ir.rule import Aspect, Rule, in_phases
 from ..paths import SPECS
 from .files import printable
 from .manifest import built_library, built_templates, fingerprint, rules_of
@@ -56,7 +56,11 @@ class Compilation:
 
     def in_phase(self, variant: int, phase: int) -> int:
         """The position of a variant of the first phase in another one, by number."""
-        return variant + phase * (len(self.rules) // max(1, len(self.phases)))
+        return variant + phase * self.in_phases(variant).step
+
+    def in_phases(self, variant: int) -> range:
+        """The positions of a variant of the first phase in all phases of a step."""
+        return in_phases(self.rules, variant)
 
     @cached_property
     def lowered(self) -> tuple[Rule, ...]:
@@ -118,7 +122,7 @@ class Compilation:
         """The positions, among `rules` and `lowered`, of the variants with these flags in the first phase: by what a
         parameter is, matrices first. ArgumentError if the flags contradict each other, by what they require."""
         found: dict[Aspect, int] = {}
-        rules = self.rules[: self.in_phase(0, 1)]
+        rules = self.rules[: self.in_phases(0).step]
         alike = [i for i, rule in enumerate(rules) if {flag.name: flag.value for flag in rule.flags} == flags]
         for aspect in Aspect:
             taking = [i for i in alike if rules[i].takes(aspect)]

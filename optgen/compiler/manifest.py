@@ -18,7 +18,7 @@ from ..paths import BENCHMARKS, BUILD, PACKAGE, TEMPLATES
 from .files import digest, read_regular, write_atomically
 
 __all__ = [
-    "Product",
+    "Manifest",
     "built_library",
     "built_templates",
     "fingerprint",
@@ -99,7 +99,7 @@ def fingerprint(text: str) -> str:
 
 
 @frozen
-class Product:
+class Manifest:
     """The record of what one build made: of which spec, by which compiler, and the digest of every file."""
 
     fingerprint: str
@@ -107,7 +107,7 @@ class Product:
     files: dict[str, str]
 
     @classmethod
-    def read(cls, path: Path) -> Product | None:
+    def read(cls, path: Path) -> Manifest | None:
         """The record at `path`; None if there is none, or it is damaged."""
         try:
             return cls(**json.loads(read_regular(path)))
@@ -149,7 +149,7 @@ def built_templates() -> Path | None:
 def built_library(record: Path, wanted: str) -> Path | None:
     """The library of the record, if it has the fingerprint `wanted`, and what lies beside it and will be loaded, the
     module and the rules, is undamaged as it is."""
-    product = Product.read(record)
-    if product is None or product.fingerprint != wanted or not product.intact(record.parent, ".so", ".py", RULES):
+    manifest = Manifest.read(record)
+    if manifest is None or manifest.fingerprint != wanted or not manifest.intact(record.parent, ".so", ".py", RULES):
         return None
     return library_of(record)

@@ -16,7 +16,7 @@ from ..ir.expr import PARAMETER, Call, Expr, Extent, Load, Local, Ordinal, exten
 from ..ir.rule import Rule
 from .matrix_step import MatrixStep, initial_matrix
 from .primitives import FOLDS
-from .tensor_step import Needs, Step
+from .tensor_step import GroupReduction, Step
 
 __all__ = ["Tensor", "computed_group", "evaluated", "initial_state", "step", "step_group"]
 
@@ -106,7 +106,7 @@ def computed_group(
             try:
                 with np.errstate(all="ignore"):
                     run.run()
-            except Needs as needed:
+            except GroupReduction as needed:
                 parts.append(needed)
         if not parts:
             break
@@ -122,7 +122,7 @@ def computed_group(
     return write, [{report.name: run.names[report.value] for report in run.rule.reports} for run in runs]
 
 
-def _over_group(parts: Sequence[Needs]) -> float:
+def _over_group(parts: Sequence[GroupReduction]) -> float:
     start, take = FOLDS[parts[0].fold]
     total: Any = start
     with np.errstate(all="ignore"):

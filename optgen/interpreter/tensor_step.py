@@ -46,7 +46,7 @@ from .draws import drawn
 from .folds import as_blocks, as_matrices, fold_blocks, fold_columns, in_order
 from .primitives import FOLDS, NUMPY
 
-__all__ = ["Needs", "Step", "shape_of"]
+__all__ = ["GroupReduction", "Step", "shape_of"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load
@@ -67,7 +67,7 @@ def shape_of(
     return tuple(n if d in varying else 1 for d, n in enumerate(shape))
 
 
-class Needs(Exception):
+class GroupReduction(Exception):
     """What a tensor gives to the next reduction over the group, whose result a step needs to go on."""
 
     def __init__(self, fold: str, value: float) -> None:
@@ -172,9 +172,10 @@ class Step:
         if expr.op == "normal":
             tail = f"{expr.number}"  # no name of a formula
             self.names[tail] = self._draw(replace(expr, op="tail"))
-            return np.asarray(self.value(normal_of(Local(tail, Extent.ELEMENT, Type.REAL))))
+            return np.asarray(self.value(normal_of(Local(tail, Extent.ELEMENT, Type.REAL, expr.dims))))
         seed, t, parameter = (int(self.value(key)) for key in expr.key)
-        return drawn(expr.op, expr.number, (seed, t, parameter), self.shape, self.arrays[PARAMETER].dtype)
+        shape = self._shape_of(Extent.ELEMENT, expr.dims)
+        return drawn(expr.op, expr.number, (seed, t, parameter), shape, self.arrays[PARAMETER].dtype)
 
     # ---- Reductions ----
 
@@ -222,7 +223,7 @@ class Step:
 
     def _over_group(self, fold: str, value: float) -> float:
         if not self.known:
-            raise Needs(fold, value)
+            raise GroupReduction(fold, value)
         return self.known.pop(0)
 
     def _fold(self, fold: str, x: Array, of: Extent, over: Extent, dims: Dims | None) -> Any:

@@ -200,12 +200,14 @@ class Reduce:
 class Draw:
     """A random number for each element, in float64; it is rounded once where it meets another element.
 
-    `number`: which draw of the rule it is. `key`: the seed, the count of updates, the number of the parameter.
+    `number`: which draw of the rule it is. `key`: the seed, the count of updates, the number of the parameter. `dims`:
+    those of a matrix that is not like the parameter.
     """
 
     op: str
     number: int
     key: tuple[Expr, Expr, Expr]
+    dims: Dims | None = None
 
 
 @frozen
@@ -259,7 +261,7 @@ def extent_of(expr: Expr) -> Extent:
 
 def dims_of(expr: Expr) -> Dims:
     """The dimensions of a value as a matrix; of one that is the same all over a matrix, 1 by 1."""
-    own = expr.dims if isinstance(expr, Load | Local | Call | Reduce | Product) else None
+    own = expr.dims if isinstance(expr, Load | Local | Call | Reduce | Product | Draw) else None
     return default_dims(extent_of(expr)) if own is None else own
 
 
@@ -319,7 +321,7 @@ def rebuilt(expr: Expr, args: tuple[Expr, ...]) -> Expr:
         return Product(expr.op, args, expr.dims)
     if isinstance(expr, Draw) and args != expr.key:
         seed, count, parameter = args
-        return Draw(expr.op, expr.number, (seed, count, parameter))
+        return Draw(expr.op, expr.number, (seed, count, parameter), expr.dims)
     return expr
 
 
@@ -341,8 +343,8 @@ def reduces(exprs: Iterable[Expr]) -> list[Reduce]:
 
 
 def multiplies(expr: Expr) -> bool:
-    """Whether there is a product of whole matrices in an expression."""
-    return any(isinstance(e, Product) for e in walk(expr))
+    """Whether there is a product of whole matrices in an expression, or a random matrix that is not like the parameter."""
+    return any(isinstance(e, Product) or (isinstance(e, Draw) and e.dims is not None) for e in walk(expr))
 
 
 def reduced_extent(expr: Reduce) -> Extent:

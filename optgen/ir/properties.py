@@ -120,6 +120,8 @@ class Properties:
 
     def _is_symmetric_product(self, left: Expr, right: Expr) -> bool:
         """Whether a product is `A A'`, the square of a symmetric matrix, or `A S A'`."""
+        if left == self._turned(right):  # by their names
+            return True
         left, right = self._shown(left), self._shown(right)
         if left == self._turned(right) or (left == right and self.symmetric(left)):
             return True

@@ -31,6 +31,7 @@ where that is "p" itself. No kernel runs it.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from enum import StrEnum
 from functools import cached_property
 
@@ -52,6 +53,7 @@ __all__ = [
     "Report",
     "Rule",
     "State",
+    "in_phases",
     "kernel_scalars",
     "loads",
 ]
@@ -358,6 +360,11 @@ class Rule:
         return any(state.extent == Extent.GROUP for state in self.states) or any(
             getattr(e, "over", None) == Extent.GROUP for a in self.body for e in walk(a.value)
         )
+
+
+def in_phases(rules: Sequence[Rule], variant: int) -> range:
+    """Where a variant of the first phase stands among the `rules` of all phases: one position for each phase."""
+    return range(variant, len(rules), max(1, len(rules) // max(1, len(rules[0].phases))))
 
 
 def loads(rule: Rule) -> frozenset[str]:

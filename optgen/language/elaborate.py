@@ -47,8 +47,6 @@ from .vocabulary import (
     OUTPUTS,
     RENAME,
     SIZE_OF_BLOCK,
-    TALL,
-    WIDE,
 )
 
 __all__ = ["Variant"]
@@ -97,11 +95,6 @@ class Variant(Expressions):
             return None
         found = Dims(*map(self.side, ast.dims))
         return None if found == default_dims(Extent.ELEMENT) else found
-
-    def side(self, name: str) -> str:
-        """A dimension by its symbol: the shorter and the longer side are rows or columns in this variant."""
-        short = "column" if self.choice.get(TALL, not self.choice.get(WIDE, True)) else "row"
-        return {"short": short, "long": "column" if short == "row" else "row"}.get(name, name)
 
     def unit(self, ast: StateAst, init: Expr, dims: Dims | None) -> Expr | None:
         """An initial value that is made of the identity, in the size of its state."""
@@ -253,7 +246,7 @@ class Variant(Expressions):
             got = type_of(value).value
             message = f"{formula.spelled!r}: expected {self.locals[formula.before].type.value} in every turn, got {got}"
             self.fault(span, message, "give the second value its own name")
-        elif formula.before in self.locals and dims_of(self.locals[formula.before]) != dims_of(value):
+        elif formula.before in self.locals and join_dims(dims_of(self.locals[formula.before]), dims_of(value)) is None:
             begun, ended = dims_of(self.locals[formula.before]).words, dims_of(value).words
             message = f"{formula.spelled!r} is {begun} where a turn of the loop begins, and {ended} where it ends"
             self.fault(span, message, "give the second value its own name")
@@ -287,7 +280,8 @@ class Variant(Expressions):
 
     def finish(self) -> None:
         """Check that there is an output; say which phase comes next."""
-        spec, phase = self.scope.spec, self.phase or self.scope.spec.phases[0]
+        spec, phase = self.scope.spec, self.phase
+        assert phase is not None
         outputs = {*OUTPUTS[spec.part]} if self.moves else {DELTA, PARAMETER}
         given = self.locals.keys() | self.failed | spec.unassigned
         if not outputs & given and (phase.formulas or not spec.faults):

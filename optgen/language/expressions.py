@@ -24,7 +24,7 @@ from ..ir.expr import (
     type_of,
     varies_within,
 )
-from ..ir.extents import IDENTITY, Dims
+from ..ir.extents import IDENTITY, Dims, default_dims
 from ..ir.primitives import FUNCTIONS, LARGEST_POWER, OPS, PRODUCTS, REDUCTIONS, Type
 from ..names import close_matches
 from .products import Products, sized
@@ -160,12 +160,18 @@ class Expressions(Products):
         return None
 
     def draw(self, term: Invoke) -> Expr | None:
-        """Elaborate a random number, `normal()`."""
+        """Elaborate a random number, `normal()`, or those of a matrix, `normal(row, row)`."""
         name = term.function
-        if term.args:
-            hint = f"write {name}(), which is {DRAWS[name]}, for each element"
-            self.fault(term.span, f"{name}(): expected no arguments, got {len(term.args)}", hint)
+        dims = self.sides(term.args) if term.args else default_dims(Extent.ELEMENT)
+        if dims is None:
+            hint = f"write {name}(), which is {DRAWS[name]}, for each element; of another matrix, {name}(row, row)"
+            self.fault(term.span, f"{name}(): expected no arguments, or two dimensions; got {len(term.args)}", hint)
             return None
+        if term.args and not self.choice[MATRIX]:
+            message = f"{name}() of rows and columns, where the parameter is no matrix"
+            self.fault(term.span, message, "choose with the given flag: a if matrix else b")
+            return None
+        self.see_as(Extent.MATRIX if term.args else Extent.CONSTANT, term.span)
         if not self.begun:
             message = f"{name}(): there are no random numbers before the first step"
             self.fault(term.span, message, f"write: m = {name}() if t == 1 else m")
@@ -176,7 +182,7 @@ class Expressions(Products):
             )
             return None
         key = (Scalar(SEED, 0), Count(), Load(STREAM, Extent.TENSOR))
-        return Draw(name, self.scope.draws[term.span], key)
+        return Draw(name, self.scope.draws[term.span], key, None if dims == default_dims(Extent.ELEMENT) else dims)
 
     def unknown_function(self, term: Invoke) -> None:
         """Record the fault of a call of what is no function."""

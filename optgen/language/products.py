@@ -8,6 +8,7 @@ these have.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -16,8 +17,8 @@ from ..ir.expr import Call, Expr, Extent, Local, Product, Scalar, children, dims
 from ..ir.extents import IDENTITY, Dims
 from ..ir.primitives import Type
 from .resolve import Resolver
-from .syntax import Invoke, Operation
-from .vocabulary import MATRIX
+from .syntax import Invoke, Name, Operation, Term
+from .vocabulary import MATRIX, SIDES, TALL, WIDE
 
 __all__ = ["Products", "sized"]
 
@@ -94,6 +95,20 @@ class Products(Resolver):
             self.fault(term.span, message, hint)
             return None
         return Product("matmul", (a, b), Dims(left.rows, right.columns))
+
+    def side(self, name: str) -> str:
+        """A dimension by its symbol: the shorter and the longer side are rows or columns in this variant."""
+        short = "column" if self.choice.get(TALL, not self.choice.get(WIDE, True)) else "row"
+        return {"short": short, "long": "column" if short == "row" else "row"}.get(name, name)
+
+    def sides(self, terms: Sequence[Term]) -> Dims | None:
+        """The dimensions of a matrix by the names of two, as `extent` has them; None if these are no such names."""
+        sizes = [size.name for size in self.scope.spec.sizes]
+        names = [term.name for term in terms if isinstance(term, Name) and term.name in (*SIDES, *sizes)]
+        if len(names) != 2 or len(terms) != 2:
+            return None
+        self.scope.used |= set(names)
+        return Dims(*map(self.side, names))
 
     def _of_square(self, name: str, term: Written, a: Expr, *more: Expr) -> Product | None:
         dims = dims_of(a)

@@ -19,7 +19,7 @@ from .syntax import FlagAst, HyperAst, InputAst, StateAst
 from .terms import names_in, subterms
 from .vocabulary import CALLABLE, RENAME
 
-__all__ = ["ARGUMENTS", "SpecNames", "no_name"]
+__all__ = ["ARGUMENTS", "STEP_ARGUMENTS", "SpecNames", "no_name"]
 
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
@@ -96,6 +96,7 @@ class SpecNames(Scope):
         if spec.faults and not spec.formulas:
             return  # otherwise every name would be reported
         self.used |= spec.unused | spec.unassigned | spec.fixed
+        self.used |= {side for state in spec.states for side in state.dims or ()}
         self.used |= names_in(subterms(spec.block)) if spec.block is not None else frozenset()
         self.written |= spec.unassigned
         for what, parts in (("hyperparameter", spec.hypers), ("flag", spec.flags), ("input", spec.inputs)):

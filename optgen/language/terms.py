@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
+from ..ir.draws import DRAWS
 from ..ir.expr import COUNTS, Extent
 from .syntax import Choice, Invoke, Item, Name, Operation, Term
 from .vocabulary import MATRIX, OF_MATRICES, OVER, TALL, UNIT, WIDE
@@ -110,7 +111,7 @@ def _is_product(term: Term) -> bool:
         case Operation(op=op):
             return op in ("matmul", "transpose")
         case Invoke(function=name):
-            return name in OF_MATRICES
+            return name in OF_MATRICES or (name in DRAWS and bool(term.args))
     return False
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..frozen import frozen, replace
 from ..ir.expr import COUNTS, Count, Expr, Extent, Load, Local, Matrices, Product, Reduce, children, rebuilt, walk
 from ..ir.primitives import Type
-from ..ir.rule import PHASE, Assign, Input, Part, Report, Rule, State
+from ..ir.rule import PHASE, Assign, Input, Part, Report, Rule, State, in_phases
 from ..lowering import dead_code as dead
 from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
@@ -98,9 +98,8 @@ def course_words(course: Course, plan: Sweeps) -> str:
 def phases(rules: Sequence[Rule]) -> list[tuple[str, slice]]:
     """The phases of a step: of each its name, and where its variants stand among the rules. The only phase of most
     rules has no name."""
-    names = rules[0].phases or ("",)
-    many = len(rules) // len(names)
-    return [(name, slice(k * many, (k + 1) * many)) for k, name in enumerate(names)]
+    first = in_phases(rules, 0)
+    return [(rules[i].phase, slice(i, i + first.step)) for i in first]
 
 
 def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:

@@ -11,7 +11,7 @@ from ..ir.expr import Call, Const, Count, Draw, Expr, Extent, Given, Load, Local
 from ..ir.rule import Assign, Rule
 from ..names import GREEK
 from .printer import Form, Power, write
-from .text import count_name, number, shape_name
+from .text import count_name, draw_dims, number, shape_name
 
 __all__ = ["FORMS", "expression", "formula", "rule"]
 
@@ -103,7 +103,7 @@ def _atom(expr: Expr) -> tuple[str, Power]:
         case Shape():
             return rf"\text{{{shape_name(expr)}}}", Power.ATOM
         case Draw():
-            return rf"\text{{{expr.op}}}()", Power.ATOM
+            return rf"\text{{{expr.op}}}({draw_dims(expr)})", Power.ATOM
         case Local():
             return _name(expr.name), Power.ATOM
     raise AssertionError(expr)

@@ -28,7 +28,7 @@ from ..ir.rule import Assign
 from ..names import greek
 from .printer import Form, Power, write
 
-__all__ = ["FORMS", "PRODUCTS", "count_name", "expression", "formula", "number", "shape_name"]
+__all__ = ["FORMS", "PRODUCTS", "count_name", "draw_dims", "expression", "formula", "number", "shape_name"]
 
 _P = Power
 FORMS: dict[str, Form] = {
@@ -117,7 +117,7 @@ def _atom(expr: Expr) -> tuple[str, Power]:
         case Shape():
             return shape_name(expr), Power.ATOM
         case Draw():
-            return f"{expr.op}()", Power.ATOM
+            return f"{expr.op}({draw_dims(expr)})", Power.ATOM
         case Ordinal():
             return "the number of the parameter", Power.ATOM
         case Local():
@@ -128,6 +128,11 @@ def _atom(expr: Expr) -> tuple[str, Power]:
 def count_name(size: Size) -> str | None:
     """The name that formulas have for a count: size, rows, columns."""
     return _COUNTED.get(size)
+
+
+def draw_dims(draw: Draw) -> str:
+    """What a draw is called with: the dimensions of a matrix that is not like the parameter."""
+    return "" if draw.dims is None else f"{draw.dims.rows}, {draw.dims.columns}"
 
 
 def shape_name(shape: Shape) -> str:

@@ -146,10 +146,10 @@ class ArrayEngine:
         if array is None or not found:
             return shared
         slot = self.states.of(array)
-        own = None if slot is None else found[0].of(slot)
-        if own is None:
+        own = [values for each in found if (values := each.of(slot)) is not None] if slot is not None else []
+        if not own:
             raise StateError("expected a parameter of the last step, got another one", hint="step it, then ask")
-        return {**own, **shared}
+        return {**own[0], **shared}
 
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None:
         self.engine.expect_rest("set a state")

@@ -24,7 +24,7 @@ from .checkpoint_file import FilePath
 from .hyperparameters import Given, Spellings, any_spelling, spellings
 from .settings import Settings, check_settings
 
-__all__ = ["Optimiser", "compilation_of", "engine_of", "loaded", "settings_of"]
+__all__ = ["Optimiser", "compilation_of", "engine_of", "hold", "loaded", "module_of", "settings_of"]
 
 
 class Optimiser:

@@ -24,7 +24,7 @@ from .hyperparameters import Given, resolved, spellings
 from .parts import compiled, refuse_misfits
 from .settings import Settings, expect_backend
 
-__all__ = ["Chain", "Optimiser", "chain"]
+__all__ = ["Chain", "ChainSettings", "Optimiser", "chain"]
 
 
 def chain(*parts: Optimiser, backend: str = "kernel") -> Chain:

@@ -30,6 +30,7 @@ __all__ = [
     "line_of",
     "lines_of",
     "listed_names",
+    "named_pairs",
     "patterns_of",
 ]
 
@@ -138,6 +139,26 @@ def _expect_some(params: Sequence[Named], where: str) -> None:
 
 
 # ---- Lines ----
+
+
+def named_pairs(given: Any, array: type, where: str, expected: str, hint: str) -> list[tuple[str, Any]]:
+    """Parameters with their names, from a mapping or from pairs.
+
+    ArgumentError for a name that stands there twice, and for what is neither; that of a single `array` too, where
+    `expected` is said to be.
+    """
+    pairs = given.items() if isinstance(given, Mapping) else given
+    if isinstance(pairs, str | array) or not isinstance(pairs, Iterable):
+        raise ArgumentError(f"{where}: expected {expected}, got {type(given).__name__}", hint=hint)
+    named: dict[str, Any] = {}
+    for i, pair in enumerate(pairs):
+        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
+            message = f"{where}: expected named parameters, got {type(pair).__name__} in place {i}"
+            raise ArgumentError(message, hint=hint)
+        if pair[0] in named:
+            raise ArgumentError(f"{where}: expected one parameter of each name, got {pair[0]!r} twice", hint=hint)
+        named[pair[0]] = pair[1]
+    return list(named.items())
 
 
 def lines_of(given: Mapping[str, Any]) -> list[SplitLine]:

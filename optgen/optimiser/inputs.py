@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,7 @@ from ..names import canonical
 from ..runtime.lacking import Lacking
 from .hyperparameters import suggestion
 
-__all__ = ["arrays_of", "expect_inputs", "kind_of", "numbers_of"]
+__all__ = ["arrays_of", "expect_inputs", "kind_of", "numbers_of", "respelled"]
 
 
 #: What is in the place of a number that was not given.
@@ -53,15 +53,25 @@ def expect_inputs(
         if canonical(spelled) not in names:
             meant = suggestion(spelled, names) if names else "; its steps take none"
             raise ArgumentError(f"{rule.name}: unknown input {spelled!r}{meant}")
-    hint = f"{call}{', '.join(f'{name}={name}' for name in names)})"
-    lacking = [_lacking(rule, each, hint) for each in expected if each.name not in found]
-    return found, lacking
+    return found, [_lacking(rule, each, call, names) for each in expected if each.name not in found]
 
 
-def _lacking(rule: Rule, each: Input, hint: str) -> Lacking:
-    meaning = f" ({each.doc})" if each.doc else ""
-    message = f"{rule.name}: expected the input {each.name!r}{meaning} in this step, got none"
-    return Lacking(each.name, None, lambda _: ArgumentError(message, hint=hint))
+def _lacking(rule: Rule, each: Input, call: str, names: Sequence[str]) -> Lacking:
+    def error(_: int) -> ArgumentError:
+        meaning = f" ({each.doc})" if each.doc else ""
+        message = f"{rule.name}: expected the input {each.name!r}{meaning} in this step, got none"
+        return ArgumentError(message, hint=f"{call}{', '.join(f'{name}={name}' for name in names)})")
+
+    return Lacking(each.name, None, error)
+
+
+def respelled(given: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """What a step of several rules was given, in any spelling, by the `names` of what they take. ArgumentError for what
+    none of them takes."""
+    for spelled in given:
+        if canonical(spelled) not in names:
+            raise ArgumentError(f"step: expected inputs that a rule takes, got {spelled!r}, which none does")
+    return {canonical(spelled): value for spelled, value in given.items()}
 
 
 def numbers_of(rule: Rule, given: Mapping[str, Any]) -> HyperValues:
@@ -92,10 +102,9 @@ def arrays_of(rule: Rule, given: Mapping[str, Any], grads: Sequence[Any], count:
     """The inputs that are an array for each of `count` parameters: one input after the other. The gradients are in the
     place of one that is missing. ArrayError for another number of arrays."""
     found: list[Any] = []
-    unread = [*grads[:count], *[None] * (count - len(grads))]
     for each in rule.inputs:
         if each.extent == Extent.ELEMENT:
-            value = given.get(each.name, unread)
+            value = given[each.name] if each.name in given else [*grads[:count], *[None] * (count - len(grads))]
             listed = list(value) if isinstance(value, Iterable) and not isinstance(value, np.ndarray) else None
             if isinstance(value, np.ndarray):
                 expected = f"expected a list of {count} array{'s' * (count != 1)}, got {kind_of(value)}"

@@ -75,8 +75,7 @@ class Settings:
         self.decided = decided
         self.backend = backend
         self.variants = compilation.variants(flags)
-        rules = [compilation.rules[variant] for variant in self.variants.values()]
-        self.sizing = frozenset().union(*map(chosen_once, rules))
+        self.sizing = chosen_once(compilation.rules[variant] for variant in self.variants.values())
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -283,8 +282,7 @@ def check_settings(
         if not isinstance(value, bool):
             raise ArgumentError(f"the flag {flag.name}: expected True or False, got {value!r}")
         chosen[flag.name] = value
-    sizing = frozenset[str]().union(*map(chosen_once, compilation.rules))
-    for name in sorted(sizing):
+    for name in sorted(chosen_once(compilation.rules)):
         if any(map(callable, given[name])):
             message = f"{name}: expected a number, got a schedule: it is chosen when an optimiser is made"
             raise ArgumentError(message, hint="schedule another hyperparameter")

@@ -23,8 +23,9 @@ from ..runtime.slots import Slot, key_of, owner_of
 from ..runtime.together import step_together
 from .base import Optimiser, engine_of
 from .checkpoint_file import FilePath, load_checkpoint, write_checkpoint
-from .division import Named, SplitLine, divided, in_line, lines_of, listed_names
-from .split_input import array_engine, in_order, listed_values, named_arrays, optimiser_of
+from .division import Named, SplitLine, divided, in_line, lines_of, listed_names, named_pairs
+from .inputs import respelled
+from .split_input import array_engine, in_order, listed_values, optimiser_of
 from .split_state import divided_state, joined
 
 __all__ = ["ArraySplit", "split"]
@@ -67,7 +68,7 @@ def split(params: Mapping[str, Any] | Iterable[tuple[str, Any]], /, **lines: Any
       rest: ADAM(eta=0.01, beta=(0.9, 0.999), eps=1e-08), 1 parameter of 3 values: b
     )
     """
-    named = named_arrays(params)
+    named = dict(named_pairs(params, np.ndarray, "split", "parameters by name", 'such as {"W": W, "b": b}'))
     return ArraySplit(named, [SplitLine(line.name, optimiser_of(line), line.patterns) for line in lines_of(lines)])
 
 
@@ -99,7 +100,8 @@ class ArraySplit:
             one, other = (list(params)[i] for i in pair)
             message = f"split: expected arrays apart in memory, got an overlap of {one!r} and {other!r}"
             raise OverlapError(message, hint="give one of them memory of its own, .copy()")
-        self._last: tuple[list[Any], list[str]] = [], []
+        #: The parameters of the step before, their names, and by each line that has some where these stand.
+        self._last: tuple[list[Any], list[str], dict[str, list[int]]] = [], [], {}
 
     # ---- Lines ----
 
@@ -159,16 +161,17 @@ class ArraySplit:
         As a step of each rule does. After an error no parameter, state or count has changed.
         """
         with self._lock:
-            names, ps = self._found(params)
+            ps, names, places = self._found(params)
             gs = in_order(grads, names, "gradients")
-            taken = {name: x for name, x in inputs.items() if self._takes_arrays(name) and x is not None}
-            arrays = {name: in_order(x, names, name) for name, x in taken.items()}
+            rules = [opt.rule for opt in self._lines.values()]
+            taken = respelled(inputs, {each.name for rule in rules for each in rule.inputs}) if inputs else {}
+            taken = {name: x for name, x in taken.items() if x is not None}
+            with_arrays = {name for rule in rules for name in rule.given_arrays} if taken else set()
+            arrays = {name: in_order(x, names, name) for name, x in taken.items() if name in with_arrays}
             steps = []
-            for line, opt in self._lines.items():
-                own = [i for i, name in enumerate(names) if self._of[name] == line]
-                if not own:
-                    continue
-                given = {each.name: inputs[each.name] for each in opt.rule.inputs if inputs.get(each.name) is not None}
+            for line, own in places.items():
+                opt = self._lines[line]
+                given = {each.name: taken[each.name] for each in opt.rule.inputs if each.name in taken}
                 given |= {name: [arrays[name][i] for i in own] for name in given.keys() & arrays.keys()}
                 run = partial(_step, line, opt, [ps[i] for i in own], [gs[i] for i in own], given)
                 steps.append((array_engine(opt).engine, run))
@@ -176,26 +179,22 @@ class ArraySplit:
                 _expect_apart(ps, gs, [x for own in arrays.values() for x in own])
             return all(step_together(steps))
 
-    def _takes_arrays(self, name: str) -> bool:
-        """Whether an input is one for each parameter; ArgumentError if no rule takes it."""
-        rules = [opt.rule for opt in self._lines.values()]
-        if not any([name == each.name for rule in rules for each in rule.inputs]):
-            raise ArgumentError(f"step: expected inputs that a rule takes, got {name!r}, which none does")
-        return any([name in rule.given_arrays for rule in rules])
-
-    def _found(self, params: Any) -> tuple[list[str], list[Any]]:
-        """The names of these parameters, and themselves."""
+    def _found(self, params: Any) -> tuple[list[Any], list[str], dict[str, list[int]]]:
+        """These parameters, their names, and by each line that has some where these stand."""
         ps = list(params.values()) if isinstance(params, Mapping) else listed_values(params, "parameters")
-        last, names = self._last
-        if len(ps) == len(last) and all(map(is_, ps, last)):
-            return names, ps
+        if len(ps) == len(self._last[0]) and all(map(is_, ps, self._last[0])):
+            return self._last
         arrays = [as_parameter(p, i, len(ps)) for i, p in enumerate(ps)]
         names = [self._name(p, i) for i, p in enumerate(arrays)]
         for name, given in zip(names, params if isinstance(params, Mapping) else names, strict=True):
             if name != given:
                 raise ArgumentError(f"expected the parameter {given!r} under its name, got {name!r}")
-        self._last = ps, names
-        return names, ps
+        places: dict[str, list[int]] = {}
+        for line in self._lines:
+            if own := [i for i, name in enumerate(names) if self._of[name] == line]:
+                places[line] = own
+        self._last = ps, names, places
+        return self._last
 
     def _name(self, p: Array, i: int) -> str:
         name = self._keys.get(key_of(p, owner_of(p)))
@@ -310,6 +309,8 @@ class ArraySplit:
         As `Optimiser.load` does, and raises; then no parameter, state, count or hyperparameter has changed.
         """
         with self._lock:
+            for opt in self._lines.values():
+                array_engine(opt).expect_loadable()
             load_checkpoint(path, self._arrays(), self._loading)
 
     def _arrays(self) -> dict[str, Array]:

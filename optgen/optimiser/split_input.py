@@ -18,25 +18,7 @@ from .base import Optimiser, engine_of
 from .division import SplitLine, listed_names
 from .inputs import kind_of
 
-__all__ = ["array_engine", "in_order", "listed_values", "named_arrays", "optimiser_of"]
-
-_NAMED = 'such as {"W": W, "b": b}'
-
-
-def named_arrays(params: Any) -> dict[str, Any]:
-    """Parameters by name, from a mapping or from pairs."""
-    pairs = params.items() if isinstance(params, Mapping) else params
-    if isinstance(pairs, str | np.ndarray) or not isinstance(pairs, Iterable):
-        raise ArgumentError(f"split: expected parameters by name, got {type(params).__name__}", hint=_NAMED)
-    named: dict[str, Any] = {}
-    for i, pair in enumerate(pairs):
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            message = f"split: expected pairs of a name and a parameter, got {type(pair).__name__} in place {i}"
-            raise ArgumentError(message, hint=_NAMED)
-        if pair[0] in named:
-            raise ArgumentError(f"split: expected one parameter of each name, got {pair[0]!r} twice")
-        named[pair[0]] = pair[1]
-    return named
+__all__ = ["array_engine", "in_order", "listed_values", "optimiser_of"]
 
 
 def optimiser_of(line: SplitLine) -> Optimiser:

@@ -29,7 +29,9 @@ from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, key
 from .checkpoint import listed, scalar
 from .settings import Settings
 
-__all__ = ["States", "expect_fit", "expect_number", "new_slot", "read_count", "read_saved", "read_state"]
+__all__ = [
+    "MOST_UPDATES", "States", "expect_fit", "expect_number", "new_slot", "read_count", "read_saved", "read_state",
+]  # fmt: skip
 
 #: Counts are exact in float64, in which the scalars of a step are computed.
 MOST_UPDATES = 2**53

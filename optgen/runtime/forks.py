@@ -9,7 +9,7 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Forked", "in_children"]
+__all__ = ["in_children"]
 
 
 class Forked(Protocol):

@@ -22,16 +22,11 @@ from .array_library import ParameterSlot
 from .binding import Binding
 from .bound import BoundKernels
 
-__all__ = ["Reports", "is_shared", "last_reports", "of_interpreter", "of_kernels"]
+__all__ = ["Reports", "last_reports", "of_interpreter", "of_kernels"]
 
 _STEP_FIRST = "step first: opt.step(...), then opt.report()"
 #: The extents of which a tensor keeps several values, in the order in which they lie.
 _SEVERAL = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
-
-
-def is_shared(extent: Extent) -> bool:
-    """Whether a report of this extent is one for all parameters of a step."""
-    return extent <= Extent.GROUP
 
 
 @frozen
@@ -68,7 +63,7 @@ class Reports:
                 yield owner, self._chosen(i, shared=False)
 
     def _chosen(self, i: int, *, shared: bool) -> dict[str, Any]:
-        chosen = [each.name for each in self.rules[i].reports if is_shared(each.extent) is shared]
+        chosen = [each.name for each in self.rules[i].reports if (each.extent <= Extent.GROUP) is shared]
         values = self.values(i) if chosen else {}
         return {name: values[name] for name in chosen}
 

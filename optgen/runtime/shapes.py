@@ -7,7 +7,7 @@ states of the group.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeAlias
 
 import numpy as np
@@ -135,9 +135,12 @@ def _matrix_shape(rule: Rule, dims: Dims, values: HyperValues, shape: tuple[int,
     return (*batch, sides[dims.rows], sides[dims.columns])
 
 
-def chosen_once(rule: Rule) -> frozenset[str]:
-    """The hyperparameters that are chosen when an optimiser is made, since they say how many elements a block has, how
-    long a dimension of a state is, or how many turns a loop has."""
-    made_of = () if rule.block is None else walk(rule.block)
-    sizes = {e.hyper for e in made_of if isinstance(e, Scalar)} | {each.hyper for each in rule.dimensions}
-    return frozenset(sizes.union(rule.turns))
+def chosen_once(rules: Iterable[Rule]) -> frozenset[str]:
+    """The hyperparameters of these variants that are chosen when an optimiser is made, since they say how many elements
+    a block has, how long a dimension of a state is, or how many turns a loop has."""
+    found: set[str] = set()
+    for rule in rules:
+        made_of = () if rule.block is None else walk(rule.block)
+        found |= {e.hyper for e in made_of if isinstance(e, Scalar)}
+        found |= {*(each.hyper for each in rule.dimensions), *rule.turns}
+    return frozenset(found)

@@ -74,8 +74,7 @@ def refuse_vanishing(
     given
         Sets of hyperparameters, each to be checked.
     """
-    phases = range(max(1, len(compilation.phases)))
-    constants = [constants_of(compilation)[compilation.in_phase(i, phase)] for i in set(variants) for phase in phases]
+    constants = [constants_of(compilation)[i] for variant in set(variants) for i in compilation.in_phases(variant)]
     for values, dtype in product(given, dtypes):
         if found := vanishing(constants, values, dtype):
             from ..notation.text import expression

@@ -14,6 +14,7 @@ from ..errors import ArgumentError, shown
 from ..optimiser.base import Optimiser
 from ..optimiser.chain import Chain
 from ..optimiser.division import SplitLine, in_line
+from ..optimiser.inputs import respelled
 from ..runtime.phases import expect_one_phase
 from .classes import chain
 from .inputs import LOSS
@@ -66,9 +67,7 @@ def respell_momentum(keys: Sequence[str], groups: Sequence[dict[str, Any]]) -> N
 def inputs_of_lines(members: Sequence[Adapter], given: Mapping[str, Any], loss: Any) -> list[dict[str, Any]]:
     """Of what a step is given, what each line takes; ArgumentError for what none does."""
     names = [{each.name for each in naming_of(member).inputs} for member in members]
-    for name in given:
-        if not any(name in own for own in names):
-            raise ArgumentError(f"step: expected inputs that a rule takes, got {name!r}, which none does")
+    given = respelled(given, set().union(*names)) if given else given
     given = given if loss is None else {LOSS: loss, **given}
     return [{name: value for name, value in given.items() if name in own} for own in names]
 

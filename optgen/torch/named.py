@@ -15,10 +15,10 @@ from typing import Any
 import torch
 
 from ..errors import ArgumentError, shown
-from ..optimiser.division import Named, chosen
+from ..optimiser.division import Named, chosen, named_pairs
 from .checkpoint import unwrapped
 
-__all__ = ["groups", "parameters_by_name"]
+__all__ = ["group_of", "groups", "parameters_by_name"]
 
 _MODEL = "give the model, or list(model.named_parameters())"
 
@@ -74,25 +74,12 @@ def group_of(params: Iterable[Named], settings: Mapping[str, Any]) -> dict[str, 
 def parameters_by_name(given: Any, where: str) -> list[Named]:
     """The parameters of a model, each once, with all its names; ArgumentError where there are none."""
     if isinstance(given, torch.nn.Module):
-        pairs: Any = given.named_parameters(remove_duplicate=False)
-    else:
-        pairs = given.items() if isinstance(given, Mapping) else given
-    if isinstance(pairs, torch.Tensor | str) or not isinstance(pairs, Iterable):
-        raise ArgumentError(f"{where}: expected a model, got {type(given).__name__}", hint=_MODEL)
+        given = given.named_parameters(remove_duplicate=False)
     names: dict[int, dict[str, None]] = {}
     params: dict[int, torch.Tensor] = {}
-    seen: set[str] = set()
-    for i, pair in enumerate(pairs):
-        if not (isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)):
-            message = f"{where}: expected named parameters, got {type(pair).__name__} in place {i}"
-            raise ArgumentError(message, hint=_MODEL)
-        name, p = pair
+    for name, p in named_pairs(given, torch.Tensor, where, "a model", _MODEL):
         if not isinstance(p, torch.Tensor):
             raise ArgumentError(f"{where}: {name}: expected a parameter, got {type(p).__name__}", hint=_MODEL)
-        if name in seen:
-            message = f"{where}: expected one parameter of each name, got {name!r} twice"
-            raise ArgumentError(message, hint=_MODEL)
-        seen.add(name)
         params[id(p)] = p
         names.setdefault(id(p), {}).update({name: None})
     return [

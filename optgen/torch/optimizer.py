@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
@@ -38,7 +38,7 @@ from .tensors import early_mode, modes, traced
 from .turns import Turns
 from .ways import TensorWays
 
-__all__ = ["Adapter"]
+__all__ = ["Adapter", "engine_of", "load_fitting", "naming_of", "revival_of", "revive_by", "step_of"]
 
 #: What a parameter is trained with, among its states while it has other values to be evaluated with.
 ASIDE = "in_training"

@@ -30,6 +30,7 @@ from .tensors import compute_dtype
 
 __all__ = [
     "NO_SCHEDULE", "SCHEDULERS", "GroupValues", "Groups", "called", "expect_absent", "expect_group", "expect_shapes",
+    "named_parameters",
 ]  # fmt: skip
 
 NO_SCHEDULE = "expected a number, got a schedule"
@@ -89,7 +90,7 @@ class Groups:
         #: Whether plans go by other variants or groups; who has forgotten them says so.
         self.changed = False
         self.variants: tuple[dict[Aspect, int] | None, ...] = ()
-        self._sizing = sorted(frozenset().union(*map(chosen_once, naming.rules)))
+        self._sizing = sorted(chosen_once(naming.rules))
         self._blocks: list[tuple[Any, ...]] = []  # of each group, what says how large blocks are
 
     def read(self, groups: Sequence[dict[str, Any]]) -> bool:

@@ -16,7 +16,7 @@ import torch
 from ..errors import ArrayError
 from ..interpreter import FOLDS
 from ..ir.expr import Extent, Matrices, Reduce, Shape, Size, varying_dimensions, walk
-from ..ir.rule import Rule
+from ..ir.rule import Rule, in_phases
 from ..runtime.arrays import Array
 from ..runtime.group_step import Shards
 from ..runtime.kernel import Kernel
@@ -111,8 +111,7 @@ def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: in
     alone = not torch.distributed.is_initialized() or torch.distributed.get_world_size() == 1
     if alone and not several:  # then nothing is in pieces
         return
-    apart = len(rules) // max(1, len(rules[0].phases))
-    stepping = [rule for variant in variants for rule in rules[variant::apart]]
+    stepping = [rules[i] for variant in variants for i in in_phases(rules, variant)]
     reduced = {extent for rule in stepping for extent in _reduced(rule)}
     reduced -= {Extent.GROUP} if alone else set()
     if any([rule.draws for rule in stepping]) and not alone:
@@ -128,10 +127,12 @@ def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: in
 
 
 def _reduced(rule: Rule) -> set[Extent]:
-    """Over what the rule reduces or counts; over the tensor, if it looks at the shape."""
+    """Over what the rule reduces or counts; over the tensor, if it looks at the shape, and matrices, if it has products
+    of them."""
     values = [e for assign in rule.body for e in walk(assign.value)]
     shaped = {Extent.TENSOR for e in values if isinstance(e, Shape)}
-    return shaped | {e.over for e in values if isinstance(e, Reduce | Size)}
+    multiplied = {Extent.MATRIX} if rule.multiplies else set()
+    return shaped | multiplied | {e.over for e in values if isinstance(e, Reduce | Size)}
 
 
 def _inner(extent: Extent, matrices: Matrices, rank: int) -> frozenset[int]:

@@ -190,13 +190,12 @@ def _inputs(opt: Any) -> tuple[str, ...]:
 
 def _phases(opt: Any) -> Iterator[None]:
     """Once before each phase of a step that is left, up to one that is not accepted; of most rules, once."""
-    names = getattr(getattr(opt, "rule", None), "phases", ())
-    before = None
-    while not names or opt.phase != before:
-        before = opt.phase if names else None
-        yield
-        if not names or opt.phase == names[0]:
-            return
+    phases = getattr(getattr(opt, "rule", None), "phases", ())
+    behind = phases[phases.index(opt.phase) + 1 :] if phases else ()
+    yield
+    for phase in behind:
+        if opt.phase == phase:
+            yield
 
 
 def _flat(cb: Callbacks) -> Iterator[Callable[[], object]]:

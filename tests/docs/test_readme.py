@@ -16,6 +16,7 @@ from optgen.ir.compose import ACCEPT, PROCEED
 from optgen.ir.expr import Matrices
 from optgen.ir.primitives import FUNCTIONS, REDUCTIONS
 from optgen.language.parse import EXTENTS, EXTENTS_OF_INPUTS
+from optgen.language.spec_names import ARGUMENTS, STEP_ARGUMENTS
 from optgen.language.vocabulary import WRITTEN_OUT
 
 ROOT = Path(__file__).parents[2]
@@ -250,6 +251,12 @@ def test_the_reference_of_the_language_shows_every_construct():
     for name in ("t", "size", "matrix", "new", "grad"):
         assert re.search(rf"\b{name}\b", shown), name
     assert all(f'`"{each}"`' in LANGUAGE for each in Matrices)
+
+
+def test_the_reference_of_the_language_has_every_name_that_is_taken():
+    for before, names in (("has some names for itself", ARGUMENTS), ("The names `self`", STEP_ARGUMENTS)):
+        (paragraph,) = [own for own in LANGUAGE.split("\n\n") if before in own]
+        assert set(re.findall(r"`(\w+)`", paragraph)) == names
 
 
 def test_the_reference_of_the_language_has_every_key():

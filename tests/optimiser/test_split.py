@@ -18,6 +18,17 @@ from optgen.errors import ArgumentError, ArrayError, HyperparameterError, Overla
 SHAPES = {"W": (3, 4), "V": (2, 3), "b": (3,), "c": (2,)}
 
 
+#: A rule that takes a number and arrays, with names that may be written in Greek.
+TOLD = """
+name = "Told"
+[inputs]
+rho = { extent = "step" }
+kappa = { extent = "element" }
+[update]
+formulas = "delta = rho*g + kappa"
+"""
+
+
 def arrays(seed: int = 0) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in SHAPES.items()}
@@ -167,6 +178,16 @@ def test_each_line_is_given_the_inputs_that_it_takes() -> None:
         opt.step(params, gs, loss=1.0, hessian=np.ones(3))
 
 
+def test_inputs_are_taken_in_any_spelling(tmp_path: Path) -> None:
+    (tmp_path / "told.toml").write_text(TOLD)
+    params, twins = arrays(), arrays()
+    opt, other = (split(own, rest=optgen.load(tmp_path / "told.toml")()) for own in (params, twins))
+    opt.step(params, arrays(1), ρ=0.5, κ=arrays(2))
+    other.step(twins, arrays(1), rho=0.5, kappa=arrays(2))
+    assert same(params, twins)
+    assert not same(params, arrays())
+
+
 def test_a_line_may_be_a_chain_whose_norm_is_of_the_line() -> None:
     params, twins = arrays(), arrays()
     opt = split(params, matrices=chain(ClipGlobalNorm(0.1), Descent(1.0)), rest=Descent(0.1))
@@ -307,6 +328,17 @@ def test_evaluation_is_of_all_lines() -> None:
     assert same(params, trained)
 
 
+def test_a_file_is_not_to_blame_for_evaluation(tmp_path: Path) -> None:
+    params = arrays()
+    opt = split(params, matrices=ScheduleFreeSGD(0.1), rest=ADAM())
+    follow(opt, params, 0, 2)
+    opt.save(tmp_path / "kept")
+    opt.eval()
+    for path in (tmp_path / "kept", tmp_path / "absent"):
+        with pytest.raises(ArgumentError, match=r"^expected to load a state in training mode, got evaluation mode"):
+            opt.load(path)
+
+
 def test_evaluation_that_fails_half_way_gives_parameters_back(monkeypatch: pytest.MonkeyPatch) -> None:
     params = arrays()
     opt = split(params, matrices=ScheduleFreeSGD(0.1), rest=ADAM())
@@ -360,7 +392,7 @@ W = np.zeros((2, 2))
     [
         ({}, {"rest": ADAM()}, "expected named parameters, got none"),
         (W, {"rest": ADAM()}, "expected parameters by name, got ndarray"),
-        ([W], {"rest": ADAM()}, "expected pairs of a name and a parameter, got ndarray in place 0"),
+        ([W], {"rest": ADAM()}, "expected named parameters, got ndarray in place 0"),
         ([("a", W), ("a", W.copy())], {"rest": ADAM()}, "expected one parameter of each name, got 'a' twice"),
         ({"a": W}, {"rest": ADAM}, "rest: expected an optimiser, got the class"),
         ({"a": W}, {"rest": 0.1}, "rest: expected an optimiser, got 0.1"),

@@ -16,7 +16,7 @@ from torch_pairs import OWN, RULES, give, numbers, optim, parameters, same_bits,
 import optgen
 from optgen.errors import ArgumentError, HyperparameterError
 from optgen.names import greek
-from optgen.runtime.shapes import hypers_of_blocks
+from optgen.runtime.shapes import chosen_once
 from optgen.torch.optimizer import naming_of
 
 SHAPES = ((3, 4), (5, 2))
@@ -132,7 +132,7 @@ def test_every_spelling_is_taken_by_constructors_and_groups(name: str) -> None:
 def test_every_spelling_acts_in_a_group_that_is_changed(name: str) -> None:
     make, start = getattr(optim, name), parameters(shapes=SHAPES)
     for hyper in RULES[name].hypers:
-        if hyper.name in hypers_of_blocks(RULES[name]):
+        if hyper.name in chosen_once([RULES[name]]):
             continue  # no group may change how large blocks are
         value, key, results = other(hyper), key_of(name, hyper), []
         for spelled in [key, *spellings(hyper)]:

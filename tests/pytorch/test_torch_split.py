@@ -176,6 +176,18 @@ def test_a_closure_gives_the_loss_and_each_line_is_given_what_it_takes() -> None
         opt.step(loss=1.0, lss=1.0)
 
 
+def test_inputs_are_taken_in_any_spelling(tmp_path: Path) -> None:
+    told = 'name = "Told"\n[inputs]\nrho = { extent = "step" }\n[update]\nformulas = "delta = rho*g"\n'
+    (tmp_path / "told.toml").write_text(told)
+    model, twin = build(), build()
+    for own, given in ((model, {"ρ": 0.5}), (twin, {"rho": 0.5})):
+        opt = optim.split(own, matrices=optim.load(tmp_path / "told.toml").options(), rest=optim.AdamW.options())
+        backward(own)
+        opt.step(**given)
+    assert same(model, twin)
+    assert not same(model, build())
+
+
 def test_hooks_see_one_step_of_the_whole() -> None:
     model, opt = begun(0)
     seen: list[Any] = []

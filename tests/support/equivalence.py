@@ -29,7 +29,7 @@ from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.group_step import GroupStep
 from optgen.runtime.kernel import Kernel, kernel_of
 from optgen.runtime.library import Runtime, open_library
-from optgen.runtime.shapes import block_of, hypers_of_blocks, state_shape
+from optgen.runtime.shapes import block_of, chosen_once, state_shape
 
 Array = NDArray[Any]
 Values = Mapping[str, tuple[float, ...]]
@@ -235,7 +235,7 @@ def busy(rule: Rule) -> dict[str, tuple[float, ...]]:
     """A value for every hyperparameter that changes the result: a kernel that ignores one is caught."""
     supply = cycle((0.37, 0.71, 0.59, 0.13, 0.83))
     values = {h.name: tuple(next(supply) for _ in h.default) for h in rule.hypers} | given_numbers(rule)
-    return values | dict.fromkeys(hypers_of_blocks(rule), (3.0,))
+    return values | dict.fromkeys(chosen_once([rule]), (3.0,))
 
 
 def defaults(rule: Rule) -> dict[str, tuple[float, ...]]:
