@@ -15,6 +15,7 @@ reads and writes. States of the step and the parameter are written by segments o
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import TypeAlias
 
 from ..frozen import frozen
@@ -61,7 +62,7 @@ class Multiplication:
     target: Operand
     symmetric: bool = False
 
-    @property
+    @cached_property
     def operands(self) -> tuple[Operand, ...]:
         return tuple(arg for arg in self.args if isinstance(arg, Operand))
 
@@ -106,7 +107,7 @@ class Program:
     __eq__ = object.__eq__
     __hash__ = object.__hash__
 
-    @property
+    @cached_property
     def stacks(self) -> bool:
         """Whether products are of places only, so that many parameters can go through them together."""
         return all(

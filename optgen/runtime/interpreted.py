@@ -41,9 +41,8 @@ def computed(
         stored = rule.stores | {PARAMETER}
         restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
         arrays = {name: x.memory for name, x in looked.items()}
-        matrix = Matrix(rule, member.dtype, arrays, t, member.hypers)
-        if programs is not None and programs.takes(matrix):
-            matrices.append(matrix)
+        if programs is not None and programs.takes(rule):
+            matrices.append(Matrix(rule, member.dtype, arrays, t, member.hypers))
         else:
             tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays)))
     counts = [member.slot.t + 1 for member in accepted.members]

@@ -15,6 +15,7 @@ import numpy as np
 
 from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.evaluate import Program as Scalars
+from ..ir.rule import Rule
 from ..lowering.program import Program
 from ..lowering.programs import Programs, programs_of
 from .arrays import Array
@@ -43,16 +44,24 @@ class ProgramSteps:
     def __init__(self, library: MatrixLibrary) -> None:
         self._library = library
         self._known: dict[object, list[Chunk]] = {}
+        self._programs: dict[int, tuple[Rule, Programs | None]] = {}  # by the identities of rules, which are kept
 
-    def takes(self, member: Matrix) -> bool:
-        """Whether there are programs for the rule of this parameter."""
-        return programs_of(member.rule, fuses=self._library.fuses) is not None
+    def takes(self, rule: Rule) -> bool:
+        """Whether there are programs for a rule."""
+        return self._of(rule) is not None
+
+    def _of(self, rule: Rule) -> Programs | None:
+        if id(rule) not in self._programs:
+            self._programs[id(rule)] = rule, programs_of(rule, fuses=self._library.fuses)
+        return self._programs[id(rule)][1]
 
     def begun(
         self, members: Sequence[Matrix], sets: Sequence[ValuesByCount], threads: int, team: Team | None
     ) -> Callable[[], None]:
         """One step, of which nothing is done yet: what does it, or what is left of it."""
-        programs = [self._program(member, sets[member.hypers][member.t]) for member in members]
+        courses = {(id(m.rule), m.hypers, m.t): m for m in members}
+        chosen = {key: self._program(m.rule, sets[m.hypers][m.t], m.t) for key, m in courses.items()}
+        programs = [chosen[id(m.rule), m.hypers, m.t] for m in members]
         parts = _together(programs, members)
         key = (threads, team, *((program, tuple(part)) for program, part in parts))
         chunks = self._known.pop(key, None)
@@ -67,10 +76,10 @@ class ProgramSteps:
         self._known[key] = chunks
         return _Step(chunks)
 
-    def _program(self, member: Matrix, values: HyperValues) -> Program:
-        programs = programs_of(member.rule, fuses=self._library.fuses)
+    def _program(self, rule: Rule, values: HyperValues, t: int) -> Program:
+        programs = self._of(rule)
         assert programs is not None
-        return programs.of(_outcome(programs, values, member.t))
+        return programs.of(_outcome(programs, values, t))
 
     def _bound(
         self,
