@@ -65,6 +65,7 @@ class Programs:
         products = [a.target for a in self.rule.body if isinstance(a.value, Product)]
         needed = [self.needs.used.get(name, frozenset()) for name in products]
         needed += [self.needs.written.get(name, frozenset()) for name in self.rule.stores]
+        needed += [self.needs.changes(a.value, a.target) for a in self.rule.body if a.target in self.rule.stores]
         deciding = {c.test for each in needed for c in each if c.test.extent <= Extent.STEP}
         found = [c.test for c in self.needs.tested if c.test in deciding]
         found += sorted(deciding.difference(found), key=lambda test: test.name)

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from ..frozen import replace
 from ..ir.expr import (
     GRADIENT,
     PARAMETER,
     Const,
+    Draw,
     Expr,
     Extent,
     Given,
@@ -119,6 +121,8 @@ class _Segment:
                 return self._load(self.plan.operand(expr))
             case Product(op="transpose"):
                 return self._load(self.plan.operand(expr))
+            case Draw() if expr.dims is not None:  # which is like the parameter of this segment
+                expr = replace(expr, dims=None)
         return rebuilt(expr, tuple(map(self.expr, children(expr))))
 
     def _load(self, operand: Operand) -> Load:

@@ -170,7 +170,9 @@ class _Sweeps:
                 return chunk.members[i].arrays[operand.array]
             return chunk.matrices_of(operand, i).reshape(chunk.shape)
         found = chunk.matrices_of(operand, i)
-        return found.mT if operand.turned and operand.extent == Extent.ELEMENT else found
+        found = found.mT if operand.turned and operand.extent == Extent.ELEMENT else found
+        own = operand.extent == Extent.ELEMENT and self._segment.frame == PARAMETER_DIMS
+        return found.reshape(chunk.shape) if own else found  # a view: dimensions are parted, and none are joined
 
     def begin(self, members: Sequence[Matrix], sets: Sequence[ValuesByCount]) -> None:
         binding = self._binding
