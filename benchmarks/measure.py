@@ -31,6 +31,7 @@ def interleaved(
     rounds: int = ROUNDS,
     *,
     before: Callable[[str], object] | None = None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, list[float]]:
     """The seconds of a call, one value a round, for each contestant.
 
@@ -40,6 +41,8 @@ def interleaved(
         By name, the call that is timed.
     before
         Called with the contestant's name before every call, and not timed. A turn is a single call then.
+    clock
+        What tells the seconds of a turn.
     """
     calls = {name: 1 if before else _calls(step) for name, step in steps.items()}
     names = list(steps)
@@ -55,10 +58,10 @@ def interleaved(
                 step()
             if before:
                 before(name)
-            start = time.perf_counter()
+            start = clock()
             for _ in range(calls[name]):
                 step()
-            times[name].append((time.perf_counter() - start) / calls[name])
+            times[name].append((clock() - start) / calls[name])
     return times
 
 

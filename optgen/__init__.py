@@ -5,6 +5,7 @@
     from optgen import chain           several as one: chain(ClipNorm(1.0), WeightDecay(1e-4), ADAM())
     from optgen import split           several for one model, chosen by name and shape
     from optgen import cosine, ...     hyperparameters that change with the step: ADAM(eta=cosine(0.1, steps=1000))
+    from optgen import quantise, dequantise    arrays in fewer bytes
     from optgen import param, Params, gradient, update, train, stop, throttle, epochs
 
 Importing this module loads nothing else; each name loads what it needs when it is first used. Type checkers and editors
@@ -40,6 +41,9 @@ HOMES = {
     "piecewise": "optimiser.schedules",
     "polynomial": "optimiser.schedules",
     "warmup": "optimiser.schedules",
+    "Quantised": "runtime.quantised",
+    "dequantise": "runtime.quantised",
+    "quantise": "runtime.quantised",
     "Gradients": "training.params",
     "Param": "training.params",
     "Params": "training.params",

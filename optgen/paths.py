@@ -38,7 +38,8 @@ BUILD = _ROOT / "build"
 
 def declarations() -> str:
     """The C declarations of everything that Python calls or reads, for cffi, which knows no preprocessor."""
-    text = "\n".join((C_FILES / name).read_text("utf-8") for name in ("abi.h", "kernel.h", "functions.h", "runtime.h"))
+    files = ("abi.h", "kernel.h", "functions.h", "quantise.h", "runtime.h")
+    text = "\n".join((C_FILES / name).read_text("utf-8") for name in files)
     return re.sub(r"(?m)^#(?!define).*\n", "", text)
 
 

@@ -30,7 +30,7 @@ WINGS: dict[str, tuple[str, str]] = {
         "frozen errors paths ir codegen",
         "language lowering notation cffi filelock platformdirs rich",
     ),
-    "runtime": ("frozen errors paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
+    "runtime": ("frozen errors names paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
     "optimiser": (
         "frozen errors names paths former ir language interpreter notation compiler runtime once optgen numpy",
         "safetensors",

@@ -24,7 +24,8 @@ def always_there() -> set[str]:
     """The packages of an environment that `make test` makes, by the names that they are imported by."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     extras = project["optional-dependencies"]
-    named = [*project["dependencies"], *extras["test"], *extras["demo"], *extras["safetensors"], "benchmarks"]
+    named = [*project["dependencies"], *extras["test"], *extras["demo"], *extras["safetensors"], *extras["bfloat16"]]
+    named.append("benchmarks")
     packages = [re.split(r"[\[>]", each)[0] for each in named]
     return {IMPORT_NAMES.get(name, name) for name in packages} | set(sys.stdlib_module_names)
 

@@ -29,6 +29,8 @@ __all__ = ["Finding", "examine"]
 SEE_COMPILER = "see the compiler"
 #: The oldest PyTorch that optgen.torch works with, as pyproject.toml declares it.
 OLDEST_TORCH = 2, 5
+#: What OpenBLAS calls the processors before AVX-512, for which it has slower products.
+OLDER_THAN_AVX512 = ("Prescott", "Core2", "Nehalem", "Sandybridge", "Haswell", "Zen")
 
 
 @frozen
@@ -47,6 +49,7 @@ def examine() -> Iterator[Finding]:
         "compiler": _compiler,
         "instruction set": _instructions,
         "threads": _threads,
+        "products": _products,
         "cache folder": _cache,
         "built kernels": _kernels,
         "torch": _torch,
@@ -99,6 +102,22 @@ def _threads() -> tuple[bool, str, str]:
     else:
         why = "the processors that this process may run on"
     return True, f"{count}: {why}", ""
+
+
+def _products() -> tuple[bool, str, str]:
+    """Which library NumPy multiplies matrices by, and for which processor that takes this one."""
+    import numpy  # noqa: F401  (brings the library)
+    import threadpoolctl
+
+    found = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+    if not found:
+        return True, "NumPy's own loops: no BLAS is known", ""
+    blas = found[0]
+    processor = blas.get("architecture", "")
+    words = f"{blas['internal_api']} {blas['version']}{f' for {processor}' if processor else ''}"
+    newer = "x86_64_v4" in library.runtime().usable and processor in OLDER_THAN_AVX512
+    advice = "OPENBLAS_CORETYPE=SkylakeX: this processor has AVX-512, with which products take half the time"
+    return True, words, advice if newer else ""
 
 
 def _cache() -> tuple[bool, str, str]:

@@ -73,7 +73,8 @@ def page(compilation: Compilation, variant: int, level: int = 1) -> str:
     if shapes > 1:
         parts.append(f"For {summary.shape_words(rule)}:")
     for (name, of_phase), i, found in zip(phases, own, changes, strict=True):
-        parts += [f"The phase `{name}`:"] if name else []
+        when = f" `{summary.condition(compilation.rules[i])}`" if compilation.rules[i].when is not None else ""
+        parts += [f"The phase `{name}`{when}:"] if name else []
         parts.append(_math(rule, bodies[i]))
         for each in found:
             new = [bodies[of_phase][each.variant][i] for i in each.formulas]

@@ -124,7 +124,8 @@ def _word(extent: Extent) -> str:
 def show(compilation: Compilation, variant: int) -> Iterator[Block]:
     """Everything about one variant of a rule."""
     rule = compilation.rules[variant]
-    bodies = {compilation.rules[i].phase: _shown(compilation, i) for i in compilation.in_phases(variant)}
+    phases = [(compilation.rules[i], i) for i in compilation.in_phases(variant)]
+    bodies = {f"{own.phase} {summary.condition(own)}".rstrip(): _shown(compilation, i) for own, i in phases}
     yield f"{rule.name}: {rule.summary}" if rule.summary else rule.name
     yield ""
     for name, formulas in bodies.items():

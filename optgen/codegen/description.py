@@ -57,6 +57,8 @@ class Phase:
 
     Attributes
     ----------
+    when
+        In which steps it is, in words; empty if all have it.
     formulas
         The lines of the default variant.
     changes
@@ -64,6 +66,7 @@ class Phase:
     """
 
     name: str
+    when: str
     formulas: Sequence[str]
     changes: Sequence[tuple[str, Sequence[str]]]
 
@@ -125,7 +128,7 @@ def _phase(name: str, checked: Sequence[Rule], opened: Sequence[Rule]) -> Phase:
         (change.words, [lines[change.variant][i] for i in change.formulas])
         for change in summary.changes(checked, lines)
     ]
-    return Phase(name, lines[0], changes)
+    return Phase(name, summary.condition(checked[0]), lines[0], changes)
 
 
 def _state(state: State, checked: Sequence[Rule]) -> Argument:

@@ -25,7 +25,7 @@ from .element import Fold
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
 from .places import INDEX, KEPT, KeptArray, Places
-from .runtime_source import headers, random_numbers, reductions
+from .runtime_source import headers, instruction_sets, random_numbers, reductions
 from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
 from .sweep_text import FoldText, SweepText
@@ -138,6 +138,7 @@ def kernel_source(
         "small_loops": [SmallLoopText(name, body, tiled) for (body, tiled), name in small_loops.items()],
         "folds": [FoldText(name, each) for each, name in folds.items()],
         "courses": [CourseText(name, each) for each, name in courses.items()],
+        "instruction_sets": instruction_sets(),
         "targets": [target for target in TARGETS if isa in ("", target.isa)],
         "reduce": reductions() if small_loops else "",
         "blocks": any(low.block is not None for low in lowered),

@@ -12,10 +12,19 @@ from ..paths import C_FILES
 from .functions import host_source
 from .jinja import braced
 
-__all__ = ["FILES", "headers", "joined", "random_numbers", "reductions", "runtime_source", "storages"]
+__all__ = [
+    "FILES",
+    "headers",
+    "instruction_sets",
+    "joined",
+    "random_numbers",
+    "reductions",
+    "runtime_source",
+    "storages",
+]
 
 #: The files of the runtime, each after those that it builds on.
-FILES = ("fpu.c", "scratch.c", "traverse.c", "pool.c", "guard.c", "small_states.c")
+FILES = ("fpu.c", "scratch.c", "traverse.c", "pool.c", "guard.c", "small_states.c", "quantise.c")
 _OPENING = """\
 /* The runtime of optgen: cuts a step into chunks and gives them to threads. Knows no rule.
  *
@@ -39,6 +48,11 @@ def reductions() -> str:
     """The reductions, for a library that has any."""
     words = "/* Reductions in one order, which `templates/c/reduce.h` of optgen explains. */"
     return f"{words}\n{_bare(joined('reduce.h', without=('abi.h',)))}"
+
+
+def instruction_sets() -> str:
+    """The attributes of functions for each instruction set."""
+    return _bare(joined("targets.h")).rstrip()
 
 
 def random_numbers() -> str:

@@ -57,7 +57,11 @@ def _real(bits: Array | np.uint32) -> Array:
 
 
 def _as_is(dtype: str) -> tuple[Callable[[Array], Array], Callable[[Array, Array | None], Array]]:
-    return lambda x: np.asarray(x, dtype), lambda x, random: np.asarray(x, dtype)
+    def kept(x: Array, random: Array | None = None) -> Array:
+        with np.errstate(invalid="ignore", over="ignore"):  # of float64 that float32 cannot hold
+            return np.asarray(x, dtype)
+
+    return kept, kept
 
 
 # ---- bfloat16, and what is split into it and low bits ----

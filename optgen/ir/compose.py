@@ -40,7 +40,7 @@ from .expr import (
 )
 from .keys import keyed
 from .primitives import Type
-from .rule import PHASE, Assign, Family, Report, Rule, State
+from .rule import OF_PHASES, Assign, Family, Report, Rule, State
 
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
 
@@ -120,6 +120,7 @@ def compose(
             replace(each, hyper=names[i][each.hyper]) for i, part in enumerate(parts) for each in part.dimensions
         ),
         turns=tuple(names[i][each] for i, part in enumerate(parts) for each in part.turns),
+        when=None if phased.when is None else made.renamed(phased.when, names[parts.index(phased)]),
     )
     return Composed(
         rule,
@@ -155,7 +156,7 @@ def _names(
         own.append(list(dict.fromkeys([*defined, *(a.target for rule in rules for a in rule.body)])))
     owners, all_owners = Counter(chain.from_iterable(public)), Counter(chain.from_iterable(own))
     given = {each.name for rules in among for rule in rules for each in rule.inputs}  # which parts have in common
-    given |= {PHASE for rules in among for rule in rules if rule.phases}
+    given |= {*OF_PHASES} if any(rule.phases for rules in among for rule in rules) else set()
     # `beta1` may be a value of `beta`.
     spelled = {f"{h.name}{i + 1}" for part in parts for h in part.hypers for i in range(len(h.default)) if h.vector}
     shared = len(parts) > 1
@@ -168,7 +169,7 @@ def _names(
             if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
                 continue
             new = name
-            if name == PHASE and part.phases:
+            if name in OF_PHASES and part.phases:
                 found[name] = name
                 continue
             if (owners if name in mine else all_owners)[name] > 1 or (shared and name in spelled) or name in given:

@@ -343,7 +343,7 @@ def reduces(exprs: Iterable[Expr]) -> list[Reduce]:
 
 
 def multiplies(expr: Expr) -> bool:
-    """Whether there is a product of whole matrices in an expression, or a random matrix that is not like the parameter."""
+    """Whether an expression has a product of whole matrices, or a random matrix that is not like the parameter."""
     return any(isinstance(e, Product) or (isinstance(e, Draw) and e.dims is not None) for e in walk(expr))
 
 

@@ -3,8 +3,8 @@
 In: expressions. Out: frozen values; `verify` states the invariants that hold for them.
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
-                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*, tall,
-                    wide, dimensions*, turns*)
+                    matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*, when?,
+                    tall, wide, dimensions*, turns*)
     hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always, dims)     values kept from step to step, as many as its extent has
@@ -22,7 +22,8 @@ arrays. Only a state that starts as the parameter need not be assigned. `compose
 Everything else knows closed rules only.
 
 Where a step has several phases, there is a rule for each: all have the same states, and each assigns those that it
-changes. One state of the group, `PHASE`, says which phase comes next.
+changes. One state of the group, `PHASE`, says which phase comes next: 0 between two steps. Where steps may leave out
+the first one, another, `FIRST_PHASE`, says with which the next step begins.
 
 `evaluation` assigns "p" what is evaluated in its place, from "p" and the states as a step has left them; it is empty
 where that is "p" itself. No kernel runs it.
@@ -40,6 +41,8 @@ from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices
 from .extents import Dims
 
 __all__ = [
+    "FIRST_PHASE",
+    "OF_PHASES",
     "PHASE",
     "Aspect",
     "Assign",
@@ -60,6 +63,9 @@ __all__ = [
 
 #: The state of the group that holds the number of the phase that comes next, from 0.
 PHASE = "phase"
+#: The state of the group that holds the number of the phase with which the next step begins, where it need not be 0.
+FIRST_PHASE = "first_phase"
+OF_PHASES = (PHASE, FIRST_PHASE)
 
 
 class Part(StrEnum):
@@ -220,6 +226,7 @@ class Rule:
     that `always` change. `sharded`: whether tensors may be shards of larger ones, over which this rule then reduces;
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
+    `when`: the condition, of t and hyperparameters, on which a step has this phase; None if each has.
     `tall`, `wide`: whether this variant is for matrices with more rows than columns, or fewer; None if it does not
     matter. `turns`: the hyperparameters that say how many turns a loop has; the body is that for one value of each.
     `of_matrices`: whether reductions over a tensor go by its rows, as in a step of which this is a part.
@@ -247,6 +254,7 @@ class Rule:
     block: Expr | None = None
     phase: str = ""
     phases: tuple[str, ...] = ()
+    when: Expr | None = None
     tall: bool | None = None
     wide: bool | None = None
     dimensions: tuple[Dimension, ...] = ()

@@ -11,7 +11,6 @@ converges, or divides by zero, is not checked.
 from __future__ import annotations
 
 import itertools
-import keyword
 import math
 import re
 import warnings
@@ -20,20 +19,20 @@ from collections.abc import Mapping
 from ..errors import SpecError, SpecWarning
 from ..ir.compose import close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Const, Expr, Extent, Load, Matrices, Ordinal, type_of
+from ..ir.expr import Expr, Extent, Load, Matrices, Ordinal, type_of
 from ..ir.primitives import Type
-from ..ir.rule import PHASE, Dimension, Family, Flag, Hyper, Input, Interval, Part, Rule, State
+from ..ir.rule import Dimension, Family, Flag, Hyper, Input, Interval, Part, Rule, State
 from ..ir.verify import verify
-from ..names import is_name
 from .agreement import disagreements
 from .demand import Demand
 from .elaborate import Variant
 from .evaluation import Evaluation
 from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
-from .spec_names import SpecNames, no_name
+from .phases import check_phases, states_of_phases
+from .spec_names import SpecNames
 from .syntax import FlagAst, HyperAst, Item, Name, SpecAst
 from .terms import aspects_in, is_of_tiles, mentions_matrix, mentions_tiles, reduced_over, subterms
-from .vocabulary import GIVEN_TO_DRAWS, GIVEN_TO_PHASES, MATRIX, RENAME, SEED, STREAM, TALL, WIDE
+from .vocabulary import GIVEN_TO_DRAWS, MATRIX, SEED, STREAM, TALL, WIDE
 
 __all__ = ["check", "check_open"]
 
@@ -52,7 +51,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     checker = _Checker(spec)
     checker.check_size()
     checker.find_shapes()
-    checker.check_phases()
+    checker.whens = check_phases(checker)
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     checker.decide_defaults(hypers)
@@ -81,8 +80,6 @@ def interval(text: str) -> Interval | None:
 #: What a spec that draws random numbers is given.
 _SEED = Hyper(SEED, (0.0,), False, (Interval(0.0, 1e9, True, True, True),), GIVEN_TO_DRAWS[SEED])
 _STREAM = State(STREAM, Ordinal(), GIVEN_TO_DRAWS[STREAM], Extent.TENSOR)
-#: What a spec with several phases is given.
-_PHASE = State(PHASE, Const(0.0), GIVEN_TO_PHASES[PHASE], Extent.GROUP)
 
 
 class _Checker(SpecNames):
@@ -123,20 +120,6 @@ class _Checker(SpecNames):
         if spec.block is not None and "block" not in over | {s.extent for s in spec.states} and not spec.faults:
             message = "'block' says how many elements a block has, and nothing here has blocks"
             self.fault(spec.block.span, message, "remove it, or reduce over blocks: mean(g**2, block)")
-
-    def check_phases(self) -> None:
-        """Check the names of phases, and what has them."""
-        spec = self.spec
-        seen: set[str] = set()
-        for phase in spec.phases if self.phased else ():
-            if not is_name(phase.name) or keyword.iskeyword(phase.name):
-                self.fault(phase.span, *no_name(phase.name, "phase"))
-            elif phase.name in seen:
-                self.fault(phase.span, f"two phases are called {phase.name!r}", RENAME)
-            seen.add(phase.name)
-        if self.phased and spec.part == Part.PARAMETER:
-            message = "a part 'parameter' has no phases: the rule before it has stepped"
-            self.fault(spec.phases[0].span, message, 'phases belong to a rule, or to part = "gradient"')
 
     def hyper(self, ast: HyperAst) -> Hyper | None:
         default = ast.default or ()
@@ -262,7 +245,7 @@ class _Checker(SpecNames):
         )
         states = tuple(filter(None, map(variant.state, spec.states)))
         states += (_STREAM,) if self.draws else ()
-        states += (_PHASE,) if self.phased else ()
+        states += tuple(states_of_phases(self.whens)) if self.phased else ()
         variant.active = {state.name: Load(state.name, state.extent, state.dims) for state in states}
         variant.begun = True
         for formula in phase.formulas:
@@ -303,6 +286,7 @@ class _Checker(SpecNames):
             turns=tuple(sorted(spec.fixed)),
             phase=phase.name,
             phases=tuple(each.name for each in spec.phases) if self.phased else (),
+            when=self.whens[spec.phases.index(phase)],
         )
 
     def check_rules(self, rules: tuple[Rule, ...]) -> None:

@@ -114,7 +114,11 @@ class Document:
         self.fault(place, f"expected a finite {what}, got {value}")
         return Broken(place)
 
-    def expression(self, path: Path, table: dict[str, Any]) -> Term | None:
+    def when(self, path: Path, table: Mapping[str, Any]) -> Term | None:
+        """Read the condition on which an entry is there, if it has one."""
+        return self.expression((*path, "when"), table) or Broken(self.key_span(path)) if "when" in table else None
+
+    def expression(self, path: Path, table: Mapping[str, Any]) -> Term | None:
         """Read the text under `path` as one expression."""
         key = str(path[-1])
         source = self.text(path[:-1], table, key, required=True)

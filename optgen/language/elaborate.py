@@ -30,9 +30,10 @@ from ..ir.expr import (
 from ..ir.extents import IDENTITY, Dims, default_dims, join_dims
 from ..ir.primitives import Type
 from ..ir.properties import Properties
-from ..ir.rule import PHASE, Assign, Hyper, Part, Report, State
+from ..ir.rule import Assign, Hyper, Part, Report, State
 from ..names import is_name, numbered
 from .expressions import Expressions
+from .phases import assignments
 from .products import sized
 from .syntax import FormulaAst, Name, ReportAst, StateAst
 from .terms import subterms
@@ -287,8 +288,7 @@ class Variant(Expressions):
         if not outputs & given and (phase.formulas or not spec.faults):
             self.fault(phase.formulas_span, *NO_OUTPUT[spec.part if not self.scope.phased or self.moves else Part.RULE])
         if self.scope.phased:
-            following = (spec.phases.index(phase) + 1) % len(spec.phases)
-            self.body.append(Assign(PHASE, Const(float(following))))
+            self.body += assignments(self.scope.whens, spec.phases.index(phase))
 
 
 def _is_rounded(expr: Expr) -> bool:

@@ -62,7 +62,8 @@ def write_out(
     spec.flags = [writer.flag(flag) for flag in spec.flags]
     spec.states = [member for state in spec.states for member in writer.members_of(state)]
     spec.phases = [
-        replace(phase, formulas=writer.formulas(own)) for phase, own in zip(spec.phases, statements, strict=True)
+        replace(phase, formulas=writer.formulas(own), when=writer.condition(phase.when))
+        for phase, own in zip(spec.phases, statements, strict=True)
     ]
     spec.reports = [writer.report(report) for report in spec.reports]
     spec.evaluation = list(writer.formulas(evaluation))
@@ -103,12 +104,14 @@ class _Writer:
 
     def flag(self, flag: FlagAst) -> FlagAst:
         default = self.term(flag.default, {}) if isinstance(flag.default, Term) else flag.default
-        requires = self.term(flag.requires, {}) if flag.requires is not None else None
-        return replace(flag, default=default, requires=requires)
+        return replace(flag, default=default, requires=self.condition(flag.requires))
 
     def report(self, report: ReportAst) -> ReportAst:
-        when = self.term(report.when, {}) if report.when is not None else None
-        return ReportAst(report.name, report.span, self.term(report.value, {}), when, report.doc)
+        value, when = self.term(report.value, {}), self.condition(report.when)
+        return ReportAst(report.name, report.span, value, when, report.doc)
+
+    def condition(self, test: Term | None) -> Term | None:
+        return None if test is None else self.term(test, {})
 
     def count(self, state: StateAst) -> int:
         """How many states a declaration of several makes."""
@@ -125,8 +128,7 @@ class _Writer:
 
     def members_of(self, state: StateAst) -> Iterator[StateAst]:
         """The states that a declaration makes."""
-        when = self.term(state.when, {}) if state.when is not None else None
-        state = replace(state, init=self.term(state.init, {}), when=when)
+        state = replace(state, init=self.term(state.init, {}), when=self.condition(state.when))
         if not state.each:
             yield state
         for i in range(self.counts.get(state.name, 0)):

@@ -129,8 +129,7 @@ class _Tables(Document):
         self.read_update(document)
         for name, path, table in self.entries(document, "report", 'length = { value = "norm(g)" }'):
             self.read_report(name, path, table)
-        evaluation = self.read_evaluation(document)
-        write_out(spec, self.statements, evaluation)
+        write_out(spec, self.statements, self.read_evaluation(document))
 
     def read_hyper(self, name: str, path: Path, table: dict[str, Any]) -> None:
         self.refuse_unknown(path, table, ("default", "range", "doc"))
@@ -192,6 +191,10 @@ class _Tables(Document):
     def read_size(self, name: str, path: Path, table: dict[str, Any]) -> None:
         """A length: a hyperparameter that says it, and what it may not exceed."""
         self.refuse_unknown(path, table, ("default", "most", "doc"))
+        if isinstance(table.get("default"), list):
+            message = "expected one whole number as the default of a size, got a list"
+            self.fault(self.value_span((*path, "default")), message, f"for example: {name} = {{ default = 8 }}")
+            table = {**table, "default": 1}
         self.read_hyper(name, path, {**{key: own for key, own in table.items() if key != "most"}, "range": LENGTHS})
         most = self.choice(path, table, "most", ("", *SIDES))
         self.spec.sizes.append(SizeAst(name, self.key_span(path), most, self.value_span((*path, "most"))))
@@ -222,7 +225,7 @@ class _Tables(Document):
             self.fault(span, f"state {name!r} has no initial value", 'add: init = "0"')
         else:
             init = self.value((*path, "init"), table, "initial value")
-        when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
+        when = self.when(path, table)
         extent, dims = self.read_extent(path, table)
         extent_span = self.value_span((*path, "extent")) if "extent" in table else span
         doc, each, each_span = self.text(path, table, "doc"), table.get("each", 0), self.value_span((*path, "each"))
@@ -248,8 +251,7 @@ class _Tables(Document):
             self.fault(span, f"report {name!r} has no value", 'add: value = "norm(g)"')
         else:
             value = self.expression((*path, "value"), table) or value
-        when = self.expression((*path, "when"), table) or Broken(span) if "when" in table else None
-        self.spec.reports.append(ReportAst(name, span, value, when, self.text(path, table, "doc")))
+        self.spec.reports.append(ReportAst(name, span, value, self.when(path, table), self.text(path, table, "doc")))
 
     def read_update(self, document: dict[str, Any]) -> None:
         table = document.get("update")
@@ -275,20 +277,19 @@ class _Tables(Document):
 
     def read_phases(self, table: dict[str, Any], phases: Mapping[str, dict[str, Any]]) -> None:
         """The phases of a step, each with formulas of its own."""
-        at: Path = ("update",)
         if "formulas" in table:
             message = "expected formulas of one step, or of its phases, got both"
-            self.fault(self.key_span((*at, "formulas")), message, "move them into the phases that they belong to")
+            self.fault(self.key_span(("update", "formulas")), message, "move them into the phases that they belong to")
         if not 2 <= len(phases) <= MOST_PHASES:
-            last = list(phases)[-1]
             message = f"expected 2 to {MOST_PHASES} phases, got {len(phases)}"
             hint = "a step with one gradient has its formulas in [update]" if len(phases) == 1 else None
-            self.fault(self.key_span((*at, last)), message, hint)
+            self.fault(self.key_span(("update", list(phases)[-1])), message, hint)
         found, self.statements = [], []
         for spelled, own in phases.items():
-            self.refuse_unknown((*at, spelled), own, ("formulas",))
-            span, statements = self.formulas((*at, spelled), own)
-            found.append(PhaseAst(canonical(spelled), self.key_span((*at, spelled)), span))
+            path: Path = ("update", spelled)
+            self.refuse_unknown(path, own, ("when", "formulas"))
+            span, statements = self.formulas(path, own)
+            found.append(PhaseAst(canonical(spelled), self.key_span(path), span, when=self.when(path, own)))
             self.statements.append(statements)
         self.spec.phases = found
 

@@ -6,7 +6,7 @@ Faults and used names are recorded in the scope.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..errors import Diagnostic, Span
@@ -14,6 +14,7 @@ from ..ir.compose import DELTA
 from ..ir.draws import DRAWS
 from ..ir.expr import COUNTS, GRADIENT, PARAMETER, Count, Expr, Extent, Given, Load, Local, Product, Scalar, Shape
 from ..ir.extents import IDENTITY
+from ..ir.rule import PHASE
 from ..names import close_matches
 from .syntax import Invoke, Item, Name, PhaseAst, SpecAst, Term
 from .terms import names_in, subterms
@@ -67,9 +68,11 @@ class Scope:
         drawn = (term.span for term in terms if isinstance(term, Invoke) and term.function in DRAWS)
         self.draws = {span: number for number, span in enumerate(dict.fromkeys(drawn))}
         self.given |= GIVEN_TO_DRAWS if self.draws else {}
-        self.given |= GIVEN_TO_PHASES if self.phased else {}
+        self.given |= {PHASE: GIVEN_TO_PHASES[PHASE]} if self.phased else {}
+        self.given |= GIVEN_TO_PHASES if spec.phases[0].when is not None else {}
         self.aspects = frozenset[str]()  # which of the given flags `tall` and `wide` it knows
         self.by_matrix = False  # whether matrices have a variant of their own
+        self.whens: Sequence[Expr | None] = [None]  # the condition of each phase, None for one that every step has
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.faults.append(Diagnostic(span, message, hint))

@@ -4,7 +4,7 @@ In: what `parse` reads from a file. Out: what `check` gives a meaning.
 
     spec     = SpecAst(file, text, name, summary, reference, origin, family, notes, part, matrices, block?, hypers*,
                        flags*, states*, inputs*, reports*, phases+, evaluation*, faults*)
-    phase    = PhaseAst(name, span, formulas*)
+    phase    = PhaseAst(name, span, formulas*, when?)
     term     = Number | Name | Item | Operation | Invoke | Choice | Broken
     loop     = LoopAst(variable, over, body*)
     looped   = Indexed | Gathered
@@ -210,6 +210,7 @@ class PhaseAst:
     span: Span
     formulas_span: Span
     formulas: tuple[FormulaAst, ...] = ()
+    when: Term | None = None
 
 
 _NO_PHASE = PhaseAst("", Span(1, 1), Span(1, 1))

@@ -14,7 +14,7 @@ from ..ir.expr import (
     Extent,
 )
 from ..ir.primitives import FUNCTIONS, PRODUCTS, REDUCTIONS
-from ..ir.rule import PHASE, Part
+from ..ir.rule import FIRST_PHASE, PHASE, Part
 
 __all__ = [
     "CALLABLE",
@@ -90,7 +90,7 @@ NO_OUTPUT: dict[str, tuple[str, str]] = {
 #: Given to the parts of chains.
 GIVEN_TO_PARTS = {GIVEN_GRADIENT: "the gradient before the chain", NEW: "the parameter as the parts before leave it"}
 #: Given to specs with several phases.
-GIVEN_TO_PHASES = {PHASE: "which phase comes next"}
+GIVEN_TO_PHASES = {PHASE: "which phase comes next", FIRST_PHASE: "which phase the next step begins with"}
 #: The functions of whole matrices, which are called by name.
 OF_MATRICES = tuple(name for name in PRODUCTS if name not in ("matmul", "transpose", "identity"))
 CALLABLE = (*FUNCTIONS, *(name for name in REDUCTIONS if name not in FUNCTIONS))

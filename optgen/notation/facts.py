@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..frozen import frozen, replace
 from ..ir.expr import COUNTS, Count, Expr, Extent, Load, Local, Matrices, Product, Reduce, children, rebuilt, walk
 from ..ir.primitives import Type
-from ..ir.rule import PHASE, Assign, Input, Part, Report, Rule, State, in_phases
+from ..ir.rule import OF_PHASES, Assign, Input, Part, Report, Rule, State, in_phases
 from ..lowering import dead_code as dead
 from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
@@ -19,9 +19,9 @@ from ..lowering.work import Sweeps
 from . import text
 
 __all__ = [
-    "MATRICES", "NO_MATRICES", "Change", "blocks", "bodies", "bytes_kept", "bytes_moved", "changes", "course_words",
-    "formulas", "given", "kept", "matrices", "meanings", "only", "phases", "product_count", "reports", "shape_words",
-    "shown",    "sweep_count",
+    "MATRICES", "NO_MATRICES", "Change", "blocks", "bodies", "bytes_kept", "bytes_moved", "changes", "condition",
+    "course_words", "formulas", "given", "kept", "matrices", "meanings", "only", "phases", "product_count", "reports",
+    "shape_words", "shown", "sweep_count",
 ]  # fmt: skip
 
 MATRICES = "parameters of two or more dimensions"
@@ -102,6 +102,11 @@ def phases(rules: Sequence[Rule]) -> list[tuple[str, slice]]:
     return [(rules[i].phase, slice(i, i + first.step)) for i in first]
 
 
+def condition(rule: Rule) -> str:
+    """In which steps this phase is, in words; empty if all have it."""
+    return "" if rule.when is None else f"if {text.expression(rule.when)}"
+
+
 def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
     """The formulas of a variant, without those whose value nothing reads.
 
@@ -110,7 +115,7 @@ def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
     """
     living = dead.run(replace(checked, reports=())).body
     if checked.phases:
-        living = tuple(assign for assign in living if assign.target != PHASE)
+        living = tuple(assign for assign in living if assign.target not in OF_PHASES)
     if not checked.part or opened is None:
         return living
     targets = {assign.target for assign in living} | {"delta", "p", "grad"}

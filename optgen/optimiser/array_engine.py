@@ -292,7 +292,7 @@ class ArrayEngine:
         self.engine.expect_rest("evaluate")
         if self.engine.evaluating or not self.settings.rule.evaluation:
             return
-        expect_whole_step("evaluate", self.engine.phases, self.engine.phase)
+        expect_whole_step("evaluate", self.engine.phases, self.states.group)
         if self.states.pending:
             raise self._waiting(_STEP_THEM)
         known = self.states.parameters()

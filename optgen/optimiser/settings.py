@@ -120,7 +120,7 @@ class Settings:
 
     def rule_of(self, shape: tuple[int, ...]) -> Rule:
         """The rule in the variant for a parameter of this shape; ArrayError if there is none."""
-        return self.compilation.rules[self.variant(0, shape)]
+        return self.compilation.rules[self.variant(None, shape)]
 
     def own_shapes(self, shape: tuple[int, ...]) -> Shapes:
         """The shapes of those states of a parameter of this shape that have less than a value for each element."""
@@ -230,15 +230,15 @@ class Settings:
         """Whether a step has products of whole matrices, which no kernel computes."""
         return any(self.compilation.rules[variant].multiplies for variant in self.variants.values())
 
-    def variant(self, place: int, shape: tuple[int, ...]) -> int:
-        """The position in `compilation.rules` of the variant for a parameter of this shape."""
+    def variant(self, place: int | None, shape: tuple[int, ...]) -> int:
+        """The position in `compilation.rules` of the variant for a parameter of this shape. `place`: where it stands
+        among several, for messages; None if they name it otherwise."""
         if self.rule.part == "parameter":
             message = f"{self.rule.name} works on the parameter as a rule leaves it, and is none by itself"
             raise ArgumentError(message, hint=f"put it behind one: chain(ADAM(), {self.rule.name}())")
-        return variant_for(
-            self.variants, shape, self.rule.matrices, self.rule.name,
-            hint="step it with another rule, one optimiser for each",
-        )  # fmt: skip
+        what = "a parameter" if place is None else f"parameter {place}"
+        hint = "step it with another rule, both as one optimiser: optgen.split(...)"
+        return variant_for(self.variants, shape, self.rule.matrices, self.rule.name, what=what, hint=hint)
 
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         """Whether `refuse_vanishing` has accepted these dtypes since the last change."""

@@ -88,7 +88,7 @@ class ArraySplit:
         for line in lines:
             for p in taken[line.name]:
                 with in_line(f"{line.name}, {p.name}"):
-                    array_engine(line.rule).settings.variant(0, arrays[p.name].shape)
+                    array_engine(line.rule).settings.variant(None, arrays[p.name].shape)
         self._hold(params, {line.name: line.rule for line in lines}, of)
 
     def _hold(self, params: Mapping[str, Any], lines: Mapping[str, Optimiser], of: Mapping[str, str]) -> None:

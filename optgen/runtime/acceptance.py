@@ -22,7 +22,7 @@ from .collaborators import Hypers, StateStore
 from .lacking import Lacking, refuse_read
 from .members import Accepted, Member
 from .overlaps import refuse_overlaps
-from .phases import another_list
+from .phases import another_list, is_between_phases
 
 __all__ = ["Acceptance", "changed_by_schedule"]
 
@@ -96,9 +96,9 @@ class Acceptance:
         ]
 
     def _slots(self, given: Sequence[Any], ps: Sequence[Looked], rules: Sequence[Rule], at: Sequence[int]) -> list[Any]:
-        """The slot of each parameter; None for one that was never stepped, which only the first phase takes."""
+        """The slot of each parameter; None for one that was never stepped, which no step takes that has begun."""
         found = self.states.find(given, [p.memory for p in ps], rules, at)
-        if self.phase and not all([self.states.has_begun(slot) for slot in found]):
+        if is_between_phases(self.states.group) and not all([self.states.has_begun(slot) for slot in found]):
             compilation = self.hypers.compilation
             raise another_list(compilation.name, compilation.phases, self.phase)
         return found

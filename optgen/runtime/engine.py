@@ -27,7 +27,7 @@ from .interrupts import to_its_end
 from .kernel import Kernel, kernels_of
 from .lacking import Lacking, refuse_read
 from .members import Accepted, Member
-from .phases import another_list, next_phase
+from .phases import another_list, is_between_phases, next_phase
 from .plan import StepPlan, StepPlans, in_phase, key_of_list, plan_of_list, plan_of_members
 from .programs import ProgramSteps
 from .reports import Reports
@@ -76,7 +76,8 @@ class StepEngine:
         """Go by these from now on, and look at every list anew."""
         self.hypers = hypers
         self.phases = hypers.compilation.phases
-        self._begun: Key | None = None  # the parameters of the step that is in a later phase
+        #: The parameters of a step that has phases left; None if that is not known.
+        self.begun: Key | None = None
         self.states = states
         self.ways = ways
         self._programs = ProgramSteps(self.library.matrices) if ways.by_programs else None
@@ -99,8 +100,8 @@ class StepEngine:
 
     @property
     def phase(self) -> int:
-        """The number of the phase of a step that comes next."""
-        return next_phase(self.phases, self.states.group)
+        """The number of the phase of a step that comes next; 0 where steps have but one."""
+        return next_phase(self.hypers, self.states.group) if self.phases else 0
 
     def checked(self) -> None:
         """Called where nothing is left to be checked, and nothing has changed: an error of another step that waits for
@@ -146,15 +147,14 @@ class StepEngine:
 
     def _step_by_another(self, params: list[Any], inputs: list[Any], numbers: HyperValues) -> bool:
         """One step by another plan than the last one."""
-        arrays = len(self.hypers.compilation.rules[0].given_arrays)
-        places = self.library.chosen(params, inputs, arrays)
+        places = self.library.chosen(params, inputs, len(self.hypers.compilation.rules[0].given_arrays))
         if len(places) < len(params):
             inputs = [inputs[first + i] for first in range(0, len(inputs), len(params)) for i in places]
             params = [params[i] for i in places]
         key, number = key_of_list(params), self.phase
-        if not number:
-            self._begun = key
-        elif self.states.by_identity and self._begun not in (None, key):
+        if not is_between_phases(self.states.group):
+            self.begun = key
+        elif self.states.by_identity and self.begun not in (None, key):
             raise another_list(self.hypers.compilation.name, self.phases, number)
         kept = self.plans.of(in_phase(key, number))
         plan = kept or self._composed(key, places, len(inputs))

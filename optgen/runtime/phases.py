@@ -9,18 +9,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from ..errors import ArgumentError, ArrayError, StateError, shown
-from ..ir.rule import PHASE
+from ..ir.rule import FIRST_PHASE, OF_PHASES, PHASE
 from .arrays import Array
+from .collaborators import Hypers
+from .shapes import first_group_states
 
 __all__ = [
     "another_list", "expect_one_phase", "expect_one_with_phases", "expect_phase", "expect_phase_number",
-    "expect_whole_step", "next_phase",
+    "expect_whole_step", "is_between_phases", "next_phase",
 ]  # fmt: skip
 
 
-def next_phase(phases: Sequence[str], group: Mapping[str, Array]) -> int:
-    """The number of the phase that comes next; 0 where steps have but one."""
-    return int(group[PHASE]) if phases and PHASE in group else 0
+def next_phase(hypers: Hypers, group: Mapping[str, Array]) -> int:
+    """The number of the phase that comes next; `group`: empty before the first step."""
+    known = group or first_group_states(hypers.compilation.rules[0], hypers.sets_at(())[0][1])
+    return int(known[PHASE]) or int(known.get(FIRST_PHASE, 0))
+
+
+def is_between_phases(group: Mapping[str, Array]) -> bool:
+    """Whether a step has begun that has phases left."""
+    return bool(group.get(PHASE, 0))
 
 
 def expect_phase(rule: str, phases: Sequence[str], number: int, wanted: object) -> None:
@@ -37,10 +45,10 @@ def expect_phase(rule: str, phases: Sequence[str], number: int, wanted: object) 
 
 def expect_phase_number(phases: Sequence[str], group: Mapping[str, object]) -> None:
     """StateError unless the states of all parameters together, if there are any, have the number of a phase."""
-    if phases and group:
-        number = float(group[PHASE])  # type: ignore[arg-type]  # of numbers, as has been checked
+    for name in OF_PHASES if phases else ():
+        number = float(group.get(name, 0))  # type: ignore[arg-type]  # of numbers, as has been checked
         if number not in range(len(phases)):
-            message = f"expected the number of a phase, from 0 to {len(phases) - 1}, as {PHASE}, got {number:g}"
+            message = f"expected the number of a phase, from 0 to {len(phases) - 1}, as {name}, got {number:g}"
             raise StateError(message, hint="it is damaged")
 
 
@@ -60,11 +68,11 @@ def expect_one_with_phases(found: Sequence[str]) -> None:
         raise ArgumentError(message, hint="each of them takes gradients at points of its own: use one of them")
 
 
-def expect_whole_step(what: str, phases: Sequence[str], number: int) -> None:
-    """ArgumentError between two phases of a step; `number`: that of the phase that comes next."""
-    if number:
-        message = f"expected to {what} between two steps, got a call before the phase {phases[number]!r}"
-        raise ArgumentError(message, hint="step until opt.phase is the first one again")
+def expect_whole_step(what: str, phases: Sequence[str], group: Mapping[str, Array]) -> None:
+    """ArgumentError between two phases of a step."""
+    if is_between_phases(group):
+        message = f"expected to {what} between two steps, got a call before the phase {phases[int(group[PHASE])]!r}"
+        raise ArgumentError(message, hint="step until the last phase is through")
 
 
 def another_list(rule: str, phases: Sequence[str], number: int) -> ArrayError:

@@ -72,7 +72,7 @@ def variant_for(
     """
     found = variants.get(aspect_of(shape, matrices))
     if found is None:
-        message = f"{name}: expected a matrix, of two or more dimensions, got {what} of shape {shape}"
+        message = f"{name}: expected a matrix, of two or more dimensions, got {what}, of shape {shape}"
         raise ArrayError(message, hint=hint)
     return found
 

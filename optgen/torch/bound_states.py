@@ -90,6 +90,8 @@ class BoundTensors:
         found = [slot.kept.get(key) for slot in self._slots for key in slot.names.values()]
         if not all(map(is_, found, [x for own in self._own for x in own.tensors])):
             return False
+        if not all([state.keeps_shape for own in self._own for state in own.small]):
+            return False
         if self.clock is not None:
             self.clock.whole = False  # something else was changed, such as a count
         return True

@@ -30,7 +30,8 @@ from ..runtime.phases import expect_phase_number
 from ..runtime.shapes import state_shape
 from .naming import STEP, Naming
 from .param_groups import Groups, called
-from .state_dicts import OF_ALL
+from .phases import expect_numbers
+from .state_dicts import BEGUN, OF_ALL
 from .tensors import count_dtype, has_memory, local
 
 __all__ = [
@@ -113,6 +114,7 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
             kept = saved["state"].get(q) or {}
             _expect_states(naming, what, p, hypers, kept, needed.get(naming.aspect_of(p), ()), guess=guess)
+    expect_numbers(saved.get(BEGUN, ()), number)
     return {**saved, "param_groups": groups}
 
 

@@ -24,14 +24,15 @@ from ..runtime.interrupts import undisturbed
 from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
+from ..runtime.slots import Key
 from .checkpoint import copies_of_states, fitting
 from .evaluation import evaluated_tensors
 from .inputs import numbers_given, with_attributes
 from .naming import Naming
 from .options import Options
 from .param_groups import Groups, expect_group, named_parameters
-from .phases import expect_closure, rest_of_step
-from .state_dicts import copied, load_with, name_rule, state_dict_with, take_rest
+from .phases import expect_closure, key_of_numbers, numbers_of_begun, rest_of_step
+from .state_dicts import BEGUN, copied, load_with, name_rule, state_dict_with, take_rest
 from .states import TensorStates
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
@@ -104,12 +105,12 @@ class Adapter(Optimizer):
     def _step(self, closure: Callable[[], Any] | None = None, *, phase: str | None = None, **inputs: Any) -> Any:
         engine = self._engine
         engine.expect_training("step")
+        following = self._next() if engine.phases or phase is not None else 0
         if phase is not None:
-            expect_phase(self._naming.name, engine.phases, engine.phase, phase)
+            expect_phase(self._naming.name, engine.phases, following, phase)
         elif engine.phases:
             if closure is None:
-                params = [p for group in self.param_groups for p in group["params"]]
-                expect_closure(self._naming.name, engine, params, begun=bool(self.state))
+                expect_closure(self._naming.name, engine, self._all(), begun=bool(self.state))
             return rest_of_step(engine, lambda: self._step_once(closure, inputs))
         return self._step_once(closure, inputs)
 
@@ -124,9 +125,7 @@ class Adapter(Optimizer):
             return loss
         takes = self._naming.inputs
         numbers, lacking = numbers_given(self._naming, inputs, loss) if takes or inputs else (NO_NUMBERS, [])
-        params: list[torch.Tensor] = []
-        for group in self.param_groups:
-            params += group["params"]
+        params = self._all()
         grads = list(map(_grad, params))
         if scale is not None:
             with torch.no_grad():
@@ -161,7 +160,13 @@ class Adapter(Optimizer):
     @property
     def phase(self) -> str | None:
         """The name of the phase of a step that comes next; None for a rule whose steps have but one."""
-        return self._engine.phases[self._engine.phase] if self._engine.phases else None
+        return self._engine.phases[self._next()] if self._engine.phases else None
+
+    def _next(self) -> int:
+        """The number of the phase that comes next, which hyperparameters decide before the first step."""
+        with self._engine.lock:
+            self._groups.read(self.param_groups)
+            return self._engine.phase
 
     # ---- Evaluation ----
 
@@ -176,11 +181,10 @@ class Adapter(Optimizer):
             self._engine.expect_rest("evaluate")
             if self._engine.evaluating or not any([rule.evaluation for rule in self._naming.rules]):
                 return
-            expect_whole_step("evaluate", self._engine.phases, self._engine.phase)
+            expect_whole_step("evaluate", self._engine.phases, self._states.group)
             self._states.entries.kept = self.state
             self._groups.read(self.param_groups)
-            every = [p for group in self.param_groups for p in group["params"]]
-            params, write = evaluated_tensors(self._engine, self._states, every)
+            params, write = evaluated_tensors(self._engine, self._states, self._all())
             for p in params:
                 self.state[p][ASIDE] = p.detach().clone()
             self._engine.evaluating = True
@@ -200,8 +204,14 @@ class Adapter(Optimizer):
 
     def _kept(self) -> list[tuple[torch.Tensor, dict[str, Any]]]:
         """The parameters with states; `state` may have those of other optimisers too, as in a split."""
-        params = [p for group in self.param_groups for p in group["params"]]
-        return [(p, self.state[p]) for p in params if isinstance(self.state.get(p), dict)]
+        return [(p, self.state[p]) for p in self._all() if isinstance(self.state.get(p), dict)]
+
+    def _all(self) -> list[torch.Tensor]:
+        """The parameters of all groups."""
+        params: list[torch.Tensor] = []
+        for group in self.param_groups:
+            params += group["params"]
+        return params
 
     # ---- States ----
 
@@ -265,7 +275,7 @@ class Adapter(Optimizer):
     def state_dict(self) -> dict[str, Any]:
         """As PyTorch's: the states of each parameter by its number, and the groups; with the name of the rule."""
         with self._engine.lock:
-            name = partial(name_rule, self._naming, self._states.group)
+            name = partial(name_rule, self._naming, self._states.group, numbers_of_begun(self._engine, self._all()))
             return state_dict_with(super().state_dict, self, name)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -287,19 +297,21 @@ class Adapter(Optimizer):
             return {**taken[-1], "state": {i: copied(kept) for i, kept in taken[-1]["state"].items()}}
 
         def take(_: Any) -> None:
-            self._begin(take_rest(self._naming, self, taken[-1]))
+            begun = key_of_numbers(taken[-1].get(BEGUN, ()), self._all())
+            self._begin(take_rest(self._naming, self, taken[-1]), begun)
 
         before = {name: vars(self)[name] for name in ("state", "param_groups")}
-        together = self._states.group
+        together, begun = self._states.group, self._engine.begun
         try:
             load_with(partial(super().load_state_dict, state_dict), self, expect, take)
         except BaseException:  # PyTorch may have come half-way
             self.__dict__.update(before)
-            self._begin(together)
+            self._begin(together, begun)
             raise
 
-    def _begin(self, together: Mapping[str, Any]) -> None:
-        """Look at everything anew in the next step. `together`: the states of all parameters."""
+    def _begin(self, together: Mapping[str, Any], begun: Key | None = None) -> None:
+        """Look at everything anew in the next step. `together`: the states of all parameters. `begun`: the parameters
+        of a step that has phases left."""
         naming = self._naming.with_turns(self.param_groups)
         if naming is not self._naming:
             self._naming = naming  # of this optimiser, not of its class
@@ -312,19 +324,21 @@ class Adapter(Optimizer):
             self._engine.begin_anew(groups, self._states, self._ways)
         else:
             self._engine = StepEngine(TensorLibrary(), groups, self._states, self._ways, naming.module)
+        self._engine.begun = begun
         self._engine.evaluating = any([ASIDE in kept for _, kept in self._kept()])
         self._turns = Turns(naming, groups, self._ways, self._engine)
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
-        return state | {_TOGETHER: self._states.group} if self._states.group else state
+        begun = numbers_of_begun(self._engine, self._all())
+        return state | {_TOGETHER: self._states.group, BEGUN: begun} if self._states.group else state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         together = state.get(_TOGETHER) or {}
-        super().__setstate__({key: value for key, value in state.items() if key != _TOGETHER})
+        super().__setstate__({key: value for key, value in state.items() if key not in (_TOGETHER, BEGUN)})
         for group in (self.defaults, *self.param_groups):  # as former versions left them
             self._naming.respell(group)
-        self._begin(together)
+        self._begin(together, key_of_numbers(state.get(BEGUN, ()), self._all()))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         """As PyTorch's; a hyperparameter out of its range is a HyperparameterError."""
@@ -341,7 +355,7 @@ class Adapter(Optimizer):
         with self._engine.lock:
             self._engine.expect_rest("add a group")
             super().add_param_group(param_group)
-            self._begin(self._states.group)
+            self._begin(self._states.group, self._engine.begun)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # Of its own, and not of a class that this one derives from.

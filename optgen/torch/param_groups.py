@@ -25,7 +25,6 @@ from ..optimiser.hyperparameters import checked
 from ..runtime.shapes import block_of, chosen_once, variant_for
 from ..runtime.underflow import refuse_vanishing
 from .naming import Naming
-from .strategies import ANOTHER_RULE
 from .tensors import compute_dtype
 
 __all__ = [
@@ -37,6 +36,8 @@ NO_SCHEDULE = "expected a number, got a schedule"
 SCHEDULERS = "use one of torch.optim.lr_scheduler"
 #: Parts of chains that do what a rule does not, by what groups call it: behind the rule, and before it.
 _PARTS = {"lr": "..., optgen.Descent({0})", "weight_decay": "optgen.WeightDecay({0}), ..."}
+#: What to do with a parameter that a rule has no variant for.
+BOTH = "step it with another rule, both as one optimiser: optim.split(...)"
 #: What else helps, or what else there is to know.
 _BESIDES = {
     "lr": "or, in a spec of your own, call the learning rate eta",
@@ -152,7 +153,7 @@ class Groups:
         """The position in `compilation.rules` of the variant for a parameter of this shape."""
         variants = self.variants[self._owners[place]] or {}
         naming, what = self._naming, self.what(place)
-        return variant_for(variants, shape, naming.matrices, naming.name, what=what, hint=ANOTHER_RULE)
+        return variant_for(variants, shape, naming.matrices, naming.name, what=what, hint=BOTH)
 
     def values_at(self, place: int) -> HyperValues:
         """The hyperparameters that the parameter in this place goes by."""
@@ -326,7 +327,10 @@ def _of_all(rules: tuple[Rule, ...]) -> tuple[str, ...]:
                 elif isinstance(part, Local) and part.extent <= Extent.STEP and part.name in known:
                     gather(known[part.name])
 
+        of_all = {state.name for state in rule.states if state.extent == Extent.GROUP}
         for assign in rule.body:
+            if assign.target in of_all and extent_of(assign.value) <= Extent.STEP:
+                gather(assign.value)
             for part in walk(assign.value):
                 if extent_of(part) == Extent.GROUP and isinstance(part, Call):
                     for arg in part.args:

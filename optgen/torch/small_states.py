@@ -22,13 +22,13 @@ import torch
 from ..errors import StateError
 from ..runtime.addresses import address_of
 from ..runtime.arrays import Array
-from ..runtime.guard import Reader
-from .tensors import local
+from ..runtime.guard import Reader, Seen, see
+from .tensors import TENSORS, local
 
 __all__ = ["SmallState", "SmallStates"]
 
-#: A tensor as the runtime reads it: the object, its memory, where kernels have it, of how many values, and which.
-_ROW = Struct("5q").pack
+#: What the runtime knows of a tensor beside how it was seen: where kernels have it, of how many values, and which.
+_BEYOND = Struct("3q").pack
 
 
 class SmallState:
@@ -42,14 +42,22 @@ class SmallState:
         What is read and written; None before `hold`.
     row
         The tensor as the runtime reads it; empty if PyTorch must read and write it.
+    seen
+        How it was seen then, which keeps alive what `row` has addresses of.
     """
 
-    __slots__ = ("array", "row", "tensor")
+    __slots__ = ("array", "row", "seen", "tensor")
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.array: Array = np.zeros(shape)
         self.tensor: Any = None
+        self.seen: Seen | None = None
         self.row = b""
+
+    @property
+    def keeps_shape(self) -> bool:
+        """Whether the tensor, if there is one, is still of the shape that kernels know."""
+        return self.tensor is None or tuple(self.tensor.shape) == self.array.shape
 
     def hold(self, x: torch.Tensor, *, readable: bool) -> None:
         """Read a tensor, and from now on read and write it. `readable`: whether the runtime can look at tensors."""
@@ -58,9 +66,10 @@ class SmallState:
         if values.shape != array.shape:
             hint = "the states of an optimiser keep their shapes"
             raise StateError(f"expected a state of shape {array.shape}, got {tuple(values.shape)}", hint=hint)
-        plain = readable and x.dtype in (torch.float32, torch.float64) and x.is_contiguous()
-        wide = x.dtype is torch.float64
-        self.row = _ROW(id(x), x.data_ptr(), address_of(array), array.size, wide) if plain else b""
+        self.row, self.seen = b"", None
+        if readable and x.dtype in (torch.float32, torch.float64) and x.is_contiguous():
+            self.seen = see(x, TENSORS, alone=True)
+            self.row = self.seen.row + _BEYOND(address_of(array), array.size, x.dtype is torch.float64)
         self.tensor = x
         array[...] = values
 
@@ -82,17 +91,18 @@ class SmallStates:
         self._table = np.array([len(rows), number, address_of(self._rows), look], np.int64)
         #: Where the runtime finds the tensors that it writes by itself.
         self.address = address_of(self._table)
-        self._held = [each.tensor for each in every]  # keeps them alive
+        self._held = [(each.tensor, each.seen) for each in every]  # keeps them alive
         self._asked = [(each, i < len(counts)) for i, each in enumerate(every) if not each.row]
         self._read = _reading(runtime)
 
     def read(self) -> bool:
-        """False if a tensor has other memory, or a count is not as it was left: then hold them anew."""
+        """False if a tensor has other memory or another layout, or a count is not as it was left: then hold them
+        anew."""
         if not self._read(self.address):
             return False
         for each, counts in self._asked:
             found = _values(each.tensor)
-            if counts and found != each.array:
+            if found.shape != each.array.shape or (counts and found != each.array):
                 return False
             each.array[...] = found
         return True

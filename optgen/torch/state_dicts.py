@@ -6,7 +6,7 @@ a rule keeps; or the optimiser with all of it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,15 +16,20 @@ from torch.optim import Optimizer
 from ..runtime.arrays import Array
 from .naming import Naming
 
-__all__ = ["OF_ALL", "copied", "load_with", "name_rule", "state_dict_with", "take_rest"]
+__all__ = ["BEGUN", "OF_ALL", "copied", "load_with", "name_rule", "state_dict_with", "take_rest"]
 
 #: Where the states of all parameters together are kept in a saved group.
 OF_ALL = "of_all_parameters"
+#: Where the numbers of the parameters of a step are kept that is between two of its phases.
+BEGUN = "begun"
 
 
-def name_rule(naming: Naming, group: Mapping[str, Any], _: Any, saved: dict[str, Any]) -> None:
-    """Add to a state dict what PyTorch's has not: the name of the rule, and the states of all parameters together."""
+def name_rule(naming: Naming, group: Mapping[str, Any], begun: Sequence[int], _: Any, saved: dict[str, Any]) -> None:
+    """Add to a state dict what PyTorch's has not: the name of the rule, the states of all parameters together, and the
+    numbers of those parameters that a step has begun with which has phases left."""
     saved["rule"] = naming.name
+    if begun:
+        saved[BEGUN] = list(begun)
     if group:
         saved["group"] = {name: float(value) for name, value in group.items()}
         for each in saved["param_groups"]:  # a distributed checkpoint has room for nothing else

@@ -17,10 +17,10 @@ import torch
 from .. import interpreter as interp
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
-from ..ir.rule import Rule
+from ..ir.rule import Rule, State
 from ..runtime.arrays import Array
 from ..runtime.members import Member
-from ..runtime.shapes import state_shape
+from ..runtime.shapes import chosen_once, state_shape
 from .bound_states import BoundTensors, Entries
 from .checkpoint import expect_state
 from .naming import Naming
@@ -68,9 +68,16 @@ class TensorStates:
             for state, key in self._naming.own_states(rule):
                 if (x := own.get(key)) is not None:
                     shape = state_shape(rule, state, self._groups.values_at(place), tuple(p.shape))
-                    expect_state(f"{self._groups.what(place)}: its state {key}", state, x, shape, p.dtype)
+                    what, hint = f"{self._groups.what(place)}: its state {key}", self._kept_as(rule, state)
+                    expect_state(what, state, x, shape, p.dtype, hint)
             slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
         return slots
+
+    def _kept_as(self, rule: Rule, state: State) -> str:
+        """What to say of a state that has another shape than it began with."""
+        sizing = chosen_once([rule]) if state.extent == Extent.BLOCK or state.dims is not None else ()
+        keys = " and ".join(sorted(self._naming.hypers[name] for name in sizing))
+        return f"leave {keys} as it was: it says how large they are" if keys else "states keep their shapes"
 
     def ordinals(self, found: Sequence[TensorSlot]) -> list[int]:
         kept = self.entries.kept

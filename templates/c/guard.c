@@ -47,16 +47,6 @@ typedef struct {
     const int64_t *shape, *strides;
 } head;
 
-/* An array as the plan saw it. `extents`: its shape, then its strides. `object`: the array itself,
- * or NULL if another one with the same memory would do. */
-typedef struct {
-    const void *object, *type;
-    const char *data;
-    const void *base;
-    int64_t dtype, more, rank;
-    const int64_t *extents;
-} seen;
-
 /* `low`, `high`: where the memory of a gradient begins and ends, seen from its first element.
  * `cell`: the kernel's pointer to it, which is `offset` bytes further. */
 typedef struct {
@@ -114,6 +104,13 @@ static int same_layout(const array *x, const looking *look, const seen *was, hea
         if (now->shape[d] != was->extents[d] || now->strides[d] != was->extents[was->rank + d])
             return 0;
     return 1;
+}
+
+/* Whether an array is in the memory and of the layout that it was seen with. */
+OPTGEN_PRIVATE int same_array(const void *x, const looking *look, const seen *was)
+{
+    head now;
+    return same_layout(x, look, was, &now) && now.data == was->data && now.base == was->base;
 }
 
 /* Whether a gradient overlaps anything that the step writes. */
@@ -184,15 +181,13 @@ OPTGEN_EXPORT int32_t optgen_roll_call(const void *known, const void *params, co
 {
     const roll *const of = known;
     const list *const ps = params, *const gs = grads;
-    head now;
     if (ps->count != of->count || (gs != NULL && gs->count != of->given))
         return 0;
     for (int64_t k = 0; k < of->count; ++k) {
         const seen *const was = &of->params[k];
         if (was->object != NULL && ps->items[k] != was->object)
             return 0;
-        if (!same_layout(ps->items[k], of->look, was, &now) || now.data != was->data
-            || now.base != was->base)
+        if (!same_array(ps->items[k], of->look, was))
             return 0;
     }
     if (gs == NULL)

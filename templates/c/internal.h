@@ -87,8 +87,6 @@ OPTGEN_PRIVATE void wake_sleepers(void);
 
 /* ---- guard.c and small_states.c ---- */
 
-OPTGEN_EXPORT void optgen_small_write(const void *known, int32_t counts);
-
 /* How to look at a tensor of PyTorch, through its stable C interface. `at`: where a Python object
  * holds its tensor. `layout`, `device`: what these must be; else nothing more is asked. Each
  * function tells one thing and returns 0. */
@@ -97,3 +95,16 @@ typedef struct {
     int64_t at, layout, device;
     telling *of_layout, *of_device, *of_dtype, *of_rank, *of_shape, *of_strides, *of_data;
 } looking;
+
+/* An array as it was seen. `extents`: its shape, then its strides. `more`: whatever else must not
+ * change. `object`: the array itself, or NULL if another one with the same memory would do. */
+typedef struct {
+    const void *object, *type;
+    const char *data;
+    const void *base;
+    int64_t dtype, more, rank;
+    const int64_t *extents;
+} seen;
+
+OPTGEN_PRIVATE int same_array(const void *x, const looking *look, const seen *was);
+OPTGEN_EXPORT void optgen_small_write(const void *known, int32_t counts);

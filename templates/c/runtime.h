@@ -2,6 +2,7 @@
 #pragma once
 #include "abi.h"
 #include "functions.h"
+#include "quantise.h"
 
 int32_t optgen_runtime_abi(void);
 

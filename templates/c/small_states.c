@@ -8,14 +8,13 @@
  *
  * Invariants:
  * - The caller holds the interpreter's lock, and keeps the tensors alive.
- * - A tensor whose memory has moved is not touched. */
+ * - A tensor that has other memory, or another layout, is not touched. */
 #include "internal.h"
 
-/* `object`: the tensor, with its memory `data` of `count` values; `wide`: whether these are
- * float64. */
+/* `as`: the tensor, which lies in one piece; `count`: how many values it has; `wide`: whether these
+ * are float64. */
 typedef struct {
-    const char *object;
-    void *data;
+    seen as;
     double *values;
     int64_t count, wide;
 } small_state;
@@ -27,14 +26,14 @@ typedef struct {
     const looking *look;
 } small_states;
 
-/* Reads all. 0 if the memory of one has moved, or if a count is not as it was left. */
+/* Reads all. 0 if one has other memory or another layout, or if a count is not as it was left. */
 OPTGEN_EXPORT int32_t optgen_small_read(const void *known)
 {
     const small_states *const of = known;
     for (int64_t k = 0; k < of->count; ++k) {
         const small_state *const state = &of->states[k];
-        void *data;
-        if (of->look->of_data(state->object + of->look->at, &data) != 0 || data != state->data)
+        const void *const data = state->as.data;
+        if (!same_array(state->as.object, of->look, &state->as))
             return 0;
         for (int64_t i = 0; i < state->count; ++i) {
             const double value =
@@ -54,12 +53,13 @@ OPTGEN_EXPORT void optgen_small_write(const void *known, int32_t counts)
     const control before = control_enter();
     for (int64_t k = 0; k < of->count; ++k) {
         const small_state *const state = &of->states[k];
+        void *const data = (void *)(intptr_t)state->as.data;
         for (int64_t i = 0; i < state->count; ++i) {
             const double value = state->values[i] + (counts && k < of->counts);
             if (state->wide)
-                ((double *)state->data)[i] = value;
+                ((double *)data)[i] = value;
             else
-                ((float *)state->data)[i] = (float)value;
+                ((float *)data)[i] = (float)value;
             state->values[i] = state->wide ? value : (double)(float)value;
         }
     }

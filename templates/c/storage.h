@@ -131,6 +131,13 @@ OPTGEN_SHARED optgen_bf16_16 optgen_store_bf16_16(float x)
     return (optgen_bf16_16){ (uint16_t)((u + 0x8000u) >> 16), (uint16_t)u };
 }
 
+/* Nothing is lost, so nothing is left to chance. */
+OPTGEN_SHARED optgen_bf16_16 optgen_store_bf16_16_stochastic(float x, uint32_t random)
+{
+    (void)random;
+    return optgen_store_bf16_16(x);
+}
+
 /* ---- float16 ---- */
 
 OPTGEN_SHARED float optgen_load_float16(uint16_t code)

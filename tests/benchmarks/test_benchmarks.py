@@ -211,6 +211,14 @@ def test_what_comes_before_a_call_comes_before_every_call(small: None) -> None:
     assert said == ["a", "step", "a", "step"] * 2
 
 
+def test_turns_are_timed_by_any_clock(small: None) -> None:
+    said: list[str] = []
+    times = measure.interleaved(
+        {"a": lambda: said.append("step")}, rounds=2, before=said.append, clock=lambda: len(said)
+    )
+    assert times == {"a": [1, 1]}
+
+
 def test_ratios_are_taken_within_a_round() -> None:
     assert measure.ratio([2.0, 40.0, 3.0], [1.0, 10.0, 1.0]) == 3.0
     found = measure.summary([2.0, 40.0, 3.0], [1.0, 10.0, 1.0])
@@ -463,6 +471,22 @@ def test_the_targets_ask_for_every_rule() -> None:
     assert [(each.rule, each.shape, each.peers) for each in only] == [("Lion", "1x25M", []), ("Lion", "resnet50", [])]
 
 
+@pytest.mark.parametrize(("one", "many", "status"), [(1.0, 2.0, False), (1.1, 1.0, True)])
+def test_the_status_says_whether_a_report_of_one_number_costs_too_much(
+    one: float, many: float, status: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reports = benchmarks("reports")
+    assert reports.MANY in reports.CONTESTANTS
+    found = [{"name": name, "without": 1.0, "with": ratio, "ratio": ratio}
+             for name, ratio in ((next(iter(reports.CONTESTANTS)), one), (reports.MANY, many))]  # fmt: skip
+    monkeypatch.setattr(reports, "measure", lambda: iter(found))
+    monkeypatch.setattr("sys.argv", ["reports"])
+    monkeypatch.setenv("OPTGEN_NUM_THREADS", "1")
+    with pytest.raises(SystemExit) as ended:
+        reports.main()
+    assert ended.value.code is status
+
+
 def test_the_rules_of_powers_take_the_steps_that_they_are_timed_against() -> None:
     pytest.importorskip("torch")
     powers = benchmarks("powers")
@@ -499,3 +523,14 @@ def test_a_document_says_what_it_was_measured_on() -> None:
     assert set(found["machine"]) == {"architecture", "isa", "processors", "python", "versions"}
     assert set(found["machine"]["versions"]) == set(bench.PACKAGES)
     assert SimpleNamespace(**found["machine"]).processors == processors()
+
+
+# ---- Storages ----
+
+
+def test_the_statistics_of_stochastic_rounding_are_those_of_chance() -> None:
+    measured = benchmarks("storages")
+    for storage in measured.COMPILED:
+        if storage.rounds:
+            assert abs(measured.bias(storage, 1 << 20)) < 4, storage.name
+    assert all(abs(off) < 4 for off in measured.correlations(1 << 20).values())

@@ -13,6 +13,7 @@ from contextlib import suppress
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -854,7 +855,7 @@ def test_the_doctor_finds_all_well(built: Path, cache: Path) -> None:
     result = run("doctor")
     assert result.exit_code == 0, result.stdout
     table = rows(result)
-    own = ["versions", "compiler", "instruction set", "threads", "cache folder", "built kernels", "torch"]
+    own = ["versions", "compiler", "instruction set", "threads", "products", "cache folder", "built kernels", "torch"]
     assert list(table) == own + ["torch: fast path", "torch: threads"] * (find_spec("torch") is not None)
     assert {state for state, _ in table.values()} == {"ok"}
     compiler = toolchain.find_compiler()
@@ -865,6 +866,21 @@ def test_the_doctor_finds_all_well(built: Path, cache: Path) -> None:
     usable = library.runtime().usable
     assert table["instruction set"][1] == f"{usable[0]}, the best of {', '.join(usable)}"
     assert table["cache folder"][1].startswith(f"{cache}: 1 libraries, 0.")
+
+
+@pytest.mark.parametrize(("processor", "usable", "advised"), [
+    ("Haswell", ["x86_64_v4", "x86_64_v3"], True), ("Haswell", ["x86_64_v3"], False),
+    ("SkylakeX", ["x86_64_v4"], False), ("", ["x86_64_v4"], False),
+])  # fmt: skip
+def test_the_doctor_says_when_products_are_for_an_older_processor(
+    processor: str, usable: list[str], advised: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    blas = {"user_api": "blas", "internal_api": "openblas", "version": "0.3", "architecture": processor}
+    monkeypatch.setattr("threadpoolctl.threadpool_info", lambda: [blas])
+    monkeypatch.setattr(library, "runtime", lambda: SimpleNamespace(usable=usable))
+    _, found, advice = doctor._products()
+    assert found == f"openblas 0.3{f' for {processor}' if processor else ''}"
+    assert ("OPENBLAS_CORETYPE" in advice) is advised
 
 
 def test_the_doctor_counts_what_is_built_and_current(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:

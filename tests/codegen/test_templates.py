@@ -111,6 +111,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         "formulas": ["formula"],
     }
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
+    context["instruction_sets"] = "#define OPTGEN_V2"
     context |= {"abi": "abi;", "library": "library;", "random": "", "reduce": "reduce;" if reduced else ""}
     context |= {"blocks": reduced}
     context |= {"courses": [CourseText("course", test)] if reduced else []}
@@ -133,7 +134,8 @@ def test_the_loops_around_an_element_compute_nothing_but_places() -> None:
 
 #: The loops around elements, the reductions, random numbers, storages, what converts small states from the dtypes of
 #: PyTorch and back, and the declaration of functions.
-FLOATING = ("kernel.c.jinja", "reduce.h", "random.h", "storage.h", "block_storage.h", "small_states.c", "functions.h")
+FLOATING = {"kernel.c.jinja", "reduce.h", "random.h", "small_states.c", "functions.h"}
+FLOATING |= {"storage.h", "block_storage.h", "quantise.h", "quantise.c"}
 
 
 @pytest.mark.parametrize("path", [p for p in ALL if p.name not in FLOATING], ids=by_name)
@@ -190,5 +192,5 @@ def test_every_file_of_the_templates_is_one_that_is_used() -> None:
     rendered = {"kernel.c.jinja", "module.py.jinja", "spec.toml.jinja", "package.pyi.jinja", "torch.pyi.jinja"}
     rendered.add("documentation.jinja")  # which two of these import
     joined = {*FILES, "internal.h", "runtime.h", "abi.h", "kernel.h", "functions.h"}
-    joined |= {"reduce.h", "philox.h", "random.h", "storage.h", "block_storage.h"}
+    joined |= {"reduce.h", "philox.h", "random.h", "storage.h", "block_storage.h", "quantise.h", "targets.h"}
     assert {path.relative_to(TEMPLATES).as_posix() for path in ALL} == rendered | {f"c/{name}" for name in joined}

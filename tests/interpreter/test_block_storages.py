@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from compiled_storages import Array, Key, compiled, instruction_sets
+from storage_values import SCALES, Array, bits, block_sample, every_code
 
 from optgen.interpreter.rounding import rounding_bits
 from optgen.interpreter.storages import load, store
@@ -15,52 +15,11 @@ from optgen.ir.storages import STORAGES, Storage
 BLOCKS = [storage for storage in STORAGES.values() if storage.block]
 each_storage = pytest.mark.parametrize("storage", BLOCKS, ids=[storage.name for storage in BLOCKS])
 each_sign = pytest.mark.parametrize("signed", [True, False], ids=["signed", "unsigned"])
-KEY: Key = (5, 100, 2, 1)
-SCALES = [1.0, 1.0625, 1.9999999, 3.7, 127.0, 2.0**-94, 1.1e-20, 3.4028234663852886e38]
 EVERY = np.arange(2**16, dtype=np.uint32)
-
-
-def bits(x: Array) -> Array:
-    return np.asarray(x, np.float32).view(np.uint32)
-
-
-def sample(count: int, seed: int = 0) -> Array:
-    """Numbers of many sizes, with blocks of special ones."""
-    rng = np.random.default_rng([seed, count])
-    x = (rng.standard_normal(count) * 2.0 ** rng.uniform(-40, 2, count)).astype(np.float32)
-    x[rng.random(count) < 0.05] = 0.0
-    x[rng.random(count) < 0.05] = -0.0
-    for start in range(0, count, 256):
-        here = slice(start, start + 256)
-        match start // 256 % 10:
-            case 1:
-                x[here] *= np.float32(1e-30)
-            case 2:
-                x[here] = x[here] * np.float32(2.0**-110)
-            case 3:
-                x[start + 100 : start + 101] = np.inf
-            case 4:
-                x[start + 3 : start + 4] = np.nan
-            case 5:
-                x[here] = 0.0
-            case 6:
-                x[here] = rng.integers(0, 0x7F800000, x[here].size, np.uint32).view(np.float32)
-            case 7:
-                x[start + 7 : start + 8] = np.array([0xFF800001], np.uint32).view(np.float32)
-    return x
 
 
 def levels_of(storage: Storage, signed: bool) -> int:
     return storage.levels[not signed]
-
-
-def every_code(storage: Storage, signed: bool) -> Array:
-    """The codes that a store gives, as the bytes of one block."""
-    if storage.packed == 2:
-        low = np.arange(64, dtype=np.uint8) % 16
-        return low | low[::-1] << 4
-    codes = np.arange(256, dtype=np.uint8)
-    return np.where(codes == 128, 127, codes).astype(np.uint8) if storage.name == "linear8" and signed else codes
 
 
 def size_of(x: Array) -> Array:
@@ -289,7 +248,7 @@ COUNTS = [0, 1, 2, 3, 63, 64, 127, 128, 129, 255, 256, 257, 383, 385, 2817, 7000
 @each_storage
 @pytest.mark.parametrize("count", COUNTS)
 def test_the_arrays_are_as_long_as_the_table_says(storage: Storage, signed: bool, count: int) -> None:
-    arrays = store(storage, sample(count), signed=signed)
+    arrays = store(storage, block_sample(count), signed=signed)
     assert tuple(array.size for array in arrays) == storage.lengths(count)
     assert tuple(array.dtype.name for array in arrays) == storage.dtypes
     assert load(storage, arrays, count, signed=signed).shape == (count,)
@@ -298,42 +257,9 @@ def test_the_arrays_are_as_long_as_the_table_says(storage: Storage, signed: bool
 @each_sign
 @each_storage
 def test_a_block_does_not_depend_on_others(storage: Storage, signed: bool) -> None:
-    x = sample(7000)
+    x = block_sample(7000)
     whole = load(storage, store(storage, x, signed=signed), x.size, signed=signed)
     cut = 5 * storage.block
     for part in (slice(0, cut), slice(cut, None)):
         alone = load(storage, store(storage, x[part], signed=signed), x[part].size, signed=signed)
         np.testing.assert_array_equal(bits(alone), bits(whole[part]))
-
-
-@pytest.mark.parametrize("isa", instruction_sets())
-@each_sign
-@each_storage
-def test_c_gives_the_bits_of_the_interpreter(storage: Storage, signed: bool, isa: str) -> None:
-    for count in COUNTS:
-        x = sample(count, seed=1)
-        first = 2**32 - 5 * 256
-        random = rounding_bits(*KEY, np.arange(count, dtype=np.uint64) + np.uint64(first))
-        nearest, stochastic = (store(storage, x, r, signed=signed) for r in (None, random))
-        compare(compiled(isa).store(storage, x, signed=signed), nearest)
-        compare(compiled(isa).store_drawing(storage, x, KEY, first, signed=signed), stochastic)
-        expected = load(storage, nearest, count, signed=signed)
-        np.testing.assert_array_equal(
-            bits(compiled(isa).load(storage, nearest, count, signed=signed)), bits(expected), str(count)
-        )
-
-
-@pytest.mark.parametrize("isa", instruction_sets())
-@each_sign
-@each_storage
-def test_c_loads_every_code_with_every_kind_of_scale(storage: Storage, signed: bool, isa: str) -> None:
-    for scale in (*SCALES, 0.0, np.nan):
-        arrays = np.arange(storage.block // storage.packed, dtype=np.uint8), np.array([scale], np.float32)
-        np.testing.assert_array_equal(
-            bits(compiled(isa).load(storage, arrays, signed=signed)), bits(load(storage, arrays, signed=signed))
-        )
-
-
-def compare(found: tuple[Array, ...], expected: tuple[Array, ...]) -> None:
-    for one, other in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(one.view(np.uint8), other.view(np.uint8))

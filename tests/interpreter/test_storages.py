@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiled_storages import Array, compiled, instruction_sets
+from storage_values import bits, hard_points
 
 from optgen.interpreter.storages import load, store
 from optgen.ir.storages import STORAGES
@@ -19,26 +19,6 @@ ROUNDING = tuple(name for name in ELEMENTWISE if STORAGES[name].rounds)
 EVERY_CODE = np.arange(2**16, dtype=np.uint16)
 #: Of each form: the bits of its significand, and the exponents of its least normal and its largest number.
 FORMS = {"bfloat16": (8, -126, 127), "float16": (11, -14, 15), "bf16+8": (16, -126, 127)}
-
-
-def bits(x: Any) -> Array:
-    return np.asarray(x, np.float32).view(np.uint32)
-
-
-def hard_points() -> Array:
-    """Ties, their neighbours and the ends of ranges, special values, and some of all bits."""
-    rng = np.random.default_rng(0)
-    exponents = np.array([0, 1, 2, 60, 88, 101, 102, 103, 104, 111, 112, 113, 114, 126, 127, 141, 142, 143, 253, 254])
-    mantissas = {0, 1, 2**23 - 1}
-    for dropped in (7, 8, 13, 14, 15, 16, 20, 22):
-        for odd in (0, 1, 2, 3, 2 ** (23 - dropped) - 1):
-            tie = (odd << dropped) + (1 << (dropped - 1))
-            mantissas |= {(tie + near) % 2**23 for near in (-1, 0, 1)}
-    finite = exponents[:, None] << 23 | np.array(sorted(mantissas))
-    special = np.array([0x7F800000, 0x7F800001, 0x7FC00000, 0x7FFFFFFF, 0x7FABCDEF])
-    found = np.concatenate([finite.ravel(), special]).astype(np.uint32)
-    every = rng.integers(0, 2**32, 30_000, np.uint32)
-    return np.concatenate([found, found | np.uint32(1 << 31), every]).view(np.float32)
 
 
 HARD = hard_points()
@@ -153,26 +133,7 @@ def test_stochastic_rounding_gives_one_of_two_neighbours_as_often_as_it_is_near(
         assert abs(found.mean() - x) < (2.0**-40 if abs(x) < 2.0**-14 and name == "float16" else 5e-324), x
 
 
-# ---- The same bits ----
-
-
-@pytest.mark.parametrize("isa", instruction_sets())
-@pytest.mark.parametrize("name", ELEMENTWISE)
-def test_c_stores_the_bits_of_the_interpreter(name: str, isa: str) -> None:
-    storage = STORAGES[name]
-    for random in (None, RANDOM) if storage.rounds else (None,):
-        expected = store(storage, HARD, random)
-        for found, right in zip(compiled(isa).store(storage, HARD, random), expected, strict=True):
-            np.testing.assert_array_equal(found, right)
-
-
-@pytest.mark.parametrize("isa", instruction_sets())
-@pytest.mark.parametrize("name", ELEMENTWISE)
-def test_c_loads_the_bits_of_the_interpreter(name: str, isa: str) -> None:
-    storage = STORAGES[name]
-    high, low = EVERY_CODE, (np.arange(2**16) * 40503 >> 3).astype(storage.dtypes[-1])
-    arrays = (high, low) if storage.is_split else (high,)
-    np.testing.assert_array_equal(bits(compiled(isa).load(storage, arrays)), bits(load(storage, arrays)))
+# ---- Arrays ----
 
 
 def test_arrays_keep_their_shape() -> None:

@@ -44,9 +44,10 @@ def path_of(opt: Any) -> list[list[Array]]:
     """The parameters after each step."""
     ps, path = starts(), []
     for t in range(STEPS):
-        for _ in opt.rule.phases:
+        ended = False
+        while not ended:
+            ended = opt.phase == opt.rule.phases[-1]
             opt.step(ps, gradients(ps, t))
-        assert opt.phase == opt.rule.phases[0]
         path.append([p.copy() for p in ps])
     return path
 

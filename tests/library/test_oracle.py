@@ -122,6 +122,9 @@ TABLES = (
     ("test_library_collection", "THEIRS"),
     ("test_library_collection", "FILTERS"),
     ("test_library_collection", "PAPERS"),
+    ("test_library_matrices", "WRITTEN"),
+    ("test_library_matrices", "NORMS"),
+    ("test_library_matrices", "PROJECTED"),
     ("test_random", "PAPERS"),
 )
 #: Tables of optimisers made of parts.
@@ -137,6 +140,13 @@ APART = {
     "Unscale": ("test_loss_scaling", "test_unscaling_by_hand"),
     "LossScale": ("test_loss_scaling", "test_a_loss_scale_by_hand"),
     "GradientDropout": ("test_random", "test_dropout_leaves_out_what_is_drawn_below_its_rate"),
+    "APOLLO": ("test_library_matrices", "test_apollo_is_that_of_the_paper"),
+    "Dion": ("test_library_matrices", "test_dion_is_that_of_the_paper"),
+    "Kron": ("test_library_matrices", "test_kron_is_that_of_the_collection"),
+    "Muon": ("test_library_matrices", "test_muon_is_that_of_torch"),
+    "NorMuon": ("test_library_matrices", "test_normuon_is_that_of_the_collection"),
+    "SOAP": ("test_library_matrices", "test_soap_of_a_square_matrix_is_that_of_the_collection"),
+    "SPlus": ("test_library_matrices", "test_splus_is_that_of_the_collection"),
     "ZeroGrad": ("test_loss_scaling", "test_zeros_by_hand"),
 }
 

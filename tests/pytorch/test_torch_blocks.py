@@ -112,3 +112,17 @@ def test_sixteen_bits_have_the_blocks_of_the_parameter() -> None:
     opt = optim.AdamMini([p], width=4)
     opt.step()
     assert tuple(opt.state[p]["v"].shape) == (3,)
+
+
+def test_a_group_keeps_what_says_how_large_blocks_are() -> None:
+    arrays, grads = made()
+    params = parameters(arrays, grads)
+    opt = optim.AdamMini(params, lr=0.1, width=3)
+    opt.step()
+    before = [p.detach().clone() for p in params]
+    opt.param_groups[0]["width"] = 4
+    with pytest.raises(StateError, match=r"its state v: expected shape .*\n.*leave width as it was"):
+        opt.step()
+    assert all(map(torch.equal, params, before))
+    opt.param_groups[0]["width"] = 3
+    opt.step()

@@ -328,3 +328,116 @@ def test_a_small_state_of_another_shape_is_refused_in_every_list() -> None:
             opt.step()
     assert not memory.any()
     assert torch.equal(params[0], before)
+
+
+# ---- Phases that are left out ----
+
+
+def look_sam(params: Any, k: int = 3) -> Any:
+    return ot.chain(params, optgen.LookSAM(0.1, k), optgen.ADAM(0.1))
+
+
+def test_a_closure_is_called_for_the_phases_that_a_step_has() -> None:
+    model = model_of(torch.float64)
+    opt, calls = look_sam(model.parameters()), []
+    plain = closure_of(model, opt)
+
+    def closure() -> Any:
+        calls.append(opt.phase)
+        return plain()
+
+    core, arrays = optgen.chain(optgen.LookSAM(0.1, 3), optgen.ADAM(0.1)), []
+    arrays = [p.detach().numpy().copy() for p in model.parameters()]
+    twin = copy.deepcopy(model)
+    for t in range(7):
+        opt.step(closure)
+        for _ in range(2 if t % 3 == 0 else 1):
+            for p, x in zip(twin.parameters(), arrays, strict=True):
+                p.data.copy_(torch.from_numpy(x))
+            twin.zero_grad()
+            loss_of(twin).backward()
+            core.step(arrays, [p.grad.numpy() for p in twin.parameters()])
+        assert all(np.array_equal(p.detach().numpy(), x) for p, x in zip(model.parameters(), arrays, strict=True))
+    assert calls == ["ascend", *["descend"] * 3, "ascend", *["descend"] * 3, "ascend", "descend"]
+    assert [float(opt.state[p]["step"]) for p in model.parameters()] == [7.0] * 4
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 4])
+def test_a_checkpoint_knows_which_phases_the_next_step_has(steps: int) -> None:
+    models = [model_of(), model_of()]
+    whole, opt = (look_sam(model.parameters()) for model in models)
+    for _ in range(6):
+        whole.step(closure_of(models[0], whole))
+    for _ in range(steps):
+        opt.step(closure_of(models[1], opt))
+    fresh = look_sam(models[1].parameters())
+    fresh.load_state_dict(opt.state_dict())
+    assert fresh.phase == ("descend" if steps % 3 else "ascend")
+    for _ in range(6 - steps):
+        fresh.step(closure_of(models[1], fresh))
+    assert same(*models)
+
+
+def test_groups_may_not_differ_in_what_decides_of_phases() -> None:
+    model = model_of()
+    first, last = model[0], model[2]
+    opt = look_sam([{"params": first.parameters()}, {"params": last.parameters(), "k": 4}])
+    with pytest.raises(ArgumentError, match=r"k is one for all parameters, got 3\.0 in group 0 and 4\.0 in group 1"):
+        opt.step(closure_of(model, opt))
+
+
+def test_evaluation_does_not_wait_for_a_phase_that_is_left_out() -> None:
+    model = model_of()
+    opt = ot.chain(model.parameters(), optgen.LookSAM(0.1, 3), optgen.SGD(0.1), optgen.EMA(0.5))
+    opt.step(closure_of(model, opt))
+    assert opt.phase == "descend"
+    opt.eval()
+    opt.train()
+
+
+# ---- Which parameters a step is of ----
+
+
+@pytest.mark.parametrize("way", [by_state_dict, by_pickle, by_deepcopy])
+@pytest.mark.parametrize("left_out", [0, 3])
+def test_a_step_that_goes_on_is_of_the_same_parameters(way: Callable[..., tuple[Any, Any]], left_out: int) -> None:
+    model = model_of()
+    opt = sam(model.parameters())
+    opt.step(closure_of(model, opt))
+    closure_of(model, opt)()
+    list(model.parameters())[left_out].grad = None
+    opt.step(phase="ascend")
+    opt, model = way(opt, model)
+    closure_of(model, opt)()
+    before = [p.detach().clone() for p in model.parameters()]
+    with pytest.raises(ArrayError, match="expected the parameters of the phase 'ascend' in 'descend' too, got others"):
+        opt.step(phase="descend")
+    assert all(map(torch.equal, before, model.parameters()))
+    list(model.parameters())[left_out].grad = None
+    opt.step(phase="descend")
+    assert opt.phase == "ascend"
+
+
+def test_a_group_that_is_added_within_a_step_leaves_its_parameters() -> None:
+    model = model_of()
+    opt = sam(model.parameters())
+    closure_of(model, opt)()
+    opt.step(phase="ascend")
+    opt.add_param_group({"params": [torch.nn.Parameter(torch.ones(3))]})
+    closure_of(model, opt)()
+    next(iter(model.parameters())).grad = None
+    with pytest.raises(ArrayError, match="expected the parameters of the phase 'ascend' in 'descend' too, got others"):
+        opt.step(phase="descend")
+
+
+@pytest.mark.parametrize("numbers", [[4], [-1], ["0"], 3])
+def test_damaged_numbers_of_parameters_are_refused(numbers: Any) -> None:
+    model = model_of()
+    opt = sam(model.parameters())
+    closure_of(model, opt)()
+    opt.step(phase="ascend")
+    saved = opt.state_dict()
+    assert saved["begun"] == [0, 1, 2, 3]
+    saved["begun"] = numbers
+    with pytest.raises(StateError, match="expected the numbers of the parameters of the step that has begun, from 0"):
+        sam(model.parameters()).load_state_dict(saved)

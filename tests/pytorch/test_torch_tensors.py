@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import inspect
 import io
+import math
 import multiprocessing
 import sys
 import threading
@@ -36,7 +37,7 @@ from torch_pairs import (
 )
 
 import optgen
-from optgen.errors import ArrayError
+from optgen.errors import ArrayError, StateError
 from optgen.frozen import replace
 from optgen.runtime import guard, library
 from optgen.torch import tensors, threads
@@ -803,3 +804,45 @@ def test_steps_of_several_threads_all_count(name: str) -> None:
         assert p[0] == -160
     else:
         assert optimiser.state[p]["step"] == 160
+
+
+# ---- Small states that are given other memory or another layout ----
+
+
+def with_rows(shape: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """A parameter after two steps, its optimiser, and its state of rows."""
+    p = torch.nn.Parameter(torch.arange(1.0, 1 + math.prod(shape)).reshape(shape))
+    opt = optim.SM3([p], lr=0.1)
+    for _ in range(2):
+        p.grad = p.detach() / 2
+        opt.step()
+    return p, opt, opt.state[p]["acc_row"]
+
+
+@pytest.mark.parametrize("shape", [(2,), (1,), (2, 2)])
+def test_a_small_state_of_another_shape_in_the_same_memory_is_refused(reader: str, shape: tuple[int, ...]) -> None:
+    p, opt, rows = with_rows((4, 3))
+    twin, other, _ = with_rows((4, 3))
+    rows.set_(rows.untyped_storage(), 0, shape)
+    with pytest.raises(StateError, match=r"parameter 0: its state acc_row: expected shape \(4, 1\), got .*\n.*shapes"):
+        opt.step()
+    assert torch.equal(p, twin)
+    assert opt.state[p]["step"] == 2
+    rows.set_(rows.untyped_storage(), 0, (4, 1))
+    for _ in range(2):
+        opt.step()
+        other.step()
+    assert torch.equal(p, twin)
+
+
+def test_a_small_state_of_another_layout_in_the_same_memory_is_seen(reader: str) -> None:
+    p, opt, rows = with_rows((2, 4, 3))
+    twin, other, others = with_rows((2, 4, 3))
+    rows.set_(rows.untyped_storage(), 0, (2, 4, 1), (1, 2, 1))
+    others.copy_(rows.clone())
+    assert rows.data_ptr() != others.data_ptr()
+    for _ in range(2):
+        opt.step()
+        other.step()
+    assert torch.equal(p, twin)
+    assert torch.equal(rows, others)

@@ -137,7 +137,9 @@ def apollo(
             rate = eta * np.sqrt(1 - beta[1] ** (t + 1)) / (1 - beta[0] ** (t + 1)) if corrected else eta
             d = m / (np.sqrt(v) + eps)
             over = None if by_matrix else 1 if right else 0
-            scaled = g * (np.linalg.norm(d, axis=over, keepdims=True) / (np.linalg.norm(low, axis=over, keepdims=True) + 1e-8))
+            scaled = g * (
+                np.linalg.norm(d, axis=over, keepdims=True) / (np.linalg.norm(low, axis=over, keepdims=True) + 1e-8)
+            )
             norm = np.linalg.norm(scaled)
             if last is not None and norm / (last + 1e-8) > growth:
                 scaled = scaled * (growth * (last + 1e-8) / norm)

@@ -110,11 +110,14 @@ class Whole:
         params, grads = list(params), list(grads)
         arrays = [p if isinstance(p, np.ndarray) else getattr(p, "data", p) for p in params]
         starts = [np.array(x) for x in arrays]
+        last = self.rule.phases[-1]  # type: ignore[attr-defined]
+        ends = self.phase == last  # type: ignore[has-type]
         counts = super().step(params, grads, **inputs)  # type: ignore[misc]
-        for _ in self.rule.phases[1:]:  # type: ignore[attr-defined]
+        while counts and not ends:
+            ends = self.phase == last
             with np.errstate(all="ignore"):
                 there = [g + (x - start) for g, x, start in zip(grads, arrays, starts, strict=True)]
-            counts = counts and super().step(params, there, **inputs)  # type: ignore[misc]
+            counts = super().step(params, there, **inputs)  # type: ignore[misc]
         return bool(counts)
 
 

@@ -69,10 +69,13 @@ const optgen_kernel *optgen_kernels(void);
 #else
 #define OPTGEN_V4 __attribute__((target(OPTGEN_AVX512 ",prefer-vector-width=512")))
 #endif
+#else
+#define OPTGEN_PLAIN
+#endif
+#if defined(__x86_64__)
 #define OPTGEN_EACH_TARGET(X, NAME) \
     X(NAME, x86_64_v2, OPTGEN_V2) X(NAME, x86_64_v3, OPTGEN_V3) X(NAME, x86_64_v4, OPTGEN_V4)
 #else
-#define OPTGEN_PLAIN
 #define OPTGEN_EACH_TARGET(X, NAME) X(NAME, baseline, OPTGEN_PLAIN)
 #endif
 
