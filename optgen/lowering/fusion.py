@@ -53,16 +53,16 @@ def _is_rounded(value: Expr) -> bool:
     return isinstance(value, Call) and value.op == "bfloat16"
 
 
-def _fused(
-    value: Expr, products: dict[str, Product], halves: frozenset[str], *, half: bool
-) -> tuple[str, Expr] | None:
+def _fused(value: Expr, products: dict[str, Product], halves: frozenset[str], *, half: bool) -> tuple[str, Expr] | None:
     """The product that a formula is made of, and the formula as one with it; None for any other formula."""
     inner = value.args[0] if half and isinstance(value, Call) else value
     terms = inner.args if isinstance(inner, Call) and inner.op == "add" else (inner,)
     scaled = [_scaled(term) for term in terms]
     if any(each is None for each in scaled):
         return None
-    own = [(i, x.name) for i, each in enumerate(scaled) if each and isinstance(x := each[0], Local) and x.name in products]
+    own = [
+        (i, x.name) for i, each in enumerate(scaled) if each and isinstance(x := each[0], Local) and x.name in products
+    ]
     if len(own) != 1 or (len(terms) == 1 and not half):
         return None
     (at, name), product = own[0], products[own[0][1]]

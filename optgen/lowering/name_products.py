@@ -113,7 +113,9 @@ class _Naming:
     def inside(self, expr: Expr) -> Expr:
         """`expr` within another one."""
         value = self.whole(expr)
-        named = isinstance(value, Draw | Reduce | Size | Shape) or (isinstance(value, Product) and value.op != "transpose")
+        named = isinstance(value, Draw | Reduce | Size | Shape) or (
+            isinstance(value, Product) and value.op != "transpose"
+        )
         return self.named(value, "product" if isinstance(value, Product) else "value") if named else value
 
     def named(self, value: Expr, stem: str) -> Local:

@@ -38,13 +38,13 @@ from .orientation import PARAMETER_DIMS
 from .program import Operand, Segment
 
 if TYPE_CHECKING:
-    from .programs import _Planner
+    from .planner import Planner
 
 __all__ = ["segment_rule"]
 
 
 def segment_rule(
-    plan: _Planner, level: int, frame: Dims, wanted: Mapping[str, Operand], writes: Sequence[str]
+    plan: Planner, level: int, frame: Dims, wanted: Mapping[str, Operand], writes: Sequence[str]
 ) -> Segment:
     made = _Segment(plan, level, frame)
     for name in plan.values:
@@ -56,7 +56,7 @@ def segment_rule(
 
 
 class _Segment:
-    def __init__(self, plan: _Planner, level: int, frame: Dims) -> None:
+    def __init__(self, plan: Planner, level: int, frame: Dims) -> None:
         self.plan, self.level, self.frame = plan, level, frame
         self.arrays: dict[Operand, str] = {}  # the state of this rule that each of them is
         self.body: list[Assign] = []

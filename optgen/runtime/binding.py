@@ -155,7 +155,7 @@ def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
 
 def _keeps(kernel: Kernel) -> bool:
     """Whether a tensor has memory between the sweeps of a step: for small loops, and where sweeps go over tiles."""
-    return kernel.entry.count > len(kernel.sweeps.sweeps) or kernel.entry.units == 0
+    return bool(kernel.entry.count > len(kernel.sweeps.sweeps) or kernel.entry.units == 0)
 
 
 def _numbers(kernel: Kernel, counts: Mapping[Extent, int]) -> tuple[int, ...]:

@@ -207,7 +207,9 @@ class _Call:
         chunk, step = self._chunk, self._step
         every = self._all(step.target)
         if self._together:
-            self._compute([self._all(arg) if isinstance(arg, Operand) else self._number(arg) for arg in step.args], every)
+            self._compute(
+                [self._all(arg) if isinstance(arg, Operand) else self._number(arg) for arg in step.args], every
+            )
         else:
             for i in range(chunk.count):
                 args = [chunk.matrices_of(x, i) if isinstance(x, Operand) else self._number(x) for x in step.args]

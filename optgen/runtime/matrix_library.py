@@ -8,16 +8,18 @@ library is taken depends on type, shape and processor only, so that a run can be
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
 
 from ..interpreter.products import MATRICES
 from ..lowering.program import Multiplication
+from .addresses import address_of
 from .arrays import Array
 
-__all__ = ["PANELS", "MatrixLibrary", "NumPyMatrices", "by_panels"]
+__all__ = ["LEAST_ROWS", "MatrixLibrary", "NumPyMatrices", "by_panels"]
 
 #: Into how many panels of rows a symmetric product is cut, and the least rows that it has then.
 PANELS, LEAST_ROWS = 4, 256
@@ -46,27 +48,37 @@ class NumPyMatrices:
 
     def compute(self, step: Multiplication, args: Sequence[Any], out: Array) -> None:
         with np.errstate(all="ignore"):
-            if step.op == "identity":
+            if step.op == "matmul":
+                a, b = args
+                _multiply(a, b, out, symmetric=step.symmetric)
+            elif step.op == "identity":
                 out[...] = np.eye(out.shape[-1], dtype=out.dtype)
-            elif step.op != "matmul":
-                out[...] = MATRICES[step.op](*args)
-            elif step.symmetric and out.shape[-1] >= LEAST_ROWS and not _is_square_of(*args):
-                by_panels(out, lambda rows, columns, into: np.matmul(args[0][:, rows], args[1][:, :, columns], out=into))
             else:
-                np.matmul(*args, out=out)
+                out[...] = MATRICES[step.op](*args)
+
+
+def _multiply(a: Array, b: Array, out: Array, *, symmetric: bool) -> None:
+    if not symmetric or out.shape[-1] < LEAST_ROWS or _is_square_of(a, b):
+        np.matmul(a, b, out=out)
+        return
+
+    def panel(rows: slice, columns: slice, into: Array) -> None:
+        np.matmul(a[:, rows], b[:, :, columns], out=into)
+
+    by_panels(out, panel)
 
 
 def _is_square_of(a: Array, b: Array) -> bool:
     """Whether a product is that of a matrix and its own transpose, half of which NumPy computes by itself."""
-    return a.ctypes.data == b.ctypes.data and a.strides == b.mT.strides and a.shape == b.mT.shape
+    return address_of(a) == address_of(b) and a.strides == b.mT.strides and a.shape == b.mT.shape
 
 
-def by_panels(out: Any, multiply: Any) -> None:
+def by_panels(out: Any, multiply: Callable[[slice, slice, Any], None]) -> None:
     """Write a symmetric product to `out`: the lower triangle in panels of rows, by `multiply` of a range of rows and
     of columns into a part of `out`; the rest is its mirror image."""
     n = out.shape[-1]
     ends = [n * k // PANELS for k in range(PANELS + 1)]
-    for begin, end in zip(ends, ends[1:], strict=False):
+    for begin, end in pairwise(ends):
         multiply(slice(begin, end), slice(0, end), out[:, begin:end, :end])
         if begin:
             out[:, :begin, begin:end] = out[:, begin:end, :begin].swapaxes(-1, -2)

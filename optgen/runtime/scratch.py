@@ -37,4 +37,5 @@ class Scratch:
             memory = self._memory[slot] = np.empty(self._sizes[slot] + LINE, np.uint8)
         begin = -address_of(memory) % LINE
         size = math.prod(shape) * np.dtype(dtype).itemsize
-        return memory[begin : begin + size].view(dtype).reshape(shape)
+        found: Array = memory[begin : begin + size].view(dtype).reshape(shape)
+        return found

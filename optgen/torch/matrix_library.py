@@ -42,10 +42,9 @@ class TorchMatrices:
         result = _tensor(out)
         with torch.no_grad():
             match step.op:
-                case "matmul":
-                    _multiply(result, *given, 1.0, symmetric=step.symmetric)
-                case "multiply":
-                    _multiply(result, *given, symmetric=step.symmetric)
+                case "matmul" | "multiply":
+                    a, b, *more = given
+                    _multiply(result, a, b, *(more or [1.0]), symmetric=step.symmetric)
                 case "convert":
                     result.copy_(given[0])
                 case "identity":
@@ -80,7 +79,9 @@ def _multiply(
         one(out[0], a[0], b[0], factor, None if c is None else c[0], other)
         return
     if one is _by_onednn:  # it is slow with slices of transposes
-        a, b = a.contiguous(), b.mT.contiguous().mT
+        same = a.data_ptr() == b.data_ptr() and a.stride() == b.mT.stride()
+        a = a.contiguous()
+        b = a.mT if same else b.mT.contiguous().mT
 
     def panel(rows: slice, columns: slice, into: Tensor) -> None:
         one(into[0], a[0, rows], b[0, :, columns], factor, None if c is None else c[0, rows, columns], other)
