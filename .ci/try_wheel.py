@@ -8,6 +8,8 @@ import numpy as np
 
 import optgen
 from optgen import ADAM, Params, gradient, param, train
+from optgen.ir.storages import STORAGES
+from optgen.runtime.compiled_storages import store_compiled
 
 assert "site-packages" in optgen.__file__, optgen.__file__
 for stub in ("__init__.pyi", "torch/__init__.pyi", "torch/lr_scheduler.pyi", "py.typed"):
@@ -30,6 +32,8 @@ for name in rules:
             kernel.step([p], [g], **now)
             oracle.step([q], [g], **now)
         assert np.array_equal(p, q), name
+store_compiled(STORAGES["log8"], p.astype(np.float32))  # needs the library, and quantise does not
+assert np.allclose(optgen.dequantise(optgen.quantise(p.astype(np.float32), "log8")), p, rtol=1 / 16, atol=1e-4)
 assert not Path(os.environ["HOME"], ".cache", "optgen").exists(), "something was compiled"
 
 W = param(rng.random((2, 5)))

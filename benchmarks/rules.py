@@ -17,6 +17,7 @@ import optgen
 from optgen.compiler import catalogue, driver
 from optgen.errors import ArgumentError
 from optgen.ir.expr import Call, Extent, extent_of, walk
+from optgen.ir.rule import Aspect
 from optgen.lowering.sweeps import sweeps_of
 from optgen.optimiser.base import compilation_of, settings_of
 
@@ -54,12 +55,14 @@ if hasattr(optgen, "Unscale") and hasattr(optgen, "ZeroGrad"):
 
 
 def names() -> list[str]:
-    """All rules that step alone, and the chains."""
-    return [*(name for name, path in catalogue.shipped_names().items() if not _part(path)), *CHAINS]
+    """All rules that step parameters of any shape, alone and by kernels, and the chains."""
+    return [*(name for name, path in catalogue.shipped_names().items() if _is_measured(path)), *CHAINS]
 
 
-def _part(path: Any) -> str:
-    return driver.compile_file(path).rules[0].part
+def _is_measured(path: Any) -> bool:
+    rules = driver.compile_file(path).rules
+    any_shape = any(rule.takes(Aspect.VECTOR) for rule in rules)
+    return not rules[0].part and any_shape and not any(rule.multiplies for rule in rules)
 
 
 def find(name: str) -> str:
@@ -71,7 +74,7 @@ def find(name: str) -> str:
     close = alike or get_close_matches(name, known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}?" if close else "`optgen list` shows the rules"
     if not alike and name.lower() in map(str.lower, catalogue.shipped_names()):
-        hint = "it is a part of chains, and steps nothing by itself"
+        hint = "it is a part of chains, or for matrices only; what is measured steps parameters of any shape by itself"
     raise ArgumentError(f"there is no rule {name!r} to be measured", hint=hint)
 
 
@@ -81,7 +84,8 @@ def make(name: str) -> Any:
 
 
 def _lowered(optimiser: Any, matrix: bool) -> Any:
-    return compilation_of(optimiser).lowered[settings_of(optimiser).variants[matrix]]
+    aspect = Aspect.WIDE if matrix else Aspect.VECTOR
+    return compilation_of(optimiser).lowered[settings_of(optimiser).variants[aspect]]
 
 
 def arrays_moved(optimiser: Any, matrix: bool = False) -> int:

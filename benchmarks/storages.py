@@ -12,7 +12,8 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator
-from time import perf_counter
+from functools import partial
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,8 @@ from optgen.interpreter.storages import load, store
 from optgen.ir.storages import STORAGES, Storage
 from optgen.runtime.compiled_storages import Rounding, load_compiled, store_compiled
 from optgen.runtime.quantised import dequantise, quantise
+
+from .measure import interleaved, ratio
 
 __all__ = ["bias", "correlations"]
 
@@ -87,35 +90,31 @@ def centred(key: Key, first: int, count: int) -> Array:
     return rounding_bits(*key, elements) - (2.0**16 - 1) / 2
 
 
-def least(run: Callable[[], object], rounds: int = 15) -> float:
-    """The shortest time of a call, in nanoseconds an element."""
-    times = []
-    for _ in range(rounds):
-        start = perf_counter()
-        run()
-        times.append(perf_counter() - start)
-    return min(times) / SIZE * 1e9
-
-
 def speed() -> Table:
-    table = Table("storage", "quantise", "stochastic", "dequantise", "interpreter: to", "from", "peer: to", "from",
-                  title="ns an element, one thread")  # fmt: skip
+    table = Table("storage", "quantise", "stochastic", "dequantise", "beside", "its time ÷ quantise", "÷ dequantise",
+                  title=f"{SIZE:,} elements, one thread: ns an element, and ratios of times")  # fmt: skip
     x = np.random.default_rng(0).standard_normal(SIZE).astype(np.float32)
     for storage in COMPILED:
-        kept, arrays = quantise(x, storage.name), store(storage, x)
-        calls = [
-            lambda name=storage.name: quantise(x, name),
-            lambda name=storage.name: quantise(x, name, rounding="stochastic"),
-            lambda kept=kept: dequantise(kept),
-            lambda storage=storage: store(storage, x),
-            lambda storage=storage, arrays=arrays: load(storage, arrays),
-        ]
-        dtype = peer(storage.name)
-        if dtype is not None:
-            half = x.astype(dtype)
-            calls += [lambda dtype=dtype: x.astype(dtype), lambda half=half: half.astype(np.float32)]
-        table.add_row(storage.name, *(f"{least(call):.2f}" for call in calls))
+        beside, to, back = other(storage, x)
+        kept = quantise(x, storage.name)
+        times = interleaved({
+            "quantise": partial(quantise, x, storage.name), "to": to,
+            "stochastic": partial(quantise, x, storage.name, rounding="stochastic"),
+            "dequantise": partial(dequantise, kept), "back": back,
+        })  # fmt: skip
+        own = [f"{median(times[name]) / SIZE * 1e9:.2f}" for name in ("quantise", "stochastic", "dequantise")]
+        pairs = ("to", "quantise"), ("back", "dequantise")
+        table.add_row(storage.name, *own, beside, *(f"{ratio(times[a], times[b]):.1f}" for a, b in pairs))
     return table
+
+
+def other(storage: Storage, x: Array) -> tuple[str, Callable[[], object], Callable[[], object]]:
+    """Who else converts, to the storage and back."""
+    dtype = peer(storage.name)
+    if dtype is None:
+        return "the interpreter", partial(store, storage, x), partial(load, storage, store(storage, x))
+    half = x.astype(dtype)
+    return "NumPy" if dtype is np.float16 else "ml_dtypes", partial(x.astype, dtype), partial(half.astype, np.float32)
 
 
 def peer(name: str) -> Any:

@@ -40,7 +40,7 @@ WINGS: dict[str, tuple[str, str]] = {
     # The command starts with nothing but click, and takes what its subcommand needs.
     "cli": (
         "frozen errors names paths ir lowering notation codegen compiler runtime optgen click",
-        "codegen compiler runtime optimiser torch rich",
+        "codegen compiler runtime optimiser torch rich numpy threadpoolctl",
     ),
     "__main__": ("cli", ""),
     "__init__": ("", ""),  # each name loads its wing when it is first used

@@ -43,7 +43,7 @@ def build(specs: tuple[Path, ...], out: Path, jobs: int | None) -> None:
 
     wanted = list(builder.jobs(list(specs or catalogue.shipped())))
     if specs and out.resolve() != BUILD:
-        wanted = [job for job in wanted if job.compilation]  # the runtime is looked for in optgen's own folder only
+        wanted = [job for job in wanted if job.compilation]  # the others are looked for in optgen's own folder only
         if product.built_library(BUILD / "runtime.json", product.fingerprint("")) is None:
             note = f"`optgen build --out {BUILD}` builds it now"
             click.echo(f"note: the runtime of optgen will be compiled on first use; {note}", err=True)

@@ -19,6 +19,7 @@ from .. import __version__
 from ..codegen import runtime_source
 from ..compiler import cache, catalogue, toolchain, trust
 from ..compiler import manifest as product
+from ..compiler.build import OWN
 from ..errors import CompilerNotFound, OptgenError
 from ..frozen import frozen
 from ..paths import BUILD
@@ -129,7 +130,7 @@ def _cache() -> tuple[bool, str, str]:
 
 
 def _kernels() -> tuple[bool, str, str]:
-    stems = {path.stem: path.read_text("utf-8") for path in catalogue.shipped()} | {"runtime": ""}
+    stems = {path.stem: path.read_text("utf-8") for path in catalogue.shipped()} | dict.fromkeys(OWN, "")
     records = {stem: product.built_library(BUILD / f"{stem}.json", product.fingerprint(text))
                for stem, text in stems.items()}  # fmt: skip
     absent = [stem for stem, library in records.items() if library is None]

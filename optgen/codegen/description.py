@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..frozen import frozen
+from ..ir.expr import Extent
 from ..ir.rule import Flag, Hyper, Input, Rule, State
 from ..ir.torch_names import torch_names
 from ..names import greek
@@ -81,6 +82,8 @@ class Description:
         What a step runs.
     meanings
         What the names in the formulas mean.
+    stored
+        A state with a value for each element, if there is one.
     """
 
     name: str
@@ -97,6 +100,7 @@ class Description:
     inputs: Sequence[Argument]
     states: Sequence[Argument]
     reports: Sequence[Argument]
+    stored: str
 
 
 def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Description:
@@ -119,6 +123,7 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         inputs=[_input(each, rule) for each in rule.inputs],
         states=[_state(state, checked) for state in states.values()],
         reports=_reports(checked),
+        stored=next((state.name for state in states.values() if state.extent == Extent.ELEMENT), ""),
     )
 
 
@@ -170,7 +175,7 @@ def _hyper(hyper: Hyper, torch: str) -> Argument:
         hyper.name,
         hyper.doc or "a number",
         default=f"({', '.join(map(repr, hyper.default))})" if hyper.vector else repr(hyper.default[0]),
-        annotation=f"tuple[{', '.join(['float'] * count)}]" if hyper.vector else "float",
+        annotation=f"tuple[{'float, ...' if hyper.free else ', '.join(['float'] * count)}]" if count else "float",
         range=str(hyper.range),
         count=count,
         each=hyper.vector and len(set(hyper.ranges)) == 1,  # else the text names all of them

@@ -17,6 +17,7 @@ from ..notation.printer import Power, write
 from ..notation.text import expression, formula
 from .c_language import FORMS, CType, Names, literal, suffixed
 from .functions import c_functions
+from .memory_type import memory_types
 from .places import KeptArray, Need, Place, Places, is_down
 from .telling_names import telling_names
 
@@ -59,11 +60,13 @@ class DrawPlace:
 
 @frozen
 class ArrayPointer:
-    """One array of a sweep: the name of the pointer to an element of it, and its number among the rule's arrays."""
+    """One array of a sweep: the name of the pointer to an element of it, its number among the rule's arrays, whether it
+    is written, and the type of C that its elements have in memory."""
 
     name: str
     number: int
     written: bool
+    type: str
 
 
 STARTS = {"sum": "0.0", "max": "-(double)INFINITY", "min": "(double)INFINITY"}
@@ -135,6 +138,7 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, places: Plac
     own = {a.target: f"{a.target}_new" if a.target in each.stores else a.target for a in each.body}
     computed = {target: names.make(name) for target, name in own.items()}
     pointer = {array: names.make(f"{array}_at") for array in rule.arrays}
+    memory = memory_types(rule, ctype)
     column = {e: names.make(f"{local[e]}_at") for e in small if extent_of(e) == Extent.COLUMN}
     draws = {e: names.make(f"{local[e]}_at") for e in drawn}
     reduced = [names.make(f"{a.target}_at") for a in each.reductions]
@@ -171,15 +175,18 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, places: Plac
         scalars=tuple(ScalarField(field[e], places.of(e), _meaning(e, meanings)) for e in rows),
         columns=tuple(ScalarField(column[e], places.of(e), _meaning(e, meanings)) for e in small if e in column),
         draws=tuple(_draw(at, e, places) for e, at in draws.items()),
-        arrays=tuple(ArrayPointer(pointer[array], rule.arrays.index(array), array in each.stores) for array in used),
+        arrays=tuple(
+            ArrayPointer(pointer[array], rule.arrays.index(array), array in each.stores, memory[array].type)
+            for array in used
+        ),
         reduced=tuple(reduced),
         folds=tuple(_fold(a, places) for a in each.reductions),
         loads=(
-            *(f"{old[array]} = *{pointer[array]}" for array in each.loads),
+            *(f"{old[array]} = {memory[array].load(f'*{pointer[array]}')}" for array in each.loads),
             *(f"{local[e]} = ({ctype.name})*{at}" for e, at in [*column.items(), *draws.items()]),
         ),
         lines=tuple(lines),
-        stores=tuple(f"*{pointer[array]} = {computed[array]};" for array in each.stores),
+        stores=tuple(f"*{pointer[array]} = {memory[array].store(computed[array])};" for array in each.stores),
         definitions=c_functions(values, ctype),
     )
 

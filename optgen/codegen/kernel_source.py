@@ -7,7 +7,7 @@ instruction set. What the template must know of a rule comes to it as typed data
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from .. import __version__
@@ -24,8 +24,9 @@ from .course import CourseTest, course_test
 from .element import Fold
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
+from .memory_type import MemoryType, memory_types
 from .places import INDEX, KEPT, KeptArray, Places
-from .runtime_source import headers, instruction_sets, random_numbers, reductions
+from .runtime_source import headers, instruction_sets, random_numbers, reductions, storages
 from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
 from .sweep_text import FoldText, SweepText
@@ -65,6 +66,7 @@ class KernelText:
     slabs: Sequence[SlabText]
     work: Sequence[SweepText | SmallLoopText]
     arrays: int
+    types: Sequence[str]
     states: int
     units: str
     partials: int
@@ -78,6 +80,16 @@ class KernelText:
                   "panels": self.panels, "reduced": self.reduced, "count": len(self.work)}  # fmt: skip
         names = {"variant": f'"{self.variant}"', "dtype": f'"{self.ctype.dtype}"', "isa": "#ISA"}
         return [f".{name} = {value}," for name, value in (names | counts).items() if value not in (0, "0")]
+
+    @property
+    def mixed(self) -> list[str]:
+        """The bytes of an element of each array; nothing if they are all in the compute type."""
+        return [f"sizeof({each})," for each in self.types] if {*self.types} != {self.ctype.name} else []
+
+    @property
+    def size(self) -> str:
+        """The bytes of an element of array `a`."""
+        return "sizes[a]" if self.mixed else f"(int64_t)sizeof({self.ctype.name})"
 
     @property
     def initialiser(self) -> list[str]:
@@ -143,6 +155,7 @@ def kernel_source(
         "reduce": reductions() if small_loops else "",
         "blocks": any(low.block is not None for low in lowered),
         "random": random_numbers() if draws else "",
+        "storages": storages(draws=draws, blocks=False) if any(low.storages for low in lowered) else "",
     }
     opening = headers("kernel.h", reduces=bool(small_loops) or draws)
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
@@ -166,6 +179,7 @@ def _kernel(
     """The text of one kernel; `small_loops`, `folds` and `courses` gain those that no kernel before has had."""
     name = "_".join(filter(None, (rule.name.lower(), rule.variant, ctype.short)))
     places = Places(plan)
+    memory = memory_types(plan.rule, ctype)
     sweeps: list[SweepText] = []
     slabs: list[SlabText] = []
     work: list[SweepText | SmallLoopText] = []
@@ -198,18 +212,20 @@ def _kernel(
         if begins:
             kept = _shared(crosses | rule.reported, places) | _left(stage, places)
             blocks = plan.rule.block is not None
-            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, ctype), blocks))
+            slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, memory), blocks))
     if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
         slabs, work = [], [replace(each, slab="") for each in work]
+    stored = [f"{array} in {kept}" for array, kept in plan.rule.storages]
     return KernelText(
         name=name,
-        title=", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype))),
+        title=", ".join(filter(None, (rule.name, rule.variant.replace("_", ", "), ctype.dtype, *stored))),
         variant=rule.variant,
         ctype=ctype,
         sweeps=sweeps,
         slabs=slabs,
         work=work,
         arrays=len(rule.arrays),
+        types=[of.type for of in memory.values()],
         states=len(places.states),
         units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces or plan.rule.draws else "1",
         partials=len(places.along),
@@ -239,9 +255,9 @@ def _left(stage: Stage, places: Places) -> set[KeptArray]:
     return {places.reduced(a.target, down=False) for a in reduced if extent_of(a.value) <= Extent.TENSOR}
 
 
-def _moved(plan: Sweeps, ctype: c.CType) -> list[str]:
+def _moved(plan: Sweeps, memory: Mapping[str, MemoryType]) -> list[str]:
     """Where the arrays and states begin for some matrices of a tensor."""
     kept = [state.extent for state in plan.rule.states if Extent.GROUP < state.extent < Extent.ELEMENT]
-    moves = [f"elements, {ctype.name}"] * len(plan.rule.arrays)
+    moves = [f"elements, {of.type}" for of in memory.values()]
     moves += [f"{KEPT[extent].value}, double" if extent in KEPT else "" for extent in kept]
     return [f"OPTGEN_FROM({i}, {move})," if move else f"tensor->at[{i}]," for i, move in enumerate(moves)]

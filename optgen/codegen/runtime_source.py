@@ -21,10 +21,11 @@ __all__ = [
     "reductions",
     "runtime_source",
     "storages",
+    "storages_source",
 ]
 
 #: The files of the runtime, each after those that it builds on.
-FILES = ("fpu.c", "scratch.c", "traverse.c", "pool.c", "guard.c", "small_states.c", "quantise.c")
+FILES = ("fpu.c", "scratch.c", "traverse.c", "pool.c", "guard.c", "small_states.c")
 _OPENING = """\
 /* The runtime of optgen: cuts a step into chunks and gives them to threads. Knows no rule.
  *
@@ -88,6 +89,11 @@ def _compact(text: str) -> str:
 def runtime_source() -> str:
     """The C of the runtime: threads, chunks and functions, the same for all rules."""
     return "\n".join([_OPENING + joined(*FILES), host_source()])
+
+
+def storages_source() -> str:
+    """The C of the library that loads and stores whole arrays."""
+    return "/* Storages of optgen, joined from the files of templates/c: edit these. */\n" + joined("quantise.c")
 
 
 def joined(*names: str, without: Iterable[str] = ()) -> str:

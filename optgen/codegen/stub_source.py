@@ -46,11 +46,11 @@ def _arguments(rule: Description) -> list[str]:
     """As the constructor says them; then, by name only, the other spellings."""
     hypers = [f"{each.name}: {_value(each.count)} = {each.default}" for each in rule.hypers]
     flags = [f"{each.name}: {each.annotation} = {each.default}" for each in rule.flags]
-    backend = 'backend: Literal["kernel", "interpreter"] = "kernel"'
+    how = ['backend: Literal["kernel", "interpreter"] = "kernel"', "storage: str | Mapping[str, str] | None = None"]
     others = [
         f"{name}: {_value(each.count if whole else 0)} = ..." for each in rule.hypers for name, whole in each.spellings
     ]
-    return ["self", *hypers, "*", *flags, backend, *others]
+    return ["self", *hypers, "*", *flags, *how, *others]
 
 
 def _value(count: int) -> str:

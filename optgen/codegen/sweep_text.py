@@ -78,7 +78,7 @@ class SweepText:
 
     @property
     def reads(self) -> list[str]:
-        return [f"OPTGEN_READ({self.element.ctype.name}, {a.name}, {a.number});" for a in self.element.arrays]
+        return [f"OPTGEN_READ({a.type}, {a.name}, {a.number});" for a in self.element.arrays]
 
     @property
     def writes(self) -> list[str]:
@@ -86,8 +86,7 @@ class SweepText:
 
     def arrays(self, star: str) -> list[str]:
         """Parameters: a pointer to each array."""
-        kind = self.element.ctype.name
-        return [f"{'' if a.written else 'const '}{kind} {star}{a.name}" for a in self.element.arrays]
+        return [f"{'' if a.written else 'const '}{a.type} {star}{a.name}" for a in self.element.arrays]
 
     def small(self, star: str) -> list[str]:
         """Parameters: a pointer to float64 for each column, each draw and each value to be reduced."""
@@ -122,8 +121,7 @@ class SweepText:
 
     def dense(self, at: str, behind: str = "") -> list[str]:
         """Arguments: the arrays of a table of pointers."""
-        kind = self.element.ctype.name
-        return [f"({'' if a.written else 'const '}{kind} *){at}[{a.number}]{behind}" for a in self.element.arrays]
+        return [f"({'' if a.written else 'const '}{a.type} *){at}[{a.number}]{behind}" for a in self.element.arrays]
 
     @property
     def of_row(self) -> list[str]:

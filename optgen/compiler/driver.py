@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
 
-from ..errors import ArgumentError, OptgenError
+from ..errors import ArgumentError, OptgenError, SpecError
 from ..frozen import frozen, replace
-from ..ir.rule import Aspect, Rule, in_phases
+from ..ir.rule import Aspect, Lengths, Rule, Storages, in_phases
 from ..paths import SPECS
 from .files import printable
 from .manifest import built_library, built_templates, fingerprint, rules_of
@@ -30,7 +30,8 @@ MOST_BYTES = 1 << 20
 class Compilation:
     """One spec on its way: its `open` rules and the closed `rules`, checked, a variant each, the default flags first;
     then these `lowered`, and the texts. Where a step has several phases, there are all variants of the first one, then
-    those of the next. `stem` is what its files are called. `sharded`: whether it is for tensors that lie in shards."""
+    those of the next. `stem` is what its files are called. `sharded`: whether it is for tensors that lie in shards.
+    `lengths`: how many values some hyperparameters have, if not as many as their defaults in the spec."""
 
     file: str
     text: str
@@ -38,7 +39,7 @@ class Compilation:
     open: tuple[Rule, ...]
     rules: tuple[Rule, ...]
     sharded: bool = False
-    turns: tuple[tuple[str, int], ...] = ()  # of loops, where these are no defaults
+    lengths: Lengths = ()
 
     @classmethod
     def of_rules(cls, stem: str, rules: Iterable[Rule]) -> Compilation:
@@ -61,6 +62,19 @@ class Compilation:
     def in_phases(self, variant: int) -> range:
         """The positions of a variant of the first phase in all phases of a step."""
         return in_phases(self.rules, variant)
+
+    def of_lengths(self, lengths: Mapping[str, int]) -> Compilation:
+        """The same spec where hyperparameters have so many values. ArgumentError if its formulas then mean nothing."""
+        if not lengths:
+            return self
+        own = tuple(sorted({**dict(self.lengths), **lengths}.items()))
+        stem = "_".join([self.stem, *(f"{name}{length}" for name, length in own)])
+        try:
+            return _compilation(self.text, self.file, stem, own)
+        except SpecError as error:
+            asked = " and ".join(f"{length} values of {name}" for name, length in lengths.items())
+            message = f"{self.name}: its formulas have no meaning with {asked}: {error.diagnostics[0].message}"
+            raise ArgumentError(message, hint="give as many as its default has") from None
 
     @cached_property
     def lowered(self) -> tuple[Rule, ...]:
@@ -86,11 +100,15 @@ class Compilation:
 
         return kernel_source(self.rules, self.lowered, Path(self.file).name, compiled=built_templates())
 
-    def c_source_for(self, variant: int, dtype: str, isa: str) -> str:
+    def lowered_with(self, variant: int, storages: Storages) -> Rule:
+        """A lowered rule for arrays in these storages."""
+        return replace(self.lowered[variant], storages=storages) if storages else self.lowered[variant]
+
+    def c_source_for(self, variant: int, dtype: str, isa: str, storages: Storages = ()) -> str:
         """The C of one kernel: no more than somebody waits for."""
         from ..codegen.kernel_source import kernel_source
 
-        own, lowered = self.rules[variant], self.lowered[variant]
+        own, lowered = self.rules[variant], self.lowered_with(variant, storages)
         return kernel_source(
             [own], [lowered], Path(self.file).name, dtype=dtype, isa=isa, compiled=built_templates()
         )  # fmt: skip
@@ -108,15 +126,7 @@ class Compilation:
 
     @property
     def fingerprint(self) -> str:
-        return fingerprint(f"{self.text}{self.turns or ''}")
-
-    def with_turns(self, turns: Mapping[str, int]) -> Compilation:
-        """The same spec for loops of so many turns, by the hyperparameters that say so."""
-        usual = {hyper.name: hyper.default[0] for hyper in self.rules[0].hypers}
-        others = tuple(sorted((name, turn) for name, turn in turns.items() if turn != usual[name]))
-        if others == self.turns or not self.text:
-            return self
-        return _compilation(self.text, self.file, self.stem, others)
+        return fingerprint(self.text)
 
     def variants(self, flags: Mapping[str, bool]) -> dict[Aspect, int]:
         """The positions, among `rules` and `lowered`, of the variants with these flags in the first phase: by what a
@@ -150,21 +160,19 @@ def compile_text(text: str, file: str, stem: str = "") -> Compilation:
 
 
 @cache
-def _checked(
-    text: str, file: str, turns: tuple[tuple[str, int], ...] = ()
-) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+def _checked(text: str, file: str, lengths: Lengths = ()) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     from ..ir.compose import close
     from ..ir.verify import verify
     from ..language.check import check_open
     from ..language.parse import parse
 
-    opened = check_open(parse(text, file, dict(turns)))
+    opened = check_open(parse(text, file, lengths))
     return opened, tuple(verify(close(rule)) for rule in opened)
 
 
 @cache
-def _compilation(text: str, file: str, stem: str, turns: tuple[tuple[str, int], ...] = ()) -> Compilation:
-    return Compilation(file, text, stem, *_checked(text, file, turns), turns=turns)
+def _compilation(text: str, file: str, stem: str, lengths: Lengths = ()) -> Compilation:
+    return Compilation(file, text, stem, *_checked(text, file, lengths), lengths=lengths)
 
 
 def compile_built(text: str, file: str, module: Path) -> Compilation:

@@ -8,7 +8,6 @@ computed when it is read: what a course of the step does not need may have no me
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -82,15 +81,14 @@ class MatrixStep(Step):
             if together or assign.target in needed:
                 self.names[assign.target] = run.names[assign.target]
 
-    def write(self, names: Iterable[str]) -> None:
-        values = {assign.target: assign.value for assign in self.rule.body}
-        stored = {state.name: (state.extent, state.dims) for state in self.rule.states}
-        for name in names:
-            array, (extent, dims) = self._array(name), stored.get(name, (Extent.ELEMENT, None))
-            value = self.names[name]
-            if extent == Extent.ELEMENT:
-                value = self.operand(Local(name, extent_of(values[name]), Type.REAL))
-            array[...] = np.broadcast_to(value, self._shape_of(extent, dims)).reshape(array.shape)
+    def stored(self, name: str) -> Any:
+        kept = {state.name: (state.extent, state.dims) for state in self.rule.states}
+        extent, dims = kept.get(name, (Extent.ELEMENT, None))
+        value = self.names[name]
+        if extent == Extent.ELEMENT:
+            made = next(assign.value for assign in self.rule.body if assign.target == name)
+            value = self.operand(Local(name, extent_of(made), Type.REAL))
+        return np.broadcast_to(value, self._shape_of(extent, dims)).reshape(self._array(name).shape)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -115,7 +113,7 @@ class MatrixStep(Step):
 
     def _product(self, expr: Product) -> Any:
         if expr.op == "identity":
-            return np.eye(self._sides[expr.dims.rows], dtype=self._dtype)[None]
+            return np.eye(self._sides[expr.dims.rows], dtype=self.dtype)[None]
         found = MATRICES[expr.op](*map(self._argument, expr.args))
         return found if extent_of(expr) == Extent.ELEMENT else found.astype(np.float64)
 
@@ -124,10 +122,6 @@ class MatrixStep(Step):
         if extent_of(expr) < Extent.MATRIX:
             return self.value(expr)
         return np.broadcast_to(self.operand(expr), self._of(dims_of(expr)))
-
-    @property
-    def _dtype(self) -> np.dtype[Any]:
-        return self.arrays[PARAMETER].dtype
 
     @property
     def _sides(self) -> dict[str, int]:

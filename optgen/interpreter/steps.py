@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..frozen import frozen
 from ..ir.evaluate import HyperValues, block_size, evaluate
 from ..ir.expr import PARAMETER, Call, Expr, Extent, Load, Local, Ordinal, extent_of, multiplies, type_of
 from ..ir.rule import Rule
 from .matrix_step import MatrixStep, initial_matrix
 from .primitives import FOLDS
-from .tensor_step import GroupReduction, Step
+from .tensor_step import GroupReduction, Step, Tensor
 
 __all__ = ["Tensor", "computed_group", "evaluated", "initial_state", "step", "step_group"]
 
@@ -24,15 +23,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Array: TypeAlias = "NDArray[Any]"
-
-
-@frozen
-class Tensor:
-    """One parameter of a step: its `t`, this update included; "p", "g", other inputs, and every state but those of the
-    group."""
-
-    t: int
-    arrays: Mapping[str, Array]
 
 
 def initial_state(rule: Rule, values: HyperValues, p: Array | None = None, ordinal: int = 0) -> dict[str, Any]:
@@ -57,9 +47,9 @@ def initial_state(rule: Rule, values: HyperValues, p: Array | None = None, ordin
     return initial
 
 
-def evaluated(rule: Rule, values: HyperValues, t: int, arrays: Mapping[str, Array]) -> Array:
-    """What a parameter is evaluated with after its update `t`, from the arrays that this has left."""
-    run = _begun(rule, values, t, arrays)
+def evaluated(rule: Rule, values: HyperValues, tensor: Tensor) -> Array:
+    """What a parameter is evaluated with after an update, from the arrays that this has left."""
+    run = _begun(rule, values, tensor.t, tensor.loaded())
     with np.errstate(all="ignore"):
         for assign in rule.evaluation:
             run.names[assign.target] = run.value(assign.value)
@@ -101,7 +91,7 @@ def computed_group(
     while True:
         runs, parts = [], []
         for rule, own, tensor in tensors:
-            run = _begun(rule, own, tensor.t, tensor.arrays, known, group, (values, t))
+            run = _begun(rule, own, tensor.t, tensor.loaded(), known, group, (values, t))
             runs.append(run)
             try:
                 with np.errstate(all="ignore"):
@@ -114,9 +104,9 @@ def computed_group(
     counts = all([run.counts for run in runs])
 
     def write() -> bool:
-        for run in runs:
+        for run, (_, _, tensor) in zip(runs, tensors, strict=True):
             with np.errstate(all="ignore"):
-                run.write(run.rule.stores if counts else run.rule.always)
+                run.write(run.rule.stores if counts else run.rule.always, tensor)
         return counts
 
     return write, [{report.name: run.names[report.value] for report in run.rule.reports} for run in runs]

@@ -2,7 +2,8 @@
 
 In: a checked rule, hyperparameters, and the arrays of a tensor. Out: the value of every name; they are written last.
 
-One array for every operation, each rounded to the compute type. Values of lesser extent than an element are float64.
+One array for every operation, each rounded to the compute type. Arrays in other storages are loaded before all
+formulas, and stored after them. Values of lesser extent than an element are float64.
 For a step, a group or a tensor they are Python numbers. For rows, columns and matrices they are arrays with as many
 dimensions as the parameter, of length 1 along those that do not count; for blocks they are arrays of one dimension.
 """
@@ -41,17 +42,34 @@ from ..ir.expr import (
 )
 from ..ir.extents import Dims
 from ..ir.primitives import FOLD_OF, Type
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
+from .codes import decoded, encoded
 from .draws import drawn
 from .folds import as_blocks, as_matrices, fold_blocks, fold_columns, in_order
 from .primitives import FOLDS, NUMPY
 
-__all__ = ["GroupReduction", "Step", "shape_of"]
+__all__ = ["GroupReduction", "Step", "Tensor", "shape_of"]
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray  # which takes a millisecond to load
 
 Array: TypeAlias = "NDArray[Any]"
+
+
+@frozen
+class Tensor:
+    """One parameter of a step: its `t`, this update included; "p", "g", other inputs, and every state but those of the
+    group. `storages`: the arrays that are kept in another type than the compute type, each with its storage."""
+
+    t: int
+    arrays: Mapping[str, Array]
+    storages: Storages = ()
+
+    def loaded(self) -> dict[str, Array]:
+        """The arrays in the compute type."""
+        dtype = np.dtype(np.float32) if PARAMETER in dict(self.storages) else self.arrays[PARAMETER].dtype
+        made = {name: decoded(storage, self.arrays[name], dtype) for name, storage in self.storages}
+        return {**self.arrays, **made}
 
 
 def shape_of(
@@ -101,11 +119,21 @@ class Step:
     def counts(self) -> bool:
         return not self.rule.accept or bool(self.names[self.rule.accept])
 
-    def write(self, names: Iterable[str]) -> None:
-        extents = {assign.target: extent_of(assign.value) for assign in self.rule.body}
+    def write(self, names: Iterable[str], to: Tensor) -> None:
+        storages = dict(to.storages)
         for name in names:
-            beside = extents[name] == Extent.BLOCK and name in self.rule.arrays
-            self._array(name)[...] = self._beside_elements(self.names[name]) if beside else self.names[name]
+            value = self.stored(name)
+            if name in storages:
+                codes = encoded(storages[name], np.broadcast_to(value, self.shape).astype(self.dtype))
+                to.arrays[name].view(codes.dtype)[...] = codes
+            else:
+                self._array(name)[...] = value
+
+    def stored(self, name: str) -> Any:
+        """The value of a name as its array takes it."""
+        extent = next(extent_of(assign.value) for assign in self.rule.body if assign.target == name)
+        beside = extent == Extent.BLOCK and name in self.rule.arrays
+        return self._beside_elements(self.names[name]) if beside else self.names[name]
 
     def value(self, expr: Expr) -> Any:
         """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""
@@ -155,8 +183,7 @@ class Step:
             value = self._beside_elements(value)
         if extent_of(expr) == Extent.ELEMENT or type_of(expr) is Type.BOOL:
             return value
-        dtype = self.arrays[PARAMETER].dtype
-        return dtype.type(value) if isinstance(value, float) else value.astype(dtype)
+        return self.dtype.type(value) if isinstance(value, float) else value.astype(self.dtype)
 
     def _beside_elements(self, blocks: Array) -> Array:
         """The value of each block beside each of its elements."""
@@ -182,6 +209,11 @@ class Step:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.arrays[PARAMETER].shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The compute type."""
+        return self.arrays[PARAMETER].dtype
 
     @property
     def matrices(self) -> Matrices:

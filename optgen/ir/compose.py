@@ -12,10 +12,8 @@ That `delta` is subtracted from the parameter stands here, and only here.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 
 from ..frozen import frozen, replace
 from ..names import numbered
@@ -39,15 +37,11 @@ from .expr import (
     rebuilt,
 )
 from .keys import keyed
+from .part_names import ACCEPT, DELTA, GIVEN_GRADIENT, NEW, PROCEED, names_of, prefixes_of
 from .primitives import Type
-from .rule import OF_PHASES, Assign, Family, Report, Rule, State
+from .rule import Assign, Family, Report, Rule, State
 
 __all__ = ["ACCEPT", "DELTA", "GIVEN_GRADIENT", "NEW", "PROCEED", "Composed", "close", "compose"]
-
-DELTA, PROCEED, ACCEPT = "delta", "proceed", "accept"
-#: What an open rule may also read: the gradient that the step was given, which it may overwrite too, and the parameter
-#: as it stands.
-GIVEN_GRADIENT, NEW = "grad", "new"
 
 
 @frozen
@@ -83,16 +77,20 @@ def compose(
     the step changes nothing but the gradient, if a part assigns `grad`.
     """
     taken = {PARAMETER, GRADIENT, DELTA, PROCEED, ACCEPT, GIVEN_GRADIENT, NEW, "t"}
-    prefixes = _prefixes(parts)
-    names = _names(parts, prefixes, among or [[part] for part in parts], taken)
+    prefixes = prefixes_of(parts)
+    names = names_of(parts, prefixes, among or [[part] for part in parts], taken)
     phased = next((part for part in parts if part.phases), parts[-1])
     running = parts if phased.ends_step else parts[: parts.index(phased) + 1]
     made = _Chain(len(parts), taken)
     for i, part in enumerate(running):
         made.append(part, names[i], prefixes[i], last=i + 1 == len(running))
-    hypers = tuple(replace(hyper, name=names[i][hyper.name]) for i, part in enumerate(parts) for hyper in part.hypers)
     first = parts[0]
     alone = len(parts) == 1
+    hypers = tuple(
+        replace(hyper, name=names[i][hyper.name], free=hyper.free and alone)
+        for i, part in enumerate(parts)
+        for hyper in part.hypers
+    )
     matrix = next((part.matrix for part in parts if part.matrix is not None), None)
     rule = Rule(
         name,
@@ -131,54 +129,6 @@ def compose(
         ),
         tuple(made.counts),
     )
-
-
-def _prefixes(parts: Sequence[Rule]) -> list[str]:
-    """What stands in front of the names of each part: its own, with a number where there are several of a kind."""
-    kinds = Counter(part.name for part in parts)
-    seen: Counter[str] = Counter()
-    prefixes = []
-    for part in parts:
-        seen[part.name] += 1
-        prefixes.append(part.name.lower() + (str(seen[part.name]) if kinds[part.name] > 1 else ""))
-    return prefixes
-
-
-def _names(
-    parts: Sequence[Rule], prefixes: Sequence[str], among: Sequence[Sequence[Rule]], taken: set[str]
-) -> list[dict[str, str]]:
-    """The names in the chain of each part's hyperparameters, states and locals."""
-    # Users see the names of hyperparameters and states; a local makes way for them.
-    public, own = [], []
-    for rules in among:
-        defined = [h.name for rule in rules for h in rule.hypers] + [s.name for rule in rules for s in rule.states]
-        public.append(list(dict.fromkeys(defined)))
-        own.append(list(dict.fromkeys([*defined, *(a.target for rule in rules for a in rule.body)])))
-    owners, all_owners = Counter(chain.from_iterable(public)), Counter(chain.from_iterable(own))
-    given = {each.name for rules in among for rule in rules for each in rule.inputs}  # which parts have in common
-    given |= {*OF_PHASES} if any(rule.phases for rules in among for rule in rules) else set()
-    # `beta1` may be a value of `beta`.
-    spelled = {f"{h.name}{i + 1}" for part in parts for h in part.hypers for i in range(len(h.default)) if h.vector}
-    shared = len(parts) > 1
-    taken |= {name for name, count in owners.items() if count == 1}
-    taken |= {name for name, count in all_owners.items() if count == 1} | spelled | given
-    names = []
-    for part, prefix, mine, every in zip(parts, prefixes, public, own, strict=True):
-        found = {}
-        for name in every:
-            if name in (DELTA, PARAMETER, PROCEED, ACCEPT) or (name == GIVEN_GRADIENT and part.part):
-                continue
-            new = name
-            if name in OF_PHASES and part.phases:
-                found[name] = name
-                continue
-            if (owners if name in mine else all_owners)[name] > 1 or (shared and name in spelled) or name in given:
-                new = f"{prefix}_{name}"
-                new = numbered(f"{new}_", taken) if new in taken else new
-                taken.add(new)
-            found[name] = new
-        names.append(found)
-    return names
 
 
 @dataclass

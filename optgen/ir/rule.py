@@ -4,8 +4,8 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
                     matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*, when?,
-                    tall, wide, dimensions*, turns*)
-    hyper    = Hyper(name, default+, vector, ranges+, doc)      a run-time argument: one number, or beta[1], beta[2]
+                    storages*, tall, wide, dimensions*, turns*)
+    hyper    = Hyper(name, default+, vector, ranges+, doc, free) a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always, dims)     values kept from step to step, as many as its extent has
     input    = Input(name, extent, doc)                         what a step is given beside the gradient
@@ -35,6 +35,7 @@ import math
 from collections.abc import Sequence
 from enum import StrEnum
 from functools import cached_property
+from typing import TypeAlias
 
 from ..frozen import frozen
 from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, multiplies, walk
@@ -52,14 +53,21 @@ __all__ = [
     "Hyper",
     "Input",
     "Interval",
+    "Lengths",
     "Part",
     "Report",
     "Rule",
     "State",
+    "Storages",
     "in_phases",
     "kernel_scalars",
     "loads",
 ]
+
+#: How many values some hyperparameters have, in the order of their names, if not as many as their defaults.
+Lengths: TypeAlias = tuple[tuple[str, int], ...]
+#: Arrays that are kept in another type than the compute type, each with its storage.
+Storages: TypeAlias = tuple[tuple[str, str], ...]
 
 #: The state of the group that holds the number of the phase that comes next, from 0.
 PHASE = "phase"
@@ -142,13 +150,15 @@ class Interval:
 
 @frozen
 class Hyper:
-    """A hyperparameter; `ranges`: the range of each of its values."""
+    """A hyperparameter; `ranges`: the range of each of its values. `free`: whether there may be another number of
+    values, for which the rule is compiled anew."""
 
     name: str
     default: tuple[float, ...]
     vector: bool
     ranges: tuple[Interval, ...]
     doc: str
+    free: bool = False
 
     @property
     def range(self) -> str:
@@ -227,6 +237,7 @@ class Rule:
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     `when`: the condition, of t and hyperparameters, on which a step has this phase; None if each has.
+    `storages`: those of the arrays that a kernel is made for, in the order of `arrays`; other rules have none.
     `tall`, `wide`: whether this variant is for matrices with more rows than columns, or fewer; None if it does not
     matter. `turns`: the hyperparameters that say how many turns a loop has; the body is that for one value of each.
     `of_matrices`: whether reductions over a tensor go by its rows, as in a step of which this is a part.
@@ -255,6 +266,7 @@ class Rule:
     phase: str = ""
     phases: tuple[str, ...] = ()
     when: Expr | None = None
+    storages: Storages = ()
     tall: bool | None = None
     wide: bool | None = None
     dimensions: tuple[Dimension, ...] = ()

@@ -142,7 +142,8 @@ class _Checker(SpecNames):
                 message = f"the default {value:g} of {name!r} is out of its range {within}"
                 self.fault(ast.default_span, message, "change the default or the range")
                 return None
-        return Hyper(ast.name, default, ast.vector, tuple(ranges), ast.doc)
+        free = ast.name in self.spec.looped and len(ast.ranges) == 1
+        return Hyper(ast.name, default, ast.vector, tuple(ranges), ast.doc, free)
 
     def decide_defaults(self, hypers: tuple[Hyper, ...]) -> None:
         """Determine the default of each flag. Conditions are evaluated for the defaults of the hyperparameters."""

@@ -182,6 +182,7 @@ class _Writer:
         match over:
             case Name(span=span, name=name, spelled=spelled) if name in self.lists:
                 self.spec.unused.add(name)
+                self.spec.looped.add(name)
                 return [Item(span, name, spelled, i + 1) for i in range(self.lists[name])]
             case Invoke(span=span, function="range", args=args) if 1 <= len(args) <= 3:
                 ends = [end for arg in args if (end := self.whole(arg, turn)) is not None]
@@ -210,7 +211,7 @@ class _Writer:
                 return int(value)
             case Name(name=name) if name in self.wholes:
                 self.spec.fixed.add(name)
-                return self.spec.turns.get(name, self.wholes[name])
+                return self.spec.lengths.get(name, self.wholes[name])
             case Name(name=name) if isinstance(turn.get(name), Number):
                 return self.whole(turn[name], turn)
             case Invoke(function="len", args=(Name(name=name),)) if name in self.lists or name in self.counts:

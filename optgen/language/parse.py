@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import Diagnostic, Span, SpecError
 from ..ir.expr import Matrices
-from ..ir.rule import Family, Part
+from ..ir.rule import Family, Lengths, Part
 from ..names import canonical, close_matches
 from .document import Document, is_number, real
 from .limits import MOST_PHASES
@@ -55,12 +55,9 @@ LENGTHS = "[1, inf), whole"
 MATRICES = tuple(matrices.value for matrices in Matrices)
 
 
-_DEFAULTS: Mapping[str, int] = {}
-
-
-def parse(text: str, file: str, turns: Mapping[str, int] = _DEFAULTS) -> SpecAst:
-    """Read the spec `text` into its parts. `file` is the name used in messages. `turns`: of hyperparameters that say
-    how many turns a loop has, the values that are no defaults.
+def parse(text: str, file: str, lengths: Lengths = ()) -> SpecAst:
+    """Read the spec `text` into its parts. `file` is the name used in messages. `lengths`: how many values some
+    hyperparameters have, and how many turns others say that loops have, instead of their defaults.
 
     Raises `SpecError` at once for an empty or too large file and for malformed TOML. Other faults are collected.
     """
@@ -68,7 +65,7 @@ def parse(text: str, file: str, turns: Mapping[str, int] = _DEFAULTS) -> SpecAst
     if not text.isascii() and any("\ud800" <= letter <= "\udfff" for letter in text):
         fault = Diagnostic(Span(1, 1), "expected a spec in UTF-8, got half a character")
         raise SpecError(file, "", [fault])
-    spec = SpecAst(file, text, turns=turns)
+    spec = SpecAst(file, text, lengths=dict(lengths))
     if len(text) > LARGEST_SPEC:
         size = f"expected a spec of at most {LARGEST_SPEC // 1024} KiB, got {len(text) / 1024:.0f} KiB"
         raise SpecError(file, text[:200], [Diagnostic(Span(1, 1), size, "a rule is a page of text; split it in two")])
@@ -152,6 +149,8 @@ class _Tables(Document):
             self.fault(default_span, "expected a number as the default, got NaN or one too large for float64")
             default = None
         ranges = self.ranges(path, table)
+        if vector and default and (length := self.spec.lengths.get(name)):
+            default = (*default, *default[-1:] * length)[:length]
         doc = self.text(path, table, "doc")
         self.spec.hypers.append(HyperAst(name, span, default, default_span, vector, ranges, doc))
 

@@ -242,10 +242,10 @@ class SpecAst:
     phases: list[PhaseAst] = field(default_factory=lambda: [_NO_PHASE])
     evaluation: list[FormulaAst] = field(default_factory=list)
     evaluation_span: Span = Span(1, 1)  # noqa: RUF009  (frozen)
-    #: The hyperparameters that say how many turns a loop has, and the values for which the spec is read, if these are
-    #: not the defaults.
-    fixed: set[str] = field(default_factory=set)
-    turns: Mapping[str, int] = field(default_factory=dict)
+    #: How many values hyperparameters have, and how many turns others say that loops have, if not as written.
+    lengths: Mapping[str, int] = field(default_factory=dict)
+    looped: set[str] = field(default_factory=set)  # the hyperparameters that loops go over
+    fixed: set[str] = field(default_factory=set)  # those that say how many turns a loop has
     # Words of malformed text, any of which may be assigned or used there: no faults are reported about them.
     unassigned: set[str] = field(default_factory=set)
     unused: set[str] = field(default_factory=set)

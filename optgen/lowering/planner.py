@@ -1,6 +1,6 @@
 """The program of a step: which products, and which formulas between them, in which order.
 
-In: a rule in which products have names, and a course. Out: its `Program`.
+In: a rule in which products have names, and a course. Out: its `MatrixProgram`.
 
 The level of a value is how many products must be through before it. Formulas of one level and frame are one segment,
 which the other passes lower, and kernels compute, as if it were a rule of its own. A value that another segment or a
@@ -38,13 +38,13 @@ from .fusion import Fused, fused
 from .liveness import placed
 from .name_products import core_of
 from .orientation import PARAMETER_DIMS, oriented
-from .program import Multiplication, Operand, Program, Segment, Step
+from .program import MatrixProgram, Multiplication, Operand, Segment, Step
 from .segments import segment_rule
 
 __all__ = ["Planner", "planned"]
 
 
-def planned(rule: Rule, course: Course, needs: Needs, *, fuses: bool) -> Program:
+def planned(rule: Rule, course: Course, needs: Needs, *, fuses: bool) -> MatrixProgram:
     """The program of a rule on a course. `fuses`: as for `programs_of`."""
     return Planner(rule, course, needs, fuses=fuses).program()
 
@@ -204,7 +204,7 @@ class Planner:
 
     # ---- Places ----
 
-    def program(self) -> Program:
+    def program(self) -> MatrixProgram:
         steps: list[Step] = []
         self._find_places()
         for level in range(1 + max([*self.level.values(), *self.written.values()])):
@@ -218,7 +218,7 @@ class Planner:
         scalars = [Assign(n, v) for n, v in self.values.items() if _is_scalar(v) and n not in self.stores]
         places = (*self.places.values(), *self.converted.values())
         scalars += [Assign(local.name, value) for value, local in self.numbers.items()]
-        return Program(self.named, self.turned, tuple(steps), placed(steps, places), tuple(scalars))
+        return MatrixProgram(self.named, self.turned, tuple(steps), placed(steps, places), tuple(scalars))
 
     def _find_places(self) -> None:
         """Gives a place to each value that another segment needs, or a product."""

@@ -2,7 +2,7 @@
 
 In: nothing; `programs` plans them. Out: frozen values.
 
-    program  = Program(rule, turned*, steps*, places*, scalars*)
+    program  = MatrixProgram(rule, turned*, steps*, places*, scalars*)
     step     = Segment(rule, frame, arrays*)         formulas between products, which kernels compute in sweeps
              | Multiplication(op, args+, target)     one call of a library on whole matrices
     place    = Place(dims, extent, slot)             memory for a value between steps
@@ -23,7 +23,7 @@ from ..ir.expr import Const, Extent, Local
 from ..ir.extents import Dims
 from ..ir.rule import Assign, Rule
 
-__all__ = ["Multiplication", "Operand", "Place", "Program", "Segment", "Step"]
+__all__ = ["MatrixProgram", "Multiplication", "Operand", "Place", "Segment", "Step"]
 
 
 @frozen
@@ -81,7 +81,7 @@ class Place:
 
 
 @frozen
-class Program:
+class MatrixProgram:
     """A step of one course.
 
     Attributes

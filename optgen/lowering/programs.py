@@ -13,7 +13,7 @@ from ..ir.rule import Rule
 from . import name_products as naming
 from .courses import Condition, Needs
 from .planner import planned
-from .program import Program
+from .program import MatrixProgram
 
 __all__ = ["Programs", "programs_of"]
 
@@ -31,7 +31,7 @@ class Programs:
         )
         self.needs = Needs(self.rule)
         self.tests = self._tests()
-        self._known: dict[tuple[bool, ...], Program] = {}
+        self._known: dict[tuple[bool, ...], MatrixProgram] = {}
 
     def _tests(self) -> tuple[Local, ...]:
         """The conditions under which products are needed, or states are written."""
@@ -44,7 +44,7 @@ class Programs:
         found += sorted(deciding.difference(found), key=lambda test: test.name)
         return tuple(dict.fromkeys(found))[:MOST_CONDITIONS]
 
-    def of(self, outcome: tuple[bool, ...]) -> Program:
+    def of(self, outcome: tuple[bool, ...]) -> MatrixProgram:
         """The program for an outcome of the tests."""
         if outcome not in self._known:
             # A condition holds as its name does, or as the opposite of that.

@@ -4,7 +4,8 @@ In: a lowered rule, the conditions under which its values are needed, and a cour
 
 A value reduced over elements is known after a sweep over them; what depends on it waits for the next sweep. Nothing
 else waits. Of a value that several sweeps need, only what memory holds is kept: a state that was written is read again,
-anything else is computed again, to the same bits.
+anything else is computed again, to the same bits. So is a state that its storage rounds: formulas see it as it was
+computed.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Traversals:
             if reduction_key(assign.value) >= 0:
                 last = self.level[assign.target] = max(self.level[assign.target], last)
         self.arrays = set(rule.arrays)
+        self.rounded = {name for name, _ in rule.storages}
         # Nothing is written before it is known that the step counts.
         counts = max((self.level.get(name, 0) for name in rule.verdict), default=0)
         self.written = {name: max(self.level[name], counts) for name in rule.stores if name in self.arrays}
@@ -107,7 +109,7 @@ class Traversals:
                 if isinstance(e, Load) and e.extent == Extent.ELEMENT:
                     old.add(e.array)
                 elif isinstance(e, Local) and self.is_of_elements(e.name):
-                    if self.written.get(e.name, k) < k:
+                    if self.written.get(e.name, k) < k and e.name not in self.rounded:
                         new.add(e.name)
                     else:
                         pending.append(e.name)

@@ -15,6 +15,7 @@ import numpy as np
 from ..errors import ArgumentError, ArrayError, StateError
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
+from ..ir.rule import Storages
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.engine import StepEngine
 from ..runtime.evaluation import evaluated
@@ -52,9 +53,11 @@ class Engine(Protocol):
     def report(self, p: Any = None) -> dict[str, Any]: ...
     def set_state(self, p: Any, values: Mapping[str, Any]) -> None: ...
     def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None: ...
+    def load_state_dict(
+        self, saved: Mapping[str, Any], params: Sequence[Any] | None = None, *, convert: bool = False
+    ) -> None: ...
     def save(self, path: FilePath, params: Parameters) -> None: ...
-    def load(self, path: FilePath, params: Parameters) -> None: ...
+    def load(self, path: FilePath, params: Parameters, *, convert: bool = False) -> None: ...
     def eval(self) -> None: ...
     def train(self) -> None: ...
     def copy_to(self, other: Engine) -> None:
@@ -125,8 +128,12 @@ class ArrayEngine:
         array = as_parameter(p, 0, 1)
         slot = self.states.of(array) or self._awaited_slot(array)
         if slot is None:  # what it would start as
-            slot = new_slot(array, self.settings.rule_of(array.shape), self._first, self.states.next_ordinal)
-        return _views({**slot.arrays, **self._group}) | {"t": slot.t}
+            slot = self._new_slot(array)
+        return _views({**slot.numbers, **self._group}) | {"t": slot.t}
+
+    def _new_slot(self, p: Array) -> Slot:
+        rule = self.settings.rule_of(p.shape)
+        return new_slot(p, rule, self._first, self.states.next_ordinal, self.settings.storages(0, rule))
 
     @property
     def _first(self) -> HyperValues:
@@ -155,12 +162,11 @@ class ArrayEngine:
         self.engine.expect_rest("set a state")
         self.engine.expect_training("set a state")
         array = as_parameter(p, 0, 1)
-        rule = self.settings.rule_of(array.shape)
         slot, group = self.states.of(array), self._group
         if slot is None and self.states.pending:
             raise self._waiting(_STEP_THEM)
-        own = slot or new_slot(array, rule, self._first, self.states.next_ordinal)
-        kept = {**own.arrays, **group}
+        own = slot or self._new_slot(array)
+        kept = {**own.numbers, **group}
         known = [*kept, "t"]
         for name in values:
             if name not in known:
@@ -173,7 +179,10 @@ class ArrayEngine:
             if self.states.of(array) is None:
                 self.states.add(array, own)
             for name, value in copies.items():
-                kept[name][...] = value
+                if name in group:
+                    group[name][...] = value
+                else:
+                    own.put(name, value)
             own.t = t
             self.states.group = group
             return True
@@ -207,18 +216,20 @@ class ArrayEngine:
             saved["group"] = {name: array.copy() for name, array in self.states.group.items()}
         return saved
 
-    def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
+    def load_state_dict(
+        self, saved: Mapping[str, Any], params: Sequence[Any] | None = None, *, convert: bool = False
+    ) -> None:
         self.expect_loadable()
-        to_its_end(self.loading(saved, params))
+        to_its_end(self.loading(saved, params, convert=convert))
 
     def expect_loadable(self) -> None:
         """ArgumentError where no state can be loaded now."""
         self.engine.expect_rest("load a state")
         self.engine.expect_training("load a state")
 
-    def loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None) -> Callable[[], bool]:
+    def loading(self, saved: Mapping[str, Any], params: Sequence[Any] | None, *, convert: bool) -> Callable[[], bool]:
         """What takes over a saved state, which is read and checked here: it may be begun anew at any point."""
-        values, slots, group = self._read_state(saved)
+        values, slots, group = self._read_state(saved, convert=convert)
         if params is not None:
             return self._loading_for(_listed(params, "parameters"), values, slots, group)
         present = self.states.slots()
@@ -230,7 +241,7 @@ class ArrayEngine:
         def load() -> bool:
             self.settings.replace(values)
             for slot, own in zip(slots, present, strict=False):
-                own.fill(slot.t, slot.arrays)
+                own.take(slot)
             self.states.pending = slots[len(present) :]
             self.states.group = group
             return True
@@ -252,7 +263,7 @@ class ArrayEngine:
         for i, (slot, p) in enumerate(zip(slots, arrays, strict=True)):
             expect_fit(slot, p.shape, str(p.dtype), i)
         laid_out = [
-            Slot.of(p, slot.t, slot.arrays, self.settings.own_shapes(p.shape))
+            Slot.of(p, slot.arrays, self.settings.own_shapes(p.shape), slot.storages).take(slot)
             for slot, p in zip(slots, arrays, strict=True)
         ]
 
@@ -267,24 +278,25 @@ class ArrayEngine:
         return load
 
     def _read_state(
-        self, saved: Mapping[str, Any]
+        self, saved: Mapping[str, Any], *, convert: bool
     ) -> tuple[dict[str, tuple[Given, ...]], list[Slot], dict[str, Array]]:
         settings = self.settings
         expect_same(saved, settings.rule.name, settings.saved_flags(), settings.usual_flags(), settings.values)
         given = saved["hyperparameters"]
         values = {n: read_value(settings.spellings[n][0], given[n], own) for n, own in settings.values.items()}
         settings.refuse_other_variant(values)
-        slots = read_saved(saved["parameters"], self._saved_fields)
+        slots = read_saved(saved["parameters"], self._saved_fields, convert=convert)
         names = [state.name for state in settings.rule.states if state.extent == Extent.GROUP]
         group = read_group(saved.get("group", {}), names, begun=bool(slots))
         expect_phase_number(self.engine.phases, group)
         return values, slots, group
 
-    def _saved_fields(self, shape: tuple[int, ...]) -> tuple[list[str], Shapes]:
-        """The names of the states that a parameter of this shape has, and the shapes of the small ones."""
+    def _saved_fields(self, shape: tuple[int, ...]) -> tuple[list[str], Shapes, Storages]:
+        """The names of the states that a parameter of this shape has, the shapes of the small ones, and the storages
+        of others."""
         rule = self.settings.rule_of(shape)
         names = [state.name for state in rule.states if state.extent > Extent.GROUP]
-        return names, self.settings.own_shapes(shape)
+        return names, self.settings.own_shapes(shape), self.settings.storages(0, rule)
 
     # ---- Evaluation ----
 
@@ -329,7 +341,7 @@ class ArrayEngine:
             )
         write_checkpoint(path, self.saved_settings(), arrays, slots, self.states.group)
 
-    def load(self, path: FilePath, params: Parameters) -> None:
+    def load(self, path: FilePath, params: Parameters, *, convert: bool = False) -> None:
         self.engine.expect_rest("load a checkpoint")
         self.engine.expect_training("load a checkpoint")
         arrays = _named(params)
@@ -338,7 +350,8 @@ class ArrayEngine:
 
         def loading(saved: dict[str, Any]) -> Callable[[], bool]:
             begun = {name: entry for name, entry in saved["parameters"].items() if entry is not None}
-            return self.loading(saved | {"parameters": [*begun.values()]}, [arrays[name] for name in begun])
+            own = [arrays[name] for name in begun]
+            return self.loading(saved | {"parameters": [*begun.values()]}, own, convert=convert)
 
         load_checkpoint(path, arrays, loading)
 

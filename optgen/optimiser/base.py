@@ -16,13 +16,13 @@ from typing import Any, ClassVar, Self
 from ..compiler import driver
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
-from ..ir.expr import Expr
 from ..ir.rule import Rule
 from . import classes
 from .array_engine import ArrayEngine, Engine, Parameters
 from .checkpoint_file import FilePath
-from .hyperparameters import Given, Spellings, any_spelling, spellings
-from .settings import Settings, check_settings
+from .hyperparameters import Spellings, any_spelling, spellings
+from .settings import Settings, check_settings, of_lengths
+from .state_storages import Storage
 
 __all__ = ["Optimiser", "compilation_of", "engine_of", "hold", "loaded", "module_of", "settings_of"]
 
@@ -80,10 +80,12 @@ class Optimiser:
         name = type(self).__name__
         raise ArgumentError(f"{name} is made of no spec, and is no rule itself", hint="from optgen import ADAM")
 
-    def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str) -> None:
+    def _begin(
+        self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str, storage: Storage = None
+    ) -> None:
         """The body of the constructors of generated classes: all hyperparameters and flags as given."""
         name = type(self).__name__
-        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend))
+        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend, storage))
 
     # ---- Hyperparameters and flags ----
 
@@ -122,10 +124,10 @@ class Optimiser:
         Parameters
         ----------
         params
-            Arrays of float32 or float64, or tracked parameters (whose `data` is such an array), of any shapes and
-            strides, each once.
+            Arrays of float32, float64, bfloat16 or float16, or tracked parameters (whose `data` is such an array), of
+            any shapes and strides, each once; those of 16 bits are computed in float32.
         grads
-            For each parameter an array of its shape and dtype, with any strides.
+            For each parameter an array of its shape, of any strides: of float64 if the parameter is, else of another.
         phase
             The name of the phase, which must be the one that comes next. It need not be given.
         inputs
@@ -168,7 +170,8 @@ class Optimiser:
         Without `p`, the states that all parameters have together. They are among those of each parameter too.
 
         The arrays have the shape and dtype of `p`; where there is not a value for each element, they are of float64 and
-        of a shape that goes with `p` by NumPy's rules. Of a parameter that was never stepped: what its state would
+        of a shape that goes with `p` by NumPy's rules. A state in another storage is given as the numbers that it
+        holds now, which are a copy. Of a parameter that was never stepped: what its state would
         start as, and t = 0; or, of a loaded state that waits for its parameters, the part that fits.
         StateError if more than one part fits, since their order will decide; ArrayError for what is no parameter.
         """
@@ -223,17 +226,20 @@ class Optimiser:
         with self._engine.lock:
             return self._engine.state_dict()
 
-    def load_state_dict(self, saved: Mapping[str, Any], params: Sequence[Any] | None = None) -> None:
+    def load_state_dict(
+        self, saved: Mapping[str, Any], params: Sequence[Any] | None = None, *, convert: bool = False
+    ) -> None:
         """Takes over what `state_dict` gave: hyperparameters, counts and states (copies).
 
         The saved parameters are, in order, `params` if given, and then no others; else the parameters that this
-        optimiser has; and if it has none, those that it will be given, each checked when it is first stepped.
+        optimiser has; and if it has none, those that it will be given, each checked when it is first stepped. A state
+        that was saved in another storage is refused, unless `convert` is true: then it is converted.
 
-        Raises StateError if `saved` is of another rule, flags, shapes, dtypes or number, HyperparameterError or
-        ArgumentError for its hyperparameters, ArrayError for `params`. Then nothing has changed.
+        Raises StateError if `saved` is of another rule, flags, shapes, dtypes, storages or number, HyperparameterError
+        or ArgumentError for its hyperparameters, ArrayError for `params`. Then nothing has changed.
         """
         with self._engine.lock:
-            self._engine.load_state_dict(saved, params)
+            self._engine.load_state_dict(saved, params, convert=convert)
 
     # ---- Evaluation ----
 
@@ -290,23 +296,22 @@ class Optimiser:
         with self._engine.lock:
             self._engine.save(path, params)
 
-    def load(self, path: FilePath, params: Parameters) -> None:
-        """Take over what `save` wrote: values of `params`, in place, their states and counts, hyperparameters.
-
-        A run goes on from there with the same bits.
+    def load(self, path: FilePath, params: Parameters, *, convert: bool = False) -> None:
+        """Take over what `save` wrote, to go on with the same bits: values of `params`, states, hyperparameters.
 
         Parameters
         ----------
         path
             A file that an optimiser of this rule, with these flags, wrote.
         params
-            The parameters under the names that they were saved with, in their shapes and dtypes. This optimiser has
-            states of these and no others then.
+            The parameters under the names that they were saved with, as they were. States of others are gone then.
+        convert
+            Whether states that were saved in another storage are converted; else they are refused.
 
         Raises
         ------
         StateError
-            If the file is damaged, or of another kind, rule, names, shapes or dtypes.
+            If the file is damaged, or of another kind, rule, names, shapes, dtypes or storages.
         HyperparameterError
             If it has a hyperparameter out of its range.
         ArrayError, OptgenError
@@ -317,7 +322,7 @@ class Optimiser:
         After an error no parameter, state, count or hyperparameter has changed.
         """
         with self._engine.lock:
-            self._engine.load(path, params)
+            self._engine.load(path, params, convert=convert)
 
     # ---- Copies ----
 
@@ -339,7 +344,7 @@ class Optimiser:
     def _made(self) -> tuple[Any, ...]:
         """What `_revive` needs besides the class."""
         own = self._settings
-        return dict(own.values), dict(own.flags), own.backend, dict(own.decided)
+        return dict(own.values), dict(own.flags), own.backend, dict(own.decided), dict(own.chosen_storages)
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls: Any = type(self)
@@ -370,16 +375,18 @@ def module_of(optimiser: Optimiser | type[Optimiser]) -> str | None:
 
 def hold(optimiser: Optimiser, settings: Settings, engine: Engine | None = None) -> None:
     """Make an optimiser one with these settings of its own, and with an engine of its own where none is given."""
-    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, optimiser._module))
+    built = settings.compilation is optimiser._compilation  # none is built for other lengths
+    module = optimiser._module if built else None
+    optimiser.__dict__.update(_settings=settings, _engine=engine or ArrayEngine(settings, module))
 
 
-def _revive(
-    cls: Any, values: dict[str, tuple[Given, ...]], flags: dict[str, bool], backend: str, decided: dict[str, Expr]
-) -> Optimiser:
+def _revive(cls: Any, values: Any, flags: Any, backend: str, decided: Any, *storages: Any) -> Optimiser:
+    """An optimiser that has not stepped, of what `_made` gives: a pickle may be older than storages."""
     if isinstance(cls, tuple):
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
-    own = Settings(cls.__name__, cls._compilation, cls._spellings, values, flags, decided, backend)
+    of = of_lengths(cls._compilation, cls._spellings, values)
+    own = Settings(cls.__name__, *of, values, flags, decided, backend, *storages)
     hold(optimiser, own)
     return optimiser
 

@@ -5,7 +5,8 @@ the new; or what a file holds, checked against the names, shapes and dtypes that
 
 The arrays are `parameter/NAME`, `state/NAME/STATE` and `group/STATE`. The metadata are `optgen`, the version that wrote
 the file, and as JSON `format`, `rule`, `flags`, `hyperparameters` and `parameters`: for each name the count of updates,
-or null for a parameter that was never stepped.
+or null for a parameter that was never stepped. `storages` is there if states are kept in another type than their
+parameter: for each name of these, and for each state, the storage and its version.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from ..runtime.arrays import Array
 from ..runtime.interrupts import to_its_end
 from ..runtime.slots import Slot
 from .checkpoint import FORMAT
+from .saved_storages import STORAGES_KEY as STORAGES
+from .saved_storages import entry_storages
 
 __all__ = ["FilePath", "load_checkpoint", "write_checkpoint"]
 
@@ -35,7 +38,9 @@ PARAMETER, STATE, GROUP = "parameter", "state", "group"
 #: The metadata that are JSON.
 _FIELDS = ("format", "rule", "flags", "hyperparameters", "parameters")
 #: What safetensors calls the dtypes of parameters and states.
-_DTYPES = {"F32": "float32", "F64": "float64"}
+_DTYPES = {"F32": "float32", "F64": "float64", "BF16": "bfloat16", "F16": "float16"}
+#: And those of states: of numbers, and of codes.
+_STATES, _CODES = ("F32", "F64"), ("U16",)
 _WRITTEN = "expected a checkpoint that opt.save(path, params) wrote"
 #: How many names a message lists.
 _MOST_NAMES = 8
@@ -58,8 +63,10 @@ def write_checkpoint(
         arrays |= {f"{STATE}/{name}/{state}": array for state, array in (slot.arrays if slot else {}).items()}
     arrays |= {f"{GROUP}/{state}": array for state, array in group.items()}
     counts = {name: slot and slot.t for name, slot in slots.items()}
-    fields = {**settings, "parameters": counts}
-    metadata = {"optgen": __version__} | {name: json.dumps(fields[name], ensure_ascii=False) for name in _FIELDS}
+    storages = {name: entry_storages(slot.storages)[STORAGES] for name, slot in slots.items() if slot and slot.storages}
+    fields = {name: {**settings, "parameters": counts}[name] for name in _FIELDS}
+    fields |= {STORAGES: storages} if storages else {}
+    metadata = {"optgen": __version__} | {name: json.dumps(x, ensure_ascii=False) for name, x in fields.items()}
     # A link keeps leading to the file.
     with whole_file(Path(os.path.realpath(path))) as temporary:
         try:
@@ -124,7 +131,8 @@ def _read_checkpoint(path: FilePath, params: Mapping[str, Array]) -> tuple[dict[
             (values if kind == PARAMETER else group)[name] = array
     entries = {
         name: None if counts[name] is None else
-        {"shape": p.shape, "dtype": str(p.dtype), "t": counts[name], "state": states[name]}
+        {"shape": p.shape, "dtype": str(p.dtype), "t": counts[name], "state": states[name],
+         STORAGES: fields[STORAGES].get(name, {})}
         for name, p in params.items()
     }  # fmt: skip
     return fields | {"parameters": entries, "group": group}, values
@@ -136,9 +144,9 @@ def _fields(metadata: Mapping[str, str]) -> dict[str, Any]:
     if missing:
         raise StateError(f"{_WRITTEN}, got a safetensors file without the metadata {_few(missing)}")
     fields = {}
-    for name in _FIELDS:
+    for name in (*_FIELDS, STORAGES):
         try:
-            fields[name] = json.loads(metadata[name])
+            fields[name] = json.loads(metadata.get(name, "{}"))
         except (ValueError, RecursionError):
             raise StateError(f"{_WRITTEN}, got metadata in which {name} is no JSON") from None
     if fields["format"] != FORMAT:
@@ -147,6 +155,8 @@ def _fields(metadata: Mapping[str, str]) -> dict[str, Any]:
         raise StateError(message, hint=f"optgen {version:.40} wrote it; load it with that version")
     if not isinstance(fields["parameters"], dict):
         raise StateError(f"{_WRITTEN}, got metadata in which parameters are no names with counts")
+    if not isinstance(fields[STORAGES], dict):
+        raise StateError(f"{_WRITTEN}, got metadata in which storages are no names with states")
     return fields
 
 
@@ -175,7 +185,7 @@ def _expect_arrays(found: Mapping[str, Any], params: Mapping[str, Array], counts
             raise StateError(
                 f"expected nothing but parameters and their states, got an array {key:.80}", hint="it is damaged"
             )
-        if array.get_dtype() not in _DTYPES:
+        if kind != PARAMETER and array.get_dtype() not in (*_STATES, *(_CODES if kind == STATE else ())):
             raise StateError(f"{key}: expected float32 or float64, got {array.get_dtype()}")
 
 

@@ -23,6 +23,7 @@ from ..ir.rule import Rule
 from ..names import close_matches
 from ..once import once
 from ..paths import BUILD, module_at
+from .state_storages import Storage
 
 __all__ = ["load", "module_class", "shipped_class"]
 
@@ -95,13 +96,15 @@ def _constructor(rule: Rule) -> Callable[..., None]:
     positional, named = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY
     parameters = [inspect.Parameter("self", positional)]
     for hyper in rule.hypers:
-        kind: Any = tuple[(float,) * len(hyper.default)] if hyper.vector else float  # type: ignore[misc]
+        several: Any = tuple[float, ...] if hyper.free else tuple[(float,) * len(hyper.default)]  # type: ignore[misc]
+        kind: Any = several if hyper.vector else float
         default: Any = hyper.default if hyper.vector else hyper.default[0]
         parameters.append(inspect.Parameter(hyper.name, positional, default=default, annotation=kind))
     for flag in rule.flags:
         kind, default = (bool, flag.default) if flag.when is None else (bool | None, None)
         parameters.append(inspect.Parameter(flag.name, named, default=default, annotation=kind))
     parameters.append(inspect.Parameter("backend", named, default="kernel", annotation=str))
+    parameters.append(inspect.Parameter("storage", named, default=None, annotation=Storage))
     signature = inspect.Signature(parameters, return_annotation=None)
     hypers, flags = [hyper.name for hyper in rule.hypers], [flag.name for flag in rule.flags]
 
@@ -109,7 +112,8 @@ def _constructor(rule: Rule) -> Callable[..., None]:
         bound = signature.bind(self, *args, **kwargs)
         bound.apply_defaults()
         given = bound.arguments
-        self._begin({n: given[n] for n in hypers}, {n: given[n] for n in flags}, given["backend"])
+        own_flags = {n: given[n] for n in flags}
+        self._begin({n: given[n] for n in hypers}, own_flags, given["backend"], given["storage"])
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     __init__.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": None}

@@ -14,13 +14,16 @@ from functools import wraps
 from typing import Any, TypeAlias
 
 from ..errors import ArgumentError, HyperparameterError, shown
-from ..ir.rule import Hyper
+from ..ir.rule import Hyper, Rule
 from ..names import canonical, close_matches, greek
 
 __all__ = [
-    "Given", "Spellings", "any_spelling", "checked", "number", "resolved", "spellings", "suggestion",
+    "MOST_VALUES", "Given", "Spellings", "any_spelling", "checked", "number", "other_lengths", "resolved", "spellings",
+    "suggestion",
 ]  # fmt: skip
 
+#: How many values a hyperparameter may have that a rule loops over.
+MOST_VALUES = 16
 #: One value as it is kept: a number in the range, or a function of the step.
 Given: TypeAlias = float | Callable[[int], Any]
 #: By canonical name: a hyperparameter as a whole (None), or one of its values (its position).
@@ -71,12 +74,38 @@ def checked(hyper: Hyper, value: Any) -> tuple[Given, ...]:
     """
     if not hyper.vector:
         return (number(hyper, value, 0),)
-    ordered = isinstance(value, Iterable) and not isinstance(value, str | bytes | Set | Mapping)
-    values = tuple(value) if ordered and getattr(value, "shape", None) != () else ()
+    values = _several(value)
     if len(values) != len(hyper.default):
         message = f"{_both_spellings(hyper)}: expected {len(hyper.default)} numbers, got {shown(value)}"
-        raise ArgumentError(message, hint=f"its default is {hyper.default}")
+        hint = "make a new one for another number of values" if hyper.free else f"its default is {hyper.default}"
+        raise ArgumentError(message, hint=hint)
     return tuple(number(hyper, v, i) for i, v in enumerate(values))
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    """The values in a sequence; none in anything else."""
+    ordered = isinstance(value, Iterable) and not isinstance(value, str | bytes | Set | Mapping)
+    return tuple(value) if ordered and getattr(value, "shape", None) != () else ()
+
+
+def other_lengths(rule: Rule, given: Mapping[str, Any]) -> dict[str, int]:
+    """How many values are given of those hyperparameters of which there may be another number, where there is; and how
+    many turns loops have, where others say so. ArgumentError for no values, and for more than are allowed."""
+    found = {}
+    for hyper in rule.hypers:
+        if hyper.name in rule.turns:
+            value = next(iter(_several(given[hyper.name])), given[hyper.name])
+            # What is no such number is refused where values are checked.
+            turns = float(value) if isinstance(value, numbers.Real) else hyper.default[0]
+            if turns in hyper.ranges[0] and turns != hyper.default[0]:
+                found[hyper.name] = int(turns)
+        if hyper.free and (length := len(_several(given[hyper.name]))) != len(hyper.default):
+            if not 1 <= length <= MOST_VALUES:
+                got = f"{length} of them" if length > MOST_VALUES else shown(given[hyper.name])
+                message = f"{_both_spellings(hyper)}: expected 1 to {MOST_VALUES} numbers, got {got}"
+                raise ArgumentError(message, hint=f"its default is {hyper.default}")
+            found[hyper.name] = length
+    return found
 
 
 def number(hyper: Hyper, value: Any, index: int) -> Given:

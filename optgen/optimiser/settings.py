@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence, Set
 from itertools import chain
+from types import MappingProxyType
 from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, HyperparameterError, shown
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Expr
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
 from ..runtime.shapes import block_of, chosen_once, own_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
-from .hyperparameters import Given, Spellings, checked, number, resolved, suggestion
+from .hyperparameters import Given, Spellings, checked, number, other_lengths, resolved, spellings, suggestion
+from .state_storages import chosen_storages, storage_argument
 
-__all__ = ["Settings", "check_settings", "expect_backend"]
+__all__ = ["Settings", "check_settings", "expect_backend", "of_lengths"]
 
 BACKENDS = ("kernel", "interpreter")
 
@@ -46,6 +48,8 @@ class Settings:
         The conditions of those flags that hyperparameters decided.
     backend
         Either "kernel" or "interpreter".
+    storages
+        The states that are kept in another type than the compute type, each with its storage.
 
     Attributes
     ----------
@@ -66,16 +70,19 @@ class Settings:
         flags: dict[str, bool],
         decided: Mapping[str, Expr],
         backend: str,
+        storages: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.owner = owner
-        self.compilation = compilation = compilation.with_turns(_turns(compilation.rules[0], values))
+        self.compilation = compilation
         self.spellings = spellings
         self.values = values
         self.flags = _usual(compilation) | flags  # a pickle may be older than a flag
         self.decided = decided
         self.backend = backend
+        self.chosen_storages = storages
         self.variants = compilation.variants(flags)
-        self.sizing = chosen_once(compilation.rules[variant] for variant in self.variants.values())
+        self._rules = [compilation.rules[variant] for variant in self.variants.values()]
+        self.sizing = chosen_once(self._rules)
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
         self._holding: set[str] = set()  # dtypes that were found to hold every constant of the rule
@@ -113,7 +120,7 @@ class Settings:
         for flag in self.rule.flags:
             usual = flag.default if flag.when is None else _decide(self.compilation, flag.when, self.values)
             given += [f"{flag.name}={flag.value}"] * (flag.value is not usual)
-        return given + self.backend_argument()
+        return [*given, *self.backend_argument(), *storage_argument(self._rules, self.chosen_storages)]
 
     def backend_argument(self) -> list[str]:
         return [f"backend={self.backend!r}"] if self.backend != BACKENDS[0] else []
@@ -225,6 +232,10 @@ class Settings:
     def number(self, place: int, dtype: str) -> int:
         return 0
 
+    def storages(self, place: int, rule: Rule) -> Storages:
+        chosen = self.chosen_storages
+        return tuple((name, chosen[name]) for name in rule.element_states if name in chosen) if chosen else ()
+
     @property
     def multiplies(self) -> bool:
         """Whether a step has products of whole matrices, which no kernel computes."""
@@ -262,18 +273,20 @@ class Settings:
 def check_settings(
     owner: str,
     compilation: Compilation,
-    spellings: Spellings,
+    known: Spellings,
     values: Mapping[str, Any],
     flags: Mapping[str, Any],
     backend: str,
+    storage: object = None,
 ) -> Settings:
     """Settings from the arguments of a constructor.
 
-    `values` has all hyperparameters as given, `flags` all flags: True, False, or None for one that the hyperparameters
-    decide. Raises HyperparameterError or ArgumentError for what is not allowed.
+    `known` has every name of a hyperparameter, `values` all of them as given, `flags` all flags: True, False, or None
+    for one that the hyperparameters decide. Raises HyperparameterError or ArgumentError for what is not allowed.
     """
     expect_backend(backend)
-    given = {name: checked(spellings[name][0], value) for name, value in values.items()}
+    compilation, known = of_lengths(compilation, known, values)
+    given = {name: checked(known[name][0], value) for name, value in values.items()}
     chosen = {}
     for flag in compilation.rules[0].flags:
         value = flags[flag.name]
@@ -286,14 +299,20 @@ def check_settings(
         if any(map(callable, given[name])):
             message = f"{name}: expected a number, got a schedule: it is chosen when an optimiser is made"
             raise ArgumentError(message, hint="schedule another hyperparameter")
+    storages: Mapping[str, str] = {}
+    if storage is not None:
+        own = [compilation.rules[variant] for variant in compilation.variants(chosen).values()]
+        storages = chosen_storages(owner, own, storage)
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
-    return Settings(owner, compilation, spellings, given, chosen, decided, backend)
+    return Settings(owner, compilation, known, given, chosen, decided, backend, storages)
 
 
-def _turns(rule: Rule, values: Mapping[str, tuple[Given, ...]]) -> dict[str, int]:
-    """How many turns loops have, by the hyperparameters that say so."""
-    return {name: int(values[name][0]) for name in rule.turns}  # type: ignore[arg-type]  # which are no schedules
+def of_lengths(compilation: Compilation, known: Spellings, values: Mapping[str, Any]) -> tuple[Compilation, Spellings]:
+    """The rule, and the names of its hyperparameters, where these have as many values as are given."""
+    lengths = other_lengths(compilation.rules[0], values)
+    made = compilation.of_lengths(lengths)
+    return made, spellings(made.rules[0].hypers) if lengths else known
 
 
 def _usual(compilation: Compilation) -> dict[str, bool]:

@@ -243,16 +243,16 @@ class ArraySplit:
         """The names of the parameters that a line has stepped, in the order in which it did."""
         return [self._keys[key_of(p, owner)] for owner, p, _ in array_engine(self._lines[line]).states.parameters()]
 
-    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave: hyperparameters, counts and states (copies).
+    def load_state_dict(self, saved: Mapping[str, Any], *, convert: bool = False) -> None:
+        """Take over what `state_dict` gave: hyperparameters, counts and states (copies). `convert`: as for each rule.
 
         Raises StateError if `saved` is of other lines, rules, flags, names, shapes or dtypes, HyperparameterError or
         ArgumentError for its hyperparameters. Then nothing has changed.
         """
         with self._lock:
-            to_its_end(self._loading(saved))
+            to_its_end(self._loading(saved, convert=convert))
 
-    def _loading(self, saved: Any) -> Callable[[], bool]:
+    def _loading(self, saved: Any, *, convert: bool) -> Callable[[], bool]:
         """What takes over a saved state, which is read and checked here: it may be begun anew at any point."""
         parts = divided_state(saved, self.lines)
         loads = []
@@ -262,7 +262,7 @@ class ArraySplit:
             entries = parts[line]["parameters"]
             with in_line(line):
                 part = parts[line] | {"parameters": list(entries.values())}
-                loads.append(engine.loading(part, [self._params[name] for name in entries]))
+                loads.append(engine.loading(part, [self._params[name] for name in entries], convert=convert))
         return lambda: all([load() for load in loads])
 
     # ---- Evaluation ----
@@ -303,7 +303,7 @@ class ArraySplit:
             saved = joined(parts, dict.fromkeys(parts, ()))
             write_checkpoint(path, saved, arrays, slots, saved.get("group", {}))
 
-    def load(self, path: FilePath) -> None:
+    def load(self, path: FilePath, *, convert: bool = False) -> None:
         """Take over what `save` wrote: values of the parameters, in place, their states and counts, hyperparameters.
 
         As `Optimiser.load` does, and raises; then no parameter, state, count or hyperparameter has changed.
@@ -311,7 +311,7 @@ class ArraySplit:
         with self._lock:
             for opt in self._lines.values():
                 array_engine(opt).expect_loadable()
-            load_checkpoint(path, self._arrays(), self._loading)
+            load_checkpoint(path, self._arrays(), partial(self._loading, convert=convert))
 
     def _arrays(self) -> dict[str, Array]:
         return {name: as_parameter(p, name, len(self._params)) for name, p in self._params.items()}

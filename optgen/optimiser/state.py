@@ -19,14 +19,16 @@ import numpy as np
 
 from .. import interpreter as interp
 from ..errors import ArrayError, StateError, shown
+from ..interpreter.codes import decoded
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
-from ..ir.rule import Rule
-from ..runtime.arrays import Array
+from ..ir.rule import Rule, Storages
+from ..runtime.arrays import COMPUTE, Array, compute_type, storage_of
 from ..runtime.members import Member
 from ..runtime.shapes import own_shapes
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, keys_of, owner_of
 from .checkpoint import listed, scalar
+from .saved_storages import STORAGES_KEY, entry_storages, in_storage, read_storages, saved_dtype
 from .settings import Settings
 
 __all__ = [
@@ -118,10 +120,11 @@ class States:
         return len(self._slots) + len(self.pending)
 
     def begin(self, slot: Slot | None, given: Any, p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Slot:
+        storages = self._settings.storages(0, rule)
         if slot is None:
-            return new_slot(p, rule, values, ordinal)
+            return new_slot(p, rule, values, ordinal, storages)
         # A pending one is laid out.
-        return self.of(p) or Slot.of(p, slot.t, slot.arrays, own_shapes(rule, values, p.shape))
+        return self.of(p) or Slot.of(p, slot.arrays, own_shapes(rule, values, p.shape), storages).take(slot)
 
     def registration(self, members: Sequence[Member]) -> tuple[Callable[[], None], Callable[[], None]]:
         new = [member for member in members if self.of(member.p.memory) is None]
@@ -179,7 +182,7 @@ class States:
 
     def saved(self) -> list[dict[str, Any]]:
         """All slots in order, and behind them what is still pending; arrays are copied."""
-        return [slot.saved() for slot in (*self.slots(), *self.pending)]
+        return [slot.saved() | entry_storages(slot.storages) for slot in (*self.slots(), *self.pending)]
 
     def copy_to(self, other: States) -> None:
         """The same parameters with copies of their slots."""
@@ -191,11 +194,16 @@ class States:
         other.group = {name: array.copy() for name, array in self.group.items()}
 
 
-def new_slot(p: Array, rule: Rule, values: HyperValues, ordinal: int) -> Slot:
+def new_slot(p: Array, rule: Rule, values: HyperValues, ordinal: int, storages: Storages) -> Slot:
     """The slot of a parameter that was never stepped, with these hyperparameters in its first step."""
-    initial = interp.initial_state(rule, values, p, ordinal)
-    own = {state.name: initial[state.name] for state in rule.states if state.extent > Extent.GROUP}
-    return Slot.of(p, 0, own, own_shapes(rule, values, p.shape))
+    kept = storage_of(p.dtype)
+    numbers = decoded(kept, p, compute_type(p.dtype)) if kept else p
+    initial = interp.initial_state(rule, values, numbers, ordinal)
+    own = [state.name for state in rule.states if state.extent > Extent.GROUP]
+    slot = Slot.of(p, own, own_shapes(rule, values, p.shape), storages)
+    for name in own:
+        slot.put(name, initial[name])
+    return slot
 
 
 class _Dropper:
@@ -228,19 +236,20 @@ def expect_fit(saved: Slot, shape: tuple[int, ...], dtype: str, which: int) -> N
         raise StateError(f"parameter {which}: expected a saved state of {expected}, got {got}", hint=hint)
 
 
-Fields: TypeAlias = Callable[[tuple[int, ...]], tuple[Sequence[str], Shapes]]
+Fields: TypeAlias = Callable[[tuple[int, ...]], tuple[Sequence[str], Shapes, Storages]]
 
 
-def read_saved(entries: object, fields: Fields) -> list[Slot]:
+def read_saved(entries: object, fields: Fields, *, convert: bool) -> list[Slot]:
     """The saved parameters of a state dict, with copies of their arrays; a StateError says which is not one.
 
-    `fields` gives the names of the states of a parameter of some shape, and the shapes of those that are small. An
-    entry has "shape", "dtype", the count "t", and "state": for each name an array, of that shape and dtype if it is not
-    small.
+    `fields` gives the names of the states of a parameter of some shape, the shapes of those that are small, and the
+    storages of others. An entry has "shape", "dtype", the count "t", and "state": for each name an array, of that shape
+    and dtype if it is not small, or of codes if it is among its "storages". Other storages than those that `fields`
+    gives are an error, unless they may be converted.
     """
     if not isinstance(entries, list | tuple):
         raise StateError(f"expected a list of saved parameters, got {type(entries).__name__}")
-    return [_read_entry(entry, fields, f"saved parameter {i}") for i, entry in enumerate(entries)]
+    return [_read_entry(entry, fields, f"saved parameter {i}", convert=convert) for i, entry in enumerate(entries)]
 
 
 def read_count(where: str, given: object) -> int:
@@ -273,13 +282,13 @@ def _expect_array(where: str, name: str, given: object, shape: tuple[int, ...], 
         raise StateError(f"{expected}, got {given.shape}, {given.dtype}")
 
 
-def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
+def _read_entry(entry: object, fields: Fields, which: str, *, convert: bool) -> Slot:
     if not isinstance(entry, Mapping) or not {"shape", "dtype", "t", "state"} <= entry.keys():
         got = listed(entry) if isinstance(entry, Mapping) else shown(entry)
         raise StateError(f"{which}: expected shape, dtype, t and state, got {got}")
     state, dtype = entry["state"], scalar(entry["dtype"])
-    if not isinstance(dtype, str) or dtype not in ("float32", "float64"):
-        raise StateError(f"{which}: expected float32 or float64 as dtype, got {shown(dtype)}")
+    if not isinstance(dtype, str) or dtype not in COMPUTE:
+        raise StateError(f"{which}: expected one of {', '.join(COMPUTE)} as dtype, got {shown(dtype)}")
     try:
         shape = tuple(map(operator.index, entry["shape"]))
     except TypeError:
@@ -287,12 +296,19 @@ def _read_entry(entry: object, fields: Fields, which: str) -> Slot:
     if not all(0 <= size < MOST_ELEMENTS for size in shape):
         raise StateError(f"{which}: expected a tuple of numbers as shape, got {shown(entry['shape'])}")
     t = read_count(f"{which}: ", entry["t"])
-    names, own = fields(shape)
+    names, shapes, storages = fields(shape)
+    kept, wanted = read_storages(which, entry.get(STORAGES_KEY, {})), dict(storages)
     if not isinstance(state, Mapping) or set(state) != set(names):
         message = f"{which}: expected the states {listed(tuple(names))}, got {listed(state)}"
         raise StateError(message)
-    for name, array in state.items():
-        _expect_array(
-            f"{which}: ", name, array, *((own[name].shape, own[name].dtype(dtype)) if name in own else (shape, dtype))
-        )
-    return Slot(shape, dtype, t, {name: np.array(state[name], order="K") for name in names})
+    arrays, own = {}, COMPUTE[dtype]
+    for name in names:
+        of = shape, saved_dtype(kept.get(name), own)
+        if name in shapes:
+            of = shapes[name].shape, shapes[name].dtype(own)
+        _expect_array(f"{which}: ", name, state[name], *of)
+        try:
+            arrays[name] = in_storage(name, state[name], kept.get(name), wanted.get(name), own, convert=convert)
+        except StateError as error:
+            raise StateError(f"{which}: {error.message}", hint=error.hint) from None
+    return Slot(shape, dtype, t, arrays, storages)

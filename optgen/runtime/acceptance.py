@@ -15,9 +15,10 @@ from typing import Any
 from ..errors import ArrayError
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, with_numbers
+from ..ir.expr import PARAMETER
 from ..ir.rule import Rule
 from .array_library import ArrayLibrary, Looked
-from .arrays import COMPUTE
+from .arrays import compute_type, storage_of
 from .collaborators import Hypers, StateStore
 from .lacking import Lacking, refuse_read
 from .members import Accepted, Member
@@ -73,12 +74,15 @@ class Acceptance:
         sets = self._sets(ps, arrays, found)
         members, ordinals = [], self.states.ordinals(found)
         for i, slot in enumerate(found):
-            memory, dtype = ps[i].memory, COMPUTE[ps[i].memory.dtype]
+            memory, dtype = ps[i].memory, compute_type(ps[i].memory.dtype)
             number = hypers.number(at[i], dtype)
             first = sets[number][(slot.t if slot else 0) + 1]
             slot = self.states.begin(slot, given[i], memory, rules[i], first, ordinals[i])
             own, elements = [each[i] for each in arrays], sizes[i](memory.shape)
-            members.append(Member(given[i], ps[i], own, variants[i], dtype, number, slot, elements))
+            kept = zip((PARAMETER, *rules[i].given_arrays), (ps[i], *own), strict=True)
+            given_in = [(name, kind) for name, x in kept if (kind := storage_of(x.memory.dtype))]
+            storages = (*given_in, *hypers.storages(at[i], rules[i]))
+            members.append(Member(given[i], ps[i], own, variants[i], dtype, number, slot, elements, storages))
         if self.lacking:
             who = [(id(p), place) for p, place in zip(given, at, strict=True)]
             refuse_read(self.lacking, who, members, compilation.rules, sets)
@@ -125,7 +129,7 @@ class Acceptance:
         sets = hypers.sets_at(found)
         if before != [(reader.mark(x), reader.address(x)) for x in seen]:
             raise changed_by_schedule()
-        hypers.refuse_vanishing({COMPUTE[p.memory.dtype] for p in ps}, sets)
+        hypers.refuse_vanishing({compute_type(p.memory.dtype) for p in ps}, sets)
         return with_numbers(sets, self.numbers) if self.numbers else sets
 
 

@@ -21,7 +21,9 @@ __all__ = [
     "Array",
     "as_gradient",
     "as_parameter",
+    "compute_type",
     "empty_beside",
+    "storage_of",
 ]
 
 
@@ -30,15 +32,26 @@ if TYPE_CHECKING:
 
 Array: TypeAlias = "NDArray[Any]"
 
-COMPUTE = {np.dtype(np.float32): "float32", np.dtype(np.float64): "float64"}
+#: What arrays of these dtypes are computed in.
+COMPUTE = {"float32": "float32", "float64": "float64", "bfloat16": "float32", "float16": "float32"}
 #: Bytes of a line of the cache.
 LINE = 64
 #: What to do about a parameter without a gradient.
 LEAVE_OUT = "leave its parameter out of this step, or give zeros"
 
 
+def compute_type(dtype: np.dtype[Any]) -> str:
+    """What arrays of this dtype are computed in; empty if they are not."""
+    return COMPUTE.get(dtype.name, "") if dtype.isnative else ""
+
+
+def storage_of(dtype: np.dtype[Any]) -> str:
+    """The storage of arrays of this dtype; empty if it is a compute type."""
+    return "" if dtype.name == COMPUTE.get(dtype.name) else dtype.name
+
+
 def as_parameter(given: object, number: int | str, count: int) -> Array:
-    """The array behind a parameter: a writable array of float32 or float64, or what `param` made of one. `number`: its
+    """The array behind a parameter: a writable array of one of the dtypes, or what `param` made of one. `number`: its
     place among others, or its name."""
     what = "the parameter" if count == 1 else f"parameter {number}"
     p = given if isinstance(given, np.ndarray) else getattr(given, "data", None)
@@ -65,20 +78,20 @@ def as_gradient(
     written: bool = False,
     name: str = "gradient",
 ) -> Array:
-    """The gradient of `p` as an array: of its shape and dtype, with any strides. `absent`: what to do if it is None.
-    `written`: the step overwrites it, so it must be writable, with an element of memory for every element. `name`: what
-    it is, if it is another input."""
+    """The gradient of `p` as an array: of its shape and compute type, with any strides. `absent`: what to do if it is
+    None. `written`: the step overwrites it, so it must be writable, with an element of memory for every element.
+    `name`: what it is, if it is another input."""
     what = f"the {name}" if count == 1 else f"{name} {number}"
     if given is None:
         raise ArrayError(f"{what}: expected an array, got None", hint=absent)
     if isinstance(given, np.generic):  # what NumPy makes of an operation on arrays without dimensions
         # Its own memory, which lives as long as the caller holds it, and not a copy that nobody holds.
-        given = np.frombuffer(given, given.dtype).reshape(()) if given.dtype in COMPUTE else np.asarray(given)
+        given = np.frombuffer(given, given.dtype).reshape(()) if compute_type(given.dtype) else np.asarray(given)
     if not isinstance(given, np.ndarray):
         raise ArrayError(f"{what}: expected a NumPy array, got {_kind(given)}", hint=_kind_hint(given))
     g = _plain(given, what)
-    if g.dtype != p.dtype:
-        hint = f"convert it: g.astype(np.{p.dtype})"
+    if compute_type(g.dtype) != compute_type(p.dtype):
+        hint = f"convert it: g.astype({'p.dtype' if storage_of(p.dtype) else f'np.{p.dtype}'})"
         raise ArrayError(f"{what}: expected {p.dtype}, the dtype of its parameter, got {g.dtype}", hint=hint)
     if g.shape != p.shape:
         raise ArrayError(f"{what}: expected shape {p.shape}, that of its parameter, got {g.shape}")
@@ -96,8 +109,9 @@ def _shared(what: str, x: Array) -> str:
 
 
 def _plain(x: Array, what: str) -> Array:
-    if x.dtype not in COMPUTE or not x.dtype.isnative:
-        raise ArrayError(f"{what}: expected float32 or float64, got {_dtype(x.dtype)}", hint=_dtype_hint(x.dtype))
+    if not compute_type(x.dtype):
+        kinds = "float32, float64, bfloat16 or float16"
+        raise ArrayError(f"{what}: expected {kinds}, got {_dtype(x.dtype)}", hint=_dtype_hint(x.dtype))
     if type(x) is np.ndarray:  # asked first: `np.ma` costs an import
         return x
     if isinstance(x, np.ma.MaskedArray):
@@ -132,11 +146,13 @@ def _dtype_hint(dtype: np.dtype[Any]) -> str:
     return "convert it and keep the result: x = x.astype(np.float32)"
 
 
-def empty_beside(x: Array) -> Array:
+def empty_beside(x: Array, dtype: np.dtype[Any] | None = None) -> Array:
     """An array laid out as `x`, whose elements stand in lines of the cache as those of `x` do: where a vector of one
-    lies within a line, so does that of the other. Its values are whatever was there."""
-    plain = np.empty_like(x, order="K", subok=False)
-    if plain.nbytes <= 16 * LINE or (address_of(plain) - address_of(x)) % LINE == 0:
+    lies within a line, so does that of the other. Its values are whatever was there. `dtype`: that of `x`, if it is not
+    given; elements of fewer bytes begin as far into a line as so many of them take."""
+    plain = np.empty_like(x, dtype, order="K", subok=False)
+    into = address_of(x) % LINE // x.itemsize * plain.itemsize
+    if plain.nbytes <= 16 * LINE or address_of(plain) % LINE == into:
         return plain
     room = np.empty(plain.nbytes + LINE, np.uint8)
-    return np.ndarray(x.shape, x.dtype, room, (address_of(x) - address_of(room)) % LINE, plain.strides)
+    return np.ndarray(x.shape, plain.dtype, room, (into - address_of(room)) % LINE, plain.strides)

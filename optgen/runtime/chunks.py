@@ -22,7 +22,7 @@ from ..ir.expr import GRADIENT, PARAMETER, Const, Extent, Local
 from ..ir.extents import Dims
 from ..ir.rule import Rule
 from ..lowering.orientation import PARAMETER_DIMS
-from ..lowering.program import Multiplication, Operand, Program, Segment
+from ..lowering.program import MatrixProgram, Multiplication, Operand, Segment
 from .addresses import address_of
 from .arrays import Array
 from .binding import Binding, Team, rows_of
@@ -63,7 +63,7 @@ def _kernel(rule: Rule, dtype: str) -> Kernel:
 class Chunk:
     """So many parameters, bound."""
 
-    def __init__(self, program: Program, members: Sequence[Matrix], values: HyperValues) -> None:
+    def __init__(self, program: MatrixProgram, members: Sequence[Matrix], values: HyperValues) -> None:
         first = members[0]
         self.program, self.members = program, members
         self.count, self.dtype, self.shape = len(members), np.dtype(first.dtype), first.shape
@@ -125,7 +125,7 @@ class Chunk:
         return array.reshape(self.matrices, self.sides[operand.dims.rows], self.sides[operand.dims.columns])
 
 
-def _numbers(program: Program, values: HyperValues, t: int) -> dict[str, Value]:
+def _numbers(program: MatrixProgram, values: HyperValues, t: int) -> dict[str, Value]:
     """The numbers that products need."""
     steps = (step for step in program.steps if isinstance(step, Multiplication))
     names = list(dict.fromkeys(arg.name for step in steps for arg in step.args if isinstance(arg, Local)))

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..compiler.driver import Compilation
 from ..ir.evaluate import HyperValues, ValuesByCount
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
 from .array_library import ParameterSlot
 from .arrays import Array
 from .members import Member
@@ -46,6 +46,9 @@ class Hypers(Protocol):
     def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
         """How many elements a block of the parameter in this place has, of this shape; 0 if the rule has none.
         HyperparameterError if that is no such number."""
+
+    def storages(self, place: int, rule: Rule) -> Storages:
+        """The states of the parameter in this place that are kept in another type than the compute type."""
 
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         """Whether every constant of the rule is known to be representable in these dtypes."""

@@ -11,7 +11,7 @@ from typing import Any
 from .. import interpreter as interp
 from ..ir.expr import PARAMETER
 from .array_library import ParameterSlot
-from .arrays import COMPUTE
+from .arrays import compute_type, storage_of
 from .engine import StepEngine
 from .interrupts import to_its_end
 
@@ -36,8 +36,11 @@ def evaluated(
         small = {state.name for state in rule.small_states}
         arrays = {name: library.state(x, small=name in small).memory for name, x in slot.arrays.items()}
         arrays |= {PARAMETER: looked.memory} | engine.states.group
-        values = sets[hypers.number(places[i], COMPUTE[looked.memory.dtype])][slot.t]
-        computed.append((looked, interp.evaluated(rule, values, slot.t, arrays).astype(looked.memory.dtype)))
+        dtype = looked.memory.dtype
+        own = ((PARAMETER, storage_of(dtype)),) if storage_of(dtype) else ()
+        tensor = interp.Tensor(slot.t, arrays, (*own, *hypers.storages(places[i], rule)))
+        values = sets[hypers.number(places[i], compute_type(dtype))][slot.t]
+        computed.append((looked, interp.evaluated(rule, values, tensor).astype(dtype)))
 
     def work() -> bool:
         for looked, values in computed:

@@ -41,10 +41,10 @@ def computed(
         stored = rule.stores | {PARAMETER}
         restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
         arrays = {name: x.memory for name, x in looked.items()}
-        if programs is not None and programs.takes(rule):
+        if programs is not None and not member.storages and programs.takes(rule):
             matrices.append(Matrix(rule, member.dtype, arrays, t, member.hypers))
         else:
-            tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays)))
+            tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages)))
     counts = [member.slot.t + 1 for member in accepted.members]
     run = programs.begun(matrices, sets, *library.threads()) if programs is not None and matrices else None
     write_values, reported = interp.computed_group(tensors, group, sets[0][max(counts)], max(counts))

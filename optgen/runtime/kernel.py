@@ -17,7 +17,7 @@ from ..compiler.manifest import built_library
 from ..errors import CompilerError
 from ..ir.evaluate import Program, Value, evaluate
 from ..ir.expr import Extent
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
 from ..lowering.stages import stages
 from ..lowering.sweeps import sweeps_of
 from ..lowering.work import Exchange, Group, Sweeps, group_names
@@ -87,25 +87,39 @@ class GroupProgram:
 
 
 @lru_cache(256)  # chains made anew in a loop must not fill the memory
-def kernel_of(compilation: Compilation, variant: int, dtype: str, module: str | None, isa: str | None = None) -> Kernel:
+def kernel_of(
+    compilation: Compilation,
+    variant: int,
+    dtype: str,
+    module: str | None,
+    isa: str | None = None,
+    storages: Storages = (),
+) -> Kernel:
     """The kernel of one variant in "float32" or "float64", for the instruction set `isa`, by itself that of
-    `choose_isa`. `module`: the file of its optimiser class, if that was built. Else this one kernel is compiled now."""
+    `choose_isa`. `module`: the file of its optimiser class, if that was built. Else this one kernel is compiled now;
+    so is one for arrays in `storages`."""
     run = runtime()
     isa = isa or choose_isa(run.usable)
-    built = module is not None and not compilation.sharded  # `optgen build` makes none for shards: few need them
+    # `optgen build` makes none for shards, nor for other storages: few need them.
+    built = module is not None and not (compilation.sharded or storages)
     path = built_library(Path(str(module)).with_suffix(".json"), compilation.fingerprint) if built else None
 
     def opened(path: Path) -> Kernel:
-        return Kernel(run, open_library(run.ffi, path, "optgen_abi"), compilation.lowered[variant], dtype, isa)
+        rule = compilation.lowered_with(variant, storages)
+        return Kernel(run, open_library(run.ffi, path, "optgen_abi"), rule, dtype, isa)
 
     if path is not None:
         return opened(path)
     from ..compiler.cache import open_cached
 
-    return open_cached(compilation.c_source_for(variant, dtype, isa), compilation.stem, ABI, opened)
+    return open_cached(compilation.c_source_for(variant, dtype, isa, storages), compilation.stem, ABI, opened)
 
 
-def kernels_of(compilation: Compilation, keys: Sequence[tuple[int, str]], module: str | None) -> list[Kernel]:
-    """The kernel of each of these variants in its compute type."""
-    found = {key: kernel_of(compilation, *key, module) for key in dict.fromkeys(keys)}
+def kernels_of(compilation: Compilation, keys: Sequence[tuple[int, str, Storages]], module: str | None) -> list[Kernel]:
+    """The kernel of each of these variants in its compute type, for arrays in these storages."""
+    found = {
+        key: kernel_of(compilation, variant, dtype, module, storages=storages)
+        for key in dict.fromkeys(keys)
+        for variant, dtype, storages in [key]
+    }
     return [found[key] for key in keys]

@@ -19,7 +19,7 @@ from ..lowering.program import Multiplication
 from .addresses import address_of
 from .arrays import Array
 
-__all__ = ["LEAST_ROWS", "MatrixLibrary", "NumPyMatrices", "by_panels"]
+__all__ = ["LEAST_ROWS", "MatrixLibrary", "Multiplication", "NumPyMatrices", "by_panels"]
 
 #: Into how many panels of rows a symmetric product is cut, and the least rows that it has then.
 PANELS, LEAST_ROWS = 4, 256

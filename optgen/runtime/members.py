@@ -15,6 +15,7 @@ from typing import Any
 
 from ..frozen import frozen
 from ..ir.evaluate import ValuesByCount
+from ..ir.rule import Storages
 from .addresses import bounds
 from .array_library import ArrayLibrary, BoundStates, Looked, ParameterSlot
 from .binding import TensorRow, rows_of
@@ -46,6 +47,8 @@ class Member:
         Its state.
     block
         How many elements a block of it has; 0 if the rule has none.
+    storages
+        Those of its arrays that are kept in another type than the compute type.
     """
 
     given: Any
@@ -56,6 +59,7 @@ class Member:
     hypers: int
     slot: ParameterSlot
     block: int
+    storages: Storages
 
 
 @frozen

@@ -16,7 +16,7 @@ import numpy as np
 from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.evaluate import Program as Scalars
 from ..ir.rule import Rule
-from ..lowering.program import Program
+from ..lowering.program import MatrixProgram
 from ..lowering.programs import Programs, programs_of
 from .arrays import Array
 from .binding import Team
@@ -76,14 +76,14 @@ class ProgramSteps:
         self._known[key] = chunks
         return _Step(chunks)
 
-    def _program(self, rule: Rule, values: HyperValues, t: int) -> Program:
+    def _program(self, rule: Rule, values: HyperValues, t: int) -> MatrixProgram:
         programs = self._of(rule)
         assert programs is not None
         return programs.of(_outcome(programs, values, t))
 
     def _bound(
         self,
-        parts: Sequence[tuple[Program, Sequence[int]]],
+        parts: Sequence[tuple[MatrixProgram, Sequence[int]]],
         members: Sequence[Matrix],
         sets: Sequence[ValuesByCount],
         threads: int,
@@ -124,9 +124,9 @@ def _outcome(programs: Programs, values: HyperValues, t: int) -> tuple[bool, ...
     return tuple(map(bool, found))
 
 
-def _together(programs: Sequence[Program], members: Sequence[Matrix]) -> list[tuple[Program, list[int]]]:
+def _together(programs: Sequence[MatrixProgram], members: Sequence[Matrix]) -> list[tuple[MatrixProgram, list[int]]]:
     """The parameters by their numbers, those in one list that go through a program together."""
-    parts: list[tuple[Program, list[int]]] = []
+    parts: list[tuple[MatrixProgram, list[int]]] = []
     open_: dict[object, list[int]] = {}
     for i, (program, member) in enumerate(zip(programs, members, strict=True)):
         kind = program, member.dtype, member.shape, member.hypers, member.t

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import ctypes
 import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..errors import ArrayError
+from ..interpreter.codes import code_dtype, decoded, encoded
+from ..ir.rule import Storages
 from .addresses import address_of
-from .arrays import Array, empty_beside
+from .arrays import COMPUTE, Array, compute_type, empty_beside
 from .clock import Clock
 from .shapes import OwnShape
 
@@ -55,14 +57,17 @@ class BoundSlots:
 
 class Slot:
     """The state of one parameter: its shape and dtype, `t` updates so far, and an array for each name: one like the
-    parameter, or of float64 where there is not a value for each element."""
+    parameter, of codes where it is among the `storages`, or of float64 where there is not a value for each element."""
 
-    __slots__ = ("__weakref__", "_count", "arrays", "aside", "dtype", "known_as", "plans", "shape")
+    __slots__ = ("__weakref__", "_count", "arrays", "aside", "dtype", "known_as", "plans", "shape", "storages")
 
-    def __init__(self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array]) -> None:
+    def __init__(
+        self, shape: tuple[int, ...], dtype: str, t: int, arrays: dict[str, Array], storages: Storages = ()
+    ) -> None:
         self.shape = shape
         self.dtype = dtype
         self.arrays = arrays
+        self.storages = storages
         #: The parameter as it is trained, while it has other values to be evaluated with.
         self.aside: Array | None = None
         self.plans: set[int] = set()  # the numbers of plans to forget together with it
@@ -95,25 +100,46 @@ class Slot:
         self._count = t, clock
 
     @classmethod
-    def of(cls, p: Array, t: int, values: Mapping[str, Any], own: Shapes) -> Slot:
-        """A slot for `p`: for each name an array laid out as `p` is, or of the shape that `own` gives, filled with a
-        number or an array that fits."""
+    def of(cls, p: Array, names: Iterable[str], shapes: Shapes, storages: Storages = ()) -> Slot:
+        """A slot for `p` that has never been stepped, with anything as its states: for each name an array laid out as
+        `p` is, or of the shape and type that `shapes` gives."""
+        codes, own = {name: code_dtype(storage) for name, storage in storages}, np.dtype(compute_type(p.dtype))
         arrays = {
-            name: np.empty(own[name].shape, own[name].dtype(str(p.dtype))) if name in own else empty_beside(p)
-            for name in values
+            name: np.empty(shapes[name].shape, shapes[name].dtype(str(own)))
+            if name in shapes
+            else empty_beside(p, codes.get(name, own))
+            for name in names
         }
-        slot = cls(p.shape, str(p.dtype), t, arrays)
-        slot.fill(t, values)
-        return slot
+        return cls(p.shape, str(p.dtype), 0, arrays, storages)
 
-    def fill(self, t: int, values: Mapping[str, Any]) -> None:
-        self.t = t
+    def put(self, name: str, value: Any) -> None:
+        """Set a state to a number, or to an array of its shape."""
+        array, storage = self.arrays[name], dict(self.storages).get(name)
         with np.errstate(all="ignore"):  # a number may be an infinity in float32
-            for name, array in self.arrays.items():
-                array[...] = values[name]
+            array[...] = encoded(storage, np.broadcast_to(value, array.shape)) if storage else value
+
+    def take(self, other: Slot) -> Slot:
+        """Take over the count and the states of another slot, which are in the same storages; gives this one."""
+        self.t = other.t
+        for name, array in self.arrays.items():
+            array[...] = other.arrays[name]
+        return self
+
+    @property
+    def numbers(self) -> dict[str, Array]:
+        """The states as numbers: the arrays themselves, or what their codes stand for."""
+        return self.arrays | {
+            name: decoded(storage, self.arrays[name], self.compute) for name, storage in self.storages
+        }
+
+    @property
+    def compute(self) -> str:
+        """The compute type."""
+        return COMPUTE[self.dtype]
 
     def copy(self) -> Slot:
-        return Slot(self.shape, self.dtype, self.t, {name: array.copy("K") for name, array in self.arrays.items()})
+        arrays = {name: array.copy("K") for name, array in self.arrays.items()}
+        return Slot(self.shape, self.dtype, self.t, arrays, self.storages)
 
     def saved(self) -> dict[str, Any]:
         """The slot as it stands in a state dict; arrays are copied."""
@@ -152,7 +178,7 @@ def owner_of(p: Array) -> Any:
 
 
 def key_of(p: Array, owner: object) -> Key:
-    return (id(owner), address_of(p), p.shape, p.strides, p.dtype.str)
+    return (id(owner), address_of(p), p.shape, p.strides, p.dtype)
 
 
 def array_at(key: Key) -> Array:
@@ -160,7 +186,7 @@ def array_at(key: Key) -> Array:
     _, address, shape, strides, dtype = key
     begin = sum(min(0, stride * (n - 1)) for n, stride in zip(shape, strides, strict=True) if n > 1)
     reach = sum(abs(stride) * (n - 1) for n, stride in zip(shape, strides, strict=True) if n > 1)
-    room = reach + np.dtype(dtype).itemsize if 0 not in shape else 0
+    room = reach + dtype.itemsize if 0 not in shape else 0
     memory: Any = (ctypes.c_char * room).from_address(address + begin)
     return np.ndarray(shape, dtype, memory, -begin, strides)
 

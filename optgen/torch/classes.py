@@ -21,8 +21,9 @@ from ..ir.rule import Rule
 from ..ir.torch_names import ABSENT, MEANING, chain_names, torch_names, torch_spellings, torch_states
 from ..once import once
 from ..optimiser.base import compilation_of, module_of, settings_of
-from ..optimiser.chain import Chain, ChainSettings
+from ..optimiser.chain import Chain
 from ..optimiser.chain import chain as core_chain
+from ..optimiser.chain_settings import ChainSettings
 from ..optimiser.classes import module_class
 from .inputs import expect_attributes
 from .naming import STEP, Naming
@@ -148,7 +149,9 @@ def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
 def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
     """Of a rule of optgen's own: the parameters, then what its class takes, by the names that groups have."""
     names = {**naming.hypers, **naming.flags}
-    own = [p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend")]
+    own = [
+        p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend", "storage")
+    ]
     theirs = [p.replace(name=names.get(p.name, p.name)) for p in own]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.Signature([first, *theirs])
@@ -164,7 +167,9 @@ def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
             raise ArgumentError(f"{type(self).__name__}: {error}", hint=f"{type(self).__name__}{signature}") from None
         given = dict(bound.arguments)
         params = given.pop("params")
-        Optimizer.__init__(self, params, defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), naming))
+        defaults = defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), naming)
+        self.__dict__.update(_naming=naming.fitted(defaults))
+        Optimizer.__init__(self, params, defaults)
 
     __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[inspect.Parameter("self", inspect.Parameter.POSITIONAL_OR_KEYWORD), *signature.parameters.values()]

@@ -23,9 +23,8 @@ import numpy as np
 import torch
 
 from ..interpreter.products import MATRICES
-from ..lowering.program import Multiplication
 from ..runtime.arrays import Array
-from ..runtime.matrix_library import LEAST_ROWS, by_panels
+from ..runtime.matrix_library import LEAST_ROWS, Multiplication, by_panels
 
 __all__ = ["TorchMatrices"]
 

@@ -5,7 +5,7 @@ In: a compiled rule. Out: a `Naming`, which stays the same while its optimisers 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..compiler.driver import Compilation
@@ -13,6 +13,8 @@ from ..errors import ArgumentError
 from ..frozen import frozen, replace
 from ..ir.expr import Extent, Matrices
 from ..ir.rule import Aspect, Input, Rule, State
+from ..ir.torch_names import torch_spellings
+from ..optimiser.hyperparameters import other_lengths
 from ..runtime.shapes import aspect_of
 from .strategies import Strategy
 
@@ -88,13 +90,6 @@ class Naming:
         """Whether a step has products of whole matrices, which no kernel computes."""
         return any(rule.multiplies for rule in self.rules)
 
-    def with_turns(self, groups: Sequence[Mapping[str, Any]]) -> Naming:
-        """The same for loops of as many turns as the first of these groups says."""
-        names = {name: self.hypers[name] for name in self.rules[0].turns}
-        given = {name: groups[0].get(key) for name, key in names.items()} if groups else {}
-        turns = {name: int(value) for name, value in given.items() if isinstance(value, int | float)}
-        return replace(self, compilation=self.compilation.with_turns(turns)) if len(turns) == len(names) > 0 else self
-
     @property
     def grouped(self) -> bool:
         """Whether a value of a step depends on all parameters together."""
@@ -114,6 +109,16 @@ class Naming:
     def counted(self) -> bool:
         """Whether the states have a count."""
         return self.name not in _UNCOUNTED
+
+    def fitted(self, given: Mapping[str, Any]) -> Naming:
+        """The same for a rule whose hyperparameters have as many values as are given, by the names that groups have."""
+        rule = self.rules[0]
+        values = {hyper.name: given[self.hypers[hyper.name]] for hyper in rule.hypers}
+        made = self.compilation.of_lengths(other_lengths(rule, values))
+        if made is self.compilation:
+            return self
+        spelled = torch_spellings(made.rules[0], {**self.hypers, **self.flags})
+        return replace(self, compilation=made, module=None, spellings=spelled)
 
     def key(self, state: str) -> str:
         """What a state of the spec is called."""

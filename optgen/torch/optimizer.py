@@ -312,9 +312,8 @@ class Adapter(Optimizer):
     def _begin(self, together: Mapping[str, Any], begun: Key | None = None) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters. `begun`: the parameters
         of a step that has phases left."""
-        naming = self._naming.with_turns(self.param_groups)
-        if naming is not self._naming:
-            self._naming = naming  # of this optimiser, not of its class
+        naming = type(self)._naming.fitted({**self.defaults, **(self.param_groups or [{}])[0]})
+        self.__dict__.update(_naming=naming)  # of this optimiser, not of its class
         groups = Groups(naming)
         self._groups = groups
         self._states = TensorStates(naming, groups)
@@ -338,6 +337,7 @@ class Adapter(Optimizer):
         super().__setstate__({key: value for key, value in state.items() if key not in (_TOGETHER, BEGUN)})
         for group in (self.defaults, *self.param_groups):  # as former versions left them
             self._naming.respell(group)
+        self.__dict__.update(_naming=self._naming.fitted(self.defaults))
         self._begin(together, key_of_numbers(state.get(BEGUN, ()), self._all()))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from ..errors import ArgumentError, HyperparameterError, shown
 from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
-from ..ir.rule import Aspect, Hyper, Rule
+from ..ir.rule import Aspect, Hyper, Rule, Storages
 from ..optimiser.hyperparameters import checked
 from ..runtime.shapes import block_of, chosen_once, variant_for
 from ..runtime.underflow import refuse_vanishing
@@ -149,6 +149,9 @@ class Groups:
     def number(self, place: int, dtype: str) -> int:
         return self.values.number(self._owners[place], dtype)
 
+    def storages(self, place: int, rule: Rule) -> Storages:
+        return ()
+
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape."""
         variants = self.variants[self._owners[place]] or {}
@@ -217,7 +220,17 @@ class Groups:
         return self._naming.compilation.variants(flags)
 
     def _refuse_different(self, values: GroupValues, groups: int) -> None:
-        """ArgumentError if groups differ in a value that a rule needs once for all parameters."""
+        """ArgumentError if groups differ in a value that a rule needs once for all parameters, or say that loops have
+        other turns than they were compiled for."""
+        rule, lengths = self._naming.rules[0], dict(self._naming.compilation.lengths)
+        for hyper in rule.hypers if rule.turns else ():
+            turns = lengths.get(hyper.name, hyper.default[0])
+            for i in range(groups) if hyper.name in rule.turns else ():
+                (got,) = values.of(i)[hyper.name]
+                if got != turns:
+                    key = self._naming.hypers[hyper.name]
+                    message = f"{self._naming.name}, group {i}: expected {key}={turns:g}, as this was made, got {got:g}"
+                    raise ArgumentError(message, hint=f"{key} is one for all groups: make an optimiser for each")
         for name in _of_all(self._naming.rules) if groups > 1 else ():
             first = values.of(0)[name]
             for i in range(1, groups):

@@ -2,10 +2,14 @@
  *
  * States: none.
  *
- * Invariants: meanwhile the floating-point state is that of kernels. */
-#include "internal.h"
+ * Invariants: the caller has put the thread into the floating-point state of kernels. */
+#include <stddef.h>
+
 #include "block_storage.h"
+#include "quantise.h"
 #include "targets.h"
+
+#define OPTGEN_EXPORT __attribute__((visibility("default")))
 
 /* The random bits of a piece, whose first element has this number in the array. */
 typedef struct {
@@ -153,6 +157,8 @@ typedef struct {
 #endif
 EACH_TARGET(LOOPS)
 
+OPTGEN_EXPORT int32_t optgen_storages_abi(void) { return OPTGEN_ABI; }
+
 OPTGEN_EXPORT const optgen_storage *optgen_storages(void)
 {
     static const optgen_storage all[] = { EACH_TARGET(ROWS){ NULL, NULL, NULL } };
@@ -163,18 +169,15 @@ OPTGEN_EXPORT void optgen_load_array(const optgen_storage *storage, int64_t n, f
                                      const void *codes, const void *more)
 {
     const storage_loops *const loops = storage->loops;
-    const control before = control_enter();
     for (int64_t at = 0, k = 0; at < n; at += loops->size, ++k)
         loops->load(n - at < loops->size ? n - at : loops->size, x + at,
                     (const char *)codes + k * loops->codes, (const char *)more + k * loops->more);
-    control_leave(before);
 }
 
 OPTGEN_EXPORT void optgen_store_array(const optgen_storage *storage, int64_t n, const float *x,
                                       void *codes, void *more, const optgen_rounding *rounding)
 {
     const storage_loops *const loops = storage->loops;
-    const control before = control_enter();
     piece_rounding by = { .element = 0 };
     uint64_t slab = ~(uint64_t)0;
     for (int64_t at = 0, k = 0; at < n; at += loops->size, ++k) {
@@ -196,5 +199,4 @@ OPTGEN_EXPORT void optgen_store_array(const optgen_storage *storage, int64_t n, 
         }
         loops->draw(count, x + at, of, other, &by);
     }
-    control_leave(before);
 }

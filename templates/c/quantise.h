@@ -1,6 +1,9 @@
-/* Loads and stores of whole arrays in storages, for the host. */
+/* Loads and stores of whole arrays in storages, for the host: a library of its own, which takes
+ * longer to compile than the runtime. */
 #pragma once
 #include "abi.h"
+
+int32_t optgen_storages_abi(void);
 
 /* The random bits of stochastic rounding: those of the elements from `element` on. */
 typedef struct {

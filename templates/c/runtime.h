@@ -2,7 +2,6 @@
 #pragma once
 #include "abi.h"
 #include "functions.h"
-#include "quantise.h"
 
 int32_t optgen_runtime_abi(void);
 

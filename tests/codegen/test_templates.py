@@ -82,7 +82,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         scalars=(step, row) if reduced else (step,),
         columns=(column,) if reduced else (),
         draws=(),
-        arrays=(ArrayPointer("pointer", 0, True), ArrayPointer("pointer_too", 1, False)),
+        arrays=(ArrayPointer("pointer", 0, True, "float"), ArrayPointer("pointer_too", 1, False, "float")),
         reduced=("reduced", "reduced_too") if reduced else (),
         folds=(Fold("sum", False, partial), Fold("max", True, panel)) if reduced else (),
         loads=("load",),
@@ -101,7 +101,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     slabs = [SlabText("slab", [sweep, *small[1:]], {partial}, ["place"] * 2, blocks=True)] if reduced else []
     kernel = render.KernelText(
         name="kernel", title="title", variant="variant", ctype=c.DTYPES[0], sweeps=[sweep], slabs=slabs,
-        work=[sweep, *small], arrays=2, states=0, units="1", partials=1, panels=1, reduced=1,
+        work=[sweep, *small], arrays=2, types=["float"] * 2, states=0, units="1", partials=1, panels=1, reduced=1,
     )  # fmt: skip
     context = {
         "title": "title",
@@ -113,6 +113,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
     context["instruction_sets"] = "#define OPTGEN_V2"
     context |= {"abi": "abi;", "library": "library;", "random": "", "reduce": "reduce;" if reduced else ""}
+    context["storages"] = ""
     context |= {"blocks": reduced}
     context |= {"courses": [CourseText("course", test)] if reduced else []}
     return context | {"folds": [FoldText("fold", element.folds)] if reduced else []}
@@ -191,6 +192,6 @@ def test_a_template_that_is_compiled_is_not_compiled_again(tmp_path: Path) -> No
 def test_every_file_of_the_templates_is_one_that_is_used() -> None:
     rendered = {"kernel.c.jinja", "module.py.jinja", "spec.toml.jinja", "package.pyi.jinja", "torch.pyi.jinja"}
     rendered.add("documentation.jinja")  # which two of these import
-    joined = {*FILES, "internal.h", "runtime.h", "abi.h", "kernel.h", "functions.h"}
+    joined = {*FILES, "quantise.c", "internal.h", "runtime.h", "abi.h", "kernel.h", "functions.h"}
     joined |= {"reduce.h", "philox.h", "random.h", "storage.h", "block_storage.h", "quantise.h", "targets.h"}
     assert {path.relative_to(TEMPLATES).as_posix() for path in ALL} == rendered | {f"c/{name}" for name in joined}

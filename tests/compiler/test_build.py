@@ -112,7 +112,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
         shutil.copy(ROOT / "specs" / f"{stem}.toml", root / "specs")
     done = subprocess.run(command("build"), **within(root), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert f"{1 + len(SOME)} built, 0 up to date in build (" in done.stdout
+    assert f"{len(builder.OWN) + len(SOME)} built, 0 up to date in build (" in done.stdout
     return root
 
 
@@ -204,7 +204,7 @@ def test_one_spec_given_twice_is_built_once(spec: Path, out: Path, compiler: Cal
 
 def test_without_specs_every_one_that_ships_is_built_into_files_of_its_own() -> None:
     stems = [job.stem for job in builder.jobs(list(catalogue.shipped()))]
-    assert stems == ["runtime", *(path.stem for path in catalogue.shipped())]
+    assert stems == ["runtime", "storages", *(path.stem for path in catalogue.shipped())]
     assert len({stem.lower() for stem in stems}) == len(stems)
 
 
@@ -324,7 +324,7 @@ def test_the_runtime_goes_to_the_folder_of_optgen_only(
         elsewhere.stderr
     )
     own = build(spec, "--out", tmp_path / "own")
-    assert made(own) == {"plain", "runtime"}
+    assert made(own) == {"plain", "runtime", "storages"}
     assert own.stderr == ""
     assert build(spec, "--out", tmp_path / "elsewhere").stderr == ""
 
@@ -476,11 +476,11 @@ def test_two_rules_of_one_name_are_refused(tmp_path: Path, spec: Path, out: Path
     assert f"error: {other}: the files of PLAIN are taken by {spec}" in result.stderr
 
 
-@pytest.mark.parametrize("name", ["Runtime", "Declarations"])
-def test_a_rule_cannot_take_the_files_of_the_runtime(name: str, tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize("name", ["Runtime", "Storages", "Declarations"])
+def test_a_rule_cannot_take_the_files_of_optgen_itself(name: str, tmp_path: Path, out: Path) -> None:
     result = build(write_spec(tmp_path, name), "--out", out)
     assert result.exit_code == 1
-    assert f"the files of {name} would be those of optgen's runtime" in result.stderr
+    assert f"the files of {name} would be those of optgen itself" in result.stderr
 
 
 @pytest.mark.parametrize(

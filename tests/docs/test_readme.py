@@ -47,7 +47,7 @@ def specs(page: str) -> dict[str, str]:
 def folder(tmp_path):
     """A folder of a new user, with the rules that the pages have them write."""
     (tmp_path / "lion.toml").write_text(specs(README)["Lion"], "utf-8")
-    for name in ("Scaled", "Curved", "Blockwise", "Seldom", "Clipped", "Sharp", "SharpNorm"):
+    for name in ("Scaled", "Curved", "Blockwise", "Seldom", "Clipped", "Sharp", "SharpNorm", "Velocities"):
         (tmp_path / f"{name.lower()}.toml").write_text(specs(LANGUAGE)[name], "utf-8")
     return tmp_path
 

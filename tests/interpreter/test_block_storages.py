@@ -181,6 +181,15 @@ def test_no_random_bits_push_the_largest_over_the_last_code() -> None:
         assert (codes.reshape(x.shape)[:, 0] == levels).all()
 
 
+@each_sign
+def test_whole_levels_of_linear_codes_stay_whatever_the_random_bits_are(signed: bool) -> None:
+    levels = 127 if signed else 255
+    x = np.arange(levels + 1, dtype=np.float32)
+    for random in (0, 1, 0x7FFF, 0x8000, 0xFFFF):
+        arrays = store(STORAGES["linear8"], x, np.full(x.size, random, np.uint32), signed=signed)
+        np.testing.assert_array_equal(arrays[0], x.astype(np.uint8))
+
+
 @pytest.mark.parametrize(("name", "bound"), [("log8", 1 / 64), ("log4", 1 / 8)])
 def test_the_mean_of_logarithmic_codes_is_never_much_above_the_number(name: str, bound: float) -> None:
     """It is the number where both codes have the same exponent, and above it where they have not."""

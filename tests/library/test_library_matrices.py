@@ -241,14 +241,8 @@ NORMS: dict[str, list[tuple[str, dict[str, Any], dict[str, Any], list[Shape]]]] 
         ("SIGN", {"radius": 2.0}, {}, [WIDE, TALL]),
         ("SIGN", {"normalised": False}, {"normalize": False}, [WIDE]),
     ],
-    "ScionRow": [
-        ("ROW", {"eps": 1e-8}, {}, [WIDE, TALL]),
-        ("ROW", {"normalised": False, "radius": 3.0}, {"normalized": False}, [WIDE]),
-    ],
-    "ScionColumn": [
-        ("COL", {}, {}, [WIDE, TALL]),
-        ("COL", {"normalised": True}, {"normalized": True}, [WIDE]),
-    ],
+    "ScionRow": [("ROW", {"radius": 3.0}, {}, [WIDE, TALL])],
+    "ScionColumn": [("COL", {}, {}, [WIDE, TALL])],
     "ScionRMS": [("BIAS", {}, {}, [(7,)])],
 }
 

@@ -54,7 +54,8 @@ from optgen.notation.text import expression
 Array = np.ndarray[Any, np.dtype[Any]]
 Pass = Callable[[Rule], Rule]
 PASSES = [draws, reductions, powers, fold, hoist, cse, dead]
-SHIPPED = [rule for path in catalogue.shipped() for rule in driver.compile_file(path).rules]
+#: Those that are compiled: what multiplies whole matrices is not.
+SHIPPED = [rule for path in catalogue.shipped() for rule in driver.compile_file(path).rules if not rule.multiplies]
 
 
 def rule_of(formulas: str, *names: str) -> Rule:

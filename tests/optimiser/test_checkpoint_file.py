@@ -191,7 +191,7 @@ def test_a_checkpoint_has_every_parameter_that_was_stepped(file):
         ({1: np.ones(3)}, ArgumentError, "expected a text as the name of a parameter, got 1"),
         ({"\ud800": np.ones(3)}, ArgumentError, "expected a text as the name of a parameter, got '.ud800'"),
         ({"p": [1.0], "q": np.ones(3)}, ArrayError, "parameter p: expected a NumPy array or param.*, got a list"),
-        ([np.ones(3, np.float16)], ArrayError, "expected float32 or float64, got float16"),
+        ([np.ones(3, np.int8)], ArrayError, "expected float32, float64, bfloat16 or float16, got int8"),
         (np.ones(3), ArrayError, "expected a sequence of parameters, got an array of shape"),
         (None, ArrayError, "expected a sequence of parameters, got NoneType"),
     ],

@@ -244,8 +244,8 @@ def test_the_ends_of_a_range_are_as_the_spec_says():
 def test_each_may_be_changed_at_any_time(rule, hyper):
     opt = make_free(rule)
     value = other(hyper)
-    if hyper.name in settings_of(opt).sizing:  # but for how large blocks are
-        with pytest.raises(HyperparameterError, match="which says how large blocks are"):
+    if hyper.name in settings_of(opt).sizing:  # but for lengths and counts
+        with pytest.raises(HyperparameterError, match="which is chosen when it is made"):
             setattr(opt, hyper.name, value)
         return
     for i in range(len(hyper.default) if hyper.vector else 0):

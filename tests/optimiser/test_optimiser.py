@@ -47,7 +47,7 @@ def test_a_rule_is_one_class_with_a_signature_a_docstring_and_annotations(name):
     assert (cls.__name__, cls.__module__) == (name, "optgen")
     assert issubclass(cls, Optimiser)
     parameters = inspect.signature(cls).parameters
-    assert list(parameters) == [h.name for h in spec.hypers] + [f.name for f in spec.flags] + ["backend"]
+    assert list(parameters) == [h.name for h in spec.hypers] + [f.name for f in spec.flags] + ["backend", "storage"]
     hints = typing.get_type_hints(cls.__init__)
     for hyper in spec.hypers:
         assert hints[hyper.name] == (tuple[(float,) * len(hyper.default)] if hyper.vector else float)
@@ -322,7 +322,7 @@ FAULTS = [
     (lambda ps, gs, opt: (ps, [gs[0], np.ma.array(gs[1]), gs[2]]), "gradient 1: .*masked"),
     (lambda ps, gs, opt: ([ps[0], None, ps[2]], gs), "parameter 1: expected a NumPy array or param"),
     (lambda ps, gs, opt: ([ps[0], Tracked(None), ps[2]], gs), "parameter 1: expected a NumPy array or param"),
-    (lambda ps, gs, opt: ([ps[0], ps[1].astype(int), ps[2]], gs), "parameter 1: expected float32 or float64"),
+    (lambda ps, gs, opt: ([ps[0], ps[1].astype(int), ps[2]], gs), "parameter 1: expected float32, float64, bf"),
     (lambda ps, gs, opt: ([ps[0], readonly(ps[1]), ps[2]], gs), "parameter 1: expected a writable array"),
     (lambda ps, gs, opt: ([ps[0], np.ma.array(ps[1]), ps[2]], gs), "parameter 1: .*masked"),
     (lambda ps, gs, opt: ([ps[0], ps[1], ps[1]], [gs[0], gs[1], gs[1]]), "one array as parameter 1 and parameter 2"),

@@ -409,7 +409,7 @@ def test_parameters_and_optimisers_that_cannot_be_are_refused() -> None:
         split({"a": W, "b": W}, rest=ADAM())
     with pytest.raises(ArrayError, match="overlap of 'a' and 'b'"):
         split({"a": W[:1], "b": W[0]}, matrices=ADAM(), rest=ADAM())
-    with pytest.raises(ArrayError, match="parameter a: expected float32 or float64"):
+    with pytest.raises(ArrayError, match="parameter a: expected float32, float64, bfloat16 or float16"):
         split({"a": np.zeros(3, int), "b": W}, rest=ADAM())
     stepped = ADAM()
     p = np.zeros(3)

@@ -66,28 +66,30 @@ REFUSED: dict[str, tuple[list[Any], list[Any], str, str]] = {
         "the gradient: expected float32, the dtype of its parameter, got float64",
         "convert it: g.astype(np.float32)"),
     "whole numbers": (
-        [np.arange(3)], [np.arange(3)], "the parameter: expected float32 or float64, got int64",
+        [np.arange(3)], [np.arange(3)], "the parameter: expected float32, float64, bfloat16 or float16, got int64",
         "convert it and keep the result: x = x.astype(np.float32)"),
     "truth values": (
-        [ones(3)], [ones(3) > 0], "the gradient: expected float32 or float64, got truth values",
+        [ones(3)], [ones(3) > 0], "the gradient: expected float32, float64, bfloat16 or float16, got truth values",
         "convert it and keep the result: x = x.astype(np.float32)"),
     "complex numbers": (
         [ones(3, dtype="c16")], [ones(3)],
-        "the parameter: expected float32 or float64, got complex numbers (complex128)",
+        "the parameter: expected float32, float64, bfloat16 or float16, got complex numbers (complex128)",
         "step the real and the imaginary part as two parameters: z.real and z.imag"),
     "objects": (
-        [np.array([1.0, None])], [ones(2)], "the parameter: expected float32 or float64, got objects",
+        [np.array([1.0, None])], [ones(2)],
+        "the parameter: expected float32, float64, bfloat16 or float16, got objects",
         "convert it and keep the result: x = x.astype(np.float32)"),
-    "half precision": (
-        [ones(3), ones(3, dtype="f2")], [ones(3), ones(3)], "parameter 1: expected float32 or float64, got float16",
+    "few bits": (
+        [ones(3), ones(3, dtype="i1")], [ones(3), ones(3)],
+        "parameter 1: expected float32, float64, bfloat16 or float16, got int8",
         "convert it and keep the result: x = x.astype(np.float32)"),
     "swapped bytes": (
         [ones(3).astype(">f4")], [ones(3)],
-        "the parameter: expected float32 or float64, got float32 with its bytes swapped (>f4)",
+        "the parameter: expected float32, float64, bfloat16 or float16, got float32 with its bytes swapped (>f4)",
         "convert it: x.astype(x.dtype.newbyteorder('='))"),
     "swapped bytes in a gradient": (
         [ones(3)], [ones(3).astype(">f4")],
-        "the gradient: expected float32 or float64, got float32 with its bytes swapped (>f4)",
+        "the gradient: expected float32, float64, bfloat16 or float16, got float32 with its bytes swapped (>f4)",
         "convert it: x.astype(x.dtype.newbyteorder('='))"),
     "a parameter that is read-only": (
         [frozen(ones(3))], [ones(3)], "the parameter: expected a writable array, got a read-only one",
@@ -112,7 +114,7 @@ REFUSED: dict[str, tuple[list[Any], list[Any], str, str]] = {
         [ones()], [np.float64(1)], "the gradient: expected float32, the dtype of its parameter, got float64",
         "convert it: g.astype(np.float32)"),
     "a scalar that is no number": (
-        [ones()], [np.bool_(True)], "the gradient: expected float32 or float64, got truth values",
+        [ones()], [np.bool_(True)], "the gradient: expected float32, float64, bfloat16 or float16, got truth values",
         "convert it and keep the result: x = x.astype(np.float32)"),
     "fewer gradients": ([ones(2), ones(2)], [ones(2)], "expected a gradient for each of 2 parameters, got 1", ""),
     "more gradients": ([ones(2)], [ones(2), ones(2)], "expected a gradient for each of 1 parameters, got 2", ""),

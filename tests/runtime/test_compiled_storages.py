@@ -54,6 +54,14 @@ def test_blocks_of_all_kinds_and_short_ones(storage: Storage, signed: bool, isa:
 
 
 @each_set
+@each_sign
+def test_whole_levels_under_all_random_bits(signed: bool, isa: str) -> None:
+    """Enough of them for each of the 65,536."""
+    x = np.resize(np.arange(256 if not signed else 128, dtype=np.float32), 1 << 20)
+    compare(STORAGES["linear8"], x, Rounding(9), signed, isa)
+
+
+@each_set
 @pytest.mark.parametrize("stream", range(6))
 def test_random_bits_depend_on_all_that_they_should(stream: int, isa: str) -> None:
     roundings = [Rounding(*key, stream, first) for key in [(7, 10, 3), (2**64 - 1, 2**33 + 1, 2**32 - 1)]

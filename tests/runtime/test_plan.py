@@ -323,7 +323,7 @@ class Worlds(RuleBasedStateMachine):
         values = tuple(value_of(data.draw, hyper.ranges[i]) for i in places)
         value = values if index is None and hyper.vector else values[0]
         fault = self.both(lambda world: setattr(part(world), name, value))
-        refused = "these values need the other variant", "says how large blocks are"
+        refused = "these values need the other variant", "is chosen when it is made"
         assert fault is None or any(words in fault for words in refused)
 
     @rule(data=st.data())

@@ -19,9 +19,10 @@ import optgen
 from optgen import interpreter as interp
 from optgen.compiler import catalogue, driver, toolchain
 from optgen.compiler.declarations import read_declarations
+from optgen.interpreter.codes import decoded, encoded
 from optgen.ir.evaluate import Always
 from optgen.ir.expr import GRADIENT, Extent
-from optgen.ir.rule import Rule
+from optgen.ir.rule import Rule, Storages
 from optgen.optimiser.base import compilation_of
 from optgen.paths import BUILD, declarations
 from optgen.runtime import library
@@ -349,12 +350,13 @@ class Tensor:
     t: int
     small: dict[str, Array]
     block: int = 0  # how many elements a block has
+    storages: Storages = ()
 
     def copy(self) -> Tensor:
         """Another one with the same numbers, laid out alike."""
         arrays = {name: Placed(placed.array, placed.place) for name, placed in self.arrays.items()}
         small = {name: array.copy() for name, array in self.small.items()}
-        return Tensor(arrays, self.t, small, self.block)
+        return Tensor(arrays, self.t, small, self.block, self.storages)
 
     def all(self, rule: Rule) -> list[Array]:
         """The arrays that a kernel takes."""
@@ -368,9 +370,17 @@ def group_of(rule: Rule, values: Values) -> dict[str, Array]:
 
 
 def make_tensor(
-    rule: Rule, values: Values, places: Sequence[Placement], dtype: str, kind: str, rng: np.random.Generator, t: int
+    rule: Rule,
+    values: Values,
+    places: Sequence[Placement],
+    dtype: str,
+    kind: str,
+    rng: np.random.Generator,
+    t: int,
+    storages: Storages = (),
 ) -> Tensor:
-    """A tensor filled with numbers of one kind. Ordinary ones come with states as two steps leave them."""
+    """A tensor filled with numbers of one kind. Ordinary ones come with states as two steps leave them. `dtype`: the
+    compute type."""
     shape = places[0].shape
     size = int(np.prod(shape))
     arrays = {name: numbers(kind, rng, size, dtype).reshape(shape) for name in rule.arrays}
@@ -386,8 +396,14 @@ def make_tensor(
             arrays[GRADIENT] = numbers(kind, rng, size, dtype).reshape(shape)
             interp.step(rule, values, warm + 1, arrays | small | group_of(rule, values))
         arrays[GRADIENT] = numbers(kind, rng, size, dtype).reshape(shape)
+    for name, storage in storages:
+        codes = encoded(storage, arrays[name])
+        if kind == "bits":  # of all NaNs those that a step leaves
+            any_bits = rng.integers(0, np.iinfo(codes.dtype).max, shape, codes.dtype, endpoint=True)
+            codes = encoded(storage, decoded(storage, any_bits, np.float32))
+        arrays[name] = codes
     placed = {name: Placed(a, place) for (name, a), place in zip(arrays.items(), places, strict=True)}
-    return Tensor(placed, t, small, block_of(rule, values, shape))
+    return Tensor(placed, t, small, block_of(rule, values, shape), storages)
 
 
 def bound(kernel: Kernel, rule: Rule, tensors: Sequence[Tensor]) -> Binding:
@@ -430,13 +446,22 @@ def _interpreted(rule: Rule, tensors: Sequence[Tensor], values: Values, steps: i
     for step in range(steps):
         counts = [tensor.t + step + 1 for tensor in tensors]
         before = [own[GRADIENT].copy() for own in arrays]
-        stepped = [(rule, values, interp.Tensor(t, own)) for t, own in zip(counts, arrays, strict=True)]
+        kept = [tensor.storages for tensor in tensors]
+        all_arrays = zip(counts, arrays, kept, strict=True)
+        stepped = [(rule, values, interp.Tensor(t, own, storages)) for t, own, storages in all_arrays]
         if stepped:
             interp.step_group(stepped, group, values, max(counts))
         yield {name: x.copy() for name, x in group.items()}, [{n: x.copy() for n, x in own.items()} for own in arrays]
         for tensor, own, gradient in zip(tensors, arrays, before, strict=True):
             if 0 not in tensor.arrays[GRADIENT].place.strides:
-                own[GRADIENT] = np.array(-np.flip(gradient))
+                own[GRADIENT] = turned(gradient)
+
+
+def turned(gradient: Array) -> Array:
+    """Another gradient: the negative one in the other order, of numbers or of codes."""
+    other = np.array(np.flip(gradient))
+    sign = np.array(1 << 8 * other.itemsize - 1, np.uint64)
+    return np.array(-other) if other.dtype.kind == "f" else np.array(other ^ sign.astype(other.dtype))
 
 
 def _compare(
@@ -461,7 +486,7 @@ def _compare(
                 placed.expect(arrays[name], f"{heading}, step {step}: {where}, {threads} threads, grain {grain}")
             gradient = tensor.arrays[GRADIENT]
             if 0 not in gradient.place.strides:
-                gradient.set(np.array(-np.flip(before[i])))
+                gradient.set(turned(before[i]))
 
 
 def run(

@@ -19,7 +19,7 @@ from optgen.interpreter.products import MATRICES
 from optgen.ir.evaluate import Always
 from optgen.ir.expr import Extent, Matrices
 from optgen.ir.rule import Rule
-from optgen.lowering.program import Multiplication, Operand, Program
+from optgen.lowering.program import MatrixProgram, Multiplication, Operand
 from optgen.lowering.programs import programs_of
 from optgen.runtime.chunks import Matrix
 from optgen.runtime.matrix_library import MatrixLibrary
@@ -110,11 +110,11 @@ class Replay:
             for record in self.library.records:
                 self._check(record, chunk.program, run.reading(), old)
             run.run()
-            run.write(programs.rule.stores)
+            run.write(programs.rule.stores, interp.Tensor(self.t, other))
         for name, x in self.arrays.items():
             assert _same(x, other[name]), f"step {self.t}, {self.rule.variant}, {self.shape}: {name}"
 
-    def _check(self, record: Record, program: Program, run: MatrixStep, old: Mapping[str, Array]) -> None:
+    def _check(self, record: Record, program: MatrixProgram, run: MatrixStep, old: Mapping[str, Array]) -> None:
         what = f"step {self.t}, {self.rule.variant}, {self.shape}: {record.step.target.array}"
         operands = zip(record.step.args, record.args, strict=True)
         for operand, x in operands:
@@ -130,7 +130,7 @@ def _base(array: str) -> str:
     return array
 
 
-def _results(program: Program, records: Sequence[Record], dtype: str) -> dict[str, Array]:
+def _results(program: MatrixProgram, records: Sequence[Record], dtype: str) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for record in records:
         target = record.step.target
@@ -140,7 +140,7 @@ def _results(program: Program, records: Sequence[Record], dtype: str) -> dict[st
     return found
 
 
-def _is_known(operand: Operand, x: Array, program: Program, run: MatrixStep, old: Mapping[str, Array]) -> bool:
+def _is_known(operand: Operand, x: Array, program: MatrixProgram, run: MatrixStep, old: Mapping[str, Array]) -> bool:
     """Whether an argument is, bit for bit, what the interpreter has by this name, before the step or after it."""
     name = _base(operand.array)
     own = x.mT if operand.turned else x

@@ -14,13 +14,15 @@ from equivalence import BLOCKS, REDUCED
 import optgen
 from optgen.compiler import catalogue, driver
 from optgen.ir.expr import Extent
-from optgen.ir.rule import Hyper, Rule
+from optgen.ir.rule import Aspect, Hyper, Rule
 from optgen.optimiser import classes
 from optgen.optimiser.base import compilation_of, settings_of
 
 SPECS = {spec.name: spec for spec in map(driver.compile_file, catalogue.shipped())}
-RULES = [name for name, spec in SPECS.items() if not spec.rules[0].part]
-PARTS = [name for name in SPECS if name not in RULES]
+PARTS = [name for name, spec in SPECS.items() if spec.rules[0].part]
+#: Rules for matrices only; and those for parameters of any shape, of which nearly all tests are.
+OF_MATRICES = [name for name, spec in SPECS.items() if not any(rule.takes(Aspect.VECTOR) for rule in spec.rules)]
+RULES = [name for name in SPECS if name not in (*PARTS, *OF_MATRICES)]
 
 #: For each part, its chain, and the arguments of the rule there.
 CHAINS: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -86,6 +88,7 @@ DESCENDING: dict[str, dict[str, Any]] = {
     "ApolloDQN": {"eta": 1e-3},  # where its warm-up begins
     "DAdaptSGD": {"d0": 1e-3},
     "ScheduleFreeSGD": {"eta": 0.1},  # 1 suits gradients that are clipped
+    "ScionSign": {"radius": 10},  # 3000 suits a last layer
     "VSGD": {"eta": 0.01},  # 0.1 suits noise
 }
 
