@@ -25,7 +25,7 @@ class KernelBuildHook(BuildHookInterface):
         from optgen.compiler import build as builder
         from optgen.compiler import catalogue, toolchain
         from optgen.compiler.lock import sole_builder
-        from optgen.compiler.manifest import Product, note_sources
+        from optgen.compiler.manifest import Manifest, note_sources
         from optgen.errors import OptgenError
 
         folder = Path(self.root, "build")
@@ -46,6 +46,6 @@ class KernelBuildHook(BuildHookInterface):
         if version != "editable":
             build_data["force_include"][str(folder / sources)] = f"optgen/build/{sources}"
             for job in jobs:
-                product = Product.read(folder / f"{job.stem}.json")
-                for name in (f"{job.stem}.json", *product.files):
+                manifest = Manifest.read(folder / f"{job.stem}.json")
+                for name in (f"{job.stem}.json", *manifest.files):
                     build_data["force_include"][str(folder / name)] = f"optgen/build/{name}"

@@ -96,7 +96,7 @@ def other_lengths(rule: Rule, given: Mapping[str, Any]) -> dict[str, int]:
         if hyper.name in rule.turns:
             value = next(iter(_several(given[hyper.name])), given[hyper.name])
             # What is no such number is refused where values are checked.
-            turns = float(value) if isinstance(value, numbers.Real) else hyper.default[0]
+            turns = _float(value) if isinstance(value, numbers.Real) else hyper.default[0]
             if turns in hyper.ranges[0] and turns != hyper.default[0]:
                 found[hyper.name] = int(turns)
         if hyper.free and (length := len(_several(given[hyper.name]))) != len(hyper.default):
@@ -124,15 +124,20 @@ def _real(hyper: Hyper, value: Any, index: int, when: str) -> float:
         elif isinstance(value, Iterable) and not isinstance(value, str | bytes | Mapping):
             hint = "parameters are given to each step: opt.step(params, grads)"
         raise ArgumentError(f"{name}: expected a number, got {shown(value)}{when}", hint=hint)
-    try:
-        real = float(value)
-    except OverflowError:
-        real = math.inf if value == abs(value) else -math.inf
+    real = _float(value)
     if real not in within:
         name += f"[{index + 1}]" if len(set(hyper.ranges)) > 1 else ""
         what = f"{name}, {hyper.doc}" if hyper.doc else name
         raise HyperparameterError(f"{what}: expected {within.words}, got {real!r}{when}")
     return real
+
+
+def _float(value: Any) -> float:
+    """A real number as a float; an infinity for one too large."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value == abs(value) else -math.inf
 
 
 def resolved(hypers: Iterable[Hyper], given: Mapping[str, tuple[Given, ...]], t: int) -> dict[str, tuple[float, ...]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from optgen.compiler import catalogue, driver
+from optgen.ir.rule import Aspect
 
 torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
@@ -22,11 +23,13 @@ torch.set_num_threads(1)  # the tensors are tiny, and tests run in parallel
 NAMES = [
     "SGD", "Adam", "AdamW", "Adagrad", "Adadelta", "Adamax", "NAdam", "RAdam", "RMSprop", "Rprop", "ASGD", "Adafactor"
 ]  # fmt: skip
-#: Every shipped rule whose step takes one gradient, and those that PyTorch lacks.
+#: Every shipped rule whose step takes one gradient, of parameters of any shape; and those that PyTorch lacks.
 RULES = {
-    name: driver.compile_file(path).rules[0]
+    name: compiled.rules[0]
     for name, path in catalogue.shipped_names().items()
-    if not (driver.compile_file(path).rules[0].part or driver.compile_file(path).rules[0].phases)
+    for compiled in [driver.compile_file(path)]
+    if not (compiled.rules[0].part or compiled.rules[0].phases)
+    and any(rule.takes(Aspect.VECTOR) for rule in compiled.rules)
 }
 OWN = [name for name in RULES if name not in NAMES]
 #: How far float32 may be apart, of the largest value that an element has had: some digits cancel out where weight decay
