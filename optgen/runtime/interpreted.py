@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from .. import interpreter as interp
+from ..errors import CompilerNotFound
 from ..ir.expr import PARAMETER
 from ..ir.rule import Rule
 from .array_library import ArrayLibrary
@@ -46,7 +47,12 @@ def computed(
         else:
             tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages)))
     counts = [member.slot.t + 1 for member in accepted.members]
-    run = programs.begun(matrices, sets, *library.threads()) if programs is not None and matrices else None
+    run = None
+    if programs is not None and matrices:
+        try:
+            run = programs.begun(matrices, sets, *library.threads())
+        except CompilerNotFound:  # segments are compiled when they are first needed; the interpreter needs no compiler
+            tensors += [(each.rule, sets[each.hypers][each.t], interp.Tensor(each.t, each.arrays)) for each in matrices]
     write_values, reported = interp.computed_group(tensors, group, sets[0][max(counts)], max(counts))
 
     def write() -> bool:

@@ -12,8 +12,10 @@ from replays import Replay
 import optgen
 from optgen.compiler.catalogue import shipped_names
 from optgen.compiler.driver import compile_file
+from optgen.errors import CompilerNotFound
 from optgen.ir.expr import Matrices
 from optgen.lowering.programs import programs_of
+from optgen.runtime import chunks
 from optgen.runtime.matrix_library import NumPyMatrices
 
 #: Few of these, so that a short test meets every course.
@@ -93,3 +95,47 @@ def test_equal_formulas_share_a_kernel() -> None:
     assert programs is not None
     segments = programs.of(()).segments
     assert len({segment.rule for segment in segments}) < len(segments)
+
+
+@pytest.mark.parametrize("after", [0, 1, 2, 5, 7])
+def test_an_interrupted_step_goes_on(after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    start, gradients = rng.standard_normal((6, 4)), [rng.standard_normal((6, 4)) for _ in range(3)]
+    p, q = start.copy(), start.copy()
+    interrupted, plain = optgen.SOAP(every=1), optgen.SOAP(every=1)
+    real, calls = NumPyMatrices.compute, 0
+
+    def compute(self: NumPyMatrices, step: Any, args: Any, out: Any) -> None:
+        nonlocal calls
+        real(self, step, args, out)
+        calls += 1
+        if calls == after + 1:
+            raise KeyboardInterrupt
+
+    for t, g in enumerate(gradients):
+        plain.step([q], [g])
+        if t == 2:
+            monkeypatch.setattr(NumPyMatrices, "compute", compute)
+            with pytest.raises(KeyboardInterrupt):
+                interrupted.step([p], [g])
+        else:
+            interrupted.step([p], [g])
+    assert calls > after
+    assert (p == q).all()
+    monkeypatch.undo()
+    interrupted.step([p], [gradients[0]])
+    plain.step([q], [gradients[0]])
+    assert (p == q).all()
+
+
+def test_without_a_compiler_the_interpreter_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(*_: Any) -> Any:
+        raise CompilerNotFound("no compiler")
+
+    monkeypatch.setattr(chunks, "_kernel", missing)
+    rng = np.random.default_rng(0)
+    p, g = rng.standard_normal((6, 4)), rng.standard_normal((6, 4))
+    q = p.copy()
+    optgen.Muon().step([p], [g])
+    optgen.Muon(backend="interpreter").step([q], [g])
+    assert (p == q).all()
