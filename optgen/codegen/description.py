@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..frozen import frozen
+from ..ir.draws import SEED
 from ..ir.expr import Extent
 from ..ir.rule import Flag, Hyper, Input, Rule, State
 from ..ir.torch_names import torch_names
@@ -84,6 +85,8 @@ class Description:
         What the names in the formulas mean.
     stored
         A state with a value for each element, if there is one.
+    seeded
+        Whether a hyperparameter is the seed of random numbers.
     """
 
     name: str
@@ -101,6 +104,7 @@ class Description:
     states: Sequence[Argument]
     reports: Sequence[Argument]
     stored: str
+    seeded: bool
 
 
 def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Description:
@@ -124,6 +128,7 @@ def describe(checked: Sequence[Rule], opened: Sequence[Rule] = ()) -> Descriptio
         states=[_state(state, checked) for state in states.values()],
         reports=_reports(checked),
         stored=next((state.name for state in states.values() if state.extent == Extent.ELEMENT), ""),
+        seeded=any(hyper.name == SEED.name for hyper in rule.hypers),
     )
 
 

@@ -9,7 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from ..frozen import frozen
-from ..ir.expr import Const, Draw, Expr, Extent, Load, Local, Reduce, Shape, Size, children, extent_of, type_of, walk
+from ..ir.expr import (
+    Const,
+    Count,
+    Draw,
+    Expr,
+    Extent,
+    Load,
+    Local,
+    Ordinal,
+    Reduce,
+    Scalar,
+    Shape,
+    Size,
+    children,
+    extent_of,
+    type_of,
+    walk,
+)  # fmt: skip
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Assign, Rule
 from ..lowering.work import Sweep, Sweeps
@@ -21,7 +38,7 @@ from .memory_type import memory_types
 from .places import KeptArray, Need, Place, Places, is_down
 from .telling_names import telling_names
 
-__all__ = ["STARTS", "ArrayPointer", "DrawField", "Element", "Fold", "Line", "ScalarField", "element"]
+__all__ = ["STARTS", "ArrayPointer", "DrawField", "Element", "Fold", "Line", "RoundingKey", "ScalarField", "element"]
 
 
 @frozen
@@ -52,8 +69,17 @@ class DrawField:
 
 
 @frozen
+class RoundingKey:
+    """What the random bits are made of by which an array is rounded: its name in C, and its key."""
+
+    name: str
+    key: str
+    place: DrawPlace
+
+
+@frozen
 class DrawPlace:
-    """What the key of a draw needs to have been declared."""
+    """What the key of a draw, or of random bits, needs to have been declared."""
 
     needs: frozenset[Need]
 
@@ -99,6 +125,7 @@ class Element:
     scalars: tuple[ScalarField, ...]
     columns: tuple[ScalarField, ...]
     draws: tuple[DrawField, ...]
+    rounding: tuple[RoundingKey, ...]
     arrays: tuple[ArrayPointer, ...]
     reduced: tuple[str, ...]
     folds: tuple[Fold, ...]
@@ -115,7 +142,7 @@ class Element:
     @property
     def needs(self) -> frozenset[Need]:
         """What the places of the scalars, columns and draws need to have been declared."""
-        of_draws = (draw.place.needs for draw in self.draws)
+        of_draws = [draw.place.needs for draw in self.draws] + [key.place.needs for key in self.rounding]
         return frozenset().union(*(each.place.needs for each in self.small), *of_draws)
 
 
@@ -175,6 +202,7 @@ def element(plan: Sweeps, each: Sweep, checked: Rule, ctype: CType, places: Plac
         scalars=tuple(ScalarField(field[e], places.of(e), _meaning(e, meanings)) for e in rows),
         columns=tuple(ScalarField(column[e], places.of(e), _meaning(e, meanings)) for e in small if e in column),
         draws=tuple(_draw(at, e, places) for e, at in draws.items()),
+        rounding=tuple(_rounding_key(rule, *kept, places) for kept in rule.rounding if kept[0] in each.stores),
         arrays=tuple(
             ArrayPointer(pointer[array], rule.arrays.index(array), array in each.stores, memory[array].type)
             for array in used
@@ -203,6 +231,18 @@ def _draw(name: str, draw: Draw, places: Places) -> DrawField:
     seed, t, parameter = (place.c for place in of_key)
     key = f"(optgen_draw_key){{ {seed}, {t}, {parameter}, {draw.number} }}"
     return DrawField(name, draw.op, key, DrawPlace(frozenset().union(*(place.needs for place in of_key))))
+
+
+def _rounding_key(rule: Rule, array: str, seed: str, places: Places) -> RoundingKey:
+    known = {assign.value: assign.target for assign in rule.scalars}
+    own: list[Expr] = [Scalar(seed, 0), Count()]
+    read: list[Expr] = [Local(known[value], Extent.STEP, Type.REAL) for value in own]
+    stream = next(state for state in rule.states if state.init == Ordinal())
+    found = [places.of(value) for value in (*read, Load(stream.name, stream.extent))]
+    number = rule.arrays.index(array)
+    seed_c, t_c, parameter = (place.c for place in found)
+    key = f"optgen_rounding_key_of((uint64_t){seed_c}, (uint64_t){t_c}, (uint32_t){parameter}, 0u, {number}u)"
+    return RoundingKey(f"optgen_key{number}", key, DrawPlace(frozenset().union(*(place.needs for place in found))))
 
 
 def _outside_keys(expr: Expr) -> Iterator[Expr]:

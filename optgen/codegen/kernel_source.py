@@ -157,7 +157,7 @@ def kernel_source(
         "random": random_numbers() if draws else "",
         "storages": storages(draws=draws, blocks=False) if any(low.storages for low in lowered) else "",
     }
-    opening = headers("kernel.h", reduces=bool(small_loops) or draws)
+    opening = headers("kernel.h", reduces=bool(small_loops) or draws or any(low.rounding for low in lowered))
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
 
 
@@ -227,7 +227,7 @@ def _kernel(
         arrays=len(rule.arrays),
         types=[of.type for of in memory.values()],
         states=len(places.states),
-        units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.reduces or plan.rule.draws else "1",
+        units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.ordered else "1",
         partials=len(places.along),
         panels=len(places.down),
         reduced=max((len(each.element.folds) for each in sweeps), default=0),

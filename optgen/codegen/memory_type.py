@@ -25,11 +25,14 @@ class MemoryType:
         What functions of C call the storage that loads and stores them; empty if they are in the compute type.
     ctype
         The compute type.
+    stream
+        The number of the random bits by which it is rounded stochastically; None if it is rounded to the nearest.
     """
 
     type: str
     storage: str
     ctype: CType
+    stream: int | None = None
 
     def load(self, code: str) -> str:
         """The value of the element `code` in the compute type."""
@@ -39,17 +42,21 @@ class MemoryType:
         """What is written for a value of the compute type."""
         if not self.storage:
             return value
-        return f"optgen_store_{self.storage}({value if self.ctype is SINGLE else f'(float){value}'})"
+        single = value if self.ctype is SINGLE else f"(float){value}"
+        if self.stream is None:
+            return f"optgen_store_{self.storage}({single})"
+        bits = f"optgen_rounding_bits(optgen_key{self.stream}, optgen_element, {self.stream}u)"
+        return f"optgen_store_{self.storage}_stochastic({single}, {bits})"
 
 
 def memory_types(rule: Rule, ctype: CType) -> dict[str, MemoryType]:
     """Of each array of a lowered rule what its elements are in memory."""
-    stored = dict(rule.storages)
-    return {array: _of_storage(stored.get(array, ""), ctype) for array in rule.arrays}
-
-
-def _of_storage(storage: str, ctype: CType) -> MemoryType:
-    if not storage:
-        return MemoryType(ctype.name, "", ctype)
-    row = STORAGES[storage]
-    return MemoryType(f"{row.dtypes[0]}_t", row.stem, ctype)
+    stored, rounding = dict(rule.storages), dict(rule.rounding)
+    found = {}
+    for i, array in enumerate(rule.arrays):
+        if array not in stored:
+            found[array] = MemoryType(ctype.name, "", ctype)
+            continue
+        row = STORAGES[stored[array]]
+        found[array] = MemoryType(f"{row.dtypes[0]}_t", row.stem, ctype, i if array in rounding else None)
+    return found

@@ -42,11 +42,15 @@ def _docstring(file: str) -> str:
     return ast.get_docstring(ast.parse((PACKAGE / file).read_text("utf-8")), clean=False) or ""
 
 
+_STORAGES = [f"{name}: str | Mapping[str, str] | None = None" for name in ("storage", "rounding")]
+
+
 def _arguments(rule: Description) -> list[str]:
     """As the constructor says them; then, by name only, the other spellings."""
     hypers = [f"{each.name}: {_value(each.count)} = {each.default}" for each in rule.hypers]
     flags = [f"{each.name}: {each.annotation} = {each.default}" for each in rule.flags]
-    how = ['backend: Literal["kernel", "interpreter"] = "kernel"', "storage: str | Mapping[str, str] | None = None"]
+    how = ['backend: Literal["kernel", "interpreter"] = "kernel"', *_STORAGES]
+    how += [] if rule.seeded else ["seed: int | None = None"]
     others = [
         f"{name}: {_value(each.count if whole else 0)} = ..." for each in rule.hypers for name, whole in each.spellings
     ]

@@ -11,7 +11,7 @@ from ..frozen import frozen
 from ..ir.expr import Extent
 from . import c_language as c
 from .declarations import Declared, arrays_of, declarations
-from .element import DrawField, Element, Fold, ScalarField
+from .element import DrawField, Element, Fold, RoundingKey, ScalarField
 from .jinja import call
 from .places import INDEX, Base, Need
 
@@ -64,12 +64,32 @@ class SweepText:
 
     @property
     def by_value(self) -> list[str]:
-        """The parameter that all scalars come in."""
-        return [f"const {self.scalars_type} s"] if self.element.scalars else []
+        """Parameters: all scalars in one, and what random bits are made of."""
+        return [*([f"const {self.scalars_type} s"] if self.element.scalars else []), *self._key_parameters]
+
+    @property
+    def _key_parameters(self) -> list[str]:
+        keys = [f"const optgen_rounding_key {each.name}" for each in self.element.rounding]
+        return [*keys, "const uint32_t optgen_element"] if keys else []
 
     @property
     def values(self) -> list[str]:
-        return ["s"] if self.element.scalars else []
+        """Arguments: these, of the first element."""
+        return [*(["s"] if self.element.scalars else []), *self._keys("optgen_element")]
+
+    @property
+    def values_of(self) -> list[str]:
+        """Arguments: these, of element i."""
+        return [*(["s"] if self.element.scalars else []), *self.keys_of]
+
+    @property
+    def keys_of(self) -> list[str]:
+        """Arguments: what the random bits of element i are made of."""
+        return self._keys("optgen_element + (uint32_t)i")
+
+    def _keys(self, element: str) -> list[str]:
+        keys = [each.name for each in self.element.rounding]
+        return [*keys, element] if keys else []
 
     def initialisers(self, which: Sequence[ScalarField]) -> list[str]:
         """Of the struct of scalars: each rounded once to the compute type."""
@@ -139,13 +159,15 @@ class SweepText:
         return [f"drawn{i}" for i in range(len(self.element.draws))]
 
     def draws(self, size: str, n: str, first: str) -> list[str]:
-        """Declarations of these arrays, and the draws for `n` elements from `first` on."""
+        """Declarations of these arrays, and the draws for `n` elements from `first` on; then what random bits go by."""
         bits = "24" if self.element.ctype is c.SINGLE else "52"
         lines = []
         for array, draw in zip(self.drawn, self.element.draws, strict=True):
             lines.append(f"double {array}[{size}];")
             lines.append(call(f"optgen_draw_{draw.op}(", [array, n, draw.key, first, bits], ");"))
-        return lines
+        for each in self.element.rounding:
+            lines.append(f"const optgen_rounding_key {each.name} = {each.key};")
+        return lines + ([f"const uint32_t optgen_element = (uint32_t)({first});"] if self.element.rounding else [])
 
     @property
     def of_tile(self) -> list[str]:
@@ -158,10 +180,10 @@ class SweepText:
     def declarations(self) -> list[str]:
         """What the places of a row of elements need; only of its columns, if a function gives the scalars."""
         small = self.element.columns if self.element.folds else self.element.small
-        return self.needed((*small, *self.element.draws))
+        return self.needed((*small, *self.element.draws, *self.element.rounding))
 
     @staticmethod
-    def needed(small: Sequence[ScalarField | DrawField]) -> list[str]:
+    def needed(small: Sequence[ScalarField | DrawField | RoundingKey]) -> list[str]:
         """What these places of a row of elements need."""
         needs = frozenset[Need]().union(*(each.place.needs for each in small))
         kept = [

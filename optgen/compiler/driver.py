@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import ArgumentError, OptgenError, SpecError
 from ..frozen import frozen, replace
-from ..ir.rule import Aspect, Lengths, Rule, Storages, in_phases
+from ..ir.rule import Aspect, Lengths, Rounding, Rule, Storages, in_phases
 from ..paths import SPECS
 from .files import printable
 from .manifest import built_library, built_templates, fingerprint, rules_of
@@ -100,15 +100,26 @@ class Compilation:
 
         return kernel_source(self.rules, self.lowered, Path(self.file).name, compiled=built_templates())
 
-    def lowered_with(self, variant: int, storages: Storages) -> Rule:
-        """A lowered rule for arrays in these storages."""
-        return replace(self.lowered[variant], storages=storages) if storages else self.lowered[variant]
+    @cached_property
+    def rounded(self) -> Compilation:
+        """The same where states may be rounded stochastically: there is a seed, and the number of each parameter."""
+        from ..ir.draws import with_key
 
-    def c_source_for(self, variant: int, dtype: str, isa: str, storages: Storages = ()) -> str:
+        return replace(self, open=tuple(map(with_key, self.open)), rules=tuple(map(with_key, self.rules)))
+
+    def lowered_with(self, variant: int, storages: Storages, rounding: Rounding = ()) -> Rule:
+        """A lowered rule for arrays in these storages, of which some are rounded stochastically."""
+        from ..lowering import rounding as stochastic
+
+        rule = self.lowered[variant]
+        rule = replace(rule, storages=storages) if storages else rule
+        return stochastic.run(rule, rounding) if rounding else rule
+
+    def c_source_for(self, variant: int, dtype: str, isa: str, storages: Storages = (), rounding: Rounding = ()) -> str:
         """The C of one kernel: no more than somebody waits for."""
         from ..codegen.kernel_source import kernel_source
 
-        own, lowered = self.rules[variant], self.lowered_with(variant, storages)
+        own, lowered = self.rules[variant], self.lowered_with(variant, storages, rounding)
         return kernel_source(
             [own], [lowered], Path(self.file).name, dtype=dtype, isa=isa, compiled=built_templates()
         )  # fmt: skip

@@ -30,7 +30,8 @@ def decoded(storage: str, codes: Array, dtype: Any) -> Array:
     return np.asarray(load(STORAGES[storage], (codes.view(code_dtype(storage)),)), dtype)
 
 
-def encoded(storage: str, numbers: Array) -> Array:
-    """The codes of numbers in a compute type: those of float64 are rounded to float32 first."""
+def encoded(storage: str, numbers: Array, random: Array | None = None) -> Array:
+    """The codes of numbers in a compute type: those of float64 are rounded to float32 first. `random`: the bits by
+    which each is rounded stochastically."""
     with np.errstate(all="ignore"):  # a number may be an infinity in float32
-        return store(STORAGES[storage], np.asarray(numbers, np.float32, order="C"))[0]
+        return store(STORAGES[storage], np.asarray(numbers, np.float32, order="C"), random)[0]

@@ -30,6 +30,7 @@ from ..ir.expr import (
     Load,
     Local,
     Matrices,
+    Ordinal,
     Reduce,
     Scalar,
     Shape,
@@ -42,11 +43,12 @@ from ..ir.expr import (
 )
 from ..ir.extents import Dims
 from ..ir.primitives import FOLD_OF, Type
-from ..ir.rule import Rule, Storages
+from ..ir.rule import Rounding, Rule, Storages
 from .codes import decoded, encoded
 from .draws import drawn
 from .folds import as_blocks, as_matrices, fold_blocks, fold_columns, in_order
 from .primitives import FOLDS, NUMPY
+from .rounding import rounding_bits
 
 __all__ = ["GroupReduction", "Step", "Tensor", "shape_of"]
 
@@ -59,11 +61,13 @@ Array: TypeAlias = "NDArray[Any]"
 @frozen
 class Tensor:
     """One parameter of a step: its `t`, this update included; "p", "g", other inputs, and every state but those of the
-    group. `storages`: the arrays that are kept in another type than the compute type, each with its storage."""
+    group. `storages`: the arrays that are kept in another type than the compute type, each with its storage.
+    `rounding`: those of them that are rounded stochastically."""
 
     t: int
     arrays: Mapping[str, Array]
     storages: Storages = ()
+    rounding: Rounding = ()
 
     def loaded(self) -> dict[str, Array]:
         """The arrays in the compute type."""
@@ -120,11 +124,12 @@ class Step:
         return not self.rule.accept or bool(self.names[self.rule.accept])
 
     def write(self, names: Iterable[str], to: Tensor) -> None:
-        storages = dict(to.storages)
+        storages, rounding = dict(to.storages), dict(to.rounding)
         for name in names:
             value = self.stored(name)
             if name in storages:
-                codes = encoded(storages[name], np.broadcast_to(value, self.shape).astype(self.dtype))
+                random = self._rounding_bits(name, rounding[name]) if name in rounding else None
+                codes = encoded(storages[name], np.broadcast_to(value, self.shape).astype(self.dtype), random)
                 to.arrays[name].view(codes.dtype)[...] = codes
             else:
                 self._array(name)[...] = value
@@ -203,6 +208,13 @@ class Step:
         seed, t, parameter = (int(self.value(key)) for key in expr.key)
         shape = self._shape_of(Extent.ELEMENT, expr.dims)
         return drawn(expr.op, expr.number, (seed, t, parameter), shape, self.arrays[PARAMETER].dtype)
+
+    def _rounding_bits(self, name: str, seed: str) -> Array:
+        """The random bits by which an array is rounded, for each element."""
+        stream = next(state.name for state in self.rule.states if state.init == Ordinal())
+        elements = np.arange(int(np.prod(self.shape)), dtype=np.uint64).reshape(self.shape)
+        parameter, number = int(self.arrays[stream]), self.rule.arrays.index(name)
+        return rounding_bits(int(self.values[seed][0]), self.t, parameter, number, elements)
 
     # ---- Reductions ----
 

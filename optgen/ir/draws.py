@@ -10,9 +10,15 @@ of how often a training was broken off.
 
 from __future__ import annotations
 
-from .expr import Call, Const, Expr
+from ..frozen import replace
+from .expr import Call, Const, Expr, Extent, Ordinal
+from .rule import Hyper, Interval, Rule, State
 
-__all__ = ["DRAWS", "MOST_DRAWS", "normal_of"]
+__all__ = ["DRAWS", "MOST_DRAWS", "SEED", "STREAM", "normal_of", "with_key"]
+
+#: What random numbers depend on: a hyperparameter, and a state that is the number of the parameter.
+SEED = Hyper("seed", (0.0,), False, (Interval(0.0, 1e9, True, True, True),), "which random numbers are drawn")
+STREAM = State("stream", Ordinal(), "which parameter they are drawn for", Extent.TENSOR)
 
 #: What formulas may draw for each element, and the extent of its values in words.
 DRAWS = {
@@ -33,6 +39,13 @@ _FAR_ABOVE = (1.7023821103e-1, 1.3067284816e0, 2.7568153900e0, 1.4234372777e0)
 _FAR_BELOW = (1.2021132975e-1, 7.3700164250e-1, 1.0)
 _LAST_ABOVE = (1.7337203997e-2, 4.2868294337e-1, 3.0812263860e0, 6.6579051150e0)
 _LAST_BELOW = (1.2258202635e-2, 2.4197894225e-1, 1.0)
+
+
+def with_key(rule: Rule) -> Rule:
+    """A rule that has a seed and the number of its parameter, whether it draws or not."""
+    hypers = () if any(hyper.name == SEED.name for hyper in rule.hypers) else (SEED,)
+    states = () if any(state.init == Ordinal() for state in rule.states) else (STREAM,)
+    return replace(rule, hypers=(*rule.hypers, *hypers), states=(*rule.states, *states))
 
 
 def normal_of(tail: Expr) -> Expr:

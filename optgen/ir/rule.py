@@ -4,7 +4,7 @@ In: expressions. Out: frozen values; `verify` states the invariants that hold fo
 
     rule     = Rule(name, summary, reference, hypers*, flags*, states*, body*, scalars*, origin, family, notes, part,
                     matrix, matrices, accept, sharded, inputs*, evaluation*, reports*, block?, phase, phases*, when?,
-                    storages*, tall, wide, dimensions*, turns*)
+                    storages*, rounding*, tall, wide, dimensions*, turns*)
     hyper    = Hyper(name, default+, vector, ranges+, doc, free) a run-time argument: one number, or beta[1], beta[2]
     flag     = Flag(name, default, doc, value, when, requires)  a compile-time choice; `value` is this variant's
     state    = State(name, init, doc, extent, always, dims)     values kept from step to step, as many as its extent has
@@ -38,7 +38,7 @@ from functools import cached_property
 from typing import TypeAlias
 
 from ..frozen import frozen
-from .expr import GRADIENT, PARAMETER, Draw, Expr, Extent, Load, Local, Matrices, multiplies, walk
+from .expr import GRADIENT, PARAMETER, Count, Draw, Expr, Extent, Load, Local, Matrices, Scalar, multiplies, walk
 from .extents import Dims
 
 __all__ = [
@@ -56,6 +56,7 @@ __all__ = [
     "Lengths",
     "Part",
     "Report",
+    "Rounding",
     "Rule",
     "State",
     "Storages",
@@ -68,6 +69,8 @@ __all__ = [
 Lengths: TypeAlias = tuple[tuple[str, int], ...]
 #: Arrays that are kept in another type than the compute type, each with its storage.
 Storages: TypeAlias = tuple[tuple[str, str], ...]
+#: Arrays that are rounded stochastically, each with the hyperparameter that is its seed.
+Rounding: TypeAlias = tuple[tuple[str, str], ...]
 
 #: The state of the group that holds the number of the phase that comes next, from 0.
 PHASE = "phase"
@@ -237,10 +240,10 @@ class Rule:
     the pass `name_sizes` sets it. `block`: how many elements a block of a tensor has, a value of it; None if there are
     no blocks. `phases`: the names of the phases of a step, of which this is `phase`; empty where a step has but one.
     `when`: the condition, of t and hyperparameters, on which a step has this phase; None if each has.
-    `storages`: those of the arrays that a kernel is made for, in the order of `arrays`; other rules have none.
-    `tall`, `wide`: whether this variant is for matrices with more rows than columns, or fewer; None if it does not
-    matter. `turns`: the hyperparameters that say how many turns a loop has; the body is that for one value of each.
-    `of_matrices`: whether reductions over a tensor go by its rows, as in a step of which this is a part.
+    `storages`, `rounding`: those of the arrays that a kernel is made for; other rules have none. `tall`, `wide`:
+    whether this variant is for matrices with more rows than columns, or fewer; None if it does not matter. `turns`: the
+    hyperparameters that say how many turns a loop has; the body is that for one value of each. `of_matrices`: whether
+    reductions over a tensor go by its rows, as in a step of which this is a part.
     """
 
     name: str
@@ -267,6 +270,7 @@ class Rule:
     phases: tuple[str, ...] = ()
     when: Expr | None = None
     storages: Storages = ()
+    rounding: Rounding = ()
     tall: bool | None = None
     wide: bool | None = None
     dimensions: tuple[Dimension, ...] = ()
@@ -395,4 +399,5 @@ def loads(rule: Rule) -> frozenset[str]:
 def kernel_scalars(rule: Rule) -> tuple[Assign, ...]:
     """The scalars that `body` of a lowered rule reads, or a step reports: what a kernel takes, in this order."""
     read = {e.name for a in rule.body for e in walk(a.value) if isinstance(e, Local)} | rule.reported
-    return tuple(a for a in rule.scalars if a.target in read)
+    key = {Count(), *(Scalar(seed, 0) for _, seed in rule.rounding)} if rule.rounding else ()
+    return tuple(a for a in rule.scalars if a.target in read or a.value in key)

@@ -17,11 +17,12 @@ import warnings
 from collections.abc import Mapping
 
 from ..errors import SpecError, SpecWarning
+from ..ir import draws
 from ..ir.compose import close
 from ..ir.evaluate import evaluate
-from ..ir.expr import Expr, Extent, Load, Matrices, Ordinal, type_of
+from ..ir.expr import Expr, Extent, Load, Matrices, type_of
 from ..ir.primitives import Type
-from ..ir.rule import Dimension, Family, Flag, Hyper, Input, Interval, Part, Rule, State
+from ..ir.rule import Dimension, Family, Flag, Hyper, Input, Interval, Part, Rule
 from ..ir.verify import verify
 from .agreement import disagreements
 from .demand import Demand
@@ -32,7 +33,7 @@ from .phases import check_phases, states_of_phases
 from .spec_names import SpecNames
 from .syntax import FlagAst, HyperAst, Item, Name, SpecAst
 from .terms import aspects_in, is_of_tiles, mentions_matrix, mentions_tiles, reduced_over, subterms
-from .vocabulary import GIVEN_TO_DRAWS, MATRIX, SEED, STREAM, TALL, WIDE
+from .vocabulary import MATRIX, TALL, WIDE
 
 __all__ = ["check", "check_open"]
 
@@ -55,7 +56,7 @@ def check_open(spec: SpecAst) -> tuple[Rule, ...]:
     checker.check_names()
     hypers = tuple(filter(None, map(checker.hyper, spec.hypers)))
     checker.decide_defaults(hypers)
-    rules = checker.variants((*hypers, _SEED) if checker.draws else hypers)
+    rules = checker.variants((*hypers, draws.SEED) if checker.draws else hypers)
     checker.check_uses()
     checker.check_rules(rules)
     if checker.faults:
@@ -75,11 +76,6 @@ def interval(text: str) -> Interval | None:
     if match is None or not low <= high:
         return None
     return Interval(low, high, match[1] == "[", match[4] == "]", match[5] is not None)
-
-
-#: What a spec that draws random numbers is given.
-_SEED = Hyper(SEED, (0.0,), False, (Interval(0.0, 1e9, True, True, True),), GIVEN_TO_DRAWS[SEED])
-_STREAM = State(STREAM, Ordinal(), GIVEN_TO_DRAWS[STREAM], Extent.TENSOR)
 
 
 class _Checker(SpecNames):
@@ -245,7 +241,7 @@ class _Checker(SpecNames):
             for f in spec.flags
         )
         states = tuple(filter(None, map(variant.state, spec.states)))
-        states += (_STREAM,) if self.draws else ()
+        states += (draws.STREAM,) if self.draws else ()
         states += tuple(states_of_phases(self.whens)) if self.phased else ()
         variant.active = {state.name: Load(state.name, state.extent, state.dims) for state in states}
         variant.begun = True

@@ -24,7 +24,7 @@ __all__ = ["ARGUMENTS", "STEP_ARGUMENTS", "SpecNames", "no_name"]
 #: Names that an optimiser object has for itself, which no hyperparameter or flag may take.
 ARGUMENTS = frozenset({
     "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "set_state", "load", "copy",
-    "rule", "spec", "bind", "parts", "parameters", "phase", "eval", "train", "report", "storage",
+    "rule", "spec", "bind", "parts", "parameters", "phase", "eval", "train", "report", "storage", "rounding",
 })  # fmt: skip
 #: What a step is called with already, by names that no input may take.
 STEP_ARGUMENTS = frozenset({"self", "params", "grads", "closure", "phase"})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 
+from ..ir import draws
 from ..ir.compose import DELTA, GIVEN_GRADIENT, NEW
 from ..ir.expr import (
     GRADIENT,
@@ -108,8 +109,8 @@ NOT_YET = {
 #: Functions that are no primitives, with how many arguments; these names are free for other things.
 WRITTEN_OUT = {"clip": 3, "length": 1}
 #: Given to specs that draw random numbers.
-SEED, STREAM = "seed", "stream"
-GIVEN_TO_DRAWS = {SEED: "which random numbers are drawn", STREAM: "which parameter they are drawn for"}
+SEED, STREAM = draws.SEED.name, draws.STREAM.name
+GIVEN_TO_DRAWS = {SEED: draws.SEED.doc, STREAM: draws.STREAM.doc}
 #: Given names that a spec may use for other things.
 FREE = frozenset({"ndim", "rows", "columns", UNIT, TALL, WIDE})
 #: The given names that the size of a block may be made of.

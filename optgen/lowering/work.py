@@ -104,6 +104,11 @@ class Sweeps:
         """Whether a sweep reduces anything, so that elements are visited in blocks."""
         return any(each.reductions for each in self.sweeps)
 
+    @property
+    def ordered(self) -> bool:
+        """Whether elements are visited in order: some are reduced, or random numbers go by their places."""
+        return self.reduces or self.rule.draws or bool(self.rule.rounding)
+
     def small(self, extent: Extent) -> tuple[str, ...]:
         """The values of this extent, in the order in which they are kept."""
         names = []

@@ -30,6 +30,7 @@ from .checkpoint import FORMAT, expect_same, read_group, read_value, saved_value
 from .checkpoint_file import FilePath, load_checkpoint, write_checkpoint
 from .hyperparameters import Given
 from .inputs import arrays_of, expect_inputs, kind_of, numbers_of
+from .saved_rounding import with_seeds
 from .settings import Settings
 from .state import States, expect_fit, expect_number, new_slot, read_count, read_saved, read_state
 
@@ -281,6 +282,7 @@ class ArrayEngine:
         self, saved: Mapping[str, Any], *, convert: bool
     ) -> tuple[dict[str, tuple[Given, ...]], list[Slot], dict[str, Array]]:
         settings = self.settings
+        saved = with_seeds(saved, settings, convert=convert)
         expect_same(saved, settings.rule.name, settings.saved_flags(), settings.usual_flags(), settings.values)
         given = saved["hyperparameters"]
         values = {n: read_value(settings.spellings[n][0], given[n], own) for n, own in settings.values.items()}

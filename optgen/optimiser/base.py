@@ -22,7 +22,6 @@ from .array_engine import ArrayEngine, Engine, Parameters
 from .checkpoint_file import FilePath
 from .hyperparameters import Spellings, any_spelling, spellings
 from .settings import Settings, check_settings, of_lengths
-from .state_storages import Storage
 
 __all__ = ["Optimiser", "compilation_of", "engine_of", "hold", "loaded", "module_of", "settings_of"]
 
@@ -80,12 +79,10 @@ class Optimiser:
         name = type(self).__name__
         raise ArgumentError(f"{name} is made of no spec, and is no rule itself", hint="from optgen import ADAM")
 
-    def _begin(
-        self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str, storage: Storage = None
-    ) -> None:
-        """The body of the constructors of generated classes: all hyperparameters and flags as given."""
+    def _begin(self, values: Mapping[str, Any], flags: Mapping[str, Any], backend: str, *storages: Any) -> None:
+        """The body of the constructors of generated classes: hyperparameters, flags, `storage` and the rest."""
         name = type(self).__name__
-        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend, storage))
+        hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend, *storages))
 
     # ---- Hyperparameters and flags ----
 
@@ -344,7 +341,8 @@ class Optimiser:
     def _made(self) -> tuple[Any, ...]:
         """What `_revive` needs besides the class."""
         own = self._settings
-        return dict(own.values), dict(own.flags), own.backend, dict(own.decided), dict(own.chosen_storages)
+        storages = dict(own.chosen_storages), dict(own.chosen_rounding)
+        return dict(own.values), dict(own.flags), own.backend, dict(own.decided), *storages
 
     def __reduce__(self) -> tuple[Any, ...]:
         cls: Any = type(self)

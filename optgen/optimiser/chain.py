@@ -14,7 +14,7 @@ from typing import Any, NoReturn, overload
 from ..errors import ArgumentError, StateError
 from .array_engine import Engine, Parameters
 from .base import Optimiser, engine_of, hold, loaded, settings_of
-from .chain_settings import ChainSettings, joined_storages
+from .chain_settings import ChainSettings, joined_rounding, joined_storages
 from .checkpoint_file import FilePath
 from .parts import compiled, refuse_misfits
 from .settings import expect_backend
@@ -62,7 +62,8 @@ class Chain(Optimiser):
         )
         self.__dict__.update(_parts=tuple(parts), _compilation=compilation, _module=None)
         own = [settings_of(part) for part in parts]
-        hold(self, ChainSettings(compilation, own, of.hypers, of.counts, backend, joined_storages(own, states)))
+        storages, rounding = joined_storages(own, states), joined_rounding(own, states, of.hypers)
+        hold(self, ChainSettings(compilation, own, of.hypers, of.counts, backend, storages, rounding))
         for i, part in enumerate(parts):
             hold(part, settings_of(part), PartEngine(i, self._engine, states[i], reports[i], of.counts[i]))
 

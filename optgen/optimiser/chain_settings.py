@@ -11,13 +11,14 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
 from ..ir.evaluate import Always, HyperValues, ValuesByCount
+from ..ir.expr import PARAMETER
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
 from .checkpoint import flags_of_parts
 from .hyperparameters import Given, resolved, spellings
 from .settings import Settings
 
-__all__ = ["ChainSettings", "joined_storages"]
+__all__ = ["ChainSettings", "joined_rounding", "joined_storages"]
 
 
 class ChainSettings(Settings):
@@ -34,11 +35,13 @@ class ChainSettings(Settings):
         goes by it.
     storages
         Those of the states of all parts.
+    rounding
+        The arrays of all parts that are rounded stochastically, each with its seed.
     """
 
     def __init__(
         self, compilation: Compilation, parts: Sequence[Settings], named: Sequence[Mapping[str, str]],
-        counted: Sequence[str | None], backend: str, storages: Mapping[str, str],
+        counted: Sequence[str | None], backend: str, storages: Mapping[str, str], rounding: Mapping[str, str],
     ) -> None:  # fmt: skip
         self.parts = tuple(parts)
         self.named = named
@@ -47,6 +50,7 @@ class ChainSettings(Settings):
         values = JoinedValues(parts, named)
         self._joined = (Always(values),)  # type: ignore[arg-type]  # read while all are numbers
         super().__init__("Chain", compilation, known, values, {}, {}, backend, storages)
+        self.chosen_rounding = rounding  # the parts have seeds
 
     @property
     def scheduled(self) -> bool:
@@ -142,3 +146,15 @@ class JoinedValues(Mapping[str, tuple[Given, ...]]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def joined_rounding(
+    parts: Sequence[Settings], states: Sequence[Mapping[str, str]], hypers: Sequence[Mapping[str, str]]
+) -> dict[str, str]:
+    """What parts round stochastically, by what it and its seed are called in the chain."""
+    return {
+        names.get(own, own): seeds[seed]
+        for part, names, seeds in zip(parts, states, hypers, strict=True)
+        for own, seed in part.chosen_rounding.items()
+        if own == PARAMETER or own in names
+    }

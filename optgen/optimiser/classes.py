@@ -19,11 +19,12 @@ from ..compiler.catalogue import shipped_names, shipped_spec
 from ..compiler.driver import Compilation, compile_file, compile_text
 from ..compiler.manifest import built_library, fingerprint
 from ..errors import ArgumentError, UnknownRule
+from ..ir.draws import SEED
 from ..ir.rule import Rule
 from ..names import close_matches
 from ..once import once
 from ..paths import BUILD, module_at
-from .state_storages import Storage
+from .state_storages import Seed, Storage
 
 __all__ = ["load", "module_class", "shipped_class"]
 
@@ -104,7 +105,9 @@ def _constructor(rule: Rule) -> Callable[..., None]:
         kind, default = (bool, flag.default) if flag.when is None else (bool | None, None)
         parameters.append(inspect.Parameter(flag.name, named, default=default, annotation=kind))
     parameters.append(inspect.Parameter("backend", named, default="kernel", annotation=str))
-    parameters.append(inspect.Parameter("storage", named, default=None, annotation=Storage))
+    more: dict[str, Any] = {"storage": Storage, "rounding": Storage}
+    more |= {} if any(hyper.name == SEED.name for hyper in rule.hypers) else {SEED.name: Seed}
+    parameters += [inspect.Parameter(name, named, default=None, annotation=kind) for name, kind in more.items()]
     signature = inspect.Signature(parameters, return_annotation=None)
     hypers, flags = [hyper.name for hyper in rule.hypers], [flag.name for flag in rule.flags]
 
@@ -113,7 +116,7 @@ def _constructor(rule: Rule) -> Callable[..., None]:
         bound.apply_defaults()
         given = bound.arguments
         own_flags = {n: given[n] for n in flags}
-        self._begin({n: given[n] for n in hypers}, own_flags, given["backend"], given["storage"])
+        self._begin({n: given[n] for n in hypers}, own_flags, given["backend"], *[given[n] for n in more])
 
     __init__.__signature__ = signature  # type: ignore[attr-defined]
     __init__.__annotations__ = {p.name: p.annotation for p in parameters[1:]} | {"return": None}

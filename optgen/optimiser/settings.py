@@ -6,23 +6,24 @@ Out: a `Settings`, held by an optimiser and its engine: values, flags, and the v
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError, HyperparameterError, shown
+from ..ir.draws import SEED
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Expr
-from ..ir.rule import Rule, Storages
+from ..ir.rule import Rounding, Rule, Storages
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
 from ..runtime.shapes import block_of, chosen_once, own_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
 from .hyperparameters import Given, Spellings, checked, number, other_lengths, resolved, spellings, suggestion
-from .state_storages import chosen_storages, storage_argument
+from .state_storages import chosen_rounding, chosen_storages, rounding_argument, storage_argument
 
 __all__ = ["Settings", "check_settings", "expect_backend", "of_lengths"]
 
@@ -50,6 +51,8 @@ class Settings:
         Either "kernel" or "interpreter".
     storages
         The states that are kept in another type than the compute type, each with its storage.
+    rounding
+        The arrays that are rounded stochastically, each with the hyperparameter that is its seed.
 
     Attributes
     ----------
@@ -71,7 +74,10 @@ class Settings:
         decided: Mapping[str, Expr],
         backend: str,
         storages: Mapping[str, str] = MappingProxyType({}),
+        rounding: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        if rounding:
+            compilation, spellings = rounded(compilation)
         self.owner = owner
         self.compilation = compilation
         self.spellings = spellings
@@ -79,9 +85,9 @@ class Settings:
         self.flags = _usual(compilation) | flags  # a pickle may be older than a flag
         self.decided = decided
         self.backend = backend
-        self.chosen_storages = storages
+        self.chosen_storages, self.chosen_rounding = storages, rounding
         self.variants = compilation.variants(flags)
-        self._rules = [compilation.rules[variant] for variant in self.variants.values()]
+        self._rules = _in_all_phases(compilation, self.variants.values())
         self.sizing = chosen_once(self._rules)
         self._fixed: Sequence[ValuesByCount] | None
         self._read()
@@ -120,7 +126,11 @@ class Settings:
         for flag in self.rule.flags:
             usual = flag.default if flag.when is None else _decide(self.compilation, flag.when, self.values)
             given += [f"{flag.name}={flag.value}"] * (flag.value is not usual)
-        return [*given, *self.backend_argument(), *storage_argument(self._rules, self.chosen_storages)]
+        return [*given, *self.backend_argument(), *self._storage_arguments()]
+
+    def _storage_arguments(self) -> list[str]:
+        of = self._rules, self.chosen_storages
+        return [*storage_argument(*of), *rounding_argument(*of, self.chosen_rounding)]
 
     def backend_argument(self) -> list[str]:
         return [f"backend={self.backend!r}"] if self.backend != BACKENDS[0] else []
@@ -236,6 +246,10 @@ class Settings:
         chosen = self.chosen_storages
         return tuple((name, chosen[name]) for name in rule.element_states if name in chosen) if chosen else ()
 
+    def rounding(self, place: int, rule: Rule) -> Rounding:
+        chosen = self.chosen_rounding
+        return tuple((name, chosen[name]) for name in rule.arrays if name in chosen) if chosen else ()
+
     @property
     def multiplies(self) -> bool:
         """Whether a step has products of whole matrices, which no kernel computes."""
@@ -278,6 +292,8 @@ def check_settings(
     flags: Mapping[str, Any],
     backend: str,
     storage: object = None,
+    rounding: object = None,
+    seed: object = None,
 ) -> Settings:
     """Settings from the arguments of a constructor.
 
@@ -300,12 +316,31 @@ def check_settings(
             message = f"{name}: expected a number, got a schedule: it is chosen when an optimiser is made"
             raise ArgumentError(message, hint="schedule another hyperparameter")
     storages: Mapping[str, str] = {}
-    if storage is not None:
-        own = [compilation.rules[variant] for variant in compilation.variants(chosen).values()]
+    stochastic: Mapping[str, str] = {}
+    if storage is not None or rounding is not None:
+        own = _in_all_phases(compilation, compilation.variants(chosen).values())
         storages = chosen_storages(owner, own, storage)
+        stochastic = dict.fromkeys(chosen_rounding(owner, own, storages, rounding), SEED.name)
+    if stochastic and SEED.name not in given:
+        given |= {SEED.name: checked(SEED, 0 if seed is None else seed)}
+    elif seed is not None:
+        message = f"seed: expected none, since nothing of {owner} is rounded stochastically, got {shown(seed)}"
+        raise ArgumentError(message, hint="leave it out")
     # Kept, since other values of these hyperparameters may need the other variant.
     decided = {f.name: f.when for f in compilation.rules[0].flags if f.when and flags[f.name] is None}
-    return Settings(owner, compilation, known, given, chosen, decided, backend, storages)
+    return Settings(owner, compilation, known, given, chosen, decided, backend, storages, stochastic)
+
+
+def _in_all_phases(compilation: Compilation, variants: Iterable[int]) -> list[Rule]:
+    """These variants of the rule, in each phase."""
+    phases = range(max(1, len(compilation.phases)))
+    return [compilation.rules[compilation.in_phase(variant, k)] for variant in variants for k in phases]
+
+
+def rounded(compilation: Compilation) -> tuple[Compilation, Spellings]:
+    """The rule with a seed, and the names of its hyperparameters."""
+    made = compilation.rounded
+    return made, spellings(made.rules[0].hypers)
 
 
 def of_lengths(compilation: Compilation, known: Spellings, values: Mapping[str, Any]) -> tuple[Compilation, Spellings]:

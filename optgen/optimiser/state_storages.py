@@ -6,22 +6,34 @@ in the compute type, or an error that says which state cannot have it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from ..errors import ArgumentError, shown
-from ..ir.expr import Extent
+from ..ir.expr import PARAMETER, Extent
 from ..ir.rule import Rule
+from ..ir.signs import never_negative
 from ..ir.storages import STORAGES
 from ..names import canonical
 from .hyperparameters import suggestion
 
-__all__ = ["OF_STATES", "Storage", "chosen_storages", "storage_argument"]
+__all__ = [
+    "OF_STATES",
+    "Seed",
+    "Storage",
+    "chosen_rounding",
+    "chosen_storages",
+    "rounding_argument",
+    "storage_argument",
+]
 
 #: The storages that a state can have.
 OF_STATES = tuple(name for name, each in STORAGES.items() if each.bits == 16 and not each.block and not each.is_split)
+STOCHASTIC = "stochastic"
+_ROUNDINGS = ("nearest", STOCHASTIC)
 #: What a constructor takes: nothing, where all states are kept in the compute type.
 Storage: TypeAlias = str | Mapping[str, str] | None
+Seed: TypeAlias = int | None
 
 
 def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[str, str]:
@@ -55,6 +67,46 @@ def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[st
     return found
 
 
+def chosen_rounding(owner: str, rules: Sequence[Rule], storages: Mapping[str, str], given: object) -> frozenset[str]:
+    """Those of the stored states, and of the parameter, that are rounded stochastically.
+
+    Without a choice, those are that are never negative: rounded to the nearest, a second moment would not fall.
+    """
+    if given is None:
+        return usual_rounding(rules, storages)
+    if isinstance(given, str):
+        _expect_rounding("rounding", given)
+        return frozenset((PARAMETER, *storages)) if given == STOCHASTIC else frozenset()
+    if not isinstance(given, Mapping):
+        message = f"rounding: expected one of {', '.join(_ROUNDINGS)}, or one for each array, got {shown(given)}"
+        raise ArgumentError(message, hint=f'rounding={{"{PARAMETER}": "{STOCHASTIC}"}}')
+    found = set(usual_rounding(rules, storages))
+    for spelled, rounding in given.items():
+        name = canonical(spelled) if isinstance(spelled, str) else spelled
+        if name not in (PARAMETER, *storages):
+            known = ", ".join((PARAMETER, *storages))
+            raise ArgumentError(f"rounding: expected an array in a storage, of {owner} {known}, got {shown(spelled)}")
+        _expect_rounding(f"the rounding of {spelled}", rounding)
+        (found.add if rounding == STOCHASTIC else found.discard)(name)
+    return frozenset(found)
+
+
+def usual_rounding(rules: Sequence[Rule], storages: Mapping[str, str]) -> frozenset[str]:
+    """The stored states that are never negative."""
+    having = [(rule, set(rule.element_states)) for rule in rules] if storages else []
+    return frozenset(
+        name for name in storages if all(name in never_negative(rule) for rule, states in having if name in states)
+    )
+
+
+def rounding_argument(rules: Sequence[Rule], storages: Mapping[str, str], rounding: Collection[str]) -> list[str]:
+    """The argument of a constructor that chooses this rounding, as source text; nothing if it is the usual one."""
+    usual = usual_rounding(rules, storages)
+    other = [name for name in (PARAMETER, *storages) if (name in rounding) != (name in usual)]
+    chosen = {name: STOCHASTIC if name in rounding else "nearest" for name in other}
+    return [f"rounding={chosen!r}"] if chosen else []
+
+
 def storage_argument(rules: Iterable[Rule], storages: Mapping[str, str]) -> list[str]:
     """The argument of a constructor that chooses these storages, as source text."""
     if not storages:
@@ -63,6 +115,12 @@ def storage_argument(rules: Iterable[Rule], storages: Mapping[str, str]) -> list
     every = set(storages.values())
     one = every.pop() if len(every) == 1 and storages.keys() == elements else None
     return [f"storage={one or dict(storages)!r}"]
+
+
+def _expect_rounding(what: str, rounding: object) -> None:
+    """ArgumentError unless this is a way to round."""
+    if rounding not in _ROUNDINGS:
+        raise ArgumentError(f"{what}: expected one of {', '.join(_ROUNDINGS)}, got {shown(rounding)}")
 
 
 def _expect_storage(what: str, storage: object) -> None:

@@ -16,9 +16,9 @@ from ..errors import ArrayError
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues, ValuesByCount, with_numbers
 from ..ir.expr import PARAMETER
-from ..ir.rule import Rule
+from ..ir.rule import Rounding, Rule, Storages
 from .array_library import ArrayLibrary, Looked
-from .arrays import compute_type, storage_of
+from .arrays import Array, compute_type, storage_of
 from .collaborators import Hypers, StateStore
 from .lacking import Lacking, refuse_read
 from .members import Accepted, Member
@@ -26,6 +26,9 @@ from .overlaps import refuse_overlaps
 from .phases import another_list, is_between_phases
 
 __all__ = ["Acceptance", "changed_by_schedule"]
+
+#: Kernels number elements by 32 bits where they round.
+MOST_ROUNDED = 2**32
 
 
 @frozen
@@ -82,7 +85,8 @@ class Acceptance:
             kept = zip((PARAMETER, *rules[i].given_arrays), (ps[i], *own), strict=True)
             given_in = [(name, kind) for name, x in kept if (kind := storage_of(x.memory.dtype))]
             storages = (*given_in, *hypers.storages(at[i], rules[i]))
-            members.append(Member(given[i], ps[i], own, variants[i], dtype, number, slot, elements, storages))
+            rounding = _rounding(hypers.rounding(at[i], rules[i]), storages, memory, i)
+            members.append(Member(given[i], ps[i], own, variants[i], dtype, number, slot, elements, storages, rounding))
         if self.lacking:
             who = [(id(p), place) for p, place in zip(given, at, strict=True)]
             refuse_read(self.lacking, who, members, compilation.rules, sets)
@@ -131,6 +135,16 @@ class Acceptance:
             raise changed_by_schedule()
         hypers.refuse_vanishing({compute_type(p.memory.dtype) for p in ps}, sets)
         return with_numbers(sets, self.numbers) if self.numbers else sets
+
+
+def _rounding(chosen: Rounding, storages: Storages, p: Array, number: int) -> Rounding:
+    """Those arrays of a parameter that are rounded stochastically; ArrayError if it has too many elements for that."""
+    stored = dict(storages)
+    found = tuple(each for each in chosen if each[0] in stored)
+    if found and p.size > MOST_ROUNDED:
+        message = f"parameter {number}: expected at most 2**32 elements to round stochastically, got {p.size}"
+        raise ArrayError(message, hint='step it in parts, or give rounding="nearest"')
+    return found
 
 
 def changed_by_schedule() -> ArrayError:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..compiler.driver import Compilation
 from ..ir.evaluate import HyperValues, ValuesByCount
-from ..ir.rule import Rule, Storages
+from ..ir.rule import Rounding, Rule, Storages
 from .array_library import ParameterSlot
 from .arrays import Array
 from .members import Member
@@ -49,6 +49,9 @@ class Hypers(Protocol):
 
     def storages(self, place: int, rule: Rule) -> Storages:
         """The states of the parameter in this place that are kept in another type than the compute type."""
+
+    def rounding(self, place: int, rule: Rule) -> Rounding:
+        """Those arrays of the parameter in this place that are rounded stochastically where they are in a storage."""
 
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         """Whether every constant of the rule is known to be representable in these dtypes."""

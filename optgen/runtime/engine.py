@@ -266,7 +266,7 @@ class StepEngine:
     def _kernels(self, members: Sequence[Member]) -> list[Kernel]:
         """What steps each of these."""
         whole, sharded = self.hypers.compilation, self.library.in_shards([member.given for member in members])
-        keys = [(member.variant, member.dtype, member.storages) for member in members]
+        keys = [(member.variant, member.dtype, member.storages, member.rounding) for member in members]
         return kernels_of(whole.in_shards if sharded else whole, keys, self._module)
 
     def _beginning(self, accepted: Accepted) -> tuple[Callable[[], None], Callable[[], None]]:

@@ -45,7 +45,7 @@ def computed(
         if programs is not None and not member.storages and programs.takes(rule):
             matrices.append(Matrix(rule, member.dtype, arrays, t, member.hypers))
         else:
-            tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages)))
+            tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages, member.rounding)))
     counts = [member.slot.t + 1 for member in accepted.members]
     run = None
     if programs is not None and matrices:

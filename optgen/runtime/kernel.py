@@ -17,7 +17,7 @@ from ..compiler.manifest import built_library
 from ..errors import CompilerError
 from ..ir.evaluate import Program, Value, evaluate
 from ..ir.expr import Extent
-from ..ir.rule import Rule, Storages
+from ..ir.rule import Rounding, Rule, Storages
 from ..lowering.stages import stages
 from ..lowering.sweeps import sweeps_of
 from ..lowering.work import Exchange, Group, Sweeps, group_names
@@ -94,6 +94,7 @@ def kernel_of(
     module: str | None,
     isa: str | None = None,
     storages: Storages = (),
+    rounding: Rounding = (),
 ) -> Kernel:
     """The kernel of one variant in "float32" or "float64", for the instruction set `isa`, by itself that of
     `choose_isa`. `module`: the file of its optimiser class, if that was built. Else this one kernel is compiled now;
@@ -105,21 +106,23 @@ def kernel_of(
     path = built_library(Path(str(module)).with_suffix(".json"), compilation.fingerprint) if built else None
 
     def opened(path: Path) -> Kernel:
-        rule = compilation.lowered_with(variant, storages)
+        rule = compilation.lowered_with(variant, storages, rounding)
         return Kernel(run, open_library(run.ffi, path, "optgen_abi"), rule, dtype, isa)
 
     if path is not None:
         return opened(path)
     from ..compiler.cache import open_cached
 
-    return open_cached(compilation.c_source_for(variant, dtype, isa, storages), compilation.stem, ABI, opened)
+    return open_cached(compilation.c_source_for(variant, dtype, isa, storages, rounding), compilation.stem, ABI, opened)
 
 
-def kernels_of(compilation: Compilation, keys: Sequence[tuple[int, str, Storages]], module: str | None) -> list[Kernel]:
+def kernels_of(
+    compilation: Compilation, keys: Sequence[tuple[int, str, Storages, Rounding]], module: str | None
+) -> list[Kernel]:
     """The kernel of each of these variants in its compute type, for arrays in these storages."""
     found = {
-        key: kernel_of(compilation, variant, dtype, module, storages=storages)
+        key: kernel_of(compilation, variant, dtype, module, storages=storages, rounding=rounding)
         for key in dict.fromkeys(keys)
-        for variant, dtype, storages in [key]
+        for variant, dtype, storages, rounding in [key]
     }
     return [found[key] for key in keys]

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..frozen import frozen
 from ..ir.evaluate import ValuesByCount
-from ..ir.rule import Storages
+from ..ir.rule import Rounding, Storages
 from .addresses import bounds
 from .array_library import ArrayLibrary, BoundStates, Looked, ParameterSlot
 from .binding import TensorRow, rows_of
@@ -49,6 +49,8 @@ class Member:
         How many elements a block of it has; 0 if the rule has none.
     storages
         Those of its arrays that are kept in another type than the compute type.
+    rounding
+        Those of these that are rounded stochastically.
     """
 
     given: Any
@@ -60,6 +62,7 @@ class Member:
     slot: ParameterSlot
     block: int
     storages: Storages
+    rounding: Rounding
 
 
 @frozen

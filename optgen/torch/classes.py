@@ -25,6 +25,7 @@ from ..optimiser.chain import Chain
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.chain_settings import ChainSettings
 from ..optimiser.classes import module_class
+from ..optimiser.state_storages import Seed
 from .inputs import expect_attributes
 from .naming import STEP, Naming
 from .optimizer import Adapter, naming_of, revive_by
@@ -146,12 +147,15 @@ def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
     return __init__
 
 
+#: What classes for arrays of NumPy take, and those for tensors do not.
+_OF_ARRAYS = ("self", "backend", "storage", "rounding")
+
+
 def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
     """Of a rule of optgen's own: the parameters, then what its class takes, by the names that groups have."""
     names = {**naming.hypers, **naming.flags}
-    own = [
-        p for p in inspect.signature(core.__init__).parameters.values() if p.name not in ("self", "backend", "storage")
-    ]
+    taken = inspect.signature(core.__init__).parameters.values()
+    own = [p for p in taken if p.name not in _OF_ARRAYS and p.annotation != Seed]
     theirs = [p.replace(name=names.get(p.name, p.name)) for p in own]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.Signature([first, *theirs])

@@ -20,7 +20,7 @@ from ..errors import ArgumentError, HyperparameterError, shown
 from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
-from ..ir.rule import Aspect, Hyper, Rule, Storages
+from ..ir.rule import Aspect, Hyper, Rounding, Rule, Storages
 from ..optimiser.hyperparameters import checked
 from ..runtime.shapes import block_of, chosen_once, variant_for
 from ..runtime.underflow import refuse_vanishing
@@ -150,6 +150,9 @@ class Groups:
         return self.values.number(self._owners[place], dtype)
 
     def storages(self, place: int, rule: Rule) -> Storages:
+        return ()
+
+    def rounding(self, place: int, rule: Rule) -> Rounding:
         return ()
 
     def variant(self, place: int, shape: tuple[int, ...]) -> int:

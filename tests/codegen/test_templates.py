@@ -82,6 +82,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
         scalars=(step, row) if reduced else (step,),
         columns=(column,) if reduced else (),
         draws=(),
+        rounding=(),
         arrays=(ArrayPointer("pointer", 0, True, "float"), ArrayPointer("pointer_too", 1, False, "float")),
         reduced=("reduced", "reduced_too") if reduced else (),
         folds=(Fold("sum", False, partial), Fold("max", True, panel)) if reduced else (),

@@ -104,6 +104,7 @@ TABLE = [
     ("abs(g - b)", "|g − b|", r"\left|g - b\right|"),
     ("sign(g)", "sign(g)", r"\operatorname{sign}\left(g\right)"),
     ("sign(g)*abs(b)", "sign(g)·|b|", r"\operatorname{sign}\left(g\right) \, \left|b\right|"),
+    ("bfloat16(g*b)", "bfloat16(g·b)", r"\operatorname{bf16}\left(g \, b\right)"),
     ("floor(g)", "⌊g⌋", r"\left\lfloor g \right\rfloor"),
     ("floor(g*b) - floor(-c)", "⌊g·b⌋ − ⌊−c⌋",
      r"\left\lfloor g \, b \right\rfloor - \left\lfloor -c \right\rfloor"),

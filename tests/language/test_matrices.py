@@ -101,6 +101,8 @@ FAULTS: list[tuple[str, str, int, int, str, str]] = [
     ("random numbers of no side", "x = normal(row, g)", 1, 5,
      "normal(): expected no arguments, or two dimensions; got 2",
      "normal(row, row)"),
+    ("a dot product with what is turned", "x = dot(g, g.T)", 1, 5,
+     "dot() was given values of row by column and column by row, which do not fit", "a transposed one is A.T"),
     ("determinants", "x = det(g @ g.T)", 1, 5,
      "unknown function 'det': decompositions of this kind cannot be said in this language yet", "there are"),
     ("another library's name", "x = eigh(g @ g.T)", 1, 5, "unknown function 'eigh'", "write eigenvectors(A)"),
@@ -181,17 +183,33 @@ def test_a_fault_of_a_state_has_its_place(state: str, line: int, column: int, me
     assert hint in (faults[0].hint or "")
 
 
+OF_NO_MATRIX = [
+    spec("x = g @ g.T @ g if matrix else g\ny = g.T @ g if ndim > 1 else g"),
+    spec("L = L + g @ g.T if matrix else 1", 'L = { init = "0", extent = "row, row" }'),
+    spec("x = sum(normal(row, row), row) + g if matrix else normal(row, row)"),
+    spec("x = g @ g.T + I if matrix else I"),
+]
+#: All that has a fault here.
+FAULTY = [
+    *(spec(fault[1], STATES, RANK) for fault in FAULTS),
+    *(spec("x = g", sizes=fault[1]) for fault in SIZES),
+    *(spec("L = L", fault[1], RANK) for fault in STATE_FAULTS),
+    *OF_NO_MATRIX,
+]
+
+
 def test_matrices_are_chosen_where_there_may_be_none() -> None:
-    source = spec("x = g @ g.T @ g if matrix else g\ny = g.T @ g if ndim > 1 else g")
+    products, kept, drawn, unit = OF_NO_MATRIX
     with pytest.raises(SpecError, match="there are no products of matrices where the parameter is no matrix") as caught:
-        rules(source)
+        rules(products)
     assert "a if matrix else b" in str(caught.value)
-    kept = spec("L = L + g @ g.T if matrix else 1", 'L = { init = "0", extent = "row, row" }')
     with pytest.raises(SpecError, match="'L' has a matrix of row by row, and there is none") as caught:
         rules(kept)
     assert 'when = "matrix"' in str(caught.value)
     with pytest.raises(SpecError, match=r"normal\(\) of rows and columns, where the parameter is no matrix"):
-        rules(spec("x = sum(normal(row, row), row) + g if matrix else normal(row, row)"))
+        rules(drawn)
+    with pytest.raises(SpecError, match="where the parameter is no matrix"):
+        rules(unit)
 
 
 # ---- What is known of matrices ----
@@ -337,11 +355,11 @@ def test_a_rank_is_no_more_than_the_shorter_side(name: str) -> None:
         assert (p == 1).all()
 
 
-@pytest.mark.parametrize("name", ["Muon", "Shampoo"])
-def test_float16_is_refused(name: str) -> None:
-    p = np.ones((3, 4), np.float16)
-    with pytest.raises(ArrayError, match="expected float32 or float64, got float16"):
-        made(name).step([p], [p.copy()])
+@pytest.mark.parametrize("name", ["Muon", "Shampoo", "Conda"])
+def test_of_float16_the_step_is_that_of_float32(name: str) -> None:
+    p, g = np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float16)
+    expected = stepped(name, p.astype(np.float32), g.astype(np.float32), 1).astype(np.float16)
+    np.testing.assert_array_equal(stepped(name, p, g, 1), expected)
 
 
 def test_as_many_turns_as_are_set() -> None:

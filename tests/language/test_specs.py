@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from searching import search
+from test_matrices import FAULTY
 from test_spec_blocks import FAULTS as OF_BLOCKS
 
 from optgen import interpreter as interp
@@ -924,6 +925,7 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
         *(row[1] for row in (*FORM, *NAMES, *OF_BLOCKS)),
         *(formula_spec(row[1]) for row in FORMULAS),
         *DEEP.values(),
+        *FAULTY,
     ):
         faults(text)
     missed = [

@@ -47,7 +47,9 @@ def test_a_rule_is_one_class_with_a_signature_a_docstring_and_annotations(name):
     assert (cls.__name__, cls.__module__) == (name, "optgen")
     assert issubclass(cls, Optimiser)
     parameters = inspect.signature(cls).parameters
-    assert list(parameters) == [h.name for h in spec.hypers] + [f.name for f in spec.flags] + ["backend", "storage"]
+    names = [each.name for each in (*spec.hypers, *spec.flags)]
+    of_arrays = ["backend", "storage", "rounding"] + ["seed"] * ("seed" not in names)
+    assert list(parameters) == names + of_arrays
     hints = typing.get_type_hints(cls.__init__)
     for hyper in spec.hypers:
         assert hints[hyper.name] == (tuple[(float,) * len(hyper.default)] if hyper.vector else float)

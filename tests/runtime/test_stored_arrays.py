@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from searching import search
 
+from optgen.compiler.driver import Compilation
 from optgen.interpreter.codes import code_dtype
-from optgen.ir.rule import Storages
+from optgen.ir.rule import Rounding, Storages
 from optgen.lowering.sweeps import sweeps_of
 from optgen.runtime import library
 from optgen.runtime.kernel import Kernel, kernel_of
@@ -21,12 +22,28 @@ Draw = Any
 RULES = compilations()
 
 #: Rules of one sweep and of several, of elements, matrices, blocks and draws; the storages of their arrays; the compute
-#: type. Every instruction set is tried with the first one, the best with the others.
-CASES: dict[str, tuple[str, Storages, str]] = {
+#: type; and what is rounded stochastically. Every instruction set is tried with ADAM, the best with the others.
+CASES: dict[str, Any] = {
     "Adam": ("ADAM", (("m", "bfloat16"), ("v", "float16")), "float32"),
     "Adam in float64": ("ADAM", (("m", "bfloat16"), ("v", "bfloat16")), "float64"),
     "all of Adam": ("ADAM", (("p", "bfloat16"), ("g", "bfloat16"), ("m", "bfloat16"), ("v", "bfloat16")), "float32"),
     "draws": ("NoisySGD", (("p", "float16"), ("g", "bfloat16")), "float32"),
+    "draws, rounded stochastically": ("NoisySGD", (("p", "bfloat16"),), "float32", ("p",)),
+    "Adam, rounded stochastically": (
+        "ADAM",
+        (("p", "bfloat16"), ("m", "bfloat16"), ("v", "float16")),
+        "float32",
+        ("p", "m", "v"),
+    ),
+    "Adam in float64, rounded stochastically": ("ADAM", (("v", "bfloat16"),), "float64", ("v",)),
+    "reductions, rounded stochastically": ("Reduced", (("m", "bfloat16"), ("w", "float16")), "float32", ("m",)),
+    "matrices, rounded stochastically": (
+        "Reduced matrix",
+        (("p", "bfloat16"), ("m", "bfloat16")),
+        "float32",
+        ("p", "m"),
+    ),
+    "blocks, rounded stochastically": ("Blocks", (("p", "float16"), ("m", "float16")), "float32", ("p", "m")),
     "one state of two": ("Every", (("u", "bfloat16"),), "float32"),
     "reductions": ("Reduced", (("m", "bfloat16"), ("w", "bfloat16")), "float32"),
     "reductions of matrices": ("Reduced matrix", (("m", "bfloat16"), ("w", "bfloat16")), "float32"),
@@ -36,9 +53,16 @@ CASES: dict[str, tuple[str, Storages, str]] = {
 
 
 def kernels(case: str) -> list[Kernel]:
-    name, storages, dtype = CASES[case]
-    usable = library.runtime().usable if case == "Adam" else library.runtime().usable[:1]
-    return [kernel_of(*RULES[name], dtype, None, isa, storages) for isa in usable]
+    (spec, variant), storages, dtype, rounding = parts(case)
+    usable = library.runtime().usable[: None if CASES[case][0] == "ADAM" else 1]
+    return [kernel_of(spec, variant, dtype, None, isa, storages, rounding) for isa in usable]
+
+
+def parts(case: str) -> tuple[tuple[Compilation, int], Storages, str, Rounding]:
+    name, storages, dtype, *rounded = CASES[case]
+    spec, variant = RULES[name]
+    rounding = tuple((array, "seed") for array in rounded[0]) if rounded else ()
+    return (spec.rounded if rounding else spec, variant), storages, dtype, rounding
 
 
 lengths = st.integers(0, 49) | st.sampled_from([63, 64, 65, 127, 200, 1000])
@@ -73,8 +97,8 @@ def placements(draw: Draw, shape: tuple[int, ...], items: list[int]) -> list[Pla
 @search(15, 300)
 @given(data=st.data())
 def test_the_kernel_equals_the_interpreter(case: str, data: st.DataObject) -> None:
-    draw, (name, storages, dtype) = data.draw, CASES[case]
-    rule = RULES[name][0].rules[RULES[name][1]]
+    draw, ((spec, variant), storages, dtype, rounding) = data.draw, parts(case)
+    rule = spec.rules[variant]
     kernel = draw(st.sampled_from(kernels(case)), "kernel")
     stored = dict(storages)
     # Interpreter and kernel see arrays of 16 bits as codes, whatever their dtype.
@@ -83,7 +107,9 @@ def test_the_kernel_equals_the_interpreter(case: str, data: st.DataObject) -> No
     which = matrices if rule.matrix else long_shapes
     values, kinds, counts = busy(rule), st.sampled_from(KINDS), draw(st.integers(0, 3), "t")
     tensors = [
-        make_tensor(rule, values, draw(placements(draw(which), items)), dtype, draw(kinds), rng, counts, storages)
+        make_tensor(
+            rule, values, draw(placements(draw(which), items)), dtype, draw(kinds), rng, counts, storages, rounding
+        )
         for _ in range(draw(st.integers(1, 3), "tensors"))
     ]
     threads = draw(st.sampled_from([1, 2, 3, 7]), "threads")

@@ -22,7 +22,7 @@ from optgen.compiler.declarations import read_declarations
 from optgen.interpreter.codes import decoded, encoded
 from optgen.ir.evaluate import Always
 from optgen.ir.expr import GRADIENT, Extent
-from optgen.ir.rule import Rule, Storages
+from optgen.ir.rule import Rounding, Rule, Storages
 from optgen.optimiser.base import compilation_of
 from optgen.paths import BUILD, declarations
 from optgen.runtime import library
@@ -351,12 +351,13 @@ class Tensor:
     small: dict[str, Array]
     block: int = 0  # how many elements a block has
     storages: Storages = ()
+    rounding: Rounding = ()
 
     def copy(self) -> Tensor:
         """Another one with the same numbers, laid out alike."""
         arrays = {name: Placed(placed.array, placed.place) for name, placed in self.arrays.items()}
         small = {name: array.copy() for name, array in self.small.items()}
-        return Tensor(arrays, self.t, small, self.block, self.storages)
+        return Tensor(arrays, self.t, small, self.block, self.storages, self.rounding)
 
     def all(self, rule: Rule) -> list[Array]:
         """The arrays that a kernel takes."""
@@ -378,6 +379,7 @@ def make_tensor(
     rng: np.random.Generator,
     t: int,
     storages: Storages = (),
+    rounding: Rounding = (),
 ) -> Tensor:
     """A tensor filled with numbers of one kind. Ordinary ones come with states as two steps leave them. `dtype`: the
     compute type."""
@@ -403,7 +405,7 @@ def make_tensor(
             codes = encoded(storage, decoded(storage, any_bits, np.float32))
         arrays[name] = codes
     placed = {name: Placed(a, place) for (name, a), place in zip(arrays.items(), places, strict=True)}
-    return Tensor(placed, t, small, block_of(rule, values, shape), storages)
+    return Tensor(placed, t, small, block_of(rule, values, shape), storages, rounding)
 
 
 def bound(kernel: Kernel, rule: Rule, tensors: Sequence[Tensor]) -> Binding:
@@ -446,9 +448,9 @@ def _interpreted(rule: Rule, tensors: Sequence[Tensor], values: Values, steps: i
     for step in range(steps):
         counts = [tensor.t + step + 1 for tensor in tensors]
         before = [own[GRADIENT].copy() for own in arrays]
-        kept = [tensor.storages for tensor in tensors]
+        kept = [(tensor.storages, tensor.rounding) for tensor in tensors]
         all_arrays = zip(counts, arrays, kept, strict=True)
-        stepped = [(rule, values, interp.Tensor(t, own, storages)) for t, own, storages in all_arrays]
+        stepped = [(rule, values, interp.Tensor(t, own, *how)) for t, own, how in all_arrays]
         if stepped:
             interp.step_group(stepped, group, values, max(counts))
         yield {name: x.copy() for name, x in group.items()}, [{n: x.copy() for n, x in own.items()} for own in arrays]
