@@ -370,13 +370,10 @@ class Rule:
     @cached_property
     def tiled(self) -> bool:
         """Whether a step goes over matrices, since it knows of rows and columns; or over blocks, which are its rows."""
-        if self.multiplies:
-            return True
         tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK)
         reduced = (*tiles, Extent.TENSOR) if self.of_matrices else tiles
-        return any(getattr(e, "over", None) in reduced for a in self.body for e in walk(a.value)) or any(
-            state.extent in tiles for state in self.states
-        )
+        over = {getattr(e, "over", None) for a in self.body for e in walk(a.value)}
+        return self.multiplies or not over.isdisjoint(reduced) or any(state.extent in tiles for state in self.states)
 
     @cached_property
     def grouped(self) -> bool:
