@@ -107,9 +107,12 @@ class Ways(Protocol):
     ----------
     interprets
         Whether the interpreter steps what kernels do not; else the array library does.
+    by_programs
+        Whether programs step in the place of the interpreter where a rule has products of matrices.
     """
 
     interprets: bool
+    by_programs: bool
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         """Positions in the list of the parameters that kernels step, and of the others; an error for one that nothing

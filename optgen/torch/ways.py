@@ -34,6 +34,8 @@ class TensorWays:
         Gives the optimiser itself, which PyTorch's loop is run on.
     """
 
+    by_programs = True
+
     def __init__(self, naming: Naming, groups: Groups, optimizer: Callable[[], Any]) -> None:
         self._naming = naming
         self._groups = groups
