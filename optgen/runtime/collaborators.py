@@ -40,6 +40,9 @@ class Hypers(Protocol):
     def number(self, place: int, dtype: str) -> int:
         """Which of the sets the parameter in this place goes by, in a compute type."""
 
+    def what(self, place: int) -> str:
+        """What the parameter in this place is called in messages."""
+
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position of the variant for a parameter of this shape; ArrayError if there is none."""
 

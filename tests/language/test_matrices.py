@@ -62,7 +62,7 @@ FAULTS: list[tuple[str, str, int, int, str, str]] = [
     ("a product with a number", "x = eta @ g", 1, 5, "expected a matrix, got a number", "write `*`"),
     ("a product of a condition", "x = (g > 0) @ g.T", 1, 6, "expected a matrix, got a condition",
      "write 1 if condition else 0"),
-    ("a product with I", "x = g @ I", 1, 5, "a product with I is the other matrix", "leave I out"),
+    ("a product with I", "x = g @ I", 1, 5, "a product with I, or a multiple of it", "2*A"),
     ("both sides together", "x = g @ g.T + g.T @ g", 1, 5, f"row by row and column by column {ELEMENTWISE}", "A @ B"),
     ("a matrix and its transpose", "x = g + g.T", 1, 5, f"row by column and column by row {ELEMENTWISE}", "A.T"),
     ("an identity and an oblong", "x = g + I", 1, 5, f"row by column and I by I {ELEMENTWISE}", ""),
@@ -350,7 +350,7 @@ def test_a_rank_is_no_more_than_the_shorter_side(name: str) -> None:
         with pytest.raises(HyperparameterError) as caught:
             opt.step([p], [p.copy()])
         side = "row" if shape[0] == 3 else "column"
-        assert f"{name}: expected rank to be no more than the 3 {side}s" in str(caught.value)
+        assert f"{name}: expected rank to be at most 3, the {side}s" in str(caught.value)
         assert "another rule" in str(caught.value)
         assert (p == 1).all()
 
