@@ -62,6 +62,7 @@ FAULTS: list[tuple[str, str, int, int, str, str]] = [
     ("a product with a number", "x = eta @ g", 1, 5, "expected a matrix, got a number", "write `*`"),
     ("a product of a condition", "x = (g > 0) @ g.T", 1, 6, "expected a matrix, got a condition",
      "write 1 if condition else 0"),
+    ("a transposed number", "x = eta.T*g", 1, 5, "expected a matrix to transpose, got a number", "leave .T out"),
     ("a product with I", "x = g @ I", 1, 5, "a product with I, or a multiple of it", "2*A"),
     ("both sides together", "x = g @ g.T + g.T @ g", 1, 5, f"row by row and column by column {ELEMENTWISE}", "A @ B"),
     ("a matrix and its transpose", "x = g + g.T", 1, 5, f"row by column and column by row {ELEMENTWISE}", "A.T"),

@@ -352,7 +352,7 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
      "unknown function 'matmul'", "write A @ B"),
     ("a decomposition", "x = svd(m)", 5,
      "unknown function 'svd': decompositions of this kind cannot be said in this language yet", "there are"),
-    ("a random number of more", "x = m*normal(3)", 7, "normal(): expected no arguments, got 1", "write normal()"),
+    ("a random number of more", "x = m*normal(3)", 7, "normal(): expected no arguments, or two dimensions; got 1", "write normal()"),
     ("a random number by another name", "x = m*randn()", 7, "unknown function 'randn'", "write normal()"),
     ("an order of elements", "x = m - median(g)", 9, "what depends on the place of an element cannot be said", ""),
     ("clamp", "x = clamp(m, 0, 1)", 5, "unknown function 'clamp'", "write clip(x, low, high)"),

@@ -103,8 +103,8 @@ def test_what_is_chosen_when_it_is_made_stays(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in OF_MATRICES if not SPECS[name].rules[0].draws])
 def test_a_rule_steps_in_a_chain(name: str) -> None:
-    """Behind a part that changes nothing, it does what it does alone, but for how a library rounds: a chain with a value
-    of all parameters goes to the interpreter, a rule alone to a program."""
+    """Behind a part that changes nothing, it does what it does alone, but for how a library rounds: a chain with a
+    value of all parameters goes to the interpreter, a rule alone to a program."""
     alone, ps = made(name), matrices(0)
     chained, qs = optgen.chain(optgen.ClipGlobalNorm(1e9), made(name)), matrices(0)
     for t in range(3):
@@ -175,7 +175,7 @@ def test_one_storage_is_not_for_what_starts_as_a_parameter() -> None:
     assert starts
     assert not starts & kept.keys()
     with pytest.raises(
-        ArgumentError, match=r"storage: EMA has no state like the parameter but for those that start as it"
+        ArgumentError, match="storage: EMA has only states that start as the parameter"
     ):
         optgen.EMA(storage="bfloat16")
 
