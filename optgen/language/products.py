@@ -93,7 +93,7 @@ class Products(Resolver):
         left, right = dims_of(a), dims_of(b)
         if left.columns != right.rows:
             wanted = f"one row for each {left.columns}" if left.columns else "one row"
-            message = f"the left has {left.words}, so the right should have {wanted}, got {right.words}"
+            message = f"the left has {left.words}: expected {wanted} on the right, got {right.words}"
             hint = "transpose the right: @ (...).T" if left.columns == right.columns else None
             self.fault(term.span, message, hint)
             return None

@@ -174,9 +174,7 @@ def test_one_storage_is_not_for_what_starts_as_a_parameter() -> None:
     starts = {state.name for state in opt.rule.states if Load("p") in set(walk(state.init))}
     assert starts
     assert not starts & kept.keys()
-    with pytest.raises(
-        ArgumentError, match="storage: EMA has only states that start as the parameter"
-    ):
+    with pytest.raises(ArgumentError, match="storage: EMA has only states that start as the parameter"):
         optgen.EMA(storage="bfloat16")
 
 

@@ -7,18 +7,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from replays import UNIT, Replay, check_bound
 
-import optgen.torch as optim
 from optgen.compiler.catalogue import shipped_names
 from optgen.compiler.driver import compile_file
 from optgen.ir.expr import Extent
 from optgen.ir.extents import Dims
 from optgen.ir.rule import Flag
 from optgen.lowering.program import Multiplication, Operand
-from optgen.torch import matrix_library
-from optgen.torch.matrix_library import TorchMatrices
+
+torch = pytest.importorskip("torch")
+optim = pytest.importorskip("optgen.torch")
+matrix_library = pytest.importorskip("optgen.torch.matrix_library")
 
 HYPERS = {"rank": 2.0, "every": 2.0}
 
@@ -36,14 +36,14 @@ def half(flags: tuple[Flag, ...]) -> bool:
 @pytest.mark.parametrize("name", ["Muon", "NorMuon", "SOAP", "Shampoo", "Kron", "GaLore"])
 def test_a_program_is_the_interpreter_but_for_what_torch_computes(name: str, dtype: str) -> None:
     for shape in ((4, 6), (6, 4), (5, 5), (2, 3, 70)):
-        replay = Replay(rules_of(name), TorchMatrices(), shape, dtype, hypers=HYPERS)
+        replay = Replay(rules_of(name), matrix_library.TorchMatrices(), shape, dtype, hypers=HYPERS)
         for threads in (1, 2):
             replay.step(threads)
 
 
 def test_muon_in_bfloat16_multiplies_bfloat16() -> None:
     rules = [rule for rule in rules_of("Muon") if half(rule.flags)]
-    replay = Replay(rules, TorchMatrices(), (300, 270), "float32")
+    replay = Replay(rules, matrix_library.TorchMatrices(), (300, 270), "float32")
     replay.step()
     records = replay.library.records
     assert [record.step.op for record in records] == ["convert", *["multiply"] * 15, "convert"]
@@ -55,7 +55,7 @@ def test_muon_in_float32_is_torch_but_for_rounding(shape: tuple[int, int], monke
     """torch's always rounds to bfloat16: here it is kept from that."""
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
     rules = [rule for rule in rules_of("Muon") if not half(rule.flags)]
-    replay = Replay(rules, TorchMatrices(), shape, "float64", hypers={"lr": 0.02})
+    replay = Replay(rules, matrix_library.TorchMatrices(), shape, "float64", hypers={"lr": 0.02})
     theirs = torch.nn.Parameter(torch.from_numpy(replay.arrays["p"].copy()))
     reference = torch.optim.Muon([theirs], lr=0.02)
     for _ in range(3):
