@@ -110,7 +110,10 @@ def _products() -> tuple[bool, str, str]:
     import numpy  # noqa: F401  (brings the library)
     import threadpoolctl
 
-    found = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+    try:
+        found = [each for each in threadpoolctl.threadpool_info() if each["user_api"] == "blas"]
+    except UnicodeError:  # a library lies where names are no text
+        return True, "not known: a library of this process has a name that is no text", ""
     if not found:
         return True, "NumPy's own loops: no BLAS is known", ""
     blas = found[0]

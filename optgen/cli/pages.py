@@ -266,7 +266,8 @@ def _ir(checked: Rule, low: Rule) -> Iterator[Block]:
         yield title
         rows = [(_word(extent_of(assign.value)), text.formula(assign)) for assign in block]
         yield Table(rows or [("none",)])
-    names = (*low.arrays, *(state.name for state in low.small_states))
+    kept = (*low.matrix_states, *low.small_states)
+    names = (*low.arrays, *(state.name for state in kept))
     for verb, arrays in (("loads", loads(low)), ("stores", low.stores)):
         yield f"\n{verb}: {', '.join(name for name in names if name in arrays)}"
 

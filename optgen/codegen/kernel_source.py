@@ -16,7 +16,7 @@ from ..ir.expr import Extent, extent_of
 from ..ir.rule import Rule, in_phases
 from ..lowering.stages import Stage, crossing, stages
 from ..lowering.sweeps import sweeps_of
-from ..lowering.work import Sweep, Sweeps
+from ..lowering.work import SmallLoop, Sweep, Sweeps
 from ..notation import facts as summary
 from ..notation import text
 from . import c_language as c
@@ -184,9 +184,11 @@ def _kernel(
     slabs: list[SlabText] = []
     work: list[SweepText | SmallLoopText] = []
     all_stages = [stage for stretch in stages(plan) for stage in stretch]
+    # The loops of slabs are those of small loops.
+    slabs_too = plan.rule.tiled and any(isinstance(each, SmallLoop) for stage in all_stages for each in stage.work)
     for stage, crosses in zip(all_stages, crossing(all_stages), strict=True):
         local: list[SweepText | SmallLoopText] = []
-        begins = f"{name}_slab{len(slabs) + 1}" if plan.rule.tiled and stage.local else ""
+        begins = f"{name}_slab{len(slabs) + 1}" if slabs_too and stage.local else ""
         for each in stage.work:
             slab = "" if local else begins
             if isinstance(each, Sweep):
@@ -228,7 +230,7 @@ def _kernel(
         units="0" if plan.rule.tiled else "OPTGEN_BLOCK" if plan.ordered else "1",
         partials=len(places.along),
         panels=len(places.down),
-        reduced=max(len(each.element.folds) for each in sweeps),
+        reduced=max((len(each.element.folds) for each in sweeps), default=0),
     )
 
 

@@ -166,12 +166,12 @@ class Compilation:
 def compile_text(text: str, file: str, stem: str = "") -> Compilation:
     """The spec `text`, parsed and checked once per process. SpecError lists all its faults; `file` is its name in them.
     `stem`: what its files are called, if not after the rule."""
-    opened, _ = _checked(text, file)
-    return _compilation(text, file, stem or opened[0].name.lower())
+    opened, _ = _checked(text, file, ())
+    return _compilation(text, file, stem or opened[0].name.lower(), ())
 
 
 @cache
-def _checked(text: str, file: str, lengths: Lengths = ()) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
+def _checked(text: str, file: str, lengths: Lengths) -> tuple[tuple[Rule, ...], tuple[Rule, ...]]:
     from ..ir.compose import close
     from ..ir.verify import verify
     from ..language.check import check_open
@@ -182,7 +182,7 @@ def _checked(text: str, file: str, lengths: Lengths = ()) -> tuple[tuple[Rule, .
 
 
 @cache
-def _compilation(text: str, file: str, stem: str, lengths: Lengths = ()) -> Compilation:
+def _compilation(text: str, file: str, stem: str, lengths: Lengths) -> Compilation:
     return Compilation(file, text, stem, *_checked(text, file, lengths), lengths=lengths)
 
 

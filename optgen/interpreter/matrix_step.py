@@ -58,16 +58,22 @@ class _Values(dict[str, Any]):
         self._formulas = {assign.target: assign.value for assign in of.rule.body}
 
     def __missing__(self, name: str) -> Any:
-        self[name] = found = self.of.value(self._formulas[name])
+        given = self.of.results
+        self[name] = found = given[name] if name in given else self.of.value(self._formulas[name])
         return found
 
 
 class MatrixStep(Step):
     """What the expressions of one step are evaluated with, where there are products in them."""
 
-    def run(self) -> None:
+    def reading(self) -> MatrixStep:
+        """The same step, where a value is computed when it is first read."""
         values = _Values(self)
-        run = values.of = replace(self, names=values)
+        values.of = replace(self, names=values)
+        return values.of
+
+    def run(self) -> None:
+        run = self.reading()
         needed = self.rule.stores | self.rule.reported | {self.rule.accept}
         for assign in self.rule.body:
             # All tensors meet the reductions over the group in one order.

@@ -109,6 +109,7 @@ class Step:
     group: Mapping[str, Array] | None = None
     once: tuple[HyperValues, int] | None = None  # what a value of the group is computed with
     block: int = 0  # how many elements a block has
+    results: Mapping[str, Array] = {}  # of products that are replayed: values to take instead of computing them
 
     def run(self) -> None:
         for assign in self.rule.body:

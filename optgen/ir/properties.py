@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from enum import Enum
 
-from .expr import Call, Expr, Extent, Load, Local, Product, dims_of, extent_of
+from .expr import Call, Const, Expr, Extent, Load, Local, Product, dims_of, extent_of
 from .rule import Assign, State
 
 __all__ = ["Properties", "Property"]
@@ -49,7 +49,8 @@ class Properties:
         self._locals: dict[str, frozenset[Property]] = {}
         for state in states:
             if state.dims is not None and state.dims.square:
-                self._states[state.name] = self.of(state.init) & (_SYMMETRIC | _UPPER | _ORTHOGONAL)
+                begins = _SYMMETRIC | _UPPER if state.init == Const(0.0) else self.of(state.init)
+                self._states[state.name] = begins & (_SYMMETRIC | _UPPER | _ORTHOGONAL)
         while changed := self._narrowed():
             self._states, self._locals = changed, {}
 

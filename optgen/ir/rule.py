@@ -242,7 +242,8 @@ class Rule:
     `when`: the condition, of t and hyperparameters, on which a step has this phase; None if each has.
     `storages`, `rounding`: those of the arrays that a kernel is made for; other rules have none. `tall`, `wide`:
     whether this variant is for matrices with more rows than columns, or fewer; None if it does not matter. `turns`: the
-    hyperparameters that say how many turns a loop has; the body is that for one value of each.
+    hyperparameters that say how many turns a loop has; the body is that for one value of each. `of_matrices`: whether
+    reductions over a tensor go by its rows, as in a step of which this is a part.
     """
 
     name: str
@@ -274,6 +275,7 @@ class Rule:
     wide: bool | None = None
     dimensions: tuple[Dimension, ...] = ()
     turns: tuple[str, ...] = ()
+    of_matrices: bool = False
 
     @cached_property
     def variant(self) -> str:
@@ -368,12 +370,10 @@ class Rule:
     @cached_property
     def tiled(self) -> bool:
         """Whether a step goes over matrices, since it knows of rows and columns; or over blocks, which are its rows."""
-        if self.multiplies:
-            return True
         tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK)
-        return any(getattr(e, "over", None) in tiles for a in self.body for e in walk(a.value)) or any(
-            state.extent in tiles for state in self.states
-        )
+        reduced = (*tiles, Extent.TENSOR) if self.of_matrices else tiles
+        over = {getattr(e, "over", None) for a in self.body for e in walk(a.value)}
+        return self.multiplies or not over.isdisjoint(reduced) or any(state.extent in tiles for state in self.states)
 
     @cached_property
     def grouped(self) -> bool:

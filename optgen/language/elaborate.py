@@ -78,7 +78,9 @@ class Variant(Expressions):
             self.fault(ast.init.span, *INITIAL)
         elif leaves and (extent < Extent.ELEMENT or dims is not None):
             message = _wrong_extent(ast.name, extent, Extent.ELEMENT)
-            self.fault(ast.init.span, message, "only a state with a value for each element may start as p")
+            if dims is not None:
+                message = f"{ast.name!r}: expected {dims.words}, got what is made of p"
+            self.fault(ast.init.span, message, "only a state like the parameter may start as p")
         if (Extent.MATRIX <= extent < Extent.ELEMENT or dims is not None) and not self.choice[MATRIX]:
             words = extent.words if dims is None else f"a matrix of {dims.words}"
             message = f"{ast.name!r} has {words}, and there is none where the parameter is no matrix"

@@ -215,7 +215,7 @@ class Expressions(Products):
         dims = joint_dims(args)
         if dims is None:
             words = dict.fromkeys(dims_of(arg).words for arg in args if dims_of(arg) != Dims("", ""))
-            message = f"{' and '.join(words)} cannot be combined element by element"
+            message = f"expected values that fit element by element, got {' and '.join(words)}"
             self.fault(term.span, message, "a product of matrices is written A @ B, a transposed one A.T")
             return None
         if dims != IDENTITY and any(dims_of(arg) == IDENTITY for arg in args):

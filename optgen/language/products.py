@@ -69,6 +69,9 @@ class Products(Resolver):
         match op:
             case "matmul":
                 return self._matmul(term, *found)
+            case "transpose" if extent_of(found[0]) < Extent.MATRIX:
+                self.fault(term.span, "expected a matrix to transpose, got a number", "leave .T out")
+                return None
             case "transpose":
                 return Product(op, tuple(found), dims_of(found[0]).transposed)
             case "orthonormal":
@@ -85,12 +88,12 @@ class Products(Resolver):
                 self.fault(place.span, "expected a matrix, got a number", "write `*` for a product with a number")
                 return None
         if IDENTITY in (dims_of(a), dims_of(b)):
-            self.fault(term.span, "a product with I is the other matrix", "leave I out")
+            self.fault(term.span, "a product with I, or a multiple of it, is one with a number", "write `*`: 2*A")
             return None
         left, right = dims_of(a), dims_of(b)
         if left.columns != right.rows:
             wanted = f"one row for each {left.columns}" if left.columns else "one row"
-            message = f"the left has {left.words}, so the right should have {wanted}, got {right.words}"
+            message = f"the left has {left.words}: expected {wanted} on the right, got {right.words}"
             hint = "transpose the right: @ (...).T" if left.columns == right.columns else None
             self.fault(term.span, message, hint)
             return None

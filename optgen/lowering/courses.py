@@ -64,7 +64,7 @@ class Needs:
             name, value = assign.target, assign.value
             path = self.used.get(name)
             if name in arrays:
-                self.written[name] = self._changes(value, name)
+                self.written[name] = self.changes(value, name)
                 path = self.written[name] & (self.written[name] if path is None else path)
             elif path is None or name in kept or extent_of(value) <= Extent.GROUP:
                 # Of a reduction over the group every parameter takes part, whatever becomes of its value there.
@@ -80,12 +80,13 @@ class Needs:
         found = self._conditions.get(plain.name) if isinstance(plain, Local) else None
         return found if found is None or holds else found.opposite
 
-    def _changes(self, value: Expr, array: str) -> frozenset[Condition]:
+    def changes(self, value: Expr, array: str) -> frozenset[Condition]:
         """The conditions under which `value` is another one than that of the array."""
         if isinstance(value, Call) and value.op == "where" and (condition := self.condition(value.args[0])):
             for kept, side, when in ((2, 1, condition), (1, 2, condition.opposite)):
-                if value.args[kept] == Load(array):
-                    return self._changes(value.args[side], array) | {when}
+                same = value.args[kept]
+                if isinstance(same, Load) and same.array == array:
+                    return self.changes(value.args[side], array) | {when}
         return frozenset()
 
     def _use(self, expr: Expr, path: frozenset[Condition]) -> None:

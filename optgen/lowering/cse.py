@@ -19,7 +19,8 @@ __all__ = ["run"]
 
 def run(rule: Rule) -> Rule:
     body, made = _flat(rule)
-    return replace(rule, body=_nested(body, made, {a.target for a in (*rule.scalars, *rule.body)} | set(rule.arrays)))
+    taken = {a.target for a in (*rule.scalars, *rule.body)} | set(rule.arrays) | {state.name for state in rule.states}
+    return replace(rule, body=_nested(body, made, taken))
 
 
 def _flat(rule: Rule) -> tuple[list[Assign], set[str]]:

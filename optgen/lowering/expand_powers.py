@@ -17,7 +17,7 @@ __all__ = ["run"]
 
 
 def run(rule: Rule) -> Rule:
-    taken = {a.target for a in rule.body} | set(rule.arrays)
+    taken = {a.target for a in rule.body} | set(rule.arrays) | {state.name for state in rule.states}
     body: list[Assign] = []
     known: dict[Expr, Local] = {}
 

@@ -44,7 +44,7 @@ class Traversals:
         counts = max((self.level.get(name, 0) for name in rule.verdict), default=0)
         self.written = {name: max(self.level[name], counts) for name in rule.stores if name in self.arrays}
         reduced = [self.given[a.target] for a in rule.body if reduces_elements(a.value)]
-        self.count = max([1 + max(self.written.values()), *reduced])
+        self.count = max([0, *(1 + k for k in self.written.values()), *reduced])
         while self.put_off() or self.leave_out():
             pass
 

@@ -17,6 +17,7 @@ from ..lowering.courses import Course
 from ..lowering.sweeps import sweeps_of
 from ..lowering.work import Sweeps
 from . import text
+from .turns import put_together
 
 __all__ = [
     "MATRICES", "NO_MATRICES", "Change", "blocks", "bodies", "bytes_kept", "bytes_moved", "changes", "condition",
@@ -117,7 +118,7 @@ def shown(checked: Rule, opened: Rule | None = None) -> tuple[Assign, ...]:
     if checked.phases:
         living = tuple(assign for assign in living if assign.target not in OF_PHASES)
     if not checked.part or opened is None:
-        return living
+        return put_together(living) if checked.turns else living
     targets = {assign.target for assign in living} | {"delta", "p", "grad"}
     return tuple(assign for assign in opened.body if assign.target in targets)
 

@@ -12,6 +12,7 @@ from ..ir.rule import Assign, Rule
 from ..names import GREEK
 from .printer import Form, Power, write
 from .text import count_name, draw_dims, number, shape_name
+from .turns import InTurns
 
 __all__ = ["FORMS", "expression", "formula", "rule"]
 
@@ -77,7 +78,9 @@ def expression(expr: Expr) -> str:
 
 
 def formula(assign: Assign) -> str:
-    return rf"{_name(assign.target)} &\leftarrow {expression(assign.value)}"
+    times = rf"\text{{{assign.times} times: }} " if isinstance(assign, InTurns) and assign.times else ""
+    indent = r"\quad " if isinstance(assign, InTurns) else ""
+    return rf"{times}{indent}{_name(assign.target)} &\leftarrow {expression(assign.value)}"
 
 
 def rule(rule: Rule) -> str:

@@ -27,6 +27,7 @@ from ..ir.expr import (
 from ..ir.rule import Assign
 from ..names import greek
 from .printer import Form, Power, write
+from .turns import InTurns
 
 __all__ = ["FORMS", "PRODUCTS", "count_name", "draw_dims", "expression", "formula", "number", "shape_name"]
 
@@ -92,8 +93,14 @@ def expression(expr: Expr) -> str:
 
 
 def formula(assign: Assign) -> str:
-    """`m ← β₁·m + (1 − β₁)·g`."""
-    return f"{_name(assign.target)} ← {expression(assign.value)}"
+    """`m ← β₁·m + (1 − β₁)·g`; of a loop, `5 times: A ← X @ Xᵀ`, and below it the other formulas of a turn."""
+    line = f"{_name(assign.target)} ← {expression(assign.value)}"
+    return f"{_times(assign.times)}{line}" if isinstance(assign, InTurns) else line
+
+
+def _times(times: int) -> str:
+    """What stands before a formula of a loop."""
+    return f"{times} times: " if times else " " * len("5 times: ")
 
 
 def _atom(expr: Expr) -> tuple[str, Power]:

@@ -81,7 +81,8 @@ class ArrayEngine:
         #: Whether a step is given gradients alone, and has one phase.
         self._plain = not settings.rule.inputs and not settings.compilation.phases
         self.states = States(settings)
-        ways = ArrayWays(interprets=settings.backend == "interpreter" or settings.multiplies)
+        by_kernels = settings.backend != "interpreter"
+        ways = ArrayWays(interprets=not by_kernels or settings.multiplies, by_programs=by_kernels)
         self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
         self.states.forget = self.engine.plans.forget
 

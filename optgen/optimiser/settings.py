@@ -253,7 +253,8 @@ class Settings:
     @property
     def multiplies(self) -> bool:
         """Whether a step has products of whole matrices, which no kernel computes."""
-        return any(self.compilation.rules[variant].multiplies for variant in self.variants.values())
+        whole = self.compilation
+        return any(whole.rules[i].multiplies for variant in self.variants.values() for i in whole.in_phases(variant))
 
     def variant(self, place: int | None, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape. `place`: where it stands
@@ -261,9 +262,12 @@ class Settings:
         if self.rule.part == "parameter":
             message = f"{self.rule.name} works on the parameter as a rule leaves it, and is none by itself"
             raise ArgumentError(message, hint=f"put it behind one: chain(ADAM(), {self.rule.name}())")
-        what = "a parameter" if place is None else f"parameter {place}"
+        what = "a parameter" if place is None else self.what(place)
         hint = "step it with another rule, both as one optimiser: optgen.split(...)"
         return variant_for(self.variants, shape, self.rule.matrices, self.rule.name, what=what, hint=hint)
+
+    def what(self, place: int) -> str:
+        return f"parameter {place}"
 
     def known_to_fit(self, dtypes: Set[str]) -> bool:
         """Whether `refuse_vanishing` has accepted these dtypes since the last change."""

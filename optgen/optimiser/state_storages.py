@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TypeAlias
 
 from ..errors import ArgumentError, shown
-from ..ir.expr import PARAMETER, Extent
+from ..ir.expr import PARAMETER, Extent, Load, walk
 from ..ir.rule import Rule
 from ..ir.signs import never_negative
 from ..ir.storages import STORAGES
@@ -39,17 +39,20 @@ Seed: TypeAlias = int | None
 def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[str, str]:
     """Of these variants of a rule, the storage of each state that is kept in another type than the compute type.
 
-    One name holds for every state with a value for each element; states with fewer values are float64.
+    One name holds for every state like the parameter that does not start as it: what is, or was, a parameter would lose
+    the steps that are smaller than the distance between two numbers. States with fewer values are float64.
     """
+    rules = tuple(rules)
     extents = {state.name: state.extent for rule in rules for state in rule.states}
-    elements = [name for name, extent in extents.items() if extent == Extent.ELEMENT]
+    like, elements = {name for rule in rules for name in rule.element_states}, _of_one_name(rules)
     if given is None:
         return {}
     if isinstance(given, str):
         _expect_storage("storage", given)
         if not elements:
-            message = f"storage: {owner} has no state with a value for each element, got {given!r}"
-            raise ArgumentError(message, hint="leave it out")
+            has = "only states that start as the parameter" if like else "no state with a value for each element"
+            hint = "name the state: storage={...}" if like else "leave it out"
+            raise ArgumentError(f"storage: {owner} has {has}, got {given!r}", hint=hint)
         return dict.fromkeys(elements, given)
     if not isinstance(given, Mapping):
         message = f"storage: expected the name of a storage, or a name for each state, got {shown(given)}"
@@ -63,8 +66,17 @@ def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[st
         if extents[name] < Extent.ELEMENT:
             few = f"expected a state with a value for each element, got {extents[name].words}"
             raise ArgumentError(f"the storage of {spelled}: {few}", hint="it is kept in float64: leave it out")
+        if name not in like:
+            few = "expected a state like the parameter, got a matrix of other dimensions"
+            raise ArgumentError(f"the storage of {spelled}: {few}", hint="it is kept in the compute type: leave it out")
         found[name] = storage
     return found
+
+
+def _of_one_name(rules: Iterable[Rule]) -> list[str]:
+    """The states that the name of one storage holds for."""
+    states = {state.name: state for rule in rules for state in rule.states if state.name in rule.element_states}
+    return [name for name, state in states.items() if Load(PARAMETER) not in set(walk(state.init))]
 
 
 def chosen_rounding(owner: str, rules: Sequence[Rule], storages: Mapping[str, str], given: object) -> frozenset[str]:
@@ -111,9 +123,8 @@ def storage_argument(rules: Iterable[Rule], storages: Mapping[str, str]) -> list
     """The argument of a constructor that chooses these storages, as source text."""
     if not storages:
         return []
-    elements = {name for rule in rules for name in rule.element_states}
     every = set(storages.values())
-    one = every.pop() if len(every) == 1 and storages.keys() == elements else None
+    one = every.pop() if len(every) == 1 and storages.keys() == set(_of_one_name(rules)) else None
     return [f"storage={one or dict(storages)!r}"]
 
 

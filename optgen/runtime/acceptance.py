@@ -24,6 +24,7 @@ from .lacking import Lacking, refuse_read
 from .members import Accepted, Member
 from .overlaps import refuse_overlaps
 from .phases import another_list, is_between_phases
+from .shapes import refuse_sides
 
 __all__ = ["Acceptance", "changed_by_schedule"]
 
@@ -80,6 +81,8 @@ class Acceptance:
             memory, dtype = ps[i].memory, compute_type(ps[i].memory.dtype)
             number = hypers.number(at[i], dtype)
             first = sets[number][(slot.t if slot else 0) + 1]
+            if rules[i].multiplies:
+                refuse_sides(rules[i], first, memory.shape, self.hypers.what(at[i]))
             slot = self.states.begin(slot, given[i], memory, rules[i], first, ordinals[i])
             own, elements = [each[i] for each in arrays], sizes[i](memory.shape)
             kept = zip((PARAMETER, *rules[i].given_arrays), (ps[i], *own), strict=True)

@@ -20,6 +20,7 @@ from .clock import Clock
 from .group_step import Shards
 from .guard import Reader
 from .kernel import Kernel
+from .matrix_library import MatrixLibrary
 from .shapes import BlockOf
 
 __all__ = ["ArrayLibrary", "BoundStates", "Looked", "ParameterSlot"]
@@ -100,9 +101,12 @@ class ArrayLibrary(Protocol):
         Gives what a step plan depends on besides arrays, such as the library's number of threads; None if nothing.
     mark_changed
         Tells the library that arrays were changed in place; None if it does not ask.
+    matrices
+        Who computes products of whole matrices.
     """
 
     reader: Reader
+    matrices: MatrixLibrary
 
     @property
     def setting(self) -> Callable[[], object] | None: ...

@@ -145,12 +145,17 @@ def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
     shape = tensor[0].shape
     counts = counts_of(shape, rule if tiled else None, block)
     work = 0 if layout.slabs else _tiles(counts) if tiled else -(-tensor[0].size // units)
-    keeps = entry.count > len(kernel.sweeps.sweeps)
+    keeps = _keeps(kernel)
     return TensorForm(
         np.array((block, *reversed(shape), len(shape), *layout.cells()), np.int64), len(shape),
         (*layout.offsets, *(0,) * entry.states), counts, work,
         _slabs(counts, block) if layout.slabs else 0, _numbers(kernel, counts) if keeps else (),
     )  # fmt: skip
+
+
+def _keeps(kernel: Kernel) -> bool:
+    """Whether a tensor has memory between the sweeps of a step: for small loops, and where sweeps go over tiles."""
+    return bool(kernel.entry.count > len(kernel.sweeps.sweeps) or kernel.entry.units == 0)
 
 
 def _numbers(kernel: Kernel, counts: Mapping[Extent, int]) -> tuple[int, ...]:
@@ -221,7 +226,7 @@ class Binding:
         self.group_values = np.zeros(max(1, len(kernel.group.places)))
         self._group = ffi.cast("void *", self.group_values.ctypes.data)
         self.cells = np.zeros((len(rows), max(1, len(kernel.sweeps.small(Extent.TENSOR)))))
-        if kernel.entry.count > len(kernel.sweeps.sweeps):
+        if _keeps(kernel):
             self._give_space()
 
     def _give_space(self) -> None:

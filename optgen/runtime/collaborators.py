@@ -40,6 +40,9 @@ class Hypers(Protocol):
     def number(self, place: int, dtype: str) -> int:
         """Which of the sets the parameter in this place goes by, in a compute type."""
 
+    def what(self, place: int) -> str:
+        """What the parameter in this place is called in messages."""
+
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position of the variant for a parameter of this shape; ArrayError if there is none."""
 
@@ -107,9 +110,12 @@ class Ways(Protocol):
     ----------
     interprets
         Whether the interpreter steps what kernels do not; else the array library does.
+    by_programs
+        Whether programs step in the place of the interpreter where a rule has products of matrices.
     """
 
     interprets: bool
+    by_programs: bool
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         """Positions in the list of the parameters that kernels step, and of the others; an error for one that nothing

@@ -29,6 +29,7 @@ from .lacking import Lacking, refuse_read
 from .members import Accepted, Member
 from .phases import another_list, is_between_phases, next_phase
 from .plan import StepPlan, StepPlans, in_phase, key_of_list, plan_of_list, plan_of_members
+from .programs import ProgramSteps
 from .reports import Reports
 from .shapes import first_group_states
 from .slots import Key
@@ -79,6 +80,7 @@ class StepEngine:
         self.begun: Key | None = None
         self.states = states
         self.ways = ways
+        self._programs = ProgramSteps(self.library.matrices) if ways.by_programs else None
         self.plans.clear()
         #: What the last step reports: nothing, if it did not count. None before the first.
         self.reports: list[Reports] | None = None
@@ -321,7 +323,9 @@ class StepEngine:
         begin, take_back = self._beginning(accepted)
         try:
             begin()
-            write, reports = computed(self.library, self.hypers.compilation.rules, accepted, self.states.group)
+            write, reports = computed(
+                self.library, self.hypers.compilation.rules, accepted, self.states.group, self._programs
+            )
         except BaseException:
             take_back()
             raise

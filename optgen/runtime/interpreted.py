@@ -1,7 +1,7 @@
-"""Steps by the interpreter: what it computes of parameters that kernels do not step, and how that is written.
+"""Steps of parameters that no kernel steps in one call: by the interpreter, or by programs.
 
-In: parameters after every check. Out: what writes and counts their step, all of it computed before; and what it
-reports. Nothing is changed before that is called.
+In: parameters after every check. Out: what writes and counts their step, all of it computed or bound before; and what
+it reports. Nothing is changed before that is called.
 """
 
 from __future__ import annotations
@@ -9,22 +9,30 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from .. import interpreter as interp
+from ..errors import CompilerNotFound
 from ..ir.expr import PARAMETER
 from ..ir.rule import Rule
 from .array_library import ArrayLibrary
 from .arrays import Array
+from .chunks import Matrix
 from .members import Accepted
+from .programs import ProgramSteps
 from .reports import Reports, of_interpreter
 
 __all__ = ["computed"]
 
 
 def computed(
-    library: ArrayLibrary, rules: Sequence[Rule], accepted: Accepted, group: Mapping[str, Array]
+    library: ArrayLibrary,
+    rules: Sequence[Rule],
+    accepted: Accepted,
+    group: Mapping[str, Array],
+    programs: ProgramSteps | None,
 ) -> tuple[Callable[[], bool], Reports | None]:
-    """One step, computed and not yet written: what writes and counts it, as often as one likes, and says whether it
-    counts; and its reports."""
+    """One step, computed or bound, and not yet written: what writes and counts it, as often as one likes, and says
+    whether it counts; and its reports. `programs`: what steps those whose rule has products of matrices."""
     sets = accepted.sets
+    matrices: list[Matrix] = []
     tensors, restores = [], []
     for member in accepted.members:
         rule, t = rules[member.variant], member.slot.t + 1
@@ -34,21 +42,34 @@ def computed(
         stored = rule.stores | {PARAMETER}
         restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
         arrays = {name: x.memory for name, x in looked.items()}
-        tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages, member.rounding)))
-    t = max(tensor.t for _, _, tensor in tensors)
-    write_values, reported = interp.computed_group(tensors, group, sets[0][t], t)
+        if programs is not None and not member.storages and programs.takes(rule):
+            matrices.append(Matrix(rule, member.dtype, arrays, t, member.hypers))
+        else:
+            tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages, member.rounding)))
+    counts = [member.slot.t + 1 for member in accepted.members]
+    run = None
+    if programs is not None and matrices:
+        try:
+            run = programs.begun(matrices, sets, *library.threads())
+        except CompilerNotFound:  # segments are compiled when they are first needed; the interpreter needs no compiler
+            tensors += [(each.rule, sets[each.hypers][each.t], interp.Tensor(each.t, each.arrays)) for each in matrices]
+    write_values, reported = interp.computed_group(tensors, group, sets[0][max(counts)], max(counts))
 
     def write() -> bool:
-        counts = write_values()
+        if run is not None:
+            run()
+        counts_too = write_values()
         for restore in restores:
             restore()
-        if counts:
-            for member, (rule, _, tensor) in zip(accepted.members, tensors, strict=True):
-                if rule.ends_step:
-                    member.slot.t = tensor.t
+        if counts_too:
+            for member, t in zip(accepted.members, counts, strict=True):
+                if rules[member.variant].ends_step:
+                    member.slot.t = t
             if library.mark_changed is not None:
                 library.mark_changed([member.given for member in accepted.members])
-        return counts
+        return counts_too
 
     slots = [member.slot for member in accepted.members]
+    if matrices:  # whose rules report nothing
+        return write, None
     return write, of_interpreter([rule for rule, _, _ in tensors], slots, reported)

@@ -20,6 +20,7 @@ from .binding import Team
 from .group_step import Shards
 from .guard import NUMPY
 from .kernel import Kernel
+from .matrix_library import MatrixLibrary, NumPyMatrices
 from .shapes import BlockOf
 from .slots import owner_of
 
@@ -33,6 +34,7 @@ class NumPyLibrary:
     """Arrays of NumPy: every parameter has a gradient, and nothing is deferred or in shards."""
 
     reader = NUMPY
+    matrices: MatrixLibrary = NumPyMatrices()
     setting: Callable[[], object] | None = None
     mark_changed: Callable[[Sequence[Any]], None] | None = None
 
@@ -96,10 +98,10 @@ class NumPyLibrary:
 
 
 class ArrayWays:
-    """All parameters by kernels, or all by the interpreter."""
+    """All parameters by kernels; or all by the interpreter, or by programs where there are some."""
 
-    def __init__(self, *, interprets: bool) -> None:
-        self.interprets = interprets
+    def __init__(self, *, interprets: bool, by_programs: bool) -> None:
+        self.interprets, self.by_programs = interprets, by_programs
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         every = list(places)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from .. import interpreter as interp
 from ..errors import ArrayError, HyperparameterError
 from ..frozen import frozen
 from ..ir.evaluate import HyperValues, block_size
-from ..ir.expr import Extent, Matrices, Scalar, walk
+from ..ir.expr import Extent, Matrices, Product, Scalar, walk
 from ..ir.extents import Dims
 from ..ir.rule import Aspect, Rule, State
 from .arrays import Array
@@ -29,6 +30,7 @@ __all__ = [
     "chosen_once",
     "first_group_states",
     "own_shapes",
+    "refuse_sides",
     "state_shape",
     "variant_for",
 ]
@@ -122,15 +124,35 @@ def state_shape(rule: Rule, state: State, values: HyperValues, shape: tuple[int,
     return interp.shape_of(state.extent, shape, rule.matrices, block)
 
 
+def refuse_sides(rule: Rule, values: HyperValues, shape: tuple[int, ...], what: str) -> None:
+    """HyperparameterError if a length of the rule is more than this shape allows; ArrayError if the sides of a matrix
+    are not those that a function needs. `what`: what the parameter is called."""
+    sides = interp.side_lengths(rule, values, shape)
+    of = f"{what}, a matrix of {sides['row']} by {sides['column']}"
+    for each in rule.dimensions:
+        if each.most and sides[each.name] > sides[each.most]:
+            most = f"{sides[each.most]}, the {each.most}s of {of}"
+            message = f"{rule.name}: expected {each.hyper} to be at most {most}, got {sides[each.name]}"
+            raise HyperparameterError(message, hint="give it less, or step this parameter with another rule")
+    for name, dims in _narrow(rule):
+        if sides[dims.columns] > sides[dims.rows]:
+            got = f"{sides[dims.rows]} by {sides[dims.columns]} ({dims.words})"
+            message = f"{rule.name}: {name}() gives no more columns than rows, asked for {got} of {of}"
+            raise ArrayError(message, hint="transpose what it is given, or step this parameter with another rule")
+
+
+@cache
+def _narrow(rule: Rule) -> tuple[tuple[str, Dims], ...]:
+    """The functions in a rule whose results have no more columns than rows, and the dimensions of these."""
+    found = {e for assign in rule.body for e in walk(assign.value) if isinstance(e, Product)}
+    return tuple(dict.fromkeys((e.op, e.dims) for e in found if e.op in ("orthonormal", "leading")))
+
+
 def _matrix_shape(rule: Rule, dims: Dims, values: HyperValues, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The shape of matrices of these dimensions: one for each matrix of the parameter. HyperparameterError if one of
     them is longer than it may be."""
+    refuse_sides(rule, values, shape, "a parameter")
     sides = interp.side_lengths(rule, values, shape)
-    for each in rule.dimensions:
-        if each.most and sides[each.name] > sides[each.most]:
-            what = f"the {sides[each.most]} {each.most}s of a matrix of {sides['row']} by {sides['column']}"
-            message = f"{rule.name}: expected {each.hyper} to be no more than {what}, got {sides[each.name]}"
-            raise HyperparameterError(message, hint="give it less, or step this parameter with another rule")
     batch = shape[:-2] if rule.matrices == Matrices.LAST_TWO else ()
     return (*batch, sides[dims.rows], sides[dims.columns])
 

@@ -205,6 +205,10 @@ def _wrapped(params: Any, core: Chain) -> Adapter:
 def _revived(core: Chain) -> Adapter:
     own = settings_of(core)
     assert isinstance(own, ChainSettings)
+    for part in own.parts:
+        if part.chosen_storages:
+            message = f"{part.owner}: expected states in the type of their tensor, got storage={part.chosen_storages}"
+            raise ArgumentError(message, hint="leave it out: storages are for arrays of NumPy")
     names = chain_names((part.rule, named) for part, named in zip(own.parts, own.named, strict=True))
     made: Adapter = object.__new__(
         _class_of(type(core), _own_naming(compilation_of(core), module_of(core), names), Adapter)

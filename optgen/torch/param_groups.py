@@ -230,6 +230,9 @@ class Groups:
             turns = lengths.get(hyper.name, hyper.default[0])
             for i in range(groups) if hyper.name in rule.turns else ():
                 (got,) = values.of(i)[hyper.name]
+                if got not in hyper.ranges[0]:
+                    message = f"{self._naming.name}, group {i}, {self._naming.hypers[hyper.name]}"
+                    raise HyperparameterError(f"{message}: expected {hyper.ranges[0].words}, got {got:g}")
                 if got != turns:
                     key = self._naming.hypers[hyper.name]
                     message = f"{self._naming.name}, group {i}: expected {key}={turns:g}, as this was made, got {got:g}"

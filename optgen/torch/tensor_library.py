@@ -19,7 +19,9 @@ from ..runtime.arrays import Array, as_gradient, as_parameter
 from ..runtime.binding import Team
 from ..runtime.group_step import Shards
 from ..runtime.kernel import Kernel
+from ..runtime.matrix_library import MatrixLibrary
 from ..runtime.shapes import BlockOf
+from .matrix_library import TorchMatrices
 from .sharding import aligned, cut, expect_whole, shards_of
 from .tensors import TENSORS, increment_version, local, memory, unresolved, wide
 from .threads import threads
@@ -31,6 +33,7 @@ class TensorLibrary:
     """Tensors of PyTorch: those without a gradient are left out of a step."""
 
     reader = TENSORS
+    matrices: MatrixLibrary = TorchMatrices()
     setting = staticmethod(torch.get_num_threads)  # whose threads may be those of the steps
     mark_changed = staticmethod(increment_version)
 

@@ -34,6 +34,8 @@ class TensorWays:
         Gives the optimiser itself, which PyTorch's loop is run on.
     """
 
+    by_programs = True
+
     def __init__(self, naming: Naming, groups: Groups, optimizer: Callable[[], Any]) -> None:
         self._naming = naming
         self._groups = groups
@@ -67,7 +69,8 @@ class TensorWays:
             all([steppable(p, x) for x in inputs]) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
         )
         if by_kernel and naming.multiplies:
-            by_kernel = not naming.rules[self._groups.variant(place, tuple(p.shape))].multiplies
+            own = naming.compilation.in_phases(self._groups.variant(place, tuple(p.shape)))
+            by_kernel = not any([naming.rules[i].multiplies for i in own])
         if p.is_complex() and any([rule.tiled for rule in naming.rules]):  # which would take two parts for a dimension
             naming.strategy.expect_real(what, naming.name)
             by_kernel = False

@@ -450,7 +450,7 @@ def test_the_latex_of_every_variant_is_of_what_it_shows() -> None:
 COMMANDS = (GREEK.keys() - {"eps", "lam"}) | {
     "Delta", "begin", "bmod", "cdot", "end", "epsilon", "exp", "frac", "ge", "hat", "lVert", "lambda", "land", "langle",
     "le", "left", "leftarrow", "lfloor", "lnot", "log", "lor", "mathrm", "max", "min", "ne", "operatorname", "rVert",
-    "rangle", "rfloor", "right", "sqrt", "text", "textit", "top",
+    "quad", "rangle", "rfloor", "right", "sqrt", "text", "textit", "top",
 }  # fmt: skip
 
 

@@ -291,7 +291,9 @@ def test_a_module_has_a_real_signature_with_defaults_and_annotations(out: Path) 
     cls = load(out / "adamw.py").ADAMW
     assert str(inspect.signature(cls)) == (
         "(eta: float = 0.001, beta: tuple[float, float] = (0.9, 0.999), decay: float = 0.0, eps: float = 1e-08,"
-        " *, coupled: bool = False, backend: str = 'kernel') -> None"
+        " *, coupled: bool = False, "
+        "backend: str = 'kernel', storage: str | collections.abc.Mapping[str, str] | None = None,"
+        " rounding: str | collections.abc.Mapping[str, str] | None = None, seed: int | None = None) -> None"
     )
 
 

@@ -58,7 +58,9 @@ def test_a_spec_becomes_a_class_like_any_other(spec, kind):
     cls = optgen.load(kind(spec))
     assert cls is optgen.load(spec)
     assert str(inspect.signature(cls)) == (
-        "(eta: float = 0.5, *, upwards: bool = False, backend: str = 'kernel') -> None"
+        "(eta: float = 0.5, *, upwards: bool = False, "
+        "backend: str = 'kernel', storage: str | collections.abc.Mapping[str, str] | None = None,"
+        " rounding: str | collections.abc.Mapping[str, str] | None = None, seed: int | None = None) -> None"
     )
     assert "how slow; in [0, 1]; default 0.5" in cls.__doc__
     assert "the wrong way; default False" in cls.__doc__
@@ -76,7 +78,7 @@ from optgen.compiler import driver
 from optgen.language import parse as module
 from optgen.optimiser import classes
 parse, count = module.parse, []
-module.parse = lambda text, file: (count.append(file), parse(text, file))[1]
+module.parse = lambda text, file, lengths: (count.append(file), parse(text, file, lengths))[1]
 if sys.argv[2] == "anew":
     classes.built_library = driver.built_library = lambda *wanted: None
 else:

@@ -265,6 +265,6 @@ def test_the_reference_of_the_language_has_every_key():
     keys = re.findall(r"refuse_unknown\(\S+ table, \(([^)]*)\)", source)
     keys += re.findall(r'known = \(\s*("name"[^)]*)\)', source)
     keys += re.findall(r'else \(("formulas"[^)]*)\)', source)
-    assert len(keys) == 8
+    assert len(keys) == 9
     for key in re.findall(r'"(\w+)"', ",".join(keys)):
         assert re.search(rf"`\[?{key}\]?`|`{key} = |`{key}`", LANGUAGE), key

@@ -14,6 +14,7 @@ from fractions import Fraction
 from functools import partial
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import example, given
@@ -380,6 +381,7 @@ def by_python(source: str, t: int) -> Any:
         **{name: partial(by_host, name) for name in DEFINED},
         "sign": lambda x: np.float64((x > 0) * 1.0 - (x < 0) * 1.0) if x == x else x,
         "max": lambda x, y: y if y > x or y != y else x, "min": lambda x, y: y if y < x or y != y else x,
+        "bfloat16": lambda x: np.float64(np.asarray(x, ml_dtypes.bfloat16)),
         "where": lambda condition, x, y: x if condition else y, "clip": lambda x, low, high: np.clip(x, low, high),
     }  # fmt: skip
     return lambda g, b, c: eval(code, names | {"g": g, "b": b, "c": c})

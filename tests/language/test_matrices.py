@@ -48,24 +48,25 @@ def rules(source: str) -> tuple[Rule, ...]:
 
 
 RANK = 'rank = { default = 2, most = "short" }'
-ELEMENTWISE = "cannot be combined element by element"
+ELEMENTWISE = "expected values that fit element by element, got"
 #: What is wrong, the formulas, where in them, what is said, and a part of the hint.
 FAULTS: list[tuple[str, str, int, int, str, str]] = [
     ("a product that needs a transpose", "x = g @ g", 1, 5,
-     "the left has row by column, so the right should have one row for each column, got row by column",
+     "the left has row by column: expected one row for each column on the right, got row by column",
      "transpose the right: @ (...).T"),
     ("a product of sides", "x = L @ R", 1, 5,
-     "the left has row by row, so the right should have one row for each row, got column by column", ""),
+     "the left has row by row: expected one row for each row on the right, got column by column", ""),
     ("a product with rows", "x = g @ sum(g, row)", 1, 5,
-     "so the right should have one row for each column, got row by 1",
+     "expected one row for each column on the right, got row by 1",
      ""),
     ("a product with a number", "x = eta @ g", 1, 5, "expected a matrix, got a number", "write `*`"),
     ("a product of a condition", "x = (g > 0) @ g.T", 1, 6, "expected a matrix, got a condition",
      "write 1 if condition else 0"),
-    ("a product with I", "x = g @ I", 1, 5, "a product with I is the other matrix", "leave I out"),
-    ("both sides together", "x = g @ g.T + g.T @ g", 1, 5, f"row by row and column by column {ELEMENTWISE}", "A @ B"),
-    ("a matrix and its transpose", "x = g + g.T", 1, 5, f"row by column and column by row {ELEMENTWISE}", "A.T"),
-    ("an identity and an oblong", "x = g + I", 1, 5, f"row by column and I by I {ELEMENTWISE}", ""),
+    ("a transposed number", "x = eta.T*g", 1, 5, "expected a matrix to transpose, got a number", "leave .T out"),
+    ("a product with I", "x = g @ I", 1, 5, "a product with I, or a multiple of it", "2*A"),
+    ("both sides together", "x = g @ g.T + g.T @ g", 1, 5, f"{ELEMENTWISE} row by row and column by column", "A @ B"),
+    ("a matrix and its transpose", "x = g + g.T", 1, 5, f"{ELEMENTWISE} row by column and column by row", "A.T"),
+    ("an identity and an oblong", "x = g + I", 1, 5, f"{ELEMENTWISE} row by column and I by I", ""),
     ("a root of an oblong", "x = power(g, -1/4)", 1, 5, "power() is of square matrices, got one of row by column",
      "power(g @ g.T)"),
     ("a root of what may lean", "x = power(g @ p.T, -1/4)", 1, 5,
@@ -95,7 +96,7 @@ FAULTS: list[tuple[str, str, int, int, str, str]] = [
      "'X': expected a number in every turn, got a condition", "its own name"),
     ("a state of another side", "R = g @ g.T", 1, 5, "'R': expected column by column, got row by row", "A.T"),
     ("the parameter turned", "delta2 = g.T\np = p - delta2", 2, 5,
-     f"row by column and column by row {ELEMENTWISE}", ""),
+     f"{ELEMENTWISE} row by column and column by row", ""),
     ("random numbers of three sides", "x = normal(row, row, row)", 1, 5,
      "normal(): expected no arguments, or two dimensions; got 3", "normal(row, row)"),
     ("random numbers of no side", "x = normal(row, g)", 1, 5,
@@ -350,7 +351,7 @@ def test_a_rank_is_no_more_than_the_shorter_side(name: str) -> None:
         with pytest.raises(HyperparameterError) as caught:
             opt.step([p], [p.copy()])
         side = "row" if shape[0] == 3 else "column"
-        assert f"{name}: expected rank to be no more than the 3 {side}s" in str(caught.value)
+        assert f"{name}: expected rank to be at most 3, the {side}s" in str(caught.value)
         assert "another rule" in str(caught.value)
         assert (p == 1).all()
 

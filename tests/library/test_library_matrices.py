@@ -37,8 +37,8 @@ def gradients(shape: Shape) -> list[Array]:
     return [scales * rng.normal(0, 1, shape) + np.cos(t / 7) * lasting for t in range(STEPS)]
 
 
-def ours(rule: Any, given: dict[str, Any], shape: Shape) -> Array:
-    opt, p = rule(**given), start(shape)
+def ours(rule: Any, given: dict[str, Any], shape: Shape, **settings: str) -> Array:
+    opt, p = rule(**given, **settings), start(shape)
     path = []
     for g in gradients(shape):
         opt.step([p], [g])
@@ -123,14 +123,14 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> list[Array]:
     ids=titled,
 )
 def test_apollo_is_that_of_the_paper(given: dict[str, Any], shape: Shape, draws: list[Array]) -> None:
-    path = np.array(ours(optgen.APOLLO, given, shape))
+    path = np.array(ours(optgen.APOLLO, given, shape, backend="interpreter"))
     assert_same(path, np.array(list(by_hand.apollo(iter(draws), **given)(gradients(shape), start(shape)))))
 
 
 @pytest.mark.parametrize("shape", MATRICES, ids=titled)
 @pytest.mark.parametrize("given", [{"rank": 4}, {"rank": 12, "mu": 0.5, "decay": 0.0, "eta": 0.1}], ids=titled)
 def test_dion_is_that_of_the_paper(given: dict[str, Any], shape: Shape, draws: list[Array]) -> None:
-    path = np.array(ours(optgen.Dion, given, shape))
+    path = np.array(ours(optgen.Dion, given, shape, backend="interpreter"))
     assert_same(path, np.array(list(by_hand.dion(iter(draws), **given)(gradients(shape), start(shape)))))
 
 
@@ -325,7 +325,7 @@ def test_kron_is_that_of_the_collection(
 ) -> None:
     """With the same noise, in float64, and never balanced."""
     torch = pytest.importorskip("torch")
-    path = ours(optgen.Kron, given, shape)
+    path = ours(optgen.Kron, given, shape, backend="interpreter")
     noise = iter(draws)
     monkeypatch.setattr(torch, "randn_like", lambda x, **_: torch.tensor(next(noise)))
     every = given.get("every", 1)

@@ -158,7 +158,9 @@ def test_what_other_libraries_call_a_thing_is_told_by_its_name_here(rule, name, 
 
 
 def test_nothing_is_suggested_that_the_rule_does_not_have():
-    with pytest.raises(ArgumentError, match=r"Descent: unknown name 'rho'; it has eta, backend, storage$"):
+    with pytest.raises(
+        ArgumentError, match=r"Descent: unknown name 'rho'; it has eta, backend, storage, rounding, seed$"
+    ):
         optgen.Descent(rho=1)
     with pytest.raises(ArgumentError, match=r"ScheduleFreeSGD: unknown name 'b1'; it has eta, beta, decay, "):
         optgen.ScheduleFreeSGD(b1=1)  # it has one beta

@@ -52,7 +52,8 @@ def test_a_rule_is_one_class_with_a_signature_a_docstring_and_annotations(name):
     assert list(parameters) == names + of_arrays
     hints = typing.get_type_hints(cls.__init__)
     for hyper in spec.hypers:
-        assert hints[hyper.name] == (tuple[(float,) * len(hyper.default)] if hyper.vector else float)
+        several = tuple[float, ...] if hyper.free else tuple[(float,) * len(hyper.default)]
+        assert hints[hyper.name] == (several if hyper.vector else float)
     for flag in spec.flags:
         assert hints[flag.name] == (bool | None if flag.when else bool)
         assert parameters[flag.name].default is (None if flag.when else flag.default)

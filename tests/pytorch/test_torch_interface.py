@@ -75,8 +75,8 @@ def run(here: Any, there: Any, copies: list[Any], params: list[Any], steps: int 
 
 @pytest.mark.parametrize("name", RULES)
 def test_every_rule_of_the_library_steps_tensors(name: str) -> None:
-    matrices = not any(rule.matrix is None or not rule.matrix for rule in driver.compile_file(
-        catalogue.shipped_names()[name]).rules)  # fmt: skip
+    rules = driver.compile_file(catalogue.shipped_names()[name]).rules
+    matrices = not any(rule.matrix is None or not rule.matrix for rule in rules)
     params = parameters(shapes=[(3, 4)] if matrices else SMALL)
     optimiser = getattr(optim, name)(params)
     assert isinstance(optimiser, torch.optim.Optimizer)
@@ -93,7 +93,10 @@ def test_every_rule_of_the_library_steps_tensors(name: str) -> None:
         if name in NAMES:
             round_small_states(core, arrays)
     for p, array in zip(params, arrays, strict=True):
-        assert torch.equal(p.detach(), torch.from_numpy(array))
+        if any(rule.multiplies for rule in rules):  # whose products are PyTorch's here, and NumPy's there
+            torch.testing.assert_close(p.detach(), torch.from_numpy(array), rtol=1e-4, atol=1e-4)
+        else:
+            assert torch.equal(p.detach(), torch.from_numpy(array))
 
 
 def round_small_states(core: Any, arrays: list[Any]) -> None:

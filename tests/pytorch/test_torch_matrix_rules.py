@@ -9,7 +9,7 @@ import pytest
 from rules import OF_MATRICES, SPECS
 
 import optgen
-from optgen.errors import ArrayError
+from optgen.errors import ArgumentError, ArrayError, HyperparameterError
 
 torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
@@ -104,3 +104,39 @@ def test_muon_takes_the_steps_and_the_states_of_pytorch(given: dict[str, Any]) -
         torch.testing.assert_close(p, q, rtol=0, atol=5 * 2e-3 * 2**-7)
         states = [opt.state[x]["momentum_buffer"] for opt, x in zip(pair, (p, q), strict=True)]
         torch.testing.assert_close(*states, rtol=1e-6, atol=1e-6)
+
+
+def test_products_in_the_last_phase_only_step() -> None:
+    p = torch.nn.Parameter(torch.ones(3, 4))
+    opt = optim.chain([p], optgen.SAM(0.05), optgen.Muon(0.1))
+    weights, calls = torch.arange(12.0).reshape(3, 4), 0
+
+    def closure() -> Any:
+        nonlocal calls
+        calls += 1
+        opt.zero_grad()
+        loss = (p * weights).square().sum()
+        loss.backward()
+        return loss
+
+    first = float(opt.step(closure).detach())
+    assert calls == 2
+    assert float(closure().detach()) < first
+
+
+def test_turns_of_loops_are_checked_and_one_for_all_groups() -> None:
+    p, q = (torch.nn.Parameter(torch.ones(3, 4)) for _ in range(2))
+    p.grad = q.grad = torch.ones(3, 4)
+    with pytest.raises(
+        HyperparameterError, match=r"Muon, group 0, ns_steps: expected a whole number in \[1, 40\], got 50"
+    ):
+        optim.Muon([p], ns_steps=50).step()
+    with pytest.raises(ArgumentError, match="Muon, group 1: expected ns_steps=5, as this was made, got 3"):
+        optim.Muon([{"params": [p]}, {"params": [q], "ns_steps": 3}]).step()
+    assert (p == 1).all()
+
+
+def test_storages_are_for_numpy() -> None:
+    p = torch.nn.Parameter(torch.ones(3, 4))
+    with pytest.raises(ArgumentError, match=r"AdamW: expected states in the type of their tensor, got storage="):
+        optim.chain([p], optgen.AdamW(storage="bfloat16"))

@@ -652,7 +652,7 @@ def test_a_rule_of_ones_own_is_a_line_and_refuses_shapes_at_once(tmp_path: Path)
     spec.write_text(ROWS)
     rows = optim.load(spec).options(lr=0.5)
     assert repr(pickle.loads(pickle.dumps(rows))) == "Rows.options(lr=0.5)"
-    with pytest.raises(ArrayError, match=r"Rows: expected a matrix, .* got the line rest: 1.bias of shape"):
+    with pytest.raises(ArrayError, match=r"Rows: expected a matrix, .* got the line rest: 1.bias, of shape"):
         optim.split(build(), rest=rows)
     model = build()
     opt = optim.split(model, matrices=rows, rest=optim.AdamW.options())

@@ -182,7 +182,9 @@ def test_matrices_that_are_small_and_dense_go_in_slabs() -> None:
 
 
 ELEMENTWISE = [
-    name for name in RULES if not rule_of(name).small_states and not kernel_of(name, "float32").sweeps.reduces
+    name
+    for name in RULES
+    if not (rule_of(name).small_states or rule_of(name).tiled or kernel_of(name, "float32").sweeps.reduces)
 ]
 
 
@@ -309,7 +311,8 @@ def test_ordinary_tensors_move_and_their_states_are_not_zero() -> None:
         tensor = make_tensor(rule, values, places, "float32", "ordinary", np.random.default_rng(5), 0)
         before: Array = tensor.arrays["p"].array.copy()
         for array, placed in tensor.arrays.items():
-            late = name == "AdaShift"  # it keeps ten gradients, and has had two
+            # It keeps ten gradients, and has had two; or this phase waits for its first turn.
+            late = name == "AdaShift" or rule.when is not None or "LookSAM" in name
             other = array in rule.element_states and array not in rule.stores  # which another phase writes
             assert np.count_nonzero(placed.array) > 200 or late or other, f"{array} of {name}"
         compare(rule, kernel_of(name, "float32"), [tensor], values, steps=12)

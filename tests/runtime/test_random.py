@@ -286,7 +286,7 @@ def test_a_seed_is_a_whole_number(seed: Any) -> None:
 
 
 FAULTS = [
-    ("delta = g*normal(3)", "", r"normal\(\): expected no arguments, got 1"),
+    ("delta = g*normal(3)", "", r"normal\(\): expected no arguments, or two dimensions; got 1"),
     ("m = 0.9*m + g\ndelta = m", "[state]\nm = { init = 'normal()' }", r"no random numbers before the first step"),
     ("delta = g*normal()", "seed = { default = 1 }", r"shadows the given name 'seed', which random numbers are drawn"),
     (

@@ -60,7 +60,10 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
         pytest.skip(f"the compiler has no {sanitizer[0]}: {linked.stderr.decode().strip().splitlines()[-1]}")
 
     names = [
-        (spec.stem, rule, sweeps_of(low)) for spec in specs for rule, low in zip(spec.rules, spec.lowered, strict=True)
+        (spec.stem, rule, sweeps_of(low))
+        for spec in specs
+        for rule, low in zip(spec.rules, spec.lowered, strict=True)
+        if not rule.multiplies
     ]
     lines = [f"const optgen_kernel *{spec.stem}_kernels(void);" for spec in specs]
     # Blocks are rows to a kernel.

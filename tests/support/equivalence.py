@@ -195,7 +195,8 @@ def chains() -> dict[str, driver.Compilation]:
 
 
 def compilations() -> dict[str, tuple[driver.Compilation, int]]:
-    """Every variant of the shipped rules, of the rules above and of `chains`: its compilation and its number."""
+    """Every variant of the shipped rules, of the rules above and of `chains` that kernels step: its compilation and its
+    number."""
     specs = [driver.compile_file(path) for path in catalogue.shipped()]
     own = EVERY, PLAIN, REDUCED, LATE, REFRESHED, BLOCKS, COURSES
     specs += [driver.compile_text(text, "test.toml") for text in own]
@@ -204,6 +205,7 @@ def compilations() -> dict[str, tuple[driver.Compilation, int]]:
         " ".join(filter(None, (spec.name, rule.variant))): (spec, i)
         for spec in specs
         for i, rule in enumerate(spec.rules)
+        if not rule.multiplies
     }
 
 

@@ -1,0 +1,237 @@
+"""Chunks: parameters of one shape that go through a program together, bound to kernels and to a matrix library.
+
+In: a program, parameters with their arrays, and memory for the values between its steps. Out: the steps, each of which
+runs when it is called.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from .. import interpreter as interp
+from ..compiler.driver import Compilation
+from ..frozen import frozen
+from ..ir.evaluate import HyperValues, Value, ValuesByCount
+from ..ir.evaluate import Program as Scalars
+from ..ir.expr import GRADIENT, PARAMETER, Const, Extent, Local
+from ..ir.extents import Dims
+from ..ir.rule import Rule
+from ..lowering.orientation import PARAMETER_DIMS
+from ..lowering.program import MatrixProgram, Multiplication, Operand, Segment
+from .addresses import address_of
+from .arrays import Array
+from .binding import Binding, Team, rows_of
+from .kernel import Kernel, kernel_of
+from .matrix_library import MatrixLibrary
+from .scratch import Scratch
+
+__all__ = ["Chunk", "Matrix"]
+
+
+@frozen
+class Matrix:
+    """A parameter for a program: its rule, compute type, arrays by name, count of this update and set of
+    hyperparameters."""
+
+    rule: Rule
+    dtype: str
+    arrays: Mapping[str, Array]
+    t: int
+    hypers: int
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.arrays[PARAMETER].shape
+
+    @property
+    def layout(self) -> object:
+        """What bindings depend on, beside the addresses of arrays."""
+        return [(name, x.shape, x.strides) for name, x in self.arrays.items()]
+
+
+@lru_cache(1024)
+def _kernel(rule: Rule, dtype: str) -> Kernel:
+    """The kernel of a segment."""
+    return kernel_of(Compilation.of_rules(f"{rule.name.lower()}_segment", [rule]), 0, dtype, None)
+
+
+class Chunk:
+    """So many parameters, bound."""
+
+    def __init__(self, program: MatrixProgram, members: Sequence[Matrix], values: HyperValues) -> None:
+        first = members[0]
+        self.program, self.members = program, members
+        self.count, self.dtype, self.shape = len(members), np.dtype(first.dtype), first.shape
+        self.layouts = [member.layout for member in members]
+        self.sides = interp.side_lengths(first.rule, values, first.shape)
+        #: How many matrices a parameter is.
+        self.matrices = interp.as_matrices(first.shape, first.rule.matrices)[0]
+        self.places: dict[str, Array] = {}
+        self.steps: list[_Sweeps | _Call] = []
+
+    def shape_of(self, dims: Dims) -> tuple[int, int, int]:
+        """That of all matrices of these dimensions, those of one parameter behind those of another."""
+        return self.count * self.matrices, self.sides[dims.rows], self.sides[dims.columns]
+
+    def reserve(self, scratch: Scratch) -> None:
+        for place in self.program.places.values():
+            size = math.prod(self.shape_of(place.dims)) * self._type(place.extent, half=place.half).itemsize
+            scratch.reserve(place.slot, size)
+
+    def bind(self, scratch: Scratch, library: MatrixLibrary, threads: int, team: Team | None) -> None:
+        """Bind the parameters to kernels and to the library."""
+        for name, place in self.program.places.items():
+            dtype = self._type(place.extent, half=place.half)
+            self.places[name] = scratch.array(place.slot, self.shape_of(place.dims), dtype)
+        for step in self.program.steps:
+            if isinstance(step, Segment):
+                self.steps.append(_Sweeps(self, step, threads, team))
+            else:
+                self.steps.append(_Call(self, step, library))
+
+    def _type(self, extent: Extent, *, half: bool) -> np.dtype[Any]:
+        return np.dtype(np.uint16) if half else self.dtype if extent == Extent.ELEMENT else np.dtype(np.float64)
+
+    def takes(self, members: Sequence[Matrix]) -> bool:
+        """Whether these parameters can go through in the place of those that were bound."""
+        return [member.layout for member in members] == self.layouts
+
+    def begin(self, members: Sequence[Matrix], sets: Sequence[ValuesByCount]) -> None:
+        """Take up these parameters for a step, and compute what is known before it."""
+        self.members = members
+        first = members[0]
+        self.numbers = _numbers(self.program, sets[first.hypers][first.t], first.t)
+        for step in self.steps:
+            if isinstance(step, _Sweeps):
+                step.begin(members, sets)
+
+    def let_go(self) -> None:
+        """Keep no array alive from step to step."""
+        self.members = ()
+
+    def matrices_of(self, operand: Operand, member: int) -> Array:
+        """An array of one parameter, three dimensions of it."""
+        if operand.array in self.places:
+            array = self.places[operand.array][member * self.matrices : (member + 1) * self.matrices]
+        else:
+            array = self.members[member].arrays[operand.array]
+        if operand.extent <= Extent.TENSOR:
+            return array
+        return array.reshape(self.matrices, self.sides[operand.dims.rows], self.sides[operand.dims.columns])
+
+
+def _numbers(program: MatrixProgram, values: HyperValues, t: int) -> dict[str, Value]:
+    """The numbers that products need."""
+    steps = (step for step in program.steps if isinstance(step, Multiplication))
+    names = list(dict.fromkeys(arg.name for step in steps for arg in step.args if isinstance(arg, Local)))
+    if not names:
+        return {}
+    return dict(zip(names, Scalars(program.scalars, names).run(values, t), strict=True))
+
+
+class _Sweeps:
+    """A segment, bound."""
+
+    def __init__(self, chunk: Chunk, segment: Segment, threads: int, team: Team | None) -> None:
+        self._segment, self._threads = segment, threads
+        kernel = _kernel(segment.rule, chunk.dtype.name)
+        rule = kernel.rule
+        arrays = [self._arrays(chunk, rule, i) for i in range(chunk.count)]
+        self._binding = Binding(kernel, rows_of(kernel, arrays), team)
+        names = [PARAMETER, GRADIENT, *rule.element_states, *(state.name for state in rule.small_states)]
+        filled = {name: operand.array for name, operand in segment.arrays.items() if operand.array not in chunk.places}
+        if segment.frame == PARAMETER_DIMS:
+            filled |= {PARAMETER: PARAMETER, GRADIENT: GRADIENT}
+        #: The columns of the kernel's table that arrays of the parameters fill, and by what names.
+        self._filled = [(names.index(name), array) for name, array in filled.items()]
+        self._seen = [[address_of(m.arrays[name]) for _, name in self._filled] for m in chunk.members]
+        self._clocks: list[tuple[int, int]] = []
+
+    def _arrays(self, chunk: Chunk, rule: Rule, i: int) -> list[Array]:
+        segment, sides = self._segment, chunk.sides
+        arrays = {name: self._array(chunk, operand, i) for name, operand in segment.arrays.items()}
+        elements = [arrays[name] for name in rule.element_states]
+        if segment.frame == PARAMETER_DIMS:
+            lead = [chunk.members[i].arrays[name] for name in (PARAMETER, GRADIENT)]
+        else:  # a kernel has a parameter and a gradient, whether it reads them or not
+            shape = chunk.matrices, sides[segment.frame.rows], sides[segment.frame.columns]
+            lead = [elements[0] if elements else np.broadcast_to(np.zeros((), chunk.dtype), shape)] * 2
+        return [*lead, *elements, *(arrays[state.name] for state in rule.small_states)]
+
+    def _array(self, chunk: Chunk, operand: Operand, i: int) -> Array:
+        """An array of parameter i, as a segment goes over it."""
+        if operand.extent == Extent.ELEMENT and self._segment.frame == PARAMETER_DIMS and not operand.turned:
+            if operand.array not in chunk.places:
+                return chunk.members[i].arrays[operand.array]
+            return chunk.matrices_of(operand, i).reshape(chunk.shape)
+        found = chunk.matrices_of(operand, i)
+        found = found.mT if operand.turned and operand.extent == Extent.ELEMENT else found
+        own = operand.extent == Extent.ELEMENT and self._segment.frame == PARAMETER_DIMS
+        return found.reshape(chunk.shape) if own else found  # a view: dimensions are parted, and none are joined
+
+    def begin(self, members: Sequence[Matrix], sets: Sequence[ValuesByCount]) -> None:
+        binding = self._binding
+        for i, member in enumerate(members):
+            for k, (column, name) in enumerate(self._filled):
+                address = address_of(member.arrays[name])
+                if address != self._seen[i][k]:
+                    binding.table["arrays"][i, column] += address - self._seen[i][k]
+                    self._seen[i][k] = address
+        clocks = [(member.t, member.hypers) for member in members]
+        steps = {t - before for (t, _), (before, _) in zip(clocks, self._clocks, strict=False)}
+        if len(steps) != 1 or [h for _, h in clocks] != [h for _, h in self._clocks]:
+            binding.count_from([t for t, _ in clocks], [h for _, h in clocks])
+            self._clocks, steps = clocks, {0}
+        binding.begin(sets, *steps)
+
+    def __call__(self, progress: Array) -> None:
+        """Runs the segment, and counts it in the same call of C."""
+        counter = self._binding.kernel.runtime.ffi.cast("int64_t *", address_of(progress))
+        self._binding.work(0, self._threads, progress=counter)
+
+
+class _Call:
+    """A product or a function, bound."""
+
+    def __init__(self, chunk: Chunk, step: Multiplication, library: MatrixLibrary) -> None:
+        self._chunk, self._step, self._library = chunk, step, library
+        self._together = all(operand.array in chunk.places for operand in step.operands)
+
+    def __call__(self, progress: Array) -> None:
+        """Computes it, which may be done again, and counts it."""
+        chunk, step = self._chunk, self._step
+        every = self._all(step.target)
+        if self._together:
+            self._compute(
+                [self._all(arg) if isinstance(arg, Operand) else self._number(arg) for arg in step.args], every
+            )
+        else:
+            for i in range(chunk.count):
+                args = [chunk.matrices_of(x, i) if isinstance(x, Operand) else self._number(x) for x in step.args]
+                self._compute(args, every[i * chunk.matrices : (i + 1) * chunk.matrices])
+        progress += 1
+
+    def _all(self, operand: Operand) -> Array:
+        return self._chunk.places[operand.array].reshape(self._chunk.shape_of(operand.dims))
+
+    def _number(self, arg: Any) -> Value:
+        return float(arg.value) if isinstance(arg, Const) else self._chunk.numbers[arg.name]
+
+    def _compute(self, args: Sequence[Any], out: Array) -> None:
+        step, dtype = self._step, self._chunk.dtype
+        given = [self._given(arg, x) if isinstance(arg, Operand) else x for arg, x in zip(step.args, args, strict=True)]
+        if step.target.extent == Extent.ELEMENT:
+            self._library.compute(step, given, out)
+        else:  # a value for each row or column is of float64, and made of numbers of the compute type
+            made = np.empty(out.shape, dtype)
+            self._library.compute(step, given, made)
+            out[...] = made
+
+    def _given(self, operand: Operand, x: Array) -> Array:
+        x = x if operand.extent == Extent.ELEMENT else x.astype(self._chunk.dtype)
+        return x.mT if operand.turned else x

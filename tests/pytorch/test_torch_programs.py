@@ -1,0 +1,109 @@
+"""Programs with PyTorch's products, replayed by the interpreter."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from replays import UNIT, Replay, check_bound
+
+from optgen.compiler.catalogue import shipped_names
+from optgen.compiler.driver import compile_file
+from optgen.ir.expr import Extent
+from optgen.ir.extents import Dims
+from optgen.ir.rule import Flag
+from optgen.lowering.program import Multiplication, Operand
+
+torch = pytest.importorskip("torch")
+optim = pytest.importorskip("optgen.torch")
+matrix_library = pytest.importorskip("optgen.torch.matrix_library")
+
+HYPERS = {"rank": 2.0, "every": 2.0}
+
+
+@cache
+def rules_of(name: str) -> Any:
+    return compile_file(shipped_names()[name]).rules
+
+
+def half(flags: tuple[Flag, ...]) -> bool:
+    return any(flag.name == "half" and flag.value for flag in flags)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["Muon", "NorMuon", "SOAP", "Shampoo", "Kron", "GaLore"])
+def test_a_program_is_the_interpreter_but_for_what_torch_computes(name: str, dtype: str) -> None:
+    for shape in ((4, 6), (6, 4), (5, 5), (2, 3, 70)):
+        replay = Replay(rules_of(name), matrix_library.TorchMatrices(), shape, dtype, hypers=HYPERS)
+        for threads in (1, 2):
+            replay.step(threads)
+
+
+def test_muon_in_bfloat16_multiplies_bfloat16() -> None:
+    rules = [rule for rule in rules_of("Muon") if half(rule.flags)]
+    replay = Replay(rules, matrix_library.TorchMatrices(), (300, 270), "float32")
+    replay.step()
+    records = replay.library.records
+    assert [record.step.op for record in records] == ["convert", *["multiply"] * 15, "convert"]
+    assert all(record.step.target.half for record in records[:-1])
+
+
+@pytest.mark.parametrize("shape", [(96, 256), (256, 96), (300, 300)])
+def test_muon_in_float32_is_torch_but_for_rounding(shape: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """torch's always rounds to bfloat16: here it is kept from that."""
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    rules = [rule for rule in rules_of("Muon") if not half(rule.flags)]
+    replay = Replay(rules, matrix_library.TorchMatrices(), shape, "float64", hypers={"lr": 0.02})
+    theirs = torch.nn.Parameter(torch.from_numpy(replay.arrays["p"].copy()))
+    reference = torch.optim.Muon([theirs], lr=0.02)
+    for _ in range(3):
+        g = replay.gradient()
+        theirs.grad = torch.from_numpy(g.copy())
+        reference.step()
+        replay.step(g=g)
+    np.testing.assert_allclose(replay.arrays["p"], theirs.detach().numpy(), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("n", [5, 260])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_products_are_within_their_bound(n: int, symmetric: bool, dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(1, n, n).to(dtype)
+    c = x + x.mT
+    out = torch.empty_like(x)
+    matrix_library._multiply(out, x, x.mT, 2.0, c, -3.0, symmetric=symmetric)
+    target = Operand("C", Dims("row", "row"), Extent.ELEMENT, half=dtype is torch.bfloat16)
+    args = [x.double().numpy(), x.mT.double().numpy(), 2.0, c.double().numpy(), -3.0]
+    unit = UNIT["float64" if dtype is torch.float64 else "float32"]
+    check_bound(Multiplication("multiply", (), target), args, out.double().numpy(), unit, "C")
+
+
+def test_a_private_call_that_is_missing_is_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(x: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        raise AttributeError("_linear_pointwise")
+
+    monkeypatch.setattr(matrix_library, "_onednn", missing)
+    matrix_library._has_onednn.cache_clear()
+    try:
+        assert not matrix_library._has_onednn()
+    finally:
+        matrix_library._has_onednn.cache_clear()
+
+
+def test_steps_of_several_parameters_are_those_of_one_by_one() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(8, 12) for _ in range(5)] + [torch.randn(12, 8)]
+    together = [torch.nn.Parameter(p.clone()) for p in start]
+    apart = [torch.nn.Parameter(p.clone()) for p in start]
+    optimisers = [optim.Muon(together, lr=0.02), *[optim.Muon([p], lr=0.02) for p in apart]]
+    for _ in range(3):
+        for p, q in zip(together, apart, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        for each in optimisers:
+            each.step()
+    for p, q in zip(together, apart, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-2, atol=1e-3)
