@@ -189,7 +189,8 @@ def value_of(draw, within):
     """A number, a schedule or a function that stays in this range."""
     some = [x for x in (0.0, 0.5, 0.999, 1e-8, 1e-60, 1.5, 3.0, -0.25) if x in within]
     first, other = draw(st.sampled_from(some)), draw(st.sampled_from(some))
-    return draw(st.sampled_from([first, first, optgen.linear(first, other, 5), Alternating(first, other)]))
+    between = [] if within.whole else [optgen.linear(first, other, 5)]
+    return draw(st.sampled_from([first, first, Alternating(first, other), *between]))
 
 
 #: In the place of what a step raised: its gradients were none to step with.
