@@ -15,6 +15,7 @@ import optgen
 from optgen.compiler.catalogue import shipped_names
 from optgen.compiler.driver import compile_file
 from optgen.errors import CompilerNotFound
+from optgen.interpreter.products import MATRICES
 from optgen.ir.evaluate import Program
 from optgen.ir.expr import Matrices
 from optgen.lowering.programs import programs_of
@@ -83,6 +84,28 @@ def test_what_is_not_finite_gives_nan() -> None:
     g[1, 2] = np.inf
     replay.step(g=g)
     assert np.isnan(replay.arrays["p"]).all()
+
+
+@pytest.mark.parametrize("op", ["eigenvectors", "eigenvalues", "leading", "orthonormal", "power"])
+def test_what_does_not_converge_gives_nan(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, more = np.random.default_rng(0), {"leading": [2.0], "power": [0.5]}.get(op, [])
+    matrices = rng.standard_normal((3, 4, 4))
+    matrices = matrices @ matrices.mT
+    alone = MATRICES[op](matrices, *more)
+
+    def failing(real: Any) -> Any:
+        def of(a: Any, *args: Any, **keywords: Any) -> Any:
+            if (a == matrices[1]).all(axis=(1, 2)).any():
+                raise np.linalg.LinAlgError("did not converge")
+            return real(a, *args, **keywords)
+
+        return of
+
+    for name in ("eigh", "eigvalsh", "svd", "qr"):
+        monkeypatch.setattr(np.linalg, name, failing(getattr(np.linalg, name)))
+    found = MATRICES[op](matrices, *more)
+    assert np.isnan(found[1]).all()
+    assert (found[[0, 2]] == alone[[0, 2]]).all()
 
 
 def test_the_interpreter_steps_where_it_is_asked_for() -> None:
