@@ -19,6 +19,7 @@ from .hyperparameters import suggestion
 
 __all__ = [
     "OF_STATES",
+    "STOCHASTIC",
     "Seed",
     "Storage",
     "chosen_rounding",
