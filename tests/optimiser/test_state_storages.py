@@ -97,6 +97,12 @@ def test_parts_of_a_chain_keep_their_storages() -> None:
     assert "storage='bfloat16'" in repr(opt[1])
 
 
+def test_a_chain_takes_no_storage_of_its_own() -> None:
+    with pytest.raises(ArgumentError, match="chain: expected parts and a backend, got storage=") as error:
+        chain(optgen.ClipNorm(1.0), ADAM(), storage="bfloat16")
+    assert "give it to the part" in str(error.value)
+
+
 def test_what_is_evaluated_is_made_of_stored_states() -> None:
     opt, p = ScheduleFreeAdamW(storage="bfloat16"), np.ones((3, 4), np.float32)
     train(opt, p, 3)
