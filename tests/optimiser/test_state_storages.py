@@ -75,6 +75,18 @@ def test_a_storage_for_each_state_by_any_spelling() -> None:
     assert "storage" not in repr(ADAM())
 
 
+def test_the_name_of_a_spec_stands_for_each_of_its_states() -> None:
+    """AggMo has a velocity `v` for each rate: v1, v2 and v3."""
+    opt, p = optgen.AggMo(storage={"v": "bfloat16", "v2": "float16"}, rounding={"v": "stochastic"}), np.ones(4, "f4")
+    assert "storage={'v1': 'bfloat16', 'v2': 'float16', 'v3': 'bfloat16'}, rounding={'v1': 'stochastic'" in repr(opt)
+    train(opt, p, 2)
+    assert {name: x.dtype for name, x in codes(opt, p).items() if name != "stream"} == dict.fromkeys(
+        ("v1", "v2", "v3"), np.uint16
+    )
+    with pytest.raises(ArgumentError, match="storage: ADAM has no state ''"):
+        ADAM(storage={"": "bfloat16"})
+
+
 def test_small_states_stay_float64() -> None:
     opt, matrix, vector = Adafactor(storage="bfloat16"), np.ones((3, 4), np.float32), np.ones(4, np.float32)
     opt.step([matrix, vector], [matrix.copy(), vector.copy()])
