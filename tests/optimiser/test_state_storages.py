@@ -363,6 +363,20 @@ def test_second_moments_are_rounded_stochastically_and_fall() -> None:
     assert found["nearest"] > 1.5 * exact
 
 
+def test_float16_has_no_small_second_moments() -> None:
+    """What `docs/training.md` warns of; bfloat16 has them."""
+    lengths = {}
+    for storage in ("float16", "bfloat16"):
+        opt, p = ADAM(0.01, storage={"v": storage}, rounding="nearest"), np.zeros(1, np.float32)
+        for _ in range(4000):
+            before = p.copy()
+            opt.step([p], [np.full(1, 1e-3, np.float32)])
+        lengths[storage] = float(np.abs(p - before)[0]) / 0.01
+        assert (opt.state(p)["v"] == 0).all() == (storage == "float16")
+    assert 30 < lengths["float16"] < 1 / np.sqrt(1 - 0.999)
+    assert lengths["bfloat16"] < 3
+
+
 def test_stochastic_rounding_is_right_on_average() -> None:
     p = np.full(100_000, 1, BF16)  # the next one below is 1 - 2**-8
     opt = optgen.Descent(2.0**-11, rounding={"p": "stochastic"}, seed=3)
