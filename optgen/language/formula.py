@@ -111,7 +111,7 @@ class _Formula:
             self.fault_at(0, word.end(), f"expected {what}, got `{word[0]}`", hint)
             return None
         try:
-            tree = syntax_tree(self.source, mode)
+            tree: ast.AST = syntax_tree(self.source, mode)
         except SyntaxError as error:
             at = len(self.source)  # Python names no place if the text ends too early
             if error.lineno and error.offset and error.lineno <= len(self.lines):

@@ -7,7 +7,7 @@ in the compute type, or an error that says which state cannot have it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from string import digits
+from itertools import count, takewhile
 from typing import TypeAlias
 
 from ..errors import ArgumentError, shown
@@ -68,20 +68,24 @@ def chosen_storages(
         if not names:
             raise ArgumentError(f"storage: {owner} has no state {spelled!r}{suggestion(str(spelled), list(extents))}")
         _expect_storage(f"the storage of {spelled}", storage, known)
-        if extents[names[0]] < Extent.ELEMENT:
-            few = f"expected a state with a value for each element, got {extents[names[0]].words}"
-            raise ArgumentError(f"the storage of {spelled}: {few}", hint="it is kept in float64: leave it out")
-        if names[0] not in like:
-            few = "expected a state like the parameter, got a matrix of other dimensions"
-            raise ArgumentError(f"the storage of {spelled}: {few}", hint="it is kept in the compute type: leave it out")
-        found |= dict.fromkeys(names, str(storage))
+        for name in names:
+            if extents[name] < Extent.ELEMENT:
+                few = f"expected a state with a value for each element, got {extents[name].words}"
+                raise ArgumentError(f"the storage of {spelled}: {few}", hint="it is kept in float64: leave it out")
+            if name not in like:
+                few = "expected a state like the parameter, got a matrix of other dimensions"
+                hint = "it is kept in the compute type: leave it out"
+                raise ArgumentError(f"the storage of {spelled}: {few}", hint=hint)
+            found[name] = str(storage)
     return found
 
 
 def _meant(spelled: object, known: Collection[str]) -> list[str]:
-    """The arrays that a name stands for: one, or the states that a spec has under it with a number behind."""
+    """The arrays that a name stands for: one, or `v1`, `v2` and so on, which a spec has under the name `v`."""
     name = canonical(spelled) if isinstance(spelled, str) else ""
-    return [each for each in known if each == name] or [each for each in known if each.rstrip(digits) == name]
+    if name in known:
+        return [name]
+    return list(takewhile(known.__contains__, (f"{name}{i}" for i in count(1))))
 
 
 def _of_one_name(rules: Iterable[Rule]) -> list[str]:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch.optim import Optimizer
 
@@ -42,7 +42,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     return of_spec(compilation.text, compilation.file)
 
 
-def chain(params: Any, *parts: Any) -> Adapter:
+def chain(params: Any, *parts: Any, **others: NoReturn) -> Adapter:
     """Several optimisers of optgen as one rule for these parameters, in one kernel: what `optgen.chain` makes of them.
 
     Raises what that raises.
@@ -50,6 +50,9 @@ def chain(params: Any, *parts: Any) -> Adapter:
     if isinstance(params, type) or hasattr(params, "rule"):
         message = f"chain: expected the parameters first, got {type(params).__name__}"
         raise ArgumentError(message, hint="chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())")
+    if others:
+        hint = "give it to the part that it is for: chain(params, optgen.AdamW(lr=0.01))"
+        raise ArgumentError(f"chain: expected parameters and parts, got {', '.join(others)}=...", hint=hint)
     return _wrapped(params, core_chain(*parts))
 
 
