@@ -19,20 +19,22 @@ WINGS: dict[str, tuple[str, str]] = {
     "names": ("", ""),
     "paths": ("", ""),
     "once": ("", ""),
+    "python_syntax": ("", ""),
     "former": ("", ""),  # the names of 0.1.0
-    "ir": ("frozen names paths former", ""),
-    "language": ("frozen errors names ir", ""),
+    "ir": ("frozen names paths python_syntax former", ""),
+    "language": ("frozen errors names python_syntax ir", ""),
     "interpreter": ("frozen ir numpy", ""),
     "lowering": ("frozen names ir", ""),
     "notation": ("frozen names ir lowering", ""),
-    "codegen": ("frozen names paths ir lowering notation optgen jinja2", ""),
+    "codegen": ("frozen names paths python_syntax ir lowering notation optgen jinja2", ""),
     "compiler": (
         "frozen errors paths ir codegen",
         "language lowering notation cffi filelock platformdirs rich",
     ),
     "runtime": ("frozen errors names paths ir interpreter lowering notation codegen compiler once numpy", "codegen"),
     "optimiser": (
-        "frozen errors names paths former ir language interpreter notation compiler runtime once optgen numpy",
+        "frozen errors names paths python_syntax former ir language interpreter notation compiler runtime once optgen "
+        "numpy",
         "safetensors",
     ),
     "training": ("errors former numpy autograd", "rich"),

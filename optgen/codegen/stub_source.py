@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from .. import HOMES
 from ..ir.torch_names import ABSENT, PARENTS
 from ..paths import PACKAGE
+from ..python_syntax import syntax_tree
 from .description import Argument, Description
 from .jinja import environment
 
@@ -39,7 +40,7 @@ def torch_stub(rules: Sequence[Description]) -> str:
 
 
 def _docstring(file: str) -> str:
-    return ast.get_docstring(ast.parse((PACKAGE / file).read_text("utf-8")), clean=False) or ""
+    return ast.get_docstring(syntax_tree((PACKAGE / file).read_text("utf-8")), clean=False) or ""
 
 
 _STORAGES = [f"{name}: str | Mapping[str, str] | None = None" for name in ("storage", "rounding")]

@@ -3,7 +3,7 @@
 In: arrays of three dimensions, a matrix in each `[i]`, of one dtype. Out: such an array.
 
 IEEE 754 says nothing of how the sums of a product are ordered, so no two libraries have the same bits here. A function
-that needs finite values gives NaN for a matrix that has others.
+that needs finite values gives NaN for a matrix that has others, and where it does not converge.
 """
 
 from __future__ import annotations
@@ -23,11 +23,16 @@ Array: TypeAlias = "NDArray[Any]"
 
 
 def _of_finite(function: Callable[..., Array]) -> Callable[..., Array]:
-    """The function of the matrices that are finite; what it gives for the others is NaN."""
+    """The function of the matrices that are finite, where it converges; what it gives for the others is NaN."""
 
     def of(a: Array, *more: Any) -> Array:
         finite = np.all(np.isfinite(a), axis=(1, 2), keepdims=True)
-        found: Array = np.where(finite, function(np.where(finite, a, 0), *more), np.nan).astype(a.dtype)
+        try:
+            found: Array = np.where(finite, function(np.where(finite, a, 0), *more), np.nan).astype(a.dtype)
+        except np.linalg.LinAlgError:  # one of them did not converge: which, is not said
+            if len(a) > 1:
+                return np.concatenate([of(each[None], *more) for each in a])
+            return of(np.full_like(a, np.nan), *more)
         return found
 
     return of

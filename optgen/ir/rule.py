@@ -307,7 +307,7 @@ class Rule:
         """All arrays with a value for every element, in the order in which a kernel takes them."""
         return (PARAMETER, *self.given_arrays, *self.element_states)
 
-    @property
+    @cached_property
     def given_arrays(self) -> tuple[str, ...]:
         """What a step is given for each parameter: the gradient, and the inputs that are like it."""
         return (GRADIENT, *(each.name for each in self.inputs if each.extent == Extent.ELEMENT))
@@ -317,11 +317,11 @@ class Rule:
         """The inputs that are one number."""
         return tuple(each.name for each in self.inputs if each.extent == Extent.STEP)
 
-    @property
+    @cached_property
     def element_states(self) -> tuple[str, ...]:
         return tuple(state.name for state in self.states if state.extent == Extent.ELEMENT and state.dims is None)
 
-    @property
+    @cached_property
     def matrix_states(self) -> tuple[State, ...]:
         """The states that are matrices of other dimensions than the parameter, in the compute type."""
         return tuple(state for state in self.states if state.extent == Extent.ELEMENT and state.dims is not None)

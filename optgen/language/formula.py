@@ -11,12 +11,12 @@ from __future__ import annotations
 import ast
 import math
 import re
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 from ..errors import Diagnostic, Span
 from ..names import canonical
+from ..python_syntax import syntax_tree
 from .positions import span_at
 from .refusals import (
     ALLOWED,
@@ -111,10 +111,7 @@ class _Formula:
             self.fault_at(0, word.end(), f"expected {what}, got `{word[0]}`", hint)
             return None
         try:
-            # Python warns about syntax that it may refuse one day, such as `1if x`. Here it is refused today.
-            with warnings.catch_warnings():
-                warnings.simplefilter("error")
-                tree = ast.parse(self.source, mode=mode)
+            tree: ast.AST = syntax_tree(self.source, mode)
         except SyntaxError as error:
             at = len(self.source)  # Python names no place if the text ends too early
             if error.lineno and error.offset and error.lineno <= len(self.lines):

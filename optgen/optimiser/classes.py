@@ -24,6 +24,7 @@ from ..ir.rule import Rule
 from ..names import close_matches
 from ..once import once
 from ..paths import BUILD, module_at
+from ..python_syntax import syntax_tree
 from .state_storages import Seed, Storage
 
 __all__ = ["load", "module_class", "shipped_class"]
@@ -87,7 +88,7 @@ class _Docstring:
 
     @cached_property
     def _text(self) -> str | None:
-        tree = ast.parse(self._compilation.python_source)
+        tree = syntax_tree(self._compilation.python_source)
         (made,) = (node for node in tree.body if isinstance(node, ast.ClassDef))
         return ast.get_docstring(made, clean=False)
 

@@ -6,6 +6,7 @@ names the one at fault. Nothing here writes to an array.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -40,11 +41,13 @@ LINE = 64
 LEAVE_OUT = "leave its parameter out of this step, or give zeros"
 
 
+@lru_cache(64)  # the name of a dtype is made anew each time
 def compute_type(dtype: np.dtype[Any]) -> str:
     """What arrays of this dtype are computed in; empty if they are not."""
     return COMPUTE.get(dtype.name, "") if dtype.isnative else ""
 
 
+@lru_cache(64)
 def storage_of(dtype: np.dtype[Any]) -> str:
     """The storage of arrays of this dtype; empty if it is a compute type."""
     return "" if dtype.name == COMPUTE.get(dtype.name) else dtype.name

@@ -22,7 +22,7 @@ from ..ir.expr import GRADIENT, PARAMETER, Const, Extent, Local
 from ..ir.extents import Dims
 from ..ir.rule import Rule
 from ..lowering.orientation import PARAMETER_DIMS
-from ..lowering.program import MatrixProgram, Multiplication, Operand, Segment
+from ..lowering.program import MatrixProgram, Multiplication, Operand, Place, Segment
 from .addresses import address_of
 from .arrays import Array
 from .binding import Binding, Team, rows_of
@@ -49,9 +49,9 @@ class Matrix:
         return self.arrays[PARAMETER].shape
 
     @property
-    def layout(self) -> object:
-        """What bindings depend on, beside the addresses of arrays."""
-        return [(name, x.shape, x.strides) for name, x in self.arrays.items()]
+    def layout(self) -> tuple[object, ...]:
+        """What bindings depend on, beside the addresses of arrays and the lengths of dimensions."""
+        return self.dtype, *((name, x.shape, x.strides) for name, x in self.arrays.items())
 
 
 @lru_cache(1024)
@@ -65,9 +65,10 @@ class Chunk:
 
     def __init__(self, program: MatrixProgram, members: Sequence[Matrix], values: HyperValues) -> None:
         first = members[0]
-        self.program, self.members = program, members
+        self.program = program
+        #: Those whose arrays are gone over now.
+        self.members: Sequence[Matrix] = ()
         self.count, self.dtype, self.shape = len(members), np.dtype(first.dtype), first.shape
-        self.layouts = [member.layout for member in members]
         self.sides = interp.side_lengths(first.rule, values, first.shape)
         #: How many matrices a parameter is.
         self.matrices = interp.as_matrices(first.shape, first.rule.matrices)[0]
@@ -78,13 +79,18 @@ class Chunk:
         """That of all matrices of these dimensions, those of one parameter behind those of another."""
         return self.count * self.matrices, self.sides[dims.rows], self.sides[dims.columns]
 
-    def reserve(self, scratch: Scratch) -> None:
-        for place in self.program.places.values():
-            size = math.prod(self.shape_of(place.dims)) * self._type(place.extent, half=place.half).itemsize
-            scratch.reserve(place.slot, size)
+    def reserve(self, scratch: Scratch) -> bool:
+        """Make room for the values between steps; whether that takes more memory than there was."""
+        return any([scratch.reserve(place.slot, self._size(place)) for place in self.program.places.values()])
 
-    def bind(self, scratch: Scratch, library: MatrixLibrary, threads: int, team: Team | None) -> None:
+    def _size(self, place: Place) -> int:
+        return math.prod(self.shape_of(place.dims)) * self._type(place.extent, half=place.half).itemsize
+
+    def bind(
+        self, members: Sequence[Matrix], scratch: Scratch, library: MatrixLibrary, threads: int, team: Team | None
+    ) -> None:
         """Bind the parameters to kernels and to the library."""
+        self.members = members
         for name, place in self.program.places.items():
             dtype = self._type(place.extent, half=place.half)
             self.places[name] = scratch.array(place.slot, self.shape_of(place.dims), dtype)
@@ -93,26 +99,18 @@ class Chunk:
                 self.steps.append(_Sweeps(self, step, threads, team))
             else:
                 self.steps.append(_Call(self, step, library))
+        self.members = ()
 
     def _type(self, extent: Extent, *, half: bool) -> np.dtype[Any]:
         return np.dtype(np.uint16) if half else self.dtype if extent == Extent.ELEMENT else np.dtype(np.float64)
 
-    def takes(self, members: Sequence[Matrix]) -> bool:
-        """Whether these parameters can go through in the place of those that were bound."""
-        return [member.layout for member in members] == self.layouts
-
     def begin(self, members: Sequence[Matrix], sets: Sequence[ValuesByCount]) -> None:
-        """Take up these parameters for a step, and compute what is known before it."""
-        self.members = members
+        """Compute what is known before a step of these parameters, and take what memory it needs."""
         first = members[0]
         self.numbers = _numbers(self.program, sets[first.hypers][first.t], first.t)
         for step in self.steps:
             if isinstance(step, _Sweeps):
                 step.begin(members, sets)
-
-    def let_go(self) -> None:
-        """Keep no array alive from step to step."""
-        self.members = ()
 
     def matrices_of(self, operand: Operand, member: int) -> Array:
         """An array of one parameter, three dimensions of it."""
@@ -125,13 +123,18 @@ class Chunk:
         return array.reshape(self.matrices, self.sides[operand.dims.rows], self.sides[operand.dims.columns])
 
 
+@lru_cache(256)
+def _numbers_of(program: MatrixProgram) -> tuple[tuple[str, ...], Scalars]:
+    """The names of the numbers that products need, and what computes them."""
+    steps = (step for step in program.steps if isinstance(step, Multiplication))
+    names = tuple(dict.fromkeys(arg.name for step in steps for arg in step.args if isinstance(arg, Local)))
+    return names, Scalars(program.scalars, names)
+
+
 def _numbers(program: MatrixProgram, values: HyperValues, t: int) -> dict[str, Value]:
     """The numbers that products need."""
-    steps = (step for step in program.steps if isinstance(step, Multiplication))
-    names = list(dict.fromkeys(arg.name for step in steps for arg in step.args if isinstance(arg, Local)))
-    if not names:
-        return {}
-    return dict(zip(names, Scalars(program.scalars, names).run(values, t), strict=True))
+    names, scalars = _numbers_of(program)
+    return dict(zip(names, scalars.run(values, t), strict=True)) if names else {}
 
 
 class _Sweeps:
@@ -188,6 +191,8 @@ class _Sweeps:
             binding.count_from([t for t, _ in clocks], [h for _, h in clocks])
             self._clocks, steps = clocks, {0}
         binding.begin(sets, *steps)
+        if binding.kernel.entry.reduced:
+            binding.reserve()
 
     def __call__(self, progress: Array) -> None:
         """Runs the segment, and counts it in the same call of C."""

@@ -1,7 +1,8 @@
 """Programs at run time: steps of parameters whose rule has products of whole matrices.
 
 In: parameters after every check, and the sets of hyperparameters. Out: their step, all of it bound and nothing changed;
-it may be broken off between any two calls, and goes on from there.
+it may be broken off between any two calls, and goes on from there. What a library cannot compute however often it is
+asked, for want of memory, leaves a step half done.
 
 Parameters go one after another through the same memory; small ones of one shape go together, so that a library has more
 to do in a call.
@@ -10,6 +11,7 @@ to do in a call.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,7 +31,7 @@ __all__ = ["ProgramSteps"]
 #: How many bytes the matrices of several parameters have together, at most.
 STACK = 1 << 18
 #: How many lists of parameters are remembered, each in one course.
-MOST_KNOWN = 4
+MOST_KNOWN = 16
 
 
 class ProgramSteps:
@@ -43,6 +45,7 @@ class ProgramSteps:
 
     def __init__(self, library: MatrixLibrary) -> None:
         self._library = library
+        self._scratch = Scratch()
         self._known: dict[object, list[Chunk]] = {}
         self._programs: dict[int, tuple[Rule, Programs | None]] = {}  # by the identities of rules, which are kept
 
@@ -63,18 +66,17 @@ class ProgramSteps:
         chosen = {key: self._program(m.rule, sets[m.hypers][m.t], m.t) for key, m in courses.items()}
         programs = [chosen[id(m.rule), m.hypers, m.t] for m in members]
         parts = _together(programs, members)
-        key = (threads, team, *((program, tuple(part)) for program, part in parts))
+        own = [[members[i] for i in part] for _, part in parts]
+        key = threads, team, *(_key(program, part, sets) for (program, _), part in zip(parts, own, strict=True))
         chunks = self._known.pop(key, None)
-        if chunks is None or not all(
-            chunk.takes([members[i] for i in part]) for chunk, (_, part) in zip(chunks, parts, strict=True)
-        ):
-            chunks = self._bound(parts, members, sets, threads, team)
-        for chunk, (_, part) in zip(chunks, parts, strict=True):
-            chunk.begin([members[i] for i in part], sets)
+        if chunks is None:
+            chunks = self._bound([program for program, _ in parts], own, sets, threads, team)
+        for chunk, part in zip(chunks, own, strict=True):
+            chunk.begin(part, sets)
         while len(self._known) >= MOST_KNOWN:
             self._known.pop(next(iter(self._known)))
         self._known[key] = chunks
-        return _Step(chunks)
+        return _Step(chunks, own)
 
     def _program(self, rule: Rule, values: HyperValues, t: int) -> MatrixProgram:
         programs = self._of(rule)
@@ -83,45 +85,61 @@ class ProgramSteps:
 
     def _bound(
         self,
-        parts: Sequence[tuple[MatrixProgram, Sequence[int]]],
-        members: Sequence[Matrix],
+        programs: Sequence[MatrixProgram],
+        parts: Sequence[Sequence[Matrix]],
         sets: Sequence[ValuesByCount],
         threads: int,
         team: Team | None,
     ) -> list[Chunk]:
-        scratch, chunks = Scratch(), []
-        for program, part in parts:
-            own = [members[i] for i in part]
-            chunks.append(Chunk(program, own, sets[own[0].hypers][own[0].t]))
-        for chunk in chunks:
-            chunk.reserve(scratch)
-        for chunk in chunks:
-            chunk.bind(scratch, self._library, threads, team)
+        scratch = self._scratch
+        chunks = [
+            Chunk(program, part, sets[part[0].hypers][part[0].t]) for program, part in zip(programs, parts, strict=True)
+        ]
+        if any([chunk.reserve(scratch) for chunk in chunks]):
+            self._known.clear()  # those keep the smaller memory alive
+        for chunk, part in zip(chunks, parts, strict=True):
+            chunk.bind(part, scratch, self._library, threads, team)
         return chunks
 
 
 class _Step:
     """One step of chunks, as far as it is done."""
 
-    def __init__(self, chunks: Sequence[Chunk]) -> None:
-        self._chunks = chunks
+    def __init__(self, chunks: Sequence[Chunk], parts: Sequence[Sequence[Matrix]]) -> None:
+        self._chunks, self._parts = chunks, parts
         self._steps = [step for chunk in chunks for step in chunk.steps]
         self._progress: Array = np.zeros(1, np.int64)
 
     def __call__(self) -> None:
         progress = self._progress
-        while (done := int(progress[0])) < len(self._steps):
-            self._steps[done](progress)
-        for chunk in self._chunks:
-            chunk.let_go()
+        try:
+            for chunk, part in zip(self._chunks, self._parts, strict=True):
+                chunk.members = part
+            while (done := int(progress[0])) < len(self._steps):
+                self._steps[done](progress)
+        finally:
+            for chunk in self._chunks:
+                chunk.members = ()  # no array is kept alive from step to step
+
+
+def _key(program: MatrixProgram, part: Sequence[Matrix], sets: Sequence[ValuesByCount]) -> object:
+    """What the binding of these parameters depends on, beside the addresses of arrays."""
+    first = part[0]
+    values = sets[first.hypers][first.t]
+    lengths = [values[each.hyper] for each in first.rule.dimensions]
+    return program, *lengths, *[member.layout for member in part]
+
+
+@lru_cache(256)
+def _conditions(programs: Programs) -> Scalars:
+    return Scalars(programs.scalars, [test.name for test in programs.tests])
 
 
 def _outcome(programs: Programs, values: HyperValues, t: int) -> tuple[bool, ...]:
     """Which of the conditions hold that part a step."""
     if not programs.tests:
         return ()
-    found = Scalars(programs.scalars, [test.name for test in programs.tests]).run(values, t)
-    return tuple(map(bool, found))
+    return tuple(map(bool, _conditions(programs).run(values, t)))
 
 
 def _together(programs: Sequence[MatrixProgram], members: Sequence[Matrix]) -> list[tuple[MatrixProgram, list[int]]]:

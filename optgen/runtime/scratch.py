@@ -20,15 +20,19 @@ LINE = 64
 
 
 class Scratch:
-    """Memory by the numbers of slots: `reserve` all of it, then take arrays of it."""
+    """Memory by the numbers of slots: `reserve` all that is needed at once, then take arrays of it."""
 
     def __init__(self) -> None:
         self._sizes: dict[int, int] = {}
         self._memory: dict[int, Array] = {}
 
-    def reserve(self, slot: int, size: int) -> None:
-        """Make room for so many bytes."""
-        self._sizes[slot] = max(size, self._sizes.get(slot, 0))
+    def reserve(self, slot: int, size: int) -> bool:
+        """Make room for so many bytes; whether there was less."""
+        grows = size > self._sizes.get(slot, -1)
+        if grows:
+            self._memory.pop(slot, None)
+            self._sizes[slot] = size
+        return grows
 
     def array(self, slot: int, shape: tuple[int, ...], dtype: Any) -> Array:
         """An array in this slot."""

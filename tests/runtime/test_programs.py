@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from functools import cache
 from typing import Any
 
@@ -13,9 +15,12 @@ import optgen
 from optgen.compiler.catalogue import shipped_names
 from optgen.compiler.driver import compile_file
 from optgen.errors import CompilerNotFound
+from optgen.interpreter.products import MATRICES
+from optgen.ir.evaluate import Program
 from optgen.ir.expr import Matrices
 from optgen.lowering.programs import programs_of
-from optgen.runtime import chunks
+from optgen.runtime import chunks, programs
+from optgen.runtime.binding import Binding
 from optgen.runtime.matrix_library import NumPyMatrices
 
 #: Few of these, so that a short test meets every course.
@@ -81,6 +86,28 @@ def test_what_is_not_finite_gives_nan() -> None:
     assert np.isnan(replay.arrays["p"]).all()
 
 
+@pytest.mark.parametrize("op", ["eigenvectors", "eigenvalues", "leading", "orthonormal", "power"])
+def test_what_does_not_converge_gives_nan(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rng, more = np.random.default_rng(0), {"leading": [2.0], "power": [0.5]}.get(op, [])
+    matrices = rng.standard_normal((3, 4, 4))
+    matrices = matrices @ matrices.mT
+    alone = MATRICES[op](matrices, *more)
+
+    def failing(real: Any) -> Any:
+        def of(a: Any, *args: Any, **keywords: Any) -> Any:
+            if (a == matrices[1]).all(axis=(1, 2)).any():
+                raise np.linalg.LinAlgError("did not converge")
+            return real(a, *args, **keywords)
+
+        return of
+
+    for name in ("eigh", "eigvalsh", "svd", "qr"):
+        monkeypatch.setattr(np.linalg, name, failing(getattr(np.linalg, name)))
+    found = MATRICES[op](matrices, *more)
+    assert np.isnan(found[1]).all()
+    assert (found[[0, 2]] == alone[[0, 2]]).all()
+
+
 def test_the_interpreter_steps_where_it_is_asked_for() -> None:
     rng = np.random.default_rng(0)
     p = rng.standard_normal((6, 4))
@@ -126,6 +153,84 @@ def test_an_interrupted_step_goes_on(after: int, monkeypatch: pytest.MonkeyPatch
     interrupted.step([p], [gradients[0]])
     plain.step([q], [gradients[0]])
     assert (p == q).all()
+
+
+def counted(monkeypatch: pytest.MonkeyPatch, cls: type) -> list[None]:
+    """As many entries as objects of a class are made from now on."""
+    made: list[None] = []
+    real = cls.__init__
+
+    def init(self: Any, *args: Any, **more: Any) -> None:
+        made.append(None)
+        real(self, *args, **more)
+
+    monkeypatch.setattr(cls, "__init__", init)
+    return made
+
+
+def test_a_step_like_those_before_makes_no_program_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    p, opt = rng.standard_normal((6, 4)), optgen.SOAP(every=2)
+    for _ in range(4):
+        opt.step([p], [rng.standard_normal(p.shape)])
+    bound, scalars = counted(monkeypatch, programs.Chunk), counted(monkeypatch, Program)
+    for _ in range(4):
+        opt.step([p], [rng.standard_normal(p.shape)])
+    assert (bound, scalars) == ([], [])
+
+
+def test_parameters_one_by_one_are_bound_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    params, opt = [rng.standard_normal((4, 5 + i)) for i in range(8)], optgen.Muon()
+    bound = counted(monkeypatch, programs.Chunk)
+    for _ in range(3):
+        for p in reversed(params):  # the largest first: memory grows once
+            opt.step([p], [rng.standard_normal(p.shape)])
+    assert len(bound) == len(params)
+
+
+def test_all_courses_go_through_the_same_memory() -> None:
+    replay = Replay(rules_of("SOAP"), NumPyMatrices(), (6, 4), "float64", hypers=HYPERS)
+    for _ in range(6):
+        replay.step()
+    known = [chunk for (chunk,) in replay.steps._known.values()]
+    assert len(known) > 1
+    first = list(known[0].places.values())
+    assert all(any(np.shares_memory(x, y) for y in first) for chunk in known for x in chunk.places.values())
+
+
+def test_memory_for_reductions_is_taken_before_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(self: Binding) -> None:
+        raise MemoryError
+
+    rng = np.random.default_rng(0)
+    p, g, opt = rng.standard_normal((6, 4)), rng.standard_normal((6, 4)), optgen.NorMuon()
+    opt.step([p], [g])
+    before, states = p.copy(), str(opt.state_dict())
+    monkeypatch.setattr(Binding, "reserve", refused)
+    with pytest.raises(MemoryError):
+        opt.step([p], [g])
+    assert (p == before).all()
+    assert str(opt.state_dict()) == states
+
+
+def test_a_step_that_failed_keeps_no_array_alive(monkeypatch: pytest.MonkeyPatch) -> None:
+    def compute(self: NumPyMatrices, step: Any, args: Any, out: Any) -> None:
+        raise MemoryError
+
+    p, opt = np.ones((6, 4)), optgen.Muon()
+    opt.step([p], [np.ones((6, 4))])
+    monkeypatch.setattr(NumPyMatrices, "compute", compute)
+    try:
+        opt.step([p], [np.ones((6, 4))])
+    except MemoryError as error:
+        del error
+    else:
+        raise AssertionError("expected an error")
+    alive = weakref.ref(p)
+    del p
+    gc.collect()
+    assert alive() is None
 
 
 def test_without_a_compiler_the_interpreter_steps(monkeypatch: pytest.MonkeyPatch) -> None:

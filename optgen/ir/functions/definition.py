@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ...frozen import frozen
+from ...python_syntax import syntax_tree
 from ..expr import Call, Const, Expr, Extent, Local, type_of
 from ..primitives import OPS, REPRESENTATION, Type
 from ..rule import Assign
@@ -50,7 +51,7 @@ class Definition:
 
 def definition(text: str, name: str) -> Definition:
     """The function of this name in a text."""
-    functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+    functions = {node.name: node for node in syntax_tree(text).body if isinstance(node, ast.FunctionDef)}
     reader = _Reader(functions)
     parameters = tuple(arg.arg for arg in functions[name].args.args)
     (value,) = reader.run(functions[name], [reader.own(parameter, Type.REAL) for parameter in parameters])
