@@ -25,6 +25,7 @@ from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
 from ..runtime.slots import Key
+from .agreement import agreed
 from .checkpoint import copies_of_states, fitting
 from .evaluation import evaluated_tensors
 from .inputs import numbers_given, with_attributes
@@ -120,9 +121,16 @@ class Adapter(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        engine = self._engine
+        with engine.lock, agreed(self.param_groups if self._naming.multiplies else (), engine):
+            self._update(inputs, loss)
+        return loss
+
+    def _update(self, inputs: Mapping[str, Any], loss: Any) -> None:
+        """Step by the gradients as they are. The lock is held."""
         found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found is not None and float(found):  # what a GradScaler has found
-            return loss
+            return
         takes = self._naming.inputs
         numbers, lacking = numbers_given(self._naming, inputs, loss) if takes or inputs else (NO_NUMBERS, [])
         params = self._all()
@@ -135,24 +143,22 @@ class Adapter(Optimizer):
             own, missing = with_attributes(self._naming.rules[0], params, grads, self._groups.what)
             lacking += missing
         engine = self._engine
-        with engine.lock:
-            self._states.entries.kept = self.state
-            if modes() or early_mode() or traced():
-                engine.plans.clear()
-                self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
-                return loss
-            if self._groups.read(self.param_groups):
-                engine.plans.clear()
-                self._turns.tied = len(set(params)) < len(params)
-                self._groups.changed = False
-            if not self._turns.tied:
-                try:
-                    engine.step(params, own, numbers, lacking)
-                    return loss
-                except OverlapError:
-                    pass
-            self._turns.step(params, own, numbers, lacking)
-        return loss
+        self._states.entries.kept = self.state
+        if modes() or early_mode() or traced():
+            engine.plans.clear()
+            self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
+            return
+        if self._groups.read(self.param_groups):
+            engine.plans.clear()
+            self._turns.tied = len(set(params)) < len(params)
+            self._groups.changed = False
+        if not self._turns.tied:
+            try:
+                engine.step(params, own, numbers, lacking)
+                return
+            except OverlapError:
+                pass
+        self._turns.step(params, own, numbers, lacking)
 
     _watched = Optimizer.profile_hook_step(_step)
     step.__signature__ = inspect.signature(_step)
