@@ -19,7 +19,7 @@ import torch
 
 from ..errors import ArrayError
 from ..frozen import frozen
-from ..runtime.array_library import Part
+from ..runtime.array_library import Piece
 from ..runtime.arrays import Array
 from ..runtime.interrupts import undisturbed
 from .agreement import Processes, agree, tell
@@ -31,9 +31,9 @@ __all__ = ["Owners", "balanced", "owners_of"]
 _COMPUTED = bytes(4)
 
 
-def owners_of(parts: Sequence[Part]) -> Owners | None:
+def owners_of(parts: Sequence[Piece]) -> Owners | None:
     """The owners of those parameters whose matrices are cut; None if there are none."""
-    groups: dict[Processes, dict[int, Part]] = {}
+    groups: dict[Processes, dict[int, Piece]] = {}
     for i, part in enumerate(parts):
         if cuts_matrices(part.rule, part.given):
             (along,) = cut(part.given)
@@ -121,7 +121,7 @@ class _Group:
         By place, the whole arrays of those that this process owns; None for the others.
     """
 
-    def __init__(self, mesh: Any, along: int, parts: Mapping[int, Part]) -> None:
+    def __init__(self, mesh: Any, along: int, parts: Mapping[int, Piece]) -> None:
         self.processes = mesh, along
         self._size, self._own = mesh.size(along), mesh.get_local_rank(along)
         self._parts = parts
@@ -187,13 +187,13 @@ class _Group:
                 at += x.nbytes
 
 
-def _cost(part: Part) -> float:
+def _cost(part: Piece) -> float:
     """How much work a step of a parameter is: that of a product of its matrices."""
     rows, columns = part.sides
     return float(math.prod(part.given.shape) * min(rows, columns))
 
 
-def _lies(part: Part, along: int, count: int, number: int) -> dict[str, _Lie]:
+def _lies(part: Piece, along: int, count: int, number: int) -> dict[str, _Lie]:
     """How the arrays of a parameter lie. ArrayError if this process has another part of one than its shard."""
     found = {}
     for name, x in part.arrays.items():

@@ -25,7 +25,8 @@ from ..runtime.programs import has_programs
 from ..runtime.shapes import BlockOf
 
 __all__ = [
-    "aligned", "cut", "cuts_matrices", "expect_apart", "expect_whole", "part_of", "shards_of", "small_like", "span",
+    "aligned", "cut", "cuts_matrices", "expect_apart", "expect_numbered", "expect_whole", "part_of", "shards_of",
+    "small_like", "span",
 ]  # fmt: skip
 
 
@@ -121,6 +122,17 @@ def _has_owner(rule: Rule, p: Any, i: int) -> bool:
         message += f"along one dimension of the mesh, got the placements {p.placements}"
         raise ArrayError(message, hint="shard it along one dimension of the mesh, or step it with another rule")
     return True
+
+
+def expect_numbered(name: str, p: Any, i: int) -> None:
+    """ArrayError if elements of parameter i are not here by the numbers that they have in the whole parameter, by which
+    random bits are chosen for stochastic rounding."""
+    flat = getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False)
+    if cut(p) or (flat and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        message = (
+            f"parameter {i} of shape {tuple(p.shape)}: {name} rounds stochastically by the numbers of elements in "
+        )
+        raise ArrayError(f"{message}whole parameters, and this one is cut", hint='give rounding="nearest"')
 
 
 def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: int) -> None:

@@ -85,6 +85,8 @@ def test_the_name_of_a_spec_stands_for_each_of_its_states() -> None:
     )
     with pytest.raises(ArgumentError, match="storage: ADAM has no state ''"):
         ADAM(storage={"": "bfloat16"})
+    with pytest.raises(ArgumentError, match="storage: Prodigy has no state 'p'"):  # its state p0 is another
+        optgen.Prodigy(storage={"p": "bfloat16"})
 
 
 def test_small_states_stay_float64() -> None:
