@@ -403,20 +403,20 @@ def whole_matrices_are_stepped() -> None:
 
 
 def sixteen_bits() -> None:
-    text = message_of(optim.LAMB, (8, 6), Shard(0), torch.bfloat16)
-    assert "LAMB reduces over tensors, and takes no shards of torch.bfloat16" in text, text
+    assert not message_of(optim.LAMB, (8, 6), Shard(0), torch.bfloat16)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     start, g = torch.randn(8, 6).bfloat16(), torch.randn(8, 6).bfloat16()
     p, q = nn.Parameter(start.clone()), nn.Parameter(distribute_tensor(start.clone(), mesh, [Shard(0)]))
     p.grad, q.grad = g, distribute_tensor(g, mesh, [Shard(0)])
-    for x in (p, q):
-        other = nn.Parameter(torch.ones(1))
-        other.grad = torch.ones(1)
-        opt = optim.Lion([other, x], lr=0.1)
-        opt.step()
-        opt.step()
-    assert not torch.equal(p, start)
-    assert torch.equal(whole(q), p)
+    for cls in (optim.Lion, optim.LAMB):
+        for x in (p, q):
+            other = nn.Parameter(torch.ones(1))
+            other.grad = torch.ones(1)
+            opt = cls([other, x], lr=0.1)
+            opt.step()
+            opt.step()
+        assert not torch.equal(p, start)
+        assert torch.equal(whole(q), p)
 
 
 def gradients_are_laid_out_as_their_parameters() -> None:
