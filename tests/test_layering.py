@@ -1,4 +1,6 @@
-"""The order of the wings: which may import which, and what of the outside world."""
+"""The order of the wings: which may import which, and what of the outside world.
+
+A package that is called like a wing stands as `package:torch`."""
 
 from __future__ import annotations
 
@@ -25,6 +27,7 @@ WINGS: dict[str, tuple[str, str]] = {
     "language": ("frozen errors names python_syntax ir", ""),
     "interpreter": ("frozen ir numpy", ""),
     "lowering": ("frozen names ir", ""),
+    "functional": ("frozen errors names ir interpreter numpy package:torch package:jax", ""),
     "notation": ("frozen names ir lowering", ""),
     "codegen": ("frozen names paths python_syntax ir lowering notation optgen jinja2", ""),
     "compiler": (
@@ -35,10 +38,11 @@ WINGS: dict[str, tuple[str, str]] = {
     "optimiser": (
         "frozen errors names paths python_syntax former ir language interpreter notation compiler runtime once optgen "
         "numpy",
-        "safetensors",
+        "functional safetensors",
     ),
     "training": ("errors former numpy autograd", "rich"),
-    "torch": ("frozen errors ir interpreter notation compiler runtime optimiser once numpy torch", ""),
+    "torch": ("frozen errors ir interpreter notation compiler runtime optimiser once numpy package:torch", ""),
+    "jax": ("errors names compiler ir optimiser once package:jax optax", ""),
     # The command starts with nothing but click, and takes what its subcommand needs.
     "cli": (
         "frozen errors names paths ir lowering notation codegen compiler runtime optgen click",
@@ -87,7 +91,7 @@ def targets(path: Path, node: ast.Import | ast.ImportFrom) -> set[str]:
         if top == "optgen":
             wings.add(wing if wing in WINGS else "optgen")
         elif top not in sys.stdlib_module_names:
-            wings.add(top)
+            wings.add(f"package:{top}" if top in WINGS else top)
     return wings
 
 
