@@ -5,6 +5,7 @@ A package that is called like a wing stands as `package:torch`."""
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,18 @@ HEAVY = {"numpy", "cffi", "_cffi_backend", "jinja2", "autograd", "click", "rich"
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code: str, may: set[str]) -> None:
     assert loaded_by(code) & HEAVY == may
+
+
+#: Modules that ask the package itself for a wing.
+ASKING = [path for path in FILES if re.search(r"^from \.\. import \w", path.read_text("utf-8"), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.stem)
+def test_a_module_may_be_the_first_that_is_imported(path: Path) -> None:
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    if wing_of(path) == "torch":
+        pytest.importorskip("torch")
+    assert loaded_by(f"import {name}") >= {"optgen"}  # and raises nothing
 
 
 def private(name: str) -> bool:

@@ -387,8 +387,7 @@ def _revive(cls: Any, values: Any, flags: Any, backend: str, decided: Any, *stor
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
     of = of_lengths(cls._compilation, cls._spellings, values)
-    own = Settings(cls.__name__, *of, values, flags, decided, backend, *storages)
-    hold(optimiser, own)
+    hold(optimiser, Settings(cls.__name__, *of, values, flags, decided, backend, *storages))
     return optimiser
 
 
