@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from ..frozen import frozen
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
 from .arrays import Array
 from .binding import Team
 from .clock import Clock
@@ -35,17 +35,25 @@ class Looked:
     seen
         What the guard looks at.
     memory
-        An array of NumPy in a compute type: over the same memory, or with the same values.
+        An array of NumPy in a compute type, or of codes: over the same memory, or with the same values.
     shape
         The shape that rules go by.
     restore
         Writes the values back, where `memory` is not the array's own.
+    storage
+        The storage whose codes `memory` has; empty if it has numbers of a compute type.
     """
 
     seen: Any
     memory: Array
     shape: tuple[int, ...]
     restore: Callable[[], object] | None = None
+    storage: str = ""
+
+    @property
+    def compute(self) -> str:
+        """The compute type."""
+        return "float32" if self.storage else self.memory.dtype.name
 
 
 class ParameterSlot(Protocol):
@@ -61,6 +69,9 @@ class ParameterSlot(Protocol):
 
     @property
     def arrays(self) -> Mapping[str, Any]: ...
+    @property
+    def storages(self) -> Storages:
+        """Those of the states that are kept in another type than the compute type."""
 
 
 class BoundStates(Protocol):
@@ -117,8 +128,9 @@ class ArrayLibrary(Protocol):
         """The places of the parameters to be stepped; ArrayError unless there is a gradient for each of them. `given`:
         the gradients, then other inputs; of each parameter so many `arrays`."""
 
-    def parameter(self, given: Any, number: int, count: int) -> Looked:
-        """Parameter `number` of `count`; ArrayError unless a step can change it in place."""
+    def parameter(self, given: Any, number: int, count: int, *, coded: bool = True) -> Looked:
+        """Parameter `number` of `count`; ArrayError unless a step can change it in place. `coded`: whether the step
+        takes codes."""
 
     def given(self, array: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule, name: str) -> Looked:
         """The gradient of the parameter `of`, seen as `p`, or another input: what `rule` calls by this name. ArrayError
@@ -127,8 +139,9 @@ class ArrayLibrary(Protocol):
     def memory(self, given: Any) -> Array:
         """An array of NumPy over the memory of a state, whatever its dtype."""
 
-    def state(self, given: Any, *, small: bool) -> Looked:
-        """A state of a parameter, as the interpreter takes it; `small` if there are fewer values than elements."""
+    def state(self, given: Any, *, small: bool, storage: str) -> Looked:
+        """A state of a parameter, as the interpreter takes it. `small`: there are fewer values than elements.
+        `storage`: that whose codes the step takes; else it takes numbers."""
 
     def parameter_seen(self, given: Any) -> Any:
         """What the guard looks at: the array behind a parameter."""

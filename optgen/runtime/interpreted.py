@@ -38,7 +38,11 @@ def computed(
         rule, t = rules[member.variant], member.slot.t + 1
         looked = {PARAMETER: member.p, **dict(zip(rule.given_arrays, member.inputs, strict=True))}
         small = {state.name for state in rule.small_states}
-        looked |= {name: library.state(x, small=name in small) for name, x in member.slot.arrays.items()}
+        kept = dict(member.storages)
+        looked |= {
+            name: library.state(x, small=name in small, storage=kept.get(name, ""))
+            for name, x in member.slot.arrays.items()
+        }
         stored = rule.stores | {PARAMETER}
         restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
         arrays = {name: x.memory for name, x in looked.items()}

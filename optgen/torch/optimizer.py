@@ -2,8 +2,8 @@
 
 In: a compiled rule with its names and its strategy. Out: `Adapter`, the base of all optimiser classes of this wing.
 
-Kernels step dense tensors of float32 and float64, real or complex. The strategy decides who steps other dtypes and
-sparse gradients: PyTorch's own loop if it has the rule, otherwise the interpreter in float32.
+Kernels step dense tensors, real or complex. The strategy decides who steps sparse gradients, and whatever else they do
+not take: PyTorch's own loop if it has the rule, otherwise the interpreter.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from .param_groups import Groups, expect_group, named_parameters
 from .phases import expect_closure, key_of_numbers, numbers_of_begun, rest_of_step
 from .state_dicts import BEGUN, copied, load_with, name_rule, state_dict_with, take_rest
 from .states import TensorStates
+from .storing import NOTHING, Storing
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
 from .turns import Turns
@@ -56,6 +57,8 @@ class Adapter(Optimizer):
     param_groups: list[dict[str, Any]]
 
     _naming: Naming
+    #: What this optimiser chose of storages, which its class did not.
+    _storing: Storing = NOTHING
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
 
@@ -278,15 +281,17 @@ class Adapter(Optimizer):
             name = partial(name_rule, self._naming, self._states.group, numbers_of_begun(self._engine, self._all()))
             return state_dict_with(super().state_dict, self, name)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave, here or by PyTorch's optimiser of the same rule.
+    def load_state_dict(self, state_dict: dict[str, Any], *, convert: bool = False) -> None:
+        """Takes over what `state_dict` gave, here or by PyTorch's optimiser of the same rule. `convert`: states of
+        another dtype than this one keeps are rounded to the nearest; else they are refused.
 
         StateError if it is of another rule, or does not fit a parameter: its name, where both sides have names, its
         states, their shapes and dtypes. Then nothing has changed.
         """
+        fit = partial(fitting, self._naming, self.param_groups, convert=convert)
         with self._engine.lock:
             self._engine.expect_rest("load a state")
-            undisturbed(lambda: self._load(state_dict, lambda saved: fitting(self._naming, self.param_groups, saved)))
+            undisturbed(lambda: self._load(state_dict, fit))
 
     def _load(self, state_dict: Mapping[str, Any], fit: Callable[[Any], dict[str, Any]]) -> None:
         """What PyTorch does to load a state that is what `fit` makes of this one; or nothing."""
@@ -312,7 +317,8 @@ class Adapter(Optimizer):
     def _begin(self, together: Mapping[str, Any], begun: Key | None = None) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters. `begun`: the parameters
         of a step that has phases left."""
-        naming = type(self)._naming.fitted({**self.defaults, **(self.param_groups or [{}])[0]})
+        first = {**self.defaults, **(self.param_groups or [{}])[0]}
+        naming = type(self)._naming.fitted(first).stored(self._storing)
         self.__dict__.update(_naming=naming)  # of this optimiser, not of its class
         groups = Groups(naming)
         self._groups = groups
@@ -329,6 +335,7 @@ class Adapter(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
+        state |= {"_storing": self._storing} if self._storing is not NOTHING else {}
         begun = numbers_of_begun(self._engine, self._all())
         return state | {_TOGETHER: self._states.group, BEGUN: begun} if self._states.group else state
 
@@ -337,7 +344,6 @@ class Adapter(Optimizer):
         super().__setstate__({key: value for key, value in state.items() if key not in (_TOGETHER, BEGUN)})
         for group in (self.defaults, *self.param_groups):  # as former versions left them
             self._naming.respell(group)
-        self.__dict__.update(_naming=self._naming.fitted(self.defaults))
         self._begin(together, key_of_numbers(state.get(BEGUN, ()), self._all()))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from ..runtime.kernel import Kernel
 from ..runtime.layout import counts_of
 from ..runtime.shapes import BlockOf
 
-__all__ = ["aligned", "cut", "expect_apart", "expect_whole", "shards_of", "small_like"]
+__all__ = ["aligned", "cut", "expect_apart", "expect_numbered", "expect_whole", "shards_of", "small_like"]
 
 
 def cut(p: Any) -> dict[int, int]:
@@ -100,6 +100,17 @@ def expect_whole(rule: Rule, p: Any, i: int, block: BlockOf, kernels: bool = Tru
     if not kernels and any([extent <= Extent.TENSOR for extent in reduced]):
         message = f"parameter {i}: {rule.name} reduces over tensors, and takes no shards of {p.dtype}"
         raise ArrayError(message, hint="keep the parameters in float32: fully_shard's mp_policy computes in less")
+
+
+def expect_numbered(name: str, p: Any, i: int) -> None:
+    """ArrayError if elements of parameter i are not here by the numbers that they have in the whole parameter, by which
+    random bits are chosen for stochastic rounding."""
+    flat = getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False)
+    if cut(p) or (flat and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        message = (
+            f"parameter {i} of shape {tuple(p.shape)}: {name} rounds stochastically by the numbers of elements in "
+        )
+        raise ArrayError(f"{message}whole parameters, and this one is cut", hint='give rounding="nearest"')
 
 
 def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: int) -> None:

@@ -66,10 +66,11 @@ class TensorStates:
         for p, rule, place in zip(given, rules, places, strict=True):
             own = kept.get(p, {})
             for state, key in self._naming.own_states(rule):
+                dtype = self._naming.storing.dtype(state.name, p, self._groups.what(place))
                 if (x := own.get(key)) is not None:
                     shape = state_shape(rule, state, self._groups.values_at(place), tuple(p.shape))
                     what, hint = f"{self._groups.what(place)}: its state {key}", self._kept_as(rule, state)
-                    expect_state(what, state, x, shape, p.dtype, hint)
+                    expect_state(what, state, x, shape, dtype, hint)
             slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
         return slots
 
@@ -95,7 +96,8 @@ class TensorStates:
                 initial = initial or interp.initial_state(rule, values, memory(wide(given)), ordinal)
                 shape = state_shape(rule, state, values, tuple(given.shape)) if own else None
                 small = state.extent < Extent.ELEMENT
-                dtype = self._naming.strategy.small_dtype(state.extent, given) if small else given.dtype
+                strategy, storing = self._naming.strategy, self._naming.storing
+                dtype = strategy.small_dtype(state.extent, given) if small else storing.dtype(state.name, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
 
@@ -132,7 +134,7 @@ def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype
             local(made).copy_(torch.from_numpy(value))
         return made
     with torch.no_grad():
-        made = torch.zeros_like(p, memory_format=torch.preserve_format)
+        made = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
         parts = torch.view_as_real(made) if made.is_complex() else made  # of a complex number, either part
         if not isinstance(value, float):
             local(parts).copy_(torch.from_numpy(value))
