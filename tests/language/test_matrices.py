@@ -252,6 +252,13 @@ def test_sides_are_rows_or_columns_by_variant() -> None:
     assert "normal(column, rank)" in text.expression({a.target: a.value for a in of_tall.body}["P"])
 
 
+def test_sides_of_random_numbers_tell_tall_matrices_apart() -> None:
+    of_others, of_tall = rules(spec("S = normal(short, long)\nx = sum(S)", more="x*g"))
+    assert (of_others.tall, of_tall.tall) == (False, True)
+    for rule, words in ((of_others, "row by column"), (of_tall, "column by row")):
+        assert {a.target: dims_of(a.value).words for a in rule.body}["S"] == words
+
+
 # ---- Steps of what is odd ----
 
 RULES = ["Muon", "NorMuon", "AdaMuon", "AdaGO", "Scion", "Shampoo", "SOAP", "SPlus", "Kron", "Conda"]
