@@ -255,7 +255,7 @@ class Variant(Expressions):
             self.fault(span, message, "give the second value its own name")
         elif dims_of(value) == IDENTITY:
             message = f"{formula.spelled or target!r}: an identity takes its size from what it is added to"
-            self.fault(span, message, "for example: g @ g.T + eps*I")
+            self.fault(span, message, f"give it that of a square matrix A: {formula.spelled or target} = 0*A + I")
         elif (target in self.active or target in (DELTA, PARAMETER)) and extent == own and dims != dims_of(stored):
             message = f"{target!r}: expected {dims_of(stored).words}, got {dims_of(value).words}"
             self.fault(span, message, "a transposed matrix is A.T, a product A @ B")

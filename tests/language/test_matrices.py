@@ -78,7 +78,7 @@ FAULTS: list[tuple[str, str, int, int, str, str]] = [
     ("a trace without a size", "x = trace(I)", 1, 5, "trace() is of square matrices, got an identity without a size",
      ""),
     ("an identity without a size", "x = 2*I\ny = x", 1, 5, "'x': an identity takes its size from what it is added to",
-     "g @ g.T + eps*I"),
+     "give it that of a square matrix A: x = 0*A + I"),
     ("a sum of an identity", "x = sum(I)", 1, 5, "sum() was given an identity without a size", "trace(g @ g.T)"),
     ("a basis of numbers", "x = orthonormal(norm(g, matrix))", 1, 5, "orthonormal() is of matrices, got one of 1 by 1",
      "orthonormal(g)"),
@@ -211,6 +211,11 @@ def test_matrices_are_chosen_where_there_may_be_none() -> None:
         rules(drawn)
     with pytest.raises(SpecError, match="where the parameter is no matrix"):
         rules(unit)
+
+
+def test_a_loop_may_begin_with_an_identity_that_has_a_size() -> None:
+    (rule,) = rules(spec("A = g @ g.T\nX = 0*A + I\nfor _ in range(steps):\n    X = 2*X - X @ A @ X", more="X @ g"))
+    assert {a.target: dims_of(a.value).words for a in rule.body}["X"] == "row by row"
 
 
 # ---- What is known of matrices ----
