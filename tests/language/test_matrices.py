@@ -5,7 +5,6 @@ And steps of such rules where the input is bad: what they refuse, and what comes
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -311,7 +310,7 @@ def test_of_several_dimensions_the_last_two_are_matrices(name: str) -> None:
     rng = np.random.default_rng(0)
     p, g = rng.normal(size=(2, 2, 3, 6, 5))
     opt, alone, each = made(name), made(name), [matrix.copy() for matrix in p.reshape(-1, 6, 5)]
-    if "APOLLO" not in name and name != "Dion":
+    if name != "Dion":
         alone.step(each, list(g.reshape(-1, 6, 5)))
         opt.step([p], [g])
         np.testing.assert_allclose(p.reshape(-1, 6, 5), each, rtol=1e-13)
@@ -377,8 +376,9 @@ def test_of_float16_the_step_is_that_of_float32(name: str) -> None:
 
 def test_as_many_turns_as_are_set() -> None:
     p, g = np.random.default_rng(0).normal(size=(2, 3, 4))
-    paths = [stepped_turns(steps, p, g) for steps in (1, 5, 12)]
-    assert not np.array_equal(paths[0], paths[1])
+    one, five, twelve = (stepped_turns(steps, p, g) for steps in (1, 5, 12))
+    assert not np.array_equal(one, five)
+    assert not np.array_equal(five, twelve)
     with pytest.raises(HyperparameterError, match="steps"):
         optgen.NorMuon(steps=2.5)
 
@@ -389,11 +389,8 @@ def stepped_turns(steps: int, p: Any, g: Any) -> Any:
     return p
 
 
-def test_random_matrices_are_those_of_their_seed(tmp_path: Path) -> None:
+def test_random_matrices_are_those_of_their_seed() -> None:
     p, g = np.random.default_rng(0).normal(size=(2, 6, 4))
-    one, same, other = (optgen.Dion(rank=2, seed=seed) for seed in (1, 1, 2))
-    for opt in (one, same, other):
-        opt.step([p.copy()], [g])
     paths = []
     for seed in (1, 1, 2):
         q = p.copy()
