@@ -38,11 +38,14 @@ Storage: TypeAlias = str | Mapping[str, str] | None
 Seed: TypeAlias = int | None
 
 
-def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[str, str]:
+def chosen_storages(
+    owner: str, rules: Iterable[Rule], given: object, known: Sequence[str] = OF_STATES
+) -> dict[str, str]:
     """Of these variants of a rule, the storage of each state that is kept in another type than the compute type.
 
     One name holds for every state like the parameter that does not start as it: what is, or was, a parameter would lose
-    the steps that are smaller than the distance between two numbers. States with fewer values are float64.
+    the steps that are smaller than the distance between two numbers. States with fewer values are float64. `known`: the
+    storages that there are.
     """
     rules = tuple(rules)
     extents = {state.name: state.extent for rule in rules for state in rule.states}
@@ -50,7 +53,7 @@ def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[st
     if given is None:
         return {}
     if isinstance(given, str):
-        _expect_storage("storage", given)
+        _expect_storage("storage", given, known)
         if not elements:
             has = "only states that start as the parameter" if like else "no state with a value for each element"
             hint = "name the state: storage={...}" if like else "leave it out"
@@ -64,7 +67,7 @@ def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[st
         names = _meant(spelled, extents)
         if not names:
             raise ArgumentError(f"storage: {owner} has no state {spelled!r}{suggestion(str(spelled), list(extents))}")
-        _expect_storage(f"the storage of {spelled}", storage)
+        _expect_storage(f"the storage of {spelled}", storage, known)
         for name in names:
             if extents[name] < Extent.ELEMENT:
                 few = f"expected a state with a value for each element, got {extents[name].words}"
@@ -117,10 +120,7 @@ def chosen_rounding(owner: str, rules: Sequence[Rule], storages: Mapping[str, st
 
 def usual_rounding(rules: Sequence[Rule], storages: Mapping[str, str]) -> frozenset[str]:
     """The stored states that are never negative."""
-    having = [(rule, set(rule.element_states)) for rule in rules] if storages else []
-    return frozenset(
-        name for name in storages if all(name in never_negative(rule) for rule, states in having if name in states)
-    )
+    return never_negative(rules) & set(storages) if storages else frozenset()
 
 
 def rounding_argument(rules: Sequence[Rule], storages: Mapping[str, str], rounding: Collection[str]) -> list[str]:
@@ -146,7 +146,7 @@ def _expect_rounding(what: str, rounding: object) -> None:
         raise ArgumentError(f"{what}: expected one of {', '.join(_ROUNDINGS)}, got {shown(rounding)}")
 
 
-def _expect_storage(what: str, storage: object) -> None:
+def _expect_storage(what: str, storage: object, known: Sequence[str]) -> None:
     """ArgumentError unless this is the name of a storage."""
-    if not isinstance(storage, str) or storage not in OF_STATES:
-        raise ArgumentError(f"{what}: expected one of {', '.join(OF_STATES)}, got {shown(storage)}")
+    if not isinstance(storage, str) or storage not in known:
+        raise ArgumentError(f"{what}: expected one of {', '.join(known)}, got {shown(storage)}")

@@ -14,8 +14,8 @@ from ..errors import ArrayError
 from ..ir.expr import GRADIENT
 from ..ir.rule import Rule
 from . import machine
-from .array_library import Looked
-from .arrays import LEAVE_OUT, Array, as_gradient, as_parameter
+from .array_library import Looked, Piece
+from .arrays import LEAVE_OUT, Array, as_gradient, as_parameter, storage_of
 from .binding import Team
 from .group_step import Shards
 from .guard import NUMPY
@@ -44,10 +44,10 @@ class NumPyLibrary:
             raise ArrayError(f"expected a gradient for each of {len(params)} parameters, got {got}")
         return list(range(len(params)))
 
-    def parameter(self, given: Any, number: int, count: int) -> Looked:
+    def parameter(self, given: Any, number: int, count: int, *, coded: bool = True) -> Looked:
         seen = self.parameter_seen(given)  # once: `data` may be anybody's code
         p = as_parameter(seen if isinstance(seen, np.ndarray) else given, number, count)
-        return Looked(seen, p, p.shape)
+        return Looked(seen, p, p.shape, storage=storage_of(p.dtype))
 
     def given(self, array: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule, name: str) -> Looked:
         if name == GRADIENT:
@@ -55,13 +55,13 @@ class NumPyLibrary:
             x = as_gradient(array, p.memory, number, count, absent, written=rule.overwrites)
         else:
             x = as_gradient(array, p.memory, number, count, OF_EACH, name=name)
-        return Looked(array if isinstance(array, np.ndarray) else x, x, x.shape)
+        return Looked(array if isinstance(array, np.ndarray) else x, x, x.shape, storage=storage_of(x.dtype))
 
     def memory(self, given: Array) -> Array:
         return given
 
-    def state(self, given: Array, *, small: bool) -> Looked:
-        return Looked(given, given, given.shape)
+    def state(self, given: Array, *, small: bool, storage: str) -> Looked:
+        return Looked(given, given, given.shape, storage=storage)
 
     def parameter_seen(self, given: Any) -> Any:
         return given if isinstance(given, np.ndarray) else getattr(given, "data", None)
@@ -89,6 +89,9 @@ class NumPyLibrary:
 
     def shards(self, params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
         raise AssertionError("arrays of NumPy are not in shards")
+
+    def owned(self, parts: Sequence[Piece]) -> None:
+        """Every array is whole."""
 
     def threads(self) -> tuple[int, Team | None]:
         return machine.threads(), None
