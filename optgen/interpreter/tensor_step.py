@@ -137,9 +137,11 @@ class Step:
 
     def stored(self, name: str) -> Any:
         """The value of a name as its array takes it."""
+        value = self.names[name]
+        if not self.block or name not in self.rule.arrays:
+            return value
         extent = next(extent_of(assign.value) for assign in self.rule.body if assign.target == name)
-        beside = extent == Extent.BLOCK and name in self.rule.arrays
-        return self._beside_elements(self.names[name]) if beside else self.names[name]
+        return self._beside_elements(value) if extent == Extent.BLOCK else value
 
     def value(self, expr: Expr) -> Any:
         """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""

@@ -129,10 +129,7 @@ def chosen_rounding(owner: str, rules: Sequence[Rule], storages: Mapping[str, st
 
 def usual_rounding(rules: Sequence[Rule], storages: Mapping[str, str]) -> frozenset[str]:
     """The stored states that are never negative."""
-    having = [(rule, set(rule.element_states)) for rule in rules] if storages else []
-    return frozenset(
-        name for name in storages if all(name in never_negative(rule) for rule, states in having if name in states)
-    )
+    return never_negative(rules) & set(storages) if storages else frozenset()
 
 
 def rounding_argument(rules: Sequence[Rule], storages: Mapping[str, str], rounding: Collection[str]) -> list[str]:

@@ -14,7 +14,7 @@ from ..errors import ArrayError
 from ..ir.expr import GRADIENT
 from ..ir.rule import Rule
 from . import machine
-from .array_library import Looked
+from .array_library import Looked, Piece
 from .arrays import LEAVE_OUT, Array, as_gradient, as_parameter, storage_of
 from .binding import Team
 from .group_step import Shards
@@ -89,6 +89,9 @@ class NumPyLibrary:
 
     def shards(self, params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
         raise AssertionError("arrays of NumPy are not in shards")
+
+    def owned(self, parts: Sequence[Piece]) -> None:
+        """Every array is whole."""
 
     def threads(self) -> tuple[int, Team | None]:
         return machine.threads(), None
