@@ -72,17 +72,13 @@ CASES: list[tuple[str, dict[str, Any], Any]] = [
     ("AdamW", {"storage": "log8", "amsgrad": True}, np.float32),
     ("Lion", {"storage": "log4"}, np.float32),
     ("LAMB", {"storage": "log8"}, np.float32),  # several sweeps, and reductions
-    ("NoisySGD", {"storage": "log8"}, np.float32),
     ("Adafactor", {"storage": "log8"}, np.float32),  # of one dimension; matrices go to the interpreter
 ]
 
 
 @pytest.mark.parametrize(("name", "given", "dtype"), CASES, ids=str)
 def test_the_kernel_equals_the_interpreter(name: str, given: dict[str, Any], dtype: Any) -> None:
-    try:
-        made = [getattr(optgen, name)(0.01, backend=backend, **given) for backend in ("kernel", "interpreter")]
-    except ArgumentError as error:
-        pytest.skip(str(error))
+    made = [getattr(optgen, name)(0.01, backend=backend, **given) for backend in ("kernel", "interpreter")]
     ps, qs = ([gradient((n,), 99 + n, dtype) for n in SIZES] for _ in made)
     for t in range(3):
         trained(made[0], ps, 1, t, special=True)
