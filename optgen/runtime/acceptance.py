@@ -83,7 +83,7 @@ class Acceptance:
             number = hypers.number(at[i], dtype)
             first = sets[number][(slot.t if slot else 0) + 1]
             if rules[i].multiplies:
-                refuse_sides(rules[i], first, memory.shape, self.hypers.what(at[i]))
+                refuse_sides(rules[i], first, ps[i].shape, self.hypers.what(at[i]))
             slot = self.states.begin(slot, given[i], memory, rules[i], first, ordinals[i])
             own, elements = [each[i] for each in arrays], sizes[i](memory.shape)
             kept = zip((PARAMETER, *rules[i].given_arrays), (ps[i], *own), strict=True)

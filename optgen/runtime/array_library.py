@@ -9,9 +9,10 @@ In: parameters and gradients as callers give them. Out: memory that a kernel or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from .. import interpreter as interp
 from ..frozen import frozen
 from ..ir.rule import Rule, Storages
 from .arrays import Array
@@ -23,7 +24,7 @@ from .kernel import Kernel
 from .matrix_library import MatrixLibrary
 from .shapes import BlockOf
 
-__all__ = ["ArrayLibrary", "BoundStates", "Looked", "ParameterSlot"]
+__all__ = ["ArrayLibrary", "BoundStates", "Looked", "Owned", "ParameterSlot", "Piece"]
 
 
 @frozen
@@ -101,6 +102,54 @@ class BoundStates(Protocol):
         """Begin the clock anew, at the counts that parameters have."""
 
 
+@frozen
+class Piece:
+    """What this process has of a parameter that may lie in shards.
+
+    Attributes
+    ----------
+    rule
+        The rule that steps it.
+    given
+        The parameter as the caller has it.
+    states
+        Its states, by name, as the caller has them.
+    arrays
+        By name, what is here of the parameter, its inputs and its states.
+    stored
+        The names of those that a step writes.
+    """
+
+    rule: Rule
+    given: Any
+    states: Mapping[str, Any]
+    arrays: Mapping[str, Array]
+    stored: Collection[str]
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The rows and columns of its matrices, as wholes."""
+        _, rows, columns = interp.as_matrices(tuple(self.given.shape), self.rule.matrices)
+        return rows, columns
+
+
+class Owned(Protocol):
+    """Parameters in shards that one process each, the owner, steps whole.
+
+    Attributes
+    ----------
+    arrays
+        By their places in the list, their arrays as wholes; None where another process is the owner.
+    """
+
+    @property
+    def arrays(self) -> Mapping[int, Mapping[str, Array] | None]: ...
+
+    def step(self, compute: Callable[[], object]) -> None:
+        """Have `compute` step the wholes that this process owns, and the shards of all be what comes of it. All
+        processes call it together. After an error no shard has changed; once it is done, it does nothing."""
+
+
 class ArrayLibrary(Protocol):
     """What the step engine asks of an array library.
 
@@ -169,6 +218,9 @@ class ArrayLibrary(Protocol):
 
     def shards(self, params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
         """These as wholes, where `in_shards`. `blocks`: how many elements a block of each has."""
+
+    def owned(self, parts: Sequence[Piece]) -> Owned | None:
+        """Those of these parameters whose matrices are cut; None if there are none."""
 
     def threads(self) -> tuple[int, Team | None]:
         """How many threads a step may use, and whose they are, if not the runtime's own."""

@@ -15,8 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from .. import interpreter as interp
 from ..ir.evaluate import HyperValues, ValuesByCount
 from ..ir.evaluate import Program as Scalars
+from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..lowering.program import MatrixProgram
 from ..lowering.programs import Programs, programs_of
@@ -24,14 +26,19 @@ from .arrays import Array
 from .binding import Team
 from .chunks import Chunk, Matrix
 from .matrix_library import MatrixLibrary
-from .scratch import Scratch
+from .scratch import LINE, Scratch
 
-__all__ = ["ProgramSteps"]
+__all__ = ["ProgramSteps", "has_programs"]
 
 #: How many bytes the matrices of several parameters have together, at most.
 STACK = 1 << 18
 #: How many lists of parameters are remembered, each in one course.
 MOST_KNOWN = 16
+
+
+def has_programs(rule: Rule) -> bool:
+    """Whether programs step a rule."""
+    return programs_of(rule) is not None
 
 
 class ProgramSteps:
@@ -65,7 +72,7 @@ class ProgramSteps:
         courses = {(id(m.rule), m.hypers, m.t): m for m in members}
         chosen = {key: self._program(m.rule, sets[m.hypers][m.t], m.t) for key, m in courses.items()}
         programs = [chosen[id(m.rule), m.hypers, m.t] for m in members]
-        parts = _together(programs, members)
+        parts = _together(programs, members, sets)
         own = [[members[i] for i in part] for _, part in parts]
         key = threads, team, *(_key(program, part, sets) for (program, _), part in zip(parts, own, strict=True))
         chunks = self._known.pop(key, None)
@@ -142,7 +149,9 @@ def _outcome(programs: Programs, values: HyperValues, t: int) -> tuple[bool, ...
     return tuple(map(bool, _conditions(programs).run(values, t)))
 
 
-def _together(programs: Sequence[MatrixProgram], members: Sequence[Matrix]) -> list[tuple[MatrixProgram, list[int]]]:
+def _together(
+    programs: Sequence[MatrixProgram], members: Sequence[Matrix], sets: Sequence[ValuesByCount]
+) -> list[tuple[MatrixProgram, list[int]]]:
     """The parameters by their numbers, those in one list that go through a program together."""
     parts: list[tuple[MatrixProgram, list[int]]] = []
     open_: dict[object, list[int]] = {}
@@ -150,9 +159,23 @@ def _together(programs: Sequence[MatrixProgram], members: Sequence[Matrix]) -> l
         kind = program, member.dtype, member.shape, member.hypers, member.t
         size = member.arrays["p"].nbytes
         own = open_.get(kind)
-        if own is not None and program.stacks and (len(own) + 1) * size <= STACK:
+        if own is not None and (len(own) + 1) * size <= STACK and _stack(program, member, sets):
             own.append(i)
         else:
             open_[kind] = [i]
             parts.append((program, open_[kind]))
     return parts
+
+
+def _stack(program: MatrixProgram, member: Matrix, sets: Sequence[ValuesByCount]) -> bool:
+    """Whether several matrices like this one, each behind the other, all begin where one alone would: at a cache line.
+    A library may give other bits elsewhere, and a step should not depend on which parameters go together."""
+    if not program.stacks:
+        return False
+    sides = interp.side_lengths(member.rule, sets[member.hypers][member.t], member.shape)
+    matrices = [place for place in program.places.values() if place.extent == Extent.ELEMENT]
+    sizes = [
+        sides[x.dims.rows] * sides[x.dims.columns] * (2 if x.half else np.dtype(member.dtype).itemsize)
+        for x in matrices
+    ]
+    return all([size % LINE == 0 for size in sizes])

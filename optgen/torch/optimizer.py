@@ -12,22 +12,22 @@ import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from ..errors import ArgumentError, OverlapError
-from ..runtime.engine import NO_NUMBERS, StepEngine
+from ..runtime.engine import StepEngine
 from ..runtime.interrupts import undisturbed
 from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
 from ..runtime.slots import Key
+from .agreement import agreed
 from .checkpoint import copies_of_states, fitting
 from .evaluation import evaluated_tensors
-from .inputs import numbers_given, with_attributes
+from .inputs import inputs_given
 from .naming import Naming
 from .options import Options
 from .param_groups import Groups, expect_group, named_parameters
@@ -46,9 +46,6 @@ __all__ = ["Adapter", "engine_of", "load_fitting", "naming_of", "revival_of", "r
 ASIDE = "in_training"
 #: Where the states of all parameters together are in a pickle, as 0.1.0 wrote them.
 _TOGETHER = "_together"
-
-
-_grad = attrgetter("grad")
 
 
 class Adapter(Optimizer):
@@ -123,39 +120,37 @@ class Adapter(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        with self._engine.lock, agreed(self.param_groups if self._naming.multiplies else (), self._engine):
+            self._update(inputs, loss)
+        return loss
+
+    def _update(self, inputs: Mapping[str, Any], loss: Any) -> None:
+        """Step by the gradients as they are. The lock is held."""
         found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found is not None and float(found):  # what a GradScaler has found
-            return loss
-        takes = self._naming.inputs
-        numbers, lacking = numbers_given(self._naming, inputs, loss) if takes or inputs else (NO_NUMBERS, [])
+            return
         params = self._all()
-        grads = list(map(_grad, params))
+        numbers, given, lacking = inputs_given(self._naming, inputs, loss, params, self._groups.what)
         if scale is not None:
             with torch.no_grad():
-                torch._foreach_div_([g for g in grads if g is not None], float(scale))
-        own = grads
-        if takes:
-            own, missing = with_attributes(self._naming.rules[0], params, grads, self._groups.what)
-            lacking += missing
+                torch._foreach_div_([g for g in given[: len(params)] if g is not None], float(scale))
         engine = self._engine
-        with engine.lock:
-            self._states.entries.kept = self.state
-            if modes() or early_mode() or traced():
-                engine.plans.clear()
-                self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
-                return loss
-            if self._groups.read(self.param_groups):
-                engine.plans.clear()
-                self._turns.tied = len(set(params)) < len(params)
-                self._groups.changed = False
-            if not self._turns.tied:
-                try:
-                    engine.step(params, own, numbers, lacking)
-                    return loss
-                except OverlapError:
-                    pass
-            self._turns.step(params, own, numbers, lacking)
-        return loss
+        self._states.entries.kept = self.state
+        if modes() or early_mode() or traced():
+            engine.plans.clear()
+            self._ways.step_traced([p for p, g in zip(params, given, strict=False) if g is not None])
+            return
+        if self._groups.read(self.param_groups):
+            engine.plans.clear()
+            self._turns.tied = len(set(params)) < len(params)
+            self._groups.changed = False
+        if not self._turns.tied:
+            try:
+                engine.step(params, given, numbers, lacking)
+                return
+            except OverlapError:
+                pass
+        self._turns.step(params, given, numbers, lacking)
 
     _watched = Optimizer.profile_hook_step(_step)
     step.__signature__ = inspect.signature(_step)

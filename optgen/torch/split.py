@@ -22,6 +22,7 @@ from ..errors import ArgumentError, StateError, excerpt, shown
 from ..optimiser.division import Named, SplitLine, divided, in_line, line_of, lines_of, listed_names
 from ..runtime.interrupts import undisturbed
 from ..runtime.together import step_together
+from .agreement import agreed
 from .checkpoint import expect_layout, fitting
 from .lines import LINE, RULE, inputs_of_lines, options_of, respell_momentum, shared_defaults, step_line
 from .named import group_of, parameters_by_name
@@ -201,7 +202,9 @@ class Split(Optimizer):
             # Nested: the last one changes its parameters first, and PyTorch's loop may refuse until then.
             members = sorted(self._current().values(), key=lambda member: not naming_of(member).strategy.interprets)
             given = inputs_of_lines(members, inputs, loss)
-            step_together([(engine_of(m), partial(step_line, m, own)) for m, own in zip(members, given, strict=True)])
+            steps = [(engine_of(m), partial(step_line, m, own)) for m, own in zip(members, given, strict=True)]
+            with agreed([group for m in members if naming_of(m).multiplies for group in m.param_groups]) as agree:
+                step_together(steps, agree)
         return loss
 
     # ---- Evaluation ----

@@ -19,7 +19,7 @@ from ..frozen import frozen
 from ..ir.draws import SEED
 from ..ir.rule import Rule
 from ..optimiser.hyperparameters import checked
-from ..optimiser.state_storages import OF_STATES, chosen_rounding, chosen_storages
+from ..optimiser.state_storages import chosen_rounding, chosen_storages
 from .tensors import STORED
 
 __all__ = ["NOTHING", "STORING", "Storing", "chosen_storing", "storing_of"]
@@ -28,7 +28,6 @@ __all__ = ["NOTHING", "STORING", "Storing", "chosen_storing", "storing_of"]
 STORING = ("storage", "rounding", SEED.name)
 #: What a state may be kept in, and the dtype that its tensor has then.
 _DTYPES = {name: dtype for dtype, name in STORED.items()} | {"float32": torch.float32}
-_KNOWN = (*OF_STATES, "float32")
 
 
 @frozen
@@ -75,11 +74,11 @@ def chosen_storing(
         expect_elements(owner, rules)
     meant = {theirs: own for own, theirs in spelled.items()}
     storage, rounding = (_renamed(each, meant) for each in (storage, rounding))
-    kept = chosen_storages(owner, rules, storage, _KNOWN)
+    kept = chosen_storages(owner, rules, storage, tuple(_DTYPES))
     chosen = frozenset[str]()
     if storage is not None or rounding is not None:
         every = {name: kept.get(name, "") for rule in rules for name in rule.element_states}
-        narrow = {name: each for name, each in kept.items() if each in OF_STATES}
+        narrow = {name: each for name, each in kept.items() if each in STORED.values()}
         chosen = chosen_rounding(owner, rules, narrow if rounding is None else every, rounding)
     if seed is not None and not chosen:
         message = f"seed: expected none, since nothing of {owner} is rounded stochastically, got {shown(seed)}"
@@ -95,6 +94,10 @@ def storing_of(owner: str, rules: Sequence[Rule], storages: Mapping[str, str], r
     """What the parts of a chain have chosen; ArgumentError if it cannot have that."""
     if not (storages or rounding):
         return NOTHING
+    for name, kept in storages.items():
+        if kept not in _DTYPES:
+            message = f"{owner}: expected a storage among {', '.join(_DTYPES)}, got {kept} for {name}"
+            raise ArgumentError(message, hint="storages with scales are for arrays of NumPy")
     expect_elements(owner, rules)
     return Storing(dict(storages), dict(rounding))
 

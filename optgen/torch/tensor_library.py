@@ -15,7 +15,7 @@ import torch
 from ..errors import ArrayError
 from ..ir.expr import GRADIENT
 from ..ir.rule import Rule
-from ..runtime.array_library import Looked
+from ..runtime.array_library import Looked, Owned, Piece
 from ..runtime.arrays import Array, as_gradient, as_parameter
 from ..runtime.binding import Team
 from ..runtime.group_step import Shards
@@ -23,6 +23,7 @@ from ..runtime.kernel import Kernel
 from ..runtime.matrix_library import MatrixLibrary
 from ..runtime.shapes import BlockOf
 from .matrix_library import TorchMatrices
+from .owners import owners_of
 from .sharding import aligned, cut, expect_whole, shards_of
 from .tensors import TENSORS, increment_version, local, memory, storage_of, unresolved, wide
 from .threads import threads
@@ -91,6 +92,9 @@ class TensorLibrary:
 
     def shards(self, params: Sequence[torch.Tensor], kernel: Kernel, blocks: Sequence[int]) -> Shards:
         return shards_of(params, kernel, blocks)
+
+    def owned(self, parts: Sequence[Piece]) -> Owned | None:
+        return owners_of(parts)
 
     def threads(self) -> tuple[int, Team | None]:
         return threads()
