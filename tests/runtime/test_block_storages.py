@@ -269,15 +269,3 @@ def test_parts_of_a_chain_have_them() -> None:
     trained(made[0], ps, 3)
     trained(made[1], qs, 3)
     assert same(made[0], made[1], ps, qs)
-
-
-def test_tensors_of_pytorch_have_none_yet() -> None:
-    optim = pytest.importorskip("optgen.torch")
-    torch = pytest.importorskip("torch")
-    p = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(ArgumentError, match="expected one of bfloat16, float16, float32, got 'log8'"):
-        optim.AdamW([p], storage="log8")
-    with pytest.raises(
-        ArgumentError, match="chain: expected a storage among bfloat16, float16, float32, got log8 for m"
-    ):
-        optim.chain([p], ADAM(storage={"m": "log8"}))
