@@ -21,7 +21,11 @@ from .param_groups import Groups
 from .sharding import expect_apart, expect_numbered
 from .tensors import DTYPES, has_memory, local, mode, steppable, storage_of
 
-__all__ = ["TensorWays"]
+__all__ = ["ElsewhereError", "TensorWays"]
+
+
+class ElsewhereError(ArrayError):
+    """A parameter or gradient that is on no CPU: there a step is done by operations of PyTorch."""
 
 
 class TensorWays:
@@ -98,18 +102,18 @@ class TensorWays:
     def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, what: str) -> None:
         """An error that says what to use, unless there is another way to step such a parameter."""
         strategy, storing = self._naming.strategy, self._naming.storing
+        if p.device.type != "cpu" or g.device.type != "cpu":
+            device = (p if p.device.type != "cpu" else g).device
+            raise ElsewhereError(f"{what} is on {device}: kernels step on the CPU")
         if (storing.storages or storing.rounding) and not strategy.interprets:
             kind = "contiguous tensors, of a rule without rows," if storing.has_blocks else "dense tensors"
             got = f"{p.dtype}, {p.layout} on {p.device}, with a gradient of {g.dtype}, {g.layout} on {g.device}"
             message = f"{what}: expected {kind} of real numbers on the CPU, which kernels step in storages, got {got}"
             raise ArrayError(message, hint="leave out storage and rounding, or whatever asks for PyTorch's own step")
         for x in (p, g):
-            if x.device.type == "meta" or not has_memory(x):
+            if not has_memory(x):
                 strategy.expect_memory(what, self._naming.name, x)
                 return
-        if p.device.type != "cpu" or g.device.type != "cpu":
-            device = (p if p.device.type != "cpu" else g).device
-            raise ArrayError(f"{what} is on {device}: optgen steps on the CPU", hint=strategy.elsewhere)
         if p.dtype not in (*DTYPES, torch.bfloat16, torch.float16):
             kinds = "float32, float64, bfloat16, float16, complex64 or complex128"
             message = f"{what}: expected a parameter of {kinds}, got {p.dtype}"
