@@ -82,7 +82,9 @@ class ArrayEngine:
         self._plain = not settings.rule.inputs and not settings.compilation.phases
         self.states = States(settings)
         by_kernels = settings.backend != "interpreter"
-        ways = ArrayWays(interprets=not by_kernels or settings.multiplies, by_programs=by_kernels)
+        ways = ArrayWays(
+            by_kernels=by_kernels, multiplies=settings.multiplies, by_programs=by_kernels and settings.has_programs
+        )
         self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
         self.states.forget = self.engine.plans.forget
 

@@ -19,6 +19,7 @@ from ..ir.expr import Expr
 from ..ir.rule import Rounding, Rule, Storages
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
+from ..runtime.programs import has_programs
 from ..runtime.shapes import block_of, chosen_once, own_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
@@ -253,8 +254,17 @@ class Settings:
     @property
     def multiplies(self) -> bool:
         """Whether a step has products of whole matrices, which no kernel computes."""
+        return any(rule.multiplies for rule in self._stepping())
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether programs do all that has such products."""
+        return all(has_programs(rule) for rule in self._stepping() if rule.multiplies)
+
+    def _stepping(self) -> list[Rule]:
+        """The variants that a step may go by, in all phases."""
         whole = self.compilation
-        return any(whole.rules[i].multiplies for variant in self.variants.values() for i in whole.in_phases(variant))
+        return [whole.rules[i] for variant in self.variants.values() for i in whole.in_phases(variant)]
 
     def variant(self, place: int | None, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape. `place`: where it stands

@@ -14,8 +14,9 @@ from ..ir.expr import PARAMETER
 from ..ir.rule import Rule
 from .array_library import ArrayLibrary
 from .arrays import Array
-from .chunks import Matrix
-from .members import Accepted
+from .members import Accepted, Member
+from .program_binding import ProgramBinding
+from .program_kernel import MatrixRow, ProgramKernel
 from .programs import ProgramSteps
 from .reports import Reports, of_interpreter
 
@@ -32,7 +33,7 @@ def computed(
     """One step, computed or bound, and not yet written: what writes and counts it, as often as one likes, and says
     whether it counts; and its reports. `programs`: what steps those whose rule has products of matrices."""
     sets = accepted.sets
-    matrices: list[Matrix] = []
+    matrices: dict[ProgramKernel, list[tuple[MatrixRow, int, int]]] = {}
     tensors, restores = [], []
     for member in accepted.members:
         rule, t = rules[member.variant], member.slot.t + 1
@@ -42,17 +43,17 @@ def computed(
         stored = rule.stores | {PARAMETER}
         restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
         arrays = {name: x.memory for name, x in looked.items()}
-        if programs is not None and not member.storages and programs.takes(rule):
-            matrices.append(Matrix(rule, member.dtype, arrays, t, member.hypers))
+        kernel = _program(programs, member) if programs is not None else None
+        if kernel is not None:
+            row = kernel.row([arrays[name] for name in kernel.names])
+            matrices.setdefault(kernel, []).append((row, member.slot.t, member.hypers))
         else:
             tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages, member.rounding)))
     counts = [member.slot.t + 1 for member in accepted.members]
     run = None
     if programs is not None and matrices:
-        try:
-            run = programs.begun(matrices, sets, *library.threads())
-        except CompilerNotFound:  # segments are compiled when they are first needed; the interpreter needs no compiler
-            tensors += [(each.rule, sets[each.hypers][each.t], interp.Tensor(each.t, each.arrays)) for each in matrices]
+        bindings = [_bound(kernel, own, library) for kernel, own in matrices.items()]
+        run = programs.begun(bindings, sets, 1)
     write_values, reported = interp.computed_group(tensors, group, sets[0][max(counts)], max(counts))
 
     def write() -> bool:
@@ -73,3 +74,21 @@ def computed(
     if matrices:  # whose rules report nothing
         return write, None
     return write, of_interpreter([rule for rule, _, _ in tensors], slots, reported)
+
+
+def _program(programs: ProgramSteps, member: Member) -> ProgramKernel | None:
+    """What steps a parameter by programs; None if only the interpreter can."""
+    if member.storages or not programs.takes(member.variant):
+        return None
+    try:
+        return programs.kernel(member.variant, member.dtype)
+    except CompilerNotFound:  # the interpreter needs none
+        return None
+
+
+def _bound(kernel: ProgramKernel, own: Sequence[tuple[MatrixRow, int, int]], library: ArrayLibrary) -> ProgramBinding:
+    """Parameters bound to their programs; of each its row, its count of updates and its set of hyperparameters."""
+    rows, counts, sets = zip(*own, strict=True)
+    binding = ProgramBinding(kernel, rows, *library.threads())
+    binding.count_from(counts, sets)
+    return binding

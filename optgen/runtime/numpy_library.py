@@ -98,14 +98,17 @@ class NumPyLibrary:
 
 
 class ArrayWays:
-    """All parameters by kernels; or all by the interpreter, or by programs where there are some."""
+    """All parameters by kernels and programs, or all by the interpreter. `multiplies`: whether some need programs."""
 
-    def __init__(self, *, interprets: bool, by_programs: bool) -> None:
-        self.interprets, self.by_programs = interprets, by_programs
+    interprets = True
+
+    def __init__(self, *, by_kernels: bool, multiplies: bool, by_programs: bool) -> None:
+        self._by_kernels, self._multiplies, self.by_programs = by_kernels, multiplies, by_programs
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         every = list(places)
-        return ([], every) if self.interprets else (every, [])
+        by_kernels = self._by_kernels and (self.by_programs or not self._multiplies)
+        return (every, []) if by_kernels else ([], every)
 
     def step_foreign(self, params: Sequence[Any]) -> None:
         raise AssertionError("NumPy steps no parameter by itself")

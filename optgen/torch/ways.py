@@ -14,10 +14,11 @@ from typing import Any
 import torch
 
 from ..errors import ArrayError
+from ..runtime.programs import has_programs
 from .inputs import expect_like
 from .naming import Naming
 from .param_groups import Groups
-from .sharding import expect_apart
+from .sharding import cut, expect_apart
 from .tensors import DTYPES, has_memory, local, mode, steppable
 
 __all__ = ["TensorWays"]
@@ -34,12 +35,11 @@ class TensorWays:
         Gives the optimiser itself, which PyTorch's loop is run on.
     """
 
-    by_programs = True
-
     def __init__(self, naming: Naming, groups: Groups, optimizer: Callable[[], Any]) -> None:
         self._naming = naming
         self._groups = groups
         self._optimizer = optimizer
+        self.by_programs = True
         self.interprets = naming.strategy.interprets
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
@@ -70,7 +70,9 @@ class TensorWays:
         )
         if by_kernel and naming.multiplies:
             own = naming.compilation.in_phases(self._groups.variant(place, tuple(p.shape)))
-            by_kernel = not any([naming.rules[i].multiplies for i in own])
+            multiplying = [naming.rules[i] for i in own if naming.rules[i].multiplies]
+            by_programs = self.by_programs and all(map(has_programs, multiplying)) and not cut(p)
+            by_kernel = by_programs or not multiplying
         if p.is_complex() and any([rule.tiled for rule in naming.rules]):  # which would take two parts for a dimension
             naming.strategy.expect_real(what, naming.name)
             by_kernel = False
