@@ -25,9 +25,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+import optgen
 import optgen.torch as optim
-from optgen.compiler.catalogue import shipped_names
-from optgen.paths import BUILD
 
 __all__ = ["CASES", "measured"]
 
@@ -39,15 +38,9 @@ PERIOD = 10
 FIRST = 2
 
 
-def _full() -> Any:
-    """Muon that iterates in the type of its parameters."""
-    text = shipped_names()["Muon"].read_text("utf-8")
-    lines = [line for line in text.splitlines() if not line.startswith("origin")]
-    changed = "\n".join(lines).replace('name      = "Muon"', 'name = "FullMuon"').replace("bfloat16(ahead)", "ahead")
-    path = BUILD / "fullmuon.toml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(changed, "utf-8")
-    return optim.load(path)
+def _full(params: Any, lr: float) -> Any:
+    """Muon that iterates in the type of its parameters, which torch's arguments do not say."""
+    return optim.chain(params, optgen.Muon(half=False, lr=lr))
 
 
 def _peer_soap() -> Any:
@@ -87,7 +80,7 @@ class Case:
 
 CASES = {
     "muon": Case(lambda n: GPT2 * n, lambda: optim.Muon, lambda: torch.optim.Muon, lr=0.02),
-    "float32": Case(lambda n: GPT2 * n, _full, lambda: torch.optim.Muon, lr=0.02, during=_unrounded),
+    "float32": Case(lambda n: GPT2 * n, lambda: _full, lambda: torch.optim.Muon, lr=0.02, during=_unrounded),
     "small": Case(lambda n: [(64, 64)] * SMALL, lambda: optim.Muon, lambda: torch.optim.Muon, lr=0.02),
     "soap": Case(lambda n: [(768, 768)] * n, lambda: optim.SOAP, _peer_soap, lr=3e-3, period=PERIOD),
 }

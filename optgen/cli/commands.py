@@ -20,7 +20,6 @@ import click
 from .. import __version__
 from ..compiler import catalogue
 from ..errors import ArgumentError, OptgenError, SpecError, UnknownRule
-from ..ir.rule import Aspect
 from .benchmarking import bench
 from .building import build
 from .output import SPEC, print_blocks, print_raw
@@ -102,7 +101,7 @@ def show(rule: str, form: str, flags: tuple[str, ...]) -> None:
 
     RULE is the name of a shipped rule, or of its file, in any case; or the path of a spec, which ends in .toml. Where
     names differ in nothing but capitals, these count: `Adam` is PyTorch's, `ADAM` Flux's. A rule that treats matrices
-    in another way has the flag `matrix`.
+    in another way has the flag `matrix`, and one that transposes some of them `tall` or `wide`.
     """
     from . import markdown, pages
 
@@ -215,20 +214,25 @@ def _variant(compilation: Compilation, flags: Iterable[str]) -> int:
     """Find the variant with these flags set or cleared, and the default of every other flag."""
     from ..names import canonical
     from ..optimiser.hyperparameters import suggestion
+    from .pages import shape_flags
 
     chosen = {flag.name: flag.default for flag in compilation.rules[0].flags}
-    shapes = {rule.matrix for rule in compilation.rules}
-    given = {"matrix": True} if len(shapes) == 2 else {}
+    shapes = shape_flags(compilation)
+    wanted: dict[str, bool] = {}
     for flag in flags:
         name = canonical(flag.removeprefix("no-"))
-        if name not in chosen | given:
-            raise ArgumentError(f"{compilation.name} has no flag {name!r}{suggestion(name, [*chosen, *given])}")
-        (given if name in given else chosen)[name] = not flag.startswith("no-")
+        if name not in [*chosen, *shapes]:
+            raise ArgumentError(f"{compilation.name} has no flag {name!r}{suggestion(name, [*chosen, *shapes])}")
+        (wanted if name in shapes else chosen)[name] = not flag.startswith("no-")
     try:
-        found = compilation.variants(chosen)
+        found = compilation.variants(chosen).values()
     except ArgumentError as error:
         raise ArgumentError(error.message, hint="turn the others too: --flag NAME, --flag no-NAME") from None
-    return next(i for aspect, i in found.items() if not given or (aspect != Aspect.VECTOR) is given["matrix"])
+    for i in found:
+        if all(getattr(compilation.rules[i], name) is value for name, value in wanted.items()):
+            return i
+    got = " and ".join(name if value else f"no-{name}" for name, value in wanted.items())
+    raise ArgumentError(f"{compilation.name} has no variant that is {got}", hint="leave one of them out")
 
 
 @main.command()

@@ -31,6 +31,7 @@ __all__ = [
     "groups",
     "ir",
     "listing",
+    "shape_flags",
     "show",
     "source",
     "sweeps",
@@ -194,12 +195,17 @@ def _flag(flag: Flag) -> tuple[str, ...]:
     return flag.name, "on" if flag.value else "off", decided, "; ".join(filter(None, words))
 
 
+def shape_flags(compilation: Compilation) -> list[str]:
+    """The given flags that the shape of a parameter decides, of those that the rule has variants for."""
+    rules = compilation.rules
+    return [n for n in ("matrix", "tall", "wide") if {getattr(rule, n) for rule in rules} >= {True, False}]
+
+
 def _shape(compilation: Compilation, rule: Rule) -> Iterator[tuple[str, ...]]:
-    """The row of the given flag `matrix`, if the rule has a variant for matrices and one for others."""
+    """The rows of the flags that the shape of a parameter decides."""
     of = f"this is for {summary.shape_words(rule)}"
-    for name in ("matrix", "tall", "wide"):
-        if len({getattr(each, name) for each in compilation.rules} - {None}) == 2:
-            yield name, "on" if getattr(rule, name) else "off", "by the parameter", of
+    for name in shape_flags(compilation):
+        yield name, "on" if getattr(rule, name) else "off", "by the parameter", of
 
 
 def _costs(compilation: Compilation, variant: int) -> Iterator[str]:

@@ -22,7 +22,7 @@ from .settings import expect_backend
 __all__ = ["Chain", "ChainSettings", "Optimiser", "chain"]
 
 
-def chain(*parts: Optimiser, backend: str = "kernel") -> Chain:
+def chain(*parts: Optimiser, backend: str = "kernel", **others: NoReturn) -> Chain:
     """One optimiser that runs `parts` one behind the other: what a part gives is the next part's gradient.
 
     The last part's step is subtracted from the parameter. Everything is one rule and one kernel, which goes over memory
@@ -32,9 +32,10 @@ def chain(*parts: Optimiser, backend: str = "kernel") -> Chain:
     `opt.state(p)` a state has the name that it has in its part; where several parts have one of that name, with the
     part's in front: `adam_v`, or `ema1_avg` and `ema2_avg` of two of a kind.
 
-    Raises ArgumentError for what is no optimiser, and for parts that do not fit, StateError for one that has stepped.
+    Raises ArgumentError for what is no optimiser, for parts that do not fit, and for an argument of a part, StateError
+    for a part that has stepped.
     """
-    return Chain(*parts, backend=backend)
+    return Chain(*parts, backend=backend, **others)
 
 
 class Chain(Optimiser):
@@ -43,7 +44,10 @@ class Chain(Optimiser):
     _settings: ChainSettings
     _parts: tuple[Optimiser, ...]
 
-    def __init__(self, *parts: Optimiser, backend: str = "kernel") -> None:
+    def __init__(self, *parts: Optimiser, backend: str = "kernel", **others: NoReturn) -> None:
+        if others:
+            hint = "give it to the part that it is for: chain(ClipNorm(1.0), ADAM(eta=0.1))"
+            raise ArgumentError(f"chain: expected parts and a backend, got {', '.join(others)}=...", hint=hint)
         expect_backend(backend)
         flat = list(_flat(parts))
         if not flat:

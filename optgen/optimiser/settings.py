@@ -60,7 +60,8 @@ class Settings:
     variants
         Positions in `compilation.rules`, by what a parameter is.
     sizing
-        The hyperparameters that say how many elements a block has: chosen when the optimiser is made.
+        The hyperparameters that are chosen when the optimiser is made: they say how large blocks and states are, and
+        how many turns loops have.
     scheduled
         Whether a value is a function of the step.
     """
@@ -149,7 +150,7 @@ class Settings:
 
     @property
     def _sizes(self) -> HyperValues:
-        """The values of those hyperparameters that say how large blocks are, which are no schedules."""
+        """The values of those hyperparameters that are chosen once, which are no schedules."""
         return {name: self.values[name] for name in self.sizing}  # type: ignore[misc]
 
     # ---- Values ----
@@ -254,17 +255,12 @@ class Settings:
     @property
     def multiplies(self) -> bool:
         """Whether a step has products of whole matrices, which no kernel computes."""
-        return any(rule.multiplies for rule in self._stepping())
+        return any(rule.multiplies for rule in self._rules)
 
     @property
     def has_programs(self) -> bool:
         """Whether programs do all that has such products."""
-        return all(has_programs(rule) for rule in self._stepping() if rule.multiplies)
-
-    def _stepping(self) -> list[Rule]:
-        """The variants that a step may go by, in all phases."""
-        whole = self.compilation
-        return [whole.rules[i] for variant in self.variants.values() for i in whole.in_phases(variant)]
+        return all(has_programs(rule) for rule in self._rules if rule.multiplies)
 
     def variant(self, place: int | None, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape. `place`: where it stands
@@ -347,8 +343,7 @@ def check_settings(
 
 def _in_all_phases(compilation: Compilation, variants: Iterable[int]) -> list[Rule]:
     """These variants of the rule, in each phase."""
-    phases = range(max(1, len(compilation.phases)))
-    return [compilation.rules[compilation.in_phase(variant, k)] for variant in variants for k in phases]
+    return [compilation.rules[i] for variant in variants for i in compilation.in_phases(variant)]
 
 
 def rounded(compilation: Compilation) -> tuple[Compilation, Spellings]:

@@ -7,6 +7,7 @@ in the compute type, or an error that says which state cannot have it.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import count, takewhile
 from typing import TypeAlias
 
 from ..errors import ArgumentError, shown
@@ -19,6 +20,7 @@ from .hyperparameters import suggestion
 
 __all__ = [
     "OF_STATES",
+    "STOCHASTIC",
     "Seed",
     "Storage",
     "chosen_rounding",
@@ -57,20 +59,30 @@ def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[st
     if not isinstance(given, Mapping):
         message = f"storage: expected the name of a storage, or a name for each state, got {shown(given)}"
         raise ArgumentError(message, hint=f'storage="{OF_STATES[0]}"')
-    found = {}
+    found: dict[str, str] = {}
     for spelled, storage in given.items():
-        name = canonical(spelled) if isinstance(spelled, str) else spelled
-        if name not in extents:
+        names = _meant(spelled, extents)
+        if not names:
             raise ArgumentError(f"storage: {owner} has no state {spelled!r}{suggestion(str(spelled), list(extents))}")
         _expect_storage(f"the storage of {spelled}", storage)
-        if extents[name] < Extent.ELEMENT:
-            few = f"expected a state with a value for each element, got {extents[name].words}"
-            raise ArgumentError(f"the storage of {spelled}: {few}", hint="it is kept in float64: leave it out")
-        if name not in like:
-            few = "expected a state like the parameter, got a matrix of other dimensions"
-            raise ArgumentError(f"the storage of {spelled}: {few}", hint="it is kept in the compute type: leave it out")
-        found[name] = storage
+        for name in names:
+            if extents[name] < Extent.ELEMENT:
+                few = f"expected a state with a value for each element, got {extents[name].words}"
+                raise ArgumentError(f"the storage of {spelled}: {few}", hint="it is kept in float64: leave it out")
+            if name not in like:
+                few = "expected a state like the parameter, got a matrix of other dimensions"
+                hint = "it is kept in the compute type: leave it out"
+                raise ArgumentError(f"the storage of {spelled}: {few}", hint=hint)
+            found[name] = str(storage)
     return found
+
+
+def _meant(spelled: object, known: Collection[str]) -> list[str]:
+    """The arrays that a name stands for: one, or `v1`, `v2` and so on, which a spec has under the name `v`."""
+    name = canonical(spelled) if isinstance(spelled, str) else ""
+    if name in known:
+        return [name]
+    return list(takewhile(known.__contains__, (f"{name}{i}" for i in count(1))))
 
 
 def _of_one_name(rules: Iterable[Rule]) -> list[str]:
@@ -94,12 +106,12 @@ def chosen_rounding(owner: str, rules: Sequence[Rule], storages: Mapping[str, st
         raise ArgumentError(message, hint=f'rounding={{"{PARAMETER}": "{STOCHASTIC}"}}')
     found = set(usual_rounding(rules, storages))
     for spelled, rounding in given.items():
-        name = canonical(spelled) if isinstance(spelled, str) else spelled
-        if name not in (PARAMETER, *storages):
+        names = _meant(spelled, (PARAMETER, *storages))
+        if not names:
             known = ", ".join((PARAMETER, *storages))
             raise ArgumentError(f"rounding: expected an array in a storage, of {owner} {known}, got {shown(spelled)}")
         _expect_rounding(f"the rounding of {spelled}", rounding)
-        (found.add if rounding == STOCHASTIC else found.discard)(name)
+        (found.update if rounding == STOCHASTIC else found.difference_update)(names)
     return frozenset(found)
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from torch.optim import Optimizer
 
@@ -25,7 +25,7 @@ from ..optimiser.chain import Chain
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.chain_settings import ChainSettings
 from ..optimiser.classes import module_class
-from ..optimiser.state_storages import Seed
+from ..optimiser.state_storages import STOCHASTIC, Seed
 from .inputs import expect_attributes
 from .naming import STEP, Naming
 from .optimizer import Adapter, naming_of, revive_by
@@ -41,7 +41,7 @@ def load(path: str | os.PathLike[str]) -> Any:
     return of_spec(compilation.text, compilation.file)
 
 
-def chain(params: Any, *parts: Any) -> Adapter:
+def chain(params: Any, *parts: Any, **others: NoReturn) -> Adapter:
     """Several optimisers of optgen as one rule for these parameters, in one kernel: what `optgen.chain` makes of them.
 
     Raises what that raises.
@@ -49,6 +49,9 @@ def chain(params: Any, *parts: Any) -> Adapter:
     if isinstance(params, type) or hasattr(params, "rule"):
         message = f"chain: expected the parameters first, got {type(params).__name__}"
         raise ArgumentError(message, hint="chain(model.parameters(), optgen.ClipGlobalNorm(1.0), optgen.AdamW())")
+    if others:
+        hint = "give it to the part that it is for: chain(params, optgen.AdamW(lr=0.01))"
+        raise ArgumentError(f"chain: expected parameters and parts, got {', '.join(others)}=...", hint=hint)
     return _wrapped(params, core_chain(*parts))
 
 
@@ -135,6 +138,7 @@ def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
 
     @wraps(init)
     def __init__(self: Adapter, *args: Any, **kwargs: Any) -> None:
+        _refuse_storages(type(self).__name__, kwargs)
         try:
             init(self, *args, **kwargs)
         except TypeError:
@@ -148,7 +152,15 @@ def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
 
 
 #: What classes for arrays of NumPy take, and those for tensors do not.
-_OF_ARRAYS = ("self", "backend", "storage", "rounding")
+_STORAGES = ("storage", "rounding")
+_OF_ARRAYS = ("self", "backend", *_STORAGES)
+
+
+def _refuse_storages(owner: str, given: Mapping[str, Any]) -> None:
+    """ArgumentError if a storage is given, or how to round to one."""
+    if found := [f"{name}={given[name]!r}" for name in _STORAGES if given.get(name) is not None]:
+        message = f"{owner}: expected states in the type of their tensor, got {', '.join(found)}"
+        raise ArgumentError(message, hint="leave it out: storages and their rounding are for arrays of NumPy")
 
 
 def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
@@ -163,6 +175,7 @@ def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
     spelled = {new: old for old, new in names.items()}
 
     def __init__(self: Adapter, *args: Any, **kwargs: Any) -> None:
+        _refuse_storages(type(self).__name__, kwargs)
         kwargs = naming.spelled(kwargs, usual)
         expect_absent(naming, kwargs, naming.name)
         try:
@@ -206,9 +219,8 @@ def _revived(core: Chain) -> Adapter:
     own = settings_of(core)
     assert isinstance(own, ChainSettings)
     for part in own.parts:
-        if part.chosen_storages:
-            message = f"{part.owner}: expected states in the type of their tensor, got storage={part.chosen_storages}"
-            raise ArgumentError(message, hint="leave it out: storages are for arrays of NumPy")
+        storages, rounding = part.chosen_storages or None, dict.fromkeys(part.chosen_rounding, STOCHASTIC) or None
+        _refuse_storages(part.owner, {"storage": storages, "rounding": rounding})
     names = chain_names((part.rule, named) for part, named in zip(own.parts, own.named, strict=True))
     made: Adapter = object.__new__(
         _class_of(type(core), _own_naming(compilation_of(core), module_of(core), names), Adapter)

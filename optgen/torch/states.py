@@ -129,7 +129,7 @@ def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype
     if shape is not None:
         made = small_like(p, shape, value if isinstance(value, float) else 0.0, dtype)
         if not isinstance(value, float):
-            made.copy_(torch.from_numpy(value))
+            local(made).copy_(torch.from_numpy(value))
         return made
     with torch.no_grad():
         made = torch.zeros_like(p, memory_format=torch.preserve_format)

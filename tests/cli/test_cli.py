@@ -361,6 +361,28 @@ def test_flags_that_contradict_each_other_are_refused(whole: Path) -> None:
     )
 
 
+def test_the_sides_of_matrices_are_flags_that_can_be_given(tmp_path: Path) -> None:
+    """By default a variant for wide ones is shown."""
+    for name, flags, turned in (("Muon", ("tall",), "X ← Wᵀ"), ("GaLore", ("no-wide",), "G ← gᵀ")):
+        usual = said("show", name)
+        own = said("show", name, *(word for flag in flags for word in ("--flag", flag)))
+        assert turned not in usual
+        assert turned in own
+    sides = tmp_path / "sides.toml"
+    sides.write_text('name = "Sides"\n[update]\nformulas = "delta = (2 if tall else 1)*(3 if wide else 1)*g"\n')
+    assert "Δ ← 2·1·g" in said("show", sides, "--flag", "tall")
+    assert "Δ ← 1·1·g" in said("show", sides, "--flag", "no-tall", "--flag", "no-wide")
+    assert refused("show", sides, "--flag", "tall", "--flag", "wide") == (
+        "error: Sides has no variant that is tall and wide\n  hint: leave one of them out\n"
+    )
+
+
+def test_c_of_a_rule_of_products_has_what_lies_between_them() -> None:
+    result = run("show", "SPlus", "--as", "c")
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert {"splus_f32_dense", "splus_segment1_f64_dense"} <= set(re.findall(r"splus_\w+_dense", result.stdout))
+
+
 def test_a_rule_of_one_shape_has_no_flag_for_it() -> None:
     for flag in ("matrix", "no-matrix"):
         assert refused("show", "adam", "--flag", flag) == "error: ADAM has no flag 'matrix'; it has none\n"

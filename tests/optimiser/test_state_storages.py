@@ -75,6 +75,20 @@ def test_a_storage_for_each_state_by_any_spelling() -> None:
     assert "storage" not in repr(ADAM())
 
 
+def test_the_name_of_a_spec_stands_for_each_of_its_states() -> None:
+    """AggMo has a velocity `v` for each rate: v1, v2 and v3."""
+    opt, p = optgen.AggMo(storage={"v": "bfloat16", "v2": "float16"}, rounding={"v": "stochastic"}), np.ones(4, "f4")
+    assert "storage={'v1': 'bfloat16', 'v2': 'float16', 'v3': 'bfloat16'}, rounding={'v1': 'stochastic'" in repr(opt)
+    train(opt, p, 2)
+    assert {name: x.dtype for name, x in codes(opt, p).items() if name != "stream"} == dict.fromkeys(
+        ("v1", "v2", "v3"), np.uint16
+    )
+    with pytest.raises(ArgumentError, match="storage: ADAM has no state ''"):
+        ADAM(storage={"": "bfloat16"})
+    with pytest.raises(ArgumentError, match="storage: Prodigy has no state 'p'"):  # its state p0 is another
+        optgen.Prodigy(storage={"p": "bfloat16"})
+
+
 def test_small_states_stay_float64() -> None:
     opt, matrix, vector = Adafactor(storage="bfloat16"), np.ones((3, 4), np.float32), np.ones(4, np.float32)
     opt.step([matrix, vector], [matrix.copy(), vector.copy()])
@@ -95,6 +109,12 @@ def test_parts_of_a_chain_keep_their_storages() -> None:
     assert np.array_equal(opt[1].state(p)["m"], other[1].state(q)["m"])
     assert repr(opt[1]) in repr(opt)
     assert "storage='bfloat16'" in repr(opt[1])
+
+
+def test_a_chain_takes_no_storage_of_its_own() -> None:
+    with pytest.raises(ArgumentError, match="chain: expected parts and a backend, got storage=") as error:
+        chain(optgen.ClipNorm(1.0), ADAM(), storage="bfloat16")
+    assert "give it to the part" in str(error.value)
 
 
 def test_what_is_evaluated_is_made_of_stored_states() -> None:
@@ -343,6 +363,20 @@ def test_second_moments_are_rounded_stochastically_and_fall() -> None:
     exact = np.sqrt(0.01 * (1 - 0.999**3500) + (1 - 0.999**500) * 0.999**3500)
     assert found[None] == pytest.approx(exact, rel=0.03)
     assert found["nearest"] > 1.5 * exact
+
+
+def test_float16_has_no_small_second_moments() -> None:
+    """What `docs/training.md` warns of; bfloat16 has them."""
+    lengths = {}
+    for storage in ("float16", "bfloat16"):
+        opt, p = ADAM(0.01, storage={"v": storage}, rounding="nearest"), np.zeros(1, np.float32)
+        for _ in range(4000):
+            before = p.copy()
+            opt.step([p], [np.full(1, 1e-3, np.float32)])
+        lengths[storage] = float(np.abs(p - before)[0]) / 0.01
+        assert (opt.state(p)["v"] == 0).all() == (storage == "float16")
+    assert 30 < lengths["float16"] < 1 / np.sqrt(1 - 0.999)
+    assert lengths["bfloat16"] < 3
 
 
 def test_stochastic_rounding_is_right_on_average() -> None:

@@ -853,6 +853,12 @@ def test_a_chain_needs_the_parameters_first() -> None:
         optim.chain(optgen.ClipNorm(1.0), optgen.AdamW())
 
 
+def test_a_chain_takes_no_argument_of_a_part() -> None:
+    with pytest.raises(ArgumentError, match="chain: expected parameters and parts, got lr=") as error:
+        optim.chain([torch.nn.Parameter(torch.ones(2))], optgen.AdamW(), lr=0.1)
+    assert "give it to the part" in str(error.value)
+
+
 # ---- Threads ----
 
 LARGE = """

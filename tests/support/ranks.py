@@ -336,10 +336,12 @@ def a_split_of_shards() -> None:
 # ---- What is refused ----
 
 
-def message_of(make: Made, shape: tuple[int, ...], placement: Any, dtype: torch.dtype = torch.float32) -> str:
-    """The message with which the first step is refused; empty if it is not."""
+def message_of(
+    make: Made, shape: tuple[int, ...], placement: Any, dtype: torch.dtype = torch.float32, first: Sequence[int] = (3,)
+) -> str:
+    """The message with which the first step is refused; empty if it is not. `first`: the shape of parameter 0."""
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
-    q = nn.Parameter(distribute_tensor(torch.ones(3, dtype=dtype), mesh, [Shard(0)]))
+    q = nn.Parameter(distribute_tensor(torch.ones(first, dtype=dtype), mesh, [Shard(0)]))
     p = nn.Parameter(distribute_tensor(torch.ones(shape, dtype=dtype), mesh, [placement]))
     for x in (q, p):
         x.grad = torch.ones_like(x)
@@ -365,6 +367,10 @@ def cut_rows_and_columns_are_refused() -> None:
     text = message_of(optim.AdamMini, (8, 6), Replicate())
     assert "parameter 0 of shape (3,): AdamMini reduces over its blocks, which are cut" in text, text
     assert not message_of(optim.Adafactor, (9, 4, 2), Shard(0))
+    for name in ("Muon", "SOAP", "Conda"):
+        text = message_of(getattr(optim, name), (8, 6), Replicate(), first=(4, 2))
+        assert f"parameter 0 of shape (4, 2): {name} reduces over its matrices, which are cut" in text, text
+    assert not message_of(optim.Conda, (9, 4, 2), Shard(0), first=(4, 3, 2))
 
 
 def whole_matrices_are_stepped() -> None:
@@ -381,6 +387,18 @@ def whole_matrices_are_stepped() -> None:
     expect_same(a, b, ours, theirs, 0)
     assert b.state[theirs[4]]["v"].shape == (6,)
     assert b.state[theirs[4]]["v"].placements == theirs[4].placements
+    # So does a matrix of which the parameter has several; one process may have none.
+    for length in (5, 1):
+        start, lay = torch.randn(length, 3, 2), (mesh, [Shard(0)])
+        p, q = nn.Parameter(start), nn.Parameter(put(start, lay))
+        a, b = optim.Conda([p], lr=0.1), optim.Conda([q], lr=0.1)
+        for _ in range(3):
+            p.grad = torch.randn_like(p)
+            q.grad = put(p.grad, lay)
+            a.step()
+            b.step()
+        expect_same(a, b, [p], [q], 1e-6)
+        assert b.state[q]["U"].placements == q.placements
     # A row that is a slice of the first dimension stays whole.
     parts = (optgen.GradientCentralisation(), optgen.Momentum())
     a, b, ours, theirs = both(lambda ps: optim.chain(ps, *parts), [(mesh, [Shard(0)])] * 5, torch.float64)
