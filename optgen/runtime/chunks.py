@@ -1,6 +1,6 @@
 """Chunks: parameters of one shape that go through a program together, bound to kernels and to a matrix library.
 
-In: such a part of a list, the addresses of its arrays, and memory for the values between its steps. Out: the steps,
+In: a batch, the addresses of its arrays, and memory for the values between its steps. Out: the steps,
 each of which runs when it is called.
 """
 
@@ -25,7 +25,7 @@ from .addresses import address_of
 from .arrays import Array
 from .binding import Binding, Team, rows_of
 from .matrix_library import MatrixLibrary
-from .program_binding import Part
+from .program_binding import Batch
 from .scratch import Scratch
 
 __all__ = ["Chunk", "Step"]
@@ -34,11 +34,11 @@ __all__ = ["Chunk", "Step"]
 class Chunk:
     """So many parameters, bound. `addresses`: those of their arrays, a row for each parameter."""
 
-    def __init__(self, part: Part, addresses: Array, values: HyperValues) -> None:
-        kernel, layout = part.kernel, part.layouts[0]
-        self.program, self.kernel, self.layouts = part.program, kernel, part.layouts
+    def __init__(self, batch: Batch, addresses: Array, values: HyperValues) -> None:
+        kernel, layout = batch.kernel, batch.layouts[0]
+        self.program, self.kernel, self.layouts = batch.program, kernel, batch.layouts
         self.addresses = addresses
-        self.count, self.dtype, self.shape = len(part.layouts), np.dtype(kernel.dtype), layout.shape
+        self.count, self.dtype, self.shape = len(batch.layouts), np.dtype(kernel.dtype), layout.shape
         self.sides = interp.side_lengths(kernel.rule, values, self.shape)
         #: How many matrices a parameter is.
         self.matrices = interp.as_matrices(self.shape, kernel.rule.matrices)[0]

@@ -21,7 +21,7 @@ from .arrays import Array
 from .binding import Team
 from .program_kernel import MatrixLayout, MatrixRow, ProgramKernel
 
-__all__ = ["Part", "ProgramBinding"]
+__all__ = ["Batch", "ProgramBinding"]
 
 #: How many bytes a matrix has at most that goes through a program together with others; and these all together.
 SMALL, STACK = 1 << 17, 1 << 21
@@ -30,7 +30,7 @@ MOST_COURSES = 16
 
 
 @frozen
-class Part:
+class Batch:
     """Parameters that go through a program together: their places in a binding, and what all have in common."""
 
     kernel: ProgramKernel
@@ -75,9 +75,9 @@ class ProgramBinding:
         sets of hyperparameters it goes by."""
         self._clocks = list(zip(sets or [0] * len(before), before, strict=True))
         self._distinct = list(dict.fromkeys(self._clocks))
-        self._courses: dict[tuple[MatrixProgram, ...], list[Part]] = {}
+        self._courses: dict[tuple[MatrixProgram, ...], list[Batch]] = {}
 
-    def parts(self, values: Sequence[ValuesByCount], step: int) -> list[Part]:
+    def batches(self, values: Sequence[ValuesByCount], step: int) -> list[Batch]:
         """Who goes through which program in step number `step` since `count_from`."""
         program = self.kernel.program
         course = tuple([program(values[number][t + step], t + step) for number, t in self._distinct])
@@ -88,7 +88,7 @@ class ProgramBinding:
             found = self._courses[course] = self._divided(course, values, step)
         return found
 
-    def _divided(self, course: Sequence[MatrixProgram], values: Sequence[ValuesByCount], step: int) -> list[Part]:
+    def _divided(self, course: Sequence[MatrixProgram], values: Sequence[ValuesByCount], step: int) -> list[Batch]:
         programs = dict(zip(self._distinct, course, strict=True))
         together: list[tuple[tuple[int, int], list[int]]] = []
         open_: dict[object, list[int]] = {}
@@ -101,12 +101,12 @@ class ProgramBinding:
             else:
                 open_[kind] = [i]
                 together.append((clock, open_[kind]))
-        return [self._part(clock, programs[clock], own, values, step) for clock, own in together]
+        return [self._batch(clock, programs[clock], own, values, step) for clock, own in together]
 
-    def _part(
+    def _batch(
         self, clock: Any, program: MatrixProgram, own: Sequence[int], values: Sequence[ValuesByCount], step: int
-    ) -> Part:
+    ) -> Batch:
         number, before = clock
         lengths = self.kernel.lengths(values[number][before + step])
         layouts = [self._layouts[i] for i in own]
-        return Part(self.kernel, program, np.array(own), layouts, lengths, number, before)
+        return Batch(self.kernel, program, np.array(own), layouts, lengths, number, before)

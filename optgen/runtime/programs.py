@@ -20,7 +20,7 @@ from ..lowering.programs import has_programs
 from .arrays import Array
 from .chunks import Chunk, Step
 from .matrix_library import MatrixLibrary
-from .program_binding import Part, ProgramBinding
+from .program_binding import Batch, ProgramBinding
 from .program_kernel import ProgramKernel, segments_for
 from .scratch import Scratch
 
@@ -64,24 +64,25 @@ class ProgramSteps:
     def begun(self, bindings: Sequence[ProgramBinding], sets: Sequence[ValuesByCount], step: int) -> Callable[[], None]:
         """One step, of which nothing is done yet: what does it, or what is left of it. `step`: its number since the
         bindings count."""
-        each = [(binding, part) for binding in bindings for part in binding.parts(sets, step)]
-        key = tuple([(binding.threads, binding.team, part.key) for binding, part in each])
+        each = [(binding, batch) for binding in bindings for batch in binding.batches(sets, step)]
+        key = tuple([(binding.threads, binding.team, batch.key) for binding, batch in each])
         known = self._known.pop(key, None)
         if known is None:
             known = self._bound(each, sets, step)
-        for chunk, (binding, part) in zip(known[0], each, strict=True):
-            chunk.begin(binding.table[part.places], sets[part.number], part.before + step)
+        for chunk, (binding, batch) in zip(known[0], each, strict=True):
+            chunk.begin(binding.table[batch.places], sets[batch.number], batch.before + step)
         while len(self._known) >= MOST_KNOWN:
             self._known.pop(next(iter(self._known)))
         self._known[key] = known
         return _Running(known[1])
 
     def _bound(
-        self, each: Sequence[tuple[ProgramBinding, Part]], sets: Sequence[ValuesByCount], step: int
+        self, each: Sequence[tuple[ProgramBinding, Batch]], sets: Sequence[ValuesByCount], step: int
     ) -> tuple[list[Chunk], list[Step]]:
         scratch = self._scratch
         chunks = [
-            Chunk(part, binding.table[part.places], sets[part.number][part.before + step]) for binding, part in each
+            Chunk(batch, binding.table[batch.places], sets[batch.number][batch.before + step])
+            for binding, batch in each
         ]
         if any([chunk.reserve(scratch) for chunk in chunks]):
             self._known.clear()  # those keep the smaller memory alive

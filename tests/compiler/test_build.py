@@ -33,6 +33,7 @@ from optgen.compiler import build as builder
 from optgen.compiler import catalogue, lock, toolchain
 from optgen.compiler.driver import compile_built
 from optgen.lowering.programs import programs_of
+from optgen.runtime.library import runtime
 from optgen.runtime.program_kernel import segments_for
 
 ROOT = Path(cli.__file__).parents[2]
@@ -277,6 +278,7 @@ print(*sorted({line.split()[-1] for line in pathlib.Path("/proc/self/maps").read
 def test_the_segments_of_a_built_rule_need_no_compiler(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = catalogue.shipped_names()["SPlus"]
     assert made(build(spec, "--out", out)) == {"splus"}
+    runtime()  # which is not in that folder
     monkeypatch.setenv("CC", "/nonexistent")
     monkeypatch.setenv("PATH", "")
     monkeypatch.setenv("OPTGEN_CACHE_DIR", str(out / "never"))
