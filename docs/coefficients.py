@@ -79,7 +79,7 @@ def numbers() -> dict[str, mpf | list[mpf]]:
     found["EXP2_32"] = polynomial(lambda r: ln2 * mp.hyp1f1(1, 2, r * ln2), -mpf(1) / 2, mpf(1) / 2, 7)
     found["EXP_64"] = polynomial(lambda r: mp.hyp1f1(1, 3, r) / 2, -half, half, 11)
     # log2((1 + s)/(1 - s)) = s·LOG2_32(z), and atanh(s)/s = 1 + z/3 + z²/3·ATANH_64(z), of z = s²
-    found["LOG2_32"] = polynomial(lambda z: 2 / ln2 * mp.atanh(mp.sqrt(z)) / mp.sqrt(z), mpf(0), wide, 6)
+    found["LOG2_32"] = polynomial(lambda z: 2 / ln2 * mp.atanh(mp.sqrt(z)) / mp.sqrt(z), mpf(0), wide, 5)
     found["ATANH_64"] = polynomial(
         lambda z: 3 * (mp.atanh(mp.sqrt(z)) / mp.sqrt(z) - 1 - z / 3) / z**2, mpf(0), narrow, 8
     )

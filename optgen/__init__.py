@@ -14,6 +14,7 @@ read the stub beside it, which `optgen build` writes from the specs.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -75,7 +76,8 @@ def __getattr__(name: str) -> Any:
         return [*HOMES, *_rules()]
     if name in HOMES:
         value = getattr(import_module(f".{HOMES[name]}", __name__), name)
-    elif name.startswith("_"):
+    elif name.startswith("_") or name in _wings():
+        # Of a wing, `from . import` asks here first, and then imports it.
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     else:
         classes, errors = import_module(".optimiser.classes", __name__), import_module(".errors", __name__)
@@ -89,6 +91,10 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*HOMES, "__version__", *_rules()])
+
+
+def _wings() -> list[str]:
+    return [name.removesuffix(".py") for name in os.listdir(__path__[0])]
 
 
 def _rules() -> list[str]:

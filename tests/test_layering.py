@@ -1,8 +1,11 @@
-"""The order of the wings: which may import which, and what of the outside world."""
+"""The order of the wings: which may import which, and what of the outside world.
+
+A package that is called like a wing stands as `package:torch`."""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +28,7 @@ WINGS: dict[str, tuple[str, str]] = {
     "language": ("frozen errors names python_syntax ir", ""),
     "interpreter": ("frozen ir numpy", ""),
     "lowering": ("frozen names ir", ""),
+    "functional": ("frozen errors names ir interpreter numpy package:torch package:jax", ""),
     "notation": ("frozen names ir lowering", ""),
     "codegen": ("frozen names paths python_syntax ir lowering notation optgen jinja2", ""),
     "compiler": (
@@ -35,10 +39,11 @@ WINGS: dict[str, tuple[str, str]] = {
     "optimiser": (
         "frozen errors names paths python_syntax former ir language interpreter notation compiler runtime once optgen "
         "numpy",
-        "safetensors",
+        "functional safetensors",
     ),
     "training": ("errors former numpy autograd", "rich"),
-    "torch": ("frozen errors ir interpreter notation compiler runtime optimiser once numpy torch", ""),
+    "torch": ("frozen errors ir interpreter notation compiler runtime optimiser once numpy package:torch", ""),
+    "jax": ("errors names compiler ir optimiser once package:jax optax", ""),
     # The command starts with nothing but click, and takes what its subcommand needs.
     "cli": (
         "frozen errors names paths ir lowering notation codegen compiler runtime optgen click",
@@ -87,7 +92,7 @@ def targets(path: Path, node: ast.Import | ast.ImportFrom) -> set[str]:
         if top == "optgen":
             wings.add(wing if wing in WINGS else "optgen")
         elif top not in sys.stdlib_module_names:
-            wings.add(top)
+            wings.add(f"package:{top}" if top in WINGS else top)
     return wings
 
 
@@ -146,6 +151,18 @@ HEAVY = {"numpy", "cffi", "_cffi_backend", "jinja2", "autograd", "click", "rich"
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(code: str, may: set[str]) -> None:
     assert loaded_by(code) & HEAVY == may
+
+
+#: Modules that ask the package itself for a wing.
+ASKING = [path for path in FILES if re.search(r"^from \.\. import \w", path.read_text("utf-8"), re.MULTILINE)]
+
+
+@pytest.mark.parametrize("path", ASKING, ids=lambda path: path.stem)
+def test_a_module_may_be_the_first_that_is_imported(path: Path) -> None:
+    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
+    if wing_of(path) == "torch":
+        pytest.importorskip("torch")
+    assert loaded_by(f"import {name}") >= {"optgen"}  # and raises nothing
 
 
 def private(name: str) -> bool:

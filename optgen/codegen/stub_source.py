@@ -32,7 +32,7 @@ def package_stub(rules: Sequence[Description]) -> str:
 
 
 def torch_stub(rules: Sequence[Description]) -> str:
-    """The stub of `optgen.torch`, in which a rule that PyTorch has too keeps the constructor of PyTorch's class."""
+    """The stub of `optgen.torch`, in which a rule that PyTorch has too takes whatever PyTorch's class does."""
     return environment().get_template("torch.pyi.jinja").render(
         doc=_docstring("torch/__init__.py"),
         classes=[(rule, *_torch_class(rule)) for rule in rules if not rule.part],
@@ -50,12 +50,15 @@ def _arguments(rule: Description) -> list[str]:
     """As the constructor says them; then, by name only, the other spellings."""
     hypers = [f"{each.name}: {_value(each.count)} = {each.default}" for each in rule.hypers]
     flags = [f"{each.name}: {each.annotation} = {each.default}" for each in rule.flags]
-    how = ['backend: Literal["kernel", "interpreter"] = "kernel"', *_STORAGES]
-    how += [] if rule.seeded else ["seed: int | None = None"]
+    how = ['backend: Literal["kernel", "interpreter"] = "kernel"', *_storing(rule)]
     others = [
         f"{name}: {_value(each.count if whole else 0)} = ..." for each in rule.hypers for name, whole in each.spellings
     ]
     return ["self", *hypers, "*", *flags, *how, *others]
+
+
+def _storing(rule: Description) -> list[str]:
+    return [*_STORAGES, *([] if rule.seeded else ["seed: int | None = None"])]
 
 
 def _value(count: int) -> str:
@@ -63,17 +66,20 @@ def _value(count: int) -> str:
 
 
 def _torch_class(rule: Description) -> tuple[str, list[str]]:
-    """The bases, and the arguments of the constructor, if the class has one of its own."""
-    if rule.origin == "torch.optim":
-        return f"{PARENTS.get(rule.name, 'Adapter')}, _theirs.{rule.name}", []
+    """The bases, and the arguments of the constructor."""
     hypers = [f"{each.torch}: {_tensor(each.count)} = {each.default}" for each in rule.hypers]
+    if rule.origin == "torch.optim":
+        first, *named = [f"{each.torch}: {_tensor(each.count)} = ..." for each in rule.hypers]
+        more = ["*positional: Any", *named, *_storing(rule), "**flags: Any"]
+        return f"{PARENTS.get(rule.name, 'Adapter')}, _theirs.{rule.name}", ["self", "params: ParamsT", first, *more]
     flags = [f"{each.torch}: {each.annotation} = {each.default}" for each in rule.flags]
     others = {name: each.count if whole else 0 for each in rule.hypers for name, whole in _spellings(each)}
     others |= {flag.name: 0 for flag in rule.flags} | dict.fromkeys(ABSENT, 0)
     for each in (*rule.hypers, *rule.flags):
         others.pop(each.torch, None)
     return "Adapter", [
-        "self", "params: ParamsT", *hypers, "*", *flags, *(f"{name}: {_tensor(n)} = ..." for name, n in others.items())
+        "self", "params: ParamsT", *hypers, "*", *flags, *_storing(rule),
+        *(f"{name}: {_tensor(n)} = ..." for name, n in others.items()),
     ]  # fmt: skip
 
 

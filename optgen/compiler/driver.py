@@ -72,9 +72,11 @@ class Compilation:
         try:
             return _compilation(self.text, self.file, stem, own)
         except SpecError as error:
-            asked = " and ".join(f"{length} values of {name}" for name, length in lengths.items())
-            message = f"{self.name}: its formulas have no meaning with {asked}: {error.diagnostics[0].message}"
-            raise ArgumentError(message, hint="give as many as its default has") from None
+            turns, usual = self.rules[0].turns, {hyper.name: hyper.default for hyper in self.rules[0].hypers}
+            asked = " and ".join(f"{n}={x}" if n in turns else f"{x} values of {n}" for n, x in lengths.items())
+            known = ", ".join(f"{n}={usual[n][0]:g}" if n in turns else f"{n}={usual[n]}" for n in lengths)
+            message = f"{self.name}: its formulas do not compile with {asked}: {error.diagnostics[0].message}"
+            raise ArgumentError(message, hint=f"they do with the default, {known}") from None
 
     @cached_property
     def lowered(self) -> tuple[Rule, ...]:

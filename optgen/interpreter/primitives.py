@@ -15,6 +15,8 @@ from ..ir.functions.coefficients import NUMBERS
 from ..ir.functions.definition import compiled
 from ..ir.functions.lookup import function
 from ..ir.primitives import DEFINED, power_steps
+from ..ir.storages import STORAGES
+from .storages import load, store
 
 __all__ = ["AT_ONCE", "FOLDS", "NUMPY"]
 
@@ -32,10 +34,8 @@ def _powi(x: Array, n: Array) -> Array:
 
 
 def _bfloat16(x: Array) -> Array:
-    x = np.asarray(x)
-    bits = x.astype(np.float32).view(np.uint32)
-    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)) & np.uint32(0xFFFF0000)
-    return np.where(np.isnan(x), np.uint32(0x7FC00000), rounded).view(np.float32).astype(x.dtype)
+    kept = STORAGES["bfloat16"]
+    return load(kept, store(kept, x)).astype(x.dtype)
 
 
 def _mod(a: Array, b: Array) -> Array:

@@ -72,7 +72,8 @@ class Tensor:
     def loaded(self) -> dict[str, Array]:
         """The arrays in the compute type."""
         dtype = np.dtype(np.float32) if PARAMETER in dict(self.storages) else self.arrays[PARAMETER].dtype
-        made = {name: decoded(storage, self.arrays[name], dtype) for name, storage in self.storages}
+        shape = self.arrays[PARAMETER].shape
+        made = {name: decoded(storage, self.arrays[name], dtype, shape) for name, storage in self.storages}
         return {**self.arrays, **made}
 
 
@@ -136,9 +137,11 @@ class Step:
 
     def stored(self, name: str) -> Any:
         """The value of a name as its array takes it."""
+        value = self.names[name]
+        if not self.block or name not in self.rule.arrays:
+            return value
         extent = next(extent_of(assign.value) for assign in self.rule.body if assign.target == name)
-        beside = extent == Extent.BLOCK and name in self.rule.arrays
-        return self._beside_elements(self.names[name]) if beside else self.names[name]
+        return self._beside_elements(value) if extent == Extent.BLOCK else value
 
     def value(self, expr: Expr) -> Any:
         """A Python number up to extent TENSOR, else an array; for rows, columns and matrices of float64."""

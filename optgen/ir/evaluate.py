@@ -83,18 +83,18 @@ def _floor(a: float) -> float:
     return math.copysign(float(math.floor(a)), a) if math.isfinite(a) else a
 
 
-_FLOAT, _HALF = struct.Struct("<f"), struct.Struct("<I")
+_FLOAT, _BITS = struct.Struct("<f"), struct.Struct("<I")
 
 
 def _bfloat16(a: float) -> float:
     if math.isnan(a):
         return math.nan
     try:
-        (bits,) = _HALF.unpack(_FLOAT.pack(a))
+        (bits,) = _BITS.unpack(_FLOAT.pack(a))
     except OverflowError:
         return math.copysign(math.inf, a)
     bits += 0x7FFF + (bits >> 16 & 1)
-    (rounded,) = _FLOAT.unpack(_HALF.pack(bits & 0xFFFF0000))
+    (rounded,) = _FLOAT.unpack(_BITS.pack(bits & 0xFFFF0000))
     return float(rounded)
 
 

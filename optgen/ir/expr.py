@@ -275,7 +275,7 @@ def joint_dims(exprs: Iterable[Expr]) -> Dims | None:
 
 def _own_dims(args: tuple[Expr, ...]) -> Dims | None:
     """The dimensions of what is made of `args`, where they are not those of the parameter."""
-    if all(isinstance(arg, Product) is False and getattr(arg, "dims", None) is None for arg in args):
+    if all(getattr(arg, "dims", None) is None for arg in args):
         return None
     joint = joint_dims(args)
     return None if joint in (None, default_dims(joint_extent(args))) else joint

@@ -1,6 +1,7 @@
 """Signs: which states are never negative, as far as formulas show it.
 
-In: a checked rule. Out: the names of these states, such as second moments: means of squares.
+In: the checked rules of a step, one for each phase. Out: the names of these states, such as second moments, which are
+means of squares.
 
 A state may be NaN all the same, where a gradient is.
 """
@@ -8,6 +9,7 @@ A state may be NaN all the same, where a gradient is.
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 from .expr import Call, Const, Count, Expr, Extent, Load, Local, Scalar, Shape, Size
 from .rule import Rule
@@ -19,17 +21,12 @@ _ALWAYS = frozenset({"abs", "sqrt", "exp", "sigmoid"})
 _IF_ALL = frozenset({"add", "div", "min", "powi", "pow", "cbrt"})
 
 
-def never_negative(rule: Rule) -> frozenset[str]:
-    """The states of elements that begin with no negative number and are given none."""
-    states = {state.name: state.init for state in rule.states if state.extent == Extent.ELEMENT}
-    values = {assign.target: assign.value for assign in rule.body}
-    known = frozenset(states)
-    while True:
-        signs = _Signs(rule, known)
-        held = frozenset(n for n in known if signs.of(states[n]) and signs.of(values.get(n, states[n])))
-        if held == known:
-            return held
-        known = held
+def never_negative(rules: Sequence[Rule]) -> frozenset[str]:
+    """The states of elements that begin with no negative number, and are given none by any of the rules of a step."""
+    known = frozenset(s.name for rule in rules for s in rule.states if s.extent == Extent.ELEMENT)
+    while given := frozenset().union(*(_Signs(rule, known).negative for rule in rules)):
+        known -= given
+    return known
 
 
 def _factors(expr: Expr) -> list[Expr]:
@@ -39,12 +36,26 @@ def _factors(expr: Expr) -> list[Expr]:
 
 
 class _Signs:
-    """What is known of expressions, if these states are never negative."""
+    """What is known of the values of a rule, if these states are never negative."""
 
     def __init__(self, rule: Rule, states: frozenset[str]) -> None:
         self._states = states
         self._ranges = {hyper.name: hyper.ranges for hyper in rule.hypers}
-        self._values = {assign.target: assign.value for assign in rule.body}
+        self._never_negative: set[str] = set()
+        self._factors: set[str] = set()  # from 0 to 1
+        for assign in rule.body:  # in order, so that no value is more than one name away from what is known
+            if self.of(assign.value):
+                self._never_negative.add(assign.target)
+            if self._at_most_one(assign.value):
+                self._factors.add(assign.target)
+        assigned = {assign.target for assign in rule.body}
+        #: Those of the states that may be negative all the same.
+        self.negative = {
+            state.name
+            for state in rule.states
+            if state.name in states
+            and not (self.of(state.init) and (state.name not in assigned or state.name in self._never_negative))
+        }
 
     def of(self, expr: Expr) -> bool:
         """Whether an expression is never negative."""
@@ -58,7 +69,7 @@ class _Signs:
             case Load():
                 return expr.array in self._states
             case Local():
-                return expr.name in self._values and self.of(self._values[expr.name])
+                return expr.name in self._never_negative
             case Call(op="sub"):
                 return expr.args[0] == Const(1.0) and self._at_most_one(expr.args[1])
             case Call(op="where"):
@@ -83,7 +94,7 @@ class _Signs:
                 low, high = self._range(expr)
                 return low >= 0 and high <= 1
             case Local():
-                return expr.name in self._values and self._at_most_one(self._values[expr.name])
+                return expr.name in self._factors
             case Call(op="pow" | "powi"):
                 return self._at_most_one(expr.args[0]) and self.of(expr.args[1])
             case Call(op="mul"):

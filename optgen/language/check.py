@@ -32,7 +32,7 @@ from .limits import MOST_FLAGS, excess_of_rules, excess_of_spec
 from .phases import check_phases, states_of_phases
 from .spec_names import SpecNames
 from .syntax import FlagAst, HyperAst, Item, Name, SpecAst
-from .terms import aspects_in, is_of_tiles, mentions_matrix, mentions_tiles, reduced_over, subterms
+from .terms import aspects_in, is_of_tiles, mentions_matrix, mentions_tiles, reduced_over, sides_in, subterms
 from .vocabulary import MATRIX, TALL, WIDE
 
 __all__ = ["check", "check_open"]
@@ -101,7 +101,7 @@ class _Checker(SpecNames):
         self.by_matrix = any(map(mentions_matrix, terms))
         self.aspects = aspects_in(terms, self.given)
         sides = {side for state in spec.states for side in state.dims or ()} | {size.most for size in spec.sizes}
-        if sides & {"short", "long"} and not self.aspects:
+        if not self.aspects and (sides | sides_in(terms)) & {"short", "long"}:
             self.aspects = frozenset({TALL})
         extents = (state.extent for state in spec.states)
         self.tiled = (

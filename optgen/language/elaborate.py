@@ -29,8 +29,8 @@ from ..ir.expr import (
 )
 from ..ir.extents import IDENTITY, Dims, default_dims, join_dims
 from ..ir.primitives import Type
-from ..ir.properties import Properties
 from ..ir.rule import Assign, Hyper, Part, Report, State
+from ..ir.symmetry import Symmetry
 from ..names import is_name, numbered
 from .expressions import Expressions
 from .phases import assignments
@@ -255,7 +255,7 @@ class Variant(Expressions):
             self.fault(span, message, "give the second value its own name")
         elif dims_of(value) == IDENTITY:
             message = f"{formula.spelled or target!r}: an identity takes its size from what it is added to"
-            self.fault(span, message, "for example: g @ g.T + eps*I")
+            self.fault(span, message, f"give it that of a square matrix A: {formula.spelled or target} = 0*A + I")
         elif (target in self.active or target in (DELTA, PARAMETER)) and extent == own and dims != dims_of(stored):
             message = f"{target!r}: expected {dims_of(stored).words}, got {dims_of(value).words}"
             self.fault(span, message, "a transposed matrix is A.T, a product A @ B")
@@ -275,9 +275,11 @@ class Variant(Expressions):
 
     def check_symmetric(self, states: Sequence[State]) -> None:
         """Check that what functions of symmetric matrices are given is known to be symmetric."""
-        known = Properties(self.body, states)
+        if not self.symmetric:
+            return
+        symmetry = Symmetry(self.body, states)
         for value, name, span in self.symmetric:
-            if not known.symmetric(value):
+            if not symmetry.known(value):
                 message = f"{name}() is of symmetric matrices, and this is not known to be one"
                 self.fault(span, message, "known are A @ A.T, I, sums, multiples and powers of symmetric ones")
 

@@ -208,9 +208,8 @@ class _Tables(Document):
         for side in sides:
             if side not in (*SIDES, *sizes):
                 close = close_matches(side, [*SIDES, *sizes])
-                hint = (
-                    f"did you mean {close[0]!r}?" if close else f"a length of its own is named in [sizes]: {side} = ..."
-                )
+                named = f"a length of its own is named in [sizes]: {side} = ..."
+                hint = f"did you mean {close[0]!r}?" if close else named
                 message = f"expected two of {', '.join((*SIDES, *sizes))}; got {side!r}"
                 self.fault(self.value_span((*path, "extent")), message, hint)
                 return EXTENTS[0], None

@@ -142,11 +142,9 @@ class Products(Resolver):
             message = "leading(): expected the name of a size as the number of vectors"
             self.fault(term.args[1].span, message, 'for example: [sizes] rank = { default = 8, most = "short" }')
             return None
-        return (
-            Product("leading", (a, count), Dims(dims_of(a).rows, count.hyper))
-            if self._whole("leading", term, a)
-            else None
-        )
+        if not self._whole("leading", term, a):
+            return None
+        return Product("leading", (a, count), Dims(dims_of(a).rows, count.hyper))
 
     def _of_vector(self, name: str, term: Written, v: Expr) -> Product | None:
         dims = dims_of(v)

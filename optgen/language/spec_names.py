@@ -25,6 +25,7 @@ __all__ = ["ARGUMENTS", "STEP_ARGUMENTS", "SpecNames", "no_name"]
 ARGUMENTS = frozenset({
     "self", "backend", "threads", "step", "state", "state_dict", "load_state_dict", "save", "set_state", "load", "copy",
     "rule", "spec", "bind", "parts", "parameters", "phase", "eval", "train", "report", "storage", "rounding",
+    "function",
 })  # fmt: skip
 #: What a step is called with already, by names that no input may take.
 STEP_ARGUMENTS = frozenset({"self", "params", "grads", "closure", "phase"})

@@ -14,7 +14,7 @@ from .vocabulary import MATRIX, OF_MATRICES, OVER, TALL, UNIT, WIDE
 
 __all__ = [
     "aspects_in", "chosen_subterms", "decided", "is_of_tiles", "leaves", "mentions_matrix", "mentions_tiles",
-    "names_in", "reduced_over", "subterms",
+    "names_in", "reduced_over", "sides_in", "subterms",
 ]  # fmt: skip
 
 
@@ -118,3 +118,9 @@ def _is_product(term: Term) -> bool:
 def aspects_in(terms: Iterable[Term], given: Collection[str]) -> frozenset[str]:
     """Which of the `given` flags `tall` and `wide` these terms mention."""
     return names_in(part for term in terms for part in subterms(term)) & {TALL, WIDE} & set(given)
+
+
+def sides_in(terms: Iterable[Term]) -> frozenset[str]:
+    """The names that matrices of random numbers have for their dimensions: those of `normal(short, long)`."""
+    parts = (part for term in terms for part in subterms(term))
+    return names_in(arg for part in parts if isinstance(part, Invoke) and part.function in DRAWS for arg in part.args)

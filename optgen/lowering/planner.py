@@ -29,8 +29,8 @@ from ..ir.expr import (
 )
 from ..ir.extents import Dims
 from ..ir.primitives import Type
-from ..ir.properties import Properties
 from ..ir.rule import Assign, Rule
+from ..ir.symmetry import Symmetry
 from . import dead_code as dead
 from . import name_products as naming
 from .courses import Course, Needs, under
@@ -78,7 +78,7 @@ class Planner:
     def __init__(self, rule: Rule, course: Course, needs: Needs, *, fuses: bool) -> None:
         self.named = rule
         chosen = _on_course(rule, course, needs)
-        self.properties = Properties(rule.body, rule.states)  # of every course: a state keeps them from step to step
+        self.symmetry = Symmetry(rule.body, rule.states)  # of every course: a state keeps them from step to step
         found = oriented(chosen)
         self.turned = found.turned
         joined = fused(found.rule) if fuses else Fused(found.rule, frozenset())
@@ -271,7 +271,7 @@ class Planner:
     def operand(self, expr: Expr, *, half: bool = False) -> Operand:
         """Where a segment or a product finds a matrix."""
         core = core_of(expr)
-        is_turned = core is not expr and not self.properties.symmetric(core)
+        is_turned = core is not expr and not self.symmetry.known(core)
         if isinstance(core, Load):
             return replace(self.array(core.array), turned=is_turned)
         assert isinstance(core, Local)
@@ -287,11 +287,11 @@ class Planner:
         value, half = self.values[name], name in self.halves
         assert isinstance(value, Product)
         args = [self._number(x) if _is_number(x) else self.operand(x, half=half) for x in value.args]
-        if value.op in ("matmul", "multiply") and self.properties.symmetric(core_of(value.args[1])):
+        if value.op in ("matmul", "multiply") and self.symmetry.known(core_of(value.args[1])):
             # Of a symmetric matrix either way will do: libraries go along the rows of both factors.
             args[1] = replace(args[1], turned=True)
         target = replace(self.places[name], dims=value.dims)
-        symmetric = self.properties.symmetric(Local(name, extent_of(value), Type.REAL))
+        symmetric = self.symmetry.known(Local(name, extent_of(value), Type.REAL))
         return Multiplication(value.op, tuple(args), target, symmetric)
 
     def _number(self, value: Expr) -> Const | Local:

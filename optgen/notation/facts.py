@@ -218,7 +218,7 @@ def _turned(rule: Rule) -> tuple[tuple[str, bool], ...]:
 def kept(state: State, matrices: Matrices = Matrices.LAST_TWO) -> str:
     """How many values a state has, and whether it changes in every step, in words."""
     if state.dims is not None and state.extent == Extent.ELEMENT:
-        return f"{state.dims.words}"
+        return state.dims.words
     words = _KEPT[state.extent] + _SEEN.get((state.extent, matrices), "")
     return words + ", also changed by steps that do not count" * state.always
 

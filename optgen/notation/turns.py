@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Sequence
 
 from ..frozen import frozen, replace
-from ..ir.expr import Expr, Local, children, rebuilt
+from ..ir.expr import Expr, Local, children, rebuilt, walk
 from ..ir.rule import Assign
 
 __all__ = ["InTurns", "put_together"]
@@ -29,8 +29,8 @@ class InTurns(Assign):
 
 def put_together(body: Sequence[Assign]) -> tuple[Assign, ...]:
     """The formulas in order, where several turns of a loop follow each other only once."""
-    targets = {assign.target for assign in body}
-    plain = [_named_alike(assign, targets) for assign in body]
+    names = _names(body)
+    plain = [_named_alike(assign, names) for assign in body]
     found: list[Assign] = []
     i = 0
     while i < len(body):
@@ -41,8 +41,25 @@ def put_together(body: Sequence[Assign]) -> tuple[Assign, ...]:
         else:
             found.append(body[i])
             i += 1
-    looped = {assign.target for assign in found if isinstance(assign, InTurns)}
-    return tuple(_named_alike(assign, looped) if assign in body else assign for assign in found)
+    looped = {assign.target for assign in found if isinstance(assign, InTurns)} & names
+    return tuple(assign if isinstance(assign, InTurns) else _named_alike(assign, looped) for assign in found)
+
+
+def _names(body: Sequence[Assign]) -> set[str]:
+    """The names that may stand for all their turns: nothing reads one of these once the next one is assigned."""
+    names = {assign.target for assign in body}
+    last: dict[str, str] = {}
+    for assign in body:
+        for expr in walk(assign.value):
+            if isinstance(expr, Local) and last.get(name := _stem(expr.name), expr.name) != expr.name:
+                names.discard(name)
+        last[_stem(assign.target)] = assign.target
+    return names
+
+
+def _stem(name: str) -> str:
+    """`X` of `X_3`, the name of a turn."""
+    return re.sub(r"_\d+$", "", name)
 
 
 def _turns_at(plain: Sequence[Assign], i: int) -> tuple[int, int]:
@@ -56,12 +73,12 @@ def _turns_at(plain: Sequence[Assign], i: int) -> tuple[int, int]:
     return 1, 1
 
 
-def _named_alike(assign: Assign, targets: Collection[str]) -> Assign:
+def _named_alike(assign: Assign, names: Collection[str]) -> Assign:
     """A formula with the names of the author in the place of those of turns: `X` for `X_3`."""
 
     def named(name: str) -> str:
-        stem = re.sub(r"_\d+$", "", name)
-        return stem if stem in targets else name
+        stem = _stem(name)
+        return stem if stem in names else name
 
     def read(expr: Expr) -> Expr:
         if isinstance(expr, Local):

@@ -16,6 +16,7 @@ from ..errors import ArgumentError, ArrayError, StateError
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Storages
+from ..ir.storages import in_blocks
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.engine import StepEngine
 from ..runtime.evaluation import evaluated
@@ -83,7 +84,10 @@ class ArrayEngine:
         self.states = States(settings)
         by_kernels = settings.backend != "interpreter"
         ways = ArrayWays(
-            by_kernels=by_kernels, multiplies=settings.multiplies, by_programs=by_kernels and settings.has_programs
+            by_kernels=by_kernels,
+            multiplies=settings.multiplies,
+            by_programs=by_kernels and settings.has_programs,
+            rule_of=settings.rule_of if in_blocks(settings.chosen_storages.items()) else None,
         )
         self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
         self.states.forget = self.engine.plans.forget

@@ -20,6 +20,7 @@ from ..ir.rule import Rule
 from . import classes
 from .array_engine import ArrayEngine, Engine, Parameters
 from .checkpoint_file import FilePath
+from .functions import FunctionOf
 from .hyperparameters import Spellings, any_spelling, spellings
 from .settings import Settings, check_settings, of_lengths
 
@@ -83,6 +84,8 @@ class Optimiser:
         """The body of the constructors of generated classes: hyperparameters, flags, `storage` and the rest."""
         name = type(self).__name__
         hold(self, check_settings(name, self._compilation, self._spellings, values, flags, backend, *storages))
+
+    function = FunctionOf()
 
     # ---- Hyperparameters and flags ----
 
@@ -384,8 +387,7 @@ def _revive(cls: Any, values: Any, flags: Any, backend: str, decided: Any, *stor
         cls = classes.module_class(driver.compile_text(*cls))
     optimiser: Optimiser = object.__new__(cls)
     of = of_lengths(cls._compilation, cls._spellings, values)
-    own = Settings(cls.__name__, *of, values, flags, decided, backend, *storages)
-    hold(optimiser, own)
+    hold(optimiser, Settings(cls.__name__, *of, values, flags, decided, backend, *storages))
     return optimiser
 
 

@@ -18,8 +18,8 @@ from ..ir.rule import Hyper, Rule
 from ..names import canonical, close_matches, greek
 
 __all__ = [
-    "MOST_VALUES", "Given", "Spellings", "any_spelling", "checked", "number", "other_lengths", "resolved", "spellings",
-    "suggestion",
+    "MOST_VALUES", "Given", "Spellings", "any_spelling", "checked", "number", "other_lengths", "plain", "resolved",
+    "spellings", "suggestion",
 ]  # fmt: skip
 
 #: How many values a hyperparameter may have that a rule loops over.
@@ -128,8 +128,14 @@ def _real(hyper: Hyper, value: Any, index: int, when: str) -> float:
     if real not in within:
         name += f"[{index + 1}]" if len(set(hyper.ranges)) > 1 else ""
         what = f"{name}, {hyper.doc}" if hyper.doc else name
-        raise HyperparameterError(f"{what}: expected {within.words}, got {real!r}{when}")
+        got = plain(real) if within.whole else repr(real)
+        raise HyperparameterError(f"{what}: expected {within.words}, got {got}{when}")
     return real
+
+
+def plain(value: Given) -> str:
+    """A number as people write it: 5, not 5.0."""
+    return repr(int(value) if isinstance(value, float) and value.is_integer() else value)
 
 
 def _float(value: Any) -> float:

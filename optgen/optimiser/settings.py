@@ -23,7 +23,7 @@ from ..runtime.programs import has_programs
 from ..runtime.shapes import block_of, chosen_once, own_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
-from .hyperparameters import Given, Spellings, checked, number, other_lengths, resolved, spellings, suggestion
+from .hyperparameters import Given, Spellings, checked, number, other_lengths, plain, resolved, spellings, suggestion
 from .state_storages import chosen_rounding, chosen_storages, rounding_argument, storage_argument
 
 __all__ = ["Settings", "check_settings", "expect_backend", "of_lengths"]
@@ -202,7 +202,7 @@ class Settings:
         are chosen once."""
         for name in sorted(self.sizing):
             if values[name] != self.values[name]:
-                own, other = (shown(x if len(x) > 1 else x[0]) for x in (self.values[name], values[name]))
+                own, other = (", ".join(map(plain, each[name])) for each in (self.values, values))
                 message = f"{self.owner} was made with {name}={own}, which is chosen when it is made; got {other}"
                 raise HyperparameterError(message, hint="make a new one")
         for name, when in self.decided.items():

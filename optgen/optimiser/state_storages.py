@@ -14,7 +14,7 @@ from ..errors import ArgumentError, shown
 from ..ir.expr import PARAMETER, Extent, Load, walk
 from ..ir.rule import Rule
 from ..ir.signs import never_negative
-from ..ir.storages import STORAGES
+from ..ir.storages import STORAGES, UNSIGNED
 from ..names import canonical
 from .hyperparameters import suggestion
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: The storages that a state can have.
-OF_STATES = tuple(name for name, each in STORAGES.items() if each.bits == 16 and not each.block and not each.is_split)
+OF_STATES = tuple(name for name, each in STORAGES.items() if each.bits <= 16 and not each.is_split)
 STOCHASTIC = "stochastic"
 _ROUNDINGS = ("nearest", STOCHASTIC)
 #: What a constructor takes: nothing, where all states are kept in the compute type.
@@ -38,11 +38,14 @@ Storage: TypeAlias = str | Mapping[str, str] | None
 Seed: TypeAlias = int | None
 
 
-def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[str, str]:
+def chosen_storages(
+    owner: str, rules: Iterable[Rule], given: object, known: Sequence[str] = OF_STATES
+) -> dict[str, str]:
     """Of these variants of a rule, the storage of each state that is kept in another type than the compute type.
 
     One name holds for every state like the parameter that does not start as it: what is, or was, a parameter would lose
-    the steps that are smaller than the distance between two numbers. States with fewer values are float64.
+    the steps that are smaller than the distance between two numbers. States with fewer values are float64. `known`: the
+    storages that there are.
     """
     rules = tuple(rules)
     extents = {state.name: state.extent for rule in rules for state in rule.states}
@@ -50,12 +53,12 @@ def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[st
     if given is None:
         return {}
     if isinstance(given, str):
-        _expect_storage("storage", given)
+        _expect_storage("storage", given, known)
         if not elements:
             has = "only states that start as the parameter" if like else "no state with a value for each element"
             hint = "name the state: storage={...}" if like else "leave it out"
             raise ArgumentError(f"storage: {owner} has {has}, got {given!r}", hint=hint)
-        return dict.fromkeys(elements, given)
+        return _with_signs(rules, dict.fromkeys(elements, given))
     if not isinstance(given, Mapping):
         message = f"storage: expected the name of a storage, or a name for each state, got {shown(given)}"
         raise ArgumentError(message, hint=f'storage="{OF_STATES[0]}"')
@@ -64,7 +67,7 @@ def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[st
         names = _meant(spelled, extents)
         if not names:
             raise ArgumentError(f"storage: {owner} has no state {spelled!r}{suggestion(str(spelled), list(extents))}")
-        _expect_storage(f"the storage of {spelled}", storage)
+        _expect_storage(f"the storage of {spelled}", storage, known)
         for name in names:
             if extents[name] < Extent.ELEMENT:
                 few = f"expected a state with a value for each element, got {extents[name].words}"
@@ -74,7 +77,16 @@ def chosen_storages(owner: str, rules: Iterable[Rule], given: object) -> dict[st
                 hint = "it is kept in the compute type: leave it out"
                 raise ArgumentError(f"the storage of {spelled}: {few}", hint=hint)
             found[name] = str(storage)
-    return found
+    return _with_signs(rules, found)
+
+
+def _with_signs(rules: Sequence[Rule], storages: Mapping[str, str]) -> dict[str, str]:
+    """The same where states that are never negative have the unsigned form of a block storage."""
+    unsigned = usual_rounding(rules, storages) if any(STORAGES[each].block for each in storages.values()) else ()
+    return {
+        name: f"{UNSIGNED}{kept}" if name in unsigned and STORAGES[kept].block else kept
+        for name, kept in storages.items()
+    }
 
 
 def _meant(spelled: object, known: Collection[str]) -> list[str]:
@@ -117,10 +129,7 @@ def chosen_rounding(owner: str, rules: Sequence[Rule], storages: Mapping[str, st
 
 def usual_rounding(rules: Sequence[Rule], storages: Mapping[str, str]) -> frozenset[str]:
     """The stored states that are never negative."""
-    having = [(rule, set(rule.element_states)) for rule in rules] if storages else []
-    return frozenset(
-        name for name in storages if all(name in never_negative(rule) for rule, states in having if name in states)
-    )
+    return never_negative(rules) & set(storages) if storages else frozenset()
 
 
 def rounding_argument(rules: Sequence[Rule], storages: Mapping[str, str], rounding: Collection[str]) -> list[str]:
@@ -135,6 +144,7 @@ def storage_argument(rules: Iterable[Rule], storages: Mapping[str, str]) -> list
     """The argument of a constructor that chooses these storages, as source text."""
     if not storages:
         return []
+    storages = {name: kept.removeprefix(UNSIGNED) for name, kept in storages.items()}
     every = set(storages.values())
     one = every.pop() if len(every) == 1 and storages.keys() == set(_of_one_name(rules)) else None
     return [f"storage={one or dict(storages)!r}"]
@@ -146,7 +156,7 @@ def _expect_rounding(what: str, rounding: object) -> None:
         raise ArgumentError(f"{what}: expected one of {', '.join(_ROUNDINGS)}, got {shown(rounding)}")
 
 
-def _expect_storage(what: str, storage: object) -> None:
+def _expect_storage(what: str, storage: object, known: Sequence[str]) -> None:
     """ArgumentError unless this is the name of a storage."""
-    if not isinstance(storage, str) or storage not in OF_STATES:
-        raise ArgumentError(f"{what}: expected one of {', '.join(OF_STATES)}, got {shown(storage)}")
+    if not isinstance(storage, str) or storage not in known:
+        raise ArgumentError(f"{what}: expected one of {', '.join(known)}, got {shown(storage)}")

@@ -18,7 +18,7 @@ from ..ir.evaluate import HyperValues, ValuesByCount, with_numbers
 from ..ir.expr import PARAMETER
 from ..ir.rule import Rounding, Rule, Storages
 from .array_library import ArrayLibrary, Looked
-from .arrays import Array, compute_type, storage_of
+from .arrays import Array
 from .collaborators import Hypers, StateStore
 from .lacking import Lacking, refuse_read
 from .members import Accepted, Member
@@ -64,7 +64,8 @@ class Acceptance:
         """Those of the list at the positions `chosen`, after every check. Their slots are not kept yet."""
         library, hypers, compilation = self.library, self.hypers, self.hypers.compilation
         given, at = [self.params[i] for i in chosen], [self.places[i] for i in chosen]
-        ps = [library.parameter(p, i, len(chosen)) for i, p in enumerate(given)]
+        coded = by_kernel or not compilation.rules[0].multiplies
+        ps = [library.parameter(p, i, len(chosen), coded=coded) for i, p in enumerate(given)]
         shapes = [hypers.variant(place, p.shape) for place, p in zip(at, ps, strict=True)]
         variants = [compilation.in_phase(variant, self.phase) for variant in shapes]
         rules = [compilation.rules[variant] for variant in variants]
@@ -78,16 +79,16 @@ class Acceptance:
         sets = self._sets(ps, arrays, found)
         members, ordinals = [], self.states.ordinals(found)
         for i, slot in enumerate(found):
-            memory, dtype = ps[i].memory, compute_type(ps[i].memory.dtype)
+            memory, dtype = ps[i].memory, ps[i].compute
             number = hypers.number(at[i], dtype)
             first = sets[number][(slot.t if slot else 0) + 1]
             if rules[i].multiplies:
-                refuse_sides(rules[i], first, memory.shape, self.hypers.what(at[i]))
+                refuse_sides(rules[i], first, ps[i].shape, self.hypers.what(at[i]))
             slot = self.states.begin(slot, given[i], memory, rules[i], first, ordinals[i])
             own, elements = [each[i] for each in arrays], sizes[i](memory.shape)
             kept = zip((PARAMETER, *rules[i].given_arrays), (ps[i], *own), strict=True)
-            given_in = [(name, kind) for name, x in kept if (kind := storage_of(x.memory.dtype))]
-            storages = (*given_in, *hypers.storages(at[i], rules[i]))
+            given_in = [(name, x.storage) for name, x in kept if x.storage]
+            storages = (*given_in, *slot.storages)
             rounding = _rounding(hypers.rounding(at[i], rules[i]), storages, memory, i)
             members.append(Member(given[i], ps[i], own, variants[i], dtype, number, slot, elements, storages, rounding))
         if self.lacking:
@@ -136,7 +137,7 @@ class Acceptance:
         sets = hypers.sets_at(found)
         if before != [(reader.mark(x), reader.address(x)) for x in seen]:
             raise changed_by_schedule()
-        hypers.refuse_vanishing({compute_type(p.memory.dtype) for p in ps}, sets)
+        hypers.refuse_vanishing({p.compute for p in ps}, sets)
         return with_numbers(sets, self.numbers) if self.numbers else sets
 
 

@@ -9,11 +9,12 @@ In: parameters and gradients as callers give them. Out: memory that a kernel or 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol
 
+from .. import interpreter as interp
 from ..frozen import frozen
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
 from .arrays import Array
 from .binding import Team
 from .clock import Clock
@@ -23,7 +24,7 @@ from .kernel import Kernel
 from .matrix_library import MatrixLibrary
 from .shapes import BlockOf
 
-__all__ = ["ArrayLibrary", "BoundStates", "Looked", "ParameterSlot"]
+__all__ = ["ArrayLibrary", "BoundStates", "Looked", "Owned", "ParameterSlot", "Piece"]
 
 
 @frozen
@@ -35,17 +36,25 @@ class Looked:
     seen
         What the guard looks at.
     memory
-        An array of NumPy in a compute type: over the same memory, or with the same values.
+        An array of NumPy in a compute type, or of codes: over the same memory, or with the same values.
     shape
         The shape that rules go by.
     restore
         Writes the values back, where `memory` is not the array's own.
+    storage
+        The storage whose codes `memory` has; empty if it has numbers of a compute type.
     """
 
     seen: Any
     memory: Array
     shape: tuple[int, ...]
     restore: Callable[[], object] | None = None
+    storage: str = ""
+
+    @property
+    def compute(self) -> str:
+        """The compute type."""
+        return "float32" if self.storage else self.memory.dtype.name
 
 
 class ParameterSlot(Protocol):
@@ -61,6 +70,9 @@ class ParameterSlot(Protocol):
 
     @property
     def arrays(self) -> Mapping[str, Any]: ...
+    @property
+    def storages(self) -> Storages:
+        """Those of the states that are kept in another type than the compute type."""
 
 
 class BoundStates(Protocol):
@@ -90,6 +102,54 @@ class BoundStates(Protocol):
         """Begin the clock anew, at the counts that parameters have."""
 
 
+@frozen
+class Piece:
+    """What this process has of a parameter that may lie in shards.
+
+    Attributes
+    ----------
+    rule
+        The rule that steps it.
+    given
+        The parameter as the caller has it.
+    states
+        Its states, by name, as the caller has them.
+    arrays
+        By name, what is here of the parameter, its inputs and its states.
+    stored
+        The names of those that a step writes.
+    """
+
+    rule: Rule
+    given: Any
+    states: Mapping[str, Any]
+    arrays: Mapping[str, Array]
+    stored: Collection[str]
+
+    @property
+    def sides(self) -> tuple[int, int]:
+        """The rows and columns of its matrices, as wholes."""
+        _, rows, columns = interp.as_matrices(tuple(self.given.shape), self.rule.matrices)
+        return rows, columns
+
+
+class Owned(Protocol):
+    """Parameters in shards that one process each, the owner, steps whole.
+
+    Attributes
+    ----------
+    arrays
+        By their places in the list, their arrays as wholes; None where another process is the owner.
+    """
+
+    @property
+    def arrays(self) -> Mapping[int, Mapping[str, Array] | None]: ...
+
+    def step(self, compute: Callable[[], object]) -> None:
+        """Have `compute` step the wholes that this process owns, and the shards of all be what comes of it. All
+        processes call it together. After an error no shard has changed; once it is done, it does nothing."""
+
+
 class ArrayLibrary(Protocol):
     """What the step engine asks of an array library.
 
@@ -117,8 +177,9 @@ class ArrayLibrary(Protocol):
         """The places of the parameters to be stepped; ArrayError unless there is a gradient for each of them. `given`:
         the gradients, then other inputs; of each parameter so many `arrays`."""
 
-    def parameter(self, given: Any, number: int, count: int) -> Looked:
-        """Parameter `number` of `count`; ArrayError unless a step can change it in place."""
+    def parameter(self, given: Any, number: int, count: int, *, coded: bool = True) -> Looked:
+        """Parameter `number` of `count`; ArrayError unless a step can change it in place. `coded`: whether the step
+        takes codes."""
 
     def given(self, array: Any, of: Any, p: Looked, number: int, count: int, *, rule: Rule, name: str) -> Looked:
         """The gradient of the parameter `of`, seen as `p`, or another input: what `rule` calls by this name. ArrayError
@@ -127,8 +188,9 @@ class ArrayLibrary(Protocol):
     def memory(self, given: Any) -> Array:
         """An array of NumPy over the memory of a state, whatever its dtype."""
 
-    def state(self, given: Any, *, small: bool) -> Looked:
-        """A state of a parameter, as the interpreter takes it; `small` if there are fewer values than elements."""
+    def state(self, given: Any, *, small: bool, storage: str) -> Looked:
+        """A state of a parameter, as the interpreter takes it. `small`: there are fewer values than elements.
+        `storage`: that whose codes the step takes; else it takes numbers."""
 
     def parameter_seen(self, given: Any) -> Any:
         """What the guard looks at: the array behind a parameter."""
@@ -156,6 +218,9 @@ class ArrayLibrary(Protocol):
 
     def shards(self, params: Sequence[Any], kernel: Kernel, blocks: Sequence[int]) -> Shards:
         """These as wholes, where `in_shards`. `blocks`: how many elements a block of each has."""
+
+    def owned(self, parts: Sequence[Piece]) -> Owned | None:
+        """Those of these parameters whose matrices are cut; None if there are none."""
 
     def threads(self) -> tuple[int, Team | None]:
         """How many threads a step may use, and whose they are, if not the runtime's own."""

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ..compiler.driver import Compilation
 from ..ir.evaluate import HyperValues, ValuesByCount
-from ..ir.rule import Rounding, Rule, Storages
+from ..ir.rule import Rounding, Rule
 from .array_library import ParameterSlot
 from .arrays import Array
 from .members import Member
@@ -49,9 +49,6 @@ class Hypers(Protocol):
     def block(self, place: int, rule: Rule, shape: tuple[int, ...]) -> int:
         """How many elements a block of the parameter in this place has, of this shape; 0 if the rule has none.
         HyperparameterError if that is no such number."""
-
-    def storages(self, place: int, rule: Rule) -> Storages:
-        """The states of the parameter in this place that are kept in another type than the compute type."""
 
     def rounding(self, place: int, rule: Rule) -> Rounding:
         """Those arrays of the parameter in this place that are rounded stochastically where they are in a storage."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from .. import interpreter as interp
+from ..interpreter.codes import encoded
 from ..ir.expr import PARAMETER
 from .array_library import ParameterSlot
-from .arrays import compute_type, storage_of
 from .engine import StepEngine
 from .interrupts import to_its_end
 
@@ -34,13 +34,17 @@ def evaluated(
         assert slot is not None
         rule = hypers.compilation.rules[hypers.variant(places[i], looked.shape)]
         small = {state.name for state in rule.small_states}
-        arrays = {name: library.state(x, small=name in small).memory for name, x in slot.arrays.items()}
+        kept = dict(slot.storages)
+        arrays = {
+            name: library.state(x, small=name in small, storage=kept.get(name, "")).memory
+            for name, x in slot.arrays.items()
+        }
         arrays |= {PARAMETER: looked.memory} | engine.states.group
-        dtype = looked.memory.dtype
-        own = ((PARAMETER, storage_of(dtype)),) if storage_of(dtype) else ()
-        tensor = interp.Tensor(slot.t, arrays, (*own, *hypers.storages(places[i], rule)))
-        values = sets[hypers.number(places[i], compute_type(dtype))][slot.t]
-        computed.append((looked, interp.evaluated(rule, values, tensor).astype(dtype)))
+        own = ((PARAMETER, looked.storage),) if looked.storage else ()
+        tensor = interp.Tensor(slot.t, arrays, (*own, *slot.storages))
+        values = interp.evaluated(rule, sets[hypers.number(places[i], looked.compute)][slot.t], tensor)
+        codes = encoded(looked.storage, values).view(looked.memory.dtype) if looked.storage else values
+        computed.append((looked, codes))
 
     def work() -> bool:
         for looked, values in computed:

@@ -7,12 +7,14 @@ it reports. Nothing is changed before that is called.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import TypeAlias
 
 from .. import interpreter as interp
 from ..errors import CompilerNotFound
+from ..ir.evaluate import HyperValues
 from ..ir.expr import PARAMETER
 from ..ir.rule import Rule
-from .array_library import ArrayLibrary
+from .array_library import ArrayLibrary, Piece
 from .arrays import Array
 from .members import Accepted, Member
 from .program_binding import ProgramBinding
@@ -21,6 +23,9 @@ from .programs import ProgramSteps
 from .reports import Reports, of_interpreter
 
 __all__ = ["computed"]
+
+#: A parameter for the interpreter: its rule, its hyperparameters and its arrays.
+Interpreted: TypeAlias = tuple[Rule, HyperValues, interp.Tensor]
 
 
 def computed(
@@ -33,32 +38,53 @@ def computed(
     """One step, computed or bound, and not yet written: what writes and counts it, as often as one likes, and says
     whether it counts; and its reports. `programs`: what steps those whose rule has products of matrices."""
     sets = accepted.sets
-    matrices: dict[ProgramKernel, list[tuple[MatrixRow, int, int]]] = {}
-    tensors, restores = [], []
+    pieces, restores = [], []
     for member in accepted.members:
-        rule, t = rules[member.variant], member.slot.t + 1
+        rule = rules[member.variant]
         looked = {PARAMETER: member.p, **dict(zip(rule.given_arrays, member.inputs, strict=True))}
         small = {state.name for state in rule.small_states}
-        looked |= {name: library.state(x, small=name in small) for name, x in member.slot.arrays.items()}
+        states, kept = member.slot.arrays, dict(member.storages)
+        looked |= {
+            name: library.state(x, small=name in small, storage=kept.get(name, "")) for name, x in states.items()
+        }
         stored = rule.stores | {PARAMETER}
         restores += [x.restore for name, x in looked.items() if x.restore and name in stored]
-        arrays = {name: x.memory for name, x in looked.items()}
+        pieces.append(Piece(rule, member.given, states, {name: x.memory for name, x in looked.items()}, stored))
+    owned = library.owned(pieces)
+    wholes = owned.arrays if owned is not None else {}
+    matrices: dict[ProgramKernel, list[tuple[MatrixRow, int, int]]] = {}
+    tensors: list[Interpreted] = []
+    late: list[Interpreted] = []  # whose values are not here yet
+    for i, (member, piece) in enumerate(zip(accepted.members, pieces, strict=True)):
+        rule, t, arrays = piece.rule, member.slot.t + 1, wholes.get(i, piece.arrays)
+        if arrays is None:
+            continue
         kernel = _program(programs, member) if programs is not None else None
         if kernel is not None:
             row = kernel.row([arrays[name] for name in kernel.names])
             matrices.setdefault(kernel, []).append((row, member.slot.t, member.hypers))
         else:
-            tensors.append((rule, sets[member.hypers][t], interp.Tensor(t, arrays, member.storages, member.rounding)))
+            tensor = interp.Tensor(t, arrays, member.storages, member.rounding)
+            (late if i in wholes else tensors).append((rule, sets[member.hypers][t], tensor))
     counts = [member.slot.t + 1 for member in accepted.members]
+    last = max(counts)
     run = None
     if programs is not None and matrices:
         bindings = [_bound(kernel, own, library) for kernel, own in matrices.items()]
         run = programs.begun(bindings, sets, 1)
-    write_values, reported = interp.computed_group(tensors, group, sets[0][max(counts)], max(counts))
+    write_values, reported = interp.computed_group(tensors, group, sets[0][last], last)
 
-    def write() -> bool:
+    def multiply() -> None:
         if run is not None:
             run()
+        if late:
+            interp.computed_group(late, group, sets[0][last], last)[0]()
+
+    def write() -> bool:
+        if owned is not None:
+            owned.step(multiply)
+        else:
+            multiply()
         counts_too = write_values()
         for restore in restores:
             restore()
@@ -71,7 +97,7 @@ def computed(
         return counts_too
 
     slots = [member.slot for member in accepted.members]
-    if matrices:  # whose rules report nothing
+    if matrices or owned is not None:  # whose rules report nothing
         return write, None
     return write, of_interpreter([rule for rule, _, _ in tensors], slots, reported)
 

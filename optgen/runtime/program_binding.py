@@ -14,12 +14,15 @@ from typing import Any
 
 import numpy as np
 
+from .. import interpreter as interp
 from ..frozen import frozen
-from ..ir.evaluate import ValuesByCount
+from ..ir.evaluate import HyperValues, ValuesByCount
+from ..ir.expr import Extent
 from ..lowering.program import MatrixProgram
 from .arrays import Array
 from .binding import Team
 from .program_kernel import MatrixLayout, MatrixRow, ProgramKernel
+from .scratch import LINE
 
 __all__ = ["Batch", "ProgramBinding"]
 
@@ -95,13 +98,23 @@ class ProgramBinding:
         for i, (clock, layout) in enumerate(zip(self._clocks, self._layouts, strict=True)):
             kind = clock, layout.shape
             own, size = open_.get(kind), math.prod(layout.shape) * np.dtype(self.kernel.dtype).itemsize
-            stacks = programs[clock].stacks and size <= SMALL
-            if own is not None and stacks and (len(own) + 1) * size <= STACK:
+            fits = own is not None and size <= SMALL and (len(own) + 1) * size <= STACK
+            if own is not None and fits and self._stack(programs[clock], layout, values[clock[0]][clock[1] + step]):
                 own.append(i)
             else:
                 open_[kind] = [i]
                 together.append((clock, open_[kind]))
         return [self._batch(clock, programs[clock], own, values, step) for clock, own in together]
+
+    def _stack(self, program: MatrixProgram, layout: MatrixLayout, values: HyperValues) -> bool:
+        """Whether several matrices like this one, each behind the other, all begin where one alone would: at a cache
+        line. A library may give other bits elsewhere, and a step should not depend on which parameters go together."""
+        if not program.stacks:
+            return False
+        sides, own = interp.side_lengths(self.kernel.rule, values, layout.shape), np.dtype(self.kernel.dtype).itemsize
+        matrices = [place for place in program.places.values() if place.extent == Extent.ELEMENT]
+        sizes = [sides[x.dims.rows] * sides[x.dims.columns] * (2 if x.half else own) for x in matrices]
+        return all([size % LINE == 0 for size in sizes])
 
     def _batch(
         self, clock: Any, program: MatrixProgram, own: Sequence[int], values: Sequence[ValuesByCount], step: int

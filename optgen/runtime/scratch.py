@@ -13,7 +13,7 @@ import numpy as np
 from .addresses import address_of
 from .arrays import Array
 
-__all__ = ["Scratch"]
+__all__ = ["LINE", "Scratch"]
 
 #: Where an array begins: at a cache line.
 LINE = 64

@@ -28,13 +28,16 @@ class _Refused(Exception):
         self.error = error
 
 
-def step_together(steps: Sequence[tuple[StepEngine, Callable[[], Any]]]) -> list[Any]:
-    """What these steps give, each with the engine that it steps. Signals wait until all are through."""
+def step_together(
+    steps: Sequence[tuple[StepEngine, Callable[[], Any]]], then: Callable[[], None] | None = None
+) -> list[Any]:
+    """What these steps give, each with the engine that it steps. Signals wait until all are through. `then`: what is
+    called where all is checked, and may refuse all."""
     results: list[Any] = [None] * len(steps)
 
     def step(i: int) -> None:
         if i == len(steps):
-            return
+            return then() if then is not None else None
         engine, run = steps[i]
         engine.when_checked = partial(step, i + 1)
         try:

@@ -20,7 +20,7 @@ import torch
 from ..compiler.catalogue import shipped_rules
 from ..errors import ArgumentError, StateError, excerpt, shown
 from ..ir.evaluate import HyperValues
-from ..ir.expr import Extent
+from ..ir.expr import Extent, Ordinal
 from ..ir.rule import Aspect, State
 from ..ir.torch_names import torch_states
 from ..optimiser.base import compilation_of
@@ -55,8 +55,19 @@ def expect_state(
         got = f"{type(given).__name__} of {given.layout} on {given.device}"
         raise StateError(f"{what}: expected a dense tensor in memory of the CPU, got {got}")
     if state.extent == Extent.ELEMENT and given.dtype is not dtype:
-        hint = "convert the state, or the model, first"
-        raise StateError(f"{what}: expected {dtype}, as the parameter, got {given.dtype}", hint=hint)
+        hint = "opt.load_state_dict(saved, convert=True) converts it"
+        raise StateError(f"{what}: expected {dtype}, got {given.dtype}", hint=hint)
+
+
+def converted(naming: Naming, p: torch.Tensor, kept: Mapping[str, Any]) -> dict[str, Any]:
+    """The saved states of a parameter in the dtypes that they are to have, rounded to the nearest."""
+    dtypes = {
+        naming.key(name): naming.storing.dtype(name, p) for rule in naming.rules_for(p) for name in rule.element_states
+    }
+    return {
+        key: x.to(dtypes[key]) if key in dtypes and isinstance(x, torch.Tensor) and x.is_floating_point() else x
+        for key, x in kept.items()
+    }
 
 
 def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,7 +81,8 @@ def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, value
         if key in own:
             state, rule = own[key]
             shape = state_shape(rule, state, hypers, tuple(p.shape))
-            expect_state(f"the state {key}", state, given, shape, p.dtype, hint=f"see opt.state[p][{key!r}]")
+            dtype = naming.storing.dtype(state.name, p)
+            expect_state(f"the state {key}", state, given, shape, dtype, hint=f"see opt.state[p][{key!r}]")
             copies[key] = given.detach().clone()
         elif not _is_count(given):
             raise StateError(f"expected a count of updates as {STEP!r}, got {shown(given)}")
@@ -79,13 +91,17 @@ def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, value
     return copies
 
 
-def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> dict[str, Any]:
+def fitting(
+    naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any], *, convert: bool = False
+) -> dict[str, Any]:
     """A saved state whose groups have the keys of this rule.
 
     Parameters
     ----------
     own
         The groups that it is to be loaded into.
+    convert
+        Whether states of another dtype are converted; else they are refused.
 
     Raises
     ------
@@ -93,14 +109,18 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
         Unless it is of this rule, and of the parameters in these groups.
     """
     expect_layout(own, saved)
-    groups = [dict(group) for group in saved["param_groups"]]
+    seeds = set(naming.storing.rounding.values())  # which PyTorch's own have not
+    groups = [
+        {key: group[key] for key in seeds if key in group} | dict(other)
+        for group, other in zip(own, saved["param_groups"], strict=True)
+    ]
     guess = not _says_its_rule(naming, saved)
     for i, other in enumerate(groups):
         naming.respell(other)
         _expect_hypers(naming, other, i, guess=guess)
         _expect_values(naming, other, i)
     _expect_group_states(naming, saved.get("group", groups[0].get(OF_ALL) if groups else None))
-    reader, number = Groups(naming), 0
+    reader, number, states = Groups(naming), 0, dict(saved["state"])
     for i, (group, other) in enumerate(zip(own, groups, strict=True)):
         needed, hypers = _needed(naming, reader.variants_of(other, i)), reader.values_of(other, i)
         names, saved_names = group.get("param_names"), other.get("param_names")
@@ -112,10 +132,12 @@ def fitting(naming: Naming, own: Sequence[Mapping[str, Any]], saved: Mapping[str
             if names and saved_names and unwrapped(names[j]) != unwrapped(saved_names[j]):
                 message = f"{what}: expected a state of that name, got one of {excerpt(saved_names[j])}"
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
-            kept = saved["state"].get(q) or {}
+            kept = states.get(q) or {}
+            if convert and kept:
+                kept = states[q] = converted(naming, p, kept)
             _expect_states(naming, what, p, hypers, kept, needed.get(naming.aspect_of(p), ()), guess=guess)
     expect_numbers(saved.get(BEGUN, ()), number)
-    return {**saved, "param_groups": groups}
+    return {**saved, "state": states, "param_groups": groups}
 
 
 def expect_layout(own: Sequence[Mapping[str, Any]], saved: Mapping[str, Any]) -> None:
@@ -232,7 +254,7 @@ def _expect_states(
             state, rule = named[key]
             shape = state_shape(rule, state, hypers, tuple(p.shape))
             given = value.cpu() if isinstance(value, torch.Tensor) and value.device.type != "meta" else value
-            expect_state(f"{what}: {key}", state, given, shape, p.dtype)
+            expect_state(f"{what}: {key}", state, given, shape, naming.storing.dtype(state.name, p, what))
         elif key == STEP and value is not None and not unseen and not _is_count(value):
             raise StateError(f"{what}: expected a count of updates as {STEP!r}, got {shown(value)}")
         elif guess and key not in named and key in _states_of_rules():
@@ -247,9 +269,17 @@ def _needed(naming: Naming, variants: Mapping[Aspect, int] | None) -> dict[Aspec
     """What a state must have, by what the parameter is. Momentum may come and go, so a rule that does not count may
     have begun without."""
     return {
-        aspect: [STEP, *(key for _, key in naming.own_states(naming.rules[variant]))]
+        aspect: [
+            STEP,
+            *(key for state, key in naming.own_states(naming.rules[variant]) if not _is_given(naming, state)),
+        ]
         for aspect, variant in ((variants or {}).items() if naming.counted else ())
     }
+
+
+def _is_given(naming: Naming, state: State) -> bool:
+    """Whether it is the number of a parameter for stochastic rounding, which one that lacks it is given."""
+    return bool(naming.storing.rounding) and state.init == Ordinal()
 
 
 def unwrapped(name: str) -> str:

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 
 from ..compiler.driver import Compilation, compile_file, compile_text
 from ..errors import ArgumentError
+from ..frozen import replace
 from ..ir.rule import Rule
 from ..ir.torch_names import ABSENT, MEANING, chain_names, torch_names, torch_spellings, torch_states
 from ..once import once
@@ -25,11 +26,11 @@ from ..optimiser.chain import Chain
 from ..optimiser.chain import chain as core_chain
 from ..optimiser.chain_settings import ChainSettings
 from ..optimiser.classes import module_class
-from ..optimiser.state_storages import STOCHASTIC, Seed
 from .inputs import expect_attributes
 from .naming import STEP, Naming
 from .optimizer import Adapter, naming_of, revive_by
 from .param_groups import NO_SCHEDULE, SCHEDULERS, expect_absent
+from .storing import STORING, chosen_storing, storing_of
 from .strategies import OwnRule, TorchMatrixRule, TorchRule
 
 __all__ = ["adapted", "chain", "load"]
@@ -79,7 +80,7 @@ def adapted(
     settled = [flag for flag in naming_of(parent).flags if flag not in names] if parent is not Adapter else []
     strategy = TorchMatrixRule if compilation.rules[0].multiplies else TorchRule
     naming = _torch_naming(compilation, module, strategy(theirs, settled), names)
-    return _class_of(core, naming, parent, theirs, __init__=_numbers_alone(theirs))
+    return _class_of(core, naming, parent, theirs, __init__=_theirs_too(theirs))
 
 
 def _class_of(core: type, naming: Naming, *bases: type[Optimizer], **attributes: Any) -> type[Adapter]:
@@ -132,13 +133,16 @@ def _of_spec(text: str, file: str) -> Adapter:
     return cls.__new__(cls)
 
 
-def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
-    """PyTorch's own constructor. ArgumentError for a schedule, at which it fails."""
+def _theirs_too(theirs: type[Optimizer]) -> Callable[..., None]:
+    """PyTorch's own constructor, which takes storages besides. ArgumentError for a schedule, at which it fails."""
     init: Callable[..., None] = theirs.__init__
 
     @wraps(init)
     def __init__(self: Adapter, *args: Any, **kwargs: Any) -> None:
-        _refuse_storages(type(self).__name__, kwargs)
+        asked = {name: kwargs.pop(name) for name in STORING if name in kwargs}
+        seeds: dict[str, float] = {}
+        if asked:
+            self._storing, seeds = chosen_storing(self._naming.name, self._naming.rules, self._naming.states, asked)
         try:
             init(self, *args, **kwargs)
         except TypeError:
@@ -147,35 +151,34 @@ def _numbers_alone(theirs: type[Optimizer]) -> Callable[..., None]:
                 if name != "params" and any(map(callable, value if isinstance(value, tuple | list) else [value])):
                     raise ArgumentError(f"{theirs.__name__}, {name}: {NO_SCHEDULE}", hint=SCHEDULERS) from None
             raise
+        for each in (self.defaults, *self.param_groups) if seeds else ():
+            each.update(seeds)
 
+    signature = inspect.signature(init)
+    also = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in STORING]
+    __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), *also]
+    )
     return __init__
 
 
 #: What classes for arrays of NumPy take, and those for tensors do not.
-_STORAGES = ("storage", "rounding")
-_OF_ARRAYS = ("self", "backend", *_STORAGES)
-
-
-def _refuse_storages(owner: str, given: Mapping[str, Any]) -> None:
-    """ArgumentError if a storage is given, or how to round to one."""
-    if found := [f"{name}={given[name]!r}" for name in _STORAGES if given.get(name) is not None]:
-        message = f"{owner}: expected states in the type of their tensor, got {', '.join(found)}"
-        raise ArgumentError(message, hint="leave it out: storages and their rounding are for arrays of NumPy")
+_OF_ARRAYS = ("self", "backend")
 
 
 def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
     """Of a rule of optgen's own: the parameters, then what its class takes, by the names that groups have."""
     names = {**naming.hypers, **naming.flags}
     taken = inspect.signature(core.__init__).parameters.values()
-    own = [p for p in taken if p.name not in _OF_ARRAYS and p.annotation != Seed]
+    own = [p for p in taken if p.name not in _OF_ARRAYS]
     theirs = [p.replace(name=names.get(p.name, p.name)) for p in own]
     first = inspect.Parameter("params", inspect.Parameter.POSITIONAL_OR_KEYWORD)
     signature = inspect.Signature([first, *theirs])
     usual = {p.name: p.default for p in theirs}
     spelled = {new: old for old, new in names.items()}
+    of_storing = [name for name in STORING if name not in naming.hypers.values()]  # a rule may have a seed of its own
 
     def __init__(self: Adapter, *args: Any, **kwargs: Any) -> None:
-        _refuse_storages(type(self).__name__, kwargs)
         kwargs = naming.spelled(kwargs, usual)
         expect_absent(naming, kwargs, naming.name)
         try:
@@ -184,8 +187,13 @@ def _constructor(core: Any, naming: Naming) -> Callable[..., None]:
             raise ArgumentError(f"{type(self).__name__}: {error}", hint=f"{type(self).__name__}{signature}") from None
         given = dict(bound.arguments)
         params = given.pop("params")
+        asked = {name: given.pop(name) for name in of_storing if name in given}
         defaults = defaults_of(core(**{spelled.get(k, k): v for k, v in given.items()}), naming)
-        self.__dict__.update(_naming=naming.fitted(defaults))
+        made = naming.fitted(defaults)
+        if asked:
+            self._storing, seeds = chosen_storing(naming.name, made.rules, naming.states, asked)
+            defaults = {**seeds, **defaults}
+        self._naming = made.stored(self._storing)
         Optimizer.__init__(self, params, defaults)
 
     __init__.__signature__ = signature.replace(  # type: ignore[attr-defined]
@@ -218,12 +226,9 @@ def _wrapped(params: Any, core: Chain) -> Adapter:
 def _revived(core: Chain) -> Adapter:
     own = settings_of(core)
     assert isinstance(own, ChainSettings)
-    for part in own.parts:
-        storages, rounding = part.chosen_storages or None, dict.fromkeys(part.chosen_rounding, STOCHASTIC) or None
-        _refuse_storages(part.owner, {"storage": storages, "rounding": rounding})
+    storing = storing_of("chain", own.compilation.rules, own.chosen_storages, own.chosen_rounding)
     names = chain_names((part.rule, named) for part, named in zip(own.parts, own.named, strict=True))
-    made: Adapter = object.__new__(
-        _class_of(type(core), _own_naming(compilation_of(core), module_of(core), names), Adapter)
-    )
+    naming = replace(_own_naming(compilation_of(core), module_of(core), names), storing=storing)
+    made: Adapter = object.__new__(_class_of(type(core), naming, Adapter))
     revive_by(made, _revived, core)
     return made

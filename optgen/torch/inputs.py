@@ -16,10 +16,11 @@ from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule
 from ..optimiser.inputs import expect_inputs, numbers_of
+from ..runtime.engine import NO_NUMBERS
 from ..runtime.lacking import Lacking
 from .naming import Naming
 
-__all__ = ["LOSS", "expect_attributes", "expect_like", "numbers_given", "with_attributes"]
+__all__ = ["LOSS", "expect_attributes", "expect_like", "inputs_given"]
 
 #: The number that a closure gives.
 LOSS = "loss"
@@ -33,7 +34,22 @@ def expect_attributes(rule: Rule) -> None:
             raise ArgumentError(message, hint="give it another name in the spec")
 
 
-def numbers_given(naming: Naming, given: Mapping[str, Any], loss: Any) -> tuple[HyperValues, list[Lacking]]:
+def inputs_given(
+    naming: Naming, given: Mapping[str, Any], loss: Any, params: Sequence[Any], what: Callable[[int], str]
+) -> tuple[HyperValues, list[Any], list[Lacking]]:
+    """What a step is given: numbers; the gradients, and behind them other inputs of each parameter; and what it lacks.
+
+    `loss`: what its closure returned, or None. `what`: gives what the parameter in a place is called in messages.
+    """
+    grads = [p.grad for p in params]
+    if not (naming.inputs or given):
+        return NO_NUMBERS, grads, []
+    numbers, lacking = _numbers_given(naming, given, loss)
+    found, missing = _with_attributes(naming.rules[0], params, grads, what)
+    return numbers, found, lacking + missing
+
+
+def _numbers_given(naming: Naming, given: Mapping[str, Any], loss: Any) -> tuple[HyperValues, list[Lacking]]:
     """The numbers that a step is given, and those that it lacks. `loss`: what its closure returned, or None."""
     rule = naming.rules[0]
     for spelled in given:
@@ -55,11 +71,11 @@ def _number(value: Any) -> Any:
     return value
 
 
-def with_attributes(
+def _with_attributes(
     rule: Rule, params: Sequence[Any], grads: list[Any], what: Callable[[int], str]
 ) -> tuple[list[Any], list[Lacking]]:
     """The gradients, and behind them of each parameter that has one its other inputs, or its gradient in the place of
-    one that is missing; and what is missing. `what`: gives what the parameter in a place is called in messages."""
+    one that is missing; and what is missing."""
     found, lacking = grads, []
     for name in rule.given_arrays[1:]:
         own = [None if g is None else getattr(p, name, None) for p, g in zip(params, grads, strict=True)]

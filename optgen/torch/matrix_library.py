@@ -4,7 +4,7 @@ In: arrays of three dimensions, a matrix in each `[i]`. Out: the same, in an arr
 
 Which of its products is taken is a fixed rule:
 
-- of several matrices, `bmm` and `baddbmm`;
+- of small matrices, `bmm` and `baddbmm`, be there one or several, so that the bits of each do not depend on the others;
 - of float32 on processors of AMD, oneDNN's, since MKL has no code for their wide vectors; if this PyTorch has it, and
   it gives what `mm` does;
 - else `mm` and `addmm`.
@@ -29,6 +29,8 @@ from ..runtime.matrix_library import LEAST_ROWS, Multiplication, by_panels
 __all__ = ["TorchMatrices"]
 
 Tensor: TypeAlias = torch.Tensor
+#: Matrices of fewer bytes are small.
+SMALL = 1 << 17
 
 
 class TorchMatrices:
@@ -67,12 +69,21 @@ def _multiply(
     out: Tensor, a: Tensor, b: Tensor, factor: float, c: Tensor | None = None, other: float = 0.0, *, symmetric: bool
 ) -> None:
     """Write `factor*(a @ b) + other*c` to `out`."""
-    if len(out) != 1:
+    if max([x.shape[1] * x.shape[2] * x.element_size() for x in (out, a, b)]) < SMALL:
         if c is None and factor == 1:
             torch.bmm(a, b, out=out)
         else:
             torch.baddbmm(out if c is None else c, a, b, beta=other, alpha=factor, out=out)
         return
+    for i in range(len(out)):
+        one = slice(i, i + 1)
+        _multiply_one(out[one], a[one], b[one], factor, None if c is None else c[one], other, symmetric=symmetric)
+
+
+def _multiply_one(
+    out: Tensor, a: Tensor, b: Tensor, factor: float, c: Tensor | None, other: float, *, symmetric: bool
+) -> None:
+    """The same of a single matrix."""
     one = _by_onednn if out.dtype is torch.float32 and _has_onednn() else _by_mm
     if not (symmetric and out.shape[-1] >= LEAST_ROWS):
         one(out[0], a[0], b[0], factor, None if c is None else c[0], other)

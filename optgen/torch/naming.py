@@ -11,11 +11,13 @@ from typing import Any
 from ..compiler.driver import Compilation
 from ..errors import ArgumentError
 from ..frozen import frozen, replace
+from ..ir.draws import SEED
 from ..ir.expr import Extent, Matrices
 from ..ir.rule import Aspect, Input, Rule, State
 from ..ir.torch_names import torch_spellings
 from ..optimiser.hyperparameters import other_lengths
 from ..runtime.shapes import aspect_of
+from .storing import NOTHING, Storing
 from .strategies import Strategy
 
 __all__ = ["STEP", "Naming"]
@@ -51,6 +53,8 @@ class Naming:
         What of a group decides about a step.
     meaning
         Of a flag that a group says in words, the word that sets it.
+    storing
+        In what dtype states are kept, and what is rounded stochastically.
     """
 
     compilation: Compilation
@@ -63,6 +67,7 @@ class Naming:
     absent: Mapping[str, float]
     keys: tuple[str, ...]
     meaning: Mapping[str, str] = _NO_MEANING
+    storing: Storing = NOTHING
 
     @property
     def name(self) -> str:
@@ -119,6 +124,16 @@ class Naming:
             return self
         spelled = torch_spellings(made.rules[0], {**self.hypers, **self.flags})
         return replace(self, compilation=made, module=None, spellings=spelled)
+
+    def stored(self, storing: Storing) -> Naming:
+        """The same with states kept so. What is rounded stochastically has a seed, and the number of each parameter."""
+        if storing is NOTHING:
+            return self
+        made = replace(self, storing=storing)
+        if not storing.rounding or SEED.name in self.hypers:
+            return made
+        hypers, keys = {**self.hypers, SEED.name: SEED.name}, (*self.keys, SEED.name)
+        return replace(made, compilation=self.compilation.rounded, module=None, hypers=hypers, keys=keys)
 
     def key(self, state: str) -> str:
         """What a state of the spec is called."""

@@ -2,8 +2,8 @@
 
 In: a compiled rule with its names and its strategy. Out: `Adapter`, the base of all optimiser classes of this wing.
 
-Kernels step dense tensors of float32 and float64, real or complex. The strategy decides who steps other dtypes and
-sparse gradients: PyTorch's own loop if it has the rule, otherwise the interpreter in float32.
+Kernels step dense tensors, real or complex. The strategy decides who steps sparse gradients, and whatever else they do
+not take: PyTorch's own loop if it has the rule, otherwise the interpreter.
 """
 
 from __future__ import annotations
@@ -12,28 +12,29 @@ import inspect
 import weakref
 from collections.abc import Callable, Mapping
 from functools import partial
-from operator import attrgetter
 from typing import Any
 
 import torch
 from torch.optim.optimizer import Optimizer, _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 from ..errors import ArgumentError, OverlapError
-from ..runtime.engine import NO_NUMBERS, StepEngine
+from ..runtime.engine import StepEngine
 from ..runtime.interrupts import undisturbed
 from ..runtime.phases import expect_phase, expect_whole_step
 from ..runtime.reports import last_reports
 from ..runtime.shapes import first_group_states
 from ..runtime.slots import Key
+from .agreement import agreed
 from .checkpoint import copies_of_states, fitting
 from .evaluation import evaluated_tensors
-from .inputs import numbers_given, with_attributes
+from .inputs import inputs_given
 from .naming import Naming
 from .options import Options
 from .param_groups import Groups, expect_group, named_parameters
 from .phases import expect_closure, key_of_numbers, numbers_of_begun, rest_of_step
 from .state_dicts import BEGUN, copied, load_with, name_rule, state_dict_with, take_rest
 from .states import TensorStates
+from .storing import NOTHING, Storing
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
 from .turns import Turns
@@ -47,15 +48,14 @@ ASIDE = "in_training"
 _TOGETHER = "_together"
 
 
-_grad = attrgetter("grad")
-
-
 class Adapter(Optimizer):
     """Base of all optimisers of `optgen.torch`, which are made from rules."""
 
     param_groups: list[dict[str, Any]]
 
     _naming: Naming
+    #: What this optimiser chose of storages, which its class did not.
+    _storing: Storing = NOTHING
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
 
@@ -120,39 +120,37 @@ class Adapter(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
+        with self._engine.lock, agreed(self.param_groups if self._naming.multiplies else (), self._engine):
+            self._update(inputs, loss)
+        return loss
+
+    def _update(self, inputs: Mapping[str, Any], loss: Any) -> None:
+        """Step by the gradients as they are. The lock is held."""
         found, scale = getattr(self, "found_inf", None), getattr(self, "grad_scale", None)
         if found is not None and float(found):  # what a GradScaler has found
-            return loss
-        takes = self._naming.inputs
-        numbers, lacking = numbers_given(self._naming, inputs, loss) if takes or inputs else (NO_NUMBERS, [])
+            return
         params = self._all()
-        grads = list(map(_grad, params))
+        numbers, given, lacking = inputs_given(self._naming, inputs, loss, params, self._groups.what)
         if scale is not None:
             with torch.no_grad():
-                torch._foreach_div_([g for g in grads if g is not None], float(scale))
-        own = grads
-        if takes:
-            own, missing = with_attributes(self._naming.rules[0], params, grads, self._groups.what)
-            lacking += missing
+                torch._foreach_div_([g for g in given[: len(params)] if g is not None], float(scale))
         engine = self._engine
-        with engine.lock:
-            self._states.entries.kept = self.state
-            if modes() or early_mode() or traced():
-                engine.plans.clear()
-                self._ways.step_traced([p for p, g in zip(params, grads, strict=True) if g is not None])
-                return loss
-            if self._groups.read(self.param_groups):
-                engine.plans.clear()
-                self._turns.tied = len(set(params)) < len(params)
-                self._groups.changed = False
-            if not self._turns.tied:
-                try:
-                    engine.step(params, own, numbers, lacking)
-                    return loss
-                except OverlapError:
-                    pass
-            self._turns.step(params, own, numbers, lacking)
-        return loss
+        self._states.entries.kept = self.state
+        if modes() or early_mode() or traced():
+            engine.plans.clear()
+            self._ways.step_traced([p for p, g in zip(params, given, strict=False) if g is not None])
+            return
+        if self._groups.read(self.param_groups):
+            engine.plans.clear()
+            self._turns.tied = len(set(params)) < len(params)
+            self._groups.changed = False
+        if not self._turns.tied:
+            try:
+                engine.step(params, given, numbers, lacking)
+                return
+            except OverlapError:
+                pass
+        self._turns.step(params, given, numbers, lacking)
 
     _watched = Optimizer.profile_hook_step(_step)
     step.__signature__ = inspect.signature(_step)
@@ -278,15 +276,17 @@ class Adapter(Optimizer):
             name = partial(name_rule, self._naming, self._states.group, numbers_of_begun(self._engine, self._all()))
             return state_dict_with(super().state_dict, self, name)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes over what `state_dict` gave, here or by PyTorch's optimiser of the same rule.
+    def load_state_dict(self, state_dict: dict[str, Any], *, convert: bool = False) -> None:
+        """Takes over what `state_dict` gave, here or by PyTorch's optimiser of the same rule. `convert`: states of
+        another dtype than this one keeps are rounded to the nearest; else they are refused.
 
         StateError if it is of another rule, or does not fit a parameter: its name, where both sides have names, its
         states, their shapes and dtypes. Then nothing has changed.
         """
+        fit = partial(fitting, self._naming, self.param_groups, convert=convert)
         with self._engine.lock:
             self._engine.expect_rest("load a state")
-            undisturbed(lambda: self._load(state_dict, lambda saved: fitting(self._naming, self.param_groups, saved)))
+            undisturbed(lambda: self._load(state_dict, fit))
 
     def _load(self, state_dict: Mapping[str, Any], fit: Callable[[Any], dict[str, Any]]) -> None:
         """What PyTorch does to load a state that is what `fit` makes of this one; or nothing."""
@@ -312,7 +312,8 @@ class Adapter(Optimizer):
     def _begin(self, together: Mapping[str, Any], begun: Key | None = None) -> None:
         """Look at everything anew in the next step. `together`: the states of all parameters. `begun`: the parameters
         of a step that has phases left."""
-        naming = type(self)._naming.fitted({**self.defaults, **(self.param_groups or [{}])[0]})
+        first = {**self.defaults, **(self.param_groups or [{}])[0]}
+        naming = type(self)._naming.fitted(first).stored(self._storing)
         self.__dict__.update(_naming=naming)  # of this optimiser, not of its class
         groups = Groups(naming)
         self._groups = groups
@@ -329,6 +330,7 @@ class Adapter(Optimizer):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = super().__getstate__()
+        state |= {"_storing": self._storing} if self._storing is not NOTHING else {}
         begun = numbers_of_begun(self._engine, self._all())
         return state | {_TOGETHER: self._states.group, BEGUN: begun} if self._states.group else state
 
@@ -337,7 +339,6 @@ class Adapter(Optimizer):
         super().__setstate__({key: value for key, value in state.items() if key not in (_TOGETHER, BEGUN)})
         for group in (self.defaults, *self.param_groups):  # as former versions left them
             self._naming.respell(group)
-        self.__dict__.update(_naming=self._naming.fitted(self.defaults))
         self._begin(together, key_of_numbers(state.get(BEGUN, ()), self._all()))
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from ..errors import ArgumentError, HyperparameterError, shown
 from ..frozen import frozen
 from ..ir.evaluate import Always, HyperValues, ValuesByCount, evaluate
 from ..ir.expr import Call, Expr, Extent, Local, Scalar, extent_of, walk
-from ..ir.rule import Aspect, Hyper, Rounding, Rule, Storages
+from ..ir.rule import Aspect, Hyper, Rounding, Rule
 from ..optimiser.hyperparameters import checked
 from ..runtime.shapes import block_of, chosen_once, variant_for
 from ..runtime.underflow import refuse_vanishing
@@ -149,11 +149,9 @@ class Groups:
     def number(self, place: int, dtype: str) -> int:
         return self.values.number(self._owners[place], dtype)
 
-    def storages(self, place: int, rule: Rule) -> Storages:
-        return ()
-
     def rounding(self, place: int, rule: Rule) -> Rounding:
-        return ()
+        chosen = self._naming.storing.rounding
+        return tuple((name, chosen[name]) for name in rule.arrays if name in chosen) if chosen else ()
 
     def variant(self, place: int, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape."""

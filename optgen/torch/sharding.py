@@ -15,15 +15,19 @@ import torch
 
 from ..errors import ArrayError
 from ..interpreter import FOLDS
-from ..ir.expr import Extent, Matrices, Reduce, Shape, Size, varying_dimensions, walk
+from ..ir.expr import PARAMETER, Extent, Load, Matrices, Reduce, Shape, Size, varying_dimensions, walk
 from ..ir.rule import Rule, in_phases
 from ..runtime.arrays import Array
 from ..runtime.group_step import Shards
 from ..runtime.kernel import Kernel
 from ..runtime.layout import counts_of
+from ..runtime.programs import has_programs
 from ..runtime.shapes import BlockOf
 
-__all__ = ["aligned", "cut", "expect_apart", "expect_whole", "shards_of", "small_like"]
+__all__ = [
+    "aligned", "cut", "cuts_matrices", "expect_apart", "expect_numbered", "expect_whole", "part_of", "shards_of",
+    "small_like", "span",
+]  # fmt: skip
 
 
 def cut(p: Any) -> dict[int, int]:
@@ -74,10 +78,10 @@ _DRAWS = "draws random numbers, which are those of whole parameters"
 
 
 def expect_whole(rule: Rule, p: Any, i: int, block: BlockOf, kernels: bool = True) -> None:
-    """ArrayError if the shards of parameter i cut what the rule reduces. Norms over the tensor, and over all
-    parameters, are put together by kernels alone; `kernels`: whether one steps the parameter."""
+    """ArrayError if the shards of parameter i cut what the rule reduces, unless one process steps it whole. Norms over
+    the tensor, and over all parameters, are put together by kernels alone; `kernels`: whether one steps it."""
     dims = set(cut(p).values())
-    if not dims:
+    if not dims or (cuts_matrices(rule, p) and _has_owner(rule, p, i)):
         return
     if rule.draws:
         message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} {_DRAWS}"
@@ -100,6 +104,35 @@ def expect_whole(rule: Rule, p: Any, i: int, block: BlockOf, kernels: bool = Tru
     if not kernels and any([extent <= Extent.TENSOR for extent in reduced]):
         message = f"parameter {i}: {rule.name} reduces over tensors, and takes no shards of {p.dtype}"
         raise ArrayError(message, hint="keep the parameters in float32: fully_shard's mp_policy computes in less")
+
+
+def cuts_matrices(rule: Rule, p: Any) -> bool:
+    """Whether a rule multiplies matrices of a parameter that its shards cut."""
+    return rule.multiplies and not _inner(Extent.MATRIX, rule.matrices, p.dim()).isdisjoint(cut(p).values())
+
+
+def _has_owner(rule: Rule, p: Any, i: int) -> bool:
+    """Whether one process can step parameter i whole; ArrayError where only its layout is against it."""
+    made = {e for state in rule.matrix_states for e in walk(state.init)}
+    if not has_programs(rule) or Load(PARAMETER) in made:
+        return False
+    placements = [p.placements[along] for along in cut(p)]
+    if len(placements) > 1 or type(placements[0]).__name__ != "Shard":
+        message = f"parameter {i} of shape {tuple(p.shape)}: {rule.name} needs whole matrices, and puts them together "
+        message += f"along one dimension of the mesh, got the placements {p.placements}"
+        raise ArrayError(message, hint="shard it along one dimension of the mesh, or step it with another rule")
+    return True
+
+
+def expect_numbered(name: str, p: Any, i: int) -> None:
+    """ArrayError if elements of parameter i are not here by the numbers that they have in the whole parameter, by which
+    random bits are chosen for stochastic rounding."""
+    flat = getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False)
+    if cut(p) or (flat and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
+        message = (
+            f"parameter {i} of shape {tuple(p.shape)}: {name} rounds stochastically by the numbers of elements in "
+        )
+        raise ArrayError(f"{message}whole parameters, and this one is cut", hint='give rounding="nearest"')
 
 
 def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: int) -> None:
@@ -154,13 +187,31 @@ def _of_slices(p: Any, block: BlockOf) -> bool:
 
 
 def small_like(p: Any, shape: tuple[int, ...], value: float, dtype: torch.dtype) -> torch.Tensor:
-    """A state of lesser extent than an element. That of rows, columns or matrices of a parameter in shards is
-    in shards too, so that a checkpoint finds its parts; that of the tensor is the same everywhere."""
+    """A state that is not like its parameter. That of rows, columns or matrices of a parameter in shards is in shards
+    too, so that a checkpoint finds its parts; that of the tensor is the same everywhere."""
     if not shape or not cut(p):
         return torch.full(shape, value, dtype=dtype, device="cpu")
-    from torch.distributed.tensor import full
+    from torch.distributed.tensor import Shard, full
 
-    return full(shape, value, dtype=dtype, device_mesh=p.device_mesh, placements=p.placements)
+    placements = [Shard(0) if _cuts(each) and each.dim >= len(shape) else each for each in p.placements]
+    return full(shape, value, dtype=dtype, device_mesh=p.device_mesh, placements=placements)
+
+
+def span(length: int, count: int, number: int) -> slice:
+    """What the shard `number` of `count` has of a dimension of this length."""
+    most = -(-length // count)
+    return slice(min(length, number * most), min(length, (number + 1) * most))
+
+
+def part_of(x: Any, whole: Array) -> Array:
+    """What this process has of an array that is as a tensor of the whole, which may be in shards."""
+    part = np.broadcast_to(whole, tuple(x.shape))
+    for along, dim in cut(x).items():
+        mesh, length = x.device_mesh, part.shape[dim]
+        part = np.moveaxis(
+            np.moveaxis(part, dim, 0)[span(length, mesh.size(along), mesh.get_local_rank(along))], 0, dim
+        )
+    return part
 
 
 # ---- Reductions over whole tensors ----

@@ -13,14 +13,14 @@ from typing import Any
 
 import torch
 
-from ..ir.rule import Rule
+from ..ir.rule import Rule, Storages
 from ..runtime.arrays import Array
 from ..runtime.clock import Clock
 from ..runtime.guard import see
 from .naming import STEP, Naming
 from .small_states import SmallState
 from .tensor_library import TensorLibrary
-from .tensors import count_dtype, local, memory
+from .tensors import count_dtype, local, memory, storage_of
 
 __all__ = ["NEVER", "BoundSlot", "TensorSlot"]
 
@@ -47,7 +47,7 @@ class TensorSlot:
         The states as kernels take them, as soon as kernels do.
     """
 
-    __slots__ = ("_before", "_counted", "_new", "bound", "kept", "known_as", "names", "p", "plans", "small")
+    __slots__ = ("_before", "_coded", "_counted", "_new", "bound", "kept", "known_as", "names", "p", "plans", "small")
 
     def __init__(self, naming: Naming, p: Any, kept: dict[str, Any], rule: Rule, plans: set[int]) -> None:
         self.p = p
@@ -58,6 +58,7 @@ class TensorSlot:
         self.known_as = 0
         self.bound: BoundSlot | None = None
         self._counted = naming.counted
+        self._coded = () if rule.multiplies else rule.element_states
         self._new: dict[str, Any] = {}
         # Where nothing counts, the states show whether there was a step.
         self._before = int(True in [kept.get(key) is not None for key in self.names.values()])
@@ -91,6 +92,12 @@ class TensorSlot:
     def arrays(self) -> Mapping[str, Any]:
         found = {name: self._new.get(key, self.kept.get(key)) for name, key in self.names.items()}
         return {name: x for name, x in found.items() if x is not None}
+
+    @property
+    def storages(self) -> Storages:
+        """Those of states of 16 bits; none where a library multiplies matrices, which takes numbers."""
+        found = self.arrays
+        return tuple((name, kept) for name in self._coded if name in found and (kept := storage_of(found[name])))
 
     def add(self, name: str, x: torch.Tensor) -> None:
         """Give a state that is lacking, which is not kept before `keep`."""

@@ -22,6 +22,7 @@ from ..errors import ArgumentError, StateError, excerpt, shown
 from ..optimiser.division import Named, SplitLine, divided, in_line, line_of, lines_of, listed_names
 from ..runtime.interrupts import undisturbed
 from ..runtime.together import step_together
+from .agreement import agreed
 from .checkpoint import expect_layout, fitting
 from .lines import LINE, RULE, inputs_of_lines, options_of, respell_momentum, shared_defaults, step_line
 from .named import group_of, parameters_by_name
@@ -201,7 +202,9 @@ class Split(Optimizer):
             # Nested: the last one changes its parameters first, and PyTorch's loop may refuse until then.
             members = sorted(self._current().values(), key=lambda member: not naming_of(member).strategy.interprets)
             given = inputs_of_lines(members, inputs, loss)
-            step_together([(engine_of(m), partial(step_line, m, own)) for m, own in zip(members, given, strict=True)])
+            steps = [(engine_of(m), partial(step_line, m, own)) for m, own in zip(members, given, strict=True)]
+            with agreed([group for m in members if naming_of(m).multiplies for group in m.param_groups]) as agree:
+                step_together(steps, agree)
         return loss
 
     # ---- Evaluation ----
@@ -254,23 +257,24 @@ class Split(Optimizer):
             self._current()
             return state_dict_with(super().state_dict, self, _name_rules)
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what `state_dict` of a split with these lines gave.
+    def load_state_dict(self, state_dict: dict[str, Any], *, convert: bool = False) -> None:
+        """Take over what `state_dict` of a split with these lines gave. States of another dtype than these lines keep
+        are refused, unless `convert` is true.
 
         StateError if it has other lines or rules, or does not fit a parameter. Then nothing has changed.
         """
         with self._lock:
             for member in self._current().values():
                 engine_of(member).expect_rest("load a state")
-            undisturbed(lambda: self._load(state_dict))
+            undisturbed(lambda: self._load(state_dict, convert=convert))
 
-    def _load(self, state_dict: Mapping[str, Any]) -> None:
+    def _load(self, state_dict: Mapping[str, Any], *, convert: bool) -> None:
         saved: Mapping[str, Any] = dict(state_dict) if isinstance(state_dict, Mapping) else state_dict
         for hook in self._optimizer_load_state_dict_pre_hooks.values():
             changed = hook(self, saved)
             saved = saved if changed is None else changed
         members = self._current()
-        parts = self._parts(saved, members)
+        parts = self._parts(saved, members, convert=convert)
         before = {name: member.__getstate__() for name, member in members.items()}
         try:
             for name, member in members.items():
@@ -283,7 +287,7 @@ class Split(Optimizer):
         for hook in self._optimizer_load_state_dict_post_hooks.values():
             hook(self)
 
-    def _parts(self, saved: Any, members: Mapping[str, Adapter]) -> dict[str, dict[str, Any]]:
+    def _parts(self, saved: Any, members: Mapping[str, Adapter], *, convert: bool) -> dict[str, dict[str, Any]]:
         """A saved state as those of the lines. StateError unless it is of these lines and fits them."""
         expect_layout(self.param_groups, saved)
         parts: dict[str, dict[str, Any]] = {name: {"state": {}, "param_groups": []} for name in members}
@@ -298,7 +302,7 @@ class Split(Optimizer):
         for name, member in members.items():
             parts[name][RULE] = naming_of(member).name
             with in_line(name):
-                parts[name] = fitting(naming_of(member), member.param_groups, parts[name])
+                parts[name] = fitting(naming_of(member), member.param_groups, parts[name], convert=convert)
         return parts
 
     def _gather(self, saved: Mapping[str, Any], members: Mapping[str, Adapter]) -> None:

@@ -64,14 +64,15 @@ def load_with(
 
 
 def take_rest(naming: Naming, opt: Optimizer, saved: Mapping[str, Any]) -> dict[str, Array]:
-    """After a load: gives `opt` its small states, which PyTorch rounds to the dtype of the parameter, and returns those
-    of all parameters together."""
+    """After a load: gives `opt` its small states and those in storages, which PyTorch rounds to the dtype of the
+    parameter, and returns those of all parameters together."""
     params = [p for group in opt.param_groups for p in group["params"]]
     order = [i for group in saved["param_groups"] for i in group["params"]]
-    small = {naming.key(state.name) for rule in naming.rules for state in rule.small_states}
+    other = {naming.key(state.name) for rule in naming.rules for state in rule.small_states}
+    other |= set(map(naming.key, naming.storing.storages))
     for p, i in zip(params, order, strict=True):
         for name, value in saved["state"].get(i, {}).items():
-            if name in small and isinstance(value, torch.Tensor):
+            if name in other and isinstance(value, torch.Tensor):
                 opt.state[p][name] = value.detach().to(opt.state[p][name].device, copy=True)
     kept = [group.pop(OF_ALL, None) for group in opt.param_groups]
     return {name: np.array(value) for name, value in (saved.get("group", kept[0]) or {}).items()}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import count
 from typing import Any
 
+import numpy as np
 import torch
 
 from .. import interpreter as interp
@@ -25,7 +26,7 @@ from .bound_states import BoundTensors, Entries
 from .checkpoint import expect_state
 from .naming import Naming
 from .param_groups import Groups
-from .sharding import small_like
+from .sharding import cut, part_of, small_like
 from .slots import TensorSlot
 from .tensors import local, memory, wide
 
@@ -66,10 +67,11 @@ class TensorStates:
         for p, rule, place in zip(given, rules, places, strict=True):
             own = kept.get(p, {})
             for state, key in self._naming.own_states(rule):
+                dtype = self._naming.storing.dtype(state.name, p, self._groups.what(place))
                 if (x := own.get(key)) is not None:
                     shape = state_shape(rule, state, self._groups.values_at(place), tuple(p.shape))
                     what, hint = f"{self._groups.what(place)}: its state {key}", self._kept_as(rule, state)
-                    expect_state(what, state, x, shape, p.dtype, hint)
+                    expect_state(what, state, x, shape, dtype, hint)
             slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
         return slots
 
@@ -92,10 +94,11 @@ class TensorStates:
             own = state.extent < Extent.ELEMENT or state.dims is not None
             x = slot.kept.get(key)
             if x is None:
-                initial = initial or interp.initial_state(rule, values, memory(wide(given)), ordinal)
+                initial = initial or _initial(rule, values, given, ordinal)
                 shape = state_shape(rule, state, values, tuple(given.shape)) if own else None
                 small = state.extent < Extent.ELEMENT
-                dtype = self._naming.strategy.small_dtype(state.extent, given) if small else given.dtype
+                strategy, storing = self._naming.strategy, self._naming.storing
+                dtype = strategy.small_dtype(state.extent, given) if small else storing.dtype(state.name, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot
 
@@ -124,15 +127,24 @@ class TensorStates:
         return False  # what all parameters have together is of those with a gradient
 
 
+def _initial(rule: Rule, values: HyperValues, p: Any, ordinal: int) -> dict[str, Any]:
+    """What the states of a parameter start as: matrices as those of the whole, which is known by its shape."""
+    initial = interp.initial_state(rule, values, memory(wide(p)), ordinal)
+    if rule.matrix_states and cut(p):
+        whole = interp.initial_state(rule, values, np.broadcast_to(0.0, tuple(p.shape)), ordinal)
+        initial |= {state.name: whole[state.name] for state in rule.matrix_states}
+    return initial
+
+
 def _new_state(p: torch.Tensor, shape: tuple[int, ...] | None, value: Any, dtype: torch.dtype) -> torch.Tensor:
     """A state filled with a number or an array: laid out as the parameter is, or of this shape and dtype."""
     if shape is not None:
         made = small_like(p, shape, value if isinstance(value, float) else 0.0, dtype)
         if not isinstance(value, float):
-            local(made).copy_(torch.from_numpy(value))
+            local(made).copy_(torch.from_numpy(np.array(part_of(made, value))))
         return made
     with torch.no_grad():
-        made = torch.zeros_like(p, memory_format=torch.preserve_format)
+        made = torch.zeros_like(p, dtype=dtype, memory_format=torch.preserve_format)
         parts = torch.view_as_real(made) if made.is_complex() else made  # of a complex number, either part
         if not isinstance(value, float):
             local(parts).copy_(torch.from_numpy(value))

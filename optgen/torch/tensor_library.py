@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from ..errors import ArrayError
 from ..ir.expr import GRADIENT
 from ..ir.rule import Rule
-from ..runtime.array_library import Looked
+from ..runtime.array_library import Looked, Owned, Piece
 from ..runtime.arrays import Array, as_gradient, as_parameter
 from ..runtime.binding import Team
 from ..runtime.group_step import Shards
@@ -22,8 +23,9 @@ from ..runtime.kernel import Kernel
 from ..runtime.matrix_library import MatrixLibrary
 from ..runtime.shapes import BlockOf
 from .matrix_library import TorchMatrices
+from .owners import owners_of
 from .sharding import aligned, cut, expect_whole, shards_of
-from .tensors import TENSORS, increment_version, local, memory, unresolved, wide
+from .tensors import TENSORS, increment_version, local, memory, storage_of, unresolved, wide
 from .threads import threads
 
 __all__ = ["TensorLibrary"]
@@ -40,39 +42,28 @@ class TensorLibrary:
     def chosen(self, params: list[Any], given: list[Any], arrays: int) -> list[int]:
         return [i for i, g in enumerate(given[: len(params)]) if g is not None]
 
-    def parameter(self, given: torch.Tensor, number: int, count: int) -> Looked:
-        looked = self.state(given)
-        return Looked(looked.seen, as_parameter(looked.memory, number, count), tuple(given.shape), looked.restore)
+    def parameter(self, given: torch.Tensor, number: int, count: int, *, coded: bool = True) -> Looked:
+        looked = _looked(given, coded=coded)
+        as_parameter(_known(looked), number, count)
+        return looked
 
     def given(
         self, array: Any, of: torch.Tensor, p: Looked, number: int, count: int, *, rule: Rule, name: str
     ) -> Looked:
         called, written = ("gradient", rule.overwrites) if name == GRADIENT else (name, False)
         here = local(aligned(of, array, number, written))
-        looked = self.state(here)
-        x = as_gradient(looked.memory, p.memory, number, count, written=written, name=called)
+        looked = _looked(here, coded=bool(p.storage) or not storage_of(of))
+        as_gradient(_known(looked), _known(p), number, count, written=written, name=called)
         if written and looked.seen is not here:
             message = f"gradient {number} is a conjugated or negated view, and the step overwrites it"
             raise ArrayError(message, hint="p.grad = p.grad.resolve_conj().resolve_neg() before it")
-        return Looked(looked.seen, x, looked.shape, looked.restore)
+        return looked
 
     def memory(self, given: torch.Tensor) -> Array:
         return memory(given)
 
-    def state(self, given: torch.Tensor, *, small: bool = False) -> Looked:
-        """Complex numbers are pairs of real ones. What has 16 bits is computed in float32, small states in float64, and
-        rounded once."""
-        own, shape = local(given), tuple(given.shape)
-        seen = own.resolve_conj().resolve_neg()
-        computed = own.detach().double() if small else wide(seen)
-        if seen is own and computed.dtype is own.dtype:
-            return Looked(own, memory(own), shape)
-
-        def restore() -> None:
-            with torch.no_grad():
-                own.copy_(computed)
-
-        return Looked(seen, memory(computed), shape, restore)
+    def state(self, given: torch.Tensor, *, small: bool, storage: str) -> Looked:
+        return _looked(given, coded=bool(storage), small=small)
 
     def parameter_seen(self, given: Any) -> Any:
         return local(given)
@@ -102,9 +93,34 @@ class TensorLibrary:
     def shards(self, params: Sequence[torch.Tensor], kernel: Kernel, blocks: Sequence[int]) -> Shards:
         return shards_of(params, kernel, blocks)
 
+    def owned(self, parts: Sequence[Piece]) -> Owned | None:
+        return owners_of(parts)
+
     def threads(self) -> tuple[int, Team | None]:
         return threads()
 
     def fill(self, given: torch.Tensor, number: float) -> None:
         with torch.no_grad():
             given.fill_(number)
+
+
+def _looked(given: torch.Tensor, *, coded: bool, small: bool = False) -> Looked:
+    """A tensor as a step takes it. Complex numbers are pairs of real ones. Unless it is `coded`, what has 16 bits is
+    computed in float32, and small states are in float64; each is rounded once."""
+    own, shape = local(given), tuple(given.shape)
+    seen = own.resolve_conj().resolve_neg()
+    storage = storage_of(own) if coded else ""
+    computed = own.detach().double() if small else seen.detach() if storage else wide(seen)
+    if seen is own and computed.dtype is own.dtype:
+        return Looked(own, memory(own), shape, storage=storage)
+
+    def restore() -> None:
+        with torch.no_grad():
+            own.copy_(computed)
+
+    return Looked(seen, memory(computed), shape, restore, storage)
+
+
+def _known(looked: Looked) -> Array:
+    """The memory of a tensor as checks of arrays know it: NumPy has no bfloat16, so it passes for float16."""
+    return looked.memory.view(np.float16) if looked.storage else looked.memory

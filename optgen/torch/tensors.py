@@ -25,6 +25,7 @@ from ..runtime.library import runtime
 __all__ = [
     "DTYPES",
     "SLOWER",
+    "STORED",
     "TENSORS",
     "compute_dtype",
     "count_dtype",
@@ -37,6 +38,7 @@ __all__ = [
     "mode",
     "modes",
     "steppable",
+    "storage_of",
     "traced",
     "unresolved",
     "view_fault",
@@ -47,6 +49,10 @@ __all__ = [
 DTYPES = {
     torch.float32: "float32", torch.float64: "float64", torch.complex64: "float32", torch.complex128: "float64",
 }  # fmt: skip
+#: The storages that PyTorch has dtypes for.
+STORED = {torch.bfloat16: "bfloat16", torch.float16: "float16"}
+#: The dtypes that a parameter and its gradient may mix: those with one compute type.
+_MIXED = {torch.float32, *STORED}
 _MOST_RANK = 64
 #: How many times as long a step of 200 tensors takes where each is asked for what it is.
 SLOWER = 50
@@ -55,6 +61,11 @@ SLOWER = 50
 def compute_dtype(p: torch.Tensor) -> str:
     """What a parameter is computed in: float32 also where it has 16 bits."""
     return DTYPES.get(p.dtype, "float32")
+
+
+def storage_of(x: torch.Tensor) -> str:
+    """The storage of a tensor; empty if it is in a compute type."""
+    return STORED.get(x.dtype, "")
 
 
 def local(x: Any) -> Any:
@@ -76,8 +87,8 @@ def steppable(p: torch.Tensor, g: torch.Tensor) -> bool:
     """Whether kernels step such a parameter with such a gradient."""
     p, g = local(p), local(g)
     dense = p.layout is torch.strided and g.layout is torch.strided
-    dense = dense and p.dtype in DTYPES and g.dtype is p.dtype and p.device.type == g.device.type == "cpu"
-    return dense and has_memory(p) and has_memory(g)
+    alike = (p.dtype in DTYPES and g.dtype is p.dtype) or {p.dtype, g.dtype} <= _MIXED
+    return dense and alike and p.device.type == g.device.type == "cpu" and has_memory(p) and has_memory(g)
 
 
 # Whether operations of PyTorch are recorded or replaced at this moment: by a dispatch mode, by one of those that come

@@ -2,8 +2,8 @@
 
 In: parameters and gradients. Out: which way each goes, or an error that says what to do.
 
-Kernels step dense tensors of float32 and float64, real or complex, on the CPU. The strategy of a rule decides about
-the rest.
+Kernels step dense tensors on the CPU: of float32 and float64, real or complex, and of 16 bits. The strategy of a rule
+decides about the rest.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Any
 
 import torch
 
-from ..errors import ArrayError
+from ..compiler.toolchain import find_compiler
+from ..errors import ArrayError, CompilerNotFound
 from ..runtime.programs import has_programs
 from .inputs import expect_like
 from .naming import Naming
 from .param_groups import Groups
-from .sharding import cut, expect_apart
-from .tensors import DTYPES, has_memory, local, mode, steppable
+from .sharding import cut, expect_apart, expect_numbered
+from .tensors import DTYPES, has_memory, local, mode, steppable, storage_of
 
 __all__ = ["TensorWays"]
 
@@ -51,6 +52,8 @@ class TensorWays:
             (kernels if self._takes(p, [g, *more], place) else others).append(i)
         for place, p in zip(places, params, strict=True):
             expect_apart(self._naming.rules, self._groups.variants_at(place), p, place)
+            if self._naming.storing.rounding:
+                expect_numbered(self._naming.name, p, place)
         return self._naming.strategy.divided(kernels, others, grouped=self._naming.grouped)
 
     def step_foreign(self, params: Sequence[torch.Tensor]) -> None:
@@ -58,7 +61,11 @@ class TensorWays:
 
     def step_traced(self, params: Sequence[torch.Tensor]) -> None:
         """One step by operations of PyTorch, which are recorded or replaced at this moment."""
-        self._naming.strategy.expect_not_traced(self._naming.name, mode())
+        naming, what = self._naming, mode()
+        naming.strategy.expect_not_traced(naming.name, what)
+        if naming.storing.storages or naming.storing.rounding:
+            message = f"{naming.name}: {what} is active, and would not see the kernels that step states in storages"
+            raise ArrayError(message, hint="step outside of it, or leave storage and rounding out")
         if params:
             self.step_foreign(params)
 
@@ -68,10 +75,13 @@ class TensorWays:
         by_kernel = (
             all([steppable(p, x) for x in inputs]) and self._groups.by_kernel(place) and not (p.is_conj() or p.is_neg())
         )
+        if by_kernel and any([storage_of(x) for x in (p, *inputs)]) and not _compiles():
+            by_kernel = bool(naming.storing.storages or naming.storing.rounding)  # which needs a compiler, and says so
         if by_kernel and naming.multiplies:
             own = naming.compilation.in_phases(self._groups.variant(place, tuple(p.shape)))
             multiplying = [naming.rules[i] for i in own if naming.rules[i].multiplies]
-            by_programs = self.by_programs and all(map(has_programs, multiplying)) and not cut(p)
+            stored = cut(p) or naming.storing.storages or any([storage_of(x) for x in (p, *inputs)])
+            by_programs = self.by_programs and all(map(has_programs, multiplying)) and not stored
             by_kernel = by_programs or not multiplying
         if p.is_complex() and any([rule.tiled for rule in naming.rules]):  # which would take two parts for a dimension
             naming.strategy.expect_real(what, naming.name)
@@ -86,7 +96,13 @@ class TensorWays:
 
     def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, what: str) -> None:
         """An error that says what to use, unless there is another way to step such a parameter."""
-        strategy = self._naming.strategy
+        strategy, storing = self._naming.strategy, self._naming.storing
+        if (storing.storages or storing.rounding) and not strategy.interprets:
+            got = f"{p.dtype}, {p.layout} on {p.device}, with a gradient of {g.dtype}, {g.layout} on {g.device}"
+            message = (
+                f"{what}: expected dense tensors of real numbers on the CPU, which kernels step in storages, got {got}"
+            )
+            raise ArrayError(message, hint="leave out storage and rounding, or whatever asks for PyTorch's own step")
         for x in (p, g):
             if x.device.type == "meta" or not has_memory(x):
                 strategy.expect_memory(what, self._naming.name, x)
@@ -99,3 +115,12 @@ class TensorWays:
             message = f"{what}: expected a parameter of {kinds}, got {p.dtype}"
             raise ArrayError(message, hint="convert the model, or leave the parameter out")
         strategy.expect_gradient(what, self._naming.name, p, g)
+
+
+def _compiles() -> bool:
+    """Whether there is a compiler: `optgen build` makes no kernels for tensors of 16 bits, which few rules need."""
+    try:
+        find_compiler()
+    except CompilerNotFound:
+        return False
+    return True

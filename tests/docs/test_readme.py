@@ -69,19 +69,25 @@ def test_every_block_says_its_language(page):
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(PAGES[page], "python")])
-@pytest.mark.parametrize("library", ["numpy", "torch"])
+@pytest.mark.parametrize("library", ["numpy", "torch", "jax"])
 def test_python_runs_from_top_to_bottom(folder, page, library):
     every = blocks(PAGES[page], "python")
-    whole = page == "docs/torch.md"  # whose later blocks go on from the first
-    chosen = [block for block in every if (library == "torch") == (whole or "torch" in block)]
+    if page == "docs/torch.md":  # whose later blocks go on from the first
+        chosen = every if library == "torch" else []
+    else:
+        chosen = [block for block in every if library == _library_of(block)]
     if not chosen:
         pytest.skip(f"{page} has none for {library}")
-    if library == "torch":
-        pytest.importorskip("torch")
+    if library != "numpy":
+        pytest.importorskip({"torch": "torch", "jax": "optax"}[library])
         chosen.append("assert loss < 1\n")
     (folder / "page.py").write_text("\n".join(chosen), "utf-8")
     done = run(folder, sys.executable, "-W", "error", "page.py")
     assert done.returncode == 0, done.stderr
+
+
+def _library_of(block: str) -> str:
+    return next((name for name in ("jax", "torch") if f"import {name}" in block or f"optgen.{name}" in block), "numpy")
 
 
 EXCERPTS = [(page, block) for page in PAGES for block in blocks(PAGES[page], "toml") if block.startswith("# specs/")]

@@ -15,6 +15,7 @@ from mpmath import mp, mpf
 from optgen import interpreter
 from optgen.compiler import driver
 from optgen.ir.evaluate import HOST, Always
+from optgen.ir.expr import Call, Expr, Local
 from optgen.ir.functions.definition import compiled, definition
 from optgen.ir.primitives import DEFINED, OPS
 from optgen.paths import PACKAGE, benchmarks
@@ -221,6 +222,27 @@ def test_special_values_of_float32_are_those_of_float64(name: str) -> None:
 )
 def test_a_definition_means_what_python_means(text: str, args: tuple[float, ...], value: float) -> None:
     assert compiled(definition(text, "f"), HOST)(*args) == value
+
+
+def depth(expr: Expr, behind: dict[str, int]) -> int:
+    """How many operations wait for each other."""
+    if isinstance(expr, Call):
+        return 1 + max(depth(arg, behind) for arg in expr.args)
+    return behind.get(expr.name, 0) if isinstance(expr, Local) else 0
+
+
+def test_estrins_scheme_gives_the_polynomial_of_horners_in_fewer_operations_that_wait() -> None:
+    values, depths = [], []
+    for scheme in ("horner", "estrin"):
+        function = definition(f"def f(x):\n    return {scheme}(x, EXP2_32)", "f")
+        values.append(compiled(function, HOST)(0.3))
+        behind: dict[str, int] = {}
+        for assign in function.body:
+            behind[assign.target] = depth(assign.value, behind)
+        depths.append(depth(function.value, behind))
+    assert values[0] == pytest.approx(math.expm1(0.3 * math.log(2)) / 0.3, rel=1e-9)
+    assert values[1] == pytest.approx(values[0], rel=1e-15)
+    assert depths == [12, 5]
 
 
 @pytest.mark.parametrize(

@@ -50,3 +50,12 @@ def test_formulas_that_only_look_alike_stay() -> None:
     compilation = compile_text(text.replace("delta = y", "delta = eta*x_1"), "plain.toml")
     (shown,) = facts.formulas(compilation.rules, compilation.open)
     assert shown == ["y ← g", "x ← y·n", "x_1 ← x·n", "Δ ← η·x_1", "p ← p − Δ"]
+
+
+def test_a_name_of_the_author_is_no_turn_of_another() -> None:
+    """`y_1` is read after `y` has another value: it is no earlier turn of it."""
+    text = SPEC.format(turns=3).replace("y = g\n", "y_1 = 3*g\ny = g\n").replace("y + eta*z", "y_1 + eta*z")
+    compilation = compile_text(text, "roots.toml")
+    (shown,) = facts.formulas(compilation.rules, compilation.open)
+    assert shown[:3] == ["y_1 ← 3·g", "y_2 ← g", "z_1 ← y_2·y_2"]
+    assert "y ← y_1 + η·z" in shown

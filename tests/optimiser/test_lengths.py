@@ -208,12 +208,29 @@ def test_a_list_that_no_loop_goes_over_has_the_length_of_its_default() -> None:
 def test_a_length_for_which_formulas_mean_nothing_is_refused() -> None:
     text = LOOPED.replace("+ both[1]", "+ beta[2]*both[1]")
     made(text, beta=(0.1, 0.2, 0.3))
-    with pytest.raises(ArgumentError, match=r"formulas have no meaning with 1 values of beta: expected beta\[1\] to"):
+    with pytest.raises(ArgumentError, match=r"formulas do not compile with 1 values of beta: expected beta\[1\] to"):
         made(text, beta=(0.5,))
+
+
+def test_more_turns_than_a_rule_may_have_are_refused() -> None:
+    text = """name = "Turns"
+[hyperparameters]
+n = { default = 5, range = "[1, 999], whole" }
+[update]
+formulas = '''
+y = g
+for _ in range(n):
+    y = y/(1 + abs(y)) + 0.5*g
+delta = y
+'''
+"""
+    with pytest.raises(ArgumentError, match="do not compile with n=900: expected at most 2000 operations") as caught:
+        made(text, n=900)
+    assert caught.value.hint == "they do with the default, n=5"
 
 
 def test_a_name_that_a_value_would_take_is_refused() -> None:
     text = LOOPED.replace("[state]", "[state]\nm3 = { init = 0 }").replace("heavy =", "m3 = m3 + g\nheavy = m3 +")
     made(text.replace("both[1]", "mean(m3)*both[1]"))
-    with pytest.raises(ArgumentError, match="formulas have no meaning with 3 values of beta"):
+    with pytest.raises(ArgumentError, match="formulas do not compile with 3 values of beta"):
         made(text.replace("both[1]", "mean(m3)*both[1]"), beta=(0.1, 0.2, 0.3))

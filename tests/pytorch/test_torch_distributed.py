@@ -1,5 +1,5 @@
-"""Sharded training on two and four processes of this machine: DDP, ZeRO, FSDP2, checkpoints, norms. What is checked
-stands in `ranks.py`; here the processes are started, all by one command, and killed if they hang."""
+"""Sharded training on several processes of this machine: DDP, ZeRO, FSDP2, checkpoints, norms, whole matrices. What is
+checked stands in `ranks.py` and `matrix_ranks.py`; here the processes are started, and killed if they hang."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeAlias
 
 import pytest
 
@@ -20,7 +21,7 @@ if not torch.distributed.is_available():
 
 pytestmark = pytest.mark.slow
 
-RANKS = Path(__file__).parents[1] / "support" / "ranks.py"
+SUPPORT = Path(__file__).parents[1] / "support"
 LIMIT = 120.0  # seconds; a process that waits in vain for another one gives up sooner
 
 CHECKS = {
@@ -36,6 +37,20 @@ CHECKS = {
         "a_checkpoint_is_loaded",
     ),
     1: ("a_checkpoint_is_loaded",),
+}  # fmt: skip
+MATRIX_CHECKS = {
+    3: (
+        "every_rule_has_the_bits_of_one_process", "sixteen_bits_are_stepped_whole", "a_model_is_stepped_by_two_rules",
+        "a_refused_step_changes_nothing_anywhere", "processes_must_step_the_same", "an_owner_that_fails_stops_all",
+        "what_cannot_be_put_together_is_refused", "a_matrix_checkpoint_is_saved",
+    ),
+    2: (
+        "every_rule_has_the_bits_of_one_process", "a_matrix_checkpoint_is_loaded", "a_whole_state_is_loaded",
+    ),
+    4: (
+        "every_rule_has_the_bits_of_one_process", "replicas_of_shards_are_stepped", "a_matrix_checkpoint_is_loaded",
+    ),
+    1: ("a_matrix_checkpoint_is_loaded",),
 }  # fmt: skip
 
 
@@ -57,14 +72,15 @@ def output_of(command: Sequence[str], log: Path) -> str:
     return log.read_text(errors="replace")
 
 
-@pytest.fixture(scope="module")
-def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], str]:
+Faults: TypeAlias = dict[tuple[int, str], str]
+
+
+def found_by(script: str, checks: Mapping[int, Sequence[str]], folder: Path) -> Faults:
     """What became of each check on each number of processes: the tracebacks."""
-    folder = tmp_path_factory.mktemp("ranks")
-    groups = [f"{size}:{','.join(names)}" for size, names in CHECKS.items()]
-    text = output_of([sys.executable, str(RANKS), str(folder), *groups], folder / "log")
+    groups = [f"{size}:{','.join(names)}" for size, names in checks.items()]
+    text = output_of([sys.executable, str(SUPPORT / script), str(folder), *groups], folder / "log")
     found = {}
-    for size, names in CHECKS.items():
+    for size, names in checks.items():
         results = [folder / f"{size}-{rank}.json" for rank in range(size)]
         told = [json.loads(result.read_text()) if result.exists() else {} for result in results]
         for name in names:
@@ -73,9 +89,24 @@ def faults(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[int, str], st
     return found
 
 
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    return found_by("ranks.py", CHECKS, tmp_path_factory.mktemp("ranks"))
+
+
+@pytest.fixture(scope="module")
+def matrix_faults(tmp_path_factory: pytest.TempPathFactory) -> Faults:
+    return found_by("matrix_ranks.py", MATRIX_CHECKS, tmp_path_factory.mktemp("matrix_ranks"))
+
+
 @pytest.mark.parametrize(("size", "name"), [(size, name) for size, names in CHECKS.items() for name in names])
-def test_processes(faults: dict[tuple[int, str], str], size: int, name: str) -> None:
+def test_processes(faults: Faults, size: int, name: str) -> None:
     assert not faults[size, name], faults[size, name]
+
+
+@pytest.mark.parametrize(("size", "name"), [(size, name) for size, names in MATRIX_CHECKS.items() for name in names])
+def test_processes_that_own_matrices(matrix_faults: Faults, size: int, name: str) -> None:
+    assert not matrix_faults[size, name], matrix_faults[size, name]
 
 
 def test_the_example_trains_in_shards(tmp_path: Path) -> None:

@@ -113,7 +113,9 @@ def test_the_rules_of_pytorch_are_instances_of_its_classes(name: str) -> None:
 
     there, here = getattr(torch.optim, name), getattr(optim, name)
     assert issubclass(here, there)
-    assert inspect.signature(here) == inspect.signature(there)
+    own, theirs = inspect.signature(here), inspect.signature(there)
+    taken = [p for p in own.parameters.values() if p.name not in ("storage", "rounding", "seed")]
+    assert own.replace(parameters=taken) == theirs
 
 
 def test_what_optgen_has_no_rule_for_is_pytorchs_own() -> None:

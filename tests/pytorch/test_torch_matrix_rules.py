@@ -134,21 +134,3 @@ def test_turns_of_loops_are_checked_and_one_for_all_groups() -> None:
     with pytest.raises(ArgumentError, match="Muon, group 1: expected ns_steps=5, as this was made, got 3"):
         optim.Muon([{"params": [p]}, {"params": [q], "ns_steps": 3}]).step()
     assert (p == 1).all()
-
-
-@pytest.mark.parametrize(
-    ("make", "got"),
-    [
-        (lambda ps: optim.chain(ps, optgen.AdamW(storage="bfloat16")), r"AdamW: .* got storage=\{'exp_avg'"),
-        (lambda ps: optim.chain(ps, optgen.AdamW(rounding="stochastic")), r"AdamW: .* got rounding=\{'p'"),
-        (lambda ps: optim.AdamW(ps, storage="bfloat16"), "AdamW: .* got storage='bfloat16'"),
-        (lambda ps: optim.Lion(ps, storage={"m": "bfloat16"}), r"Lion: .* got storage=\{'m': 'bfloat16'\}"),
-        (lambda ps: optim.Lion(ps, rounding="stochastic"), "Lion: .* got rounding='stochastic'"),
-        (lambda ps: optim.AdamW.options(storage="bfloat16"), "AdamW: .* got storage='bfloat16'"),
-    ],
-)
-def test_storages_are_for_numpy(make: Any, got: str) -> None:
-    with pytest.raises(ArgumentError, match=got) as caught:
-        make([torch.nn.Parameter(torch.ones(3, 4))])
-    assert "expected states in the type of their tensor, got" in str(caught.value)
-    assert "for arrays of NumPy" in str(caught.value)

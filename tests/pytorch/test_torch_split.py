@@ -474,9 +474,9 @@ def test_a_saved_state_is_looked_at_once(monkeypatch: pytest.MonkeyPatch) -> Non
     opt, saved = begun()[1], begun(1)[1].state_dict()
     seen: list[str] = []
 
-    def noted(naming: Any, *given: Any) -> Any:
+    def noted(naming: Any, *given: Any, **how: Any) -> Any:
         seen.append(naming.name)
-        return fitting(naming, *given)
+        return fitting(naming, *given, **how)
 
     for module in ("optgen.torch.split", "optgen.torch.optimizer"):
         monkeypatch.setattr(sys.modules[module], "fitting", noted)

@@ -550,7 +550,7 @@ def test_a_state_is_set_by_hand_and_the_next_step_goes_by_it() -> None:
     [
         ({"m": torch.ones(3, 4)}, "expected a state among exp_avg, .*, step, got m"),
         ({"exp_avg": torch.ones(3, 1)}, r"the state exp_avg: expected shape \(3, 4\), got shape \(3, 1\)"),
-        ({"exp_avg": torch.ones(3, 4).double()}, "the state exp_avg: expected torch.float32, as the parameter"),
+        ({"exp_avg": torch.ones(3, 4).double()}, "the state exp_avg: expected torch.float32, got torch.float64"),
         ({"step": -1}, "expected a count of updates as 'step', got -1"),
     ],
 )

@@ -120,11 +120,11 @@ def test_a_state_has_one_value_for_each_block() -> None:
 def test_how_large_a_block_is_stays_as_it_was() -> None:
     opt, p = Blocks(k=3), np.ones(10)
     opt.step([p], [p / 2])
-    with pytest.raises(HyperparameterError, match=r"made with k=3\.0, which is chosen when it is made; got 4\.0"):
+    with pytest.raises(HyperparameterError, match=r"made with k=3, which is chosen when it is made; got 4\n"):
         opt.k = 4
     opt.k = 3
     opt.eta = 0.5
-    with pytest.raises(HyperparameterError, match=r"made with k=4\.0, which is chosen when it is made; got 3\.0"):
+    with pytest.raises(HyperparameterError, match=r"made with k=4, which is chosen when it is made; got 3\n"):
         Blocks(k=4).load_state_dict(opt.state_dict())
     with pytest.raises(ArgumentError, match="k: expected a number, got a schedule: it is chosen when an optimiser is"):
         Blocks(k=lambda t: 3)
@@ -166,7 +166,7 @@ def test_in_a_chain_blocks_go_with_parts_that_know_of_none() -> None:
             opt.step([x], [np.arange(12.0).reshape(3, 4) - step])
     assert p.tobytes() == q.tobytes()
     assert first.state(p)["v"].shape == (4,)
-    with pytest.raises(HyperparameterError, match=r"made with \w*subset=3\.0, which is chosen when it is made"):
+    with pytest.raises(HyperparameterError, match=r"made with \w*subset=3, which is chosen when it is made"):
         first.parts[1].subset = 4
     for part in (optgen.Adafactor(), optgen.AdamMini(), optgen.AdamWSN(subset=4)):
         with pytest.raises(ArgumentError, match="they see a parameter as different blocks"):

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -367,9 +367,6 @@ def cut_rows_and_columns_are_refused() -> None:
     text = message_of(optim.AdamMini, (8, 6), Replicate())
     assert "parameter 0 of shape (3,): AdamMini reduces over its blocks, which are cut" in text, text
     assert not message_of(optim.Adafactor, (9, 4, 2), Shard(0))
-    for name in ("Muon", "SOAP", "Conda"):
-        text = message_of(getattr(optim, name), (8, 6), Replicate(), first=(4, 2))
-        assert f"parameter 0 of shape (4, 2): {name} reduces over its matrices, which are cut" in text, text
     assert not message_of(optim.Conda, (9, 4, 2), Shard(0), first=(4, 3, 2))
 
 
@@ -406,20 +403,20 @@ def whole_matrices_are_stepped() -> None:
 
 
 def sixteen_bits() -> None:
-    text = message_of(optim.LAMB, (8, 6), Shard(0), torch.bfloat16)
-    assert "LAMB reduces over tensors, and takes no shards of torch.bfloat16" in text, text
+    assert not message_of(optim.LAMB, (8, 6), Shard(0), torch.bfloat16)
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     start, g = torch.randn(8, 6).bfloat16(), torch.randn(8, 6).bfloat16()
     p, q = nn.Parameter(start.clone()), nn.Parameter(distribute_tensor(start.clone(), mesh, [Shard(0)]))
     p.grad, q.grad = g, distribute_tensor(g, mesh, [Shard(0)])
-    for x in (p, q):
-        other = nn.Parameter(torch.ones(1))
-        other.grad = torch.ones(1)
-        opt = optim.Lion([other, x], lr=0.1)
-        opt.step()
-        opt.step()
-    assert not torch.equal(p, start)
-    assert torch.equal(whole(q), p)
+    for cls in (optim.Lion, optim.LAMB):
+        for x in (p, q):
+            other = nn.Parameter(torch.ones(1))
+            other.grad = torch.ones(1)
+            opt = cls([other, x], lr=0.1)
+            opt.step()
+            opt.step()
+        assert not torch.equal(p, start)
+        assert torch.equal(whole(q), p)
 
 
 def gradients_are_laid_out_as_their_parameters() -> None:
@@ -503,7 +500,7 @@ def a_checkpoint_is_loaded() -> None:
 # ---- The processes ----
 
 
-def run(rank: int, folder: str, size: int, names: Sequence[str]) -> None:
+def run(rank: int, folder: str, size: int, names: Sequence[str], checks: Mapping[str, Callable[[], None]]) -> None:
     torch.set_num_threads(1)
     if size > 1:
         store = Path(folder, f"store{size}").absolute().as_uri()
@@ -514,7 +511,7 @@ def run(rank: int, folder: str, size: int, names: Sequence[str]) -> None:
         found[name] = ""
         begun = time.monotonic()
         try:
-            globals()[name]()
+            checks[name]()
         except Exception:
             found[name] = traceback.format_exc()
         print(f"{name}, rank {rank} of {size}: {time.monotonic() - begun:.1f} s", flush=True)
@@ -523,8 +520,14 @@ def run(rank: int, folder: str, size: int, names: Sequence[str]) -> None:
         dist.destroy_process_group()
 
 
-if __name__ == "__main__":
+def main(checks: Mapping[str, Callable[[], None]]) -> None:
+    """Run the checks that the command line names."""
     for group in sys.argv[2:]:
-        count, _, checks = group.partition(":")
+        count, _, names = group.partition(":")
         # Forked, since imports take most of the time.
-        start_processes(run, (sys.argv[1], int(count), checks.split(",")), int(count), start_method="fork")
+        own = (sys.argv[1], int(count), names.split(","), checks)
+        start_processes(run, own, int(count), start_method="fork")
+
+
+if __name__ == "__main__":
+    main(globals())

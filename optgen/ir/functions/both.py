@@ -11,9 +11,9 @@ BOTH = '''
 def power(x, y, size):
     """x**y, where `size` is |x|**y."""
     whole = floor(y) == y
-    sign = 1 if whole and floor(y / 2) * 2 != y else 0
+    least = -INF if whole and floor(y / 2) * 2 != y else 1
     negative = 1 if whole else NAN
-    size = -size if copysign(sign, x) < 0 else size
+    size = copysign(size, x if x > least else least)
     size = size * negative if x < 0 and x != -INF else size
     return 1 if x == 1 else size
 
@@ -32,7 +32,7 @@ def cube_of(x):
     third = floor(k / 3)
     rest = k - 3 * third
     c = m * (4 if rest == 2 else 1 + rest)
-    y = poly(m, CBRT) * (CBRT_4 if rest == 2 else (CBRT_2 if rest == 1 else 1))
+    y = horner(m, CBRT) * (CBRT_4 if rest == 2 else (CBRT_2 if rest == 1 else 1))
     cube = y * y * y
     return c, y * (cube + 2 * c) / (2 * cube + c), power_of_two(third)
 

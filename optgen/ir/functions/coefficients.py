@@ -42,12 +42,11 @@ EXP_64
     0x1.af4ddd848f7dfp-26
     0x1.1f72fc730f7c5p-29
 LOG2_32
-    0x1.71547652b8253p+1
-    0x1.ec709dc539e76p-1
-    0x1.2776c295f01cfp-1
-    0x1.a61a2cc1ced3bp-2
-    0x1.4795a63079ddfp-2
-    0x1.21ac9c9040d9ep-2
+    0x1.71547652bed13p+1
+    0x1.ec709d13c0821p-1
+    0x1.27777f461993ep-1
+    0x1.a58dceca72ce8p-2
+    0x1.5ce39e0f72792p-2
 ATANH_64
     0x1.3333333333333p-1
     0x1.b6db6db6db6dcp-2

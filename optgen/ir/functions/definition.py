@@ -7,7 +7,8 @@ A text has functions of a few lines, `name = expression` and at last `return exp
 
 - the primitives of the language that are not `DEFINED`, and those of `REPRESENTATION`;
 - each other, if those called stand before: their lines take the place of the call, and they may return several values;
-- `poly(x, NAME)`, the polynomial in x with the coefficients NAME;
+- `horner(x, NAME)` and `estrin(x, NAME)`, the polynomial in x with the coefficients NAME, by these schemes: the first
+  loses less, the second is faster;
 - `near(x)`, the whole number next to x, for |x| below 2**51.
 
 NAME in capitals is a number of `coefficients.NUMBERS`, or `INF`, `NAN`, `PI`.
@@ -155,9 +156,9 @@ class _Reader:
 
     def call(self, node: ast.Call, names: Mapping[str, Expr]) -> list[Expr]:
         function = ast.unparse(node.func)
-        if function == "poly":
-            x, coefficients = node.args
-            return [self.polynomial(self.expr(x, names), NUMBERS[ast.unparse(coefficients)])]
+        if function in ("horner", "estrin"):
+            x, coefficients = self.expr(node.args[0], names), NUMBERS[ast.unparse(node.args[1])]
+            return [_horner(x, coefficients) if function == "horner" else self.estrin(x, coefficients)]
         args = [self.expr(arg, names) for arg in node.args]
         if function == "near":
             return [Call("sub", (Call("add", (args[0], Const(_NEAR))), Const(_NEAR)))]
@@ -172,8 +173,23 @@ class _Reader:
             raise SyntaxError(f"line {node.lineno}: {ast.unparse(node)}")
         return [Call(function, tuple(args))]
 
-    def polynomial(self, x: Expr, coefficients: tuple[float, ...]) -> Expr:
-        value: Expr = Const(coefficients[-1])
-        for coefficient in coefficients[-2::-1]:
-            value = Call("add", (Call("mul", (value, x)), Const(coefficient)))
-        return value
+    def estrin(self, x: Expr, coefficients: tuple[float, ...]) -> Expr:
+        """The polynomial in halves: few operations wait for each other."""
+        terms: list[Expr] = [Const(coefficient) for coefficient in coefficients]
+        power = self.named("x1", x)
+        while len(terms) > 1:
+            pairs = [terms[i : i + 2] for i in range(0, len(terms), 2)]
+            terms = [_added(Call("mul", (pair[1], power)), pair[0]) if pair[1:] else pair[0] for pair in pairs]
+            power = self.named("power", Call("mul", (power, power))) if terms[1:] else power
+        return terms[0]
+
+
+def _horner(x: Expr, coefficients: tuple[float, ...]) -> Expr:
+    value: Expr = Const(coefficients[-1])
+    for coefficient in coefficients[-2::-1]:
+        value = _added(Call("mul", (value, x)), Const(coefficient))
+    return value
+
+
+def _added(a: Expr, b: Expr) -> Expr:
+    return Call("add", (a, b))

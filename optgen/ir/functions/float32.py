@@ -13,13 +13,13 @@ def log2_of(x):
     m = significand(x, SQRT_HALF)
     s = (m - 1) / (m + 1)
     z = s * s
-    return exponent(x, SQRT_HALF) + s * poly(z, LOG2_32)
+    return exponent(x, SQRT_HALF) + s * estrin(z, LOG2_32)
 
 def exp2_of(x):
     """2**x, for numbers within 1000."""
     k = near(x)
     r = x - k
-    rest = poly(r, EXP2_32)
+    rest = estrin(r, EXP2_32)
     return (1 + r * rest) * power_of_two(k)
 
 def exp_of(x):
@@ -52,10 +52,10 @@ def tanh(x):
 def erf(x):
     a = abs(x)
     z = a * a
-    inner = a * poly(z, ERF_32)
+    inner = a * estrin(z, ERF_32)
     bounded = min(max(a, 1), 4)
     w = 1 / bounded
-    outer = 1 - exp_of(-bounded * bounded) * (w * poly(w, ERFC_32))
+    outer = 1 - exp_of(-bounded * bounded) * (w * estrin(w, ERFC_32))
     return copysign(inner if a < 1 else outer, x)
 
 def cbrt(x):
@@ -80,7 +80,7 @@ def turned(x):
     k = near(total)
     r = ((total - k) + low) * HALF_PI
     z = r * r
-    return k, r + r * (z * poly(z, SIN_32)), (1 - z / 2) + z * z * poly(z, COS_32)
+    return k, r + r * (z * estrin(z, SIN_32)), (1 - z / 2) + z * z * estrin(z, COS_32)
 
 def sin(x):
     k, sine, cosine = turned(abs(x))
@@ -95,7 +95,7 @@ def atan2(y, x):
     upper = n > d * TAN_EIGHTH_PI
     t = (n - d if upper else n) / (n + d if upper else d)
     z = t * t
-    angle = (PI / 4 if upper else 0) + (t + t * (z * poly(z, ATAN_32)))
+    angle = (PI / 4 if upper else 0) + (t + t * (z * estrin(z, ATAN_32)))
     angle = PI / 2 - angle if steep else angle
     angle = PI - angle if copysign(1, x) < 0 else angle
     return copysign(angle, y)

@@ -25,7 +25,7 @@ def log_of(x):
     s_low = ((n - s_high * d_high) - s_high * (m - (d_high - c))) * inverse
     z = s * s
     z_high = s_high * s_high
-    rest = poly(z, ATANH_64)
+    rest = horner(z, ATANH_64)
     z_low = s_low * (s_high + s) + z * z * rest
     t_high = top(3 + (z_high + z_low))
     t_low = z_low - ((t_high - 3) - z_high)
@@ -48,7 +48,7 @@ def exp_of(x, x_low):
     r = a + b
     part = r - a
     r_low = (a - (r - part)) + (b - part)
-    rest = poly(r, EXP_64)
+    rest = horner(r, EXP_64)
     high = 1 + r
     return high, (r - (high - 1)) + (r * r * rest + (r_low + r_low * r)), k
 
@@ -118,21 +118,21 @@ def tanh(x):
     d = 1 + e
     value = quotient(n, ((1 - n) - e) - e_low, d, (e - (d - 1)) + e_low)
     z = a * a
-    near_zero = a + a * (z * poly(z, TANH_64))
+    near_zero = a + a * (z * horner(z, TANH_64))
     return copysign(near_zero if a < 0.25 else value, x)
 
 def erf(x):
     a = abs(x)
     z = a * a
-    inner = a + a * poly(z, ERF_64)
+    inner = a + a * horner(z, ERF_64)
     t = a - 0.75
-    near = ERF_NEAR + (t * poly(t, ERF_NEAR_64) + ERF_NEAR_LOW)
+    near = ERF_NEAR + (t * horner(t, ERF_NEAR_64) + ERF_NEAR_LOW)
     u = a - 1.5
-    far = ERF_FAR + (u * poly(u, ERF_FAR_64) + ERF_FAR_LOW)
+    far = ERF_FAR + (u * horner(u, ERF_FAR_64) + ERF_FAR_LOW)
     bounded = min(max(a, 2), 6)
     w = 1 / bounded
     high, low, k = exp_of(-bounded * bounded, 0)
-    outer = 1 - (high + low) * power_of_two(k) * (w * poly(w, ERFC_64))
+    outer = 1 - (high + low) * power_of_two(k) * (w * horner(w, ERFC_64))
     beyond = far if a < 2 else outer
     return copysign(inner if a < 0.5 else (near if a < 1 else beyond), x)
 
@@ -179,8 +179,8 @@ def turned(x):
     z = r * r
     half = z / 2
     one = 1 - half
-    sine = r + (r * (z * poly(z, SIN_64)) + r_low * one)
-    cosine = one + (((1 - one) - half) + (z * z * poly(z, COS_64) - r * r_low))
+    sine = r + (r * (z * horner(z, SIN_64)) + r_low * one)
+    cosine = one + (((1 - one) - half) + (z * z * horner(z, COS_64) - r * r_low))
     return k, sine, cosine
 
 def sin(x):
@@ -209,7 +209,7 @@ def atan2(y, x):
     t = n / d if small else q
     t_low = 0 if small else q_low
     z = t * t
-    rest = t * (z * poly(z, ATAN_64)) + t_low * (1 - z)
+    rest = t * (z * horner(z, ATAN_64)) + t_low * (1 - z)
     eighths = 1 if upper else 0
     eighths = 2 - eighths if steep else eighths
     back = copysign(1, x) < 0
