@@ -412,7 +412,7 @@ def test_the_bits_depend_on_seed_step_parameter_and_place_alone() -> None:
 def test_what_is_rounded_how_is_shown_and_goes_with_copies() -> None:
     opt = AdamW(storage="bfloat16", rounding={"p": "stochastic", "exp_avg_sq": "nearest"}, seed=4)
     assert opt.seed == 4
-    shown = "seed=4.0, storage='bfloat16', rounding={'p': 'stochastic', 'exp_avg_sq': 'nearest'})"
+    shown = "seed=4, storage='bfloat16', rounding={'p': 'stochastic', 'exp_avg_sq': 'nearest'})"
     assert repr(opt).endswith(shown)
     assert repr(pickle.loads(pickle.dumps(opt))).endswith(shown)
     assert "rounding" not in repr(AdamW(storage="bfloat16"))

@@ -10,11 +10,17 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
+from equivalence import KINDS, Placement, busy, compare, compilations, make_tensor, placement
+from hypothesis import given
+from hypothesis import strategies as st
 from numpy.typing import NDArray
+from searching import search
 
 import optgen
 from optgen import ADAM, LAMB, Adafactor, chain, dequantise, quantise
 from optgen.errors import ArgumentError, StateError
+from optgen.interpreter.codes import code_dtype, code_shape
+from optgen.ir.rule import Storages
 from optgen.optimiser.base import engine_of
 from optgen.runtime import kernel, library, machine
 
@@ -182,6 +188,51 @@ def test_states_take_the_bytes_that_they_say() -> None:
     assert sizes == {"log8": 26_000, "linear8": 26_000, "log4": 13_600}
 
 
+# ---- Kernels by themselves ----
+
+RULES = compilations()
+#: Rules of one sweep and of several, the storages of their arrays, the compute type, and what is rounded by chance.
+KERNELS: dict[str, tuple[str, Storages, str, tuple[str, ...]]] = {
+    "Adam": ("ADAM", (("m", "log8"), ("v", "unsigned log4")), "float32", ("m", "v")),
+    "Adam, to the nearest": ("ADAM", (("m", "linear8"), ("v", "unsigned log8")), "float32", ()),
+    "Adam of bfloat16": ("ADAM", (("p", "bfloat16"), ("m", "log4"), ("v", "bfloat16")), "float32", ("p", "m")),
+    "Adam in float64": ("ADAM", (("m", "log8"), ("v", "unsigned linear8")), "float64", ("v",)),
+    "one state of two": ("Every", (("u", "log8"),), "float32", ()),
+    "reductions": ("Reduced", (("m", "log8"), ("w", "linear8")), "float32", ("m",)),
+    "courses": ("Courses", (("u", "log4"), ("w", "log8")), "float32", ()),
+}
+
+
+@pytest.mark.parametrize("case", KERNELS)
+@search(10, 200)
+@given(data=st.data())
+def test_kernels_write_nothing_but_their_arrays(case: str, data: st.DataObject) -> None:
+    """To the bits of the interpreter, for any length, numbers, threads and shares of work."""
+    draw, (name, storages, dtype, rounded) = data.draw, KERNELS[case]
+    (spec, variant), stored = RULES[name], dict(storages)
+    spec = spec.rounded if rounded else spec
+    rounding = tuple((array, "seed") for array in rounded)
+    rule, of = spec.rules[variant], kernel.kernel_of(spec, variant, dtype, None, None, storages, rounding)
+    rng, values = np.random.default_rng(draw(st.integers(0, 2**32), "seed")), busy(rule)
+    counts, kinds = draw(st.integers(0, 3), "t"), st.sampled_from(KINDS)
+    lengths = st.sampled_from([0, 1, 127, 128, 129, 255, 256, 257, 511, 1000, 1024, 1025, 3000])
+
+    def places(shape: tuple[int, ...]) -> list[Placement]:
+        found = []
+        for array in rule.arrays:
+            storage = stored.get(array)
+            own = code_shape(storage, shape) if storage else shape
+            found.append(placement(own, (code_dtype(storage) if storage else np.dtype(dtype)).itemsize))
+        return found
+
+    tensors = [
+        make_tensor(rule, values, places((draw(lengths),)), dtype, draw(kinds), rng, counts, storages, rounding)
+        for _ in range(draw(st.integers(1, 3), "tensors"))
+    ]
+    threads, grain = draw(st.sampled_from([1, 2, 3]), "threads"), draw(st.sampled_from([None, 1, 2]), "grain")
+    compare(rule, of, tensors, values, steps=draw(st.integers(1, 3), "steps"), threads=threads, grain=grain)
+
+
 # ---- Checkpoints ----
 
 GIVEN = {"storage": {"m": "log8", "v": "log4"}, "seed": 5}
@@ -269,15 +320,3 @@ def test_parts_of_a_chain_have_them() -> None:
     trained(made[0], ps, 3)
     trained(made[1], qs, 3)
     assert same(made[0], made[1], ps, qs)
-
-
-def test_tensors_of_pytorch_have_none_yet() -> None:
-    optim = pytest.importorskip("optgen.torch")
-    torch = pytest.importorskip("torch")
-    p = torch.nn.Parameter(torch.ones(3))
-    with pytest.raises(ArgumentError, match="expected one of bfloat16, float16, float32, got 'log8'"):
-        optim.AdamW([p], storage="log8")
-    with pytest.raises(
-        ArgumentError, match="chain: expected a storage among bfloat16, float16, float32, got log8 for m"
-    ):
-        optim.chain([p], ADAM(storage={"m": "log8"}))
