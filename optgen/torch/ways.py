@@ -15,10 +15,11 @@ import torch
 
 from ..compiler.toolchain import find_compiler
 from ..errors import ArrayError, CompilerNotFound
+from ..runtime.programs import has_programs
 from .inputs import expect_like
 from .naming import Naming
 from .param_groups import Groups
-from .sharding import expect_apart, expect_numbered
+from .sharding import cut, expect_apart, expect_numbered
 from .tensors import DTYPES, has_memory, local, mode, steppable, storage_of
 
 __all__ = ["ElsewhereError", "TensorWays"]
@@ -39,12 +40,11 @@ class TensorWays:
         Gives the optimiser itself, which PyTorch's loop is run on.
     """
 
-    by_programs = True
-
     def __init__(self, naming: Naming, groups: Groups, optimizer: Callable[[], Any]) -> None:
         self._naming = naming
         self._groups = groups
         self._optimizer = optimizer
+        self.by_programs = True
         self.interprets = naming.strategy.interprets
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
@@ -87,7 +87,10 @@ class TensorWays:
             by_kernel = not rule.tiled and all([local(x).is_contiguous() for x in (p, *inputs)])
         if by_kernel and naming.multiplies:
             own = naming.compilation.in_phases(self._groups.variant(place, tuple(p.shape)))
-            by_kernel = not any([naming.rules[i].multiplies for i in own])
+            multiplying = [naming.rules[i] for i in own if naming.rules[i].multiplies]
+            stored = cut(p) or naming.storing.storages or any([storage_of(x) for x in (p, *inputs)])
+            by_programs = self.by_programs and all(map(has_programs, multiplying)) and not stored
+            by_kernel = by_programs or not multiplying
         if p.is_complex() and any([rule.tiled for rule in naming.rules]):  # which would take two parts for a dimension
             naming.strategy.expect_real(what, naming.name)
             by_kernel = False
