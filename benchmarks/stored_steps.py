@@ -37,6 +37,11 @@ CASES: dict[str, tuple[Any, Any, dict[str, Any], int]] = {
     "bfloat16 p and g": (BF16, BF16, {}, 22),
     "all bfloat16, nearest": (BF16, BF16, {"storage": "bfloat16"} | NEAREST, 14),
     "all bfloat16, p and v stochastic": (BF16, BF16, {"storage": "bfloat16"} | P, 14),
+    "log8 states, nearest": (np.float32, np.float32, {"storage": "log8"} | NEAREST, 16),
+    "log8 states, v stochastic": (np.float32, np.float32, {"storage": "log8"}, 16),
+    "linear8 states, v stochastic": (np.float32, np.float32, {"storage": "linear8"}, 16),
+    "log4 states, v stochastic": (np.float32, np.float32, {"storage": "log4"}, 14),
+    "bfloat16 p and g, log8 states, p and v stochastic": (BF16, BF16, {"storage": "log8"} | P, 10),
 }
 
 

@@ -61,20 +61,28 @@ main.add_command(bench)
 @main.command("list")
 @click.option("--as", "form", type=click.Choice(["table", "markdown"]), default="table", show_default=True)
 @click.option("--family", metavar="NAME", help="Only the rules of a family, which the list has in brackets.")
-def list_rules(form: str, family: str | None) -> None:
+@click.option("--storage", metavar="NAME", help="What rules keep and move with their states in a storage.")
+def list_rules(form: str, family: str | None, storage: str | None) -> None:
     """List the rules that come with optgen, by family.
 
     As markdown: the page of documentation of a family, or a table of contents for these pages.
     """
     from ..compiler import driver
     from ..ir.rule import Family
-    from . import markdown, pages
+    from . import markdown, pages, storage_pages
 
     found = pages.groups(map(driver.compile_file, catalogue.shipped()))
     if family is not None and family not in found:
         raise click.BadParameter(f"expected one of {', '.join(found)}; got {family!r}", param_hint="--family")
     chosen = [each for name, members in found.items() if family in (None, name) for each in members]
-    if form == "table":
+    if storage is not None:
+        from ..optimiser.state_storages import OF_STATES
+
+        if form != "table" or storage not in OF_STATES:
+            expected = f"one of {', '.join(OF_STATES)}" if form == "table" else "none in markdown"
+            raise click.BadParameter(f"expected {expected}; got {storage!r}", param_hint="--storage")
+        print_blocks(*storage_pages.listing(chosen, storage))
+    elif form == "table":
         print_blocks(*pages.listing(chosen))
     elif family is None:
         print_raw(markdown.rules_page(chosen))
@@ -96,16 +104,22 @@ class _Form(click.Choice):  # type: ignore[type-arg]  # it takes arguments from 
 @click.argument("rule")
 @click.option("--as", "form", type=_Form(), default="summary", show_default=True)
 @click.option("--flag", "flags", metavar="NAME", multiple=True, help="Set a flag of the rule (no-NAME: clear it).")
-def show(rule: str, form: str, flags: tuple[str, ...]) -> None:
+@click.option("--storage", is_flag=True, help="What it keeps and moves with its states in each storage.")
+def show(rule: str, form: str, flags: tuple[str, ...], storage: bool) -> None:
     """Show one rule: mathematics, LaTeX, sweeps, IR, C, Python.
 
     RULE is the name of a shipped rule, or of its file, in any case; or the path of a spec, which ends in .toml. Where
     names differ in nothing but capitals, these count: `Adam` is PyTorch's, `ADAM` Flux's. A rule that treats matrices
     in another way has the flag `matrix`, and one that transposes some of them `tall` or `wide`.
     """
-    from . import markdown, pages
+    from . import markdown, pages, storage_pages
 
     compilation = _find(rule)
+    if storage:
+        if form != "summary":
+            raise click.UsageError(f"--storage does not go with --as {form}")
+        print_blocks(*storage_pages.of_rule(compilation, _variant(compilation, flags)))
+        return
     if form in ("c", "python"):
         if flags:
             raise click.UsageError(f"--flag does not go with --as {form}, which has all variants in one")

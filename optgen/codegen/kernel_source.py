@@ -29,6 +29,7 @@ from .places import INDEX, KEPT, KeptArray, Places
 from .runtime_source import headers, instruction_sets, random_numbers, reductions, storages
 from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
+from .staging import staged_arrays
 from .sweep_text import FoldText, SweepText
 
 __all__ = ["TARGETS", "KernelText", "Target", "kernel_source"]
@@ -139,6 +140,7 @@ def kernel_source(
     definitions = [d for kernel in kernels for each in kernel.sweeps for d in each.element.definitions]
     definitions += [d for body, _ in small_loops for d in body.definitions]
     draws = any(each.element.draws for kernel in kernels for each in kernel.sweeps)
+    staged = any(each.staged for kernel in kernels for each in kernel.sweeps)
     context = {
         "title": f"{rule.name}: {rule.summary}" if rule.summary else rule.name,
         "version": __version__,
@@ -155,9 +157,11 @@ def kernel_source(
         "reduce": reductions() if small_loops else "",
         "blocks": any(low.block is not None for low in lowered),
         "random": random_numbers() if draws else "",
-        "storages": storages(draws=draws, blocks=False) if any(low.storages for low in lowered) else "",
+        "storages": storages(draws=draws, blocks=staged) if any(low.storages for low in lowered) else "",
+        "staged": staged,
     }
-    opening = headers("kernel.h", reduces=bool(small_loops) or draws or any(low.rounding for low in lowered))
+    ordered = draws or staged or any(low.rounding for low in lowered)
+    opening = headers("kernel.h", reduces=bool(small_loops) or ordered)
     return environment(compiled).get_template("kernel.c.jinja").render(context | opening)
 
 
@@ -201,7 +205,8 @@ def _kernel(
                     test = course_test(each.course, plan, places)
                     course = courses.setdefault(test, f"{rule.name.lower()}_course_{1 + len(courses)}")
                 own = "_".join(filter(None, (name, number)))
-                sweeps.append(SweepText(own, _title(plan, each), element, slab, fold, course))
+                staged = staged_arrays(plan.rule, each, memory)
+                sweeps.append(SweepText(own, _title(plan, each), element, slab, fold, course, staged))
                 local.append(sweeps[-1])
             else:
                 body = small_loop(plan, each, rule, places)

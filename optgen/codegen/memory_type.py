@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from ..frozen import frozen
 from ..ir.rule import Rule
-from ..ir.storages import STORAGES
+from ..ir.storages import storage_called
 from .c_language import SINGLE, CType
 
 __all__ = ["MemoryType", "memory_types"]
@@ -27,12 +27,16 @@ class MemoryType:
         The compute type.
     stream
         The number of the random bits by which it is rounded stochastically; None if it is rounded to the nearest.
+    staged
+        What functions of C call the storage, if its neighbours share a scale: elements are float32 then, in memory of
+        the thread.
     """
 
     type: str
     storage: str
     ctype: CType
     stream: int | None = None
+    staged: str = ""
 
     def load(self, code: str) -> str:
         """The value of the element `code` in the compute type."""
@@ -41,7 +45,7 @@ class MemoryType:
     def store(self, value: str) -> str:
         """What is written for a value of the compute type."""
         if not self.storage:
-            return value
+            return value if self.type == self.ctype.name else f"({self.type}){value}"
         single = value if self.ctype is SINGLE else f"(float){value}"
         if self.stream is None:
             return f"optgen_store_{self.storage}({single})"
@@ -57,6 +61,10 @@ def memory_types(rule: Rule, ctype: CType) -> dict[str, MemoryType]:
         if array not in stored:
             found[array] = MemoryType(ctype.name, "", ctype)
             continue
-        row = STORAGES[stored[array]]
-        found[array] = MemoryType(f"{row.dtypes[0]}_t", row.stem, ctype, i if array in rounding else None)
+        row, stream = storage_called(stored[array]), i if array in rounding else None
+        if row.block:
+            stem = f"{row.stem}_{'signed' if row.signed else 'unsigned'}"
+            found[array] = MemoryType("float", "", ctype, stream, stem)
+        else:
+            found[array] = MemoryType(f"{row.dtypes[0]}_t", row.stem, ctype, stream)
     return found

@@ -14,6 +14,7 @@ from .declarations import Declared, arrays_of, declarations
 from .element import DrawField, Element, Fold, RoundingKey, ScalarField
 from .jinja import call
 from .places import INDEX, Base, Need
+from .staging import StagedArray
 
 __all__ = ["FoldText", "SpreadText", "SweepText"]
 
@@ -33,7 +34,8 @@ _OF_ROW = {
 @frozen
 class SweepText:
     """One sweep of a kernel, as the template sees it. `slab`: the stage that begins with it, if one does. `fold`: the
-    function that folds what it reduces. `course`: the function that tells whether a tensor takes it, if not all do."""
+    function that folds what it reduces. `course`: the function that tells whether a tensor takes it, if not all do.
+    `staged`: the arrays that it has as numbers of its own."""
 
     name: str
     title: str
@@ -41,6 +43,7 @@ class SweepText:
     slab: str = ""
     fold: str = ""
     course: str = ""
+    staged: Sequence[StagedArray] = ()
 
     @property
     def initialiser(self) -> list[str]:
@@ -48,8 +51,22 @@ class SweepText:
         fields = [f".row = {self.name}_##ISA"]
         if self.element.folds:
             fields = [f"OPTGEN_REDUCES({self.name}, ISA)", f".fold = {self.fold}_##ISA"]
+        elif self.staged:
+            fields.append(f".block = {self.name}_block_##ISA")
         fields += [f".slab = {self.slab}_##ISA"] if self.slab else []
         return fields + ([f".course = {self.course}"] if self.course else [])
+
+    @property
+    def staging(self) -> list[str]:
+        """The declarations of what is staged, and of what its random bits are made of."""
+        keys = [each for each in self.element.rounding if each.name in {x.rounded[0] for x in self.staged if x.rounded}]
+        made = [f"const optgen_rounding_key {each.name} = {each.key};" for each in keys]
+        return [*self.needed(keys), *made, *(f"float {each.name}[OPTGEN_BLOCK];" for each in self.staged)]
+
+    @property
+    def macro(self) -> str:
+        """What makes its functions for an instruction set."""
+        return f"OPTGEN_{'STAGED_' if self.staged else ''}{'REDUCING_' if self.element.folds else ''}SWEEP"
 
     @property
     def scalars_type(self) -> str:

@@ -72,7 +72,8 @@ class Tensor:
     def loaded(self) -> dict[str, Array]:
         """The arrays in the compute type."""
         dtype = np.dtype(np.float32) if PARAMETER in dict(self.storages) else self.arrays[PARAMETER].dtype
-        made = {name: decoded(storage, self.arrays[name], dtype) for name, storage in self.storages}
+        shape = self.arrays[PARAMETER].shape
+        made = {name: decoded(storage, self.arrays[name], dtype, shape) for name, storage in self.storages}
         return {**self.arrays, **made}
 
 

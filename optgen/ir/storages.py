@@ -9,9 +9,14 @@ in NumPy, `templates/c/storage.h` in C: the same integer operations, and the sam
 
 from __future__ import annotations
 
-from ..frozen import frozen
+from collections.abc import Iterable
 
-__all__ = ["STORAGES", "Storage"]
+from ..frozen import frozen, replace
+
+__all__ = ["STORAGES", "UNSIGNED", "Storage", "in_blocks", "storage_called"]
+
+#: How the name of a block storage begins where no number is negative: it has twice the levels.
+UNSIGNED = "unsigned "
 
 
 @frozen
@@ -42,6 +47,8 @@ class Storage:
         Whether a store of a float32 loses bits, and so may be stochastic.
     version
         Counts up when codes change their meaning; checkpoints keep it.
+    signed
+        Whether it keeps negative numbers; of the table, all do.
     """
 
     name: str
@@ -55,6 +62,7 @@ class Storage:
     packed: int = 1
     rounds: bool = True
     version: int = 1
+    signed: bool = True
 
     @property
     def is_split(self) -> bool:
@@ -68,6 +76,13 @@ class Storage:
         blocks, rest = divmod(count, self.block)
         codes = blocks * (self.block // self.packed) + -(-rest // self.packed)
         return codes, blocks + (rest > 0)
+
+    def begins(self, count: int) -> tuple[int, int]:
+        """Where the scales of `count` elements begin and end in an array of bytes that begins with the codes, and that
+        states are kept in: codes, up to 3 bytes of nothing, scales."""
+        codes, scales = self.lengths(count)
+        at = -(-codes // 4) * 4
+        return at, at + 4 * scales
 
 
 #: Every storage, by its name.
@@ -90,3 +105,18 @@ STORAGES = {
                 4, ("uint8", "float32"), 128, (7, 15), dropped=23, packed=2),
     )
 }  # fmt: skip
+
+
+def storage_called(name: str) -> Storage:
+    """The storage of this name, which may be `unsigned log8` too. KeyError if there is none."""
+    if not name.startswith(UNSIGNED):
+        return STORAGES[name]
+    row = STORAGES[name.removeprefix(UNSIGNED)]
+    if not row.block:
+        raise KeyError(name)
+    return replace(row, name=name, signed=False)
+
+
+def in_blocks(storages: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """Of arrays, each with its storage, those whose neighbours share a scale."""
+    return frozenset(name for name, storage in storages if storage_called(storage).block)

@@ -15,6 +15,7 @@ from typing import TypeAlias
 from ..frozen import frozen
 from ..ir.expr import Expr, Extent, Load, Reduce, Shape, Size, extent_of, reduced_extent, walk
 from ..ir.rule import Assign, Rule
+from ..ir.storages import in_blocks
 from .courses import Course
 
 __all__ = [
@@ -106,8 +107,9 @@ class Sweeps:
 
     @property
     def ordered(self) -> bool:
-        """Whether elements are visited in order: some are reduced, or random numbers go by their places."""
-        return self.reduces or self.rule.draws or bool(self.rule.rounding)
+        """Whether elements are visited in order: some are reduced, random numbers go by their places, or neighbours
+        share a scale."""
+        return self.reduces or self.rule.draws or bool(self.rule.rounding) or bool(in_blocks(self.rule.storages))
 
     def small(self, extent: Extent) -> tuple[str, ...]:
         """The values of this extent, in the order in which they are kept."""

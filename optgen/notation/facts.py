@@ -6,7 +6,7 @@ list`, `optgen show`, docstrings and documentation. Their layout is the business
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..frozen import frozen, replace
 from ..ir.expr import COUNTS, Count, Expr, Extent, Load, Local, Matrices, Product, Reduce, children, rebuilt, walk
@@ -20,9 +20,29 @@ from . import text
 from .turns import put_together
 
 __all__ = [
-    "MATRICES", "NO_MATRICES", "Change", "blocks", "bodies", "bytes_kept", "bytes_moved", "changes", "condition",
-    "course_words", "formulas", "given", "kept", "matrices", "meanings", "only", "phases", "product_count", "reports",
-    "shape_words", "shown", "sweep_count",
+    "MATRICES",
+    "NO_MATRICES",
+    "Change",
+    "blocks",
+    "bodies",
+    "bytes_kept",
+    "bytes_moved",
+    "bytes_moved_by",
+    "changes",
+    "condition",
+    "course_words",
+    "formulas",
+    "given",
+    "kept",
+    "matrices",
+    "meanings",
+    "only",
+    "phases",
+    "product_count",
+    "reports",
+    "shape_words",
+    "shown",
+    "sweep_count",
 ]  # fmt: skip
 
 MATRICES = "parameters of two or more dimensions"
@@ -64,6 +84,13 @@ def bytes_moved(lowered: Rule, itemsize: int) -> int:
     On tensors that no cache holds, these are the cost of a step, not the arithmetic.
     """
     return sweeps_of(lowered).traffic * itemsize
+
+
+def bytes_moved_by(lowered: Rule, sizes: Mapping[str, float]) -> float:
+    """The same where arrays differ in the bytes of an element, as `sizes` says of each."""
+    return max(
+        sum(sizes[x] for sweep in step for x in (*sweep.loads, *sweep.stores)) for step in sweeps_of(lowered).steps
+    )
 
 
 def bytes_kept(rule: Rule, itemsize: int) -> int:

@@ -16,6 +16,7 @@ from ..errors import ArgumentError, ArrayError, StateError
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Storages
+from ..ir.storages import in_blocks
 from ..runtime.arrays import Array, as_parameter
 from ..runtime.engine import StepEngine
 from ..runtime.evaluation import evaluated
@@ -82,7 +83,8 @@ class ArrayEngine:
         self._plain = not settings.rule.inputs and not settings.compilation.phases
         self.states = States(settings)
         by_kernels = settings.backend != "interpreter"
-        ways = ArrayWays(interprets=not by_kernels or settings.multiplies, by_programs=by_kernels)
+        rule_of = settings.rule_of if in_blocks(settings.chosen_storages.items()) else None
+        ways = ArrayWays(interprets=not by_kernels or settings.multiplies, by_programs=by_kernels, rule_of=rule_of)
         self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
         self.states.forget = self.engine.plans.forget
 

@@ -40,7 +40,7 @@ _FIELDS = ("format", "rule", "flags", "hyperparameters", "parameters")
 #: What safetensors calls the dtypes of parameters and states.
 _DTYPES = {"F32": "float32", "F64": "float64", "BF16": "bfloat16", "F16": "float16"}
 #: And those of states: of numbers, and of codes.
-_STATES, _CODES = ("F32", "F64"), ("U16",)
+_STATES, _CODES = ("F32", "F64"), ("U16", "U8")
 _WRITTEN = "expected a checkpoint that opt.save(path, params) wrote"
 #: How many names a message lists.
 _MOST_NAMES = 8

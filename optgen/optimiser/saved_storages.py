@@ -11,15 +11,17 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..errors import StateError, shown
-from ..interpreter.codes import code_dtype, decoded, encoded
+from ..interpreter.codes import code_dtype, code_shape, decoded, encoded
 from ..ir.rule import Storages
-from ..ir.storages import STORAGES
+from ..ir.storages import UNSIGNED, storage_called
 from ..runtime.arrays import Array
 from .checkpoint import scalar
 from .state_storages import OF_STATES
 
-__all__ = ["STORAGES_KEY", "entry_storages", "in_storage", "read_storages", "saved_dtype"]
+__all__ = ["STORAGES_KEY", "entry_storages", "in_storage", "read_storages", "saved_form"]
 
+#: The storages that a saved state may be in.
+_SAVED = (*OF_STATES, *(f"{UNSIGNED}{name}" for name in OF_STATES if storage_called(name).block))
 #: What an entry calls its storages.
 STORAGES_KEY = "storages"
 
@@ -27,7 +29,7 @@ STORAGES_KEY = "storages"
 def entry_storages(storages: Storages) -> dict[str, dict[str, tuple[str, int]]]:
     """What the entry of a parameter has besides, if states of it are in storages: of each the name, and the version of
     its definition."""
-    named = {name: (storage, STORAGES[storage].version) for name, storage in storages}
+    named = {name: (storage, storage_called(storage).version) for name, storage in storages}
     return {STORAGES_KEY: named} if named else {}
 
 
@@ -38,23 +40,27 @@ def read_storages(which: str, saved: object) -> dict[str, str]:
     found: dict[str, str] = {}
     for name, given in saved.items():
         storage, version = map(scalar, given) if isinstance(given, list | tuple) and len(given) == 2 else (None, None)
-        if not isinstance(storage, str) or storage not in OF_STATES or type(version) is not int:
+        if not isinstance(storage, str) or storage not in _SAVED or type(version) is not int:
             known = f"one of {', '.join(OF_STATES)}, and its version"
             raise StateError(f"{which}: expected the storage of {name}, {known}, got {shown(given)}")
-        if version != STORAGES[storage].version:
-            message = f"{which}: expected {name} in {storage} of version {STORAGES[storage].version}, got {version}"
+        if version != (known_version := storage_called(storage).version):
+            message = f"{which}: expected {name} in {storage} of version {known_version}, got {version}"
             raise StateError(message, hint="with the optgen that saved it, load it into another storage, and save that")
         found[name] = storage
     return found
 
 
-def saved_dtype(storage: str | None, dtype: str) -> str:
-    """The dtype that a saved state has: that of codes, or the compute type `dtype` if it is in no storage."""
-    return str(code_dtype(storage)) if storage else dtype
+def saved_form(storage: str | None, shape: tuple[int, ...], dtype: str) -> tuple[tuple[int, ...], str]:
+    """The shape and dtype that a saved state has: those of codes, or the compute type `dtype` if it is in no storage.
+    `shape`: that of its parameter."""
+    return (code_shape(storage, shape), str(code_dtype(storage))) if storage else (shape, dtype)
 
 
-def in_storage(name: str, codes: Array, saved: str | None, wanted: str | None, dtype: str, *, convert: bool) -> Array:
-    """A copy of a saved state in the storage that is wanted; None stands for the compute type `dtype`.
+def in_storage(
+    name: str, codes: Array, saved: str | None, wanted: str | None, dtype: str, shape: tuple[int, ...], *, convert: bool
+) -> Array:
+    """A copy of a saved state in the storage that is wanted; None stands for the compute type `dtype`. `shape`: that of
+    its parameter.
 
     StateError if that is another one, unless it may be converted.
     """
@@ -67,5 +73,5 @@ def in_storage(name: str, codes: Array, saved: str | None, wanted: str | None, d
             else "convert=True converts it"
         )
         raise StateError(f"expected {name} in {wanted or dtype}, got {saved or dtype}", hint=hint)
-    numbers = decoded(saved, codes, dtype) if saved else codes
+    numbers = decoded(saved, codes, dtype, shape) if saved else codes
     return encoded(wanted, numbers) if wanted else np.array(numbers, order="K")

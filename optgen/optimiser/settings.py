@@ -123,7 +123,8 @@ class Settings:
 
     def arguments(self) -> list[str]:
         """The arguments of a constructor that gives the same settings, as source text."""
-        given = [f"{name}={self.value(name)!r}" for name in self.values]
+        whole = {each.name for each in self.rule.hypers if not each.vector and each.ranges[0].whole}
+        given = [f"{name}={(plain if name in whole else repr)(self.value(name))}" for name in self.values]
         for flag in self.rule.flags:
             usual = flag.default if flag.when is None else _decide(self.compilation, flag.when, self.values)
             given += [f"{flag.name}={flag.value}"] * (flag.value is not usual)

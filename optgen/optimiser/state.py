@@ -28,7 +28,7 @@ from ..runtime.members import Member
 from ..runtime.shapes import own_shapes
 from ..runtime.slots import BoundSlots, Key, Shapes, Slot, array_at, key_of, keys_of, owner_of
 from .checkpoint import listed, scalar
-from .saved_storages import STORAGES_KEY, entry_storages, in_storage, read_storages, saved_dtype
+from .saved_storages import STORAGES_KEY, entry_storages, in_storage, read_storages, saved_form
 from .settings import Settings
 
 __all__ = [
@@ -197,7 +197,7 @@ class States:
 def new_slot(p: Array, rule: Rule, values: HyperValues, ordinal: int, storages: Storages) -> Slot:
     """The slot of a parameter that was never stepped, with these hyperparameters in its first step."""
     kept = storage_of(p.dtype)
-    numbers = decoded(kept, p, compute_type(p.dtype)) if kept else p
+    numbers = decoded(kept, p, compute_type(p.dtype), p.shape) if kept else p
     initial = interp.initial_state(rule, values, numbers, ordinal)
     own = [state.name for state in rule.states if state.extent > Extent.GROUP]
     slot = Slot.of(p, own, own_shapes(rule, values, p.shape), storages)
@@ -303,12 +303,12 @@ def _read_entry(entry: object, fields: Fields, which: str, *, convert: bool) -> 
         raise StateError(message)
     arrays, own = {}, COMPUTE[dtype]
     for name in names:
-        of = shape, saved_dtype(kept.get(name), own)
+        of = saved_form(kept.get(name), shape, own)
         if name in shapes:
             of = shapes[name].shape, shapes[name].dtype(own)
         _expect_array(f"{which}: ", name, state[name], *of)
         try:
-            arrays[name] = in_storage(name, state[name], kept.get(name), wanted.get(name), own, convert=convert)
+            arrays[name] = in_storage(name, state[name], kept.get(name), wanted.get(name), own, shape, convert=convert)
         except StateError as error:
             raise StateError(f"{which}: {error.message}", hint=error.hint) from None
     return Slot(shape, dtype, t, arrays, storages)

@@ -14,7 +14,7 @@ from ..errors import ArgumentError, shown
 from ..ir.expr import PARAMETER, Extent, Load, walk
 from ..ir.rule import Rule
 from ..ir.signs import never_negative
-from ..ir.storages import STORAGES
+from ..ir.storages import STORAGES, UNSIGNED
 from ..names import canonical
 from .hyperparameters import suggestion
 
@@ -30,7 +30,7 @@ __all__ = [
 ]
 
 #: The storages that a state can have.
-OF_STATES = tuple(name for name, each in STORAGES.items() if each.bits == 16 and not each.block and not each.is_split)
+OF_STATES = tuple(name for name, each in STORAGES.items() if each.bits <= 16 and not each.is_split)
 STOCHASTIC = "stochastic"
 _ROUNDINGS = ("nearest", STOCHASTIC)
 #: What a constructor takes: nothing, where all states are kept in the compute type.
@@ -58,7 +58,7 @@ def chosen_storages(
             has = "only states that start as the parameter" if like else "no state with a value for each element"
             hint = "name the state: storage={...}" if like else "leave it out"
             raise ArgumentError(f"storage: {owner} has {has}, got {given!r}", hint=hint)
-        return dict.fromkeys(elements, given)
+        return _with_signs(rules, dict.fromkeys(elements, given))
     if not isinstance(given, Mapping):
         message = f"storage: expected the name of a storage, or a name for each state, got {shown(given)}"
         raise ArgumentError(message, hint=f'storage="{OF_STATES[0]}"')
@@ -77,7 +77,16 @@ def chosen_storages(
                 hint = "it is kept in the compute type: leave it out"
                 raise ArgumentError(f"the storage of {spelled}: {few}", hint=hint)
             found[name] = str(storage)
-    return found
+    return _with_signs(rules, found)
+
+
+def _with_signs(rules: Sequence[Rule], storages: Mapping[str, str]) -> dict[str, str]:
+    """The same where states that are never negative have the unsigned form of a block storage."""
+    unsigned = usual_rounding(rules, storages) if any(STORAGES[each].block for each in storages.values()) else ()
+    return {
+        name: f"{UNSIGNED}{kept}" if name in unsigned and STORAGES[kept].block else kept
+        for name, kept in storages.items()
+    }
 
 
 def _meant(spelled: object, known: Collection[str]) -> list[str]:
@@ -135,6 +144,7 @@ def storage_argument(rules: Iterable[Rule], storages: Mapping[str, str]) -> list
     """The argument of a constructor that chooses these storages, as source text."""
     if not storages:
         return []
+    storages = {name: kept.removeprefix(UNSIGNED) for name, kept in storages.items()}
     every = set(storages.values())
     one = every.pop() if len(every) == 1 and storages.keys() == set(_of_one_name(rules)) else None
     return [f"storage={one or dict(storages)!r}"]

@@ -21,6 +21,7 @@ from ..frozen import frozen, replace
 from ..ir.evaluate import ValuesByCount
 from ..ir.expr import Extent
 from ..ir.primitives import BLOCK, LANES, PANEL
+from ..ir.storages import in_blocks
 from .addresses import address_of
 from .arrays import Array
 from .kernel import Kernel
@@ -135,11 +136,12 @@ def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
     rule, entry = kernel.rule, kernel.entry
     units = entry.units
     tiled = units == 0
-    alike = tensor[: len(rule.arrays)]
+    alike = _in_shape(kernel, tensor)
     block = block if tiled else 0
     layout = layout_of(alike, ordered=units != 1, matrices=rule.matrices if tiled and not block else None)
     if block:  # in a slab, blocks are folded side by side: that pays while they are no longer than the lanes
         layout = replace(layout, slabs=layout.dense and block <= LANES and tensor[0].size > 0)
+    assert layout.dense or not in_blocks(rule.storages), "kernels have blocks of codes for dense arrays only"
     if layout.slabs and not kernel.takes_slabs:
         layout = replace(layout, slabs=False)
     shape = tensor[0].shape
@@ -151,6 +153,12 @@ def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
         (*layout.offsets, *(0,) * entry.states), counts, work,
         _slabs(counts, block) if layout.slabs else 0, _numbers(kernel, counts) if keeps else (),
     )  # fmt: skip
+
+
+def _in_shape(kernel: Kernel, tensor: Sequence[Array]) -> list[Array]:
+    """The arrays with a value for each element; the parameter stands for one whose codes are in another shape."""
+    blocks = in_blocks(kernel.rule.storages)
+    return [tensor[0] if name in blocks else x for name, x in zip(kernel.rule.arrays, tensor, strict=False)]
 
 
 def _keeps(kernel: Kernel) -> bool:
@@ -186,7 +194,8 @@ def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]], blocks: Iterable
     pack, places = Struct(f"{_HEAD + alike + kernel.entry.states}q").pack, Struct("5q").pack
 
     def row(tensor: Sequence[Array], block: int) -> TensorRow:
-        geometry = (block, tensor[0].shape, *((x.strides, x.itemsize, x.flags.aligned) for x in tensor[:alike]))
+        whole = _in_shape(kernel, tensor)
+        geometry = (block, tensor[0].shape, *((x.strides, x.itemsize, x.flags.aligned) for x in whole))
         form = forms.get(geometry)
         if form is None:
             form = forms[geometry] = _form(kernel, tensor, block)

@@ -101,14 +101,37 @@ class NumPyLibrary:
 
 
 class ArrayWays:
-    """All parameters by kernels; or all by the interpreter, or by programs where there are some."""
+    """All parameters by kernels; or all by the interpreter, or by programs where there are some.
 
-    def __init__(self, *, interprets: bool, by_programs: bool) -> None:
-        self.interprets, self.by_programs = interprets, by_programs
+    `rule_of`: gives the rule for a shape, where states are in storages whose neighbours share a scale. Kernels have
+    these for dense arrays, and for rules without rows and columns; the interpreter steps the others.
+    """
+
+    def __init__(
+        self, *, interprets: bool, by_programs: bool, rule_of: Callable[[tuple[int, ...]], Rule] | None = None
+    ) -> None:
+        self._by_kernels, self._rule_of = not interprets, rule_of
+        self.interprets, self.by_programs = interprets or rule_of is not None, by_programs
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         every = list(places)
-        return ([], every) if self.interprets else (every, [])
+        if self._rule_of is None or not self._by_kernels:
+            return (every, []) if self._by_kernels else ([], every)
+        given = [x if isinstance(x, np.ndarray) else getattr(x, "data", None) for x in params]
+        seen = [[x, *inputs[i :: len(params)]] for i, x in enumerate(given)]
+        kernels = [i for i, own in enumerate(seen) if self._takes(self._rule_of, own)]
+        grouped = any([self._rule_of(own[0].shape).grouped for own in seen if isinstance(own[0], np.ndarray)])
+        if len(kernels) < len(every) and grouped:  # the interpreter computes at once what depends on all parameters
+            return [], every
+        return kernels, sorted({*every} - {*kernels})
+
+    @staticmethod
+    def _takes(rule_of: Callable[[tuple[int, ...]], Rule], arrays: Sequence[Any]) -> bool:
+        """Whether kernels step a parameter with these inputs; what is no array is refused later."""
+        if not all([isinstance(x, np.ndarray) for x in arrays]):
+            return True
+        dense = all([x.flags.c_contiguous and x.flags.aligned for x in arrays])
+        return dense and not rule_of(arrays[0].shape).tiled
 
     def step_foreign(self, params: Sequence[Any]) -> None:
         raise AssertionError("NumPy steps no parameter by itself")

@@ -16,7 +16,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from ..errors import ArrayError
-from ..interpreter.codes import code_dtype, decoded, encoded
+from ..interpreter.codes import code_dtype, code_shape, decoded, encoded
 from ..ir.rule import Storages
 from .addresses import address_of
 from .arrays import COMPUTE, Array, compute_type, empty_beside
@@ -103,20 +103,24 @@ class Slot:
     def of(cls, p: Array, names: Iterable[str], shapes: Shapes, storages: Storages = ()) -> Slot:
         """A slot for `p` that has never been stepped, with anything as its states: for each name an array laid out as
         `p` is, or of the shape and type that `shapes` gives."""
-        codes, own = {name: code_dtype(storage) for name, storage in storages}, np.dtype(compute_type(p.dtype))
-        arrays = {
-            name: np.empty(shapes[name].shape, shapes[name].dtype(str(own)))
-            if name in shapes
-            else empty_beside(p, codes.get(name, own))
-            for name in names
-        }
-        return cls(p.shape, str(p.dtype), 0, arrays, storages)
+        kept, own = dict(storages), np.dtype(compute_type(p.dtype))
+
+        def empty(name: str) -> Array:
+            if name in shapes:
+                return np.empty(shapes[name].shape, shapes[name].dtype(str(own)))
+            storage = kept.get(name)
+            shape = code_shape(storage, p.shape) if storage else p.shape
+            if storage and shape != p.shape:
+                return np.zeros(shape, code_dtype(storage))
+            return empty_beside(p, code_dtype(storage) if storage else own)
+
+        return cls(p.shape, str(p.dtype), 0, {name: empty(name) for name in names}, storages)
 
     def put(self, name: str, value: Any) -> None:
         """Set a state to a number, or to an array of its shape."""
         array, storage = self.arrays[name], dict(self.storages).get(name)
         with np.errstate(all="ignore"):  # a number may be an infinity in float32
-            array[...] = encoded(storage, np.broadcast_to(value, array.shape)) if storage else value
+            array[...] = encoded(storage, np.broadcast_to(value, self.shape)) if storage else value
 
     def take(self, other: Slot) -> Slot:
         """Take over the count and the states of another slot, which are in the same storages; gives this one."""
@@ -129,7 +133,7 @@ class Slot:
     def numbers(self) -> dict[str, Array]:
         """The states as numbers: the arrays themselves, or what their codes stand for."""
         return self.arrays | {
-            name: decoded(storage, self.arrays[name], self.compute) for name, storage in self.storages
+            name: decoded(storage, self.arrays[name], self.compute, self.shape) for name, storage in self.storages
         }
 
     @property

@@ -31,6 +31,7 @@ from ..runtime.shapes import state_shape
 from .naming import STEP, Naming
 from .param_groups import Groups, called
 from .phases import expect_numbers
+from .saved_codes import converted, expect_storages, read_storages
 from .state_dicts import BEGUN, OF_ALL
 from .tensors import count_dtype, has_memory, local
 
@@ -59,17 +60,6 @@ def expect_state(
         raise StateError(f"{what}: expected {dtype}, got {given.dtype}", hint=hint)
 
 
-def converted(naming: Naming, p: torch.Tensor, kept: Mapping[str, Any]) -> dict[str, Any]:
-    """The saved states of a parameter in the dtypes that they are to have, rounded to the nearest."""
-    dtypes = {
-        naming.key(name): naming.storing.dtype(name, p) for rule in naming.rules_for(p) for name in rule.element_states
-    }
-    return {
-        key: x.to(dtypes[key]) if key in dtypes and isinstance(x, torch.Tensor) and x.is_floating_point() else x
-        for key, x in kept.items()
-    }
-
-
 def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, values: Mapping[str, Any]) -> dict[str, Any]:
     """Copies of states of parameter `p` by the names that PyTorch has; an error for one that does not fit."""
     own = {key: (state, rule) for rule in naming.rules_for(p) for state, key in naming.own_states(rule)}
@@ -80,7 +70,7 @@ def copies_of_states(naming: Naming, p: torch.Tensor, hypers: HyperValues, value
             raise ArgumentError(f"expected a state among {', '.join(known)}, got {key}")
         if key in own:
             state, rule = own[key]
-            shape = state_shape(rule, state, hypers, tuple(p.shape))
+            shape = naming.storing.shape(state.name, state_shape(rule, state, hypers, tuple(p.shape)))
             dtype = naming.storing.dtype(state.name, p)
             expect_state(f"the state {key}", state, given, shape, dtype, hint=f"see opt.state[p][{key!r}]")
             copies[key] = given.detach().clone()
@@ -121,6 +111,9 @@ def fitting(
         _expect_values(naming, other, i)
     _expect_group_states(naming, saved.get("group", groups[0].get(OF_ALL) if groups else None))
     reader, number, states = Groups(naming), 0, dict(saved["state"])
+    codes = read_storages(saved)
+    if not convert:
+        expect_storages(naming, codes)
     for i, (group, other) in enumerate(zip(own, groups, strict=True)):
         needed, hypers = _needed(naming, reader.variants_of(other, i)), reader.values_of(other, i)
         names, saved_names = group.get("param_names"), other.get("param_names")
@@ -134,7 +127,7 @@ def fitting(
                 raise StateError(message, hint="give the parameters in the order in which they were saved")
             kept = states.get(q) or {}
             if convert and kept:
-                kept = states[q] = converted(naming, p, kept)
+                kept = states[q] = converted(naming, p, kept, codes)
             _expect_states(naming, what, p, hypers, kept, needed.get(naming.aspect_of(p), ()), guess=guess)
     expect_numbers(saved.get(BEGUN, ()), number)
     return {**saved, "state": states, "param_groups": groups}
@@ -252,7 +245,7 @@ def _expect_states(
     for key, value in kept.items():
         if key in named and value is not None and not unseen:
             state, rule = named[key]
-            shape = state_shape(rule, state, hypers, tuple(p.shape))
+            shape = naming.storing.shape(state.name, state_shape(rule, state, hypers, tuple(p.shape)))
             given = value.cpu() if isinstance(value, torch.Tensor) and value.device.type != "meta" else value
             expect_state(f"{what}: {key}", state, given, shape, naming.storing.dtype(state.name, p, what))
         elif key == STEP and value is not None and not unseen and not _is_count(value):

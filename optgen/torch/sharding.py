@@ -124,15 +124,15 @@ def _has_owner(rule: Rule, p: Any, i: int) -> bool:
     return True
 
 
-def expect_numbered(name: str, p: Any, i: int) -> None:
+def expect_numbered(name: str, p: Any, i: int, *, blocks: bool) -> None:
     """ArrayError if elements of parameter i are not here by the numbers that they have in the whole parameter, by which
-    random bits are chosen for stochastic rounding."""
+    random bits are chosen for stochastic rounding, and neighbours share scales where there are `blocks`."""
     flat = getattr(p, "_is_flat_param", False) or getattr(p, "_fsdp_flattened", False)
     if cut(p) or (flat and torch.distributed.is_initialized() and torch.distributed.get_world_size() > 1):
-        message = (
-            f"parameter {i} of shape {tuple(p.shape)}: {name} rounds stochastically by the numbers of elements in "
-        )
-        raise ArrayError(f"{message}whole parameters, and this one is cut", hint='give rounding="nearest"')
+        does = "keeps blocks of neighbours of" if blocks else "rounds stochastically by the numbers of elements in"
+        hint = 'give storage="bfloat16" and rounding="nearest"' if blocks else 'give rounding="nearest"'
+        message = f"parameter {i} of shape {tuple(p.shape)}: {name} {does} whole parameters, and this one is cut"
+        raise ArrayError(message, hint=hint)
 
 
 def expect_apart(rules: Sequence[Rule], variants: Collection[int], p: Any, i: int) -> None:

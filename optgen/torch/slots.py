@@ -58,7 +58,7 @@ class TensorSlot:
         self.known_as = 0
         self.bound: BoundSlot | None = None
         self._counted = naming.counted
-        self._coded = () if rule.multiplies else rule.element_states
+        self._coded = {} if rule.multiplies else {x: naming.storing.in_blocks(x) for x in rule.element_states}
         self._new: dict[str, Any] = {}
         # Where nothing counts, the states show whether there was a step.
         self._before = int(True in [kept.get(key) is not None for key in self.names.values()])
@@ -95,9 +95,10 @@ class TensorSlot:
 
     @property
     def storages(self) -> Storages:
-        """Those of states of 16 bits; none where a library multiplies matrices, which takes numbers."""
+        """Those of states in codes or of 16 bits; none where a library multiplies matrices, which takes numbers."""
         found = self.arrays
-        return tuple((name, kept) for name in self._coded if name in found and (kept := storage_of(found[name])))
+        of = {name: blocks or storage_of(found[name]) for name, blocks in self._coded.items() if name in found}
+        return tuple((name, kept) for name, kept in of.items() if kept)
 
     def add(self, name: str, x: torch.Tensor) -> None:
         """Give a state that is lacking, which is not kept before `keep`."""

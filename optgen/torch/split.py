@@ -28,6 +28,7 @@ from .lines import LINE, RULE, inputs_of_lines, options_of, respell_momentum, sh
 from .named import group_of, parameters_by_name
 from .optimizer import Adapter, engine_of, load_fitting, naming_of
 from .param_groups import expect_shapes
+from .saved_codes import IN_CODES, named_storages
 from .state_dicts import OF_ALL, state_dict_with
 
 __all__ = ["Split", "split"]
@@ -358,6 +359,8 @@ def _name_rules(optimiser: Any, saved: dict[str, Any]) -> None:
         together = engine_of(members[group[LINE]]).states.group
         if together:
             group[OF_ALL] = {name: float(value) for name, value in together.items()}
+        if codes := named_storages(naming_of(members[group[LINE]])):
+            group[IN_CODES] = codes
 
 
 def _named(group: Mapping[str, Any]) -> list[Named]:

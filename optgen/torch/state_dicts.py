@@ -15,6 +15,7 @@ from torch.optim import Optimizer
 
 from ..runtime.arrays import Array
 from .naming import Naming
+from .saved_codes import IN_CODES, named_storages
 
 __all__ = ["BEGUN", "OF_ALL", "copied", "load_with", "name_rule", "state_dict_with", "take_rest"]
 
@@ -34,6 +35,9 @@ def name_rule(naming: Naming, group: Mapping[str, Any], begun: Sequence[int], _:
         saved["group"] = {name: float(value) for name, value in group.items()}
         for each in saved["param_groups"]:  # a distributed checkpoint has room for nothing else
             each[OF_ALL] = saved["group"]
+    if codes := named_storages(naming):
+        for each in saved["param_groups"]:
+            each[IN_CODES] = codes
 
 
 def state_dict_with(
@@ -74,6 +78,8 @@ def take_rest(naming: Naming, opt: Optimizer, saved: Mapping[str, Any]) -> dict[
         for name, value in saved["state"].get(i, {}).items():
             if name in other and isinstance(value, torch.Tensor):
                 opt.state[p][name] = value.detach().to(opt.state[p][name].device, copy=True)
+    for group in opt.param_groups:
+        group.pop(IN_CODES, None)
     kept = [group.pop(OF_ALL, None) for group in opt.param_groups]
     return {name: np.array(value) for name, value in (saved.get("group", kept[0]) or {}).items()}
 

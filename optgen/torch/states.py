@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from .. import interpreter as interp
+from ..interpreter.codes import encoded
 from ..ir.evaluate import HyperValues
 from ..ir.expr import Extent
 from ..ir.rule import Rule, State
@@ -70,6 +71,7 @@ class TensorStates:
                 dtype = self._naming.storing.dtype(state.name, p, self._groups.what(place))
                 if (x := own.get(key)) is not None:
                     shape = state_shape(rule, state, self._groups.values_at(place), tuple(p.shape))
+                    shape = self._naming.storing.shape(state.name, shape)
                     what, hint = f"{self._groups.what(place)}: its state {key}", self._kept_as(rule, state)
                     expect_state(what, state, x, shape, dtype, hint)
             slots.append(TensorSlot(self._naming, p, own, rule, self._plans.setdefault(p, set())))
@@ -98,6 +100,10 @@ class TensorStates:
                 shape = state_shape(rule, state, values, tuple(given.shape)) if own else None
                 small = state.extent < Extent.ELEMENT
                 strategy, storing = self._naming.strategy, self._naming.storing
+                if kept := storing.in_blocks(state.name):
+                    numbers = np.broadcast_to(initial[state.name], tuple(given.shape))
+                    slot.add(state.name, torch.from_numpy(encoded(kept, numbers)))
+                    continue
                 dtype = strategy.small_dtype(state.extent, given) if small else storing.dtype(state.name, given)
                 slot.add(state.name, _new_state(given, shape, initial[state.name], dtype))
         return slot

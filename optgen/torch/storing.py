@@ -16,19 +16,23 @@ import torch
 
 from ..errors import ArgumentError, ArrayError, shown
 from ..frozen import frozen
+from ..interpreter.codes import code_shape
 from ..ir.draws import SEED
 from ..ir.rule import Rule
+from ..ir.storages import STORAGES, UNSIGNED
 from ..optimiser.hyperparameters import checked
-from ..optimiser.state_storages import OF_STATES, chosen_rounding, chosen_storages
+from ..optimiser.state_storages import chosen_rounding, chosen_storages
 from .tensors import STORED
 
-__all__ = ["NOTHING", "STORING", "Storing", "chosen_storing", "storing_of"]
+__all__ = ["IN_BLOCKS", "NOTHING", "STORING", "Storing", "chosen_storing", "storing_of"]
 
 #: What constructors take of this.
 STORING = ("storage", "rounding", SEED.name)
 #: What a state may be kept in, and the dtype that its tensor has then.
 _DTYPES = {name: dtype for dtype, name in STORED.items()} | {"float32": torch.float32}
-_KNOWN = (*OF_STATES, "float32")
+#: Storages whose neighbours share a scale: codes and scales are a tensor of bytes.
+IN_BLOCKS = tuple(name for name, each in STORAGES.items() if each.block)
+_DTYPES |= dict.fromkeys(IN_BLOCKS, torch.uint8)
 
 
 @frozen
@@ -57,7 +61,22 @@ class Storing:
             expected = "float32 or of 16 bits" if wide else "real numbers"
             message = f"{what}: expected a parameter of {expected}, since {state} is kept in {kept}, got {p.dtype}"
             raise ArrayError(message, hint="leave the storage out, or step it with another optimiser: optim.split(...)")
-        return _DTYPES[kept]
+        return _DTYPES[kept.removeprefix(UNSIGNED)]
+
+    def in_blocks(self, state: str) -> str:
+        """The storage of a state, if its neighbours share a scale."""
+        kept = self.storages.get(state, "")
+        return kept if kept.removeprefix(UNSIGNED) in IN_BLOCKS else ""
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether there is such a state."""
+        return any(map(self.in_blocks, self.storages))
+
+    def shape(self, state: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the tensor that keeps a state of this shape."""
+        kept = self.in_blocks(state)
+        return code_shape(kept, shape) if kept else shape
 
 
 NOTHING = Storing({}, {})
@@ -75,11 +94,11 @@ def chosen_storing(
         expect_elements(owner, rules)
     meant = {theirs: own for own, theirs in spelled.items()}
     storage, rounding = (_renamed(each, meant) for each in (storage, rounding))
-    kept = chosen_storages(owner, rules, storage, _KNOWN)
+    kept = chosen_storages(owner, rules, storage, tuple(_DTYPES))
     chosen = frozenset[str]()
     if storage is not None or rounding is not None:
         every = {name: kept.get(name, "") for rule in rules for name in rule.element_states}
-        narrow = {name: each for name, each in kept.items() if each in OF_STATES}
+        narrow = {name: each for name, each in kept.items() if each != "float32"}
         chosen = chosen_rounding(owner, rules, narrow if rounding is None else every, rounding)
     if seed is not None and not chosen:
         message = f"seed: expected none, since nothing of {owner} is rounded stochastically, got {shown(seed)}"

@@ -63,6 +63,8 @@ class TensorLibrary:
         return memory(given)
 
     def state(self, given: torch.Tensor, *, small: bool, storage: str) -> Looked:
+        if storage and not storage_of(given):  # codes, and scales
+            return Looked(given, memory(given), tuple(given.shape), storage=storage)
         return _looked(given, coded=bool(storage), small=small)
 
     def parameter_seen(self, given: Any) -> Any:

@@ -57,7 +57,7 @@ class Turns:
         count = len(params)
         found = turns(params, inputs[:count])
         self.tied = len(found) > 1 or any([turn.inside for turn in found])
-        if self.tied and (self._naming.grouped or self._naming.overwrites):
+        if self.tied and (self._naming.grouped or self._naming.overwrites):  # phases are counted for all together
             self._refuse(found)
         given = [i for turn in found for i in turn.places]
         # What nothing steps is refused before the first turn.
@@ -92,7 +92,11 @@ class Turns:
             what = f"{self._groups.what(found[1].places[0])}, or its gradient, overlaps with one before it"
         else:
             what = f"the gradient of {self._groups.what(inside)} overlaps with it"
-        why = "computes a value of all parameters" if self._naming.grouped else "overwrites gradients"
+        why = "overwrites gradients"
+        if self._engine.phases:
+            why = "takes all parameters through one phase of a step before the next"
+        elif self._naming.grouped:
+            why = "computes a value of all parameters"
         raise OverlapError(f"{what}, and {self._naming.name} {why}", hint=_CLONE)
 
 

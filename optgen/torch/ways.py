@@ -52,8 +52,9 @@ class TensorWays:
             (kernels if self._takes(p, [g, *more], place) else others).append(i)
         for place, p in zip(places, params, strict=True):
             expect_apart(self._naming.rules, self._groups.variants_at(place), p, place)
-            if self._naming.storing.rounding:
-                expect_numbered(self._naming.name, p, place)
+            storing = self._naming.storing
+            if storing.rounding or storing.has_blocks:
+                expect_numbered(self._naming.name, p, place, blocks=storing.has_blocks)
         return self._naming.strategy.divided(kernels, others, grouped=self._naming.grouped)
 
     def step_foreign(self, params: Sequence[torch.Tensor]) -> None:
@@ -77,6 +78,9 @@ class TensorWays:
         )
         if by_kernel and any([storage_of(x) for x in (p, *inputs)]) and not _compiles():
             by_kernel = bool(naming.storing.storages or naming.storing.rounding)  # which needs a compiler, and says so
+        if by_kernel and naming.storing.has_blocks:  # kernels have these for dense tensors, and rules without rows
+            rule = naming.rules[self._groups.variant(place, tuple(p.shape))]
+            by_kernel = not rule.tiled and all([local(x).is_contiguous() for x in (p, *inputs)])
         if by_kernel and naming.multiplies:
             own = naming.compilation.in_phases(self._groups.variant(place, tuple(p.shape)))
             by_kernel = not any([naming.rules[i].multiplies for i in own])
@@ -95,10 +99,9 @@ class TensorWays:
         """An error that says what to use, unless there is another way to step such a parameter."""
         strategy, storing = self._naming.strategy, self._naming.storing
         if (storing.storages or storing.rounding) and not strategy.interprets:
+            kind = "contiguous tensors, of a rule without rows," if storing.has_blocks else "dense tensors"
             got = f"{p.dtype}, {p.layout} on {p.device}, with a gradient of {g.dtype}, {g.layout} on {g.device}"
-            message = (
-                f"{what}: expected dense tensors of real numbers on the CPU, which kernels step in storages, got {got}"
-            )
+            message = f"{what}: expected {kind} of real numbers on the CPU, which kernels step in storages, got {got}"
             raise ArrayError(message, hint="leave out storage and rounding, or whatever asks for PyTorch's own step")
         for x in (p, g):
             if x.device.type == "meta" or not has_memory(x):

@@ -218,3 +218,58 @@ OPTGEN_EIGHT(linear8_unsigned)
     }
 OPTGEN_FOUR(log4_signed)
 OPTGEN_FOUR(log4_unsigned)
+
+/* ---- Elements of a tensor ----
+ *
+ * n of them from `element` on, where a block begins, of `size`. `kept` has all codes, and behind
+ * them, from the next multiple of 4 bytes on, all scales. */
+
+OPTGEN_SHARED float *optgen_scales_of(char *kept, int64_t size, int64_t packed)
+{
+    return (float *)(void *)(kept + ((size + packed - 1) / packed + 3) / 4 * 4);
+}
+
+/* How many elements a tensor of this layout has. */
+OPTGEN_SHARED int64_t optgen_elements_of(const int64_t *layout)
+{
+    int64_t size = 1;
+    for (int64_t d = 0; d < layout[1]; ++d)
+        size *= layout[2 + d];
+    return size;
+}
+
+#define OPTGEN_EACH_BLOCK(BLOCK, PACKED)                                          \
+    float *const scales = optgen_scales_of(kept, size, PACKED) + element / BLOCK; \
+    uint8_t *const codes = (uint8_t *)kept + element / PACKED;                    \
+    for (int64_t i = 0, k = 0; i < n; i += BLOCK, ++k)
+
+#define OPTGEN_STAGE(NAME, BLOCK, PACKED)                                                        \
+    OPTGEN_SHARED void optgen_load_stage_##NAME(int64_t n, float *restrict x, char *kept,        \
+                                                int64_t element, int64_t size)                   \
+    {                                                                                            \
+        OPTGEN_EACH_BLOCK(BLOCK, PACKED)                                                         \
+        optgen_load_block_##NAME(n - i < BLOCK ? n - i : BLOCK, x + i, codes + i / PACKED,       \
+                                 scales[k]);                                                     \
+    }                                                                                            \
+    OPTGEN_SHARED void optgen_store_stage_##NAME(int64_t n, const float *restrict x, char *kept, \
+                                                 int64_t element, int64_t size)                  \
+    {                                                                                            \
+        OPTGEN_EACH_BLOCK(BLOCK, PACKED)                                                         \
+        scales[k] =                                                                              \
+            optgen_store_block_##NAME(n - i < BLOCK ? n - i : BLOCK, x + i, codes + i / PACKED); \
+    }                                                                                            \
+    OPTGEN_SHARED void optgen_store_stage_##NAME##_stochastic(                                   \
+        int64_t n, const float *restrict x, char *kept, int64_t element, int64_t size,           \
+        optgen_rounding_key key, uint32_t stream)                                                \
+    {                                                                                            \
+        OPTGEN_EACH_BLOCK(BLOCK, PACKED)                                                         \
+        scales[k] = optgen_store_block_##NAME##_stochastic(n - i < BLOCK ? n - i : BLOCK, x + i, \
+                                                           codes + i / PACKED, key, stream,      \
+                                                           (uint32_t)(element + i));             \
+    }
+OPTGEN_STAGE(log8_signed, 256, 1)
+OPTGEN_STAGE(log8_unsigned, 256, 1)
+OPTGEN_STAGE(linear8_signed, 256, 1)
+OPTGEN_STAGE(linear8_unsigned, 256, 1)
+OPTGEN_STAGE(log4_signed, 128, 2)
+OPTGEN_STAGE(log4_unsigned, 128, 2)

@@ -104,7 +104,8 @@ static int64_t product(const int64_t *shape, int64_t rank)
 
 static int64_t parts(int64_t count, int64_t size) { return (count + size - 1) / size; }
 
-/* Runs blocks begin to end of one tensor that is one run; folds each if the sweep reduces. */
+/* Runs blocks begin to end of one tensor that is one run; folds each if the sweep reduces. One that
+ * does not may take dense blocks only. */
 static void run_blocks(const job *step, const optgen_work *work, const optgen_tensor *tensor,
                        int64_t begin, int64_t end, char *reduced)
 {
@@ -117,15 +118,15 @@ static void run_blocks(const job *step, const optgen_work *work, const optgen_te
     };
     char *at[arrays];
     const int64_t stop = end * OPTGEN_BLOCK < size ? end * OPTGEN_BLOCK : size;
-    if (work->fold == NULL) {
+    if (work->block == NULL) {
         run_tensor(step, work, values, begin * OPTGEN_BLOCK, stop);
         return;
     }
-    char *const partials = tensor->space->partials;
+    char *const partials = work->fold != NULL ? tensor->space->partials : NULL;
     for (int64_t block = begin; block < end; ++block) {
         const int64_t from = block * OPTGEN_BLOCK,
                       to = from + OPTGEN_BLOCK < stop ? from + OPTGEN_BLOCK : stop;
-        char *const partial = partials + block * CELL;
+        char *const partial = partials != NULL ? partials + block * CELL : NULL;
         if (dense && rank == 1) {
             for (int a = 0; a < arrays; ++a)
                 at[a] = tensor->at[a] + from * by[a];

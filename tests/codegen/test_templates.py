@@ -114,7 +114,7 @@ def stub_context(reduced: bool = False) -> dict[str, Any]:
     context |= {"definitions": ["definition;"], "kernels": [kernel], "small_loops": small, "targets": render.TARGETS}
     context["instruction_sets"] = "#define OPTGEN_V2"
     context |= {"abi": "abi;", "library": "library;", "random": "", "reduce": "reduce;" if reduced else ""}
-    context["storages"] = ""
+    context |= {"storages": "", "staged": False}
     context |= {"blocks": reduced}
     context |= {"courses": [CourseText("course", test)] if reduced else []}
     return context | {"folds": [FoldText("fold", element.folds)] if reduced else []}

@@ -229,6 +229,12 @@ delta = y
     assert caught.value.hint == "they do with the default, n=5"
 
 
+def test_whole_numbers_are_shown_as_they_are_written() -> None:
+    assert repr(optgen.NorMuon(eta=1, steps=6)) == (
+        "NorMuon(eta=1.0, momentum=0.95, beta=0.95, decay=0.0, eps=1e-10, steps=6)"
+    )
+
+
 def test_a_name_that_a_value_would_take_is_refused() -> None:
     text = LOOPED.replace("[state]", "[state]\nm3 = { init = 0 }").replace("heavy =", "m3 = m3 + g\nheavy = m3 +")
     made(text.replace("both[1]", "mean(m3)*both[1]"))

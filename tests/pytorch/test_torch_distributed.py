@@ -29,7 +29,8 @@ CHECKS = {
         "shards_of_elementwise_rules", "plans_are_kept", "fsdp", "flat_parameters", "ddp", "zero",
         "norms_over_whole_tensors", "norms_of_a_model", "a_split_of_shards", "a_step_counts_for_all_or_for_none",
         "cut_rows_and_columns_are_refused",
-        "whole_matrices_are_stepped", "sixteen_bits", "gradients_are_laid_out_as_their_parameters",
+        "whole_matrices_are_stepped", "sixteen_bits", "storages_of_shards",
+        "gradients_are_laid_out_as_their_parameters",
         "a_checkpoint_is_saved", "a_checkpoint_is_loaded",
     ),
     4: (

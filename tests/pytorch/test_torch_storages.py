@@ -68,6 +68,10 @@ CASES = [
     ("ADAM", FLOAT32, {"storage": {"v": "bfloat16"}, "seed": 9}),
     ("LAMB", BFLOAT16, {"storage": "bfloat16"}),
     ("ScheduleFreeAdamW", FLOAT32, {"storage": "bfloat16"}),
+    ("AdamW", FLOAT32, {"storage": "log8"}),
+    ("AdamW", BFLOAT16, {"storage": {"exp_avg": "linear8", "exp_avg_sq": "log4"}, "rounding": {"p": "stochastic"}}),
+    ("LAMB", FLOAT32, {"storage": "log8", "seed": 3}),
+    ("SGDP", FLOAT32, {"storage": "log8"}),  # matrices by the interpreter
 ]
 MORE = {"SGD": {"momentum": 0.9}, "Adagrad": {}}
 
@@ -90,7 +94,7 @@ def test_tensors_have_the_bits_of_the_interpreter_for_arrays(name: str, dtype: A
         assert same(p, array)
         for key, value in there.state(array).items():
             key = {v: k for k, v in spec.items()}.get(key, key)
-            if key != "t" and value.shape == array.shape:
+            if key != "t" and value.shape == array.shape and here.state[p][key].dtype is not torch.uint8:
                 assert here.state[p][key].double().numpy() == pytest.approx(value.astype("f8"), rel=0, abs=0)
 
 
@@ -350,13 +354,91 @@ def test_a_scale_of_the_loss_is_taken_off_gradients_of_sixteen_bits() -> None:
     assert all(map(same, params, copies))
 
 
+# ---- Storages whose neighbours share a scale ----
+
+BLOCKS = {"storage": {"exp_avg": "log8", "exp_avg_sq": "log4"}, "seed": 2}
+
+
+def test_codes_and_scales_are_a_tensor_of_bytes() -> None:
+    (p,) = params = parameters(FLOAT32, [(20, 16)])
+    opt = optim.AdamW(params, **BLOCKS)
+    trained(opt, params, 1)
+    assert {k: (x.dtype, tuple(x.shape)) for k, x in opt.state[p].items() if k.startswith("exp")} == {
+        "exp_avg": (torch.uint8, (328,)), "exp_avg_sq": (torch.uint8, (172,))
+    }  # fmt: skip
+    array, there = numbers((20, 16), 7, FLOAT32).numpy(), optgen.AdamW(1e-3, backend="interpreter", **BLOCKS)
+    there.step([array], [to_numpy(p.grad)])
+    (entry,) = there.state_dict()["parameters"]
+    assert same(p, array)
+    for key in ("exp_avg", "exp_avg_sq"):
+        assert same(opt.state[p][key], entry["state"][key])
+
+
+@pytest.mark.parametrize("way", ["state_dict", "pickle", "distributed"])
+def test_codes_are_saved_and_loaded(way: str) -> None:
+    model, other = torch.nn.Linear(30, 20), torch.nn.Linear(30, 20)
+    other.load_state_dict(model.state_dict())
+    straight, here = optim.AdamW(model.parameters(), **BLOCKS), optim.AdamW(other.parameters(), **BLOCKS)
+    for opt, own in ((straight, model), (here, other)):
+        trained(opt, list(own.parameters()), 2)
+    if way == "pickle":
+        other, here = pickle.loads(pickle.dumps((other, here)))
+    else:
+        made = optim.AdamW(other.parameters(), **BLOCKS)
+        if way == "distributed":
+            dcp.set_optimizer_state_dict(other, made, copy.deepcopy(dcp.get_optimizer_state_dict(other, here)))
+        else:
+            made.load_state_dict(copy.deepcopy(here.state_dict()))
+        here = made
+    trained(straight, list(model.parameters()), 2, 2)
+    trained(here, list(other.parameters()), 2, 2)
+    assert all(map(same, model.parameters(), other.parameters()))
+    assert all(same(straight.state[p]["exp_avg"], here.state[q]["exp_avg"])
+               for p, q in zip(model.parameters(), other.parameters(), strict=True))  # fmt: skip
+
+
+def test_codes_are_refused_or_converted_where_numbers_are_kept_and_the_reverse() -> None:
+    params = parameters(FLOAT32)
+    coded, plain = optim.AdamW(params, **BLOCKS), optim.AdamW(params)
+    trained(coded, params, 2)
+    saved = copy.deepcopy(coded.state_dict())
+    assert saved["param_groups"][0]["storages_of_states"] == {
+        "exp_avg": ["log8", 1],
+        "exp_avg_sq": ["unsigned log4", 1],
+    }
+    with pytest.raises(StateError, match="expected exp_avg in numbers, got log8"):
+        plain.load_state_dict(saved)
+    plain.load_state_dict(saved, convert=True)
+    assert plain.state[params[0]]["exp_avg"].shape == (7, 5)
+    assert "storages_of_states" not in plain.param_groups[0]
+    back = optim.AdamW(params, **BLOCKS)
+    with pytest.raises(StateError, match="expected exp_avg in log8, got numbers"):
+        back.load_state_dict(plain.state_dict())
+    back.load_state_dict(plain.state_dict(), convert=True)
+    for p in params:
+        assert same(back.state[p]["exp_avg"], coded.state[p]["exp_avg"])
+    saved["param_groups"][0]["storages_of_states"]["exp_avg"] = ["log8", 2]
+    with pytest.raises(StateError, match="expected exp_avg in log8 of version 1, got 2"):
+        coded.load_state_dict(saved)
+
+
+def test_kernels_have_blocks_of_contiguous_tensors_only() -> None:
+    p = torch.nn.Parameter(torch.ones(6, 5).T)
+    p.grad = torch.ones_like(p)
+    with pytest.raises(ArrayError, match="parameter 0: expected contiguous tensors"):
+        optim.AdamW([p], storage="log8").step()
+    opt = optim.Lion([p], storage="log8")  # by the interpreter
+    opt.step()
+    assert (p < 1).all()
+
+
 # ---- What cannot be ----
 
 REFUSED: list[tuple[Callable[[Any], Any], type[Exception], str]] = [
     (
         lambda ps: optim.AdamW(ps, storage="bfloat61"),
         ArgumentError,
-        r"expected one of bfloat16, float16, float32, got 'bfloat61'",
+        r"expected one of bfloat16, float16, float32, log8, linear8, log4, got 'bfloat61'",
     ),
     (
         lambda ps: optim.AdamW(ps, storage="float8_e4m3fn"),

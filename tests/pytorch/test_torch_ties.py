@@ -196,6 +196,92 @@ def test_a_value_of_all_parameters_needs_them_apart(kind: str, dtype: Any) -> No
     assert p.tolist() == [1] * 4
 
 
+PHASED = {
+    "SAM": lambda params: optim.chain(params, optgen.SAM(), optgen.AdamW()),
+    "LookSAM": lambda params: optim.chain(params, optgen.LookSAM(), optgen.SGD()),
+    "ExtraGradient": optim.ExtraGradient,
+    "BSAM": optim.BSAM,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("tie", TIES)
+@pytest.mark.parametrize("name", PHASED)
+def test_phases_need_parameters_apart(name: str, tie: str, dtype: Any) -> None:
+    start = [torch.ones(3, 4, dtype=dtype), torch.ones(5, 2, dtype=dtype)]
+    params, calls = TIES[tie](start), []
+    optimiser = made(PHASED[name], params)
+
+    def closure() -> Any:
+        calls.append(optimiser.phase)
+        for p in params:
+            p.grad = torch.ones_like(p)
+        return torch.zeros(())
+
+    with pytest.raises(ArrayError, match=r"(?s), or its gradient, overlaps.* one phase of a step.*\.clone\(\)"):
+        optimiser.step(closure)
+    assert len(calls) == 1
+    assert not optimiser.state
+    assert optimiser.phase == calls[0]
+    assert all((p == 1).all() for p in params)
+
+
+@pytest.mark.parametrize("name", ["SAM", "ExtraGradient", "BSAM"])
+def test_what_is_tied_between_two_phases_is_refused_in_the_second(name: str) -> None:
+    params, others = (parameters(shapes=[(4,), (2, 2)]) for _ in range(2))
+    here, there = PHASED[name](params), PHASED[name](others)
+    first, second = here._engine.phases
+    give([params, others], 0)
+    for optimiser in (here, there):
+        optimiser.step(phase=first)
+    give([params, others], 1)
+    before, apart = [p.detach().clone() for p in params], params[1].data
+    params[1].data = params[0].data.view(2, 2)
+    with pytest.raises(ArrayError, match="parameter 1, or its gradient, overlaps"):
+        here.step(phase=second)
+    assert (here.phase, params[0].tolist()) == (second, before[0].tolist())
+    params[1].data = apart
+    for optimiser in (here, there):
+        optimiser.step(phase=second)
+    assert same_bits(tensors_of(here, params), tensors_of(there, others))
+
+
+def test_weights_that_modules_share_are_one_parameter_in_each_phase() -> None:
+    class Shared(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = torch.nn.Linear(3, 3), torch.nn.Linear(3, 3)
+            self.second.weight = self.first.weight
+
+        def forward(self, x: Any) -> Any:
+            return self.second(self.first(x).tanh())
+
+    torch.manual_seed(0)
+    tied = Shared()
+    plain = [p.detach().clone().requires_grad_() for p in tied.parameters()]  # one weight, two biases
+    here, there = PHASED["SAM"](tied.parameters()), PHASED["SAM"](plain)
+    x = torch.randn(5, 3)
+
+    def tied_loss() -> Any:
+        here.zero_grad()
+        loss = tied(x).square().mean()
+        loss.backward()
+        return loss
+
+    def plain_loss() -> Any:
+        there.zero_grad()
+        weight, first, second = plain
+        hidden = torch.nn.functional.linear(x, weight, first).tanh()
+        loss = torch.nn.functional.linear(hidden, weight, second).square().mean()
+        loss.backward()
+        return loss
+
+    for _ in range(3):
+        assert here.step(tied_loss) == there.step(plain_loss)
+    assert len(plain) == 3
+    assert all(map(torch.equal, tied.parameters(), plain))
+
+
 @pytest.mark.parametrize("name", ["Lion", "LARS"])
 def test_what_nothing_steps_is_refused_before_the_first_turn(name: str) -> None:
     a, c = torch.nn.Parameter(torch.ones(4)), torch.nn.Parameter(torch.ones(3, 2))

@@ -403,8 +403,8 @@ def make_tensor(
     for name, storage in storages:
         codes = encoded(storage, arrays[name])
         if kind == "bits":  # of all NaNs those that a step leaves
-            any_bits = rng.integers(0, np.iinfo(codes.dtype).max, shape, codes.dtype, endpoint=True)
-            codes = encoded(storage, decoded(storage, any_bits, np.float32))
+            any_bits = rng.integers(0, np.iinfo(codes.dtype).max, codes.shape, codes.dtype, endpoint=True)
+            codes = encoded(storage, decoded(storage, any_bits, np.float32, shape))
         arrays[name] = codes
     placed = {name: Placed(a, place) for (name, a), place in zip(arrays.items(), places, strict=True)}
     return Tensor(placed, t, small, block_of(rule, values, shape), storages, rounding)

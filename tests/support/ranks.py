@@ -419,6 +419,29 @@ def sixteen_bits() -> None:
         assert torch.equal(whole(q), p)
 
 
+def storages_of_shards() -> None:
+    """To the nearest, states of shards are those of the whole; what goes by the numbers of elements is refused."""
+    mesh = init_device_mesh("cpu", (dist.get_world_size(),))
+    start, g = torch.randn(8, 6), torch.randn(8, 6)
+
+    def stepped(placed: Any, **given: Any) -> Any:
+        p = nn.Parameter(distribute_tensor(start.clone(), mesh, placed))
+        p.grad = distribute_tensor(g, mesh, placed)
+        opt = optim.AdamW([p], lr=0.1, **given)
+        opt.step()
+        opt.step()
+        return whole(p), whole(opt.state[p]["exp_avg"])
+
+    nearest = {"storage": "bfloat16", "rounding": "nearest"}
+    assert all(map(torch.equal, stepped([Shard(0)], **nearest), stepped([Replicate()], **nearest)))
+    for given, does in (
+        ({"storage": "bfloat16"}, "rounds stochastically by the numbers of elements in whole parameters"),
+        ({"storage": "log8", "rounding": "nearest"}, "keeps blocks of neighbours of whole parameters"),
+    ):
+        with pytest.raises(ArrayError, match=does):
+            stepped([Shard(0)], **given)
+
+
 def gradients_are_laid_out_as_their_parameters() -> None:
     mesh = init_device_mesh("cpu", (dist.get_world_size(),))
     for kind in ([Replicate()], [Shard(0)]):
