@@ -9,6 +9,7 @@ import numpy as np
 import optgen
 from optgen import ADAM, Params, gradient, param, train
 from optgen.ir.storages import STORAGES
+from optgen.optimiser.base import engine_of
 from optgen.runtime.compiled_storages import store_compiled
 
 assert "site-packages" in optgen.__file__, optgen.__file__
@@ -32,7 +33,11 @@ for name in rules:
             now = {key: x if isinstance(x, float) else [x[0].astype(dtype)] for key, x in given.items()}
             kernel.step([p], [g], **now)
             oracle.step([q], [g], **now)
-        assert np.array_equal(p, q), name
+        if rule.multiplies:  # libraries differ in how they add up the sums of products
+            assert np.allclose(p, q, rtol=2e-3, atol=2e-3), name
+            assert engine_of(kernel).engine.ways.by_programs, f"{name}: the interpreter steps it"
+        else:
+            assert np.array_equal(p, q), name
 store_compiled(STORAGES["log8"], p.astype(np.float32))  # needs the library, and quantise does not
 assert np.allclose(optgen.dequantise(optgen.quantise(p.astype(np.float32), "log8")), p, rtol=1 / 16, atol=1e-4)
 assert not list(Path(os.environ["HOME"], ".cache", "optgen").rglob("*.so")), "something was compiled"

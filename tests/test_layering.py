@@ -42,7 +42,10 @@ WINGS: dict[str, tuple[str, str]] = {
         "functional safetensors",
     ),
     "training": ("errors former numpy autograd", "rich"),
-    "torch": ("frozen errors ir interpreter notation compiler runtime optimiser once numpy package:torch", ""),
+    "torch": (
+        "frozen errors ir interpreter functional notation compiler runtime optimiser once numpy package:torch",
+        "",
+    ),
     "jax": ("errors names compiler ir optimiser once package:jax optax", ""),
     # The command starts with nothing but click, and takes what its subcommand needs.
     "cli": (

@@ -123,9 +123,6 @@ def show(rule: str, form: str, flags: tuple[str, ...], storage: bool) -> None:
     if form in ("c", "python"):
         if flags:
             raise click.UsageError(f"--flag does not go with --as {form}, which has all variants in one")
-        if form == "c" and any(rule.multiplies for rule in compilation.rules):
-            note = "kernels for what lies between products of matrices are made at its first step, and not shown"
-            click.echo(f"note: {compilation.name}: {note}", err=True)
         print_raw(compilation.c_source if form == "c" else compilation.python_source)
         return
     variant = _variant(compilation, flags)

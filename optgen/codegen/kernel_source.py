@@ -113,6 +113,7 @@ def kernel_source(
     dtype: str = "",
     isa: str = "",
     compiled: Path | None = None,
+    segments: tuple[Sequence[Rule], Sequence[Rule]] = ((), ()),
 ) -> str:
     """The C of one rule in these variants.
 
@@ -126,14 +127,17 @@ def kernel_source(
         The one compute type and instruction set; all of them if empty.
     compiled
         The folder of compiled templates, if there is one.
+    segments
+        The segments of variants with products of matrices, which have no kernels; before and after the passes.
     """
     rule = checked[0]
     small_loops: dict[tuple[SmallLoopBody, bool], str] = {}  # by what they do, what they are called
     folds: dict[tuple[Fold, ...], str] = {}
     courses: dict[CourseTest, str] = {}
+    variants = [(*checked, *segments[0]), (*lowered, *segments[1])]
     kernels = [
         _kernel(variant, sweeps_of(low), ctype, small_loops, folds, courses)
-        for variant, low in zip(checked, lowered, strict=True)
+        for variant, low in zip(*variants, strict=True)
         for ctype in c.DTYPES
         if dtype in ("", ctype.dtype) and not variant.multiplies
     ]

@@ -87,6 +87,21 @@ class Compilation:
         return tuple(map(shards.run, lowered)) if self.sharded else lowered
 
     @cached_property
+    def segments(self) -> tuple[Rule, ...]:
+        """What kernels compute of the variants with products of matrices: formulas between these, as rules."""
+        if not any(rule.multiplies for rule in self.rules):
+            return ()
+        from ..lowering.programs import segments_of
+
+        return segments_of(self.rules)
+
+    @cached_property
+    def lowered_segments(self) -> tuple[Rule, ...]:
+        from ..lowering.pipeline import lower
+
+        return tuple(map(lower, self.segments))
+
+    @cached_property
     def in_shards(self) -> Compilation:
         """The same for tensors that lie in shards; itself, if no variant needs more than the shard that is here."""
         from ..lowering import name_sizes as shards
@@ -97,10 +112,13 @@ class Compilation:
 
     @cached_property
     def c_source(self) -> str:
-        """The C of all kernels: every variant, compute type and instruction set."""
+        """The C of all kernels: every variant and segment, compute type and instruction set."""
         from ..codegen.kernel_source import kernel_source
 
-        return kernel_source(self.rules, self.lowered, Path(self.file).name, compiled=built_templates())
+        return kernel_source(
+            self.rules, self.lowered, Path(self.file).name, compiled=built_templates(),
+            segments=(self.segments, self.lowered_segments),
+        )  # fmt: skip
 
     @cached_property
     def rounded(self) -> Compilation:
@@ -126,6 +144,12 @@ class Compilation:
             [own], [lowered], Path(self.file).name, dtype=dtype, isa=isa, compiled=built_templates()
         )  # fmt: skip
 
+    def c_source_in(self, dtype: str, isa: str) -> str:
+        """The C of all variants in one compute type, for one instruction set."""
+        from ..codegen.kernel_source import kernel_source
+
+        return kernel_source(self.rules, self.lowered, dtype=dtype, isa=isa, compiled=built_templates())
+
     @cached_property
     def python_source(self) -> str:
         from ..codegen.module_source import module_source
@@ -135,7 +159,8 @@ class Compilation:
     @property
     def rules_file(self) -> bytes:
         """The rules and the lowered rules, for `compile_built` to take up in another process."""
-        return pickle.dumps((self.open, self.rules, self.lowered), protocol=4)
+        made = self.open, self.rules, self.lowered, self.segments, self.lowered_segments
+        return pickle.dumps(made, protocol=4)
 
     @property
     def fingerprint(self) -> str:
@@ -199,9 +224,9 @@ def _compiled_before(text: str, file: str, module: Path) -> Compilation:
     record = module.with_suffix(".json")
     if built_library(record, fingerprint(text)) is None:
         return compile_text(text, file, module.stem)
-    opened, rules, lowered = pickle.loads(rules_of(record).read_bytes())
+    opened, rules, lowered, segments, lowered_segments = pickle.loads(rules_of(record).read_bytes())
     made = Compilation(file, text, module.stem, opened, rules)
-    made.__dict__["lowered"] = lowered
+    made.__dict__.update(lowered=lowered, segments=segments, lowered_segments=lowered_segments)
     return made
 
 

@@ -10,17 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from ..errors import ArgumentError, ArrayError, StateError
-from ..ir.expr import GRADIENT, PARAMETER, Expr, Reduce, Size, reduced_extent, walk
+from ..ir.expr import GRADIENT, PARAMETER
 from ..ir.extents import Extent
 from ..ir.rule import Rule
 from .library import Array, LibraryTable, Shape, array_library
 from .tensor_step import TensorStep
+from .together import step_together
 
 __all__ = ["RuleFunction", "Stepped"]
 
 #: The numbers of each hyperparameter, as the evaluator takes them.
 Values: TypeAlias = Mapping[str, tuple[Any, ...]]
-_COMBINED = {"sum": "add", "mean": "add", "norm": "add", "dot": "add", "max": "max", "min": "min"}
 
 
 class Stepped(NamedTuple):
@@ -198,20 +198,10 @@ class RuleFunction:
         values = {**self._values, **self._read(hyperparameters or {})}
         with self._library.quietly():
             runs = self._runs(leaves, grads, state, t, values, phase, inputs)
-            self._reduce_over_group(runs)
-            counts: Any = True
-            for run in runs:
-                if run.rule.accept:
-                    accepted = run.named(run.rule.accept)
-                    counts = accepted if counts is True else run.primitive("and", [counts, accepted], run.wide)
-            stepped = [run.if_it_counts(counts, PARAMETER, result) for run in runs]
-            states = [
-                {each.name: run.if_it_counts(counts, each.name, TensorStep.written) for each in run.rule.states}
-                for run in runs
-            ]
-            new = {name: self._gathered(name, runs, states, rebuilt) for name in state}
+            found = step_together(runs, result)
+            new = {name: self._gathered(name, runs, found.states, rebuilt) for name in state}
             reports = [{each.name: run.named(each.value) for each in run.rule.reports} for run in runs]
-        return Stepped(rebuilt(stepped), new, counts, reports)
+        return Stepped(rebuilt(found.params), new, found.counts, reports)
 
     def _leaves(self, params: Any) -> tuple[list[Array], Callable[[Sequence[Any]], Any]]:
         leaves, rebuilt = self._library.flatten(params)
@@ -292,18 +282,6 @@ class RuleFunction:
     ) -> TensorStep:
         return TensorStep(self._library, rule, values, t, arrays, rule.evaluation if evaluates else rule.body)
 
-    def _reduce_over_group(self, runs: Sequence[TensorStep]) -> None:
-        """Finds the reductions over all tensors, each as soon as those within it are known."""
-        wanted = [list(dict.fromkeys(_over_group(run.rule))) for run in runs]
-        for exprs in zip(*wanted, strict=True):
-            parts = [run.partial(expr) for run, expr in zip(runs, exprs, strict=True)]
-            total = parts[0]
-            for part in parts[1:]:
-                op = _COMBINED[exprs[0].op] if isinstance(exprs[0], Reduce) else "add"
-                total = runs[0].primitive(op, [total, part], runs[0].wide)
-            for run, expr in zip(runs, exprs, strict=True):
-                run.over_group[expr] = total
-
     def _gathered(
         self, name: str, runs: Sequence[TensorStep], written: Sequence[Mapping[str, Array]],
         rebuilt: Callable[[Sequence[Any]], Any],
@@ -311,16 +289,3 @@ class RuleFunction:
         of = next(each for run in runs for each in run.rule.states if each.name == name)
         found = [each.get(name) for each in written]
         return next(x for x in found if x is not None) if of.extent == Extent.GROUP else rebuilt(found)
-
-
-def _over_group(rule: Rule) -> list[Expr]:
-    """The reductions over the group, inner ones first, and with each mean its count."""
-    found: list[Expr] = []
-    for assign in rule.body:
-        for e in walk(assign.value):
-            if isinstance(e, Reduce) and e.over == Extent.GROUP:
-                found += [Size(Extent.GROUP, reduced_extent(e))] if e.op == "mean" else []
-                found.append(e)
-            elif isinstance(e, Size) and e.over == Extent.GROUP:
-                found.append(e)
-    return found

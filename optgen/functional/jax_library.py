@@ -133,6 +133,7 @@ LIBRARY = LibraryTable(
     wide_type=_wide_type,
     cast=lambda x, dtype: x.astype(dtype),
     number=_number,
+    beside=lambda x, like: x,
     broadcast=jnp.broadcast_to,
     join=jnp.concatenate,
     identity=lambda n, dtype, like: jnp.eye(n, dtype=dtype),

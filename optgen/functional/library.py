@@ -49,6 +49,8 @@ class LibraryTable:
     cast: Callable[[Array, Any], Array]
     #: `number(value, dtype, like)`: an array of no dimensions, where `like` is.
     number: Callable[[float | bool, Any, Array], Array]
+    #: `beside(x, like)`: a value where `like` is.
+    beside: Callable[[Array, Array], Array]
     #: `broadcast(x, shape)`.
     broadcast: Callable[[Array, Shape], Array]
     #: `join(arrays)`: one behind the other, along their only dimension.

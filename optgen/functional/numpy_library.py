@@ -39,6 +39,7 @@ LIBRARY = LibraryTable(
     wide_type=lambda p: np.dtype(np.float64),
     cast=lambda x, dtype: x.astype(dtype, copy=False),
     number=lambda value, dtype, like: np.asarray(value, dtype),
+    beside=lambda x, like: x,
     broadcast=np.broadcast_to,
     join=np.concatenate,
     identity=lambda n, dtype, like: np.eye(n, dtype=dtype),

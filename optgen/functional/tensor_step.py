@@ -133,12 +133,18 @@ class TensorStep:
                 change = self.primitive("sub", [new, old], self.dtype)
         return self.library.cast(change, self._p.dtype).reshape(self.own_shape)
 
+    def joined(self, op: str, own: Any, other: Any) -> Any:
+        """A primitive of a value here and one of another tensor, which may be on another device."""
+        other = self.library.beside(other, self._p) if self.library.owns(other) else other
+        return self.primitive(op, [own, other], self.wide)
+
     def if_it_counts(self, counts: Any, name: str, result: Callable[[TensorStep, str], Array]) -> Array:
         """What a step makes of an array or a state: `result` if the step counts, True or an array; else what it was, or
         of an update nothing."""
         if name not in self.rule.stores:
             return self.arrays[name]
         new = result(self, name)
+        counts = self.library.beside(counts, self._p) if self.library.owns(counts) else counts
         if counts is True or name in self.rule.always:
             return new
         old = 0.0 if result is TensorStep.update else self.arrays[name]
@@ -301,7 +307,9 @@ class TensorStep:
 
     def _reduced(self, expr: Reduce) -> Any:
         if expr.over == Extent.GROUP:
-            return self._finished(expr, self.over_group[expr])
+            total = self.over_group[expr]
+            total = self.library.beside(total, self._p) if self.library.owns(total) else total
+            return self._finished(expr, total)
         return self._finished(expr, self._folded(expr, expr.over))
 
     def partial(self, expr: Reduce | Size) -> Any:

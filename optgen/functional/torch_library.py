@@ -154,6 +154,7 @@ LIBRARY = LibraryTable(
     wide_type=_wide_type,
     cast=lambda x, dtype: x.to(dtype),
     number=_number,
+    beside=lambda x, like: x.to(like.device),
     broadcast=_broadcast,
     join=torch.cat,
     identity=lambda n, dtype, like: torch.eye(n, dtype=dtype, device=like.device),

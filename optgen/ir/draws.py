@@ -12,7 +12,8 @@ from __future__ import annotations
 
 from ..frozen import replace
 from .expr import Call, Const, Expr, Extent, Ordinal
-from .rule import Hyper, Interval, Rule, State
+from .interval import Interval
+from .rule import Hyper, Rule, State
 
 __all__ = ["DRAWS", "MOST_DRAWS", "SEED", "STREAM", "normal_of", "with_key"]
 

@@ -21,8 +21,9 @@ from ..ir import draws
 from ..ir.compose import close
 from ..ir.evaluate import evaluate
 from ..ir.expr import Expr, Extent, Load, Matrices, type_of
+from ..ir.interval import Interval
 from ..ir.primitives import Type
-from ..ir.rule import Dimension, Family, Flag, Hyper, Input, Interval, Part, Rule
+from ..ir.rule import Dimension, Family, Flag, Hyper, Input, Part, Rule
 from ..ir.verify import verify
 from .agreement import disagreements
 from .demand import Demand

@@ -83,8 +83,12 @@ class ArrayEngine:
         self._plain = not settings.rule.inputs and not settings.compilation.phases
         self.states = States(settings)
         by_kernels = settings.backend != "interpreter"
-        rule_of = settings.rule_of if in_blocks(settings.chosen_storages.items()) else None
-        ways = ArrayWays(interprets=not by_kernels or settings.multiplies, by_programs=by_kernels, rule_of=rule_of)
+        ways = ArrayWays(
+            by_kernels=by_kernels,
+            multiplies=settings.multiplies,
+            by_programs=by_kernels and settings.has_programs,
+            rule_of=settings.rule_of if in_blocks(settings.chosen_storages.items()) else None,
+        )
         self.engine = StepEngine(NumPyLibrary(), settings, self.states, ways, module)
         self.states.forget = self.engine.plans.forget
 

@@ -19,6 +19,7 @@ from ..ir.expr import Expr
 from ..ir.rule import Rounding, Rule, Storages
 from ..names import canonical
 from ..runtime.array_library import ParameterSlot
+from ..runtime.programs import has_programs
 from ..runtime.shapes import block_of, chosen_once, own_shapes, variant_for
 from ..runtime.slots import Shapes
 from ..runtime.underflow import refuse_vanishing
@@ -256,6 +257,11 @@ class Settings:
     def multiplies(self) -> bool:
         """Whether a step has products of whole matrices, which no kernel computes."""
         return any(rule.multiplies for rule in self._rules)
+
+    @property
+    def has_programs(self) -> bool:
+        """Whether programs do all that has such products."""
+        return all(has_programs(rule) for rule in self._rules if rule.multiplies)
 
     def variant(self, place: int | None, shape: tuple[int, ...]) -> int:
         """The position in `compilation.rules` of the variant for a parameter of this shape. `place`: where it stands

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Interval", "address_of", "bounds", "objects_readable"]
+__all__ = ["Interval", "address_of", "array_over", "bounds", "objects_readable"]
 
 #: Address of a first byte, and of the one behind the last.
 Interval: TypeAlias = tuple[int, int]
@@ -41,6 +41,15 @@ def bounds(x: NDArray[Any]) -> Interval:
         else:
             high += stride * (extent - 1)
     return low, high + x.itemsize
+
+
+def array_over(address: int, shape: tuple[int, ...], strides: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """An array whose first element is at an address; whatever is there must be alive as long as it is used."""
+    begin = sum([min(0, stride * (n - 1)) for n, stride in zip(shape, strides, strict=True) if n > 1])
+    reach = sum([abs(stride) * (n - 1) for n, stride in zip(shape, strides, strict=True) if n > 1])
+    room = reach + dtype.itemsize if 0 not in shape else 0
+    memory: Any = (ctypes.c_char * room).from_address(address + begin)
+    return np.ndarray(shape, dtype, memory, -begin, strides)
 
 
 @cache

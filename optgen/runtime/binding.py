@@ -131,6 +131,11 @@ class TensorRow:
     space: Array
     places: bytes
 
+    @property
+    def offsets(self) -> tuple[int, ...]:
+        """Bytes from the first element of each array to the first one visited."""
+        return self.form.offsets
+
 
 def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
     rule, entry = kernel.rule, kernel.entry

@@ -1,11 +1,12 @@
 """The tensors of a step, bound to as many kernels as they need: one for each compute type and variant of the rule.
+Variants with products of whole matrices are bound to programs.
 
 In: the arrays of each tensor, and which kernel it needs. Out: a `BoundKernels`, whose `run` is one step of all tensors.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -19,7 +20,10 @@ from .float_state import kernel_state, rounds_to_nearest
 from .group_step import GroupStep, Shards
 from .interrupts import to_its_end, undisturbed
 from .kernel import Kernel
-from .members import by_kernel
+from .library import runtime
+from .members import AnyKernel, by_kernel
+from .program_binding import ProgramBinding
+from .program_kernel import MatrixRow
 
 __all__ = ["BoundKernels"]
 
@@ -37,23 +41,33 @@ class BoundKernels:
     Attributes
     ----------
     order : `order[b]`, the places of the tensors of binding b among all.
+    programs, program_order : the same of what programs step.
     """
 
     def __init__(
         self,
-        kernels: Sequence[Kernel],
-        rows: Sequence[TensorRow],
+        kernels: Sequence[AnyKernel],
+        rows: Sequence[TensorRow | MatrixRow],
         threads: int,
         team: Team | None = None,
     ) -> None:
-        places = by_kernel(kernels)
-        self.bindings = [Binding(kernel, [rows[i] for i in own], team) for kernel, own in places.items()]
-        self.order = [np.array(own) for own in places.values()]
+        self.bindings: list[Binding] = []
+        self.programs: list[ProgramBinding] = []
+        self.order: list[Array] = []
+        self.program_order: list[Array] = []
+        for kernel, own in by_kernel(kernels).items():
+            chosen: list[Any] = [rows[i] for i in own]
+            if isinstance(kernel, Kernel):
+                self.bindings.append(Binding(kernel, chosen, team))
+                self.order.append(np.array(own))
+            else:
+                self.programs.append(ProgramBinding(kernel, chosen, threads, team))
+                self.program_order.append(np.array(own))
         #: Those that need memory for a step: they take it before the first of them changes anything.
         self._reducing = [binding for binding in self.bindings if binding.kernel.entry.reduced]
         # By `map`: an interrupt within a generator that is given up half-way would be lost.
         self.grouped = any(map(attrgetter("kernel.rule.grouped"), self.bindings))
-        self.overwrites = any(map(attrgetter("kernel.rule.overwrites"), self.bindings))
+        self.overwrites = any(map(attrgetter("kernel.rule.overwrites"), self._every))
         #: Whether a step is through with this, and counts: not in an earlier phase.
         self._ends = all(map(attrgetter("kernel.rule.ends_step"), self.bindings))
         self._phases = 0  # how often this has run, where it is such a phase
@@ -64,11 +78,16 @@ class BoundKernels:
         self._calls: Any = None
         self._gone = False
 
+    @property
+    def _every(self) -> list[Binding | ProgramBinding]:
+        return [*self.bindings, *self.programs]
+
     def given_cells(self) -> Array:
         """Where kernels find what a step is given: the gradients of all tensors, then each further input of all."""
-        given = len(self.bindings[0].kernel.rule.given_arrays)
-        cells = np.empty((given, sum(map(len, self.order))), np.int64)
-        for binding, own in zip(self.bindings, self.order, strict=True):
+        order = [*self.order, *self.program_order]
+        given = len(self._every[0].kernel.rule.given_arrays)
+        cells = np.empty((given, sum(map(len, order))), np.int64)
+        for binding, own in zip(self._every, order, strict=True):
             for number in range(given):
                 cells[number, own] = binding.given_cells(number)
         return cells.ravel()
@@ -76,11 +95,11 @@ class BoundKernels:
     def follow(self, clock: Clock, sets: Sequence[int] | None = None) -> None:
         """Count by this clock from now on. `sets[i]`: which of several sets of hyperparameters tensor i goes by."""
         self.before, self.clock = set(clock.begun), clock
-        for binding, own in zip(self.bindings, self.order, strict=True):
+        for binding, own in zip(self._every, [*self.order, *self.program_order], strict=True):
             binding.count_from([clock.begun[i] for i in own], None if sets is None else [sets[i] for i in own])
-        for binding in self.bindings[:1]:
-            ffi = binding.kernel.runtime.ffi
-            self._optgen_run = binding.kernel.runtime.library.optgen_run
+        for _ in self._every[:1]:
+            ffi = runtime().ffi
+            self._optgen_run = runtime().library.optgen_run
             self._counter, self._small = ffi.cast("int64_t *", clock.address), ffi.cast("void *", clock.small)
             self._no_calls = ffi.NULL
 
@@ -96,10 +115,10 @@ class BoundKernels:
 
         `values`: the sets of hyperparameters. `group`: the states that all tensors have together.
         """
-        if not self.bindings:
+        if not self._every:
             return True
         if not rounds_to_nearest():
-            with kernel_state(self.bindings[0].kernel.runtime):
+            with kernel_state(runtime()):
                 return self.run(values, group)
         clock = self.clock
         step = clock.n + 1
@@ -109,6 +128,8 @@ class BoundKernels:
             return self._run_grouped(values, step, group)
         for binding in self.bindings:
             binding.begin(values, step)
+        if self.programs:
+            return self._run_programs(values, step)
         calls = self._calls
         if calls is None or (self._team is not None and self._team.gone is not self._gone):
             calls = self._filled()
@@ -117,6 +138,25 @@ class BoundKernels:
         if not self._optgen_run(calls, len(calls), self._counter, self._small):
             raise self.bindings[0].out_of_memory()
         return True
+
+    def _run_programs(self, values: Sequence[ValuesByCount], step: int) -> bool:
+        """Programs first, and then kernels, which are counted in the same call."""
+        for binding in self._reducing:
+            binding.reserve()
+        run = self._begun_programs(values, step)
+        calls = self._filled() if self.bindings else self._no_calls
+
+        def work() -> bool:
+            run()
+            return self._counted(step, calls, len(self.bindings))
+
+        return to_its_end(work)
+
+    def _begun_programs(self, values: Sequence[ValuesByCount], step: int) -> Callable[[], None]:
+        """What does the step of those that programs step, or what is left of it."""
+        if not self.programs:
+            return lambda: None
+        return self.programs[0].kernel.steps.begun(self.programs, values, step)
 
     def _counted(self, step: int, calls: Any, number: int) -> bool:
         """Runs these calls and counts them as this step, unless that was done, and finishes it."""
@@ -141,9 +181,10 @@ class BoundKernels:
             values, step, step + max(self.before), group
         )
 
-        done = self._phases + 1
+        run, done = self._begun_programs(values, step), self._phases + 1
 
         def work() -> bool:
+            run()
             return begun.advance() and (self._counted(step, self._no_calls, 0) if self._ends else self._through(done))
 
         return undisturbed(work) if self.shards is not None else to_its_end(work)

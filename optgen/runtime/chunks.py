@@ -1,21 +1,19 @@
 """Chunks: parameters of one shape that go through a program together, bound to kernels and to a matrix library.
 
-In: a program, parameters with their arrays, and memory for the values between its steps. Out: the steps, each of which
-runs when it is called.
+In: a batch, the addresses of its arrays, and memory for the values between its steps. Out: the steps,
+each of which runs when it is called.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import interpreter as interp
-from ..compiler.driver import Compilation
-from ..frozen import frozen
 from ..ir.evaluate import HyperValues, Value, ValuesByCount
 from ..ir.evaluate import Program as Scalars
 from ..ir.expr import GRADIENT, PARAMETER, Const, Extent, Local
@@ -26,54 +24,26 @@ from ..lowering.program import MatrixProgram, Multiplication, Operand, Place, Se
 from .addresses import address_of
 from .arrays import Array
 from .binding import Binding, Team, rows_of
-from .kernel import Kernel, kernel_of
 from .matrix_library import MatrixLibrary
+from .program_binding import Batch
 from .scratch import Scratch
 
-__all__ = ["Chunk", "Matrix"]
-
-
-@frozen
-class Matrix:
-    """A parameter for a program: its rule, compute type, arrays by name, count of this update and set of
-    hyperparameters."""
-
-    rule: Rule
-    dtype: str
-    arrays: Mapping[str, Array]
-    t: int
-    hypers: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.arrays[PARAMETER].shape
-
-    @property
-    def layout(self) -> tuple[object, ...]:
-        """What bindings depend on, beside the addresses of arrays and the lengths of dimensions."""
-        return self.dtype, *((name, x.shape, x.strides) for name, x in self.arrays.items())
-
-
-@lru_cache(1024)
-def _kernel(rule: Rule, dtype: str) -> Kernel:
-    """The kernel of a segment."""
-    return kernel_of(Compilation.of_rules(f"{rule.name.lower()}_segment", [rule]), 0, dtype, None)
+__all__ = ["Chunk", "Step"]
 
 
 class Chunk:
-    """So many parameters, bound."""
+    """So many parameters, bound. `addresses`: those of their arrays, a row for each parameter."""
 
-    def __init__(self, program: MatrixProgram, members: Sequence[Matrix], values: HyperValues) -> None:
-        first = members[0]
-        self.program = program
-        #: Those whose arrays are gone over now.
-        self.members: Sequence[Matrix] = ()
-        self.count, self.dtype, self.shape = len(members), np.dtype(first.dtype), first.shape
-        self.sides = interp.side_lengths(first.rule, values, first.shape)
+    def __init__(self, batch: Batch, addresses: Array, values: HyperValues) -> None:
+        kernel, layout = batch.kernel, batch.layouts[0]
+        self.program, self.kernel, self.layouts = batch.program, kernel, batch.layouts
+        self.addresses = addresses
+        self.count, self.dtype, self.shape = len(batch.layouts), np.dtype(kernel.dtype), layout.shape
+        self.sides = interp.side_lengths(kernel.rule, values, self.shape)
         #: How many matrices a parameter is.
-        self.matrices = interp.as_matrices(first.shape, first.rule.matrices)[0]
+        self.matrices = interp.as_matrices(self.shape, kernel.rule.matrices)[0]
         self.places: dict[str, Array] = {}
-        self.steps: list[_Sweeps | _Call] = []
+        self.steps: list[Step] = []
 
     def shape_of(self, dims: Dims) -> tuple[int, int, int]:
         """That of all matrices of these dimensions, those of one parameter behind those of another."""
@@ -86,11 +56,8 @@ class Chunk:
     def _size(self, place: Place) -> int:
         return math.prod(self.shape_of(place.dims)) * self._type(place.extent, half=place.half).itemsize
 
-    def bind(
-        self, members: Sequence[Matrix], scratch: Scratch, library: MatrixLibrary, threads: int, team: Team | None
-    ) -> None:
+    def bind(self, scratch: Scratch, library: MatrixLibrary, threads: int, team: Team | None) -> None:
         """Bind the parameters to kernels and to the library."""
-        self.members = members
         for name, place in self.program.places.items():
             dtype = self._type(place.extent, half=place.half)
             self.places[name] = scratch.array(place.slot, self.shape_of(place.dims), dtype)
@@ -99,25 +66,30 @@ class Chunk:
                 self.steps.append(_Sweeps(self, step, threads, team))
             else:
                 self.steps.append(_Call(self, step, library))
-        self.members = ()
 
     def _type(self, extent: Extent, *, half: bool) -> np.dtype[Any]:
         return np.dtype(np.uint16) if half else self.dtype if extent == Extent.ELEMENT else np.dtype(np.float64)
 
-    def begin(self, members: Sequence[Matrix], sets: Sequence[ValuesByCount]) -> None:
-        """Compute what is known before a step of these parameters, and take what memory it needs."""
-        first = members[0]
-        self.numbers = _numbers(self.program, sets[first.hypers][first.t], first.t)
+    def begin(self, addresses: Array, values: ValuesByCount, t: int) -> None:
+        """Compute what is known before update number `t` of these parameters, and take what memory it needs."""
+        moved = not np.array_equal(addresses, self.addresses)
+        self.addresses = addresses
+        self.numbers = _numbers(self.program, values[t], t)
         for step in self.steps:
             if isinstance(step, _Sweeps):
-                step.begin(members, sets)
+                step.begin(values, t, moved=moved)
+
+    def array(self, name: str, member: int) -> Array:
+        """An array of one parameter."""
+        address = int(self.addresses[member, self.kernel.names.index(name)])
+        return self.layouts[member].over(name, address)
 
     def matrices_of(self, operand: Operand, member: int) -> Array:
         """An array of one parameter, three dimensions of it."""
         if operand.array in self.places:
             array = self.places[operand.array][member * self.matrices : (member + 1) * self.matrices]
         else:
-            array = self.members[member].arrays[operand.array]
+            array = self.array(operand.array, member)
         if operand.extent <= Extent.TENSOR:
             return array
         return array.reshape(self.matrices, self.sides[operand.dims.rows], self.sides[operand.dims.columns])
@@ -141,8 +113,8 @@ class _Sweeps:
     """A segment, bound."""
 
     def __init__(self, chunk: Chunk, segment: Segment, threads: int, team: Team | None) -> None:
-        self._segment, self._threads = segment, threads
-        kernel = _kernel(segment.rule, chunk.dtype.name)
+        self._chunk, self._segment, self._threads = chunk, segment, threads
+        kernel = chunk.kernel.segments.kernel(segment.rule)
         rule = kernel.rule
         arrays = [self._arrays(chunk, rule, i) for i in range(chunk.count)]
         self._binding = Binding(kernel, rows_of(kernel, arrays), team)
@@ -150,17 +122,17 @@ class _Sweeps:
         filled = {name: operand.array for name, operand in segment.arrays.items() if operand.array not in chunk.places}
         if segment.frame == PARAMETER_DIMS:
             filled |= {PARAMETER: PARAMETER, GRADIENT: GRADIENT}
-        #: The columns of the kernel's table that arrays of the parameters fill, and by what names.
-        self._filled = [(names.index(name), array) for name, array in filled.items()]
-        self._seen = [[address_of(m.arrays[name]) for _, name in self._filled] for m in chunk.members]
-        self._clocks: list[tuple[int, int]] = []
+        #: The columns of the kernel's table that arrays of the parameters fill, and which of these they are.
+        self._columns = [names.index(name) for name in filled]
+        self._sources = [chunk.kernel.names.index(array) for array in filled.values()]
+        self._offsets = self._binding.table["arrays"][:, self._columns] - chunk.addresses[:, self._sources]
 
     def _arrays(self, chunk: Chunk, rule: Rule, i: int) -> list[Array]:
         segment, sides = self._segment, chunk.sides
         arrays = {name: self._array(chunk, operand, i) for name, operand in segment.arrays.items()}
         elements = [arrays[name] for name in rule.element_states]
         if segment.frame == PARAMETER_DIMS:
-            lead = [chunk.members[i].arrays[name] for name in (PARAMETER, GRADIENT)]
+            lead = [chunk.array(name, i) for name in (PARAMETER, GRADIENT)]
         else:  # a kernel has a parameter and a gradient, whether it reads them or not
             shape = chunk.matrices, sides[segment.frame.rows], sides[segment.frame.columns]
             lead = [elements[0] if elements else np.broadcast_to(np.zeros((), chunk.dtype), shape)] * 2
@@ -170,27 +142,19 @@ class _Sweeps:
         """An array of parameter i, as a segment goes over it."""
         if operand.extent == Extent.ELEMENT and self._segment.frame == PARAMETER_DIMS and not operand.turned:
             if operand.array not in chunk.places:
-                return chunk.members[i].arrays[operand.array]
+                return chunk.array(operand.array, i)
             return chunk.matrices_of(operand, i).reshape(chunk.shape)
         found = chunk.matrices_of(operand, i)
         found = found.mT if operand.turned and operand.extent == Extent.ELEMENT else found
         own = operand.extent == Extent.ELEMENT and self._segment.frame == PARAMETER_DIMS
         return found.reshape(chunk.shape) if own else found  # a view: dimensions are parted, and none are joined
 
-    def begin(self, members: Sequence[Matrix], sets: Sequence[ValuesByCount]) -> None:
+    def begin(self, values: ValuesByCount, t: int, *, moved: bool) -> None:
+        """Take what memory update number `t` needs. `moved`: whether arrays are others than in the one before."""
         binding = self._binding
-        for i, member in enumerate(members):
-            for k, (column, name) in enumerate(self._filled):
-                address = address_of(member.arrays[name])
-                if address != self._seen[i][k]:
-                    binding.table["arrays"][i, column] += address - self._seen[i][k]
-                    self._seen[i][k] = address
-        clocks = [(member.t, member.hypers) for member in members]
-        steps = {t - before for (t, _), (before, _) in zip(clocks, self._clocks, strict=False)}
-        if len(steps) != 1 or [h for _, h in clocks] != [h for _, h in self._clocks]:
-            binding.count_from([t for t, _ in clocks], [h for _, h in clocks])
-            self._clocks, steps = clocks, {0}
-        binding.begin(sets, *steps)
+        if moved and self._columns:
+            binding.table["arrays"][:, self._columns] = self._chunk.addresses[:, self._sources] + self._offsets
+        binding.begin([values], t)
         if binding.kernel.entry.reduced:
             binding.reserve()
 
@@ -240,3 +204,6 @@ class _Call:
     def _given(self, operand: Operand, x: Array) -> Array:
         x = x if operand.extent == Extent.ELEMENT else x.astype(self._chunk.dtype)
         return x.mT if operand.turned else x
+
+
+Step: TypeAlias = _Sweeps | _Call

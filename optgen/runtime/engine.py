@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from threading import RLock
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, CompilerNotFound
 from ..ir.evaluate import HyperValues, ValuesByCount, evaluate, with_numbers
 from ..ir.expr import GRADIENT
 from .acceptance import Acceptance, changed_by_schedule
@@ -24,9 +24,9 @@ from .collaborators import Hypers, StateStore, Ways
 from .forks import in_children
 from .interpreted import computed
 from .interrupts import to_its_end
-from .kernel import Kernel, kernels_of
+from .kernel import kernels_of
 from .lacking import Lacking, refuse_read
-from .members import Accepted, Member
+from .members import Accepted, AnyKernel, Member
 from .phases import another_list, is_between_phases, next_phase
 from .plan import StepPlan, StepPlans, in_phase, key_of_list, plan_of_list, plan_of_members
 from .programs import ProgramSteps
@@ -80,7 +80,7 @@ class StepEngine:
         self.begun: Key | None = None
         self.states = states
         self.ways = ways
-        self._programs = ProgramSteps(self.library.matrices) if ways.by_programs else None
+        self._programs = ProgramSteps(self.library.matrices, hypers.compilation, self._module)
         self.plans.clear()
         #: What the last step reports: nothing, if it did not count. None before the first.
         self.reports: list[Reports] | None = None
@@ -230,14 +230,24 @@ class StepEngine:
         own = rest = Accepted((), ())
         if kernels or not others:
             own = acceptance.of(kernels, by_kernel=True)
+        if apart := [i for i, member in zip(kernels, own.members, strict=True) if self._is_stored_matrix(member)]:
+            kernels, others = [i for i in kernels if i not in apart], sorted([*others, *apart])
+            own = acceptance.of(kernels, by_kernel=True)
         if others and self.ways.interprets:
             rest = acceptance.of(others, by_kernel=False)
             if not kernels:
                 return self._interpret(rest)
         members, key, slots = own.members, key_of_list(params), [member.slot for member in own.members]
+        try:
+            steppers = self._kernels(members)
+        except CompilerNotFound:  # the interpreter needs none
+            if not (self.ways.by_programs and any(map(self._multiplies, members))):
+                raise
+            self.ways.by_programs = False
+            return self._step_anew(places, params, inputs, numbers)
         plan = plan_of_list(
             self.library, members, kernels, others, places, params, inputs,
-            rules=self.hypers.compilation.rules, kernels=self._kernels(members),
+            rules=self.hypers.compilation.rules, kernels=steppers,
             states=self.plans.states(key, len(self.phases), slots) or self.states.bound(slots),
         )  # fmt: skip
         begin, take_back = self._beginning(own)
@@ -263,11 +273,28 @@ class StepEngine:
             self.library, self.hypers, self.states, self.phase, self._lacking, places, params, inputs, numbers
         )  # fmt: skip
 
-    def _kernels(self, members: Sequence[Member]) -> list[Kernel]:
+    def _multiplies(self, member: Member) -> bool:
+        """Whether a program steps a parameter."""
+        return self.hypers.compilation.rules[member.variant].multiplies
+
+    def _is_stored_matrix(self, member: Member) -> bool:
+        """Whether the interpreter steps a parameter, since programs have all arrays in the compute type."""
+        return bool(member.storages) and self._multiplies(member)
+
+    def _kernels(self, members: Sequence[Member]) -> list[AnyKernel]:
         """What steps each of these."""
         whole, sharded = self.hypers.compilation, self.library.in_shards([member.given for member in members])
-        keys = [(member.variant, member.dtype, member.storages, member.rounding) for member in members]
-        return kernels_of(whole.in_shards if sharded else whole, keys, self._module)
+        by_programs = list(map(self._multiplies, members))
+        keys = [
+            (member.variant, member.dtype, member.storages, member.rounding)
+            for member, by_program in zip(members, by_programs, strict=True)
+            if not by_program
+        ]
+        kernels = iter(kernels_of(whole.in_shards if sharded else whole, keys, self._module) if keys else ())
+        return [
+            self._programs.kernel(member.variant, member.dtype) if by_program else next(kernels)
+            for member, by_program in zip(members, by_programs, strict=True)
+        ]
 
     def _beginning(self, accepted: Accepted) -> tuple[Callable[[], None], Callable[[], None]]:
         """What keeps the slots of parameters that are about to step, and the states of all together; what undoes it."""
@@ -323,8 +350,9 @@ class StepEngine:
         begin, take_back = self._beginning(accepted)
         try:
             begin()
+            programs = self._programs if self.ways.by_programs else None
             write, reports = computed(
-                self.library, self.hypers.compilation.rules, accepted, self.states.group, self._programs
+                self.library, self.hypers.compilation.rules, accepted, self.states.group, programs
             )
         except BaseException:
             take_back()

@@ -16,8 +16,9 @@ from ..ir.expr import PARAMETER
 from ..ir.rule import Rule
 from .array_library import ArrayLibrary, Piece
 from .arrays import Array
-from .chunks import Matrix
-from .members import Accepted
+from .members import Accepted, Member
+from .program_binding import ProgramBinding
+from .program_kernel import MatrixRow, ProgramKernel
 from .programs import ProgramSteps
 from .reports import Reports, of_interpreter
 
@@ -51,15 +52,17 @@ def computed(
         pieces.append(Piece(rule, member.given, states, {name: x.memory for name, x in looked.items()}, stored))
     owned = library.owned(pieces)
     wholes = owned.arrays if owned is not None else {}
-    matrices: list[Matrix] = []
+    matrices: dict[ProgramKernel, list[tuple[MatrixRow, int, int]]] = {}
     tensors: list[Interpreted] = []
     late: list[Interpreted] = []  # whose values are not here yet
     for i, (member, piece) in enumerate(zip(accepted.members, pieces, strict=True)):
         rule, t, arrays = piece.rule, member.slot.t + 1, wholes.get(i, piece.arrays)
         if arrays is None:
             continue
-        if programs is not None and not member.storages and programs.takes(rule):
-            matrices.append(Matrix(rule, member.dtype, arrays, t, member.hypers))
+        kernel = _program(programs, member) if programs is not None else None
+        if kernel is not None:
+            row = kernel.row([arrays[name] for name in kernel.names])
+            matrices.setdefault(kernel, []).append((row, member.slot.t, member.hypers))
         else:
             tensor = interp.Tensor(t, arrays, member.storages, member.rounding)
             (late if i in wholes else tensors).append((rule, sets[member.hypers][t], tensor))
@@ -67,11 +70,8 @@ def computed(
     last = max(counts)
     run = None
     if programs is not None and matrices:
-        try:
-            run = programs.begun(matrices, sets, *library.threads())
-        except CompilerNotFound:  # segments are compiled when they are first needed; the interpreter needs no compiler
-            alike = [(each.rule, sets[each.hypers][each.t], interp.Tensor(each.t, each.arrays)) for each in matrices]
-            (tensors if owned is None else late).extend(alike)
+        bindings = [_bound(kernel, own, library) for kernel, own in matrices.items()]
+        run = programs.begun(bindings, sets, 1)
     write_values, reported = interp.computed_group(tensors, group, sets[0][last], last)
 
     def multiply() -> None:
@@ -100,3 +100,21 @@ def computed(
     if matrices or owned is not None:  # whose rules report nothing
         return write, None
     return write, of_interpreter([rule for rule, _, _ in tensors], slots, reported)
+
+
+def _program(programs: ProgramSteps, member: Member) -> ProgramKernel | None:
+    """What steps a parameter by programs; None if only the interpreter can."""
+    if member.storages or not programs.takes(member.variant):
+        return None
+    try:
+        return programs.kernel(member.variant, member.dtype)
+    except CompilerNotFound:  # the interpreter needs none
+        return None
+
+
+def _bound(kernel: ProgramKernel, own: Sequence[tuple[MatrixRow, int, int]], library: ArrayLibrary) -> ProgramBinding:
+    """Parameters bound to their programs; of each its row, its count of updates and its set of hyperparameters."""
+    rows, counts, sets = zip(*own, strict=True)
+    binding = ProgramBinding(kernel, rows, *library.threads())
+    binding.count_from(counts, sets)
+    return binding

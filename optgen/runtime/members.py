@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from struct import pack
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..frozen import frozen
 from ..ir.evaluate import ValuesByCount
@@ -21,8 +21,12 @@ from .array_library import ArrayLibrary, BoundStates, Looked, ParameterSlot
 from .binding import TensorRow, rows_of
 from .guard import Seen, SeenGradient, see, see_gradient
 from .kernel import Kernel
+from .program_kernel import MatrixRow, ProgramKernel
 
-__all__ = ["Accepted", "BoundMember", "Member", "bind_members", "by_kernel"]
+__all__ = ["Accepted", "AnyKernel", "BoundMember", "Member", "bind_members", "by_kernel"]
+
+#: What steps a parameter: in one call, or by a program.
+AnyKernel: TypeAlias = Kernel | ProgramKernel
 
 
 @frozen
@@ -84,7 +88,7 @@ class BoundMember:
     variant, hypers, slot
         As those of a member.
     row
-        Its row in the kernel's table.
+        Its row in the table of that.
     p
         The parameter as it was seen.
     inputs
@@ -99,11 +103,11 @@ class BoundMember:
         The parameter, if it is to be marked as changed.
     """
 
-    kernel: Kernel
+    kernel: AnyKernel
     variant: int
     hypers: int
     slot: ParameterSlot
-    row: TensorRow
+    row: TensorRow | MatrixRow
     p: Seen
     inputs: Sequence[SeenGradient]
     deferrable: Sequence[bool]
@@ -113,33 +117,38 @@ class BoundMember:
 
 
 def bind_members(
-    library: ArrayLibrary, members: Sequence[Member], states: BoundStates, kernels: Sequence[Kernel]
+    library: ArrayLibrary, members: Sequence[Member], states: BoundStates, kernels: Sequence[AnyKernel]
 ) -> list[BoundMember]:
     """The members of a step; `states` are theirs, and `kernels` what steps each."""
     bound: dict[int, BoundMember] = {}
     for kernel, own in by_kernel(kernels).items():
-        names = kernel.rule.tensor_states
+        names = kernel.states if isinstance(kernel, ProgramKernel) else kernel.rule.tensor_states
         tensors = ([members[i].p, *members[i].inputs] for i in own)
         arrays = ((*[x.memory for x in each], *states.arrays(i, names)) for i, each in zip(own, tensors, strict=True))
-        for i, row in zip(own, rows_of(kernel, arrays, [members[i].block for i in own]), strict=True):
+        rows: Sequence[TensorRow | MatrixRow]
+        if isinstance(kernel, ProgramKernel):
+            rows = list(map(kernel.row, arrays))
+        else:
+            rows = rows_of(kernel, arrays, [members[i].block for i in own])
+        for i, row in zip(own, rows, strict=True):
             bound[i] = _bound(library, members[i], kernel, row)
     return [bound[i] for i in range(len(members))]
 
 
-def by_kernel(kernels: Sequence[Kernel]) -> dict[Kernel, list[int]]:
+def by_kernel(kernels: Sequence[AnyKernel]) -> dict[AnyKernel, list[int]]:
     """The places of the tensors that each kernel steps; `kernels` has that of each tensor."""
-    places: dict[Kernel, list[int]] = {}
+    places: dict[AnyKernel, list[int]] = {}
     for i, kernel in enumerate(kernels):
         places.setdefault(kernel, []).append(i)
     return places
 
 
-def _bound(library: ArrayLibrary, member: Member, kernel: Kernel, row: TensorRow) -> BoundMember:
+def _bound(library: ArrayLibrary, member: Member, kernel: AnyKernel, row: TensorRow | MatrixRow) -> BoundMember:
     reader, p, inputs = library.reader, member.p, member.inputs
     written = [*bounds(p.memory)]
     for x in member.slot.arrays.values():
         written += bounds(library.memory(x))
-    offsets = row.form.offsets[1:]
+    offsets = row.offsets[1:]
     return BoundMember(
         kernel,
         member.variant,

@@ -101,22 +101,27 @@ class NumPyLibrary:
 
 
 class ArrayWays:
-    """All parameters by kernels; or all by the interpreter, or by programs where there are some.
+    """All parameters by kernels and programs, or all by the interpreter.
 
-    `rule_of`: gives the rule for a shape, where states are in storages whose neighbours share a scale. Kernels have
-    these for dense arrays, and for rules without rows and columns; the interpreter steps the others.
+    `multiplies`: whether some need programs. `rule_of`: gives the rule for a shape, where states are in storages whose
+    neighbours share a scale. Kernels have these for dense arrays, and for rules without rows and columns; the
+    interpreter steps the others.
     """
 
+    interprets = True
+
     def __init__(
-        self, *, interprets: bool, by_programs: bool, rule_of: Callable[[tuple[int, ...]], Rule] | None = None
-    ) -> None:
-        self._by_kernels, self._rule_of = not interprets, rule_of
-        self.interprets, self.by_programs = interprets or rule_of is not None, by_programs
+        self, *, by_kernels: bool, multiplies: bool, by_programs: bool,
+        rule_of: Callable[[tuple[int, ...]], Rule] | None = None,
+    ) -> None:  # fmt: skip
+        self._by_kernels, self._multiplies, self._rule_of = by_kernels, multiplies, rule_of
+        self.by_programs = by_programs
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
         every = list(places)
-        if self._rule_of is None or not self._by_kernels:
-            return (every, []) if self._by_kernels else ([], every)
+        by_kernels = self._by_kernels and (self.by_programs or not self._multiplies)
+        if self._rule_of is None or not by_kernels:
+            return (every, []) if by_kernels else ([], every)
         given = [x if isinstance(x, np.ndarray) else getattr(x, "data", None) for x in params]
         seen = [[x, *inputs[i :: len(params)]] for i, x in enumerate(given)]
         kernels = [i for i, own in enumerate(seen) if self._takes(self._rule_of, own)]

@@ -20,8 +20,8 @@ from .arrays import Array
 from .bound import BoundKernels
 from .clock import Clock
 from .guard import BoundGradients, Guard
-from .kernel import Kernel
-from .members import BoundMember, Member, bind_members
+from .library import runtime
+from .members import AnyKernel, BoundMember, Member, bind_members
 from .reports import of_kernels
 from .slots import Key
 
@@ -132,8 +132,7 @@ class StepPlan:
             fixed=not self.lasting or self._bound.overwrites,
             bound=bound,
         )
-        runtime = self._bound.bindings[0].kernel.runtime.path
-        return Guard([member.p for member in members], runtime, self._library.reader, gradients)
+        return Guard([member.p for member in members], runtime().path, self._library.reader, gradients)
 
     @property
     def apart(self) -> bool:
@@ -236,11 +235,7 @@ class StepPlan:
 
     def gradients(self, inputs: Sequence[Any]) -> list[tuple[Rule, Any]]:
         """Of the parameters that kernels step: the rule that steps each, and its gradient."""
-        chosen = [inputs[i] for i in self._form.places]
-        rules = {
-            int(i): b.kernel.rule for b, own in zip(self._bound.bindings, self._bound.order, strict=True) for i in own
-        }
-        return [(rules[i], g) for i, g in enumerate(chosen)]
+        return [(member.kernel.rule, inputs[i]) for member, i in zip(self.members, self._form.places, strict=True)]
 
 
 def plan_of_list(
@@ -253,7 +248,7 @@ def plan_of_list(
     inputs: Sequence[Any],
     *,
     rules: Sequence[Rule],
-    kernels: Sequence[Kernel],
+    kernels: Sequence[AnyKernel],
     states: BoundStates,
 ) -> StepPlan:
     """The plan of a list that was checked: of these members, which stand at the positions `chosen`, and of others.

@@ -7,7 +7,6 @@ are one parameter.
 
 from __future__ import annotations
 
-import ctypes
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from operator import is_
@@ -18,7 +17,7 @@ import numpy as np
 from ..errors import ArrayError
 from ..interpreter.codes import code_dtype, code_shape, decoded, encoded
 from ..ir.rule import Storages
-from .addresses import address_of
+from .addresses import address_of, array_over
 from .arrays import COMPUTE, Array, compute_type, empty_beside
 from .clock import Clock
 from .shapes import OwnShape
@@ -188,11 +187,7 @@ def key_of(p: Array, owner: object) -> Key:
 def array_at(key: Key) -> Array:
     """The parameter that is found by this key, whose owner must be alive."""
     _, address, shape, strides, dtype = key
-    begin = sum(min(0, stride * (n - 1)) for n, stride in zip(shape, strides, strict=True) if n > 1)
-    reach = sum(abs(stride) * (n - 1) for n, stride in zip(shape, strides, strict=True) if n > 1)
-    room = reach + dtype.itemsize if 0 not in shape else 0
-    memory: Any = (ctypes.c_char * room).from_address(address + begin)
-    return np.ndarray(shape, dtype, memory, -begin, strides)
+    return array_over(address, shape, strides, dtype)
 
 
 def keys_of(ps: Sequence[Array]) -> list[Key]:

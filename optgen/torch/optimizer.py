@@ -38,7 +38,7 @@ from .storing import NOTHING, Storing
 from .tensor_library import TensorLibrary
 from .tensors import early_mode, modes, traced
 from .turns import Turns
-from .ways import TensorWays
+from .ways import ElsewhereError, TensorWays
 
 __all__ = ["Adapter", "engine_of", "load_fitting", "naming_of", "revival_of", "revive_by", "step_of"]
 
@@ -144,11 +144,11 @@ class Adapter(Optimizer):
             engine.plans.clear()
             self._turns.tied = len(set(params)) < len(params)
             self._groups.changed = False
-        if not self._turns.tied:
+        if not (self._turns.tied or self._turns.elsewhere):
             try:
                 engine.step(params, given, numbers, lacking)
                 return
-            except OverlapError:
+            except (OverlapError, ElsewhereError):
                 pass
         self._turns.step(params, given, numbers, lacking)
 
@@ -182,7 +182,7 @@ class Adapter(Optimizer):
             expect_whole_step("evaluate", self._engine.phases, self._states.group)
             self._states.entries.kept = self.state
             self._groups.read(self.param_groups)
-            params, write = evaluated_tensors(self._engine, self._states, self._all())
+            params, write = evaluated_tensors(self._naming, self._groups, self._engine, self._states, self._all())
             for p in params:
                 self.state[p][ASIDE] = p.detach().clone()
             self._engine.evaluating = True

@@ -50,8 +50,6 @@ class Strategy(ABC):
     flags: tuple[str, ...]
     #: Arguments in which a None stands for the machine epsilon.
     epsilons: frozenset[str]
-    #: What to do with a parameter on another device than the CPU.
-    elsewhere: str
 
     @abstractmethod
     def steps_group(self, group: Mapping[str, Any]) -> bool:
@@ -112,7 +110,6 @@ class TorchRule(Strategy):
         self._settled = tuple(settled)
         self.flags = (*self._ways, *self._settled)
         self.epsilons = frozenset(name for name, p in known.items() if type(p.default) is tuple and None in p.default)
-        self.elsewhere = f"use torch.optim.{theirs.__name__} there, which takes the same state_dict"
         step: Any = theirs.step
         self._step = step.__wrapped__ if getattr(step, "hooked", False) else step
 
@@ -192,7 +189,6 @@ class OwnRule(Strategy):
     interprets = True
     flags = ()
     epsilons = frozenset()
-    elsewhere = "keep it and its gradient on the CPU"
 
     def steps_group(self, group: Mapping[str, Any]) -> bool:
         return False
@@ -202,8 +198,6 @@ class OwnRule(Strategy):
         raise ArrayError(message, hint=f"step outside of it, or {_PYTORCHS}")
 
     def expect_memory(self, what: str, name: str, x: torch.Tensor) -> None:
-        if x.device.type == "meta":
-            raise ArrayError(f"{what} is on meta: {name} steps on the CPU", hint=f"{self.elsewhere}, or {_PYTORCHS}")
         got, hint = f"a {type(x).__name__} has operations of its own", ""
         if x._is_zerotensor():
             got, hint = "these zeros are not", "p.grad = torch.zeros_like(p), or "

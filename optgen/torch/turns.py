@@ -20,6 +20,7 @@ from ..runtime.lacking import Lacking
 from ..runtime.overlaps import first_overlap
 from ..runtime.reports import Reports
 from .naming import Naming
+from .operations import elsewhere, step_by_operations
 from .param_groups import Groups
 from .tensors import has_memory, local
 from .ways import TensorWays
@@ -41,6 +42,8 @@ class Turns:
     ----------
     tied
         Whether parameters shared memory when they were last looked at.
+    elsewhere
+        Whether one of them, or a gradient, was not on the CPU.
     """
 
     def __init__(self, naming: Naming, groups: Groups, ways: TensorWays, engine: StepEngine) -> None:
@@ -48,13 +51,17 @@ class Turns:
         self._groups = groups
         self._ways = ways
         self._engine = engine
-        self.tied = False
+        self.tied = self.elsewhere = False
 
     def step(
         self, params: list[Any], inputs: list[Any], numbers: HyperValues, lacking: Sequence[Lacking] = ()
     ) -> None:  # fmt: skip
         """One step of the parameters that have a gradient, after a look at all of their memory."""
         count = len(params)
+        self.elsewhere = elsewhere([*params, *inputs])
+        if self.elsewhere:
+            self._step_elsewhere(params, inputs, numbers, lacking)
+            return
         found = turns(params, inputs[:count])
         self.tied = len(found) > 1 or any([turn.inside for turn in found])
         if self.tied and (self._naming.grouped or self._naming.overwrites):  # phases are counted for all together
@@ -74,6 +81,17 @@ class Turns:
                 raise OverlapError(error.message, hint=_CLONE) from None
             reports += self._engine.reports or ()
             self._engine.reports = reports
+
+    def _step_elsewhere(
+        self, params: list[Any], inputs: list[Any], numbers: HyperValues, lacking: Sequence[Lacking]
+    ) -> None:  # fmt: skip
+        """One step by operations of PyTorch, in its own loop or by the formulas of the rule."""
+        self._engine.plans.clear()
+        if self._ways.interprets:
+            states: Any = self._engine.states
+            step_by_operations(self._naming, self._groups, states, params, inputs, numbers, lacking)
+        else:
+            self._ways.step_foreign([p for p, g in zip(params, inputs, strict=False) if g is not None])
 
     def _take_apart(self, params: list[Any], grads: list[Any], inside: Sequence[int]) -> None:
         """Leaves no gradient in the memory of its parameter. PyTorch's loop may write a parameter before it reads such

@@ -15,13 +15,18 @@ import torch
 
 from ..compiler.toolchain import find_compiler
 from ..errors import ArrayError, CompilerNotFound
+from ..runtime.programs import has_programs
 from .inputs import expect_like
 from .naming import Naming
 from .param_groups import Groups
-from .sharding import expect_apart, expect_numbered
+from .sharding import cut, expect_apart, expect_numbered
 from .tensors import DTYPES, has_memory, local, mode, steppable, storage_of
 
-__all__ = ["TensorWays"]
+__all__ = ["ElsewhereError", "TensorWays"]
+
+
+class ElsewhereError(ArrayError):
+    """A parameter or gradient that is on no CPU: there a step is done by operations of PyTorch."""
 
 
 class TensorWays:
@@ -35,12 +40,11 @@ class TensorWays:
         Gives the optimiser itself, which PyTorch's loop is run on.
     """
 
-    by_programs = True
-
     def __init__(self, naming: Naming, groups: Groups, optimizer: Callable[[], Any]) -> None:
         self._naming = naming
         self._groups = groups
         self._optimizer = optimizer
+        self.by_programs = True
         self.interprets = naming.strategy.interprets
 
     def divided(self, places: Sequence[int], params: list[Any], inputs: list[Any]) -> tuple[list[int], list[int]]:
@@ -83,7 +87,10 @@ class TensorWays:
             by_kernel = not rule.tiled and all([local(x).is_contiguous() for x in (p, *inputs)])
         if by_kernel and naming.multiplies:
             own = naming.compilation.in_phases(self._groups.variant(place, tuple(p.shape)))
-            by_kernel = not any([naming.rules[i].multiplies for i in own])
+            multiplying = [naming.rules[i] for i in own if naming.rules[i].multiplies]
+            stored = cut(p) or naming.storing.storages or any([storage_of(x) for x in (p, *inputs)])
+            by_programs = self.by_programs and all(map(has_programs, multiplying)) and not stored
+            by_kernel = by_programs or not multiplying
         if p.is_complex() and any([rule.tiled for rule in naming.rules]):  # which would take two parts for a dimension
             naming.strategy.expect_real(what, naming.name)
             by_kernel = False
@@ -98,18 +105,18 @@ class TensorWays:
     def _expect_other_way(self, p: torch.Tensor, g: torch.Tensor, what: str) -> None:
         """An error that says what to use, unless there is another way to step such a parameter."""
         strategy, storing = self._naming.strategy, self._naming.storing
+        if p.device.type != "cpu" or g.device.type != "cpu":
+            device = (p if p.device.type != "cpu" else g).device
+            raise ElsewhereError(f"{what} is on {device}: kernels step on the CPU")
         if (storing.storages or storing.rounding) and not strategy.interprets:
             kind = "contiguous tensors, of a rule without rows," if storing.has_blocks else "dense tensors"
             got = f"{p.dtype}, {p.layout} on {p.device}, with a gradient of {g.dtype}, {g.layout} on {g.device}"
             message = f"{what}: expected {kind} of real numbers on the CPU, which kernels step in storages, got {got}"
             raise ArrayError(message, hint="leave out storage and rounding, or whatever asks for PyTorch's own step")
         for x in (p, g):
-            if x.device.type == "meta" or not has_memory(x):
+            if not has_memory(x):
                 strategy.expect_memory(what, self._naming.name, x)
                 return
-        if p.device.type != "cpu" or g.device.type != "cpu":
-            device = (p if p.device.type != "cpu" else g).device
-            raise ArrayError(f"{what} is on {device}: optgen steps on the CPU", hint=strategy.elsewhere)
         if p.dtype not in (*DTYPES, torch.bfloat16, torch.float16):
             kinds = "float32, float64, bfloat16, float16, complex64 or complex128"
             message = f"{what}: expected a parameter of {kinds}, got {p.dtype}"

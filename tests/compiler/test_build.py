@@ -31,6 +31,10 @@ from optgen import paths as resources
 from optgen.cli import commands as cli
 from optgen.compiler import build as builder
 from optgen.compiler import catalogue, lock, toolchain
+from optgen.compiler.driver import compile_built
+from optgen.lowering.programs import programs_of
+from optgen.runtime.library import runtime
+from optgen.runtime.program_kernel import segments_for
 
 ROOT = Path(cli.__file__).parents[2]
 PLAIN = """
@@ -268,6 +272,26 @@ print(*sorted({line.split()[-1] for line in pathlib.Path("/proc/self/maps").read
     assert str(out / "libplain.so") in loaded
     assert str(checkout / "build" / "libruntime.so") in loaded
     assert str(checkout / "build" / "libdescent.so") in loaded
+    assert not (out / "never").exists()
+
+
+def test_the_segments_of_a_built_rule_need_no_compiler(out: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = catalogue.shipped_names()["SPlus"]
+    assert made(build(spec, "--out", out)) == {"splus"}
+    runtime()  # which is not in that folder
+    monkeypatch.setenv("CC", "/nonexistent")
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("OPTGEN_CACHE_DIR", str(out / "never"))
+    module = out / "splus.py"
+    rule = compile_built(spec.read_text("utf-8"), str(spec), module)
+    for variant in (i for i, each in enumerate(rule.rules) if each.multiplies):
+        for dtype in ("float32", "float64"):
+            for fuses in (False, True):
+                found = segments_for(rule, variant, dtype, str(module), fuses=fuses)
+                programs = programs_of(rule.rules[variant], fuses=fuses)
+                assert programs is not None
+                for segment in (each for program in programs.every() for each in program.segments):
+                    assert found.kernel(segment.rule).dtype == dtype
     assert not (out / "never").exists()
 
 

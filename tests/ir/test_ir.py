@@ -33,8 +33,9 @@ from optgen.ir.expr import (
     type_of,
     walk,
 )
+from optgen.ir.interval import Interval
 from optgen.ir.primitives import Type
-from optgen.ir.rule import Assign, Flag, Hyper, Interval, Rule, State, loads
+from optgen.ir.rule import Assign, Flag, Hyper, Rule, State, loads
 from optgen.ir.verify import verify
 from optgen.language.check import check
 from optgen.language.parse import parse

@@ -37,8 +37,9 @@ from optgen.ir.expr import (
     varies_within,
     walk,
 )
+from optgen.ir.interval import Interval
 from optgen.ir.primitives import OPS, REDUCTIONS, Type
-from optgen.ir.rule import Assign, Hyper, Interval, Rule, State
+from optgen.ir.rule import Assign, Hyper, Rule, State
 from optgen.ir.verify import verify
 from optgen.language.check import check
 from optgen.language.parse import parse

@@ -15,10 +15,13 @@ from optgen.ir.expr import Extent
 from optgen.ir.extents import Dims
 from optgen.ir.rule import Flag
 from optgen.lowering.program import Multiplication, Operand
+from optgen.runtime.acceptance import Acceptance
 
 torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
 matrix_library = pytest.importorskip("optgen.torch.matrix_library")
+
+engine_of = pytest.importorskip("optgen.torch.optimizer").engine_of
 
 HYPERS = {"rank": 2.0, "every": 2.0}
 
@@ -113,3 +116,74 @@ def test_steps_of_several_parameters_are_those_of_one_by_one(
             each.step()
     for p, q in zip(together, apart, strict=True):
         torch.testing.assert_close(p, q, rtol=0, atol=0)
+
+
+@pytest.fixture
+def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many parameters each list has that is checked anew."""
+    found: list[int] = []
+    accept = Acceptance.of
+
+    def noted(self: Acceptance, chosen: Any, *, by_kernel: bool) -> Any:
+        found.append(len(chosen))
+        return accept(self, chosen, by_kernel=by_kernel)
+
+    monkeypatch.setattr(Acceptance, "of", noted)
+    return found
+
+
+def parameters(*shapes: tuple[int, ...]) -> list[Any]:
+    torch.manual_seed(0)
+    return [torch.nn.Parameter(torch.randn(shape)) for shape in shapes]
+
+
+@pytest.mark.parametrize("name", ["Muon", "SOAP", "SPlus"])
+def test_a_known_list_is_not_checked_anew(name: str, checked: list[int]) -> None:
+    shapes = [(8, 12), (12, 8), (8, 12), (6, 6)]
+    ps, qs = parameters(*shapes), parameters(*shapes)
+    opt, oracle = getattr(optim, name)(ps, lr=0.02), getattr(optim, name)(qs, lr=0.02)
+    for step in range(4):
+        for p, q in zip(ps, qs, strict=True):
+            p.grad = torch.randn_like(p)
+            q.grad = p.grad.clone()
+        opt.step()
+        before = len(checked)
+        engine_of(oracle).plans.clear()
+        oracle.step()
+        assert checked[before:] == [len(qs)]
+        del checked[before:]
+        assert checked == [len(ps)], step
+    assert all(torch.equal(p, q) for p, q in zip(ps, qs, strict=True))
+
+
+def test_a_state_that_was_exchanged_is_gone_on_from(checked: list[int]) -> None:
+    (p,), (q,) = parameters((8, 12)), parameters((8, 12))
+    opt, other = optim.Muon([p], lr=0.02), optim.Muon([q], lr=0.02)
+    for _ in range(2):
+        p.grad = torch.randn_like(p)
+        opt.step()
+    opt.state[p]["momentum_buffer"] = torch.full_like(p, 0.5)
+    with torch.no_grad():
+        q.copy_(p)
+    other.state[q]["momentum_buffer"] = torch.full_like(q, 0.5)
+    p.grad = torch.randn_like(p)
+    q.grad = p.grad.clone()
+    opt.step()
+    other.step()
+    assert torch.equal(p, q)
+    assert checked == [1, 1, 1]
+
+
+def test_what_has_no_gradient_stays_and_what_has_16_bits_steps_too() -> None:
+    ps = [*parameters((8, 12), (8, 12)), torch.nn.Parameter(torch.randn(8, 12).bfloat16())]
+    qs = [torch.nn.Parameter(p.detach().clone()) for p in ps]
+    opt, apart = optim.Muon(ps, lr=0.02), [optim.Muon([q], lr=0.02) for q in qs]
+    for step in range(4):
+        for i, (p, q) in enumerate(zip(ps, qs, strict=True)):
+            p.grad = None if (step + i) % 3 == 0 else torch.randn_like(p)
+            q.grad = None if p.grad is None else p.grad.clone()
+        opt.step()
+        for each in apart:
+            each.step()
+    for p, q in zip(ps, qs, strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-2, atol=1e-3)

@@ -35,7 +35,8 @@ from hypothesis import strategies as st
 from searching import LONG, search
 
 from optgen.compiler import catalogue
-from optgen.ir.rule import Hyper, Interval, Rule
+from optgen.ir.interval import Interval
+from optgen.ir.rule import Hyper, Rule
 from optgen.runtime import library
 from optgen.runtime.binding import Binding, rows_of
 from optgen.runtime.kernel import Kernel

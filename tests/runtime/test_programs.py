@@ -19,7 +19,7 @@ from optgen.interpreter.products import MATRICES
 from optgen.ir.evaluate import Program
 from optgen.ir.expr import Matrices
 from optgen.lowering.programs import programs_of
-from optgen.runtime import chunks, programs
+from optgen.runtime import programs
 from optgen.runtime.binding import Binding
 from optgen.runtime.matrix_library import NumPyMatrices
 
@@ -193,7 +193,7 @@ def test_all_courses_go_through_the_same_memory() -> None:
     replay = Replay(rules_of("SOAP"), NumPyMatrices(), (6, 4), "float64", hypers=HYPERS)
     for _ in range(6):
         replay.step()
-    known = [chunk for (chunk,) in replay.steps._known.values()]
+    known = [chunk for (chunk,), _ in replay.steps._known.values()]
     assert len(known) > 1
     first = list(known[0].places.values())
     assert all(any(np.shares_memory(x, y) for y in first) for chunk in known for x in chunk.places.values())
@@ -234,10 +234,10 @@ def test_a_step_that_failed_keeps_no_array_alive(monkeypatch: pytest.MonkeyPatch
 
 
 def test_without_a_compiler_the_interpreter_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(*_: Any) -> Any:
+    def missing(*_: Any, **__: Any) -> Any:
         raise CompilerNotFound("no compiler")
 
-    monkeypatch.setattr(chunks, "_kernel", missing)
+    monkeypatch.setattr(programs, "segments_for", missing)
     rng = np.random.default_rng(0)
     p, g = rng.standard_normal((6, 4)), rng.standard_normal((6, 4))
     q = p.copy()

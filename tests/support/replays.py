@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from optgen import interpreter as interp
+from optgen.compiler.driver import Compilation
 from optgen.frozen import replace
 from optgen.interpreter.matrix_step import MatrixStep
 from optgen.interpreter.products import MATRICES
@@ -21,8 +22,8 @@ from optgen.ir.expr import Extent, Matrices
 from optgen.ir.rule import Rule
 from optgen.lowering.program import MatrixProgram, Multiplication, Operand
 from optgen.lowering.programs import programs_of
-from optgen.runtime.chunks import Matrix
 from optgen.runtime.matrix_library import MatrixLibrary
+from optgen.runtime.program_binding import ProgramBinding
 from optgen.runtime.programs import ProgramSteps
 from optgen.runtime.shapes import aspect_of, state_shape
 
@@ -71,7 +72,7 @@ class Replay:
         self.values = {h.name: (hypers[h.name],) if h.name in hypers else h.default for h in self.rule.hypers}
         self.dtype, self.shape, self.rng = dtype, shape, np.random.default_rng(seed)
         self.library = Recording(library)
-        self.steps = ProgramSteps(self.library)
+        self.steps = ProgramSteps(self.library, Compilation.of_rules(self.rule.name.lower(), [self.rule]))
         self.arrays = self._begun()
         self.t = 0
 
@@ -99,9 +100,10 @@ class Replay:
         for given in self.rule.inputs:
             self.arrays[given.name] = other[given.name] = old[given.name] = self.gradient()
         self.library.records.clear()
-        member = Matrix(self.rule, self.dtype, self.arrays, self.t, 0)
-        self.steps.begun([member], [Always(self.values)], threads, None)()
-        (chunk,) = next(reversed(self.steps._known.values()))
+        kernel = self.steps.kernel(0, self.dtype)
+        binding = ProgramBinding(kernel, [kernel.row([self.arrays[name] for name in kernel.names])], threads)
+        self.steps.begun([binding], [Always(self.values)], self.t)()
+        ((chunk,), _) = next(reversed(self.steps._known.values()))
         results = _results(chunk.program, self.library.records, self.dtype)
         programs = programs_of(self.rule, fuses=self.library.fuses)
         assert programs is not None
