@@ -223,6 +223,14 @@ THEIRS: dict[str, Theirs] = {
         {"m": "exp_avg", "v": lambda state, group: state["exp_avg_sq"].ravel()[0]}
         | {f"past{k}": kept_gradient(k) for k in range(1, 11)}
     ),
+    "SPAM": Theirs(
+        ADAM
+        | {
+            "weight_decay": "decay", "warmup_epoch": "warmup", "threshold": "threshold", "grad_accu_steps": "calm",
+            "update_proj_gap": "every",
+        },
+        MOMENTS,
+    ),
     "DAdaptLion": Theirs(
         {"lr": "eta", "betas": "beta", "d0": "d0"}, ADAPTING | {"m": "exp_avg", "num": grouped("numerator_weighted")}
     ),
@@ -275,6 +283,19 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("A2Grad", {"beta": 1.0, "lips": 2.0, "incremental": True}),
     ("A2Grad", {"beta": 1.0, "lips": 2.0, "rho": 0.75, "decaying": True}),
     ("ROSE", {"eta": 0.1}),
+    (
+        "SPAM",
+        {
+            "eta": 0.1,
+            "beta": (0.5, 0.75),
+            "decay": 0.1,
+            "threshold": 2.0,
+            "calm": 5,
+            "every": 30,
+            "warmup": 10,
+            "eps": 1e-3,
+        },
+    ),
     ("StableSPAM", {"eta": 0.1, "beta": (0.5, 0.75), "gamma": (0.25, 0.5), "theta": 0.9, "every": 30, "eps": 1e-3}),
     ("DualAdam", {"eta": 0.01, "beta": (0.5, 0.75), "rate": 0.02, "eps": 1e-3}),
     ("ApolloDQN", {"eta": 0.003, "beta": 0.75, "eps": 1e-3}),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Sequence
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,14 @@ COLLECTED: dict[str, tuple[str, Callable[[], Any], dict[str, Any], type, dict[st
         "WSAM", lambda: chained(optgen.WSAM(rho=0.1, gamma=0.3, adaptive=True, decoupled=False), optgen.SGD(0.1)),
         {"rho": 0.1, "gamma": 0.3, "adaptive": True, "decouple": False}, torch.optim.SGD, {"lr": 0.1},
     ),
+    "GSAM": (
+        "GSAM", lambda: chained(optgen.GSAM(0.1, 0.75, 1e-6), optgen.ADAM(0.05)),
+        {"alpha": 0.75, "perturb_eps": 1e-6}, torch.optim.Adam, {"lr": 0.05},
+    ),
+    "GSAM, adaptive": (
+        "GSAM", lambda: chained(optgen.GSAM(0.1, adaptive=True), optgen.SGD(0.1)),
+        {"adaptive": True}, torch.optim.SGD, {"lr": 0.1},
+    ),
     "LookSAM": (
         "LookSAM", lambda: chained(optgen.LookSAM(0.1, 3, 0.5), optgen.SGD(0.1)),
         {"rho": 0.1, "k": 3, "alpha": 0.5}, torch.optim.SGD, {"lr": 0.1},
@@ -114,17 +123,23 @@ def test_a_rule_is_that_of_the_collection(name: str, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(sam, "get_global_gradient_norm", squared_norm)
     theirs, made, options, base, arguments = COLLECTED[name]
     ps = [torch.nn.Parameter(torch.tensor(p)) for p in starts()]
-    own = {"model": torch.nn.Module()} if theirs == "WSAM" else {}
-    opt = getattr(sam, theirs)(params=ps, base_optimizer=base, **own, **options, **arguments)
+    own = {"model": torch.nn.Module()} if theirs in ("WSAM", "GSAM") else {}
+    if theirs == "GSAM":
+        own |= {"base_optimizer": base(ps, **arguments), "rho_scheduler": SimpleNamespace(step=lambda: 0.1)}
+    else:
+        own |= {"base_optimizer": base, **arguments}
+    opt = getattr(sam, theirs)(params=ps, **own, **options)
     expected = []
     for t in range(STEPS):
 
         def closure(t: int = t) -> Any:
-            for p, g in zip(ps, gradients([p.detach() for p in ps], t), strict=True):
+            with torch.enable_grad():
+                grads = gradients([p.detach() for p in ps], t)
+            for p, g in zip(ps, grads, strict=True):
                 p.grad = torch.tensor(g)
-            return torch.tensor(0.0)
+            return (None, torch.tensor(0.0)) if theirs == "GSAM" else torch.tensor(0.0)
 
-        if theirs != "WSAM":
+        if theirs not in ("WSAM", "GSAM"):
             closure()
         opt.step(closure)
         expected.append([p.detach().numpy().copy() for p in ps])

@@ -128,11 +128,14 @@ TABLES = (
     ("test_random", "PAPERS"),
 )
 #: Tables of optimisers made of parts.
-CHAINS = (("test_chain", "CASES"), ("test_library_phases", "COLLECTED"))
+CHAINS = (("test_chain", "CASES"), ("test_library_phases", "COLLECTED"), ("test_library_wrapped", "CHAINED"))
 #: What is compared in a function of its own, and not in a table.
 APART = {
+    "AdGD": ("test_library_wrapped", "test_adgd_is_that_of_the_paper"),
+    "AdaLOMO": ("test_library_wrapped", "test_adalomo_is_that_of_the_collection"),
     "AdamMini": ("test_library_blocks", "test_adam_mini_follows_the_paper"),
     "BSAM": ("test_library_phases", "test_bsam_is_that_of_the_paper"),
+    "Gravity": ("test_library_wrapped", "test_gravity_without_noise_is_that_of_the_collection"),
     "ExtraGradient": ("test_library_phases", "test_extragradient_is_that_of_the_paper"),
     "MARS": ("test_library_collection", "test_mars_before_descent_by_signs_is_the_collections_mars_lion"),
     "EMA": ("test_chain", "test_an_average_of_the_parameter_is_kept_and_changes_nothing"),
