@@ -25,7 +25,7 @@ from .element import Fold
 from .element import element as element_of
 from .jinja import IN_MACRO, call, environment, filled
 from .memory_type import MemoryType, memory_types
-from .places import INDEX, KEPT, KeptArray, Places
+from .places import INDEX, KEPT, Base, KeptArray, Places
 from .runtime_source import headers, instruction_sets, random_numbers, reductions, storages
 from .small_loop_text import CourseText, SlabText, SmallLoopText
 from .small_loops import SmallLoopBody, small_loop
@@ -222,7 +222,8 @@ def _kernel(
             kept = _shared(crosses | rule.reported, places) | _left(stage, places)
             blocks = plan.rule.block is not None
             slabs.append(SlabText(begins, local[: len(stage.local)], kept, _moved(plan, memory), blocks))
-    if any(slab.arrays > MOST_IN_SLAB for slab in slabs):
+    # A small matrix may have more indices than a slab has room for elements.
+    if any(slab.arrays > MOST_IN_SLAB or Base.INDEX in slab.needs for slab in slabs):
         slabs, work = [], [replace(each, slab="") for each in work]
     stored = [f"{array} in {kept}" for array, kept in plan.rule.storages]
     return KernelText(

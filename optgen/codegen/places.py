@@ -16,6 +16,7 @@ from ..lowering.stages import in_place
 from ..lowering.work import Sweeps, group_names, load_name
 
 __all__ = [
+    "ALL_INDICES",
     "INDEX",
     "KEPT",
     "Base",
@@ -42,6 +43,7 @@ class Base(Enum):
     MATRIX = "matrix_i"
     ROW = "row_i"
     COLUMN = "column_i"
+    INDEX = "index_i"
     BLOCKS = "blocks"
     HEIGHT = "height"
     WIDTH = "width"
@@ -52,6 +54,7 @@ class Kept(Enum):
     """What a tensor keeps between sweeps: the field of `optgen_space` that holds it."""
 
     COLUMN = "columns"
+    INDEX = "indices"
     MATRIX = "matrices"
     PANEL = "panels"
     PARTIAL = "partials"
@@ -78,8 +81,18 @@ Need: TypeAlias = Base | KeptArray
 
 #: The index of the values of an extent; and the field that keeps them, whose name the field of a shape has too that
 #: counts them. Kernels see blocks as rows.
-INDEX = {Extent.MATRIX: Base.MATRIX, Extent.ROW: Base.ROW, Extent.COLUMN: Base.COLUMN, Extent.BLOCK: Base.ROW}
-KEPT = {Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN, Extent.BLOCK: Kept.ROW}
+INDEX = {
+    Extent.MATRIX: Base.MATRIX, Extent.ROW: Base.ROW, Extent.COLUMN: Base.COLUMN, Extent.INDEX: Base.INDEX,
+    Extent.BLOCK: Base.ROW,
+}  # fmt: skip
+KEPT = {
+    Extent.MATRIX: Kept.MATRIX, Extent.ROW: Kept.ROW, Extent.COLUMN: Kept.COLUMN, Extent.INDEX: Kept.INDEX,
+    Extent.BLOCK: Kept.ROW,
+}  # fmt: skip
+
+
+#: How many indices all dimensions have together.
+ALL_INDICES = "optgen_indices(of.layout, of.layout[-1])"
 
 
 class Memory(Enum):
@@ -93,7 +106,7 @@ class Memory(Enum):
 
 @frozen
 class SlotPlace:
-    """Where a float64 is kept: slot `number` of a memory. One of matrices, rows or columns is an array of values."""
+    """Where a float64 is kept: slot `number` of a memory. One of matrices, rows, columns or indices is an array."""
 
     memory: Memory
     number: int
@@ -101,7 +114,7 @@ class SlotPlace:
 
     @property
     def counted_by(self) -> Extent | None:
-        """Of what there is one value each: matrices, rows or columns; None if it is a single value."""
+        """Of what there is one value each: matrices, rows, columns or indices; None if it is a single value."""
         return self.extent if self.extent in INDEX else None
 
     @property
@@ -120,6 +133,11 @@ class SlotPlace:
         if self.array:
             return f"{self.array.name}[{INDEX[self.extent].value}]"
         return f"{Base.TENSOR.value}[{self.number}]"
+
+    @property
+    def first(self) -> str:
+        """The address of the first of several values."""
+        return self.array.name if self.array else f"(double *)arrays[{self.number}]"
 
     @property
     def needs(self) -> frozenset[Need]:
@@ -219,10 +237,16 @@ class Places:
         return SlotPlace(Memory.STATE, self.states[name], extent)
 
     def cell(self, name: str, extent: Extent) -> SlotPlace:
-        """The place of a value of a tensor, or of its matrices, rows or columns."""
+        """The place of a value of a tensor, or of its matrices, rows, columns or indices."""
         if name in self.in_place:
             return self.state(name, extent)
         return SlotPlace(Memory.TENSOR, self.small[extent][name], extent)
+
+    def first(self, expr: Expr) -> str:
+        """The address of the first of the values that an expression of rows or columns has one of."""
+        place = self.of(expr)
+        assert isinstance(place, SlotPlace)
+        return place.first
 
     def contribution(self, name: str) -> SlotPlace:
         """What a tensor gives to a reduction over the group."""
@@ -244,5 +268,6 @@ def _numbered(names: Iterable[str]) -> dict[str, int]:
 
 _COUNTS = {
     Extent.TENSOR: "1", Extent.MATRIX: "of.matrices", Extent.ROW: "of.matrices * of.rows",
-    Extent.COLUMN: "of.matrices * of.columns", Extent.BLOCK: "of.rows", Extent.ELEMENT: "of.elements",
+    Extent.COLUMN: "of.matrices * of.columns", Extent.INDEX: ALL_INDICES, Extent.BLOCK: "of.rows",
+    Extent.ELEMENT: "of.elements",
 }  # fmt: skip

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from ..frozen import frozen
 from .course import CourseTest
 from .declarations import Declared, arrays_of, declarations
-from .places import Base, Kept, KeptArray, Need
+from .places import ALL_INDICES, Base, Kept, KeptArray, Need
 from .small_loops import SmallLoopBody
 from .sweep_text import SweepText
 
@@ -40,7 +40,10 @@ _PARAMETERS = {
     Base.BLOCKS: "int64_t blocks",
 }
 #: How many values of a tensor an array of a field has.
-_LENGTH = {Kept.MATRIX: "of.matrices", Kept.ROW: "of.matrices * of.rows", Kept.COLUMN: "of.matrices * of.columns"}
+_LENGTH = {
+    Kept.MATRIX: "of.matrices", Kept.ROW: "of.matrices * of.rows", Kept.COLUMN: "of.matrices * of.columns",
+    Kept.INDEX: ALL_INDICES,
+}  # fmt: skip
 #: In a slab each row is one block and each matrix one panel.
 _IN_SLAB = {Kept.PARTIAL: "rows", Kept.PANEL: "columns"}
 

@@ -1,4 +1,4 @@
-"""Small loops as C: the statements that run once per tensor, matrix, row or column, in float64.
+"""Small loops as C: the statements that run once per tensor, matrix, row, column or index, in float64.
 
 In: a small loop of the stages of a rule. Out: its statements and what they need; the loop around them is the
 template's.
@@ -15,9 +15,11 @@ from ..ir.expr import (
     Extent,
     Load,
     Local,
+    PerIndex,
     Reduce,
     Shape,
     Size,
+    children,
     extent_of,
     reduced_extent,
     reduces_elements,
@@ -32,16 +34,20 @@ from ..notation.text import expression, formula
 from .c_language import DOUBLE, FORMS, Names, literal, suffixed
 from .element import STARTS, Line, ScalarField
 from .functions import c_functions
-from .places import INDEX, KEPT, Base, Need, Place, Places, SlotPlace
+from .places import ALL_INDICES, INDEX, KEPT, Base, Need, Place, Places, SlotPlace
 from .telling_names import telling_names
 
 __all__ = ["SmallLoopBody", "small_loop"]
 
 
+#: The dimensions of a row, and of a column: behind the first of these numbers, up to the second.
+_DIMENSIONS_OF = {Extent.ROW: ("0", "of.outer"), Extent.COLUMN: ("of.outer", "of.layout[-1]")}
+
+
 @frozen
 class SmallLoopBody:
-    """Statements for each matrix, row or column of a tensor, or for the tensor itself. `scalars`: what they read of the
-    step; `needs`: what else must be declared for them."""
+    """Statements for each matrix, row, column or index of a tensor, or for it as a whole. `scalars`: what they read of
+    the step; `needs`: what else must be declared for them."""
 
     over: Extent
     scalars: tuple[ScalarField, ...]
@@ -82,6 +88,9 @@ def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, places: Places) -> 
         if isinstance(expr, Const):
             text = literal(expr.value, DOUBLE)
             return text, Power.SIGN if text.startswith("-") else Power.ATOM
+        if isinstance(expr, PerIndex):
+            rows, columns = (places.first(each) for each in children(expr))
+            return f"optgen_of_index_{expr.op}({rows}, {columns}, of, index_i)", Power.ATOM
         text = local[expr] if isinstance(expr, Local) and expr in local else places.of(expr).c
         return (f"({text} != 0)" if type_of(expr) is Type.BOOL else text), Power.ATOM
 
@@ -96,6 +105,7 @@ def small_loop(plan: Sweeps, work: SmallLoop, checked: Rule, places: Places) -> 
         if not isinstance(assign.value, Reduce):
             code = [f"{target.c} = {text_of(assign.value)};"]
             needs |= _needs(_read([assign.value], local, places))
+            needs |= {Base.SHAPE} if any(isinstance(e, PerIndex) for e in walk(assign.value)) else set()
         elif reduces_elements(assign.value):
             call, more = _of_sweep(assign, assign.value, plan, places)
             code = [f"{target.c} = {call};"]
@@ -167,12 +177,30 @@ def _of_values(
         return [f"{target} = {each};"], needs
     how = FOLD_OF[value.op]
     start = STARTS[how]
+    if of == Extent.INDEX and value.over in _DIMENSIONS_OF:
+        first, end = _DIMENSIONS_OF[value.over]
+        code = [
+            "{",
+            f"    double total = {start};",
+            f"    int64_t rest = {INDEX[value.over].value}, before = optgen_indices(of.layout, {end});",
+            f"    for (int64_t k = {end}; k > {first}; --k) {{",
+            "        const int64_t length = of.layout[-1 - k];",
+            "        const int64_t index_i = (before -= length) + rest % length;",
+            "        rest /= length;",
+            f"        total = optgen_take_{how}(total, {each});",
+            "    }",
+            f"    {target} = total;",
+            "}",
+        ]
+        return code, needs - {Base.INDEX} | {INDEX[value.over], Base.SHAPE}
     index = INDEX[of].value
     count = f"of.{KEPT[of].value}"
     in_matrix = any(place.counted_by == Extent.MATRIX for place in read)
     inner = {INDEX[of]}
     if value.over == Extent.MATRIX:
         first, end = f"matrix_i * {count}", f"(matrix_i + 1) * {count}"
+    elif of == Extent.INDEX:
+        first, end = "0", ALL_INDICES
     elif of == Extent.MATRIX:
         first, end = "0", count
     else:

@@ -13,10 +13,11 @@ from __future__ import annotations
 import math
 from collections import ChainMap
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from functools import reduce
 from typing import Any
 
 from ..frozen import replace
-from ..interpreter import as_matrices, shape_of, side_lengths
+from ..interpreter import as_matrices, by_dimension, shape_of, side_lengths
 from ..ir.draws import normal_of
 from ..ir.evaluate import HOST, block_size
 from ..ir.expr import (
@@ -133,22 +134,13 @@ class TensorStep:
                 change = self.primitive("sub", [new, old], self.dtype)
         return self.library.cast(change, self._p.dtype).reshape(self.own_shape)
 
-    def joined(self, op: str, own: Any, other: Any) -> Any:
-        """A primitive of a value here and one of another tensor, which may be on another device."""
-        other = self.library.beside(other, self._p) if self.library.owns(other) else other
-        return self.primitive(op, [own, other], self.wide)
+    def beside(self, value: Any) -> Any:
+        """A value of another tensor, which may be on another device."""
+        return self.library.beside(value, self._p) if self.library.owns(value) else value
 
-    def if_it_counts(self, counts: Any, name: str, result: Callable[[TensorStep, str], Array]) -> Array:
-        """What a step makes of an array or a state: `result` if the step counts, True or an array; else what it was, or
-        of an update nothing."""
-        if name not in self.rule.stores:
-            return self.arrays[name]
-        new = result(self, name)
-        counts = self.library.beside(counts, self._p) if self.library.owns(counts) else counts
-        if counts is True or name in self.rule.always:
-            return new
-        old = 0.0 if result is TensorStep.update else self.arrays[name]
-        return self.primitive("where", [counts, new, old], new.dtype)
+    def joined(self, op: str, own: Any, other: Any) -> Any:
+        """A primitive of a value here and one of another tensor."""
+        return self.primitive(op, [own, self.beside(other)], self.wide)
 
     def kept(self, name: str, value: Any) -> Array:
         """A value in the shape and type in which the array or state of this name is kept."""
@@ -307,9 +299,10 @@ class TensorStep:
 
     def _reduced(self, expr: Reduce) -> Any:
         if expr.over == Extent.GROUP:
-            total = self.over_group[expr]
-            total = self.library.beside(total, self._p) if self.library.owns(total) else total
-            return self._finished(expr, total)
+            return self._finished(expr, self.beside(self.over_group[expr]))
+        if expr.over == Extent.ELEMENT:
+            values = self.library.cast(self._widened(expr.args[0], Extent.INDEX, None), self.dtype)
+            return reduce(self.library.primitives[expr.op], by_dimension(values, self.shape))
         return self._finished(expr, self._folded(expr, expr.over))
 
     def partial(self, expr: Reduce | Size) -> Any:
@@ -325,11 +318,14 @@ class TensorStep:
         if of <= over:
             return x
         reduced = self.library.reductions[fold]
-        if of == Extent.BLOCK:
+        if of in (Extent.BLOCK, Extent.INDEX):
             return reduced(x, (0,)).reshape(())
         if over == Extent.BLOCK:
             return reduced(self._in_blocks(x, _START[fold]), (1,)).reshape((-1,))
-        varying = varying_dimensions(over, len(self.shape), self.matrices)
+        if over == Extent.INDEX:
+            others = [tuple(d for d in range(x.ndim) if d != own) for own in range(x.ndim)]
+            return self.library.join([reduced(x, axes).reshape((-1,)) for axes in others])
+        varying = varying_dimensions(over, self.shape, self.matrices)
         axes = tuple(d for d in range(len(self.shape)) if d not in varying)
         return reduced(x, axes).reshape(self._shape_of(over, dims)) if axes else x
 

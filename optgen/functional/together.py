@@ -42,11 +42,24 @@ def step_together(
         if run.rule.accept:
             accepted = run.named(run.rule.accept)
             counts = accepted if counts is True else runs[0].joined("and", counts, accepted)
-    params = [run.if_it_counts(counts, PARAMETER, result) for run in runs]
+    params = [_if_it_counts(run, counts, PARAMETER, result) for run in runs]
     states = [
-        {each.name: run.if_it_counts(counts, each.name, TensorStep.written) for each in run.rule.states} for run in runs
+        {each.name: _if_it_counts(run, counts, each.name, TensorStep.written) for each in run.rule.states}
+        for run in runs
     ]
     return Together(params, states, counts)
+
+
+def _if_it_counts(run: TensorStep, counts: Any, name: str, result: Callable[[TensorStep, str], Array]) -> Array:
+    """What a step makes of an array or a state: `result` if the step counts, True or an array; else what it was, or of
+    an update nothing."""
+    if name not in run.rule.stores:
+        return run.arrays[name]
+    new = result(run, name)
+    if counts is True or name in run.rule.always:
+        return new
+    old = 0.0 if result is TensorStep.update else run.arrays[name]
+    return run.primitive("where", [run.beside(counts), new, old], new.dtype)
 
 
 def _reduce_over_group(runs: Sequence[TensorStep]) -> None:

@@ -8,12 +8,13 @@ It shares with the kernels the names of the primitives, the definitions of funct
 
 from .draws import philox
 from .folds import as_matrices
+from .indices import by_dimension
 from .matrix_step import side_lengths
 from .primitives import FOLDS, NUMPY
 from .steps import Tensor, computed_group, evaluated, initial_state, step, step_group
 from .tensor_step import shape_of
 
 __all__ = [
-    "FOLDS", "NUMPY", "Tensor", "as_matrices", "computed_group", "evaluated", "initial_state", "philox", "shape_of",
-    "side_lengths", "step", "step_group",
+    "FOLDS", "NUMPY", "Tensor", "as_matrices", "by_dimension", "computed_group", "evaluated", "initial_state", "philox",
+    "shape_of", "side_lengths", "step", "step_group",
 ]  # fmt: skip

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from ..ir.expr import Matrices
+from ..ir.extents import Matrices, outer_dimensions
 from ..ir.primitives import BLOCK, LANES, PANEL
 from .primitives import AT_ONCE
 
@@ -24,13 +24,9 @@ Array: TypeAlias = "NDArray[Any]"
 
 def as_matrices(shape: tuple[int, ...], matrices: Matrices) -> tuple[int, int, int]:
     """How many matrices there are in a shape, of how many rows and columns."""
-    match matrices:
-        case Matrices.LAST_TWO:
-            return int(np.prod(shape[:-2])), shape[-2], shape[-1]
-        case Matrices.FIRST_BY_REST:
-            return 1, shape[0], int(np.prod(shape[1:]))
-        case Matrices.ALL_BUT_LAST:
-            return 1, int(np.prod(shape[:-1])), shape[-1]
+    if outer := outer_dimensions(shape, matrices):
+        return 1, int(np.prod(shape[:outer])), int(np.prod(shape[outer:]))
+    return int(np.prod(shape[:-2])), shape[-2], shape[-1]
 
 
 def as_blocks(x: Array, block: int, start: float) -> Array:

@@ -5,7 +5,8 @@ In: a checked rule, hyperparameters, and the arrays of a tensor. Out: the value 
 One array for every operation, each rounded to the compute type. Arrays in other storages are loaded before all
 formulas, and stored after them. Values of lesser extent than an element are float64.
 For a step, a group or a tensor they are Python numbers. For rows, columns and matrices they are arrays with as many
-dimensions as the parameter, of length 1 along those that do not count; for blocks they are arrays of one dimension.
+dimensions as the parameter, of length 1 along those that do not count; for blocks and indices they are arrays of one
+dimension.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from ..ir.expr import (
     Local,
     Matrices,
     Ordinal,
+    PerIndex,
     Reduce,
     Scalar,
     Shape,
@@ -41,12 +43,13 @@ from ..ir.expr import (
     type_of,
     varying_dimensions,
 )
-from ..ir.extents import Dims
+from ..ir.extents import Dims, outer_dimensions
 from ..ir.primitives import FOLD_OF, Type
 from ..ir.rule import Rounding, Rule, Storages
 from .codes import decoded, encoded
 from .draws import drawn
 from .folds import as_blocks, as_matrices, fold_blocks, fold_columns, in_order
+from .indices import beside, of_indices
 from .primitives import FOLDS, NUMPY
 from .rounding import rounding_bits
 
@@ -81,12 +84,14 @@ def shape_of(
     extent: Extent, shape: tuple[int, ...], matrices: Matrices = Matrices.LAST_TWO, block: int = 0
 ) -> tuple[int, ...]:
     """The shape of a state of an extent, for a parameter of this shape: as many dimensions, or none at all; one for
-    blocks, of so many elements."""
+    indices, and for blocks of so many elements."""
     if extent <= Extent.TENSOR:
         return ()
+    if extent == Extent.INDEX:
+        return (sum(shape),)
     if extent == Extent.BLOCK:
         return (-(-int(np.prod(shape)) // block),)
-    varying = varying_dimensions(extent, len(shape), matrices)
+    varying = varying_dimensions(extent, shape, matrices)
     return tuple(n if d in varying else 1 for d, n in enumerate(shape))
 
 
@@ -160,7 +165,10 @@ class Step:
             case Local():
                 return self.names[expr.name]
             case Reduce():
-                return self.reduce(expr)
+                return self._beside(expr) if reduced_extent(expr) == Extent.INDEX else self.reduce(expr)
+            case PerIndex():
+                rows, columns = self.value(expr.rows), self.value(expr.columns)
+                return of_indices(rows, columns, self.shape, self._outer, *FOLDS[expr.op])
             case Draw():
                 return self._draw(expr)
             case Call():
@@ -248,6 +256,21 @@ class Step:
             return HOST["div"](total, count) if isinstance(total, float) else total / count
         return total
 
+    def _beside(self, expr: Reduce) -> Any:
+        """A reduction of values of indices: to one for each of the elements, rows or columns that have these indices,
+        or for the tensor."""
+        if expr.over not in (Extent.ROW, Extent.COLUMN, Extent.ELEMENT):
+            return self.reduce(expr)
+        values = self._widened(expr.args[0], Extent.INDEX, None)
+        rows, columns = beside(values, self.shape, self._outer, *FOLDS[expr.op])
+        if expr.over == Extent.ELEMENT:
+            return NUMPY[expr.op](rows.astype(self.dtype), columns.astype(self.dtype))
+        return rows if expr.over == Extent.ROW else columns
+
+    @property
+    def _outer(self) -> int:
+        return outer_dimensions(self.shape, self.matrices)
+
     def _widened(self, expr: Expr, of: Extent, dims: Dims | None) -> Array:
         """A value as float64, one for each of extent `of`; an element is rounded to the compute type before."""
         value = self.operand(expr) if of == Extent.ELEMENT else self.value(expr)
@@ -284,6 +307,8 @@ class Step:
             return float(fold_blocks(x.reshape(1, -1), start, take)[0])
         if self.block:
             x = as_blocks(x, self.block if of == Extent.ELEMENT else 1, start)
+        elif of == Extent.INDEX:
+            x = x[None, None]
         else:
             x = x.reshape(as_matrices(x.shape, self.matrices))
         if over == Extent.COLUMN:
@@ -291,6 +316,8 @@ class Step:
         rows: Array
         if of == Extent.ELEMENT:
             rows = fold_blocks(x.reshape(x.shape[0] * x.shape[1], x.shape[2]), start, take).reshape(x.shape[:2])
+            if over == Extent.INDEX:
+                return of_indices(rows, fold_columns(x, start, take), self.shape, self._outer, start, take)
             if over in (Extent.ROW, Extent.BLOCK):
                 return rows.reshape(target)
         else:

@@ -14,6 +14,7 @@ In: nothing; `language` makes the values. Out: frozen values, to be compared, ha
              | Draw(op, number, key)            a random number for each element; op: "tail" or one of draws.DRAWS
              | Ordinal()                        which parameter of an optimiser this is, as it begins; in initial values
              | Reduce(op, args+, over, key)     op: a row of primitives.REDUCTIONS; one value for each of `over`
+             | PerIndex(op, rows, columns)      one value for each index of each dimension, of those of rows and columns
              | Product(op, args*, dims)         op: a row of primitives.PRODUCTS, of whole matrices
 
 `extents` has what a value varies with. Values of rows, columns and elements are those of the parameter, unless they say
@@ -45,6 +46,7 @@ __all__ = [
     "Local",
     "Matrices",
     "Ordinal",
+    "PerIndex",
     "Product",
     "Reduce",
     "Scalar",
@@ -216,6 +218,19 @@ class Ordinal:
 
 
 @frozen
+class PerIndex:
+    """What a reduction over all elements of each index of a dimension comes to, by one over rows and one over columns.
+
+    Each dimension is one of the rows or one of the columns: it is what all of these with that index come to, folded in
+    order as `op` says. Only lowered rules have it.
+    """
+
+    op: str
+    rows: Expr
+    columns: Expr
+
+
+@frozen
 class Product:
     """What a library computes of whole matrices, in the compute type; `dims` are those of the result."""
 
@@ -235,7 +250,7 @@ class Product:
 
 
 Expr: TypeAlias = (
-    Const | Scalar | Count | Given | Size | Shape | Load | Local | Call | Draw | Ordinal | Reduce | Product
+    Const | Scalar | Count | Given | Size | Shape | Load | Local | Call | Draw | Ordinal | Reduce | PerIndex | Product
 )
 
 
@@ -255,6 +270,8 @@ def extent_of(expr: Expr) -> Extent:
             return expr.extent
         case Reduce():
             return expr.over
+        case PerIndex():
+            return Extent.INDEX
         case Product():
             return expr.dims.extent
 
@@ -308,6 +325,8 @@ def type_of(expr: Expr) -> Type:
 def children(expr: Expr) -> tuple[Expr, ...]:
     if isinstance(expr, Draw):
         return expr.key
+    if isinstance(expr, PerIndex):
+        return expr.rows, expr.columns
     return expr.args if isinstance(expr, Call | Reduce | Product) else ()
 
 
@@ -322,6 +341,8 @@ def rebuilt(expr: Expr, args: tuple[Expr, ...]) -> Expr:
     if isinstance(expr, Draw) and args != expr.key:
         seed, count, parameter = args
         return Draw(expr.op, expr.number, (seed, count, parameter), expr.dims)
+    if isinstance(expr, PerIndex) and args != (expr.rows, expr.columns):
+        return PerIndex(expr.op, *args)
     return expr
 
 

@@ -2,7 +2,7 @@
 
 In: nothing. Out: values that are compared and joined.
 
-    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN < ELEMENT; TENSOR < BLOCK < ELEMENT
+    extent   = CONSTANT < STEP < GROUP < TENSOR < MATRIX < ROW, COLUMN, INDEX < ELEMENT; TENSOR < BLOCK < ELEMENT
     dims     = Dims(rows, columns)          of a matrix, by the symbols of its dimensions
 
 An extent is the set of what a value varies with; that of what is made of several values is the union of theirs.
@@ -10,12 +10,13 @@ An extent is the set of what a value varies with; that of what is made of severa
 
 from __future__ import annotations
 
+import math
 from enum import Enum, StrEnum
 
 from ..frozen import frozen
 
 __all__ = [
-    "IDENTITY", "Dims", "Extent", "Matrices", "default_dims", "join", "join_dims", "varies_within",
+    "IDENTITY", "Dims", "Extent", "Matrices", "default_dims", "join", "join_dims", "outer_dimensions", "varies_within",
     "varying_dimensions",
 ]  # fmt: skip
 
@@ -25,8 +26,9 @@ class Extent(Enum):
 
     CONSTANT: nothing but the hyperparameters. STEP: one value a step. GROUP: one for all tensors of a step. TENSOR: one
     for each tensor. MATRIX: one for each matrix of the last two dimensions. ROW, COLUMN: one for each row or column of
-    such a matrix. BLOCK: one for so many neighbouring elements of a tensor, in the order of their indices. ELEMENT: one
-    for each element.
+    such a matrix. INDEX: one for each index of each dimension of a tensor, those of the first dimension first; an
+    element belongs to as many as there are dimensions. BLOCK: one for so many neighbouring elements of a tensor, in the
+    order of their indices. ELEMENT: one for each element.
     """
 
     CONSTANT = frozenset[str]()
@@ -36,8 +38,9 @@ class Extent(Enum):
     MATRIX = TENSOR | {"matrix"}
     ROW = MATRIX | {"row"}
     COLUMN = MATRIX | {"column"}
+    INDEX = MATRIX | {"index"}
     BLOCK = TENSOR | {"block"}
-    ELEMENT = ROW | COLUMN | BLOCK
+    ELEMENT = ROW | COLUMN | INDEX | BLOCK
 
     def __repr__(self) -> str:
         return f"Extent.{self.name}"
@@ -72,6 +75,7 @@ _WORDS = {
     Extent.MATRIX: "one value for each matrix (matrix)",
     Extent.ROW: "one value for each row (row)",
     Extent.COLUMN: "one value for each column (column)",
+    Extent.INDEX: "one value for each index of each dimension (index)",
     Extent.BLOCK: "one value for each block (block)",
     Extent.ELEMENT: "one value for each element (element)",
 }
@@ -95,28 +99,37 @@ class Matrices(StrEnum):
     """How a parameter of more than two dimensions is seen as matrices: which dimensions are rows "by" columns.
 
     Of the shape `(a, b, c, d)`, LAST_TWO makes `a*b` matrices of `c` by `d`, FIRST_BY_REST one of `a` by `b*c*d`, and
-    ALL_BUT_LAST one of `a*b*c` by `d`.
+    ALL_BUT_LAST one of `a*b*c` by `d`. FEWEST makes one that has as few rows and columns together as any that has
+    the first dimensions as rows: it is for rules of indices, which do not say what a row is.
     """
 
     LAST_TWO = "last two"
     FIRST_BY_REST = "first by rest"
     ALL_BUT_LAST = "all but last by last"
+    FEWEST = "fewest rows and columns"
 
 
-def varying_dimensions(extent: Extent, rank: int, matrices: Matrices = Matrices.LAST_TWO) -> frozenset[int]:
+def outer_dimensions(shape: tuple[int, ...], matrices: Matrices) -> int:
+    """How many dimensions of a shape make the rows of its one matrix; 0 if it may have several matrices."""
+    rank = len(shape)
+    if matrices == Matrices.FEWEST:
+        return min(range(1, rank), key=lambda k: math.prod(shape[:k]) + math.prod(shape[k:]))
+    return {Matrices.FIRST_BY_REST: 1, Matrices.ALL_BUT_LAST: rank - 1}.get(matrices, 0)
+
+
+def varying_dimensions(
+    extent: Extent, shape: tuple[int, ...], matrices: Matrices = Matrices.LAST_TWO
+) -> frozenset[int]:
     """The dimensions of a parameter along which values of an extent vary; along all others there is one value. Those of
-    blocks vary along none.
+    blocks and indices have a dimension of their own, and vary along none of these.
 
-    The one source of how many rows, columns and matrices there are. `rank`: the number of dimensions, at least 2
-    where the extent is one of these three.
+    The one source of how many rows, columns and matrices there are. `shape`: of two dimensions or more, where the
+    extent is one of these three.
     """
-    if extent <= Extent.TENSOR or extent == Extent.BLOCK:
+    if extent <= Extent.TENSOR or extent in (Extent.INDEX, Extent.BLOCK):
         return frozenset()
-    row, column = {
-        Matrices.LAST_TWO: ({rank - 2}, {rank - 1}),
-        Matrices.FIRST_BY_REST: ({0}, set(range(1, rank))),
-        Matrices.ALL_BUT_LAST: (set(range(rank - 1)), {rank - 1}),
-    }[matrices]
+    rank, outer = len(shape), outer_dimensions(shape, matrices)
+    row, column = ({*range(outer)}, {*range(outer, rank)}) if outer else ({rank - 2}, {rank - 1})
     fixed = {Extent.MATRIX: row | column, Extent.ROW: column, Extent.COLUMN: row}.get(extent, set())
     return frozenset(range(rank)) - fixed
 

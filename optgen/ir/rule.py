@@ -337,7 +337,7 @@ class Rule:
     @cached_property
     def tiled(self) -> bool:
         """Whether a step goes over matrices, since it knows of rows and columns; or over blocks, which are its rows."""
-        tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK)
+        tiles = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.INDEX, Extent.BLOCK)
         reduced = (*tiles, Extent.TENSOR) if self.of_matrices else tiles
         over = {getattr(e, "over", None) for a in self.body for e in walk(a.value)}
         return self.multiplies or not over.isdisjoint(reduced) or any(state.extent in tiles for state in self.states)

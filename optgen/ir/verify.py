@@ -19,6 +19,7 @@ from .expr import (
     Load,
     Local,
     Ordinal,
+    PerIndex,
     Product,
     Reduce,
     Scalar,
@@ -31,7 +32,7 @@ from .expr import (
     varies_within,
     walk,
 )
-from .primitives import LARGEST_POWER, OPS, PRODUCTS, REDUCTIONS, Type
+from .primitives import FOLD_OF, LARGEST_POWER, OPS, PRODUCTS, REDUCTIONS, Type
 from .rule import Rule
 
 __all__ = ["verify"]
@@ -94,7 +95,15 @@ def verify(rule: Rule) -> Rule:
                 expect(REDUCTIONS.get(expr.op) == len(expr.args), f"no reduction {expr.op} of {len(expr.args)}")
                 expect(all(type_of(arg) is Type.REAL for arg in expr.args), f"{expr.op} of conditions")
                 extent = reduced_extent(expr)
-                expect(varies_within(extent, expr.over), f"{expr.op} over {expr.over.name} of {extent.name}")
+                folded = extent == Extent.INDEX and expr.over in (Extent.ROW, Extent.COLUMN, Extent.ELEMENT)
+                reduces = varies_within(extent, expr.over) or folded
+                expect(reduces, f"{expr.op} over {expr.over.name} of {extent.name}")
+            case PerIndex():
+                for arg in (expr.rows, expr.columns):
+                    verify_expr(arg)
+                expect(expr.op in FOLD_OF.values(), f"no fold {expr.op}")
+                extents_of = extent_of(expr.rows), extent_of(expr.columns)
+                expect(extents_of == (Extent.ROW, Extent.COLUMN), "indices of what are no rows and columns")
 
     for hyper in rule.hypers:
         expect(len(hyper.ranges) == len(hyper.default), f"{hyper.name} has not a range for each value")

@@ -110,13 +110,17 @@ class _Checker(SpecNames):
             or any(map(is_of_tiles, extents))
             or bool(sides - {""})
         )
+        over = {extent.name for term in terms for extent in reduced_over(term)} | {each.extent for each in spec.states}
         if spec.matrices != Matrices.LAST_TWO and not self.tiled and not spec.faults:
-            message = f"{spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
-            self.fault(spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
-        over = {extent.name for term in terms for extent in reduced_over(term)}
-        if spec.block is not None and "block" not in over | {s.extent for s in spec.states} and not spec.faults:
+            self.needless_matrices()
+        if spec.block is not None and "block" not in over and not spec.faults:
             message = "'block' says how many elements a block has, and nothing here has blocks"
             self.fault(spec.block.span, message, "remove it, or reduce over blocks: mean(g**2, block)")
+
+    def needless_matrices(self) -> None:
+        """Record the fault of matrices that are said and not there."""
+        message = f"{self.spec.matrices!r} says which matrices are meant, and nothing here has rows or columns"
+        self.fault(self.spec.matrices_span, message, "remove it, or reduce over rows: mean(g, row)")
 
     def hyper(self, ast: HyperAst) -> Hyper | None:
         default = ast.default or ()
@@ -257,6 +261,8 @@ class _Checker(SpecNames):
         after.finish()
         block = variant.block(hypers)
         variant.read |= after.read
+        if self.aspects:
+            variant.see_as(Extent.MATRIX, spec.formulas_span)
         variant.finish()
         if len(self.faults) > before:
             return None
@@ -273,7 +279,7 @@ class _Checker(SpecNames):
             notes=spec.notes,
             part=Part(spec.part),
             matrix=choice[MATRIX] if self.by_matrix or self.tiled else None,
-            matrices=Matrices(spec.matrices),
+            matrices=Matrices.FEWEST if variant.seen_as == Extent.INDEX else Matrices(spec.matrices),
             evaluation=tuple(after.body),
             reports=reports,
             inputs=tuple(Input(each.name, Extent[each.extent.upper()], each.doc) for each in spec.inputs),
@@ -290,5 +296,8 @@ class _Checker(SpecNames):
     def check_rules(self, rules: tuple[Rule, ...]) -> None:
         """Check what the variants have together: values of the group, and the work of their kernels."""
         self.faults.extend(disagreements(self.spec, rules))
+        seen = {rule.matrices for rule in rules if rule.tiled}
+        if seen == {Matrices.FEWEST} and self.spec.matrices != Matrices.LAST_TWO:
+            self.needless_matrices()
         for excess in excess_of_rules(rules):
             self.fault(self.spec.formulas_span, excess, SMALLER)

@@ -33,6 +33,7 @@ from ..ir.rule import Assign, Hyper, Part, Report, State
 from ..ir.symmetry import Symmetry
 from ..names import is_name, numbered
 from .expressions import Expressions
+from .indices import OF_ELEMENT
 from .phases import assignments
 from .products import sized
 from .syntax import FormulaAst, Name, ReportAst, StateAst
@@ -173,7 +174,7 @@ class Variant(Expressions):
             return None
         if extent_of(value) == Extent.ELEMENT:
             message = _wrong_extent(
-                ast.name, Extent.TENSOR, Extent.ELEMENT, ", or of rows, columns, matrices or blocks"
+                ast.name, Extent.TENSOR, Extent.ELEMENT, ", or of rows, columns, indices, matrices or blocks"
             )
             self.fault(ast.value.span, message, "reduce it: mean(x), norm(x), max(x)")
             return None
@@ -259,6 +260,9 @@ class Variant(Expressions):
         elif (target in self.active or target in (DELTA, PARAMETER)) and extent == own and dims != dims_of(stored):
             message = f"{target!r}: expected {dims_of(stored).words}, got {dims_of(value).words}"
             self.fault(span, message, "a transposed matrix is A.T, a product A @ B")
+        elif extent == Extent.INDEX != own or (own == Extent.INDEX and not extent <= own):
+            reduced = "reduce it: max(x, index), min(x, index)"
+            self.fault(span, _wrong_extent(target, own, extent), OF_ELEMENT if extent == Extent.INDEX else reduced)
         elif not extent <= own:
             over = "" if own == Extent.TENSOR else f", {own.name.lower()}"
             reduced = ", ".join(f"{name}(x{over})" for name in ("sum", "mean", "norm"))

@@ -33,6 +33,7 @@ from .terms import decided, leaves
 from .vocabulary import (
     CALLABLE,
     COMPARE,
+    ELEMENT,
     MATRIX,
     NOT_YET,
     OF_MATRICES,
@@ -127,6 +128,8 @@ class Expressions(Products):
     def invoke(self, term: Invoke) -> Expr | None:
         name, last = term.function, term.args[-1] if term.args else None
         if name in REDUCTIONS:
+            if isinstance(last, Name) and last.name == ELEMENT:
+                return self.of_element(term)
             if isinstance(last, Name) and last.name in OVER:
                 return self.reduce(term, term.args[:-1], OVER[last.name])
             # `max(a, b)` is the larger of two values, `max(a)` the maximum over all elements.
@@ -212,6 +215,8 @@ class Expressions(Products):
 
     def element_by_element(self, op: str, term: Operation | Invoke, args: list[Expr]) -> Expr | None:
         """A primitive of values whose dimensions fit."""
+        if self.refuses_indices(term.span, args):
+            return None
         dims = joint_dims(args)
         if dims is None:
             words = dict.fromkeys(dims_of(arg).words for arg in args if dims_of(arg) != Dims("", ""))
@@ -237,8 +242,11 @@ class Expressions(Products):
         if len(found) < len(args):
             return None
         if not self.choice[MATRIX] and Extent.MATRIX <= over < Extent.ELEMENT:
-            message = f"there is no {over.name.lower()} where the parameter is no matrix"
+            what = "value for each index" if over == Extent.INDEX else over.name.lower()
+            message = f"there is no {what} where the parameter is no matrix"
             self.fault(term.span, message, "choose with the given flag: a if matrix else b")
+            return None
+        if self.refuses_reduction(term, found, over):
             return None
         self.see_as(over, term.args[-1].span)
         of = joint_extent(found)

@@ -45,14 +45,14 @@ PARTS = tuple(part.value for part in Part)
 #: What rules have in common; none is named by default.
 FAMILIES = tuple(family.value for family in Family)
 #: How many values a state has, and an input.
-EXTENTS = ("element", "block", "row", "column", "matrix", "tensor", "group")
+EXTENTS = ("element", "block", "index", "row", "column", "matrix", "tensor", "group")
 EXTENTS_OF_INPUTS = ("element", "step")
 #: The range of a hyperparameter that names none, or one that cannot be read: every number.
 EVERY = "(-inf, inf)"
 #: That of one that says a length.
 LENGTHS = "[1, inf), whole"
 #: Which dimensions of a parameter make matrices.
-MATRICES = tuple(matrices.value for matrices in Matrices)
+MATRICES = tuple(each.value for each in Matrices if each != Matrices.FEWEST)
 
 
 def parse(text: str, file: str, lengths: Lengths = ()) -> SpecAst:

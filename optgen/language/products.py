@@ -16,7 +16,7 @@ from ..errors import Span
 from ..ir.expr import Call, Expr, Extent, Local, Product, Scalar, children, dims_of, extent_of, rebuilt, type_of
 from ..ir.extents import IDENTITY, Dims
 from ..ir.primitives import Type
-from .resolve import Resolver
+from .indices import OF_ELEMENT, Indices
 from .syntax import Invoke, Name, Operation, Term
 from .vocabulary import MATRIX, SIDES, TALL, WIDE
 
@@ -32,7 +32,7 @@ Written: TypeAlias = Operation | Invoke
 
 
 @dataclass
-class Products(Resolver):
+class Products(Indices):
     """The products of one choice of flags. A method that finds a fault returns None."""
 
     #: What has to be symmetric, the function that asks for it, and where.
@@ -64,6 +64,9 @@ class Products(Resolver):
                 self.fault(place.span, "expected a matrix, got a condition", "write 1 if condition else 0")
                 found.remove(arg)
         if len(found) < len(args):
+            return None
+        if Extent.INDEX in map(extent_of, found):
+            self.fault(term.span, f"expected matrices, got {Extent.INDEX.words}", OF_ELEMENT)
             return None
         self.see_as(Extent.MATRIX, term.span)
         match op:

@@ -21,6 +21,7 @@ from .terms import names_in, subterms
 from .vocabulary import (
     CALLABLE,
     CONSTANTS,
+    ELEMENT,
     FREE,
     GIVEN,
     GIVEN_TO_DRAWS,
@@ -36,6 +37,9 @@ from .vocabulary import (
 )
 
 __all__ = ["Resolver", "Scope"]
+
+#: As what a parameter may be seen in a variant.
+_SEEN_AS = {Extent.BLOCK: "blocks", Extent.INDEX: "indices", Extent.MATRIX: "rows, columns or matrices"}
 
 
 @dataclass
@@ -95,7 +99,7 @@ class Resolver:
     uses: bool = True  # whether reading a name counts as a use
     assigned: str = ""  # whose formula is read
     phase: PhaseAst | None = None  # the one whose formulas these are
-    seen_as: Extent | None = None  # whether there are blocks in this variant, or rows, columns or matrices
+    seen_as: Extent | None = None  # a block, an index, or a matrix with its rows and columns, if there are any
 
     def fault(self, span: Span, message: str, hint: str | None = None) -> None:
         self.scope.fault(span, message, hint)
@@ -155,12 +159,13 @@ class Resolver:
         return None
 
     def see_as(self, extent: Extent, span: Span) -> None:
-        """Note that a parameter is seen as blocks or as matrices; record a fault if it is seen as both."""
+        """Note that a parameter is seen as blocks, indices or matrices; record a fault if it is seen as two of them."""
         if not Extent.TENSOR < extent < Extent.ELEMENT:
             return
-        seen = Extent.BLOCK if extent == Extent.BLOCK else Extent.MATRIX
+        seen = extent if extent in (Extent.BLOCK, Extent.INDEX) else Extent.MATRIX
         if self.seen_as not in (None, seen):
-            message = "blocks, and rows, columns or matrices, do not fit into one variant"
+            words = ", and ".join(words for each, words in _SEEN_AS.items() if each in (seen, self.seen_as))
+            message = f"{words}, do not fit into one variant"
             self.fault(span, message, "choose with a flag: a if matrix else b; or make two rules")
         elif seen == Extent.BLOCK and self.scope.spec.block is None:
             message = "nothing says how many elements a block has"
@@ -179,8 +184,8 @@ class Resolver:
         elif name in checker.states:
             message = f"there is no state {name!r} if {self.chosen()}"
             self.fault(term.span, message, "choose with the flag that it depends on: a if flag else b")
-        elif name in OVER:
-            hint = f"for example: norm(g, {name})"
+        elif name in (*OVER, ELEMENT):
+            hint = f"for example: {'norm(g' if name in OVER else 'min(acc'}, {name})"
             self.fault(term.span, f"{name!r} is an extent, which is written last in a reduction", hint)
         elif name in checker.targets:
             hint = f'declare it, if it is kept from step to step: [state] {name} = {{ init = "0" }}'

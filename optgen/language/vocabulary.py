@@ -21,6 +21,7 @@ __all__ = [
     "CALLABLE",
     "COMPARE",
     "CONSTANTS",
+    "ELEMENT",
     "FREE",
     "GIVEN",
     "GIVEN_TO_DRAWS",
@@ -58,15 +59,16 @@ TALL, WIDE = "tall", "wide"
 UNIT = "I"
 #: The dimensions of a parameter, by what they are in any matrix.
 SIDES = ("row", "column", "short", "long")
-#: The words that tell a reduction over what it goes.
+#: The words that tell a reduction over what it goes; and the one that tells it to go over the indices of an element.
 OVER = {extent.name.lower(): extent for extent in Extent if Extent.GROUP <= extent < Extent.ELEMENT}
+ELEMENT = Extent.ELEMENT.name.lower()
 GIVEN = {
     PARAMETER: "the parameter", GRADIENT: "the gradient", "t": "the count of updates", DELTA: "the step",
     "size": "the number of elements",
     UNIT: "the identity matrix", TALL: "whether there are more rows than columns",
     WIDE: "whether there are more columns than rows", "ndim": "the number of dimensions",
     "rows": "the number of rows", "columns": "the number of columns",
-    **dict.fromkeys(OVER, "an extent"),
+    **dict.fromkeys((*OVER, ELEMENT), "an extent"),
 }  # fmt: skip
 #: How a sum of equal values is written as a product.
 SUM_AS_PRODUCT = {
@@ -75,7 +77,7 @@ SUM_AS_PRODUCT = {
 #: The same in words, for messages.
 OVER_WORDS = {
     Extent.GROUP: "all parameters", Extent.TENSOR: "a parameter", Extent.MATRIX: "a matrix", Extent.ROW: "a row",
-    Extent.COLUMN: "a column", Extent.BLOCK: "a block",
+    Extent.COLUMN: "a column", Extent.INDEX: "an index", Extent.BLOCK: "a block",
 }  # fmt: skip
 #: What a part of a chain assigns, by its kind; a rule ("") may assign either.
 OUTPUTS: dict[str, tuple[str, ...]] = {

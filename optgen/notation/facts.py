@@ -53,6 +53,7 @@ SQUARE = "square matrices"
 _KEPT = {
     Extent.ELEMENT: "shaped as p",
     Extent.BLOCK: "one for each block",
+    Extent.INDEX: "one for each index of each dimension",
     Extent.ROW: "one for each row",
     Extent.COLUMN: "one for each column",
     Extent.MATRIX: "one for each matrix",
@@ -253,7 +254,7 @@ def kept(state: State, matrices: Matrices = Matrices.LAST_TWO) -> str:
 def matrices(rules: Iterable[Rule]) -> str:
     """How a parameter of more than two dimensions is seen as matrices, in words; empty if it does not matter."""
     seen = next((rule.matrices for rule in rules if rule.tiled and rule.block is None), None)
-    return "" if seen is None else f"{seen}: a parameter of shape (a, b, c, d) is {_OF_FOUR[seen]}"
+    return "" if seen not in _OF_FOUR else f"{seen}: a parameter of shape (a, b, c, d) is {_OF_FOUR[seen]}"
 
 
 def blocks(rules: Iterable[Rule]) -> str:

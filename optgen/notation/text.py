@@ -19,6 +19,7 @@ from ..ir.expr import (
     Load,
     Local,
     Ordinal,
+    PerIndex,
     Reduce,
     Scalar,
     Shape,
@@ -125,6 +126,8 @@ def _atom(expr: Expr) -> tuple[str, Power]:
             return shape_name(expr), Power.ATOM
         case Draw():
             return f"{expr.op}({draw_dims(expr)})", Power.ATOM
+        case PerIndex():
+            return f"{expr.op}({_atom(expr.rows)[0]} and {_atom(expr.columns)[0]}, index)", Power.ATOM
         case Ordinal():
             return "the number of the parameter", Power.ATOM
         case Local():

@@ -19,7 +19,7 @@ import numpy as np
 
 from ..frozen import frozen, replace
 from ..ir.evaluate import ValuesByCount
-from ..ir.expr import Extent
+from ..ir.extents import Extent, outer_dimensions
 from ..ir.primitives import BLOCK, LANES, PANEL
 from ..ir.storages import in_blocks
 from .addresses import address_of
@@ -44,8 +44,10 @@ def _cells(arrays: int) -> np.dtype[np.void]:
     return np.dtype([*((cell, np.int64) for cell in cells), ("arrays", np.int64, (arrays,))])
 
 
-#: The memory in which one tensor keeps values between the sweeps of a step: addresses, as C reads them.
-_SPACE = np.dtype([("cells", np.int64), ("small", np.int64, (5,))])
+#: How many lists of values a tensor keeps between the sweeps of a step.
+_LISTS = 6
+#: The memory in which it keeps these, and its single values: addresses, as C reads them.
+_SPACE = np.dtype([("cells", np.int64), ("small", np.int64, (_LISTS,))])
 
 
 class Team:
@@ -99,17 +101,17 @@ class TensorForm:
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of the dimensions of the parameter."""
-        return tuple(map(int, self.cells[1 : 1 + self.dimensions][::-1]))
+        return tuple(map(int, self.cells[2 : 2 + self.dimensions][::-1]))
 
     @property
     def block(self) -> int:
         """How many elements a block has; 0 if there are none."""
-        return int(self.cells[0])
+        return int(self.cells[1])
 
     @property
     def layout(self) -> int:
         """The address of the layout."""
-        return address_of(self.cells) + 8 * (2 + self.dimensions)
+        return address_of(self.cells) + 8 * (3 + self.dimensions)
 
 
 @frozen
@@ -151,10 +153,11 @@ def _form(kernel: Kernel, tensor: Sequence[Array], block: int) -> TensorForm:
         layout = replace(layout, slabs=False)
     shape = tensor[0].shape
     counts = counts_of(shape, rule if tiled else None, block)
+    outer = outer_dimensions(shape, rule.matrices) if tiled and not block else 0
     work = 0 if layout.slabs else _tiles(counts) if tiled else -(-tensor[0].size // units)
     keeps = _keeps(kernel)
     return TensorForm(
-        np.array((block, *reversed(shape), len(shape), *layout.cells()), np.int64), len(shape),
+        np.array((outer, block, *reversed(shape), len(shape), *layout.cells()), np.int64), len(shape),
         (*layout.offsets, *(0,) * entry.states), counts, work,
         _slabs(counts, block) if layout.slabs else 0, _numbers(kernel, counts) if keeps else (),
     )  # fmt: skip
@@ -182,7 +185,9 @@ def _numbers(kernel: Kernel, counts: Mapping[Extent, int]) -> tuple[int, ...]:
     else:
         partials, panels = -(-counts[Extent.ELEMENT] // BLOCK) * entry.partials, 0
     of_rows = Extent.ROW if kernel.rule.block is None else Extent.BLOCK
-    sizes = ((matrices, Extent.MATRIX), (rows, of_rows), (columns, Extent.COLUMN))
+    sizes = (
+        (matrices, Extent.MATRIX), (rows, of_rows), (columns, Extent.COLUMN), (counts[Extent.INDEX], Extent.INDEX)
+    )  # fmt: skip
     return partials, panels, *(number * len(small(extent)) for number, extent in sizes)
 
 
@@ -196,7 +201,7 @@ def rows_of(kernel: Kernel, tensors: Iterable[Sequence[Array]], blocks: Iterable
     how many elements a block of each has."""
     forms: dict[object, TensorForm] = {}
     alike = len(kernel.rule.arrays)
-    pack, places = Struct(f"{_HEAD + alike + kernel.entry.states}q").pack, Struct("5q").pack
+    pack, places = Struct(f"{_HEAD + alike + kernel.entry.states}q").pack, Struct(f"{_LISTS}q").pack
 
     def row(tensor: Sequence[Array], block: int) -> TensorRow:
         whole = _in_shape(kernel, tensor)
@@ -247,7 +252,7 @@ class Binding:
         """Says where tensors keep values between the sweeps of a step."""
         spaces = np.zeros(len(self.rows), _SPACE)
         spaces["cells"] = self.cells.ctypes.data + np.arange(len(spaces)) * self.cells.strides[0]
-        spaces["small"] = np.frombuffer(b"".join([row.places for row in self.rows]), np.int64).reshape(-1, 5)
+        spaces["small"] = np.frombuffer(b"".join([row.places for row in self.rows]), np.int64).reshape(-1, _LISTS)
         self._spaces = spaces
         self.table["space"] = spaces.ctypes.data + np.arange(len(spaces)) * spaces.strides[0]
 

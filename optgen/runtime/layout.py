@@ -13,14 +13,14 @@ from itertools import pairwise
 from numpy.lib.stride_tricks import as_strided
 
 from ..frozen import frozen
-from ..ir.expr import Extent, Matrices, varying_dimensions
+from ..ir.extents import Extent, Matrices, outer_dimensions, varying_dimensions
 from ..ir.rule import Rule
 from ..paths import constant
 from .arrays import Array
 
 __all__ = ["SLAB", "Layout", "LayoutKind", "counts_of", "layout_of"]
 
-_COUNTED = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK, Extent.ELEMENT)
+_COUNTED = (Extent.TENSOR, Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK, Extent.ELEMENT)  # by dimensions
 
 #: The most elements of a small matrix; dense ones are taken several at a time.
 SLAB = constant("SLAB")
@@ -33,15 +33,10 @@ class LayoutKind(IntEnum):
     STRIDED = 0
     #: Aligned and without gaps.
     DENSE = 1
-    #: Each row is a slice of the first dimension, in several pieces.
-    SLICES = 2
+    #: One matrix, whose rows, or what is between them, lie in several pieces.
+    PIECES = 2
     #: Small matrices or blocks, dense from the first to the last.
     SLABS = 3
-    #: Each row is a line of the last dimension, and the lines do not follow each other evenly.
-    LINES = 4
-
-
-_IN_PIECES = {Matrices.FIRST_BY_REST: LayoutKind.SLICES, Matrices.ALL_BUT_LAST: LayoutKind.LINES}
 
 
 @frozen
@@ -51,22 +46,22 @@ class Layout:
     `shape`: the dimensions left after merging, the last one innermost. `by[d][a]`: the stride in bytes of array `a`
     along dimension `d`. `offsets`: bytes from the first element of each array to the first one visited. `dense`: one
     dimension, and every array aligned and without gaps; for matrices, which keep their dimensions, every row of every
-    array. `pieces`: what the rows are, where they or what is between them lie in several pieces. `slabs`: the matrices
-    are small, and every array is dense from the first to the last.
+    array. `pieces`: of one matrix, the rows or what is between them lie in several pieces. `slabs`: the matrices are
+    small, and every array is dense from the first to the last.
     """
 
     dense: bool
     shape: tuple[int, ...]
     by: tuple[tuple[int, ...], ...]
     offsets: tuple[int, ...]
-    pieces: Matrices = Matrices.LAST_TWO
+    pieces: bool = False
     slabs: bool = False
 
     @property
     def kind(self) -> LayoutKind:
         if self.slabs:
             return LayoutKind.SLABS
-        return _IN_PIECES.get(self.pieces, LayoutKind.DENSE if self.dense else LayoutKind.STRIDED)
+        return LayoutKind.PIECES if self.pieces else LayoutKind.DENSE if self.dense else LayoutKind.STRIDED
 
     def cells(self) -> list[int]:
         """The layout as the runtime reads it."""
@@ -85,18 +80,18 @@ def layout_of(arrays: Sequence[Array], *, ordered: bool = False, matrices: Matri
     and the rows and columns of these matrices stay what they are.
     """
     lead = arrays[0]
-    one = matrices in _IN_PIECES and lead.ndim > 2
-    if one and matrices is not None:
-        flat = [y for x in arrays if (y := _as_matrix(x, matrices)) is not None]
+    outer = outer_dimensions(lead.shape, matrices) if matrices is not None and lead.ndim > 2 else 0
+    if outer:
+        flat = [y for x in arrays if (y := _as_matrix(x, outer)) is not None]
         if len(flat) == len(arrays):
             return layout_of(flat, matrices=Matrices.LAST_TWO)
     sizes = tuple(x.itemsize for x in arrays)
     if matrices is not None:
         by = tuple(tuple(x.strides[d] for x in arrays) for d in range(lead.ndim))
         smooth = (by[-1] == sizes or lead.shape[-1] <= 1) and all([x.flags.aligned for x in arrays])
-        small = 0 < lead.shape[-2] * lead.shape[-1] <= SLAB and lead.size > 0 and not one
+        small = 0 < lead.shape[-2] * lead.shape[-1] <= SLAB and lead.size > 0 and not outer
         slabs = small and all([x.flags.c_contiguous and x.flags.aligned for x in arrays])
-        return Layout(smooth, lead.shape, by, (0,) * len(arrays), matrices if one else Matrices.LAST_TWO, slabs)
+        return Layout(smooth, lead.shape, by, (0,) * len(arrays), outer > 0, slabs)
     if all([x.flags.c_contiguous and x.flags.aligned for x in arrays]):
         return Layout(True, (lead.size,), (sizes,), (0,) * len(arrays))
     offsets = [0] * len(arrays)
@@ -124,10 +119,10 @@ def layout_of(arrays: Sequence[Array], *, ordered: bool = False, matrices: Matri
     return Layout(dense, tuple(shape), tuple(by), tuple(offsets))
 
 
-def _as_matrix(x: Array, matrices: Matrices) -> Array | None:
-    """The same memory as one matrix; None if its rows, or the elements of a row, do not follow each other evenly."""
-    cut = 1 if matrices == Matrices.FIRST_BY_REST else x.ndim - 1
-    rows, columns = _merged(x, range(cut)), _merged(x, range(cut, x.ndim))
+def _as_matrix(x: Array, outer: int) -> Array | None:
+    """The same memory as one matrix, whose rows are made of so many dimensions; None if its rows, or the elements of a
+    row, do not follow each other evenly."""
+    rows, columns = _merged(x, range(outer)), _merged(x, range(outer, x.ndim))
     if rows is None or columns is None:
         return None
     return as_strided(x, (rows[0], columns[0]), (rows[1], columns[1]))
@@ -150,11 +145,11 @@ def counts_of(shape: tuple[int, ...], tiled: Rule | None, block: int = 0) -> dic
     if tiled is not None and block:
         size = math.prod(shape)
         rows = -(-size // block)
-        return dict.fromkeys(_COUNTED, 1) | {
+        return dict.fromkeys((*_COUNTED, Extent.INDEX), 1) | {
             Extent.ROW: rows, Extent.BLOCK: rows, Extent.COLUMN: block, Extent.ELEMENT: size
         }  # fmt: skip
     matrices = Matrices.LAST_TWO if tiled is None else tiled.matrices
     lengths = shape if tiled is not None else (1, math.prod(shape))
-    return {
-        extent: math.prod(lengths[d] for d in varying_dimensions(extent, len(lengths), matrices)) for extent in _COUNTED
+    return {Extent.INDEX: sum(shape)} | {
+        extent: math.prod(lengths[d] for d in varying_dimensions(extent, lengths, matrices)) for extent in _COUNTED
     }

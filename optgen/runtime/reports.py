@@ -26,7 +26,7 @@ __all__ = ["Reports", "last_reports", "of_interpreter", "of_kernels"]
 
 _STEP_FIRST = "step first: opt.step(...), then opt.report()"
 #: The extents of which a tensor keeps several values, in the order in which they lie.
-_SEVERAL = (Extent.MATRIX, Extent.ROW, Extent.COLUMN)
+_SEVERAL = (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.INDEX)
 
 
 @frozen
@@ -147,7 +147,7 @@ def _shape(binding: Binding, row: int, extent: Extent, matrices: Matrices) -> tu
 
 
 def _several(binding: Binding, row: int, name: str, extent: Extent) -> Any:
-    """The values of matrices, rows, columns or blocks in the space of a tensor."""
+    """The values of matrices, rows, columns, indices or blocks in the space of a tensor."""
     own = binding.rows[row]
     count, number = own.form.counts[extent], binding.kernel.sweeps.small(extent).index(name)
     begins = dict(zip(_SEVERAL, [*accumulate(own.form.numbers)][1:], strict=False))

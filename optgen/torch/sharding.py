@@ -93,9 +93,10 @@ def expect_whole(rule: Rule, p: Any, i: int, block: BlockOf, kernels: bool = Tru
         if extent not in met or not Extent.TENSOR < extent < Extent.ELEMENT:
             continue
         shape = tuple(p.shape)
-        if dims & _inner(extent, rule.matrices, p.dim()) and not (extent == Extent.BLOCK and _of_slices(p, block)):
+        if dims & _inner(extent, rule.matrices, shape) and not (extent == Extent.BLOCK and _of_slices(p, block)):
             what = {
-                Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices", Extent.BLOCK: "blocks"
+                Extent.ROW: "rows", Extent.COLUMN: "columns", Extent.MATRIX: "matrices", Extent.BLOCK: "blocks",
+                Extent.INDEX: "dimensions",
             }[extent]  # fmt: skip
             message = f"parameter {i} of shape {shape}: {rule.name} reduces over its {what}, which are cut: "
             message += f"it is sharded along dimension {', '.join(map(str, sorted(dims)))}"
@@ -168,9 +169,10 @@ def _reduced(rule: Rule) -> set[Extent]:
     return shaped | multiplied | {e.over for e in values if isinstance(e, Reduce | Size)}
 
 
-def _inner(extent: Extent, matrices: Matrices, rank: int) -> frozenset[int]:
-    """The dimensions of a parameter that are within one row, column or matrix of it; a block may be in any."""
-    return frozenset(range(rank)) - varying_dimensions(extent, rank, matrices)
+def _inner(extent: Extent, matrices: Matrices, shape: tuple[int, ...]) -> frozenset[int]:
+    """The dimensions of a parameter that are within one row, column or matrix of it; a block may be in any, and the
+    elements of an index are in all."""
+    return frozenset(range(len(shape))) - varying_dimensions(extent, shape, matrices)
 
 
 def _of_slices(p: Any, block: BlockOf) -> bool:

@@ -12,7 +12,7 @@
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
 
-#define OPTGEN_ABI 11
+#define OPTGEN_ABI 12
 
 /* The one order of reductions. A tensor is one run of elements or, where rows matter, one run per
  * row. Runs are cut into blocks; value i of a block goes to lane i modulo the number of lanes. Down
@@ -29,16 +29,16 @@
 enum {
     OPTGEN_LAYOUT_STRIDED = 0, /* any strides, any alignment */
     OPTGEN_LAYOUT_DENSE = 1,   /* aligned and without gaps */
-    OPTGEN_LAYOUT_SLICES = 2,  /* each row is a slice of the first dimension, in several pieces */
-    OPTGEN_LAYOUT_SLABS = 3,   /* small matrices or blocks, dense from the first to the last */
-    OPTGEN_LAYOUT_LINES = 4    /* each row is a line of the last dimension, unevenly spaced */
+    OPTGEN_LAYOUT_PIECES = 2,  /* one matrix, its rows or what is between them in several pieces */
+    OPTGEN_LAYOUT_SLABS = 3    /* small matrices or blocks, dense from the first to the last */
 };
 
 /* What a tensor keeps between the sweeps of a step, as numbers of 8 bytes. `cells`: its values.
  * `partials`, `panels`: the folded blocks and panels of each reduction. `matrices`, `rows`,
- * `columns`: one value each per matrix, row or column, one list after the other. */
+ * `columns`, `indices`: one value each per matrix, row, column, or index of a dimension, one list
+ * after the other. */
 typedef struct {
-    void *cells, *partials, *panels, *matrices, *rows, *columns;
+    void *cells, *partials, *panels, *matrices, *rows, *columns, *indices;
 } optgen_space;
 
 /* One parameter with its gradient and states; a row of the table of a step. All rows of a table
@@ -47,7 +47,8 @@ typedef struct {
  * units or slabs, never both. `layout`: kind (OPTGEN_LAYOUT_*), rank, shape[rank],
  * by[rank][arrays], the strides in bytes. layout[-1] is how many dimensions the parameter itself
  * has, layout[-1 - k] the length of the k-th. Before these stands how many elements a block has: if
- * it is not 0, a row is a block of the tensor, the last of which may be short. */
+ * it is not 0, a row is a block of the tensor, the last of which may be short. Before that stands
+ * how many dimensions of the parameter make its rows; 0 if it may be several matrices. */
 typedef struct {
     int64_t first;
     const int64_t *layout;

@@ -266,26 +266,61 @@ OPTGEN_SHARED int64_t optgen_parts(int64_t count, int64_t size)
 }
 
 /* The matrices of a tensor, and the rows and columns of each: its last two dimensions and all
- * before them, the slices of the first one, the lines of the last one, or its blocks. */
+ * before them, its first dimensions by the others, or its blocks. `outer`: how many dimensions are
+ * those of rows, where there is one matrix. */
 typedef struct {
     int64_t matrices, rows, columns, elements;
     const int64_t *layout;
+    int64_t outer;
 } optgen_shape;
 
 OPTGEN_SHARED optgen_shape optgen_shape_of(const int64_t *layout)
 {
     const int64_t rank = layout[1], *const shape = layout + 2, block = layout[-2 - layout[-1]];
-    const int slices = layout[0] == OPTGEN_LAYOUT_SLICES, lines = layout[0] == OPTGEN_LAYOUT_LINES;
-    const int64_t first_row = slices || lines ? 0 : rank - 2, first_column = slices ? 1 : rank - 1;
-    optgen_shape of = { 1, 1, 1, 1, layout };
+    const int64_t outer = layout[-3 - layout[-1]];
+    const int pieces = layout[0] == OPTGEN_LAYOUT_PIECES;
+    const int64_t first_row = pieces ? 0 : rank - 2, first_column = pieces ? outer : rank - 1;
+    optgen_shape of = { 1, 1, 1, 1, layout, outer };
     for (int64_t d = 0; d < rank; ++d) {
         of.elements *= shape[d];
         *(d < first_row ? &of.matrices : d < first_column ? &of.rows : &of.columns) *= shape[d];
     }
     if (block > 0)
-        of = (optgen_shape){ 1, optgen_parts(of.elements, block), block, of.elements, layout };
+        of = (optgen_shape){ 1, optgen_parts(of.elements, block), block, of.elements, layout, 0 };
     return of;
 }
+
+/* How many indices the first `count` dimensions of a parameter have. */
+OPTGEN_SHARED int64_t optgen_indices(const int64_t *layout, int64_t count)
+{
+    int64_t total = 0;
+    for (int64_t k = 1; k <= count; ++k)
+        total += layout[-1 - k];
+    return total;
+}
+
+/* What an index of a dimension comes to: what the rows with it do, or the columns, in order. */
+#define OPTGEN_OF_INDEX(NAME, START)                                                       \
+    OPTGEN_SHARED double optgen_of_index_##NAME(const double *rows, const double *columns, \
+                                                optgen_shape of, int64_t index)            \
+    {                                                                                      \
+        const int64_t *const layout = of.layout;                                           \
+        int64_t k = 1, each = 1;                                                           \
+        for (; index >= layout[-1 - k]; ++k)                                               \
+            index -= layout[-1 - k];                                                       \
+        const int64_t end = k <= of.outer ? of.outer : layout[-1];                         \
+        const int64_t count = k <= of.outer ? of.rows : of.columns;                        \
+        const double *const values = k <= of.outer ? rows : columns;                       \
+        for (int64_t inner = k + 1; inner <= end; ++inner)                                 \
+            each *= layout[-1 - inner];                                                    \
+        double total = START;                                                              \
+        for (int64_t i = index * each; i < count; i += each * layout[-1 - k])              \
+            for (int64_t j = i; j < i + each; ++j)                                         \
+                total = optgen_take_##NAME(total, values[j]);                              \
+        return total;                                                                      \
+    }
+OPTGEN_OF_INDEX(max, -(double)INFINITY)
+OPTGEN_OF_INDEX(min, (double)INFINITY)
 
 /* How many of `of` there are in each of `over`. */
 OPTGEN_SHARED double optgen_among(int64_t of, int64_t over)

@@ -140,8 +140,8 @@ static void run_blocks(const job *step, const optgen_work *work, const optgen_te
 }
 
 /* The matrices of a tensor, and the rows and columns of each: its last two dimensions and all
- * before them, the slices of the first one, the lines of the last one, or its blocks. Each row is
- * as long as the others, but for the last block. */
+ * before them, its first dimensions by the others, or its blocks. Each row is as long as the
+ * others, but for the last block. */
 typedef struct {
     int64_t matrices, rows, columns, elements;
 } extents;
@@ -154,10 +154,9 @@ static extents extents_of(const int64_t *layout)
     const int64_t rank = layout[1], *const shape = layout + 2, size = product(shape, rank);
     if (block_of(layout) > 0)
         return (extents){ 1, parts(size, block_of(layout)), block_of(layout), size };
-    if (layout[0] == OPTGEN_LAYOUT_SLICES)
-        return (extents){ 1, shape[0], product(shape + 1, rank - 1), size };
-    if (layout[0] == OPTGEN_LAYOUT_LINES)
-        return (extents){ 1, product(shape, rank - 1), shape[rank - 1], size };
+    const int64_t outer = layout[-3 - layout[-1]];
+    if (layout[0] == OPTGEN_LAYOUT_PIECES)
+        return (extents){ 1, product(shape, outer), product(shape + outer, rank - outer), size };
     return (extents){ product(shape, rank - 2), shape[rank - 2], shape[rank - 1], size };
 }
 
@@ -170,8 +169,7 @@ static void run_tiles(const job *step, const optgen_work *work, const optgen_ten
     const int64_t kind = tensor->layout[0], rank = tensor->layout[1];
     const int64_t each = block_of(tensor->layout);
     const int dense = kind == OPTGEN_LAYOUT_DENSE;
-    const int pieces =
-        kind == OPTGEN_LAYOUT_SLICES || kind == OPTGEN_LAYOUT_LINES || (each > 0 && rank > 1);
+    const int pieces = kind == OPTGEN_LAYOUT_PIECES || (each > 0 && rank > 1);
     const int64_t *const shape = tensor->layout + 2, *const by = shape + rank;
     const int64_t *const along = by + (rank - 1) * arrays;
     const extents of = extents_of(tensor->layout);

@@ -43,7 +43,7 @@ def test_the_c_is_the_golden_one(name: str, request: pytest.FixtureRequest) -> N
 
 
 def test_the_golden_c_of_adam_is_short() -> None:
-    assert len((GOLDEN / "adam.c").read_text("utf-8").splitlines()) <= 220
+    assert len((GOLDEN / "adam.c").read_text("utf-8").splitlines()) <= 222
 
 
 def test_the_c_of_adafactor_is_a_third_of_what_it_was() -> None:

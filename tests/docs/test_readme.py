@@ -13,9 +13,8 @@ import pytest
 
 from optgen.compiler import catalogue, driver
 from optgen.ir.compose import ACCEPT, PROCEED
-from optgen.ir.expr import Matrices
 from optgen.ir.primitives import FUNCTIONS, REDUCTIONS
-from optgen.language.parse import EXTENTS, EXTENTS_OF_INPUTS
+from optgen.language.parse import EXTENTS, EXTENTS_OF_INPUTS, MATRICES
 from optgen.language.spec_names import ARGUMENTS, STEP_ARGUMENTS
 from optgen.language.vocabulary import WRITTEN_OUT
 
@@ -47,7 +46,7 @@ def specs(page: str) -> dict[str, str]:
 def folder(tmp_path):
     """A folder of a new user, with the rules that the pages have them write."""
     (tmp_path / "lion.toml").write_text(specs(README)["Lion"], "utf-8")
-    for name in ("Scaled", "Curved", "Blockwise", "Seldom", "Clipped", "Sharp", "SharpNorm", "Velocities"):
+    for name in ("Scaled", "Curved", "Blockwise", "Covers", "Seldom", "Clipped", "Sharp", "SharpNorm", "Velocities"):
         (tmp_path / f"{name.lower()}.toml").write_text(specs(LANGUAGE)[name], "utf-8")
     return tmp_path
 
@@ -257,7 +256,7 @@ def test_the_reference_of_the_language_shows_every_construct():
         assert f"`{name}`" in LANGUAGE, name
     for name in ("t", "size", "matrix", "new", "grad"):
         assert re.search(rf"\b{name}\b", shown), name
-    assert all(f'`"{each}"`' in LANGUAGE for each in Matrices)
+    assert all(f'`"{each}"`' in LANGUAGE for each in MATRICES)
 
 
 def test_the_reference_of_the_language_has_every_name_that_is_taken():

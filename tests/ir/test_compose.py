@@ -361,12 +361,12 @@ def test_the_chain_is_of_matrices_or_of_rows_where_a_part_is() -> None:
 def test_the_variants_of_one_optimiser_have_the_same_names() -> None:
     text = (driver.SPECS / "sm3.toml").read_text("utf-8")
     matrix, other = (rule for rule in check_open(parse(text, "sm3.toml")) if rule.flags[0].value)
-    m = part("m = m + g\nacc_row = 2*m\ndelta = acc_row", "Own", kind="gradient", states="m = { init = 0 }")
+    m = part("m = m + g\nacc_index = 2*m\ndelta = acc_index", "Own", kind="gradient", states="m = { init = 0 }")
     among = [[m, m], [matrix, other]]
     made = [compose([m, variant], "Chain", among) for variant in (matrix, other)]
     assert made[0].hypers == made[1].hypers
     assert [each.states[1]["m"] for each in made] == ["sm3_m", "sm3_m"]
-    assert "own_acc_row" in targets(made[1].rule)
+    assert "own_acc_index" in targets(made[1].rule)
 
 
 # ---- The shipped rules ----

@@ -252,22 +252,22 @@ def test_a_rule_knows_what_has_not_a_value_for_each_element(extent: Extent) -> N
     assert state.stores == {"p", "m", "k"}
     assert reduced.small_states == ()
     for rule in (state, reduced):
-        assert rule.tiled == (extent in (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.BLOCK))
+        assert rule.tiled == (Extent.TENSOR < extent < Extent.ELEMENT)
         assert rule.grouped == (extent == Extent.GROUP)
 
 
-def test_extents_are_ordered_by_inclusion_and_rows_columns_and_blocks_are_not() -> None:
-    chain = [e for e in Extent if e not in (Extent.ROW, Extent.COLUMN, Extent.BLOCK)]
+def test_extents_are_ordered_by_inclusion_and_rows_columns_indices_and_blocks_are_not() -> None:
+    apart = (Extent.ROW, Extent.COLUMN, Extent.INDEX, Extent.BLOCK)
+    chain = [e for e in Extent if e not in apart]
     assert chain[-2:] == [Extent.MATRIX, Extent.ELEMENT]
-    for between in (Extent.ROW, Extent.COLUMN, Extent.BLOCK):
+    for between in apart:
         line = [*chain[: -2 if between == Extent.BLOCK else -1], between, chain[-1]]
         assert all((a < b, a <= b, b > a, b >= a) == (i < j, i <= j, i < j, i <= j)
                    for i, a in enumerate(line) for j, b in enumerate(line))  # fmt: skip
-    for each in (Extent.MATRIX, Extent.ROW, Extent.COLUMN):
+    for each in (Extent.MATRIX, Extent.ROW, Extent.COLUMN, Extent.INDEX):
         assert (each >= Extent.BLOCK, each <= Extent.BLOCK) == (False, False)
-    row, column = Extent.ROW, Extent.COLUMN
-    assert not any((row < column, row <= column, row > column, row >= column))
-    assert not any((column < row, column <= row, column > row, column >= row))
+    for a, b in itertools.permutations((Extent.ROW, Extent.COLUMN, Extent.INDEX), 2):
+        assert not any((a < b, a <= b, a > b, a >= b))
 
 
 @pytest.mark.parametrize("a", Extent)
@@ -297,7 +297,7 @@ def test_an_extent_has_a_name_and_one_object(extent: Extent) -> None:
 
 
 def test_extents_are_listed_from_few_values_to_many() -> None:
-    names = ["constant", "step", "group", "tensor", "matrix", "row", "column", "block", "element"]
+    names = ["constant", "step", "group", "tensor", "matrix", "row", "column", "index", "block", "element"]
     assert [extent.name.lower() for extent in Extent] == names
 
 

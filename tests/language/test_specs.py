@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from searching import search
 from test_matrices import FAULTY
 from test_spec_blocks import FAULTS as OF_BLOCKS
+from test_spec_indices import SPECS as OF_INDICES
 
 from optgen import interpreter as interp
 from optgen.codegen.c_language import KEYWORDS
@@ -242,7 +243,8 @@ FORM = [
      "'family': expected one of momentum, adagrad, adam, sign,", "did you mean 'adam'?"),
     ("notes that are a list", spec(name="name = 'R'\nnotes = ['a']"), 2, 9, "'notes': expected text, got a list", ""),
     ("an unknown extent", spec(states="m = { init = 0, extent = 'rows' }"), 5, 26,
-     "'extent': expected one of element, block, row, column, matrix, tensor, group; got 'rows'", "did you mean 'row'?"),
+     "'extent': expected one of element, block, index, row, column, matrix, tensor, group; got 'rows'",
+     "did you mean 'row'?"),
     ("a random start", spec("m = m + g\ndelta = m", states="m = { init = 'normal()' }"), 5, 15,
      "normal(): there are no random numbers before the first step", "if t == 1"),
     ("a random evaluation", spec() + "[evaluation]\nformulas = 'p = p + normal()'\n", 9, 21,
@@ -460,7 +462,7 @@ FORMULAS = [  # each is a formula of `formula_spec`, on line 12
      "dot(x, y, row)"),
     ("two extents", "x = sum(m, row, column)", 5, "sum(): expected 1 value, then an extent if it has one; got 2", ""),
     ("nearly an extent", "x = sum(m, rows)", 12, "expected an extent, got 'rows'", "did you mean 'row'?"),
-    ("an extent that is none", "x = dot(m, g, element)", 15, "expected an extent, got 'element'",
+    ("an extent that is none", "x = dot(m, g, elements)", 15, "expected an extent, got 'elements'",
      "there are: group, tensor"),
     ("a value for an extent", "x = sum(m, g)", 5, "sum(): expected 1 value, then an extent if it has one; got 2", ""),
     ("a number for an extent", "x = sum(m, 2)", 5, "sum(): expected 1 value, then an extent if it has one; got 2", ""),
@@ -694,7 +696,7 @@ NAMES = [
      "'m': expected one value for all parameters (group), got one value for each element (element), of what changes in "
      "steps that do not count", 'extent = "group", always = true'),
     ("a report of elements", spec(reports="n = { value = 'abs(g)' }"), 9, 16,
-     "'n': expected one value for each parameter (tensor), or of rows, columns, matrices or blocks, got",
+     "'n': expected one value for each parameter (tensor), or of rows, columns, indices, matrices or blocks, got",
      "reduce it: mean(x), norm(x), max(x)"),
     ("a report of a step that is one number",
      spec("delta = eta + 0*mean(g)", reports="n = { value = '2*delta' }"), 9, 16,
@@ -923,7 +925,7 @@ def test_the_tables_raise_every_fault_that_the_front_end_knows(monkeypatch: pyte
     assert len(sites) > 60
 
     for text in (
-        *(row[1] for row in (*FORM, *NAMES, *OF_BLOCKS)),
+        *(row[1] for row in (*FORM, *NAMES, *OF_BLOCKS, *OF_INDICES)),
         *(formula_spec(row[1]) for row in FORMULAS),
         *DEEP.values(),
         *FAULTY,

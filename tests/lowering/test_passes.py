@@ -47,6 +47,7 @@ from optgen.lowering import constant_folding as fold
 from optgen.lowering import cse, hoist
 from optgen.lowering import dead_code as dead
 from optgen.lowering import expand_draws as draws
+from optgen.lowering import expand_indices as indices
 from optgen.lowering import expand_powers as powers
 from optgen.lowering import expand_reductions as reductions
 from optgen.lowering.pipeline import PIPELINE, lower
@@ -54,7 +55,7 @@ from optgen.notation.text import expression
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Pass = Callable[[Rule], Rule]
-PASSES = [draws, reductions, powers, fold, hoist, cse, dead]
+PASSES = [draws, reductions, indices, powers, fold, hoist, cse, dead]
 #: Those that are compiled: what multiplies whole matrices is not.
 SHIPPED = [rule for path in catalogue.shipped() for rule in driver.compile_file(path).rules if not rule.multiplies]
 
@@ -277,7 +278,7 @@ def test_every_pass_leaves_every_variant_of_a_shipped_rule_sound(rule: Rule) -> 
 @pytest.mark.parametrize("rule", SHIPPED, ids=lambda rule: f"{rule.name} {rule.variant}".strip())
 def test_no_operation_is_left_twice_in_a_lowered_rule_and_none_is_added(rule: Rule) -> None:
     lowered = lower(rule)
-    written = powers.run(reductions.run(draws.run(rule))).body
+    written = powers.run(indices.run(reductions.run(draws.run(rule)))).body
     elements = {e for a in written for e in walk(a.value) if isinstance(e, Call) and e.extent == Extent.ELEMENT}
     assert len([e for e in operations(lowered) if e.extent == Extent.ELEMENT]) <= len(elements)
 

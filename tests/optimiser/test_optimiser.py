@@ -411,7 +411,7 @@ def test_a_gradient_that_is_a_state_of_the_same_step_is_refused(name, backend):
 @pytest.mark.parametrize(
     ("subject", "shape", "name"),
     [
-        ("SM3", (3, 1), "acc_row"),
+        ("Adafactor", (3, 1), "row_var"),
         ("Adafactor", (1, 3), "col_var"),
         ("NovoGrad", (), "v"),
         ("AccumGrad, ADAM", (), "count"),

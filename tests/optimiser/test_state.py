@@ -55,13 +55,15 @@ def bits(opt, ps):
 
 def shape_of(extent, shape, matrices=Matrices.LAST_TWO):
     """The shape of a state, by NumPy's rules for what goes with an array of `shape`: as docs/language.md has it."""
+    if extent == Extent.INDEX:
+        return (sum(shape),)
     count = len(shape)
     ones = (1,) * (count - 1)
     along, across = {  # by dimension, whether a row has an index of its own, and whether a column has
         Matrices.LAST_TWO: ((*shape[:-1], 1), (*shape[:-2], 1, *shape[-1:])),
         Matrices.FIRST_BY_REST: ((*shape[:1], *ones), (1, *shape[1:])),
         Matrices.ALL_BUT_LAST: ((*shape[:-1], 1), (*ones, *shape[-1:])),
-    }[matrices]
+    }.get(matrices, ((), ()))
     many = shape[:-2] if matrices == Matrices.LAST_TWO else (1,) * (count - 2)
     shapes = {Extent.ELEMENT: shape, Extent.COLUMN: across, Extent.ROW: along, Extent.MATRIX: (*many, 1, 1)}
     return shapes.get(extent, ())
@@ -72,6 +74,10 @@ IN_BLOCK = {
     "AdamWSN": lambda shape: math.isqrt(math.prod(shape)),
     "AdamMini": lambda shape: math.prod(shape[1:] if len(shape) > 1 else shape),
 }
+
+
+#: States of these have a dimension of their own.
+APART = {Extent.BLOCK, Extent.INDEX}
 
 
 @by_subject
@@ -96,7 +102,7 @@ def test_a_state_has_the_names_of_the_spec_and_shapes_and_dtypes_that_go_with_it
                     shape = (math.ceil(p.size / IN_BLOCK[subject](p.shape)),)
                 assert (state[own.name].shape, state[own.name].dtype) == (shape, expected)
                 assert not state[own.name].flags.writeable
-                assert own.extent == Extent.BLOCK or own.dims or np.broadcast_shapes(shape, p.shape) == p.shape
+                assert own.extent in APART or own.dims or np.broadcast_shapes(shape, p.shape) == p.shape
     assert len(engine_of(opt).states) == len(ps)
 
 
@@ -116,7 +122,7 @@ START = np.array([[1.0, -2.0, 3.0], [0.5, 0.0, -7.0]])
         ("ASGD", {"lr": 0.25}, {"eta": 0.25, "mu": 1, "ax": 0}),
         ("NAdam", {}, {"mu_product": 1}),
         ("NovoGrad", {}, {"v": 0, "m": 0}),
-        ("SM3", {}, {"acc_row": 0, "acc_column": 0}),
+        ("SM3", {}, {"acc_index": 0}),
         ("ScheduleFreeSGD", {}, {"z": START, "max_lr": 0}),
         ("Prodigy", {"d0": 0.25}, {"p0": START, "d": 0.25, "num": 0}),
         ("ADAM, EMA", {}, {"avg": START}),
@@ -213,7 +219,7 @@ def test_the_arrays_of_a_state_are_live(backend):
 
 @by_backend
 @pytest.mark.parametrize(
-    ("subject", "name"), [("NovoGrad", "v"), ("SM3", "acc_row"), ("Adafactor", "col_var"), ("DAdaptAdamW", "num")]
+    ("subject", "name"), [("NovoGrad", "v"), ("SM3", "acc_index"), ("Adafactor", "col_var"), ("DAdaptAdamW", "num")]
 )
 def test_the_small_states_are_live_too(subject, name, backend):
     opt, p = make(subject, backend), START.copy()
@@ -608,7 +614,7 @@ def test_k_steps_and_n_more_after_a_resume_are_k_plus_n(subject, dtype, way):
 @pytest.mark.parametrize("way", WAYS)
 def test_states_of_all_extents_are_resumed(rule, dtype, way):
     found = {state.extent for each in compilation_of(make(rule)).rules for state in each.small_states}
-    assert {Extent.MATRIX, Extent.ROW, Extent.COLUMN} <= found or Extent.BLOCK in found
+    assert {Extent.MATRIX, Extent.ROW, Extent.COLUMN} <= found or found & APART
     expect_to_resume(lambda backend: make(rule, backend), way, dtype, 2, 3)
 
 
@@ -858,30 +864,34 @@ def wanted(name, shape, dtype, got):
     return re.escape(f"saved parameter 1: expected {name} as an array of {shape}, {dtype}, got {got}") + "$"
 
 
+def of_rows_and_columns(state):
+    """The state of SM3 as it was while it took tensors as matrices of the last two dimensions."""
+    return {"m": state["m"], "acc_row": double(2, 3, 1), "acc_column": double(2, 1, 4)}
+
+
 D, NUM = np.array(0.5), np.array(0.25)
-ROW, COLUMN = "(2, 3, 1), float64", "(2, 1, 4), float64"
-OF_MATRICES = "expected the states m, acc_row, acc_column, got"
+OF_MATRICES = "expected the states m, acc_index, got"
 OF_GROUP = "expected the states num, d of the group, got"
 
 #: Of parameters of shape (5,) and (2, 3, 4), of float32: what is done to the state dict, and what is said.
 SMALL_FAULTS = [
-    ("SM3", without_state("acc_row"), f"saved parameter 1: {OF_MATRICES} m, acc_column$"),
-    ("SM3", with_state("acc", double(2, 3, 4)), f"saved parameter 1: {OF_MATRICES} m, acc_row, acc_column, acc$"),
-    ("SM3", with_state("acc_row", double(2, 3)), wanted("acc_row", (2, 3, 1), "float64", "(2, 3), float64")),
-    ("SM3", with_state("acc_row", double(2, 1, 4)), wanted("acc_row", (2, 3, 1), "float64", COLUMN)),
-    ("SM3", with_state("acc_row", double(2, 3, 4)), wanted("acc_row", (2, 3, 1), "float64", "(2, 3, 4), float64")),
+    ("SM3", without_state("acc_index"), f"saved parameter 1: {OF_MATRICES} m$"),
+    ("SM3", with_state("acc", double(2, 3, 4)), f"saved parameter 1: {OF_MATRICES} m, acc_index, acc$"),
+    ("SM3", with_state("acc_index", double(2, 3)), wanted("acc_index", (9,), "float64", "(2, 3), float64")),
+    ("SM3", with_state("acc_index", double(7)), wanted("acc_index", (9,), "float64", "(7,), float64")),
+    ("SM3", with_state("acc_index", double(2, 3, 4)), wanted("acc_index", (9,), "float64", "(2, 3, 4), float64")),
+    ("SM3", with_state("acc_index", double(9).astype("f4")), wanted("acc_index", (9,), "float64", "(9,), float32")),
+    ("SM3", with_state("acc_index", [0.0] * 9), wanted("acc_index", (9,), "float64", "list")),
     (
         "SM3",
-        with_state("acc_row", double(2, 3, 1).astype("f4")),
-        wanted("acc_row", (2, 3, 1), "float64", "(2, 3, 1), float32"),
+        lambda s: entry_with(s, state=of_rows_and_columns(s["parameters"][1]["state"])),
+        f"saved parameter 1: {OF_MATRICES} m, acc_row, acc_column$",
     ),
-    ("SM3", with_state("acc_column", double(2, 3, 1)), wanted("acc_column", (2, 1, 4), "float64", ROW)),
-    ("SM3", with_state("acc_column", [0.0] * 4), wanted("acc_column", (2, 1, 4), "float64", "list")),
     ("SM3", with_state("m", double(2, 3, 4)), wanted("m", (2, 3, 4), "float32", "(2, 3, 4), float64")),
     (
         "SM3",
         lambda s: damaged(s, parameters=[{**s["parameters"][0], "state": s["parameters"][1]["state"]}] * 2),
-        "saved parameter 0: expected the states m, acc, got m, acc_row, acc_column$",
+        "saved parameter 0: expected the states m, acc, got m, acc_index$",
     ),
     ("SM3", lambda s: entry_with(s, shape=(6, 4)), wanted("m", (6, 4), "float32", "(2, 3, 4), float32")),
     ("Adafactor", with_state("row_var", double(3, 1)), wanted("row_var", (2, 3, 1), "float64", "(3, 1), float64")),
@@ -1057,8 +1067,8 @@ def test_the_state_of_a_parameter_that_was_never_stepped_is_set() -> None:
 
 def test_small_states_and_those_of_all_parameters_are_set() -> None:
     opt, ps = stepped("SM3")
-    opt.set_state(ps[0], acc_row=np.full((3, 1), 4.0))
-    assert opt.state(ps[0])["acc_row"].ravel().tolist() == [4.0] * 3
+    opt.set_state(ps[0], acc_index=np.full(sum(ps[0].shape), 4.0))
+    assert opt.state(ps[0])["acc_index"].tolist() == [4.0] * sum(ps[0].shape)
     opt, ps = stepped("Prodigy")
     opt.set_state(ps[0], d=0.25)
     assert opt.state(ps[1])["d"] == 0.25

@@ -478,12 +478,13 @@ def test_a_layout_of_matrices_keeps_rows_and_columns(arrays: list[Array]) -> Non
     lines = layout_of(arrays, matrices=Matrices.ALL_BUT_LAST)
     assert slices.shape[0] == arrays[0].shape[0]
     assert lines.shape[-1] == arrays[0].shape[-1]
-    for each, kind in ((slices, LayoutKind.SLICES), (lines, LayoutKind.LINES)):
+    fewest = layout_of(arrays, matrices=Matrices.FEWEST)
+    for each in (slices, lines, fewest):
         assert walked(each, arrays) == together
         in_pieces = len(each.shape) > 2  # of more dimensions only where they do not lie evenly
-        assert (each.kind == kind) == in_pieces
+        assert (each.kind == LayoutKind.PIECES) == in_pieces
         assert in_pieces or each.kind == (LayoutKind.SLABS if each.slabs else each.dense)
-    for each in (layout, slices, lines):
+    for each in (layout, slices, lines, fewest):
         if each.dense and together:
             width = each.shape[-1]
             for row in (walked(each, arrays)[i : i + width] for i in range(0, len(together), width)):
@@ -508,7 +509,7 @@ def test_slices_that_lie_in_one_piece_are_rows(how: str) -> None:
     layout = layout_of(arrays, matrices=Matrices.FIRST_BY_REST)
     assert (layout.dense, layout.shape, layout.kind) == (True, (arrays[0].shape[0], 15), LayoutKind.SLABS)
     layout = layout_of([arrays[0], np.asfortranarray(arrays[1])], matrices=Matrices.FIRST_BY_REST)
-    assert (layout.shape, layout.kind) == (arrays[0].shape, LayoutKind.SLICES)
+    assert (layout.shape, layout.kind) == (arrays[0].shape, LayoutKind.PIECES)
 
 
 @pytest.mark.parametrize("how", ["contiguous", "rows of a larger array"])
@@ -517,7 +518,7 @@ def test_lines_that_follow_each_other_evenly_are_rows(how: str) -> None:
     layout = layout_of(arrays, matrices=Matrices.ALL_BUT_LAST)
     assert (layout.dense, layout.shape) == (True, (arrays[0].shape[0] * 3, 5))
     layout = layout_of([arrays[0], np.asfortranarray(arrays[1])], matrices=Matrices.ALL_BUT_LAST)
-    assert (layout.shape, layout.kind) == (arrays[0].shape, LayoutKind.LINES)
+    assert (layout.shape, layout.kind) == (arrays[0].shape, LayoutKind.PIECES)
 
 
 @pytest.mark.parametrize("how", ALIKE)

@@ -111,6 +111,25 @@ delta = eta*(g*x + c*b)/(1 + abs(y))
 '''
 """
 
+#: Values of indices in all places where they may stand.
+INDICES = """
+name = "Indices"
+[hyperparameters]
+eta = { default = 0.1, range = "[0, inf)" }
+[state]
+a = { init = 0, extent = "index", when = "matrix" }
+b = { init = "eta", extent = "index", when = "matrix" }
+r = { init = 1, extent = "tensor", when = "matrix" }
+[update]
+formulas = '''
+least = max(a, element) - min(b, element)/2
+delta = eta*g/(1 + abs(least)) + eta*1e-3*r*g if matrix else eta*g
+a     = a/2 + max(abs(g), index)*r
+b     = min(b, 1) + min(g + least, index)/t
+r     = r/2 + mean(a, tensor)
+'''
+"""
+
 #: What is refreshed every few steps, of whole tensors, rows, columns and elements; in between, there is one sweep less.
 REFRESHED = """
 name = "Refreshed"
@@ -198,7 +217,7 @@ def compilations() -> dict[str, tuple[driver.Compilation, int]]:
     """Every variant of the shipped rules, of the rules above and of `chains` that kernels step: its compilation and its
     number."""
     specs = [driver.compile_file(path) for path in catalogue.shipped()]
-    own = EVERY, PLAIN, REDUCED, LATE, REFRESHED, BLOCKS, COURSES
+    own = EVERY, PLAIN, REDUCED, LATE, INDICES, REFRESHED, BLOCKS, COURSES
     specs += [driver.compile_text(text, "test.toml") for text in own]
     specs += chains().values()
     return {

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from equivalence import BLOCKS, REDUCED
+from equivalence import BLOCKS, INDICES, REDUCED
 
 import optgen
 from optgen.compiler import catalogue, driver
@@ -82,7 +82,7 @@ LINES = (
     .replace("else eta*g", "else eta*g/(ndim + length(2))")
 )
 #: Rules of the tests, with states of all extents.
-OWN = {"Reduced": REDUCED, "Slices": SLICES, "Lines": LINES, "Blocks": BLOCKS}
+OWN = {"Reduced": REDUCED, "Slices": SLICES, "Lines": LINES, "Blocks": BLOCKS, "Indices": INDICES}
 
 #: Arguments with which the first steps are long enough to be seen, and the loss of a small regression falls, where the
 #: defaults do not do.

@@ -26,8 +26,10 @@
 #ifdef __FAST_MATH__
 #error "optgen: -ffast-math breaks the numerical contract: compile without -ffast-math and -Ofast"
 #endif
-#define OPTGEN_ABI 11
-typedef struct { void *cells, *partials, *panels, *matrices, *rows, *columns; } optgen_space;
+#define OPTGEN_ABI 12
+typedef struct {
+    void *cells, *partials, *panels, *matrices, *rows, *columns, *indices;
+} optgen_space;
 typedef struct {
     int64_t first; const int64_t *layout; const void *scalars; const optgen_space *space;
     int64_t slab; char *at[];
