@@ -120,6 +120,7 @@ TABLES = (
     ("papers_by_hand", "MORE"),
     ("test_library_inputs", "PAPERS"),
     ("test_library_collection", "THEIRS"),
+    ("test_library_emo", "RULES"),
     ("test_library_collection", "FILTERS"),
     ("test_library_collection", "PAPERS"),
     ("test_library_matrices", "WRITTEN"),
