@@ -176,8 +176,8 @@ THEIRS: dict[str, Theirs] = {
     "Aida": Theirs(ADAM | {"xi": "xi"}, {"m": "exp_avg", "s": "exp_avg_var"}),
     "Adalite": Theirs(
         {
-            "lr": "eta", "betas": "beta", "weight_decay": "decay", "g_norm_min": "least", "ratio_min": "lowest", "tau": "tau",
-            "eps1": "eps", "eps2": "small",
+            "lr": "eta", "betas": "beta", "weight_decay": "decay", "g_norm_min": "least", "ratio_min": "lowest",
+            "tau": "tau", "eps1": "eps", "eps2": "small",
         },
         {
             "m": "m_avg", "v": "v_avg", "m_row": "m_avg_c", "m_column": "m_avg_r", "m_matrix": "m_avg_u",
@@ -317,7 +317,13 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     (
         "Adalite",
         {
-            "eta": 0.01, "beta": (0.5, 0.75), "decay": 0.1, "least": 0.5, "lowest": 0.25, "tau": 0.5, "eps": 1e-3,
+            "eta": 0.01,
+            "beta": (0.5, 0.75),
+            "decay": 0.1,
+            "least": 0.5,
+            "lowest": 0.25,
+            "tau": 0.5,
+            "eps": 1e-3,
             "small": 1e-6,
         },
     ),
