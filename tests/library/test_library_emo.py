@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rules import same_everywhere
 from trajectories import SHAPES, STEPS, Array, assert_same_path, gradients, starts
 
 import optgen
@@ -107,3 +108,15 @@ def test_the_weight_of_the_shadow_is_that_of_the_collection() -> None:
         opt.step([p], [np.ones(1)], loss=loss)
         np.testing.assert_allclose(p, x.detach().numpy(), rtol=1e-12)
         np.testing.assert_allclose(opt.state(p)["shadow"], there.state[x]["shadow"].numpy(), rtol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shadowing", [False, True])
+@pytest.mark.parametrize("name", RULES)
+def test_the_kernel_steps_as_the_interpreter_does(name: str, shadowing: bool, dtype: str) -> None:
+    opts = [getattr(optgen, name)(shadowing=shadowing, backend=backend) for backend in ("kernel", "interpreter")]
+    worlds = [[np.array(x, dtype) for x in starts(SHAPES)] for _ in opts]
+    for loss, *rows in zip(losses(), *gradients(SHAPES), strict=True):
+        for opt, ps in zip(opts, worlds, strict=True):
+            opt.step(ps, [np.array(row, dtype) for row in rows], loss=float(loss))
+    same_everywhere(opts, worlds)
