@@ -472,7 +472,7 @@ def test_the_latex_of_every_variant_is_of_what_it_shows() -> None:
 COMMANDS = (GREEK.keys() - {"eps", "lam"}) | {
     "Delta", "begin", "bmod", "cdot", "cos", "end", "epsilon", "exp", "frac", "ge", "hat", "lVert", "lambda", "land",
     "langle", "le", "left", "leftarrow", "lfloor", "lnot", "log", "lor", "mathrm", "max", "min", "ne", "operatorname",
-    "rVert", "quad", "rangle", "rfloor", "right", "sqrt", "text", "textit", "top",
+    "rVert", "quad", "rangle", "rfloor", "right", "sqrt", "tanh", "text", "textit", "top",
 }  # fmt: skip
 
 

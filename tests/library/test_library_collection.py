@@ -174,6 +174,16 @@ THEIRS: dict[str, Theirs] = {
         {"mu": "mug", "of_g": "bg", "noise": "bhg"},
     ),
     "Aida": Theirs(ADAM | {"xi": "xi"}, {"m": "exp_avg", "s": "exp_avg_var"}),
+    "Adalite": Theirs(
+        {
+            "lr": "eta", "betas": "beta", "weight_decay": "decay", "g_norm_min": "least", "ratio_min": "lowest",
+            "tau": "tau", "eps1": "eps", "eps2": "small",
+        },
+        {
+            "m": "m_avg", "v": "v_avg", "m_row": "m_avg_c", "m_column": "m_avg_r", "m_matrix": "m_avg_u",
+            "v_row": "v_avg_0", "v_column": "v_avg_1",
+        },
+    ),
     "CAME": Theirs(
         {
             "lr": "eta", "betas": "beta", "clip_threshold": "clip", "eps1": "small", "eps2": "doubt",
@@ -304,6 +314,19 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("SGDSaI", {"eta": 0.001, "rho": 0.5, "decay": 0.25, "eps": 1e-3}),
     ("VSGD", {"eta": 0.5, "ratio": 3.0, "prior": 1e-3, "tau": (0.5, 0.75), "eps": 1e-3}),
     ("Aida", {"eta": 0.1, "beta": (0.5, 0.75), "xi": 1e-3, "eps": 1e-3}),
+    (
+        "Adalite",
+        {
+            "eta": 0.01,
+            "beta": (0.5, 0.75),
+            "decay": 0.1,
+            "least": 0.5,
+            "lowest": 0.25,
+            "tau": 0.5,
+            "eps": 1e-3,
+            "small": 1e-6,
+        },
+    ),
     ("CAME", {"eta": 0.01, "beta": (0.5, 0.75, 0.9), "clip": 0.5, "small": 1e-4, "doubt": 1e-3}),
     ("RACS", {"eta": 0.5, "beta": 0.5, "alpha": 0.25, "gamma": 1.5, "eps": 1e-3}),
     ("StableAdamW", {"eta": 0.1, "beta": (0.5, 0.75), "eps": 1e-3, "decay": 0.25}),

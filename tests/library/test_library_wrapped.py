@@ -164,6 +164,24 @@ def test_lomo_is_descent(in_backward: Callable[..., list[Array]]) -> None:
     assert_followed(chained(optgen.ClipGrad(0.5), optgen.Descent(0.01)), expected, p, g)
 
 
+@pytest.mark.parametrize(("eps", "beta"), [(1e-2, (0.9, 0.99)), (0.05, (0.5, 0.75))])
+def test_swats_is_that_of_the_collection_with_one_parameter(
+    eps: float, beta: tuple[float, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several parameters here are one long one there; its own addend in roots is left out."""
+    base = collection.base.optimizer.BaseOptimizer
+    monkeypatch.setattr(base.apply_ams_bound, "__defaults__", (0.0,))
+    p, g = starts(SHAPES), gradients(SHAPES)
+    joined = [np.concatenate([x.ravel() for x in p])]
+    rows = [np.concatenate([x.reshape(STEPS, -1) for x in g], axis=1)]
+    (expected,) = theirs(lambda params: collection.SWATS(params, 0.01, beta, eps=eps, foreach=False), joined, rows)
+    path, states = ours(optgen.SWATS(0.01, beta, eps, backend="interpreter"), p, g)
+    found = np.concatenate([x.reshape(STEPS, -1) for x in path], axis=1)
+    assert_same_path(found, expected, joined[0], "p", TOLERANCE)
+    switched = np.count_nonzero(states[0]["ratio"] == 0)
+    assert 2 < switched < STEPS - 20
+
+
 # ---- Papers ----
 
 

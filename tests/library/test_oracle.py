@@ -120,6 +120,7 @@ TABLES = (
     ("papers_by_hand", "MORE"),
     ("test_library_inputs", "PAPERS"),
     ("test_library_collection", "THEIRS"),
+    ("test_library_emo", "RULES"),
     ("test_library_collection", "FILTERS"),
     ("test_library_collection", "PAPERS"),
     ("test_library_matrices", "WRITTEN"),
@@ -149,6 +150,7 @@ APART = {
     "Muon": ("test_library_matrices", "test_muon_is_that_of_torch"),
     "NorMuon": ("test_library_matrices", "test_normuon_is_that_of_the_collection"),
     "SOAP": ("test_library_matrices", "test_soap_of_a_square_matrix_is_that_of_the_collection"),
+    "SWATS": ("test_library_wrapped", "test_swats_is_that_of_the_collection_with_one_parameter"),
     "SPlus": ("test_library_matrices", "test_splus_is_that_of_the_collection"),
     "ZeroGrad": ("test_loss_scaling", "test_zeros_by_hand"),
 }
