@@ -135,6 +135,7 @@ LIBRARY = LibraryTable(
     number=_number,
     beside=lambda x, like: x,
     broadcast=jnp.broadcast_to,
+    apart=lambda x: x,
     join=jnp.concatenate,
     identity=lambda n, dtype, like: jnp.eye(n, dtype=dtype),
     indices=lambda n, like: jnp.arange(n, dtype=jnp.uint32),

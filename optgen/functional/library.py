@@ -53,6 +53,8 @@ class LibraryTable:
     beside: Callable[[Array, Array], Array]
     #: `broadcast(x, shape)`.
     broadcast: Callable[[Array, Shape], Array]
+    #: `apart(x)`: the same values, in memory of their own.
+    apart: Callable[[Array], Array]
     #: `join(arrays)`: one behind the other, along their only dimension.
     join: Callable[[Sequence[Array]], Array]
     #: `identity(n, dtype, like)`.

@@ -41,6 +41,7 @@ LIBRARY = LibraryTable(
     number=lambda value, dtype, like: np.asarray(value, dtype),
     beside=lambda x, like: x,
     broadcast=np.broadcast_to,
+    apart=np.array,
     join=np.concatenate,
     identity=lambda n, dtype, like: np.eye(n, dtype=dtype),
     indices=lambda n, like: np.arange(n, dtype=np.uint64),

@@ -150,7 +150,8 @@ class TensorStep:
         else:
             dtype = self.dtype if state.extent == Extent.ELEMENT else self.wide
         value = self._spread(value, self._shape_of(state.extent, state.dims))
-        return self.library.cast(value, dtype).reshape(self.state_shape(state))
+        found, shape = self.library.cast(value, dtype), self.state_shape(state)
+        return found if tuple(found.shape) == shape else found.reshape(shape)
 
     def state_shape(self, state: State) -> Shape:
         """The shape of a state of this tensor, as it is kept."""
@@ -168,9 +169,8 @@ class TensorStep:
 
     def initial(self, state: State, ordinal: int) -> Array:
         """The state of this tensor before the first step."""
-        if state.init == Ordinal():
-            return self.kept(state.name, float(ordinal))
-        return self.kept(state.name, self.value(state.init))
+        value = float(ordinal) if state.init == Ordinal() else self.value(state.init)
+        return self.library.apart(self.kept(state.name, value))
 
     # ---- Values ----
 

@@ -156,6 +156,7 @@ LIBRARY = LibraryTable(
     number=_number,
     beside=lambda x, like: x.to(like.device),
     broadcast=_broadcast,
+    apart=lambda x: x.clone(memory_format=torch.contiguous_format),
     join=torch.cat,
     identity=lambda n, dtype, like: torch.eye(n, dtype=dtype, device=like.device),
     indices=lambda n, like: torch.arange(n, dtype=torch.int64, device=like.device),

@@ -67,7 +67,8 @@ def _read(settings: Settings, given: Mapping[str, Any]) -> dict[str, tuple[Any, 
     """The hyperparameters that a step is given: numbers are checked, and arrays are taken as they are."""
     found: dict[str, tuple[Any, ...]] = {}
     for name, value in given.items():
-        hyper, index = settings.spellings.get(canonical(name), (None, None))
+        known = settings.spellings
+        hyper, index = known.get(name if name in known else canonical(name), (None, None))
         if hyper is None:
             meant = settings.suggestion(name, list(settings.values))
             raise ArgumentError(f"{settings.owner} has no hyperparameter {name!r}{meant}")

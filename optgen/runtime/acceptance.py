@@ -98,7 +98,9 @@ class Acceptance:
 
     def _inputs(self, chosen: Sequence[int], ps: Sequence[Looked], rules: Sequence[Rule]) -> list[list[Looked]]:
         """The gradients of those that are chosen, then each further input of them."""
-        names = self.hypers.compilation.rules[0].given_arrays if chosen else ()
+        if not chosen:
+            return []
+        names = self.hypers.compilation.rules[0].given_arrays
         return [
             [
                 self.library.given(self.inputs[first + i], self.params[i], p, number, len(chosen), rule=rule, name=name)

@@ -124,12 +124,12 @@ def expect_whole(naming: Naming, what: str, p: Any, inputs: Sequence[Any]) -> No
 
 
 def _write(new: Mapping[str, Any], arrays: Mapping[str, Any]) -> None:
-    """Write new values into the arrays of these names. One may be an array that is written too, as of a ring."""
-    olds = {x.untyped_storage().data_ptr() for x in arrays.values()}
-    apart = {name: x.clone() if x.untyped_storage().data_ptr() in olds else x for name, x in new.items()}
+    """Write new values into the arrays of these names. One may be an array that is written too, as of a ring, or a view
+    of one; whether tensors share memory, not every device says."""
+    olds = set(map(id, arrays.values()))
+    apart = {name: x.clone() if id(x) in olds or x._is_view() else x for name, x in new.items()}
     for name, x in apart.items():
-        if x is not arrays[name]:
-            arrays[name].copy_(x)
+        arrays[name].copy_(x)
 
 
 def _ordinals(states: TensorStates, params: Sequence[Any]) -> list[int]:
@@ -160,6 +160,6 @@ def _begun(
         if state.name not in kept:
             small = state.extent < Extent.ELEMENT
             dtype = run.wide if small and naming.strategy.checks_values else naming.storing.dtype(state.name, p)
-            slot.add(state.name, run.initial(state, ordinal).to(dtype, copy=True))
+            slot.add(state.name, run.initial(state, ordinal).to(dtype))
         arrays[state.name] = slot.arrays[state.name]
     return run, slot

@@ -109,7 +109,7 @@ def expect_whole(rule: Rule, p: Any, i: int, block: BlockOf, kernels: bool = Tru
 
 def cuts_matrices(rule: Rule, p: Any) -> bool:
     """Whether a rule multiplies matrices of a parameter that its shards cut."""
-    return rule.multiplies and not _inner(Extent.MATRIX, rule.matrices, p.dim()).isdisjoint(cut(p).values())
+    return rule.multiplies and not _inner(Extent.MATRIX, rule.matrices, tuple(p.shape)).isdisjoint(cut(p).values())
 
 
 def _has_owner(rule: Rule, p: Any, i: int) -> bool:

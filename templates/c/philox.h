@@ -8,7 +8,7 @@
 #include "abi.h"
 
 #ifndef OPTGEN_SHARED
-#define OPTGEN_SHARED static inline __attribute__((unused, always_inline))
+#define OPTGEN_SHARED static inline __attribute__((always_inline, unused))
 #endif
 
 /* Four words: a counter, or what is made of it. */

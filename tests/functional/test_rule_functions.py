@@ -55,6 +55,16 @@ def test_in_pytorch_every_rule_is_what_its_optimiser_does(name: str) -> None:
     assert followed(case, case.opt.function("torch"), to, back) < 1e-12
 
 
+@pytest.mark.parametrize("library", ["numpy", "torch"])
+def test_states_begin_in_memory_of_their_own(library: str) -> None:
+    made = pytest.importorskip(library)
+    lookahead, p = optgen.chain(optgen.ADAM(), optgen.Lookahead()).function(library), made.ones((3, 4))
+    for name, x in lookahead.init(p).items():
+        (x if library == "numpy" else x.numpy())[...] = 7
+        assert p[0, 0] == 1, name
+        assert library == "numpy" or x.is_contiguous()
+
+
 def test_containers_keep_their_structure() -> None:
     tree = {"a": [np.zeros(2), None, (np.zeros(3),)], "b": np.zeros(())}
     adam = optgen.ADAM.function("numpy")
