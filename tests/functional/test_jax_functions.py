@@ -61,8 +61,8 @@ def test_a_rule_is_what_its_optimiser_does(name: str, double_precision: None) ->
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", sorted({*NAMES} - {*FEW, *UNSTABLE}))
-def test_every_rule_is_what_its_optimiser_does(name: str, double_precision: None) -> None:
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*FEW, *UNSTABLE})[::4])
+def test_every_fourth_rule_is_what_its_optimiser_does(name: str, double_precision: None) -> None:
     assert furthest(name, "float64") < 1e-12
 
 

@@ -15,7 +15,8 @@
 typedef struct {
     const optgen_kernel *(*kernels)(void);
     const char *variant;
-    int cells, matrices, rows, columns; /* how many values of each extent the kernel keeps */
+    int cells, matrices, rows, columns, indices; /* how many values of each extent the kernel keeps */
+    int indexed;                                 /* whether states have a value for each index of a dimension */
 } rule;
 #include RULES
 
@@ -68,7 +69,7 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
     const int arrays = kernel->arrays, pointers = arrays + kernel->states, head = 5;
     const int rank = kind == SLABS ? 3 : kind == ROWS || kind == COLUMNS ? 2 : 1, tiled = kernel->units == 0;
     const int shift = kind == UNALIGNED || has("unaligned") ? 1 : 0;
-    int64_t layouts[COUNT][1 + 3 + 1 + 2 + 3 + 3 * MOST_ARRAYS], *cells[COUNT], table[COUNT * (5 + MOST_ARRAYS)], total = 0, slabs = 0;
+    int64_t layouts[COUNT][2 + 3 + 1 + 2 + 3 + 3 * MOST_ARRAYS], *cells[COUNT], table[COUNT * (5 + MOST_ARRAYS)], total = 0, slabs = 0;
     char *blocks[COUNT * MOST_ARRAYS];
     optgen_space spaces[COUNT];
     double scalars[64], group[64];
@@ -81,15 +82,20 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
         const int64_t columns = rank == 3 ? 2 * sizes[k] : rank == 2 ? 3 : sizes[k];
         const int64_t kept = tiled ? rows * parts(columns / (matrices ? matrices : 1), OPTGEN_BLOCK) : parts(columns * rows, OPTGEN_BLOCK);
         const int64_t high = parts(rows / (matrices ? matrices : 1), OPTGEN_PANEL);
+        int64_t indices = 0;
+        for (int d = 0; d < rank; ++d)
+            indices += shape[d];
         int64_t *const row = table + k * (head + pointers);
-        cells[k] = layouts[k] + 1 + 3 + 1; /* behind the shape, which stands backwards */
+        cells[k] = layouts[k] + 2 + 3 + 1; /* behind the shape, which stands backwards */
         cells[k][-1] = rank;
         cells[k][-2 - rank] = 0;
+        cells[k][-3 - rank] = rank - 1; /* the dimensions of rows */
         for (int d = 0; d < rank; ++d)
             cells[k][-2 - d] = shape[d];
         spaces[k] = (optgen_space){ numbers(of->cells), numbers(kept * kernel->partials),
                                     numbers(high * kernel->panels * columns), numbers(matrices * of->matrices),
-                                    numbers(rows * of->rows), numbers(columns * of->columns) };
+                                    numbers(rows * of->rows), numbers(columns * of->columns),
+                                    numbers(indices * of->indices) };
         row[0] = total;
         row[1] = (int64_t)(intptr_t)cells[k];
         row[2] = (int64_t)(intptr_t)scalars;
@@ -108,7 +114,7 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
                 *(reach < 0 ? &low : &high) += reach;
             }
             const size_t size = sizes[k] ? (size_t)(shift + high - low) : 0;
-            char *made = a < arrays ? malloc(size) : numbers(rows + columns > 0 ? rows + columns : 1);
+            char *made = a < arrays ? malloc(size) : numbers(rows + columns + indices > 0 ? rows + columns + indices : 1);
             if (a < arrays)
                 memset(made, 0x3e, size); /* small positive numbers in both types */
             if (has("shared")) {
@@ -130,7 +136,7 @@ static void step(const optgen_kernel *kernel, const rule *of, const int64_t *siz
     for (int i = 0; i < COUNT * pointers && !has("shared"); ++i)
         free(blocks[i]);
     for (int k = 0; k < COUNT; ++k) {
-        void *const made[] = { spaces[k].cells, spaces[k].partials, spaces[k].panels, spaces[k].matrices, spaces[k].rows, spaces[k].columns };
+        void *const made[] = { spaces[k].cells, spaces[k].partials, spaces[k].panels, spaces[k].matrices, spaces[k].rows, spaces[k].columns, spaces[k].indices };
         for (size_t i = 0; i < sizeof made / sizeof *made; ++i)
             free(made[i]);
     }
@@ -152,8 +158,8 @@ static void *caller(void *steps)
             for (size_t s = 0; s < sizeof SIZES / sizeof *SIZES; ++s)
                 for (layout kind = DENSE; kind < LAYOUTS; ++kind)
                     for (int threads = 1; threads <= 4; threads += 3, ++*(int64_t *)steps)
-                        /* A tile has two dimensions; of the others none goes in slabs. */
-                        if (kernel->units > 0 ? kind != SLABS : kind >= ROWS)
+                        /* A tile has two dimensions; of the others none goes in slabs, nor does one with indices. */
+                        if (kernel->units > 0 ? kind != SLABS : kind >= ROWS && !(kind == SLABS && rules[r].indexed))
                             step(kernel, &rules[r], SIZES[s], kind, threads, 1 + (int64_t)s * 3);
         next:;
         }

@@ -19,7 +19,7 @@ from unittest import mock
 import equivalence
 import numpy as np
 import pytest
-from equivalence import PLAIN, Array, check_all, check_kernel, open_kernel, open_runtime
+from equivalence import ACCUMULATORS, PLAIN, Array, check_all, check_kernel, open_kernel, open_runtime
 
 from optgen.codegen import c_language as c
 from optgen.codegen import kernel_source as render
@@ -140,20 +140,31 @@ MUTANTS = [
     _c("the rest of a block left out", rule="lamb", old=r"i < rest;", new="i < 0;"),
     _c("the norm of another array", rule="lamb", old=r"(sum\()partials1\b", new=r"\1partials0"),
     _c("the old moment read in the second sweep", rule="lamb", edit=with_stale_states),
-    _c("NaN lost in a maximum", rule="sm3", old=r"\(\(x > total\) \| \(x != x\)\)", new="(x > total)"),
-    _c("a panel begun with every row", rule="sm3", old=r"first && j < n", new="j < n"),
-    _c("a panel never begun", rule="sm3", old=r"first && j < n", new="j < 0"),
+    _c("NaN lost in a maximum", rule="accumulators", old=r"\(\(x > total\) \| \(x != x\)\)", new="(x > total)"),
+    _c("a panel begun with every row", rule="accumulators", old=r"first && j < n", new="j < n"),
+    _c("a panel never begun", rule="accumulators", old=r"first && j < n", new="j < 0"),
     _runtime(
         "a block folded in the place of the first", rule="lamb", old=r"partials \+ block \*", new="partials + 0 *"
     ),
     _runtime(
-        "the last column of a tile left out", rule="sm3", old=r"\? of.columns - left :", new="? of.columns - left - 1 :"
+        "the last column of a tile left out",
+        rule="accumulators",
+        old=r"\? of.columns - left :",
+        new="? of.columns - left - 1 :",
     ),
-    _runtime("every matrix has the rows of the first", rule="sm3", old=r"= matrix \* of.rows \+ i", new="= i"),
+    _runtime("every matrix has the rows of the first", rule="accumulators", old=r"= matrix \* of.rows \+ i", new="= i"),
     _runtime(
-        "every matrix has the columns of the first", rule="sm3", old=r"= matrix \* of.columns \+ left", new="= left"
+        "every matrix has the columns of the first",
+        rule="accumulators",
+        old=r"= matrix \* of.columns \+ left",
+        new="= left",
     ),
-    _runtime("a panel as long as the matrix", rule="sm3", old=r"top \+ OPTGEN_PANEL < of.rows \?[^;]*", new="of.rows"),
+    _runtime(
+        "a panel as long as the matrix",
+        rule="accumulators",
+        old=r"top \+ OPTGEN_PANEL < of.rows \?[^;]*",
+        new="of.rows",
+    ),
     _runtime(
         "more than 2**31 elements not updated",
         rule="adam",
@@ -209,7 +220,7 @@ MUTANTS = [
         old=r"many\.rows, of\.columns\);(\s*OPTGEN_REPEATED)",
         new=r"many.rows, 1);\1",
     ),
-    _c("the columns of the first matrix for all", rule="sm3", old=r"= x\[m \* n \+ j\]", new="= x[j]"),
+    _c("the columns of the first matrix for all", rule="accumulators", old=r"= x\[m \* n \+ j\]", new="= x[j]"),
     _c(
         "a row of three folded from the first to the last",
         rule="torch_adafactor",
@@ -230,19 +241,19 @@ MUTANTS = [
     ),
     _c(
         "the states of the first slab for all",
-        rule="sm3",
+        rule="accumulators",
         old=r"OPTGEN_FROM\((\d), rows, double\)",
         new=r"tensor->at[\1]",
     ),
     _runtime(
         "every second slab from the first matrix",
-        rule="sm3",
+        rule="accumulators",
         old=r"first = slab \* each",
         new="first = slab % 2 * each",
     ),
     _runtime(
         "the last matrix of a tensor left out",
-        rule="sm3",
+        rule="accumulators",
         old=r"each < left \? each : left",
         new="each < left ? each : left - 1",
     ),
@@ -285,7 +296,8 @@ SOUND = [Mutant("no fault", "nothing", rule) for rule in sorted({mutant.rule for
 
 
 def spec(rule: str) -> str:
-    return PLAIN if rule == "plain" else (SPECS / f"{rule}.toml").read_text("utf-8")
+    own = {"plain": PLAIN, "accumulators": ACCUMULATORS}
+    return own[rule] if rule in own else (SPECS / f"{rule}.toml").read_text("utf-8")
 
 
 @pytest.fixture(scope="module")

@@ -67,9 +67,10 @@ def build(folder: Path, name: str, sanitizer: Sequence[str], specs: Sequence[dri
     ]
     lines = [f"const optgen_kernel *{spec.stem}_kernels(void);" for spec in specs]
     # Blocks are rows to a kernel.
-    kept = (Extent.TENSOR,), (Extent.MATRIX,), (Extent.ROW, Extent.BLOCK), (Extent.COLUMN,)
+    kept = (Extent.TENSOR,), (Extent.MATRIX,), (Extent.ROW, Extent.BLOCK), (Extent.COLUMN,), (Extent.INDEX,)
     rows = [
-        f'{{ {stem}_kernels, "{rule.variant}", {", ".join(str(sum(len(plan.small(e)) for e in es)) for es in kept)} }},'
+        f'{{ {stem}_kernels, "{rule.variant}", {", ".join(str(sum(len(plan.small(e)) for e in es)) for es in kept)}, '
+        f"{int(any(state.extent == Extent.INDEX for state in rule.states))} }},"
         for stem, rule, plan in names
     ]
     (folder / "rules.h").write_text("\n".join([*lines, "static const rule rules[] = {", *rows, "};", ""]))

@@ -153,6 +153,30 @@ h     = m % 0.3 if not not due else h
 delta = eta*m*(h/(1 + r) + (s*c if matrix else 1)) if t > 1 else eta*g
 '''
 """
+#: An accumulator for each row and each column of every matrix.
+ACCUMULATORS = """
+name = "Accumulators"
+[hyperparameters]
+eta  = { default = 0.1, range = "[0, inf)" }
+rho  = { default = 0.9, range = "[0, 1)" }
+eps  = { default = 1e-8, range = "[0, inf)" }
+[state]
+m          = { init = "0" }
+acc        = { init = "0", when = "not matrix" }
+acc_row    = { init = "0", extent = "row", when = "matrix" }
+acc_column = { init = "0", extent = "column", when = "matrix" }
+[update]
+formulas = '''
+covered    = min(acc_row, acc_column) if matrix else acc
+square     = g**2 + covered
+u          = g/sqrt(square + eps) if square > 0 else 0
+m          = rho*m + (1 - rho)*u
+delta      = m*eta
+acc        = square
+acc_row    = max(square, row)
+acc_column = max(square, column)
+'''
+"""
 #: Every reduction over blocks, and every combination of their values with others.
 BLOCKS = """
 name = "Blocks"
