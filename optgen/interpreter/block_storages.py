@@ -98,7 +98,8 @@ def _encode_linear(storage: Storage, x: Array, scale: Array, levels: int, random
 def _decode_linear(storage: Storage, codes: Array, scale: Array, levels: int) -> Array:
     signed = levels == storage.levels[0]
     steps = (codes.astype(np.int8) if signed else codes).astype(np.float32)
-    with np.errstate(over="ignore"):  # of -128, which no store gives
+    # Of -128, which no store gives; and of 0 where the scale is infinite.
+    with np.errstate(over="ignore", invalid="ignore"):
         return steps * (np.float32(1) / np.float32(levels)) * scale  # the highest level is 1 times the scale
 
 

@@ -94,7 +94,7 @@ def placements(draw: Draw, shape: tuple[int, ...], items: list[int]) -> list[Pla
 
 
 @pytest.mark.parametrize("case", CASES)
-@search(15, 300)
+@search(15, 80)
 @given(data=st.data())
 def test_the_kernel_equals_the_interpreter(case: str, data: st.DataObject) -> None:
     draw, ((spec, variant), storages, dtype, rounding) = data.draw, parts(case)

@@ -204,7 +204,7 @@ KERNELS: dict[str, tuple[str, Storages, str, tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("case", KERNELS)
-@search(10, 200)
+@search(10, 60)
 @given(data=st.data())
 def test_kernels_write_nothing_but_their_arrays(case: str, data: st.DataObject) -> None:
     """To the bits of the interpreter, for any length, numbers, threads and shares of work."""
