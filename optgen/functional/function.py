@@ -214,8 +214,6 @@ class RuleFunction:
     def _variant(self, p: Array, phase: str | None) -> Rule:
         rules = self._rules(tuple(p.shape))
         names = rules[0].phases
-        if not names and phase is None:
-            return rules[0]
         if phase is None:
             return rules[0]
         if phase not in names:

@@ -68,7 +68,7 @@ def step_by_operations(
     """
     places = [i for i in range(len(params)) if given[i] is not None]
     for i in places:
-        expect_whole(naming, groups.what(i), params[i], given[i :: len(params)])
+        _expect_taken(naming, groups.what(i), params[i], given[i :: len(params)])
         for each in lacking:
             if each.of is None or id(params[i]) in each.of:
                 raise each.error(i)
@@ -100,7 +100,7 @@ def evaluated_by_operations(naming: Naming, states: TensorStates, p: Any, rule: 
         return TensorStep(LIBRARY, rule, values, slot.t, arrays, rule.evaluation).written(PARAMETER)
 
 
-def expect_whole(naming: Naming, what: str, p: Any, inputs: Sequence[Any]) -> None:
+def _expect_taken(naming: Naming, what: str, p: Any, inputs: Sequence[Any]) -> None:
     """An error unless operations step a parameter, which messages call `what`, by its gradient and other inputs."""
     name, rule = naming.name, naming.rules[0]
     if rule.phases:

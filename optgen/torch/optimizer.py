@@ -59,6 +59,7 @@ class Adapter(Optimizer):
     #: How to make one anew that has not been begun, where no module has its class under its name.
     _revival: tuple[Callable[..., Adapter], tuple[Any, ...]] | None = None
 
+    _multiplies: bool  # whether its rule does
     _engine: StepEngine  # found out again after a copy or a pickle
     _states: TensorStates
     _groups: Groups
@@ -120,8 +121,12 @@ class Adapter(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        with self._engine.lock, agreed(self.param_groups if self._naming.multiplies else (), self._engine):
-            self._update(inputs, loss)
+        with self._engine.lock:
+            if self._multiplies:
+                with agreed(self.param_groups, self._engine):
+                    self._update(inputs, loss)
+            else:
+                self._update(inputs, loss)
         return loss
 
     def _update(self, inputs: Mapping[str, Any], loss: Any) -> None:
@@ -314,7 +319,7 @@ class Adapter(Optimizer):
         of a step that has phases left."""
         first = {**self.defaults, **(self.param_groups or [{}])[0]}
         naming = type(self)._naming.fitted(first).stored(self._storing)
-        self.__dict__.update(_naming=naming)  # of this optimiser, not of its class
+        self.__dict__.update(_naming=naming, _multiplies=naming.multiplies)  # of this optimiser, not of its class
         groups = Groups(naming)
         self._groups = groups
         self._states = TensorStates(naming, groups)

@@ -87,6 +87,7 @@ class Turns:
     ) -> None:  # fmt: skip
         """One step by operations of PyTorch, in its own loop or by the formulas of the rule."""
         self._engine.plans.clear()
+        self._engine.reports = []
         if self._ways.interprets:
             states: Any = self._engine.states
             step_by_operations(self._naming, self._groups, states, params, inputs, numbers, lacking)

@@ -10,6 +10,7 @@ torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
 
 from rules import SPECS
+from torch._lazy import ts_backend
 from torch_pairs import NAMES, OWN
 
 import optgen
@@ -183,6 +184,53 @@ def test_a_schedule_free_rule_is_evaluated_there(everywhere: Any) -> None:
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-12)
     here.train()
     assert all(torch.equal(p, q) for p, q in zip(params, trained, strict=True))
+
+
+# ---- A device that needs no other processor ----
+
+
+@pytest.fixture(scope="session")
+def lazy() -> str:
+    """PyTorch's own, which shows nobody its memory; it is begun once in a process."""
+    ts_backend.init()
+    return "lazy"
+
+
+def stepped(name: str, device: str, p: Any, steps: int, saved: Any = None) -> tuple[Any, Any]:
+    """A parameter and its optimiser after so many steps there, from what was saved."""
+    p = torch.nn.Parameter(p.detach().clone().to(device))
+    optimiser = getattr(optim, name)([("w", p)])
+    if saved is not None:
+        optimiser.load_state_dict(saved)
+    for t in range(steps):
+        p.grad = torch.full(p.shape, t + 1.0, device=device)
+        optimiser.step()
+    return p, optimiser
+
+
+@pytest.mark.parametrize("name", ["AdamW", "LAMB", "Lion", "SM3", "ScheduleFreeSGD"])
+def test_a_run_is_stepped_where_it_is_and_goes_on_elsewhere(name: str, lazy: str) -> None:
+    start = torch.linspace(-1, 1, 12).reshape(3, 4)
+    (p, here), (q, there) = (stepped(name, device, start, 3) for device in ("cpu", lazy))
+    assert q.device.type == lazy
+    torch.testing.assert_close(q.cpu(), p)
+    there_again, _ = stepped(name, lazy, p, 2, here.state_dict())
+    here_again, optimiser = stepped(name, "cpu", q, 2, there.state_dict())
+    torch.testing.assert_close(there_again.cpu(), here_again)
+    assert {x.device.type for x in optimiser.state[here_again].values()} == {"cpu"}
+
+
+def test_nothing_is_reported_there(lazy: str) -> None:
+    _, optimiser = stepped("LAMB", lazy, torch.ones(3, 4), 1)
+    assert optimiser.report() == {}
+
+
+def test_values_to_evaluate_with_are_computed_there(lazy: str) -> None:
+    start = torch.linspace(-1, 1, 12)
+    (p, here), (q, there) = (stepped("ScheduleFreeSGD", device, start, 3) for device in ("cpu", lazy))
+    here.eval()
+    there.eval()
+    torch.testing.assert_close(q.cpu(), p)
 
 
 # ---- A device that has no numbers ----

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checked_lists import sizes_of_checked_lists
 from replays import UNIT, Replay, check_bound
 
 from optgen.compiler.catalogue import shipped_names
@@ -15,7 +16,6 @@ from optgen.ir.expr import Extent
 from optgen.ir.extents import Dims
 from optgen.ir.rule import Flag
 from optgen.lowering.program import Multiplication, Operand
-from optgen.runtime.acceptance import Acceptance
 
 torch = pytest.importorskip("torch")
 optim = pytest.importorskip("optgen.torch")
@@ -120,16 +120,7 @@ def test_steps_of_several_parameters_are_those_of_one_by_one(
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many parameters each list has that is checked anew."""
-    found: list[int] = []
-    accept = Acceptance.of
-
-    def noted(self: Acceptance, chosen: Any, *, by_kernel: bool) -> Any:
-        found.append(len(chosen))
-        return accept(self, chosen, by_kernel=by_kernel)
-
-    monkeypatch.setattr(Acceptance, "of", noted)
-    return found
+    return sizes_of_checked_lists(monkeypatch)
 
 
 def parameters(*shapes: tuple[int, ...]) -> list[Any]:

@@ -20,7 +20,6 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from torch._lazy import ts_backend
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch_pairs import (
     NAMES,
@@ -555,24 +554,6 @@ def test_a_dtype_that_is_not_supported_says_which_are() -> None:
     for name in ("AdamW", "LAMB"):
         with pytest.raises(ArrayError, match=r"parameter 0: expected .*bfloat16.*, got torch.int64"):
             getattr(optim, name)([p]).step()
-
-
-@pytest.fixture(scope="module")
-def lazy() -> None:
-    """A device that needs no other processor."""
-    ts_backend.init()
-
-
-@pytest.mark.parametrize("name", ["AdamW", "LAMB", "Lion"])
-def test_a_parameter_of_another_device_is_stepped_there(name: str, lazy: None) -> None:
-    here, there = (torch.nn.Parameter(torch.linspace(-1, 1, 12, device=device)) for device in ("cpu", "lazy"))
-    optimisers = [getattr(optim, name)([("w", p)]) for p in (here, there)]
-    for p, optimiser in zip((here, there), optimisers, strict=True):
-        for t in range(3):
-            p.grad = torch.full((12,), t + 1.0, device=p.device)
-            optimiser.step()
-    assert there.device.type == "lazy"
-    torch.testing.assert_close(there.cpu(), here)
 
 
 def test_rows_of_complex_numbers_are_refused() -> None:

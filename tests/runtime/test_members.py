@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checked_lists import sizes_of_checked_lists
 from interrupted import each_point
 from rules import make
 
@@ -16,7 +17,6 @@ import optgen
 from optgen.errors import ArrayError
 from optgen.optimiser.base import compilation_of, engine_of
 from optgen.runtime import guard, plan
-from optgen.runtime.acceptance import Acceptance
 
 SHAPES = [(), (0,), (1,), (5,), (3, 4), (4, 3), (2, 3, 2), (70,), (0, 3), (1100,), (66, 3)]
 
@@ -28,16 +28,7 @@ def _reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many parameters each list has that is checked anew."""
-    found: list[int] = []
-    accept = Acceptance.of
-
-    def noted(self: Acceptance, chosen: Any, *, by_kernel: bool) -> Any:
-        found.append(len(chosen))
-        return accept(self, chosen, by_kernel=by_kernel)
-
-    monkeypatch.setattr(Acceptance, "of", noted)
-    return found
+    return sizes_of_checked_lists(monkeypatch)
 
 
 def ones(*sizes: int) -> list[Any]:

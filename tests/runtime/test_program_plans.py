@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from checked_lists import sizes_of_checked_lists
 
 import optgen
 from optgen.errors import ArrayError
 from optgen.runtime import guard
-from optgen.runtime.acceptance import Acceptance
 from optgen.runtime.matrix_library import NumPyMatrices
 
 SHAPES = [(6, 4), (4, 6), (5, 5), (2, 3, 4), (6, 4), (4, 6)]
@@ -24,16 +24,7 @@ def _reads(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def checked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many parameters each list has that is checked anew."""
-    found: list[int] = []
-    accept = Acceptance.of
-
-    def noted(self: Acceptance, chosen: Any, *, by_kernel: bool) -> Any:
-        found.append(len(chosen))
-        return accept(self, chosen, by_kernel=by_kernel)
-
-    monkeypatch.setattr(Acceptance, "of", noted)
-    return found
+    return sizes_of_checked_lists(monkeypatch)
 
 
 def matrices(seed: int, dtype: Any = np.float64, shapes: Any = SHAPES) -> list[Any]:
