@@ -1,9 +1,10 @@
-"""What holds for all tests: their tiers, the option that writes the golden C anew, and little garbage collection."""
+"""What holds for all tests: their tiers, the option that writes the golden C anew, interrupts, and little garbage collection."""
 
 from __future__ import annotations
 
 import gc
 import re
+import signal
 import tomllib
 from pathlib import Path
 
@@ -33,6 +34,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.slow)
     # What takes longest goes first: at the end of a run, one process would do it alone.
     items.sort(key=lambda item: item.path.stem != "test_sanitizers")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interrupts() -> None:
+    """Those that tests raise, though a shell that runs all this in the background has them ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="module")
