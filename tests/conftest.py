@@ -1,4 +1,4 @@
-"""What holds for all tests: their tiers, the option that writes the golden C anew, interrupts, and little garbage collection."""
+"""What holds for all tests: their tiers, the option that writes the golden C anew, interrupts, garbage collection."""
 
 from __future__ import annotations
 
